@@ -1,0 +1,96 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// MaxResultBytes bounds a result so that a callback, which carries it with the
+// request's other fields, stays below 64 KiB.
+const MaxResultBytes = 56 << 10
+
+// Func is the shape of Do.
+type Func func(ctx context.Context, input jsontext.Value) (jsontext.Value, error)
+
+// Outcome is how a run of the work ended.
+type Outcome struct {
+	Result     jsontext.Value // JSON; nil unless the work succeeded
+	Error      *Error         // nil when it succeeded
+	Cause      error          // for operators: what is behind Error, with the stack of a panic
+	StartedAt  time.Time
+	FinishedAt time.Time
+}
+
+// Error is what a caller gets to know of work that failed. Do may return one;
+// every other error is told as "work_failed".
+type Error struct {
+	Code    string `json:"code"`    // stable, snake_case
+	Message string `json:"message"` // a sentence
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// CodeDeadline is the code of work that was stopped at its deadline.
+const CodeDeadline = "deadline_exceeded"
+
+// Run calls do with at most limit of time and turns an error, a panic, a
+// missed deadline or an oversized result into an outcome. Its own error is
+// that of ctx and means that there is no outcome: the caller went away or the
+// process is stopping.
+func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration) (Outcome, error) {
+	outcome := Outcome{StartedAt: time.Now()}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	result, err := contain(limited, do, input)
+	outcome.FinishedAt = time.Now()
+	if err != nil && ctx.Err() != nil {
+		return Outcome{}, ctx.Err()
+	}
+	if err == nil && len(result) > MaxResultBytes {
+		err = &Error{"result_too_large", fmt.Sprintf("The result is larger than %d bytes.", MaxResultBytes)}
+	}
+	if err != nil {
+		outcome.Error, outcome.Cause = explain(err), err
+		return outcome, nil
+	}
+	outcome.Result = result
+	return outcome, nil
+}
+
+// panicError carries a panic out of contain, so that it reads like any error.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
+
+// contain calls do and returns a panic as an error.
+func contain(ctx context.Context, do Func, input jsontext.Value) (result jsontext.Value, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			result, err = nil, &panicError{value, debug.Stack()}
+		}
+	}()
+	return do(ctx, input)
+}
+
+func explain(err error) *Error {
+	var told *Error
+	var panicked *panicError
+	switch {
+	case errors.As(err, &told):
+		return told
+	case errors.As(err, &panicked):
+		return &Error{"panic", "The work broke down. The operators see why in the log."}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{CodeDeadline, "The work did not end before its deadline."}
+	default:
+		return &Error{"work_failed", "The work failed. The operators see why in the log."}
+	}
+}
