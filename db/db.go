@@ -1,0 +1,132 @@
+// Package db is everything that the service says to Postgres: the pool, the
+// schema, and the statements. The functions that take a pgx.Tx never begin,
+// commit or retry: the caller owns the transaction, so they compose.
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
+)
+
+// connectTimeout is below what an API call may take when the database is
+// unreachable, unless the URL says otherwise.
+const connectTimeout = 2 * time.Second
+
+// Open returns a pool of connections to the database at url, without
+// connecting yet. Every connection carries limits, so that no statement and no
+// forgotten transaction can hold the others up; a setting in url wins.
+// statementTimeout is the longest that one statement may run.
+func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parsing database URL: %w", hideSecrets(err))
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		config.MaxConns = 20 // on two cores 20 committers keep Postgres busy; more only queue inside it
+	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	setDefault(config.ConnConfig.RuntimeParams, "application_name", "ringback")
+	setDefault(config.ConnConfig.RuntimeParams, "statement_timeout", milliseconds(statementTimeout))
+	// A transaction that sits idle keeps dead rows from being removed: one such
+	// halves the queue's throughput within a minute.
+	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("opening database pool: %w", err)
+	}
+	return pool, nil
+}
+
+// hideSecrets drops the connection string, which holds the password, from the
+// error of a parser that quotes it.
+func hideSecrets(err error) error {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		return errors.New("not a valid connection string")
+	}
+	return err
+}
+
+func setDefault(params map[string]string, name, value string) {
+	if _, ok := params[name]; !ok {
+		params[name] = value
+	}
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// Querier is what reads need: a pool, or a transaction that they are part of.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// InTx runs do in a transaction and commits it, or rolls it back when do
+// returns an error or panics.
+func InTx(ctx context.Context, pool *pgxpool.Pool, do func(tx pgx.Tx) error) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("beginning transaction: %w", err)
+	}
+	defer rollback(ctx, tx)
+	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("committing transaction: %w", err)
+	}
+	return nil
+}
+
+// rollback ends a transaction that wasn't committed, also when ctx has ended:
+// the connection must not go back to the pool with the transaction open.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_ = tx.Rollback(ctx) // an error here means that the connection is gone, and the transaction with it
+}
+
+// IsUnavailable tells whether err comes from a database that can't be reached,
+// is starting or stopping, is out of resources, read-only or too slow: the
+// same call may succeed later.
+func IsUnavailable(err error) bool {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) {
+		switch answer.Code[:2] {
+		case "08", // connection exception
+			"40", // serialization failure, deadlock
+			"53", // insufficient resources
+			"57", // operator intervention: shutdown, crash, starting up; also statement_timeout
+			"58": // system error
+			return true
+		}
+		return answer.Code == "25006" || // read-only: a failover is under way
+			answer.Code == "25P03" || answer.Code == "25P04" // a session or transaction timeout
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, puddle.ErrClosedPool) ||
+		pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") // pgconn has no name for it
+}
