@@ -1,0 +1,135 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Outcome is what an attempt came to, in the word that callers see.
+type Outcome string
+
+const (
+	Delivered        Outcome = "delivered"         // 2xx
+	Gone             Outcome = "gone"              // 410: never call this URL again for this message
+	Throttled        Outcome = "throttled"         // 429 or 503 that says when to come back
+	HTTPStatus       Outcome = "http_status"       // every other status, redirects too
+	Timeout          Outcome = "timeout"           // no status in time
+	TLSFailed        Outcome = "tls_failed"        // no trusted connection
+	ConnectionFailed Outcome = "connection_failed" // no connection, no HTTP answer, or not allowed to connect
+)
+
+// Bounds of a Retry-After, ours: a receiver can neither make us hammer it nor
+// park a callback for longer than a day.
+const (
+	minRetryAfter = time.Second
+	maxRetryAfter = 24 * time.Hour
+)
+
+// classify tells what an answer means and, for Throttled, how long to wait.
+func classify(status int, header http.Header, now time.Time) (Outcome, time.Duration) {
+	switch {
+	case status >= 200 && status <= 299:
+		return Delivered, 0
+	case status == http.StatusGone:
+		return Gone, 0
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		if wait, ok := retryAfter(header.Get("Retry-After"), now); ok {
+			return Throttled, wait
+		}
+	}
+	return HTTPStatus, 0
+}
+
+// retryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
+// 10.2.3), clamped. It reports false for a value that is absent or malformed.
+func retryAfter(value string, now time.Time) (time.Duration, bool) {
+	wait := maxRetryAfter
+	seconds, err := strconv.ParseUint(value, 10, 64)
+	if err == nil && seconds < uint64(maxRetryAfter/time.Second) {
+		wait = time.Duration(seconds) * time.Second
+	}
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // digits without end are still seconds
+		date, err := http.ParseTime(value)
+		if err != nil {
+			return 0, false
+		}
+		wait = date.Sub(now)
+	}
+	return min(max(wait, minRetryAfter), maxRetryAfter), true
+}
+
+// explain tells the outcome and the cause of an attempt that got no answer.
+// Causes are phrases of ours, of the operating system or of the TLS alert
+// list: net/http's own texts can hold the URL or bytes of the answer.
+func explain(err error, seen sighting) (Outcome, string) {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		return ConnectionFailed, "URL not allowed: " + refused.Rule
+	}
+	if errors.Is(err, errBlocked) {
+		return ConnectionFailed, errBlocked.Error()
+	}
+	if errors.Is(err, context.Canceled) {
+		return ConnectionFailed, "cancelled"
+	}
+	if timed, ok := errors.AsType[net.Error](err); ok && timed.Timeout() {
+		return Timeout, "too slow while " + seen.doing
+	}
+	if alert := tlsAlert(err); alert != "" {
+		return TLSFailed, alert
+	}
+	if seen.tlsFailed {
+		return TLSFailed, tlsCause(err)
+	}
+	return ConnectionFailed, connectionCause(err)
+}
+
+// tlsAlert returns the text of an alert that either side sent, after the
+// handshake too: TLS 1.3 refuses client certificates only then. The alert's
+// type is private to crypto/tls, which marks it by the operation.
+func tlsAlert(err error) string {
+	operation, ok := errors.AsType[*net.OpError](err)
+	if !ok || operation.Op != "remote error" && operation.Op != "local error" {
+		return ""
+	}
+	return operation.Err.Error()
+}
+
+func tlsCause(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "certificate signed by unknown authority"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "certificate is for another name"
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return "certificate expired or not yet valid"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "certificate not valid"
+	}
+	return "handshake failed"
+}
+
+func connectionCause(err error) string {
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok {
+		if lookup.IsNotFound {
+			return "no such host"
+		}
+		return "name resolution failed"
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "connection closed before the answer"
+	}
+	return "no valid HTTP answer"
+}

@@ -1,0 +1,104 @@
+package webhook
+
+import (
+	"crypto/tls"
+	"net/http/httptrace"
+	"sync"
+	"time"
+)
+
+// phases follows one request through the transport. net/http calls the hooks
+// from several goroutines, some of them after the request has ended: it
+// finishes a dial even when the request took another connection meanwhile.
+type phases struct {
+	mu    sync.Mutex
+	ready bool // the request has its connection: a dial that still runs isn't its own
+	seen  sighting
+
+	dnsStart, connectStart, tlsStart, connected time.Time
+}
+
+// sighting is what is known of a request so far.
+type sighting struct {
+	doing                        string // what the request waits for
+	address                      string
+	tlsFailed                    bool
+	dns, connect, tls, firstByte time.Duration
+}
+
+// report returns what has been seen until now.
+func (p *phases) report() sighting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen
+}
+
+// trace returns the hooks. Got1xxResponse stays unset: setting it lifts the
+// limit on the number of interim answers.
+func (p *phases) trace() *httptrace.ClientTrace {
+	p.begin()
+	return &httptrace.ClientTrace{
+		GetConn: func(string) { p.begin() },
+		GotConn: p.gotConn,
+		GotFirstResponseByte: func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.seen.firstByte = time.Since(p.connected)
+			p.seen.doing = "reading the answer"
+		},
+		DNSStart: func(httptrace.DNSStartInfo) {
+			p.dialing(func() { p.seen.doing, p.dnsStart = "resolving the name", time.Now() })
+		},
+		DNSDone: func(httptrace.DNSDoneInfo) {
+			p.dialing(func() { p.seen.dns = time.Since(p.dnsStart) })
+		},
+		ConnectStart: func(_, address string) { p.dialing(func() { p.connecting(address) }) },
+		ConnectDone: func(string, string, error) {
+			p.dialing(func() { p.seen.connect = time.Since(p.connectStart) })
+		},
+		TLSHandshakeStart: func() {
+			p.dialing(func() { p.seen.doing, p.tlsStart = "shaking hands", time.Now() })
+		},
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			p.dialing(func() { p.seen.tls, p.seen.tlsFailed = time.Since(p.tlsStart), err != nil })
+		},
+	}
+}
+
+// begin is also called when a stale connection is replaced: what counts is the
+// one that the answer came from.
+func (p *phases) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready, p.connectStart = false, time.Time{}
+	p.seen = sighting{doing: "connecting"}
+}
+
+func (p *phases) gotConn(info httptrace.GotConnInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready, p.connected = true, time.Now()
+	if info.Reused { // a dial of our own may have begun before it came free
+		p.seen = sighting{}
+	}
+	p.seen.doing = "waiting for the answer"
+	p.seen.address = info.Conn.RemoteAddr().String()
+}
+
+// dialing notes a step of a dial, unless the request no longer waits for it.
+func (p *phases) dialing(note func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ready {
+		note()
+	}
+}
+
+// connecting may be called for several addresses of a name; the phase lasts
+// from the first of them.
+func (p *phases) connecting(address string) {
+	p.seen.doing, p.seen.address = "connecting", address
+	if p.connectStart.IsZero() {
+		p.connectStart = time.Now()
+	}
+}

@@ -1,0 +1,162 @@
+// Package webhook makes one callback: it checks the URL, guards the dial,
+// sends the POST and says what the answer means. When to call, how often and
+// what to do about the outcome is the caller's business.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"time"
+)
+
+// Message is one callback to send.
+type Message struct {
+	ID          string // webhook-id (Standard Webhooks): the same on every attempt
+	URL         string // as Check returned it; checked again, since the policy may have changed
+	Body        []byte // JSON; its size is the caller's business
+	Traceparent string // W3C Trace Context, empty when the request came without one
+}
+
+// Attempt is what one POST came to.
+type Attempt struct {
+	StartedAt, EndedAt time.Time // until the status line, or until it was clear that none comes
+
+	Outcome    Outcome
+	Status     int           // as the receiver sent it, 0 when there was no answer
+	RetryAfter time.Duration // Throttled only: 1 s to 24 h
+
+	// What follows is for operators only: shown to callers, it would turn
+	// callbacks into a port scanner.
+
+	Address string // last one dialled, even if refused, or reused, with its port; empty if none
+	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
+
+	// How long each phase took, zero when it didn't happen or didn't end. A
+	// reused connection has none of the first three. FirstByte starts when the
+	// connection is ready.
+	DNS, Connect, TLS, FirstByte time.Duration
+}
+
+// Sender sends callbacks. It is safe for concurrent use.
+type Sender struct {
+	policy    Policy
+	userAgent string
+	transport *http.Transport
+	exchange  time.Duration // bounds an attempt from the dial to the status line
+	drain     time.Duration // bounds the reading of the body after it
+}
+
+// maxDrain is how much of an answer's body is read so that the connection can
+// be used again: more than a polite answer has, little enough to be free.
+const maxDrain = 16 << 10 // bytes
+
+// NewSender returns a Sender that calls what policy allows and introduces
+// itself with version.
+func NewSender(policy Policy, version string) *Sender {
+	return &Sender{
+		policy:    policy,
+		userAgent: "Ringback/" + version,
+		transport: newTransport(policy),
+		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
+		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
+	}
+}
+
+func newTransport(policy Policy) *http.Transport {
+	// Control is what guards the dial; a ControlContext would override it.
+	dialer := &net.Dialer{Timeout: 3 * time.Second, Control: policy.control}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:       nil, // with one, the guard would see the proxy's address only
+		DialContext: dialer.DialContext,
+		Protocols:   protocols,
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			ClientSessionCache: tls.NewLRUClientSessionCache(1024), // sessions, about one per receiver
+		},
+		TLSHandshakeTimeout:    3 * time.Second,
+		DisableCompression:     true, // nothing to inflate
+		MaxResponseHeaderBytes: 32 << 10,
+		MaxIdleConns:           4096, // a POST on a kept connection costs a third of one that dials
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
+	}
+}
+
+// Close drops the idle connections. Attempts that are under way go on.
+func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+
+// Send makes one attempt, which takes at most 10 s and then 1 s to leave the
+// connection clean. What can be expected of the network and of a receiver,
+// refusals by our own policy included, is a value. An attempt during which ctx
+// was cancelled is a value too, but says nothing about the receiver: the
+// caller looks at ctx.Err() and throws it away.
+//
+// On a kept connection that turns out to be stale, the message is sent again
+// at once, and a receiver may see it twice with the same webhook-id.
+func (s *Sender) Send(ctx context.Context, m Message) Attempt {
+	ctx, cancel := context.WithTimeout(ctx, s.exchange)
+	defer cancel()
+	attempt := Attempt{StartedAt: time.Now()}
+	var followed phases
+	response, err := s.post(httptrace.WithClientTrace(ctx, followed.trace()), m)
+	attempt.EndedAt = time.Now()
+	seen := followed.report()
+	attempt.Address = seen.address
+	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
+	if err != nil {
+		attempt.Outcome, attempt.Cause = explain(err, seen)
+		return attempt
+	}
+	attempt.Status = response.StatusCode
+	attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
+	if response.StatusCode >= 300 && response.StatusCode <= 399 {
+		attempt.Cause = "redirects are not followed"
+	}
+	s.finish(response, cancel)
+	return attempt
+}
+
+// post returns the answer's head. It uses the transport rather than a client:
+// a bare round trip follows no redirect, keeps no cookie and, unlike a client
+// told not to follow, doesn't fail on a redirect's malformed Location.
+func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
+	target, err := s.policy.Check(m.URL)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(m.Body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", s.userAgent)
+	request.Header.Set("Webhook-Id", m.ID)
+	request.Header.Set("Webhook-Timestamp", strconv.FormatInt(time.Now().Unix(), 10))
+	request.Header.Set("Cdn-Loop", "ringback") // RFC 8586: an intake that sees it knows that the loop is ours
+	if m.Traceparent != "" {
+		request.Header.Set("Traceparent", m.Traceparent)
+	}
+	// The presence of the entry marks the POST as replayable when a kept
+	// connection fails; without a value nothing is sent (http.Transport's doc).
+	request.Header["Idempotency-Key"] = nil
+	return s.transport.RoundTrip(request)
+}
+
+// finish leaves the connection in a state to be used again, or closes it when
+// that takes more than maxDrain bytes or s.drain of time.
+func (s *Sender) finish(response *http.Response, cancel context.CancelFunc) {
+	defer response.Body.Close()
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return // the body is the bare connection, where a read heeds no cancel
+	}
+	defer time.AfterFunc(s.drain, cancel).Stop()
+	_, _ = io.CopyN(io.Discard, response.Body, maxDrain)
+}

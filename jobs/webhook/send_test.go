@@ -1,0 +1,515 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// localSender has time enough for a slow machine and none for a body that drips.
+func localSender(t *testing.T) *Sender {
+	t.Helper()
+	sender := NewSender(local, "test")
+	sender.exchange, sender.drain = time.Minute, time.Millisecond
+	t.Cleanup(sender.Close)
+	return sender
+}
+
+func message(target string) Message {
+	return Message{ID: "msg_1", URL: target, Body: []byte(`{"type":"request.succeeded"}`)}
+}
+
+// expect compares what callers get to see, and the cause.
+func expect(t *testing.T, got, want Attempt) {
+	t.Helper()
+	if got.Outcome != want.Outcome || got.Status != want.Status || got.RetryAfter != want.RetryAfter || got.Cause != want.Cause {
+		t.Errorf("attempt is %q, status %d, retry after %s, cause %q; want %q, %d, %s, %q",
+			got.Outcome, got.Status, got.RetryAfter, got.Cause, want.Outcome, want.Status, want.RetryAfter, want.Cause)
+	}
+	if got.StartedAt.IsZero() || got.EndedAt.Before(got.StartedAt) {
+		t.Errorf("attempt lasts from %s to %s; want an interval", got.StartedAt, got.EndedAt)
+	}
+}
+
+func TestSendAnswered(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name       string
+		status     int
+		retryAfter string
+		want       Attempt
+	}{
+		{"delivered", 200, "", Attempt{Outcome: Delivered}},
+		{"delivered without content", 204, "", Attempt{Outcome: Delivered}},
+		{"gone", 410, "", Attempt{Outcome: Gone}},
+		{"throttled by 429", 429, "3", Attempt{Outcome: Throttled, RetryAfter: 3 * time.Second}},
+		{"throttled by 503", 503, "90000", Attempt{Outcome: Throttled, RetryAfter: 24 * time.Hour}},
+		{"429 without Retry-After", 429, "", Attempt{Outcome: HTTPStatus}},
+		{"503 without Retry-After", 503, "", Attempt{Outcome: HTTPStatus}},
+		{"not found", 404, "", Attempt{Outcome: HTTPStatus}},
+		{"server error", 500, "", Attempt{Outcome: HTTPStatus}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
+				if test.retryAfter != "" {
+					w.Header().Set("Retry-After", test.retryAfter)
+				}
+				w.WriteHeader(test.status)
+			})
+			test.want.Status = test.status
+			expect(t, localSender(t).Send(t.Context(), message(server.URL)), test.want)
+		})
+	}
+}
+
+func TestSendFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	var visits atomic.Int32
+	elsewhere := serveHTTP(t, func(http.ResponseWriter, *http.Request) { visits.Add(1) })
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for name, location := range map[string]string{"elsewhere": elsewhere.URL, "nowhere": "http://[fe80::1%25lo", "port only": "http://:80/"} {
+			t.Run(strconv.Itoa(status)+" "+name, func(t *testing.T) {
+				t.Parallel()
+				server := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Location", location)
+					w.Header().Set("Set-Cookie", "a=b")
+					w.WriteHeader(status)
+				})
+				expect(t, localSender(t).Send(t.Context(), message(server.URL)),
+					Attempt{Outcome: HTTPStatus, Status: status, Cause: "redirects are not followed"})
+				if got := visits.Load(); got != 0 {
+					t.Errorf("target of the redirect got %d requests; want none", got)
+				}
+			})
+		}
+	}
+}
+
+func TestSendBrokenAnswers(t *testing.T) {
+	t.Parallel()
+	const noAnswer = "connection closed before the answer"
+	forever := func(conn net.Conn, text string) {
+		for {
+			if _, err := io.WriteString(conn, text); err != nil {
+				return
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		serve func(conn net.Conn)
+		want  Attempt
+	}{
+		{"closed without an answer", func(net.Conn) {},
+			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
+		{"closed within the headers", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: b\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
+		{"reset", func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
+			Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNRESET.Error()}},
+		{"garbage", func(conn net.Conn) { _, _ = io.WriteString(conn, "220 secret ESMTP\r\n"); untilClosed(conn) },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless headers", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+			forever(conn, "A: b\r\n")
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless header line", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
+			forever(conn, "b")
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless interim answers", func(conn net.Conn) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"headers of 31 KiB", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 31<<10)+"\r\n\r\n")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"headers of 33 KiB", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 33<<10)+"\r\n\r\n")
+			untilClosed(conn)
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"interim answers, then the real one", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"another protocol", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+			untilClosed(conn)
+		}, Attempt{Outcome: HTTPStatus, Status: 101}},
+		{"dripping body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n1")
+			untilClosed(conn)
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"endless body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 410 Gone\r\n\r\n")
+			forever(conn, strings.Repeat("a", 1024))
+		}, Attempt{Outcome: Gone, Status: 410}},
+		{"truncated body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n1")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"compressed body that isn't", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n1")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			target := receive(t, func(conn net.Conn) {
+				readRequest(t, conn)
+				test.serve(conn)
+			})
+			sender := localSender(t)
+			if test.name == "endless body" {
+				sender.drain = sender.exchange // its size has to end it
+			}
+			started := time.Now()
+			got := sender.Send(t.Context(), message(target.url))
+			expect(t, got, test.want)
+			if took := time.Since(started); took > sender.exchange/2 {
+				t.Errorf("attempt took %s; want it not to wait for its deadline", took)
+			}
+			if got.Address != target.address {
+				t.Errorf("address is %q; want %q", got.Address, target.address)
+			}
+			if connections := target.connections.Load(); connections != 1 {
+				t.Errorf("receiver got %d connections; want 1, without a retry", connections)
+			}
+		})
+	}
+}
+
+func TestSendTooSlow(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		scheme, answer, cause string
+	}{
+		"no answer":      {"http://", "", "too slow while waiting for the answer"},
+		"half a header":  {"http://", "HTTP/1.1 200 OK\r\nA:", "too slow while reading the answer"},
+		"interim only":   {"http://", "HTTP/1.1 100 Continue\r\n\r\n", "too slow while reading the answer"},
+		"half handshake": {"https://", "", "too slow while shaking hands"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := receive(t, func(conn net.Conn) {
+				if test.scheme == "http://" {
+					readRequest(t, conn)
+				}
+				_, _ = io.WriteString(conn, test.answer)
+				untilClosed(conn)
+			})
+			sender := localSender(t)
+			sender.exchange = 200 * time.Millisecond
+			sender.transport.TLSHandshakeTimeout = 50 * time.Millisecond
+			expect(t, sender.Send(t.Context(), message(test.scheme+target.address)),
+				Attempt{Outcome: Timeout, Cause: test.cause})
+		})
+	}
+}
+
+func TestSendNoConnection(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("listening: %v", err)
+	}
+	listener.Close()
+	closed := listener.Addr().String()
+	_, port, _ := net.SplitHostPort(closed)
+
+	t.Run("refused by the receiver", func(t *testing.T) {
+		t.Parallel()
+		got := localSender(t).Send(t.Context(), message("http://"+closed))
+		expect(t, got, Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNREFUSED.Error()})
+		if got.Address != closed || got.Connect <= 0 || got.FirstByte != 0 {
+			t.Errorf("address is %q, connect %s, first byte %s; want %q, some time, none", got.Address, got.Connect, got.FirstByte, closed)
+		}
+	})
+	t.Run("refused by Check", func(t *testing.T) {
+		t.Parallel()
+		got := NewSender(strict, "test").Send(t.Context(), message("https://10.1.2.3/secret"))
+		expect(t, got, Attempt{Outcome: ConnectionFailed, Cause: "URL not allowed: The IP address in the callback URL must be a public one."})
+		if got.Address != "" {
+			t.Errorf("address is %q; want none", got.Address)
+		}
+	})
+	t.Run("refused by the guard", func(t *testing.T) {
+		t.Parallel()
+		sender := NewSender(strict, "test")
+		sender.policy = local // passes Check, as a public name with such an address would
+		expect(t, sender.Send(t.Context(), message("https://localhost:"+port)),
+			Attempt{Outcome: ConnectionFailed, Cause: "address not allowed"})
+	})
+	t.Run("cancelled by the caller", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		target := receive(t, func(conn net.Conn) {
+			readRequest(t, conn)
+			cancel()
+			untilClosed(conn)
+		})
+		expect(t, localSender(t).Send(ctx, message(target.url)), Attempt{Outcome: ConnectionFailed, Cause: "cancelled"})
+	})
+}
+
+func TestSendTLS(t *testing.T) {
+	t.Parallel()
+	keep := func(*httptest.Server) {}
+	for _, test := range []struct {
+		name   string
+		server func(*httptest.Server)
+		client func(*tls.Config)
+		host   string
+		want   Attempt
+	}{
+		{"trusted", keep, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: Delivered, Status: 200}},
+		{"untrusted", keep, func(config *tls.Config) { config.RootCAs = nil }, "127.0.0.1",
+			Attempt{Outcome: TLSFailed, Cause: "certificate signed by unknown authority"}},
+		{"for another name", keep, func(*tls.Config) {}, "localhost",
+			Attempt{Outcome: TLSFailed, Cause: "certificate is for another name"}},
+		{"expired", keep, func(config *tls.Config) { config.Time = func() time.Time { return time.Now().AddDate(200, 0, 0) } }, "127.0.0.1",
+			Attempt{Outcome: TLSFailed, Cause: "certificate expired or not yet valid"}},
+		{"TLS 1.1", func(server *httptest.Server) {
+			server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: protocol version not supported"}},
+		{"TLS 1.2", func(server *httptest.Server) { server.TLS = &tls.Config{MaxVersion: tls.VersionTLS12} },
+			func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: Delivered, Status: 200}},
+		{"client certificate required", func(server *httptest.Server) {
+			server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: certificate required"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var protocol atomic.Value
+			server := serveTLS(t, func(_ http.ResponseWriter, r *http.Request) { protocol.Store(r.Proto) }, test.server)
+			sender := localSender(t)
+			trust(sender, server)
+			test.client(sender.transport.TLSClientConfig)
+			_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+			got := sender.Send(t.Context(), message("https://"+test.host+":"+port))
+			expect(t, got, test.want)
+			if got.Outcome == Delivered && (protocol.Load() != "HTTP/1.1" || got.TLS <= 0) {
+				t.Errorf("protocol is %v, handshake took %s; want HTTP/1.1 and some time", protocol.Load(), got.TLS)
+			}
+		})
+	}
+}
+
+func trust(sender *Sender, server *httptest.Server) {
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	sender.transport.TLSClientConfig.RootCAs = roots
+}
+
+func TestSendNoTLS(t *testing.T) {
+	t.Parallel()
+	server := serveHTTP(t, func(http.ResponseWriter, *http.Request) { t.Error("got a request; want none in the clear") })
+	expect(t, localSender(t).Send(t.Context(), message(strings.Replace(server.URL, "http:", "https:", 1))),
+		Attempt{Outcome: TLSFailed, Cause: "handshake failed"})
+}
+
+func TestSendResumesTLS(t *testing.T) {
+	t.Parallel()
+	var resumed atomic.Bool
+	server := serveTLS(t, func(_ http.ResponseWriter, r *http.Request) { resumed.Store(r.TLS.DidResume) }, func(*httptest.Server) {})
+	sender := localSender(t)
+	trust(sender, server)
+	for i, want := range []bool{false, true} {
+		expect(t, sender.Send(t.Context(), message(server.URL)), Attempt{Outcome: Delivered, Status: 200})
+		if got := resumed.Load(); got != want {
+			t.Errorf("connection %d resumed a session: %v; want %v", i, got, want)
+		}
+		sender.Close()
+	}
+}
+
+func TestSendKeepsConnections(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		body        int // bytes
+		connections int32
+	}{
+		"no body": {0, 1}, "small body": {100, 1}, "largest body that is drained": {maxDrain, 1}, "too large a body": {maxDrain + 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var connections atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, strings.Repeat("a", test.body))
+			}))
+			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			server.Start()
+			t.Cleanup(server.Close)
+			sender := localSender(t)
+			sender.drain = sender.exchange
+			first := sender.Send(t.Context(), message(server.URL))
+			second := sender.Send(t.Context(), message(server.URL))
+			if got := connections.Load(); got != test.connections {
+				t.Errorf("two attempts took %d connections; want %d", got, test.connections)
+			}
+			if first.Connect <= 0 || first.FirstByte <= 0 || first.DNS != 0 || first.TLS != 0 {
+				t.Errorf("first attempt's phases are %+v; want a connect and a first byte only", first)
+			}
+			if reused := second.Connect == 0; reused != (test.connections == 1) || second.Address != first.Address || second.FirstByte <= 0 {
+				t.Errorf("second attempt is %+v; want %d connections in all, the address %s and a first byte", second, test.connections, first.Address)
+			}
+		})
+	}
+}
+
+func TestSendExactly(t *testing.T) {
+	t.Parallel()
+	requests := make(chan string, 1)
+	target := receive(t, func(conn net.Conn) {
+		requests <- readRequest(t, conn)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+	})
+	m := message("HTTP://" + target.address + "/hooks/%2F?a=[b]")
+	m.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	before := time.Now().Unix()
+	expect(t, localSender(t).Send(t.Context(), m), Attempt{Outcome: Delivered, Status: 200})
+	got := <-requests
+	timestamp := field(got, "Webhook-Timestamp")
+	want := "POST /hooks/%2F?a=[b] HTTP/1.1\r\n" +
+		"Host: " + target.address + "\r\n" +
+		"User-Agent: Ringback/test\r\n" +
+		"Content-Length: 28\r\n" +
+		"Cdn-Loop: ringback\r\n" +
+		"Content-Type: application/json\r\n" +
+		"Traceparent: " + m.Traceparent + "\r\n" +
+		"Webhook-Id: msg_1\r\n" +
+		"Webhook-Timestamp: " + timestamp + "\r\n" +
+		"\r\n" + string(m.Body)
+	if got != want {
+		t.Errorf("request is %q; want %q", got, want)
+	}
+	if sent, err := strconv.ParseInt(timestamp, 10, 64); err != nil || sent < before || sent > time.Now().Unix() {
+		t.Errorf("timestamp is %q; want one from %d on", timestamp, before)
+	}
+}
+
+// field returns a header of a raw request, or "".
+func field(request, name string) string {
+	_, rest, _ := strings.Cut(request, "\r\n"+name+": ")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
+}
+
+func TestSendReplaysOnStaleConnection(t *testing.T) {
+	t.Parallel()
+	for name, hangUp := range map[string]func(net.Conn){
+		"closed": func(net.Conn) {},
+		"reset":  func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			requests := make(chan string, 3)
+			var target *receiver
+			target = receive(t, func(conn net.Conn) {
+				requests <- readRequest(t, conn)
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+				if target.connections.Load() == 1 {
+					requests <- readRequest(t, conn)
+					hangUp(conn)
+				}
+			})
+			sender := localSender(t)
+			expect(t, sender.Send(t.Context(), message(target.url)), Attempt{Outcome: Delivered, Status: 200})
+			<-requests
+			m := message(target.url)
+			m.ID = "msg_2"
+			got := sender.Send(t.Context(), m)
+			expect(t, got, Attempt{Outcome: Delivered, Status: 200})
+			if len(requests) != 2 {
+				t.Fatalf("receiver got %d requests for one message; want the lost and the replayed one", len(requests))
+			}
+			lost, replayed := <-requests, <-requests
+			if lost != replayed || field(replayed, "Webhook-Id") != "msg_2" || !strings.HasSuffix(replayed, string(m.Body)) {
+				t.Errorf("replayed request is %q; want %q", replayed, lost)
+			}
+			if strings.Contains(strings.ToLower(replayed), "idempotency") {
+				t.Errorf("request is %q; want no idempotency key", replayed)
+			}
+			if connections := target.connections.Load(); connections != 2 || got.Connect <= 0 {
+				t.Errorf("took %d connections, the last attempt's connect %s; want 2 and some time", connections, got.Connect)
+			}
+		})
+	}
+}
+
+func TestSendKeepsNoCookies(t *testing.T) {
+	t.Parallel()
+	server := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Cookies()) > 0 || r.Header.Get("Accept-Encoding") != "" {
+			t.Errorf("headers are %v; want neither cookies nor Accept-Encoding", r.Header)
+		}
+		http.SetCookie(w, &http.Cookie{Name: "a", Value: "b"})
+	})
+	sender := localSender(t)
+	for range 2 {
+		expect(t, sender.Send(t.Context(), message(server.URL)), Attempt{Outcome: Delivered, Status: 200})
+	}
+}
+
+func TestSendConcurrently(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	ids := map[string]int{}
+	server := serveHTTP(t, func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		ids[r.Header.Get("Webhook-Id")]++
+	})
+	sender := localSender(t)
+	var senders sync.WaitGroup
+	for i := range 32 {
+		senders.Go(func() {
+			m := message(server.URL)
+			m.ID = "msg_" + strconv.Itoa(i)
+			for range 4 {
+				expect(t, sender.Send(t.Context(), m), Attempt{Outcome: Delivered, Status: 200})
+			}
+		})
+	}
+	senders.Wait()
+	for id, count := range ids {
+		if count != 4 {
+			t.Errorf("receiver got %s %d times; want 4", id, count)
+		}
+	}
+	if len(ids) != 32 {
+		t.Errorf("receiver got %d messages; want 32", len(ids))
+	}
+}
+
+// net/http reads the environment once and excepts loopback from proxies, but
+// not the names under localhost: with a proxy, this one's resolver would not
+// be asked. Whether it resolves doesn't matter here.
+func TestSendIgnoresProxies(t *testing.T) {
+	var visits atomic.Int32
+	proxy := serveHTTP(t, func(http.ResponseWriter, *http.Request) { visits.Add(1) })
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		t.Setenv(name, proxy.URL)
+	}
+	t.Setenv("NO_PROXY", "")
+	t.Setenv("no_proxy", "")
+	sender := localSender(t)
+	sender.exchange = 500 * time.Millisecond
+	if sender.transport.Proxy != nil {
+		t.Error("transport has a proxy function; want none")
+	}
+	sender.Send(t.Context(), message("http://callback.localhost:1/"))
+	if got := visits.Load(); got != 0 {
+		t.Errorf("proxy got %d requests; want none", got)
+	}
+}
