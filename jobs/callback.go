@@ -1,0 +1,184 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+// callbackArgs are the arguments of a callback job.
+type callbackArgs struct {
+	RequestID uuid.UUID `json:"request_id"`
+}
+
+func (callbackArgs) Kind() string { return "callback" }
+
+// callbackWorker sends the callback of a finished request until it is
+// delivered or dead.
+type callbackWorker struct {
+	river.WorkerDefaults[callbackArgs]
+	queue  *Queue
+	logger *slog.Logger
+	sender *webhook.Sender
+}
+
+// Timeout leaves room for a whole exchange (10 s) and the steps around it.
+func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration {
+	return 10*time.Second + 2*stepTimeout
+}
+
+// NextRetry is the retry schedule.
+func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
+	delay, _ := retryDelay(job.ID, job.Attempt)
+	return time.Now().Add(delay)
+}
+
+// errNotDelivered makes River charge the attempt and ask NextRetry. It is
+// stored in the job row, so it says no more than a caller may see.
+var errNotDelivered = errors.New("not delivered")
+
+// Work sends one attempt, with no transaction open.
+func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
+	request, todo, err := w.load(ctx, job.Args.RequestID)
+	if err == nil && !todo {
+		return nil // settled by an earlier run, which was cut off before it could say so
+	}
+	var next step
+	if err == nil {
+		next, err = w.attempt(ctx, job, request)
+	}
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the process is stopping: another one takes the job up
+	}
+	if err != nil {
+		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", job.Args.RequestID, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	return next.jobResult()
+}
+
+func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (db.Request, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return db.LoadCallback(ctx, w.queue.pool, id)
+}
+
+// attempt sends the callback once and settles what came of it.
+func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArgs], request db.Request) (step, error) {
+	body, err := callbackBody(request)
+	if err != nil {
+		return step{}, err
+	}
+	sent := w.sender.Send(ctx, webhook.Message{
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent,
+	})
+	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
+		return step{}, ctx.Err() // cut off by us, so it says nothing about the receiver
+	}
+	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(request.FinishedAt))
+	number, err := w.queue.settle(ctx, request.ID, sent, next)
+	if err != nil {
+		return step{}, err
+	}
+	w.logger.InfoContext(ctx, "callback_attempt",
+		"request_id", request.ID, "job_id", job.ID, "attempt", number,
+		"outcome", sent.Outcome, "http_status", sent.Status, "cause", sent.Cause, "address", sent.Address,
+		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
+		"state", next.state, "retry_in_ms", next.delay.Milliseconds())
+	return next, nil
+}
+
+// callbackBody is the same for every attempt.
+func callbackBody(request db.Request) (jsontext.Value, error) {
+	body, err := json.Marshal(struct {
+		Type      string     `json:"type"`
+		Timestamp time.Time  `json:"timestamp"`
+		Data      db.Request `json:"data"`
+	}{"request." + string(request.Status), request.FinishedAt, request})
+	if err != nil {
+		return nil, fmt.Errorf("encoding callback: %w", err)
+	}
+	return body, nil
+}
+
+// step is what follows an attempt.
+type step struct {
+	state   db.CallbackState // pending when there is another attempt
+	delay   time.Duration    // until the next attempt
+	charged bool             // whether this attempt counts against the schedule
+}
+
+// nextStep decides what follows the attempt of the given number, counted from
+// 1 by the schedule; age is the time since the work ended.
+func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration) step {
+	switch sent.Outcome {
+	case webhook.Delivered:
+		return step{state: db.CallbackDelivered}
+	case webhook.Gone:
+		return step{state: db.CallbackDead}
+	case webhook.Throttled:
+		delay := throttleDelay(sent.RetryAfter)
+		if age+delay > maxCallbackAge {
+			return step{state: db.CallbackDead}
+		}
+		return step{state: db.CallbackPending, delay: delay}
+	}
+	delay, again := retryDelay(jobID, attempt)
+	if !again || age+delay > maxCallbackAge {
+		return step{state: db.CallbackDead}
+	}
+	return step{state: db.CallbackPending, delay: delay, charged: true}
+}
+
+// jobResult tells River what the step means for the job.
+func (s step) jobResult() error {
+	switch {
+	case s.state != db.CallbackPending:
+		return nil
+	case s.charged:
+		return errNotDelivered
+	default:
+		return river.JobSnooze(s.delay)
+	}
+}
+
+// settle commits an attempt together with what it means for the request, and
+// returns the attempt's number in the request's log. A callback that is settled
+// already stays so, but the attempt happened and is logged.
+func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, next step) (number int, err error) {
+	attempt := db.Attempt{
+		StartedAt: sent.StartedAt, EndedAt: sent.EndedAt, Outcome: string(sent.Outcome), HTTPStatus: sent.Status,
+		Address: sent.Address, Cause: sent.Cause,
+		DNS: sent.DNS, Connect: sent.Connect, TLS: sent.TLS, FirstByte: sent.FirstByte,
+	}
+	if next.state == db.CallbackPending {
+		attempt.NextAttemptAt = sent.EndedAt.Add(next.delay)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		_, callback, err := db.LockRequest(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if number, err = db.InsertAttempt(ctx, tx, id, attempt); err != nil {
+			return err
+		}
+		if callback != db.CallbackPending || next.state == db.CallbackPending {
+			return nil
+		}
+		return db.SettleCallback(ctx, tx, id, next.state, sent.EndedAt)
+	})
+	return number, err
+}

@@ -1,0 +1,142 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+// maxCrashes is how many times a work may take its process down with it.
+// Nothing else charges a work job an attempt.
+const maxCrashes = 10
+
+// processWorker does the work of an accepted request and finishes it.
+type processWorker struct {
+	river.WorkerDefaults[workArgs]
+	queue   *Queue
+	logger  *slog.Logger
+	do      work.Func
+	timeout time.Duration
+}
+
+// Timeout leaves room for the steps around the work.
+func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration {
+	return w.timeout + 2*stepTimeout
+}
+
+// NextRetry is asked when a crashed process's job is taken up again: at once.
+func (w *processWorker) NextRetry(*river.Job[workArgs]) time.Time { return time.Now() }
+
+// Work runs with no transaction open. A fault of ours snoozes the job, which
+// charges no attempt: it comes back until the outcome is written.
+func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
+	id := job.Args.RequestID
+	input, todo, err := w.load(ctx, id)
+	if err == nil && !todo {
+		return nil // an earlier run finished it, and was cut off before it could say so
+	}
+	var outcome work.Outcome
+	if err == nil {
+		outcome, err = w.run(ctx, job.Attempt, input)
+	}
+	if err == nil {
+		err = w.queue.finish(ctx, id, outcome)
+	}
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the process is stopping: another one takes the job up
+	}
+	if err != nil {
+		w.logger.ErrorContext(ctx, "work_postponed", "request_id", id, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	w.log(ctx, job, outcome)
+	return nil
+}
+
+func (w *processWorker) load(ctx context.Context, id uuid.UUID) (jsontext.Value, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return db.LoadWork(ctx, w.queue.pool, id)
+}
+
+func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
+	if attempt > maxCrashes {
+		now := time.Now()
+		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
+			Code: "crashed", Message: "The process that did the work went down every time.",
+		}}, nil
+	}
+	return work.Run(ctx, w.do, input, w.timeout)
+}
+
+func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outcome work.Outcome) {
+	attrs := []any{
+		"request_id", job.Args.RequestID, "job_id", job.ID,
+		"status", statusOf(outcome), "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds(),
+	}
+	if outcome.Error != nil {
+		attrs = append(attrs, "code", outcome.Error.Code, "cause", outcome.Cause)
+	}
+	w.logger.InfoContext(ctx, "work_finished", attrs...)
+}
+
+// finish commits the outcome of a request together with its callback job. A
+// request that is finished already stays as it is: the outcome is exactly once.
+func (q *Queue) finish(ctx context.Context, id uuid.UUID, outcome work.Outcome) error {
+	request := db.Request{ID: id}
+	if err := WriteOutcome(&request, outcome); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		status, _, err := db.LockRequest(ctx, tx, id)
+		if err != nil || status != db.Accepted {
+			return err
+		}
+		job, err := q.client.InsertTx(ctx, tx, callbackArgs{id}, insertInto(callbackQueue))
+		if err != nil {
+			return fmt.Errorf("inserting callback job: %w", err)
+		}
+		request.CallbackJobID = job.Job.ID
+		return db.FinishRequest(ctx, tx, request)
+	})
+}
+
+// WriteOutcome puts the outcome of the work into a request: its status, result
+// or error, and times.
+func WriteOutcome(request *db.Request, outcome work.Outcome) error {
+	request.Status, request.Result = statusOf(outcome), outcome.Result
+	request.StartedAt, request.FinishedAt = outcome.StartedAt, outcome.FinishedAt
+	if outcome.Error == nil {
+		return nil
+	}
+	encoded, err := json.Marshal(outcome.Error)
+	if err != nil {
+		return fmt.Errorf("encoding work error: %w", err)
+	}
+	request.Error = encoded
+	return nil
+}
+
+func statusOf(outcome work.Outcome) db.Status {
+	switch {
+	case outcome.Error == nil:
+		return db.Succeeded
+	case outcome.Error.Code == work.CodeAbandoned:
+		return db.Cancelled
+	default:
+		return db.Failed
+	}
+}

@@ -1,0 +1,146 @@
+// Package jobs is the way of an accepted request through the queue: accept,
+// process, call back. Each of the steps that write is one transaction, and each
+// checks the request's state, so that a step that runs again finds nothing to
+// do.
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// The queues are two, so that slow receivers never hold up work.
+const (
+	workQueue     = "work"
+	callbackQueue = "callback"
+)
+
+// Config is what a Queue is built from.
+type Config struct {
+	Pool      *pgxpool.Pool // for our steps
+	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
+	Logger    *slog.Logger
+	Do        work.Func
+	Sender    *webhook.Sender
+
+	Workers         int           // jobs of either kind that run at a time; 0 inserts only
+	WorkTimeout     time.Duration // the longest that one work may run
+	Retention       time.Duration // how long River keeps ended jobs
+	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
+}
+
+// Queue accepts requests and works them off.
+type Queue struct {
+	pool   *pgxpool.Pool
+	client *river.Client[pgx.Tx]
+	works  bool // false when this process only inserts
+}
+
+// New builds a queue that doesn't work until Start.
+func New(config Config) (*Queue, error) {
+	queue := &Queue{pool: config.Pool, works: config.Workers > 0}
+	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
+	if err != nil {
+		return nil, fmt.Errorf("setting up river: %w", err)
+	}
+	queue.client = client
+	return queue, nil
+}
+
+func riverConfig(queue *Queue, config Config) *river.Config {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &processWorker{
+		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout,
+	})
+	river.AddWorker(workers, &callbackWorker{queue: queue, logger: config.Logger, sender: config.Sender})
+	settings := &river.Config{
+		Workers: workers,
+		// River's own lines at info repeat ours, which say more.
+		Logger: slog.New(warnings{config.Logger.Handler()}),
+		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
+		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
+		// inserting process throttles the notification, so it is here for
+		// processes that only insert, too.
+		FetchCooldown: 5 * time.Millisecond,
+		// A retry that is due is seen at the next poll: half of this late, at the
+		// median.
+		FetchPollInterval: 100 * time.Millisecond,
+		// A process that died leaves its jobs running; this takes them up again.
+		// It is well above the longest job, since a job that still runs would run
+		// twice. (River's default is one hour.)
+		RescueStuckJobsAfter: 2 * max(time.Minute, config.WorkTimeout+stepTimeout),
+		// Only a crash or a failed delivery charges an attempt, and the workers
+		// decide themselves when it is enough. River's limit is out of reach, since
+		// a discarded job would be a lost request.
+		MaxAttempts: 1000,
+		// Ended jobs stay as long as the requests that point to them.
+		CompletedJobRetentionPeriod: config.Retention,
+		CancelledJobRetentionPeriod: config.Retention,
+		DiscardedJobRetentionPeriod: config.Retention,
+		SoftStopTimeout:             config.SoftStopTimeout,
+	}
+	if config.Workers > 0 {
+		settings.Queues = map[string]river.QueueConfig{
+			workQueue:     {MaxWorkers: config.Workers},
+			callbackQueue: {MaxWorkers: config.Workers},
+		}
+	}
+	return settings
+}
+
+// stepTimeout bounds one transaction of a worker, so that a database that
+// hangs can't hold its workers.
+const stepTimeout = 10 * time.Second
+
+// Start begins to work jobs off, until Stop. The end of ctx doesn't stop it. A
+// process that only inserts is never started: it would become leader and
+// discard jobs of the kinds that it doesn't know.
+func (q *Queue) Start(ctx context.Context) error {
+	if !q.works {
+		return nil
+	}
+	if err := q.client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("starting river: %w", err)
+	}
+	return nil
+}
+
+// Stop stops fetching, waits for the running jobs, and interrupts those that
+// don't end in time: they go back to the queue with no attempt charged.
+func (q *Queue) Stop(ctx context.Context) error {
+	if !q.works {
+		return nil
+	}
+	if err := q.client.Stop(ctx); err != nil {
+		return fmt.Errorf("stopping river: %w", err)
+	}
+	return nil
+}
+
+func insertInto(queue string) *river.InsertOpts { return &river.InsertOpts{Queue: queue} }
+
+// River is the client behind the queue, for River UI.
+func (q *Queue) River() *river.Client[pgx.Tx] { return q.client }
+
+// warnings lets warnings and errors pass.
+type warnings struct{ slog.Handler }
+
+func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+
+func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{h.Handler.WithAttrs(attrs)}
+}
+
+func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }

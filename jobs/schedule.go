@@ -1,0 +1,49 @@
+package jobs
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// retrySchedule is the wait after each failed attempt: 11 attempts over about
+// 42 hours. Its first steps forgive a restart, its last ones a weekday's
+// outage. (Svix tries for 27.6 h, Hookdeck Outpost 8.5 h, Convoy 15 min.)
+var retrySchedule = [...]time.Duration{
+	1 * time.Second, 5 * time.Second, 30 * time.Second,
+	2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+	2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 24 * time.Hour,
+}
+
+// maxCallbackAge ends callbacks whose receiver keeps putting us off, which
+// charges no attempt: counted from the end of the work.
+const maxCallbackAge = 48 * time.Hour
+
+// retryDelay returns how long to wait after the given failed attempt, counted
+// from 1, and false when that was the last one. The jitter of ±20 % keeps
+// callbacks that failed together from coming back together. It depends on the
+// job and the attempt alone, so that the log and the queue name the same time.
+func retryDelay(jobID int64, attempt int) (time.Duration, bool) {
+	if attempt > len(retrySchedule) {
+		return 0, false
+	}
+	draw := rand.New(rand.NewPCG(uint64(jobID), uint64(attempt))).Float64()
+	return jitter(retrySchedule[attempt-1], 0.8, 1.2, draw), true
+}
+
+// throttleDelay returns how long to wait when a receiver said Retry-After:
+// never less than that, and a little more, so that those it sent away together
+// don't come back together.
+func throttleDelay(retryAfter time.Duration) time.Duration {
+	return jitter(retryAfter, 1, 1.1, rand.Float64())
+}
+
+// faultDelay returns how long to wait when we could not do our own part, which
+// is to say, when the database was away.
+func faultDelay() time.Duration {
+	return jitter(2*time.Second, 0.5, 1.5, rand.Float64())
+}
+
+// jitter scales d by a factor from low to high, as draw goes from 0 to 1.
+func jitter(d time.Duration, low, high, draw float64) time.Duration {
+	return time.Duration(float64(d) * (low + draw*(high-low)))
+}
