@@ -1,0 +1,87 @@
+// Package api is the HTTP side of the service: routes, decoding, answers.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/jobs"
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// Config is what the API is built from.
+type Config struct {
+	Pool     *pgxpool.Pool
+	Queue    *jobs.Queue
+	Logger   *slog.Logger
+	Callback webhook.Policy // which callback URLs are accepted
+
+	Check       func(input jsonValue) (jsonValue, error) // refuses bad input before anything is accepted
+	Do          work.Func
+	WorkTimeout time.Duration // the longest that one sync work may run
+
+	APIKeys   map[string]string // client name to key; empty: everybody is the client "local"
+	SyncLimit int               // sync requests at a time
+	// AsyncLimit is how many requests are accepted at a time: what waits for
+	// Postgres beyond it would only wait longer.
+	AsyncLimit int
+	Draining   func() bool // tells that the process is stopping
+}
+
+// API serves the routes.
+type API struct {
+	Config
+	clients clients
+	sync    gate
+	async   gate
+}
+
+// databaseTimeout bounds the statements of one call, so that callers hear
+// within 2 s that the database is away.
+const databaseTimeout = 1500 * time.Millisecond
+
+// New returns the handler of the public listener.
+func New(config Config) http.Handler {
+	api := &API{
+		Config:  config,
+		clients: newClients(config.APIKeys),
+		sync:    make(gate, config.SyncLimit),
+		async:   make(gate, config.AsyncLimit),
+	}
+	router := gin.New()
+	router.HandleMethodNotAllowed = true
+	router.Use(api.observe)
+	router.NoRoute(api.handle(api.noRoute))
+	router.NoMethod(api.handle(api.noMethod))
+
+	router.GET("/healthz", api.handle(api.health))
+	router.GET("/problems/:name", api.handle(api.describeProblem))
+	private := router.Group("", api.authenticate)
+	private.POST("/sync", api.handle(api.postSync))
+	private.POST("/async", api.handle(api.postAsync))
+	private.GET("/requests", api.handle(api.listRequests))
+	private.GET("/requests/:id", api.handle(api.getRequest))
+	return router
+}
+
+// NewHealth returns the handler of a process that only works jobs off.
+func NewHealth(config Config) http.Handler {
+	api := &API{Config: config}
+	router := gin.New()
+	router.Use(api.observe)
+	router.NoRoute(api.handle(api.noRoute))
+	router.GET("/healthz", api.handle(api.health))
+	return router
+}
+
+// databaseContext bounds what a call asks of the database. It outlives the
+// caller: whether a request was accepted must not depend on who still listens.
+func databaseContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), databaseTimeout)
+}

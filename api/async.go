@@ -1,0 +1,75 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// asyncBody is the body of POST /async.
+type asyncBody struct {
+	Input       jsontext.Value `json:"input"`
+	CallbackURL string         `json:"callback_url"`
+}
+
+// accepted is the answer to POST /async.
+type accepted struct {
+	ID         uuid.UUID `json:"id"`
+	Status     db.Status `json:"status"`
+	AcceptedAt time.Time `json:"accepted_at"`
+}
+
+// postAsync accepts a request: when it answers 202, the request and its work
+// job are committed.
+func (a *API) postAsync(c *gin.Context) (reply, error) {
+	request, err := a.readAsync(c)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := a.async.enter(); err != nil {
+		return reply{}, err
+	}
+	defer a.async.leave()
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	if err := a.Queue.Accept(ctx, request); err != nil {
+		return reply{}, err
+	}
+	return reply{
+		status:   http.StatusAccepted,
+		location: locationOf(request.ID),
+		body:     accepted{request.ID, request.Status, request.AcceptedAt},
+	}, nil
+}
+
+// readAsync decodes and checks all that can be without the database.
+func (a *API) readAsync(c *gin.Context) (db.Request, error) {
+	var body asyncBody
+	if err := decode(c, &body); err != nil {
+		return db.Request{}, err
+	}
+	input, err := a.checkInput(body.Input)
+	if err != nil {
+		return db.Request{}, err
+	}
+	if body.CallbackURL == "" {
+		return db.Request{}, invalidInput("/callback_url", "is required")
+	}
+	callbackURL, err := a.Callback.Check(body.CallbackURL)
+	if err != nil {
+		return db.Request{}, err
+	}
+	request, err := newRequest(c, db.Async, input)
+	if err != nil {
+		return db.Request{}, err
+	}
+	request.Status = db.Accepted
+	request.CallbackURL = callbackURL
+	request.CallbackState = db.CallbackWaiting
+	return request, nil
+}

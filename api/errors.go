@@ -1,0 +1,157 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// problem is an error answer, RFC 9457. Its type is the address, below this
+// service, at which GET explains it.
+type problem struct {
+	Type   string         `json:"type"` // "/problems/" + name
+	Title  string         `json:"title"`
+	Status int            `json:"status"`
+	Detail string         `json:"detail"`
+	Errors []fieldProblem `json:"errors,omitempty"`
+
+	name     string
+	location string // of the request that failed, if one was recorded
+}
+
+// fieldProblem names what is wrong with one field of the body or one parameter
+// of the URL.
+type fieldProblem struct {
+	Pointer   string `json:"pointer,omitempty"`   // RFC 6901, as in "#/input/text"
+	Parameter string `json:"parameter,omitempty"` // as in "limit"
+	Detail    string `json:"detail"`
+}
+
+func (p *problem) Error() string { return p.name + ": " + p.Detail }
+
+// problemType is what GET /problems/{name} tells.
+type problemType struct {
+	Name   string `json:"name"`
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+}
+
+// problemTypes are all of them, each with one status and one title.
+var problemTypes = [...]problemType{
+	{"malformed-json", http.StatusBadRequest, "The body is not one well-formed JSON value."},
+	{"invalid-parameter", http.StatusBadRequest, "A parameter of the URL is not valid."},
+	{"unauthorized", http.StatusUnauthorized, "The API key is missing or not valid."},
+	{"not-found", http.StatusNotFound, "There is nothing at this address."},
+	{"method-not-allowed", http.StatusMethodNotAllowed, "This address doesn't take this method."},
+	{"body-timeout", http.StatusRequestTimeout, "The body did not arrive in time."},
+	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
+	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
+	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},
+	{"invalid-callback-url", http.StatusUnprocessableEntity, "The callback URL is not valid."},
+	{"internal-error", http.StatusInternalServerError, "Something went wrong on our side."},
+	{"work-failed", http.StatusInternalServerError, "The work failed."},
+	{"temporary-reduced-capacity", http.StatusServiceUnavailable, "The service is too busy."},
+	{"unavailable", http.StatusServiceUnavailable, "The service can't answer at the moment."},
+	{"work-deadline-exceeded", http.StatusGatewayTimeout, "The work did not end in time."},
+}
+
+func newProblem(name, detail string, fields ...fieldProblem) *problem {
+	for _, known := range problemTypes {
+		if known.Name == name {
+			return &problem{
+				Type: "/problems/" + name, Title: known.Title, Status: known.Status,
+				Detail: detail, Errors: fields, name: name,
+			}
+		}
+	}
+	panic("unknown problem type " + name)
+}
+
+// problemOf turns an error into the answer that its cause deserves. What it
+// doesn't know is a 500 with a fixed sentence.
+func problemOf(err error) *problem {
+	var known *problem
+	var tooLarge *http.MaxBytesError
+	var refused *webhook.RefusedError
+	var field *work.FieldError
+	var semantic *json.SemanticError
+	var syntactic *jsontext.SyntacticError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &tooLarge):
+		return newProblem("body-too-large", "The body must be at most 262144 bytes.")
+	case errors.As(err, &refused):
+		return newProblem("invalid-callback-url", "callback_url "+refused.Error(),
+			fieldProblem{Pointer: "#/callback_url", Detail: refused.Error()})
+	case errors.As(err, &field):
+		return invalidInput(field.Pointer, field.Detail)
+	case errors.As(err, &semantic):
+		return invalidInput(string(semantic.JSONPointer), explainSemantic(semantic))
+	case errors.As(err, &syntactic):
+		return explainSyntactic(syntactic)
+	case errors.Is(err, pgx.ErrNoRows):
+		return newProblem("not-found", "There is no such request.")
+	case db.IsUnavailable(err):
+		return newProblem("unavailable", "The database can't be reached at the moment. Nothing was accepted unless you got a 202.")
+	default:
+		return newProblem("internal-error", "The operators see in the log what it was.")
+	}
+}
+
+// invalidInput names a field by its RFC 6901 pointer into the body.
+func invalidInput(pointer, detail string) *problem {
+	name := strings.ReplaceAll(strings.TrimPrefix(pointer, "/"), "/", ".")
+	if name == "" {
+		name = "The body"
+	}
+	return newProblem("invalid-input", name+" "+detail+".", fieldProblem{Pointer: "#" + pointer, Detail: detail})
+}
+
+func explainSemantic(err *json.SemanticError) string {
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		return "is not a known field"
+	case err.GoType != nil && err.JSONKind != 0:
+		return "must be " + kindNames[err.GoType.Kind().String()] + ", not " + err.JSONKind.String()
+	default:
+		return "has the wrong form"
+	}
+}
+
+var kindNames = map[string]string{"string": "a string", "int": "a whole number", "struct": "an object", "slice": "a JSON value"}
+
+func explainSyntactic(err *jsontext.SyntacticError) *problem {
+	detail := "The body is not well-formed JSON"
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		detail = "A field stands twice"
+	}
+	return newProblem("malformed-json", detail+".", fieldProblem{Pointer: "#" + string(err.JSONPointer), Detail: err.Err.Error()})
+}
+
+func (a *API) noRoute(*gin.Context) (reply, error) {
+	return reply{}, newProblem("not-found", "There is nothing at this address.")
+}
+
+func (a *API) noMethod(*gin.Context) (reply, error) {
+	return reply{}, newProblem("method-not-allowed", "The Allow header lists the methods that this address takes.")
+}
+
+// describeProblem serves the address that is a problem's type.
+func (a *API) describeProblem(c *gin.Context) (reply, error) {
+	at := slices.IndexFunc(problemTypes[:], func(p problemType) bool { return p.Name == c.Param("name") })
+	if at < 0 {
+		return reply{}, newProblem("not-found", "There is no such problem type.")
+	}
+	return reply{status: http.StatusOK, body: problemTypes[at]}, nil
+}

@@ -1,0 +1,68 @@
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+)
+
+const (
+	problemKey = "problem" // the name of the problem that was answered
+	requestKey = "request" // the id of the request that the call was about
+)
+
+// observe gives every call an X-Request-Id, turns a panic into a 500, and
+// writes the call's one log line.
+func (a *API) observe(c *gin.Context) {
+	start := time.Now()
+	callID := c.GetHeader("X-Request-Id")
+	if !validCallID(callID) {
+		callID = uuid.NewString()
+	}
+	c.Header("X-Request-Id", callID)
+	c.Header("Cache-Control", "no-store")
+	defer func() {
+		if value := recover(); value != nil {
+			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
+		}
+		a.log(c, callID, time.Since(start))
+	}()
+	c.Next()
+}
+
+// validCallID accepts what can stand in a header and a log line.
+func validCallID(id string) bool {
+	return id != "" && len(id) <= 128 && strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+func (a *API) log(c *gin.Context, callID string, took time.Duration) {
+	route := c.FullPath()
+	level := slog.LevelInfo
+	switch {
+	case len(c.Errors) > 0 && c.Writer.Status() != http.StatusServiceUnavailable:
+		level = slog.LevelError
+	case route == "/healthz":
+		level = slog.LevelDebug // asked every few seconds
+	}
+	attrs := []any{
+		"method", c.Request.Method, "route", route, "status", c.Writer.Status(),
+		"duration_ms", float64(took.Microseconds()) / 1000, "http_request_id", callID,
+		"client", c.GetString(clientKey), "bytes_in", c.Request.ContentLength, "bytes_out", c.Writer.Size(),
+	}
+	if id := c.GetString(requestKey); id != "" {
+		attrs = append(attrs, "request_id", id)
+	}
+	if name := c.GetString(problemKey); name != "" {
+		attrs = append(attrs, "problem", name)
+	}
+	if len(c.Errors) > 0 {
+		attrs = append(attrs, "error", c.Errors[0].Err)
+	}
+	a.Logger.Log(c.Request.Context(), level, "http_request", attrs...)
+}

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+type jsonValue = jsontext.Value
+
+// reply is what a handler answers when all went well.
+type reply struct {
+	status   int
+	location string // of the request that this answer is about, if any
+	body     any    // encoded as JSON
+}
+
+// handle adapts a function that returns an answer or an error: the one place
+// where either is written.
+func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		r, err := answer(c)
+		if err != nil {
+			a.writeProblem(c, err)
+			return
+		}
+		if r.location != "" {
+			c.Header("Location", r.location)
+		}
+		write(c, r.status, "application/json", r.body)
+	}
+}
+
+func (a *API) writeProblem(c *gin.Context, err error) {
+	problem := problemOf(err)
+	if problem.Status >= http.StatusInternalServerError {
+		_ = c.Error(err) // for the log line
+	}
+	c.Set(problemKey, problem.name)
+	if problem.Status == http.StatusServiceUnavailable {
+		// Jittered, so that those who were sent away don't come back together.
+		c.Header("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+	}
+	if problem.Status == http.StatusUnauthorized {
+		c.Header("WWW-Authenticate", `Bearer realm="ringback"`)
+	}
+	if problem.location != "" {
+		c.Header("Location", problem.location)
+	}
+	write(c, problem.Status, "application/problem+json", problem)
+	c.Abort()
+}
+
+// writeTimeout is how long a client may take to read an answer.
+const writeTimeout = 10 * time.Second
+
+func write(c *gin.Context, status int, contentType string, body any) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
+		status, contentType, encoded = http.StatusInternalServerError, "text/plain", nil
+	}
+	// Not the server's WriteTimeout, which would also count the work's time.
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(writeTimeout))
+	c.Data(status, contentType, encoded)
+}

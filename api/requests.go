@@ -1,0 +1,234 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// newRequest begins a request of the caller and notes its id for the log line.
+func newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) (db.Request, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return db.Request{}, fmt.Errorf("making request id: %w", err)
+	}
+	c.Set(requestKey, id.String())
+	return db.Request{
+		ID: id, Mode: mode, Client: c.GetString(clientKey), Input: input,
+		Traceparent: traceparent(c.Request.Header),
+		AcceptedAt:  time.Now().UTC().Truncate(time.Microsecond), // what Postgres holds
+	}, nil
+}
+
+func locationOf(id uuid.UUID) string { return "/requests/" + id.String() }
+
+// traceparentForm is version 00 of W3C Trace Context, section 3.2.2. A header
+// of another form is ignored, as that standard asks.
+var traceparentForm = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+func traceparent(header http.Header) string {
+	if values := header.Values("Traceparent"); len(values) == 1 && traceparentForm.MatchString(values[0]) {
+		return values[0]
+	}
+	return ""
+}
+
+// requestPage is the answer to GET /requests.
+type requestPage struct {
+	Requests   []db.Request `json:"requests"`              // newest first, without inputs and results
+	NextCursor string       `json:"next_cursor,omitempty"` // absent on the last page
+}
+
+// Limits of a page.
+const (
+	defaultPage = 20
+	maxPage     = 100
+)
+
+func (a *API) listRequests(c *gin.Context) (reply, error) {
+	filter, err := readFilter(c.Request.URL.Query())
+	if err != nil {
+		return reply{}, err
+	}
+	filter.Client = c.GetString(clientKey)
+	limit := filter.Limit
+	filter.Limit++ // one more tells whether there is a next page
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	requests, err := db.ListRequests(ctx, a.Pool, filter)
+	if err != nil {
+		return reply{}, err
+	}
+	page := requestPage{Requests: requests}
+	if len(requests) > limit {
+		page.Requests = requests[:limit]
+		page.NextCursor = requests[limit-1].ID.String()
+	}
+	for i := range page.Requests {
+		hideTiming(&page.Requests[i])
+	}
+	return reply{status: http.StatusOK, body: page}, nil
+}
+
+// readFilter reads all parameters and reports every one that is wrong.
+func readFilter(query url.Values) (db.Filter, error) {
+	filter := db.Filter{
+		Mode: db.Mode(query.Get("mode")), Status: db.Status(query.Get("status")),
+		CallbackState: db.CallbackState(query.Get("callback")), Limit: defaultPage,
+	}
+	var wrong []fieldProblem
+	refuse := func(parameter, detail string) {
+		wrong = append(wrong, fieldProblem{Parameter: parameter, Detail: detail})
+	}
+	for parameter, values := range query {
+		if !slices.Contains([]string{"mode", "status", "callback", "limit", "cursor"}, parameter) {
+			refuse(parameter, "is not a known parameter")
+		} else if len(values) > 1 {
+			refuse(parameter, "stands more than once")
+		}
+	}
+	refuseUnknown(refuse, query, "mode", db.Sync, db.Async)
+	refuseUnknown(refuse, query, "status", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled)
+	refuseUnknown(refuse, query, "callback",
+		db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled)
+	if query.Has("limit") {
+		var err error
+		if filter.Limit, err = strconv.Atoi(query.Get("limit")); err != nil || filter.Limit < 1 || filter.Limit > maxPage {
+			refuse("limit", fmt.Sprintf("must be a whole number from 1 to %d", maxPage))
+		}
+	}
+	if query.Has("cursor") {
+		var err error
+		if filter.Before, err = parseID(query.Get("cursor")); err != nil {
+			refuse("cursor", "must be a next_cursor of an earlier page")
+		}
+	}
+	if len(wrong) > 0 {
+		slices.SortFunc(wrong, func(a, b fieldProblem) int { return cmp.Compare(a.Parameter, b.Parameter) })
+		return filter, newProblem("invalid-parameter", wrong[0].Parameter+" "+wrong[0].Detail+".", wrong...)
+	}
+	return filter, nil
+}
+
+func refuseUnknown[T ~string](refuse func(parameter, detail string), query url.Values, parameter string, known ...T) {
+	if query.Has(parameter) && !slices.Contains(known, T(query.Get(parameter))) {
+		refuse(parameter, fmt.Sprintf("must be one of %q", known))
+	}
+}
+
+// parseID takes the canonical form of a UUID only.
+func parseID(text string) (uuid.UUID, error) {
+	id, err := uuid.Parse(text)
+	if err == nil && id.String() != text {
+		err = fmt.Errorf("not the canonical form")
+	}
+	return id, err
+}
+
+// wholeRequest is the answer to GET /requests/{id}.
+type wholeRequest struct {
+	db.Request
+	Attempts []attempt `json:"attempts"` // the latest hundred, oldest first
+	Timeline []event   `json:"timeline"`
+}
+
+// attempt is what a caller gets to see of a callback attempt: no address, no
+// cause, and times to the second. More would make a port scanner of it.
+type attempt struct {
+	Attempt       int       `json:"attempt"`
+	At            time.Time `json:"at"`
+	Outcome       string    `json:"outcome"`
+	HTTPStatus    int       `json:"http_status,omitzero"`
+	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
+}
+
+// event is a step in a request's life.
+type event struct {
+	At    time.Time `json:"at"`
+	Event string    `json:"event"`
+}
+
+const maxAttempts = 100
+
+func (a *API) getRequest(c *gin.Context) (reply, error) {
+	id, err := parseID(c.Param("id"))
+	if err != nil {
+		return reply{}, newProblem("invalid-parameter", "id must be a request's id.",
+			fieldProblem{Parameter: "id", Detail: "must be a request's id"})
+	}
+	c.Set(requestKey, id.String())
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{status: http.StatusOK, body: whole}, nil
+}
+
+func (a *API) loadWhole(ctx context.Context, client string, id uuid.UUID) (wholeRequest, error) {
+	request, err := db.GetRequest(ctx, a.Pool, client, id)
+	if err != nil {
+		return wholeRequest{}, err
+	}
+	log, err := db.ListAttempts(ctx, a.Pool, id, maxAttempts)
+	if err != nil {
+		return wholeRequest{}, err
+	}
+	hideTiming(&request)
+	whole := wholeRequest{Request: request, Attempts: []attempt{}}
+	for _, row := range log {
+		whole.Attempts = append(whole.Attempts, attempt{
+			Attempt: row.Attempt, At: row.StartedAt.Truncate(time.Second), Outcome: row.Outcome,
+			HTTPStatus: row.HTTPStatus, NextAttemptAt: row.NextAttemptAt.Truncate(time.Second),
+		})
+	}
+	whole.Timeline = timelineOf(whole)
+	return whole, nil
+}
+
+// timelineOf lists what happened, in order. Where a time is cut to the second
+// it would fall before the event that it follows, so it is moved up to that.
+func timelineOf(whole wholeRequest) []event {
+	events := []event{{whole.AcceptedAt, "accepted"}}
+	add := func(at time.Time, name string) {
+		if !at.IsZero() {
+			events = append(events, event{later(at, events[len(events)-1].At), name})
+		}
+	}
+	add(whole.StartedAt, "work_started")
+	add(whole.FinishedAt, "work_"+string(whole.Status))
+	for _, attempt := range whole.Attempts {
+		add(attempt.At, fmt.Sprintf("callback_attempt_%d_%s", attempt.Attempt, attempt.Outcome))
+	}
+	add(whole.SettledAt, "callback_"+string(whole.CallbackState))
+	return events
+}
+
+// hideTiming cuts the time at which a callback was settled to the second, but
+// not to before the work's end: the two together would tell how long the
+// receiver took.
+func hideTiming(request *db.Request) {
+	if !request.SettledAt.IsZero() {
+		request.SettledAt = later(request.SettledAt.Truncate(time.Second), request.FinishedAt)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
+	"ringback/jobs"
+	"ringback/work"
+)
+
+// syncBody is the body of POST /sync.
+type syncBody struct {
+	Input jsontext.Value `json:"input"`
+}
+
+// postSync does the work while the caller waits and records what came of it.
+func (a *API) postSync(c *gin.Context) (reply, error) {
+	var body syncBody
+	if err := decode(c, &body); err != nil {
+		return reply{}, err
+	}
+	input, err := a.checkInput(body.Input)
+	if err != nil {
+		return reply{}, err
+	}
+	request, err := newRequest(c, db.Sync, input)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := a.sync.enter(); err != nil {
+		return reply{}, err
+	}
+	defer a.sync.leave()
+	outcome, err := a.work(c.Request.Context(), &request)
+	if err != nil {
+		return reply{}, err
+	}
+	return answerSync(request, outcome)
+}
+
+// work runs the work and records its outcome in request and in the database.
+// What can't be recorded is not begun: an answer that no audit finds would be
+// worse than none.
+func (a *API) work(ctx context.Context, request *db.Request) (work.Outcome, error) {
+	if err := a.ping(ctx); err != nil {
+		return work.Outcome{}, err
+	}
+	outcome, err := work.Run(ctx, a.Do, request.Input, a.WorkTimeout)
+	if err != nil { // the caller went away, or we are stopping
+		outcome = work.Abandoned(request.AcceptedAt)
+	}
+	if err := jobs.WriteOutcome(request, outcome); err != nil {
+		return outcome, err
+	}
+	return outcome, a.record(ctx, *request)
+}
+
+func (a *API) ping(ctx context.Context) error {
+	ctx, cancel := databaseContext(ctx)
+	defer cancel()
+	if err := a.Pool.Ping(ctx); err != nil {
+		return fmt.Errorf("asking for the database: %w", err)
+	}
+	return nil
+}
+
+// record commits a sync request that has ended.
+func (a *API) record(ctx context.Context, request db.Request) error {
+	ctx, cancel := databaseContext(ctx)
+	defer cancel()
+	return db.InTx(ctx, a.Pool, func(tx pgx.Tx) error {
+		return db.InsertRequest(ctx, tx, request)
+	})
+}
+
+// answerSync is the request itself when the work succeeded, and a problem that
+// points to it when not.
+func answerSync(request db.Request, outcome work.Outcome) (reply, error) {
+	if outcome.Error == nil {
+		request.Input = nil // the caller has it
+		return reply{status: http.StatusOK, location: locationOf(request.ID), body: request}, nil
+	}
+	name := "work-failed"
+	switch outcome.Error.Code {
+	case work.CodeDeadline:
+		name = "work-deadline-exceeded"
+	case work.CodeAbandoned:
+		name = "unavailable"
+	}
+	problem := newProblem(name, outcome.Error.Message)
+	problem.location = locationOf(request.ID)
+	if outcome.Cause != nil {
+		return reply{}, fmt.Errorf("%w: %w", problem, outcome.Cause)
+	}
+	return reply{}, problem
+}
