@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"time"
+
+	"riverqueue.com/riverui"
+
+	"ringback/jobs"
+)
+
+// newAdmin returns the server of the admin listener, or nil when there is none.
+func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slog.Logger) (*http.Server, error) {
+	if config.AdminAddr == "" {
+		return nil, nil
+	}
+	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
+		Endpoints: riverui.NewEndpoints(queue.River(), nil), Logger: logger, Prefix: "/riverui",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up River UI: %w", err)
+	}
+	if err := ui.Start(ctx); err != nil {
+		return nil, fmt.Errorf("starting River UI: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/riverui/", ui)
+	mux.Handle("/{$}", http.RedirectHandler("/riverui/", http.StatusFound))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return &http.Server{
+		Handler:           localOnly(http.NewCrossOriginProtection().Handler(mux)),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}, nil
+}
+
+// localOnly refuses calls by any other name than that of this machine. The
+// admin pages have no login: without this, a page on the web could reach them
+// through the browser of somebody here, by a name of its own that resolves to
+// loopback (DNS rebinding).
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(r.Host); err == nil {
+			host = name
+		}
+		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			http.Error(w, "Open this page by a loopback address.", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,95 @@
+// The server answers sync and async requests and works the async ones off.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/caarlos0/env/v11"
+
+	"ringback/work"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, work.Do)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "ringback:", err)
+		os.Exit(1)
+	}
+}
+
+// errUsage says that the command line was wrong, which has been told already.
+var errUsage = errors.New("wrong usage")
+
+// run is the program: it serves until ctx ends, and returns when all is
+// drained.
+func run(ctx context.Context, args []string, environ map[string]string, stdout, stderr io.Writer, do work.Func) error {
+	options, err := readOptions(args, stdout, stderr)
+	if err != nil {
+		return err
+	}
+	config, err := readConfig(environ, options)
+	if err != nil {
+		return err
+	}
+	if options.healthcheck {
+		return checkHealth(ctx, config.HTTPAddr)
+	}
+	return serve(ctx, config, newLogger(config, stderr), stdout, do)
+}
+
+// options is the command line.
+type options struct {
+	dev         bool
+	role        string
+	healthcheck bool // the command is healthcheck instead of serving
+}
+
+func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("ringback", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.BoolVar(&o.dev, "dev", false, "")
+	flags.StringVar(&o.role, "role", "all", "")
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, usage, settingsTable())
+		return o, err
+	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "healthcheck":
+		o.healthcheck = true
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
+	case err == nil && o.role != "all" && o.role != "api" && o.role != "worker":
+		err = fmt.Errorf("--role must be all, api or worker, not %q", o.role)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "ringback: %v\n\n%s", err, usage)
+		return o, errUsage
+	}
+	return o, nil
+}
+
+const usage = `Usage: ringback [--dev] [--role=all|api|worker]
+       ringback healthcheck
+
+  --dev        local mode: loopback only, no API key needed, http callbacks to
+               loopback allowed, logs for people
+  --role       all (default), api: accepts only, worker: works jobs off only
+  healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
+
+Settings come from the environment:
+
+`

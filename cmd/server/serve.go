@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/api"
+	"ringback/db"
+	"ringback/jobs"
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// server is the running program.
+type server struct {
+	config    Config
+	logger    *slog.Logger
+	pool      *pgxpool.Pool // our steps and the API
+	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
+	sender    *webhook.Sender
+	queue     *jobs.Queue
+	public    *http.Server
+	admin     *http.Server // nil for none
+	draining  atomic.Bool
+	interrupt context.CancelFunc // ends the calls that are still open
+}
+
+// serve runs until ctx ends or a listener fails, and then drains.
+func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer, do work.Func) error {
+	s, err := newServer(ctx, config, logger, do)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	failed := make(chan error, 2)
+	if err := s.start(ctx, stdout, failed); err != nil {
+		s.stop(ctx)
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+	}
+	s.stop(ctx)
+	return err
+}
+
+func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.Func) (*server, error) {
+	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
+		return nil, err
+	}
+	s := &server{config: config, logger: logger}
+	var err error
+	if s.pool, err = db.Open(ctx, config.DatabaseURL, 5*time.Second); err != nil {
+		return nil, err
+	}
+	// River's cleaner and reindexer run statements of up to a minute.
+	if s.riverPool, err = db.Open(ctx, config.DatabaseURL, 90*time.Second); err != nil {
+		s.pool.Close()
+		return nil, err
+	}
+	policy := webhook.Policy{Local: config.dev}
+	s.sender = webhook.NewSender(policy, version())
+	if s.queue, err = jobs.New(jobs.Config{
+		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender,
+		Workers: workers(config), WorkTimeout: config.WorkTimeout,
+		Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
+	}); err == nil {
+		s.admin, err = newAdmin(ctx, config, s.queue, logger)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.public = s.newPublic(ctx, policy, do)
+	return s, nil
+}
+
+// workers is 0 for a process that only accepts.
+func workers(config Config) int {
+	if config.role == "api" {
+		return 0
+	}
+	return config.Workers
+}
+
+func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.Func) *http.Server {
+	gin.SetMode(gin.ReleaseMode)
+	settings := api.Config{
+		Pool: s.pool, Queue: s.queue, Logger: s.logger, Callback: policy,
+		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
+		APIKeys: s.config.APIKeys, SyncLimit: s.config.SyncLimit, AsyncLimit: s.config.AsyncLimit,
+		Draining: s.draining.Load,
+	}
+	handler := api.New
+	if s.config.role == "worker" {
+		handler = api.NewHealth
+	}
+	// The calls' context outlives ctx: a signal lets them end by themselves.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.interrupt = cancel
+	return &http.Server{
+		Handler:           handler(settings),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+	}
+}
+
+// start begins to work and to listen. A listener that fails later is reported
+// on failed.
+func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- error) error {
+	listener, err := net.Listen("tcp", s.config.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("listening for the API: %w", err)
+	}
+	adminAddr := ""
+	if s.admin != nil {
+		adminListener, err := net.Listen("tcp", s.config.AdminAddr)
+		if err != nil {
+			listener.Close()
+			return fmt.Errorf("listening for the admin pages: %w", err)
+		}
+		adminAddr = adminListener.Addr().String()
+		go serveOn(adminListener, s.admin, failed)
+	}
+	if err := s.queue.Start(ctx); err != nil {
+		listener.Close()
+		return err
+	}
+	go serveOn(listener, s.public, failed)
+	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
+	if s.config.dev {
+		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
+	}
+	return nil
+}
+
+const welcome = `
+Ringback is ready, in local mode.
+
+  API       http://%[1]s
+  River UI  http://%[2]s/riverui/
+
+  curl -s http://%[1]s/sync -H 'Content-Type: application/json' -d '{"input":{"text":"hello"}}'
+  make storm   in another terminal
+
+`
+
+func serveOn(listener net.Listener, server *http.Server, failed chan<- error) {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		failed <- fmt.Errorf("serving HTTP: %w", err)
+	}
+}
+
+// stop ends everything in the order in which it feeds the next: calls, then
+// jobs, each with a deadline of its own.
+func (s *server) stop(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx) // it has ended, but stopping takes time
+	start := time.Now()
+	s.draining.Store(true)
+	s.logger.Info("stopping")
+	s.stopCalls(ctx)
+	s.within(ctx, "jobs", s.config.StopTimeout+5*time.Second, s.queue.Stop)
+	if s.admin != nil {
+		s.admin.Close()
+	}
+	s.logger.Info("stopped", "duration_ms", time.Since(start).Milliseconds())
+}
+
+// stopCalls lets open calls end. Those that take too long are interrupted,
+// which they answer with 503.
+func (s *server) stopCalls(ctx context.Context) {
+	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
+		return
+	}
+	s.interrupt()
+	if !s.within(ctx, "interrupted calls", 5*time.Second, s.public.Shutdown) {
+		s.public.Close()
+	}
+}
+
+// within runs a step of stopping and tells whether it ended in time.
+func (s *server) within(ctx context.Context, what string, limit time.Duration, step func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := step(ctx); err != nil {
+		s.logger.Warn("stopping_took_too_long", "what", what, "error", err)
+		return false
+	}
+	return true
+}
+
+// close frees what newServer opened. A connection that is stuck holds it up no
+// longer than a moment: the process ends, and the connection with it.
+func (s *server) close() {
+	if s.interrupt != nil {
+		s.interrupt()
+	}
+	s.sender.Close()
+	closed := make(chan struct{})
+	go func() {
+		s.riverPool.Close()
+		s.pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second):
+		s.logger.Warn("stopping_took_too_long", "what", "database connections")
+	}
+}
+
+// version is that of the module as it was built.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
+}
