@@ -1,0 +1,79 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestRunRefuses(t *testing.T) {
+	t.Parallel()
+
+	t.Run("all mistakes together", func(t *testing.T) {
+		t.Parallel()
+		output := runStorm(t, "-rate", "0", "-drain", "soon", "-nonsense", "-max-in-flight=0", "extra",
+			"-text-bytes", "1000000", "-timeout", "-1s", "-duration", "0s", "-api-key", "a\nb")
+		output.want(t, exitUsage, "flag -rate:", "flag -drain:", "-nonsense", "flag -max-in-flight:",
+			`unexpected argument "extra"`, "flag -text-bytes:", "flag -timeout:", "flag -duration:", "API key")
+		if got, want := strings.Count(output.stderr, "\n"), 10; got != want {
+			t.Errorf("lines on stderr: got %d, want %d", got, want)
+		}
+	})
+
+	t.Run("no request at all, or too many", func(t *testing.T) {
+		t.Parallel()
+		runStorm(t, "-rate", "1", "-duration", "100ms").want(t, exitUsage, "makes 0 requests")
+		runStorm(t, "-rate", "20000", "-duration", "1h").want(t, exitUsage, "makes 72000000 requests")
+	})
+
+	t.Run("target that is not on loopback", func(t *testing.T) {
+		t.Parallel()
+		for _, target := range []string{
+			"http://192.0.2.1:8080", "http://example.com", "http://127.0.0.1.example.com", "http://0.0.0.0:8080",
+		} {
+			runStorm(t, "-target", target).want(t, exitUsage, "not a loopback address")
+		}
+		for _, target := range []string{
+			"https://127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1/x", "http://me@127.0.0.1", "http://127.0.0.1?x", "http://",
+		} {
+			runStorm(t, "-target", target).want(t, exitUsage, "want http://host:port and nothing more")
+		}
+		for _, target := range []string{"http://localhost:1/", "http://[::1]:1", "http://127.0.0.2"} {
+			if _, err := parseTarget(target); err != nil {
+				t.Errorf("%s: got %v, want no error", target, err)
+			}
+		}
+	})
+
+	t.Run("target where nobody listens", func(t *testing.T) {
+		t.Parallel()
+		server := httptest.NewServer(http.NotFoundHandler())
+		server.Close()
+		runStorm(t, "-target", server.URL).want(t, exitUsage,
+			"nothing answers at "+server.URL+": start the server with `make run` first\n")
+	})
+
+	t.Run("target that is something else", func(t *testing.T) {
+		t.Parallel()
+		server := httptest.NewServer(http.NotFoundHandler())
+		defer server.Close()
+		runStorm(t, "-target", server.URL).want(t, exitUsage, "answers GET /healthz with status 404")
+	})
+
+	t.Run("nothing when asked for help", func(t *testing.T) {
+		t.Parallel()
+		runStorm(t, "-h").want(t, exitOK, "-rate requests", "(default 200)", "$RINGBACK_API_KEY")
+	})
+}
+
+func TestConfigTakesTheKeyFromTheEnvironment(t *testing.T) {
+	t.Parallel()
+	getenv := func(name string) string { return map[string]string{"RINGBACK_API_KEY": "from env"}[name] }
+	for want, args := range map[string][]string{"from env": nil, "from flag": {"-api-key", "from flag"}} {
+		config, err := parseConfig(args, getenv)
+		if err != nil || config.apiKey != want {
+			t.Errorf("parseConfig(%q): got key %q and error %v, want %q", args, config.apiKey, err, want)
+		}
+	}
+}

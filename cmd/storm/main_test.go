@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain lets a test run the program itself, signals included.
+func TestMain(m *testing.M) {
+	if os.Getenv("STORM_TEST_RUNS_MAIN") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+
+	t.Run("once ends sending and reports", func(t *testing.T) {
+		t.Parallel()
+		ctx, interrupt := context.WithCancel(t.Context())
+		service := start(t, &service{onAsync: func(n int, job job, w http.ResponseWriter) {
+			job.callBack(job.id, "succeeded")
+			if n == 5 {
+				interrupt()
+				<-time.After(50 * time.Millisecond) // slow work: its answer is waited for all the same
+			}
+			accept(job, w)
+		}})
+		output := runStormUntil(t, ctx, "-target", service.url, "-duration", "1h", "-rate", "100")
+		output.want(t, exitOK, "interrupted:", "kept its word")
+		if strings.Contains(output.stdout, " failed:") {
+			t.Errorf("want no request to fail because of the interrupt, got\n%s", output.stdout)
+		}
+	})
+
+	t.Run("twice ends at once", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) }})
+		program := exec.CommandContext(t.Context(), os.Args[0], against(service, "-duration", "1m")...)
+		program.Env = append(os.Environ(), "STORM_TEST_RUNS_MAIN=1")
+		stderr, err := program.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := program.Start(); err != nil {
+			t.Fatal(err)
+		}
+		readUntil(t, stderr, "sent") // a line of progress: it is under way
+		for _, awaited := range []string{"interrupted:", ""} {
+			if err := program.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if awaited != "" {
+				readUntil(t, stderr, awaited)
+			}
+		}
+		_ = program.Wait()
+		if got := program.ProcessState.ExitCode(); got != exitAborted {
+			t.Errorf("exit status: got %d, want %d", got, exitAborted)
+		}
+	})
+}
+
+// readUntil reads up to a phrase, byte by byte so as not to read on.
+func readUntil(t *testing.T, from interface{ Read([]byte) (int, error) }, phrase string) {
+	t.Helper()
+	var read []byte
+	for next := make([]byte, 1); !strings.HasSuffix(string(read), phrase); {
+		if _, err := from.Read(next); err != nil {
+			t.Fatalf("waiting for %q after %q: %v", phrase, read, err)
+		}
+		read = append(read, next[0])
+	}
+}
