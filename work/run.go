@@ -35,19 +35,30 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// CodeDeadline is the code of work that was stopped at its deadline.
-const CodeDeadline = "deadline_exceeded"
+// Codes that mean more than that the work failed.
+const (
+	CodeDeadline  = "deadline_exceeded" // stopped at its deadline
+	CodeAbandoned = "abandoned"         // its outcome had no taker any more
+)
+
+// Abandoned is the outcome of sync work that ended because its caller went
+// away or the process is stopping.
+func Abandoned(startedAt time.Time) Outcome {
+	return Outcome{StartedAt: startedAt, FinishedAt: now(), Error: &Error{
+		CodeAbandoned, "The caller went away, or the service stopped, before the work ended.",
+	}}
+}
 
 // Run calls do with at most limit of time and turns an error, a panic, a
 // missed deadline or an oversized result into an outcome. Its own error is
 // that of ctx and means that there is no outcome: the caller went away or the
 // process is stopping.
 func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration) (Outcome, error) {
-	outcome := Outcome{StartedAt: time.Now()}
+	outcome := Outcome{StartedAt: now()}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	result, err := contain(limited, do, input)
-	outcome.FinishedAt = time.Now()
+	outcome.FinishedAt = now()
 	if err != nil && ctx.Err() != nil {
 		return Outcome{}, ctx.Err()
 	}
@@ -61,6 +72,9 @@ func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration
 	outcome.Result = result
 	return outcome, nil
 }
+
+// now is as fine as Postgres keeps it, so that an answer and the record agree.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // panicError carries a panic out of contain, so that it reads like any error.
 type panicError struct {

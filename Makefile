@@ -1,0 +1,62 @@
+# What a person runs here is what CI runs: .ci/run is `make test`.
+#
+# DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
+# brings one up. POSTGRES_PORT moves that one away from 5433.
+
+# Inside a recipe only: set for the whole file, it would tell scripts/postgres.sh
+# that somebody else runs the database.
+database = DATABASE_URL="$$(scripts/postgres.sh url)"
+
+.PHONY: help up run test storm down clean psql trace fmt go cc id
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+up: ## a Postgres to use: DATABASE_URL, else Docker, else a private cluster in .postgres/
+	@scripts/postgres.sh up
+
+run: go up ## the server in local mode; ARGS="…" for its flags
+	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+	@$(database) exec bin/ringback --dev $(ARGS)
+
+test: go cc up ## everything that CI runs
+	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
+		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
+	@go vet ./...
+	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+
+storm: go ## load against a running server; ARGS="…" for its flags
+	@go run ./cmd/storm $(ARGS)
+
+down: ## stop that Postgres, keep its data
+	@scripts/postgres.sh down
+
+clean: ## stop it, remove its data and what was built
+	@scripts/postgres.sh clean
+	@rm -rf bin
+
+psql: up ## a prompt on the database; ARGS="…" for psql's flags
+	@scripts/postgres.sh psql $(ARGS)
+
+# The script goes over stdin because psql may be running in a container.
+trace: id up ## ID=…: what happened to one request
+	@scripts/postgres.sh psql -X -q -v ON_ERROR_STOP=1 -v id="$$ID" -f - <scripts/trace.sql
+
+fmt: ## format the Go code
+	@gofmt -l -w */
+
+# Not left to the go command: one that is too old may not even read go.mod.
+go:
+	@command -v go >/dev/null || { echo "go: not found: install Go, see https://go.dev/dl" >&2; exit 1; }
+	@want="go$$(awk '$$1 == "go" { print $$2 }' go.mod)"; have="$$(go env GOVERSION)"; \
+	test "$$(printf '%s\n' "$$want" "$$have" | sort -V | head -n 1)" = "$$want" || \
+		{ echo "go: $$want or newer is needed, this is $${have:-older}: see https://go.dev/dl" >&2; exit 1; }
+
+cc:
+	@command -v $$(go env CC) >/dev/null || scripts/apt.sh gcc libc6-dev || \
+		{ echo "cc: the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
+
+# The shell reads ID from its environment, where make puts it, and lets through
+# nothing that it could take for more than a word.
+id:
+	@case "$$ID" in '' | *[!0-9a-fA-F-]*) echo "usage: make trace ID=<a request's id>" >&2; exit 2 ;; esac

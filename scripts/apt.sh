@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# apt.sh package… installs Debian packages, where that takes no question: apt is
+# there, and we are root or may become it without a password. Else it exits 1
+# in silence, because only the caller knows what the package was wanted for.
+set -euo pipefail
+
+command -v apt-get >/dev/null || exit 1
+if [ "$(id -u)" != 0 ]; then
+	sudo -n true 2>/dev/null || exit 1
+	exec sudo -n "$0" "$@"
+fi
+
+echo "apt: installing $*" >&2
+export DEBIAN_FRONTEND=noninteractive
+
+# Debian's postgresql would create and start a cluster of its own, as a service.
+settings=/etc/postgresql-common/createcluster.d
+mkdir -p "$settings"
+echo 'create_main_cluster = false' >"$settings/ringback.conf"
+trap restore EXIT
+
+restore() {
+	rm "$settings/ringback.conf"
+	# The folder is the package's, unless it was something else that we installed.
+	[ -e /etc/postgresql-common/createcluster.conf ] || rmdir -p --ignore-fail-on-non-empty "$settings"
+}
+
+install() {
+	# A new machine is often busy with its own first upgrade: wait for the lock.
+	apt-get -o DPkg::Lock::Timeout=120 install -qq --no-install-recommends "$@" </dev/null 2>&1
+}
+
+# Package lists may be absent, or too old to be served: refresh them on failure.
+install "$@" >/dev/null || output=$(apt-get update -qq 2>&1 && install "$@") || {
+	echo "$output" >&2
+	exit 1
+}

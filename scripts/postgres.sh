@@ -1,0 +1,351 @@
+#!/usr/bin/env bash
+# A Postgres to use, at the same address wherever it comes from:
+#
+#   1. DATABASE_URL, if set: somebody runs it already, we start and stop nothing.
+#   2. The compose service, where a Docker engine answers.
+#   3. A private cluster in .postgres/, from PostgreSQL 14 or newer on the machine,
+#      which Debian's package provides where it may be installed.
+set -euo pipefail
+
+readonly oldest=14
+readonly port=${POSTGRES_PORT:-5433}
+readonly url=${DATABASE_URL:-postgres://ringback:ringback@127.0.0.1:$port/ringback?sslmode=disable}
+root=$(cd "$(dirname "$0")/.." && pwd -P)
+readonly root
+
+main() {
+	case ${1:-} in
+	up | down | clean) lock && "$1" ;;
+	psql) shift && run_psql "$@" ;;
+	url) echo "$url" ;;
+	*) fail "usage: scripts/postgres.sh up | down | clean | psql [args…] | url" ;;
+	esac
+}
+
+up() {
+	if [ -n "${DATABASE_URL:-}" ]; then
+		check_database_url
+	elif private_running; then
+		private_up
+	elif docker_answers; then
+		docker_up
+	else
+		private_up
+	fi
+}
+
+# Down and clean look at both places: a Docker engine may have come or gone since.
+down() {
+	if [ -n "${DATABASE_URL:-}" ]; then
+		say "DATABASE_URL is set: that database is left alone"
+		return
+	fi
+	docker_down "$@"
+	private_down
+	say "stopped"
+}
+
+clean() {
+	down --volumes
+	if [ -n "${DATABASE_URL:-}" ]; then return; fi
+	rm -rf "$home" "$root/.postgres"
+	say "data removed"
+}
+
+run_psql() {
+	local psql tty=
+	if psql=$(find_psql); then
+		exec "$psql" -d "$(libpq_url)" "$@"
+	elif [ -z "${DATABASE_URL:-}" ] && docker_answers; then
+		[ -t 0 ] || tty=--no-TTY
+		cd "$root"
+		exec docker compose exec $tty postgres psql -U ringback -d ringback "$@"
+	fi
+	fail "psql is not on this machine: install PostgreSQL's client programs"
+}
+
+say() { echo "postgres: $*" >&2; }
+
+fail() {
+	say "$*"
+	exit 1
+}
+
+# One at a time in a checkout. The lock is on this file, so nothing is left behind.
+# macOS has no flock; there, two at once are merely unlikely to meet.
+lock() {
+	command -v flock >/dev/null || return 0
+	exec 9<"$root/scripts/postgres.sh"
+	flock -w 300 9 || fail "another scripts/postgres.sh has held the lock for five minutes"
+}
+
+port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+
+fail_taken() {
+	fail "port $port is in use by something else: stop that, or choose another with POSTGRES_PORT=…"
+}
+
+## 1. DATABASE_URL
+
+check_database_url() {
+	local psql
+	if psql=$(find_psql); then
+		PGCONNECT_TIMEOUT=5 "$psql" -X -q -w -d "$(libpq_url)" -c 'SELECT 1' >/dev/null ||
+			fail "DATABASE_URL is set, but that database can't be used"
+	fi
+	say "using DATABASE_URL"
+}
+
+# The URL without the parameters that pgx understands and libpq refuses.
+libpq_url() {
+	local ours='pool_[a-z_]+|default_query_exec_mode|(statement|description)_cache_capacity'
+	sed -E -e ':again' -e "s/([?&])($ours)=[^&]*&?/\\1/" -e 't again' -e 's/[?&]$//' <<<"$url"
+}
+
+find_psql() { command -v psql || { find_bin && command -v "$bin/psql"; }; }
+
+## 2. Docker
+
+docker_answers() {
+	local patience=
+	if command -v timeout >/dev/null; then patience="timeout 5"; fi
+	command -v docker >/dev/null &&
+		$patience docker info >/dev/null 2>&1 &&
+		docker compose version >/dev/null 2>&1
+}
+
+docker_up() {
+	if ! compose_running; then
+		port_free || fail_taken
+		say "starting the compose service"
+	fi
+	compose up --detach --wait postgres
+	say "ready on 127.0.0.1:$port (docker compose)"
+}
+
+docker_down() {
+	if docker_answers; then compose down "$@"; fi
+}
+
+compose_running() {
+	[ -n "$(cd "$root" && docker compose ps --quiet --status running postgres)" ]
+}
+
+# Docker compose reports its progress at length: show it only where it fails.
+compose() {
+	local output
+	output=$(cd "$root" && docker compose "$@" 2>&1) || fail "docker compose $1: $output"
+}
+
+## 3. A private cluster
+
+private_up() {
+	find_programs
+	settle
+	if ! private_running; then
+		end_orphans
+		port_free || fail_taken
+		[ -e "$data" ] || create_cluster
+		start
+	fi
+	[ "$(pid_file 4)" = "$port" ] ||
+		fail "this checkout's cluster runs on port $(pid_file 4): stop it with make down, or set POSTGRES_PORT to that"
+	create_database
+	say "ready on 127.0.0.1:$port (PostgreSQL $(major "$bin") in .postgres)"
+}
+
+private_down() {
+	locate
+	[ ! -e "$home" ] || check_owner
+	if private_running; then
+		find_bin "$(version)" || fail_version
+		as_account "$bin/pg_ctl" stop -D "$data" -m fast -t 60 -s
+	fi
+	end_orphans
+}
+
+# PostgreSQL refuses to run as root, who therefore uses the account that owns the
+# cluster, at first that of Debian's package. Where that one can't enter the
+# checkout, the cluster lives outside.
+locate() {
+	home=$root/.postgres
+	account=$(id -un)
+	if [ "$(id -u)" = 0 ]; then
+		account=postgres
+		if [ -d "$home" ] && [ ! -L "$home" ] && [ "$(owner)" != root ]; then
+			account=$(owner)
+		elif ! as_account test -x "$root" 2>/dev/null; then
+			home=/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)
+		fi
+	fi
+	data=$home/data
+}
+
+# From / because the account may not be able to enter the folder we are in; without
+# the lock, which a postmaster would otherwise keep for as long as it lives; and in
+# a locale that every machine has.
+as_account() (
+	cd /
+	exec 9<&-
+	export LC_ALL=C
+	if [ "$(id -u)" != 0 ]; then
+		exec "$@"
+	elif command -v runuser >/dev/null; then
+		exec runuser -u "$account" -- "$@"
+	else
+		# shellcheck disable=SC2016 # the inner shell expands it
+		exec su -s /bin/sh -c 'exec "$0" "$@"' "$account" -- "$@"
+	fi
+)
+
+# settle makes the folder that holds the cluster.
+settle() {
+	locate
+	id "$account" >/dev/null 2>&1 ||
+		fail "PostgreSQL doesn't run as root, and there is no account named $account: run this as another user"
+	[ -d "$home" ] || mkdir -m 700 "$home"
+	if [ "$(id -u)" = 0 ] && [ "$(owner)" = root ]; then chown "$account" "$home"; fi
+	check_owner
+	[ "$home" = "$root/.postgres" ] || ln -sfn "$home" "$root/.postgres"
+}
+
+# Root may have made the cluster before; and where it lives outside the checkout,
+# anybody may have put something of that name there first.
+check_owner() {
+	[ "$(owner)" = "$account" ] || fail "$home belongs to $(owner): run this as $(owner) or root, or remove that folder"
+}
+
+# shellcheck disable=SC2012 # stat's options differ between systems, ls has only one name to list
+owner() { ls -ld "$home" | awk '{ print $3 }'; }
+
+version() { as_account cat "$data/PG_VERSION"; }
+
+fail_version() {
+	fail ".postgres was made by PostgreSQL $(version), which is no longer on this machine: install it, or discard the data with make clean"
+}
+
+# find_programs sets bin for the cluster that is there, or for the one to be made.
+find_programs() {
+	locate
+	if as_account test -e "$data" 2>/dev/null; then
+		find_bin "$(version)" || fail_version
+	elif ! find_bin && ! { "$root/scripts/apt.sh" postgresql && find_bin; }; then
+		fail "no database: set DATABASE_URL, start Docker, or install PostgreSQL $oldest or newer"
+	fi
+}
+
+# find_bin [major] sets bin to the folder of PostgreSQL's programs of that major
+# version, or else of the newest. The last of equals wins: it is an installation's
+# own folder, where one on the PATH may hold links to some of its programs.
+find_bin() {
+	local dir found best=$oldest
+	bin=
+	while read -r dir; do
+		found=$(major "$dir")
+		if [ "${1:-$found}" = "$found" ] && [ "${found:-0}" -ge "$best" ]; then
+			bin=$dir
+			best=$found
+		fi
+	done < <(candidates)
+	[ -n "$bin" ]
+}
+
+candidates() {
+	tr : '\n' <<<"$PATH"
+	printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin {/opt/homebrew,/usr/local}/opt/postgresql@*/bin
+}
+
+# major prints the version of a folder that holds all the programs we need: a
+# folder on the PATH may well have some of them only.
+major() {
+	if [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] && [ -x "$1/postgres" ] && command -v psql "$1/psql" >/dev/null; then
+		"$1/postgres" --version | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p'
+	fi
+}
+
+# private_running: a pid file proves nothing by itself. It outlives a crash, and
+# then its pid may be given to another process.
+private_running() {
+	local pid
+	locate
+	pid=$(pid_file 1) && [ -n "$pid" ] && [[ "$(arguments "$pid")" == *postgres*" -D $data "* ]]
+}
+
+arguments() {
+	{ tr '\0' ' ' <"/proc/$1/cmdline" || ps -ww -o args= -p "$1"; } 2>/dev/null
+}
+
+# Line 1 is the postmaster's pid, line 4 its port.
+pid_file() { as_account sed -n "$1p" "$data/postmaster.pid" 2>/dev/null; }
+
+# A postmaster that was killed leaves backends which first finish their queries, and
+# one whose folder was removed takes a minute to notice: neither lets another start.
+end_orphans() {
+	local cwd pid
+	for cwd in $(as_account find /proc/[0-9]*/cwd -prune -lname "$data*" 2>/dev/null); do
+		pid=${cwd//[^0-9]/}
+		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = postgres ] || continue
+		say "ending a process of a Postgres that is gone ($pid)"
+		kill -QUIT "$pid" 2>/dev/null || true
+		gone "$cwd" || fail "process $pid of a Postgres that is gone does not end: end it, then try again"
+	done
+}
+
+# A process that nobody has waited for keeps its folder in /proc, but no cwd.
+gone() {
+	for _ in {1..100}; do
+		as_account readlink "$1" >/dev/null 2>&1 || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+# Made beside its place and renamed when complete: an interrupted initdb leaves
+# nothing that could be taken for a cluster.
+create_cluster() {
+	say "creating a private cluster (PostgreSQL $(major "$bin"))"
+	as_account rm -rf "$data.new"
+	# initdb reads the password from a pipe that its own account has made: it may
+	# not open one of ours.
+	# shellcheck disable=SC2016 # the inner shell expands it
+	as_account sh -c 'echo ringback | "$0" "$@"' "$bin/initdb" -D "$data.new" \
+		--username=ringback --pwfile=/dev/stdin --auth=scram-sha-256 \
+		--encoding=UTF8 --locale=C >/dev/null
+	as_account mv "$data.new" "$data"
+}
+
+# start runs the postmaster in a session of its own, as pg_ctl does, so that the
+# Ctrl-C which ends the server doesn't end its database.
+start() {
+	local options="-c port=$port -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+	has_statistics || options+=" -c shared_preload_libraries="
+	as_account tee "$data/postgresql.conf" <"$root/scripts/postgresql.conf" >/dev/null
+	as_account tee "$home/log" </dev/null
+	private_running || as_account rm -f "$data/postmaster.pid"
+	as_account "$bin/pg_ctl" start -D "$data" -l "$home/log" -o "$options" -w -t 30 -s && return
+	as_account tail -n 20 "$home/log" >&2
+	fail "PostgreSQL did not start; its log is .postgres/log, and its last lines are above"
+}
+
+# Some distributions package contrib's libraries apart.
+has_statistics() {
+	compgen -G "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.*" >/dev/null
+}
+
+# create_database also waits for a postmaster that is still recovering from a crash.
+create_database() {
+	local error deadline=$((SECONDS + 30))
+	until error=$(create_if_missing 2>&1); do
+		[ $SECONDS -lt $deadline ] || fail "no connection within 30 s; its log is .postgres/log: $error"
+		sleep 0.2
+	done
+}
+
+create_if_missing() {
+	"$(find_psql)" -X -q -w -v ON_ERROR_STOP=1 -d "${url/\/ringback\?//postgres?}" <<-'SQL'
+		SELECT 'CREATE DATABASE ringback'
+		WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'ringback') \gexec
+	SQL
+}
+
+main "$@"
