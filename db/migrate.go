@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/golang-migrate/migrate/v4"
@@ -20,6 +21,15 @@ import (
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
+
+// Migrations are the migration files, at the top of the returned file system.
+func Migrations() fs.FS {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the embedded folder has this name
+	}
+	return files
+}
 
 // Migrate brings the schema of the database at url up to date. Processes that
 // start together wait for each other.
@@ -45,7 +55,7 @@ func Migrate(ctx context.Context, url string) error {
 // newMigrator connects with the settings of url alone: a migration may take
 // longer than the pool lets a statement run.
 func newMigrator(ctx context.Context, url string) (*migrate.Migrate, error) {
-	files, err := iofs.New(migrations, "migrations")
+	files, err := iofs.New(Migrations(), ".")
 	if err != nil {
 		return nil, fmt.Errorf("reading migrations: %w", err)
 	}
