@@ -54,10 +54,8 @@ func New(config Config) http.Handler {
 		sync:    make(gate, config.SyncLimit),
 		async:   make(gate, config.AsyncLimit),
 	}
-	router := gin.New()
+	router := api.newRouter()
 	router.HandleMethodNotAllowed = true
-	router.Use(api.observe)
-	router.NoRoute(api.handle(api.noRoute))
 	router.NoMethod(api.handle(api.noMethod))
 
 	router.GET("/healthz", api.handle(api.health))
@@ -73,10 +71,16 @@ func New(config Config) http.Handler {
 // NewHealth returns the handler of a process that only works jobs off.
 func NewHealth(config Config) http.Handler {
 	api := &API{Config: config}
-	router := gin.New()
-	router.Use(api.observe)
-	router.NoRoute(api.handle(api.noRoute))
+	router := api.newRouter()
 	router.GET("/healthz", api.handle(api.health))
+	return router
+}
+
+func (a *API) newRouter() *gin.Engine {
+	gin.SetMode(gin.ReleaseMode) // in the other modes it prints its routes
+	router := gin.New()
+	router.Use(a.observe)
+	router.NoRoute(a.handle(a.noRoute))
 	return router
 }
 

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ringback/api"
@@ -97,7 +96,6 @@ func workers(config Config) int {
 }
 
 func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.Func) *http.Server {
-	gin.SetMode(gin.ReleaseMode)
 	settings := api.Config{
 		Pool: s.pool, Queue: s.queue, Logger: s.logger, Callback: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Imports point one way. Each package may import those of ours that stand
+// here, and none other; a package that isn't here may not exist.
+var importRules = map[string][]string{
+	"ringback/work":         {},
+	"ringback/jobs/webhook": {},
+	"ringback/db":           {},
+	"ringback/db/dbtest":    {"ringback/db"},
+	"ringback/jobs":         {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/api":          {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/server":   {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/storm":    {"ringback/work"},
+}
+
+// confined are modules that only one package may import.
+var confined = map[string]string{
+	"github.com/gin-gonic/gin":          "ringback/api",
+	"github.com/golang-migrate/migrate": "ringback/db",
+}
+
+func TestImportRules(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "ringback/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		allowed, known := importRules[fields[0]]
+		if !known {
+			t.Errorf("%s is not in the rules", fields[0])
+		}
+		for _, imported := range fields[1:] {
+			if strings.HasPrefix(imported, "ringback/") && !slices.Contains(allowed, imported) {
+				t.Errorf("%s imports %s, which the rules don't allow", fields[0], imported)
+			}
+			for module, home := range confined {
+				if strings.HasPrefix(imported, module) && fields[0] != home {
+					t.Errorf("%s imports %s, which belongs to %s alone", fields[0], imported, home)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"ringback/work"
+)
+
+// asProgram in the environment makes the test binary the server itself, so
+// that tests can start, signal and kill a real process.
+const asProgram = "RINGBACK_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// program is a running server.
+type program struct {
+	url, adminURL string
+	process       *os.Process // nil when it runs inside the test
+	stop          func()      // asks it to stop
+	ended         chan struct{}
+	err           error // how it ended, once ended is closed
+}
+
+var listening = regexp.MustCompile(`msg=listening addr=(\S+) admin_addr=(\S+)`)
+
+func environment(databaseURL string, settings map[string]string) map[string]string {
+	environ := map[string]string{
+		"DATABASE_URL": databaseURL, "HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "WORKERS": "20",
+	}
+	for name, value := range settings {
+		environ[name] = value
+	}
+	return environ
+}
+
+// startHere runs the program inside the test, with work of the test's own.
+func startHere(t *testing.T, databaseURL string, settings map[string]string, do work.Func) *program {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	out, in := io.Pipe()
+	p := &program{stop: stop, ended: make(chan struct{})}
+	go func() {
+		p.err = run(ctx, []string{"--dev"}, environment(databaseURL, settings), io.Discard, in, do)
+		in.Close()
+		close(p.ended)
+	}()
+	p.await(t, out)
+	return p
+}
+
+// startProcess runs the program as a process of its own.
+func startProcess(t *testing.T, databaseURL string, settings map[string]string, args ...string) *program {
+	t.Helper()
+	command := exec.Command(os.Args[0], append([]string{"--dev"}, args...)...)
+	command.Env = append(os.Environ(), asProgram+"=1")
+	for name, value := range environment(databaseURL, settings) {
+		command.Env = append(command.Env, name+"="+value)
+	}
+	out, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{
+		process: command.Process, ended: make(chan struct{}),
+		stop: func() { _ = command.Process.Signal(os.Interrupt) },
+	}
+	drained := p.await(t, out)
+	go func() {
+		<-drained // Wait closes the pipe
+		p.err = command.Wait()
+		close(p.ended)
+	}()
+	return p
+}
+
+// await reads the log until the program listens, and keeps reading; the
+// channel is closed at its end. The program is stopped when the test ends.
+func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
+	t.Helper()
+	var mu sync.Mutex
+	var lines bytes.Buffer
+	found := make(chan []string, 1)
+	drained = make(chan struct{})
+	go func() {
+		defer close(drained)
+		for scanner := bufio.NewScanner(log); scanner.Scan(); {
+			mu.Lock()
+			fmt.Fprintln(&lines, scanner.Text())
+			mu.Unlock()
+			if match := listening.FindStringSubmatch(scanner.Text()); match != nil {
+				found <- match
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		p.stop()
+		select {
+		case <-p.ended:
+		case <-time.After(time.Minute):
+			t.Error("the program did not stop within a minute")
+		}
+		if t.Failed() {
+			mu.Lock()
+			defer mu.Unlock()
+			t.Logf("the program's log:\n%s", lines.String())
+		}
+	})
+	select {
+	case match := <-found:
+		p.url, p.adminURL = "http://"+match[1], "http://"+match[2]
+	case <-drained:
+		t.Fatal("the program ended before it listened")
+	case <-time.After(time.Minute):
+		t.Fatal("the program did not listen within a minute")
+	}
+	return drained
+}
+
+// waitStopped asks the program to stop and returns how it ended.
+func (p *program) waitStopped(t *testing.T) error {
+	t.Helper()
+	p.stop()
+	select {
+	case <-p.ended:
+		return p.err
+	case <-time.After(time.Minute):
+		t.Fatal("the program did not stop within a minute")
+		return nil
+	}
+}
+
+// request is what the API tells of a request.
+type request struct {
+	ID            string          `json:"id"`
+	Status        string          `json:"status"`
+	Result        json.RawMessage `json:"result"`
+	CallbackState string          `json:"callback_state"`
+	Error         struct{ Code string }
+	Attempts      []struct {
+		Outcome    string
+		HTTPStatus int `json:"http_status"`
+	}
+}
+
+// post sends a body and returns the answer's status and what it tells.
+func (p *program) post(path, body string) (status int, answer request, err error) {
+	response, err := http.Post(p.url+path, "application/json", bytes.NewBufferString(body))
+	if err != nil {
+		return 0, answer, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest { // a problem
+		return response.StatusCode, answer, nil
+	}
+	return response.StatusCode, answer, json.NewDecoder(response.Body).Decode(&answer)
+}
+
+// accept posts an async request, which must be acknowledged.
+func (p *program) accept(t *testing.T, input, callbackURL string) (id string) {
+	t.Helper()
+	status, answer, err := p.post("/async", asyncBody(input, callbackURL))
+	if err != nil || status != http.StatusAccepted || answer.ID == "" {
+		t.Fatalf("POST /async: got %d, %+v, %v, want 202 with an id", status, answer, err)
+	}
+	return answer.ID
+}
+
+func asyncBody(input, callbackURL string) string {
+	return fmt.Sprintf(`{"input":%s,"callback_url":%q}`, input, callbackURL)
+}
+
+func (p *program) get(t *testing.T, id string) (answer request) {
+	t.Helper()
+	response, err := http.Get(p.url + "/requests/" + id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("GET /requests/%s: got %s, %v", id, response.Status, err)
+	}
+	return answer
+}
+
+// waitFor asks for a request until it is as wanted.
+func (p *program) waitFor(t *testing.T, id, what string, wanted func(request) bool) request {
+	t.Helper()
+	var last request
+	until(t, func() bool {
+		last = p.get(t, id)
+		return wanted(last)
+	}, func() string { return fmt.Sprintf("%s: the request is %+v", what, last) })
+	return last
+}
+
+// until asks again and again until done says yes.
+func until(t *testing.T, done func() bool, state func() string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for %s", state())
+		}
+	}
+}
+
+// delivery is a callback as it arrived.
+type delivery struct {
+	path   string
+	header http.Header
+	body   struct {
+		Type string
+		Data request
+	}
+}
+
+// receiver takes callbacks and answers them as the test says.
+type receiver struct {
+	*httptest.Server
+	deliveries chan delivery
+}
+
+// newReceiver answers with answer, 204 if that is nil.
+func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
+	t.Helper()
+	r := &receiver{deliveries: make(chan delivery, 10_000)}
+	r.Server = httptest.NewServer(r.handler(t, answer))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) handler(t *testing.T, answer http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, call *http.Request) {
+		d := delivery{path: call.URL.RequestURI(), header: call.Header.Clone()}
+		if err := json.NewDecoder(call.Body).Decode(&d.body); err != nil {
+			t.Errorf("decoding callback: %v", err)
+		}
+		if answer == nil {
+			w.WriteHeader(http.StatusNoContent)
+		} else {
+			answer(w, call)
+		}
+		r.deliveries <- d
+	})
+}
+
+// next waits for a callback.
+func (r *receiver) next(t *testing.T) delivery {
+	t.Helper()
+	select {
+	case d := <-r.deliveries:
+		return d
+	case <-time.After(time.Minute):
+		t.Fatal("waited a minute for a callback")
+		return delivery{}
+	}
+}
+
+// parsedEnvironment is the environment as main hands it to run.
+func parsedEnvironment(values ...string) map[string]string { return env.ToMap(values) }

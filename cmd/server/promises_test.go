@@ -1,0 +1,377 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/db/dbtest"
+	"ringback/work"
+)
+
+// Each of these boots the real program and holds it to a sentence of README.
+
+func TestSyncAnswersInline(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	status, answer, err := p.post("/sync", `{"input":{"text":"hello"}}`)
+	if err != nil || status != http.StatusOK || answer.Status != "succeeded" {
+		t.Fatalf("got %d, %+v, %v, want 200 and success", status, answer, err)
+	}
+	if stored := p.get(t, answer.ID); string(stored.Result) != string(answer.Result) || stored.Status != "succeeded" {
+		t.Errorf("stored: got %+v, want what was answered, %+v", stored, answer)
+	}
+}
+
+func TestAsyncIsCalledBackOnceWithTheSyncResult(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	r := newReceiver(t, nil)
+	const input = `{"text":"hello <world> & é","rounds":3}`
+	_, synchronous, err := p.post("/sync", `{"input":`+input+`}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := p.accept(t, input, r.URL+"/hook?a=b")
+	got := r.next(t)
+	if got.path != "/hook?a=b" || got.header.Get("Webhook-Id") != "req_"+id || got.header.Get("Webhook-Timestamp") == "" {
+		t.Errorf("callback: got %q, %v, want the given path and the request's id", got.path, got.header)
+	}
+	if got.body.Type != "request.succeeded" || got.body.Data.ID != id || string(got.body.Data.Result) != string(synchronous.Result) {
+		t.Errorf("callback: got %+v, want the result %s", got.body, synchronous.Result)
+	}
+	last := p.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	if len(last.Attempts) != 1 || last.Attempts[0].Outcome != "delivered" || len(r.deliveries) != 0 {
+		t.Errorf("got %+v and %d more callbacks, want one attempt", last, len(r.deliveries))
+	}
+}
+
+func TestReceiverThatIsDownGetsItsCallbackWhenItIsUp(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	r := newReceiver(t, nil)
+	addr := r.Listener.Addr().String()
+	r.Close()
+	id := p.accept(t, `{"text":"x"}`, "http://"+addr+"/")
+	p.waitFor(t, id, "a failed attempt", func(r request) bool {
+		return len(r.Attempts) > 0 && r.Attempts[0].Outcome == "connection_failed" && r.CallbackState == "pending"
+	})
+	again := &receiver{deliveries: make(chan delivery, 10)}
+	again.Server = httptest.NewUnstartedServer(again.handler(t, nil))
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Listener.Close()
+	again.Listener = listener
+	again.Start()
+	t.Cleanup(again.Close)
+	if got := again.next(t); got.header.Get("Webhook-Id") != "req_"+id {
+		t.Errorf("got %v, want the callback of %s", got.header, id)
+	}
+	p.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+}
+
+func TestReceiverThatIsGoneIsADeadLetterAtOnce(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
+	id := p.accept(t, `{"text":"x"}`, r.URL)
+	last := p.waitFor(t, id, "dead", func(r request) bool { return r.CallbackState == "dead" })
+	if len(last.Attempts) != 1 || last.Attempts[0].Outcome != "gone" || last.Status != "succeeded" {
+		t.Errorf("got %+v, want one attempt that found it gone", last)
+	}
+}
+
+func TestRetryAfterIsObeyedAndChargesNoAttempt(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	p := startHere(t, database, nil, work.Do)
+	times := make(chan time.Time, 10)
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		times <- time.Now()
+		if len(times) == 1 {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	id := p.accept(t, `{"text":"x"}`, r.URL)
+	last := p.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	if len(last.Attempts) != 2 || last.Attempts[0].Outcome != "throttled" || last.Attempts[0].HTTPStatus != 429 {
+		t.Errorf("got %+v, want a throttled attempt and a delivered one", last)
+	}
+	if gap := -(<-times).Sub(<-times); gap < time.Second {
+		t.Errorf("came back after %v, want no earlier than the second it was told", gap)
+	}
+	var charged int
+	const sql = `SELECT callback_job_attempt FROM request_trace WHERE request_id = $1 LIMIT 1`
+	if err := dbtest.Pool(t, database).QueryRow(t.Context(), sql, id).Scan(&charged); err != nil || charged != 1 {
+		t.Errorf("attempts charged: got %d, %v, want 1", charged, err)
+	}
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	target := newReceiver(t, nil)
+	r := newReceiver(t, func(w http.ResponseWriter, call *http.Request) {
+		http.Redirect(w, call, target.URL, http.StatusTemporaryRedirect)
+	})
+	id := p.accept(t, `{"text":"x"}`, r.URL)
+	last := p.waitFor(t, id, "an attempt", func(r request) bool { return len(r.Attempts) > 0 })
+	if last.Attempts[0].Outcome != "http_status" || last.Attempts[0].HTTPStatus != 307 || last.CallbackState != "pending" {
+		t.Errorf("got %+v, want a failed attempt with status 307", last)
+	}
+	if len(target.deliveries) != 0 {
+		t.Error("the redirect was followed")
+	}
+}
+
+func TestBrokenReceiversDoNotHoldUpOthers(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	hang := make(chan struct{})
+	broken := map[string]http.HandlerFunc{
+		"never answers": func(w http.ResponseWriter, _ *http.Request) { <-hang },
+		"resets": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		},
+		"answers garbage": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, _ := w.(http.Hijacker).Hijack()
+			fmt.Fprint(conn, "I am not HTTP\r\n\r\n")
+			conn.Close()
+		},
+		"fails": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+	}
+	ids := map[string]string{}
+	for what, answer := range broken {
+		ids[what] = p.accept(t, `{"text":"x"}`, newReceiver(t, answer).URL)
+	}
+	t.Cleanup(func() { close(hang) }) // before the receivers wait for their calls
+	good := newReceiver(t, nil)
+	id := p.accept(t, `{"text":"x"}`, good.URL)
+	if got := good.next(t); got.header.Get("Webhook-Id") != "req_"+id {
+		t.Errorf("got %v, want the callback of %s", got.header, id)
+	}
+	for _, what := range []string{"resets", "answers garbage", "fails"} {
+		last := p.waitFor(t, ids[what], "an attempt", func(r request) bool { return len(r.Attempts) > 0 })
+		if last.CallbackState != "pending" {
+			t.Errorf("receiver that %s: got %+v, want it retried", what, last)
+		}
+	}
+}
+
+func TestPanicInTheWorkIsAFailedRequest(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("boom") })
+	r := newReceiver(t, nil)
+	id := p.accept(t, `{"text":"x"}`, r.URL)
+	got := r.next(t)
+	if got.body.Type != "request.failed" || got.body.Data.Error.Code != "panic" || got.body.Data.ID != id {
+		t.Errorf("callback: got %+v, want request.failed with code panic", got.body)
+	}
+	if last := p.get(t, id); last.Status != "failed" || last.Error.Code != "panic" {
+		t.Errorf("got %+v, want it failed", last)
+	}
+}
+
+func TestWorkInterruptedByARestartIsDoneByTheNextProcess(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	first := startProcess(t, database, map[string]string{"STOP_TIMEOUT": "10ms"})
+	r := newReceiver(t, nil)
+	id := first.accept(t, `{"text":"x","delay_ms":2000}`, r.URL)
+	pool := dbtest.Pool(t, database)
+	var state string
+	var attempt int
+	job := func() {
+		const sql = `SELECT work_job_state::text, work_job_attempt FROM request_trace WHERE request_id = $1 LIMIT 1`
+		if err := pool.QueryRow(t.Context(), sql, id).Scan(&state, &attempt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, func() bool { job(); return state == "running" }, func() string { return "a running job, it is " + state })
+	if err := first.waitStopped(t); err != nil {
+		t.Errorf("the first process ended with %v, want status 0", err)
+	}
+	if job(); state != "available" || attempt != 0 {
+		t.Errorf("job after the stop: got %s with %d attempts charged, want available with none", state, attempt)
+	}
+	startProcess(t, database, nil)
+	if got := r.next(t); got.body.Data.ID != id {
+		t.Errorf("got %+v, want the callback of %s", got.body, id)
+	}
+}
+
+func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	// It only accepts, so that all work is still to be done when it dies.
+	first := startProcess(t, database, nil, "--role=api")
+	r := newReceiver(t, nil)
+	acked := storm(t, first, r.URL, func(acked int) {
+		if acked == 100 {
+			_ = first.process.Kill()
+		}
+	})
+	startProcess(t, database, nil, "--role=worker")
+	expectAll(t, r, acked)
+}
+
+func TestStopInAStormLosesNothingThatWasAcknowledged(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	first := startProcess(t, database, nil)
+	r := newReceiver(t, nil)
+	acked := storm(t, first, r.URL, func(acked int) {
+		if acked == 100 {
+			_ = first.process.Signal(os.Interrupt)
+		}
+	})
+	<-first.ended
+	if first.err != nil {
+		t.Errorf("the process ended with %v, want status 0", first.err)
+	}
+	startProcess(t, database, nil)
+	expectAll(t, r, acked)
+}
+
+// storm posts async requests from eight callers until the program is gone,
+// and returns the ids that were acknowledged. It tells after each how many
+// there are.
+func storm(t *testing.T, p *program, callbackURL string, told func(acked int)) map[string]bool {
+	t.Helper()
+	var mu sync.Mutex
+	acked := map[string]bool{}
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for n := 0; n < 10_000; n++ {
+				status, answer, err := p.post("/async", asyncBody(`{"text":"x"}`, callbackURL))
+				if err != nil {
+					return // it is gone
+				}
+				mu.Lock()
+				if status == http.StatusAccepted {
+					acked[answer.ID] = true
+					told(len(acked))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	callers.Wait()
+	if len(acked) < 100 {
+		t.Fatalf("got %d requests acknowledged, want at least 100", len(acked))
+	}
+	return acked
+}
+
+// expectAll waits until every acknowledged request was called back.
+func expectAll(t *testing.T, r *receiver, acked map[string]bool) {
+	t.Helper()
+	missing := len(acked)
+	for missing > 0 {
+		id := strings.TrimPrefix(r.next(t).header.Get("Webhook-Id"), "req_")
+		if acked[id] {
+			acked[id] = false
+			missing--
+		}
+	}
+}
+
+func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
+	t.Parallel()
+	proxy, through := dbtest.NewProxy(t, dbtest.New(t))
+	started, release := make(chan struct{}), make(chan struct{})
+	start := sync.OnceFunc(func() { close(started) }) // the work runs again when its outcome was lost
+	p := startHere(t, through, nil, func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
+		if strings.Contains(string(input), "slow") {
+			start()
+			<-release
+		}
+		return work.Do(ctx, input)
+	})
+	r := newReceiver(t, nil)
+	inTheMiddle := p.accept(t, `{"text":"slow"}`, r.URL)
+	<-started
+	proxy.Refuse()
+	for path, body := range map[string]string{
+		"/sync":  `{"input":{"text":"x"}}`,
+		"/async": asyncBody(`{"text":"x"}`, r.URL),
+	} {
+		if status, _, err := p.post(path, body); err != nil || status != http.StatusServiceUnavailable {
+			t.Errorf("POST %s during the outage: got %d, %v, want 503", path, status, err)
+		}
+	}
+	close(release) // its outcome meets no database
+	proxy.Pass()
+	until(t, func() bool {
+		status, _, err := p.post("/sync", `{"input":{"text":"x"}}`)
+		return err == nil && status == http.StatusOK
+	}, func() string { return "a sync answer after the outage" })
+	after := p.accept(t, `{"text":"x"}`, r.URL)
+	expectAll(t, r, map[string]bool{inTheMiddle: true, after: true})
+}
+
+func TestAdminPages(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	call := func(method, path string, change func(*http.Request)) *http.Response {
+		t.Helper()
+		request, err := http.NewRequest(method, p.adminURL+path, strings.NewReader(`{"ids":["1"]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(request)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response
+	}
+	tests := []struct {
+		name, method, path string
+		change             func(*http.Request)
+		want               int
+	}{
+		{"RiverUI", "GET", "/riverui/", func(*http.Request) {}, 200},
+		{"RiverUIsQueues", "GET", "/riverui/api/queues?limit=10", func(*http.Request) {}, 200},
+		{"Pprof", "GET", "/debug/pprof/", func(*http.Request) {}, 200},
+		{"PageOfAnotherOriginMayNotCancel", "POST", "/riverui/api/jobs/cancel",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		{"AnotherNameIsRefused", "GET", "/riverui/", func(r *http.Request) { r.Host = "rebound.example" }, 403},
+		{"PublicListenerHasNone", "GET", "/riverui/", func(r *http.Request) { r.URL.Host = strings.TrimPrefix(p.url, "http://") }, 404},
+	}
+	for _, test := range tests {
+		if got := call(test.method, test.path, test.change).StatusCode; got != test.want {
+			t.Errorf("%s: %s %s: got %d, want %d", test.name, test.method, test.path, got, test.want)
+		}
+	}
+}
+
+func TestAddressInUseIsOneClearError(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	environ := environment(dbtest.New(t), map[string]string{"HTTP_ADDR": taken.Addr().String()})
+	err = run(t.Context(), nil, environ, httptest.NewRecorder(), httptest.NewRecorder(), work.Do)
+	if err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("got %v, want an error that says that the address is in use", err)
+	}
+}
