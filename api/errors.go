@@ -92,7 +92,7 @@ func problemOf(err error) *problem {
 	case errors.As(err, &tooLarge):
 		return newProblem("body-too-large", "The body must be at most 262144 bytes.")
 	case errors.As(err, &refused):
-		return newProblem("invalid-callback-url", "callback_url "+refused.Error(),
+		return newProblem("invalid-callback-url", refused.Error(),
 			fieldProblem{Pointer: "#/callback_url", Detail: refused.Error()})
 	case errors.As(err, &field):
 		return invalidInput(field.Pointer, field.Detail)

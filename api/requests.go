@@ -124,7 +124,7 @@ func readFilter(query url.Values) (db.Filter, error) {
 
 func refuseUnknown[T ~string](refuse func(parameter, detail string), query url.Values, parameter string, known ...T) {
 	if query.Has(parameter) && !slices.Contains(known, T(query.Get(parameter))) {
-		refuse(parameter, fmt.Sprintf("must be one of %q", known))
+		refuse(parameter, fmt.Sprintf("must be one of %v", known))
 	}
 }
 

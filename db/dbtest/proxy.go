@@ -133,4 +133,3 @@ func (p *Proxy) copy(to, from net.Conn) {
 		}
 	}
 }
-

@@ -1,0 +1,113 @@
+package db_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+// attemptAt is one that was answered with 500 and is the last.
+func attemptAt(start time.Time) db.Attempt {
+	return db.Attempt{StartedAt: start, EndedAt: start.Add(time.Millisecond), Outcome: "http_status", HTTPStatus: 500}
+}
+
+func TestAttempts(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+
+	t.Run("AreNumberedFromOneWithinTheirRequest", func(t *testing.T) {
+		t.Parallel()
+		one, other := asyncRequest(), asyncRequest()
+		insert(t, pool, one, other)
+		inTx(t, pool, func(tx pgx.Tx) error {
+			for want := 1; want <= 3; want++ {
+				for _, request := range []db.Request{one, other} {
+					got, err := db.InsertAttempt(t.Context(), tx, request.ID, attemptAt(morning))
+					if err != nil || got != want {
+						t.Errorf("attempt: got %d, %v, want %d", got, err, want)
+					}
+				}
+			}
+			return nil
+		})
+	})
+
+	t.Run("AreListedInOrderTheLatestOnly", func(t *testing.T) {
+		t.Parallel()
+		request := asyncRequest()
+		insert(t, pool, request)
+		var all []db.Attempt
+		inTx(t, pool, func(tx pgx.Tx) error {
+			for i := range 5 {
+				attempt := attemptAt(morning.Add(time.Duration(i) * time.Minute))
+				attempt.NextAttemptAt = attempt.EndedAt.Add(time.Second)
+				if i == 4 { // no answer, and no other attempt
+					attempt.Outcome, attempt.HTTPStatus, attempt.NextAttemptAt = "timeout", 0, time.Time{}
+				}
+				number, err := db.InsertAttempt(t.Context(), tx, request.ID, attempt)
+				if err != nil {
+					return err
+				}
+				attempt.Attempt = number
+				all = append(all, attempt)
+			}
+			return nil
+		})
+		for most, want := range map[int][]db.Attempt{5: all, 6: all, 2: all[3:], 1: all[4:]} {
+			got, err := db.ListAttempts(t.Context(), pool, request.ID, most)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("the latest %d: got error %v and (-want +got):\n%s", most, err, diff)
+			}
+		}
+	})
+
+	t.Run("KeepForOperatorsWhatCallersDoNotSee", func(t *testing.T) {
+		t.Parallel()
+		request, attempt := asyncRequest(), attemptAt(morning)
+		insert(t, pool, request)
+		attempt.Address, attempt.Cause = "192.0.2.1:443", "too slow"
+		attempt.DNS, attempt.Connect, attempt.FirstByte = time.Millisecond, 2*time.Second, 1500*time.Nanosecond
+		inTx(t, pool, func(tx pgx.Tx) error {
+			_, err := db.InsertAttempt(t.Context(), tx, request.ID, attempt)
+			return err
+		})
+		const sql = `
+			SELECT concat_ws(' ', address, cause, dns_us, connect_us, coalesce(tls_us::text, 'no tls'), first_byte_us)
+			FROM callback_attempts
+			WHERE request_id = $1`
+		if got, want := valueOf[string](t, pool, sql, request.ID), "192.0.2.1:443 too slow 1000 2000000 no tls 1"; got != want {
+			t.Errorf("stored: got %q, want %q", got, want)
+		}
+		listed, err := db.ListAttempts(t.Context(), pool, request.ID, 10)
+		want := attemptAt(morning)
+		want.Attempt = 1
+		if diff := cmp.Diff([]db.Attempt{want}, listed); err != nil || diff != "" {
+			t.Errorf("listed: got error %v and (-want +got):\n%s", err, diff)
+		}
+	})
+
+	t.Run("NeedTheirRequest", func(t *testing.T) {
+		t.Parallel()
+		err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			_, err := db.InsertAttempt(t.Context(), tx, uuid.New(), attemptAt(morning))
+			return err
+		})
+		if got, want := constraintOf(err), "callback_attempts_request_exists"; got != want {
+			t.Errorf("got %v, want a violation of %s", err, want)
+		}
+	})
+
+	t.Run("AreEmptyWithoutAny", func(t *testing.T) {
+		t.Parallel()
+		got, err := db.ListAttempts(t.Context(), pool, uuid.New(), 10)
+		if err != nil || len(got) != 0 {
+			t.Errorf("got %v, %v, want none", got, err)
+		}
+	})
+}

@@ -1,0 +1,503 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
+
+// asyncRequest is one that was just accepted.
+func asyncRequest() db.Request {
+	return db.Request{
+		ID: uuid.Must(uuid.NewV7()), Mode: db.Async, Client: "alice", Status: db.Accepted,
+		Input: jsontext.Value(`{"text":"a"}`), CallbackURL: "https://hooks.example.com/", CallbackState: db.CallbackWaiting,
+		WorkJobID: 11, AcceptedAt: morning,
+	}
+}
+
+// syncRequest is one that succeeded.
+func syncRequest() db.Request {
+	return db.Request{
+		ID: uuid.Must(uuid.NewV7()), Mode: db.Sync, Client: "alice", Status: db.Succeeded,
+		Input: jsontext.Value(`{"text":"a"}`), Result: jsontext.Value(`{"words":1}`),
+		AcceptedAt: morning, StartedAt: morning.Add(time.Second), FinishedAt: morning.Add(2 * time.Second),
+	}
+}
+
+func insert(t *testing.T, pool *pgxpool.Pool, requests ...db.Request) {
+	t.Helper()
+	for _, request := range requests {
+		inTx(t, pool, func(tx pgx.Tx) error { return db.InsertRequest(t.Context(), tx, request) })
+	}
+}
+
+func inTx(t *testing.T, pool *pgxpool.Pool, do func(tx pgx.Tx) error) {
+	t.Helper()
+	if err := db.InTx(t.Context(), pool, do); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+
+	full := asyncRequest()
+	full.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	full.Input = jsontext.Value(`{ "text" : "\u00e9 stays\tas it was" }`)
+	failed := syncRequest()
+	failed.Status, failed.Result, failed.Error = db.Failed, nil, jsontext.Value(`{"code":"panic"}`)
+	failed.StartedAt = time.Time{}
+	for name, want := range map[string]db.Request{
+		"AsyncWithAllFields": full, "AsyncWithZeroFields": asyncRequest(), "SyncSucceeded": syncRequest(), "SyncFailedWithoutAStart": failed,
+	} {
+		t.Run("ComeBackAsTheyWereInserted/"+name, func(t *testing.T) {
+			t.Parallel()
+			insert(t, pool, want)
+			got, err := db.GetRequest(t.Context(), pool, want.Client, want.ID)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("got error %v and (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+
+	t.Run("GoFromAcceptedToSettled", func(t *testing.T) {
+		t.Parallel()
+		want := asyncRequest()
+		insert(t, pool, want)
+		input, todo, err := db.LoadWork(t.Context(), pool, want.ID)
+		if err != nil || !todo || string(input) != string(want.Input) {
+			t.Errorf("work: got %s, %v, %v, want %s, true", input, todo, err, want.Input)
+		}
+		if _, todo, err := db.LoadCallback(t.Context(), pool, want.ID); err != nil || todo {
+			t.Errorf("callback before the work: got %v, %v, want none to do", todo, err)
+		}
+
+		want.Status, want.Result = db.Succeeded, jsontext.Value(`{"words" : 2}`)
+		want.CallbackState, want.CallbackJobID = db.CallbackPending, 12
+		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(time.Minute)
+		inTx(t, pool, func(tx pgx.Tx) error { return db.FinishRequest(t.Context(), tx, want) })
+		if _, todo, err := db.LoadWork(t.Context(), pool, want.ID); err != nil || todo {
+			t.Errorf("work after it: got %v, %v, want none to do", todo, err)
+		}
+		wantCallback := want
+		wantCallback.Input = nil
+		got, todo, err := db.LoadCallback(t.Context(), pool, want.ID)
+		if diff := cmp.Diff(wantCallback, got); err != nil || !todo || diff != "" {
+			t.Errorf("callback: got %v, %v, want it to do; (-want +got):\n%s", todo, err, diff)
+		}
+
+		want.CallbackState, want.SettledAt = db.CallbackDead, morning.Add(time.Hour)
+		inTx(t, pool, func(tx pgx.Tx) error {
+			return db.SettleCallback(t.Context(), tx, want.ID, db.CallbackDead, want.SettledAt)
+		})
+		if _, todo, err := db.LoadCallback(t.Context(), pool, want.ID); err != nil || todo {
+			t.Errorf("callback after it: got %v, %v, want none to do", todo, err)
+		}
+		got, err = db.GetRequest(t.Context(), pool, want.Client, want.ID)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("got error %v and (-want +got):\n%s", err, diff)
+		}
+	})
+
+	t.Run("AreNobodyElses", func(t *testing.T) {
+		t.Parallel()
+		request := asyncRequest()
+		insert(t, pool, request)
+		if _, err := db.GetRequest(t.Context(), pool, "bob", request.ID); !errors.Is(err, pgx.ErrNoRows) {
+			t.Errorf("another client's: got %v, want %v", err, pgx.ErrNoRows)
+		}
+	})
+
+	t.Run("AreNumberedInTheOrderOfAcceptance", func(t *testing.T) {
+		t.Parallel()
+		later, earlier := asyncRequest(), asyncRequest() // by id the other way round
+		insert(t, pool, earlier, later)
+		const sql = "SELECT (SELECT seq FROM requests WHERE id = $1) < (SELECT seq FROM requests WHERE id = $2)"
+		if !valueOf[bool](t, pool, sql, earlier.ID, later.ID) {
+			t.Error("the request that was inserted first has not the lower seq")
+		}
+	})
+
+	t.Run("ThatDoNotExistHaveNothingToDo", func(t *testing.T) {
+		t.Parallel()
+		id := uuid.Must(uuid.NewV7())
+		_, work, workErr := db.LoadWork(t.Context(), pool, id)
+		_, callback, callbackErr := db.LoadCallback(t.Context(), pool, id)
+		if work || callback || workErr != nil || callbackErr != nil {
+			t.Errorf("got work %v, %v and callback %v, %v, want none to do", work, workErr, callback, callbackErr)
+		}
+		inTx(t, pool, func(tx pgx.Tx) error {
+			status, state, err := db.LockRequest(t.Context(), tx, id)
+			if status != "" || state != "" {
+				t.Errorf("lock: got %q, %q, want neither", status, state)
+			}
+			return err
+		})
+	})
+}
+
+func TestLockRequest(t *testing.T) {
+	t.Parallel()
+
+	t.Run("MakesTheSecondWaitAndSeeTheNewState", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		request := asyncRequest()
+		insert(t, pool, request)
+		type state struct {
+			status   db.Status
+			callback db.CallbackState
+		}
+		second := make(chan state, 1)
+		inTx(t, pool, func(tx pgx.Tx) error {
+			status, callback, err := db.LockRequest(t.Context(), tx, request.ID)
+			if err != nil || status != db.Accepted || callback != db.CallbackWaiting {
+				t.Errorf("first: got %q, %q, %v, want accepted, waiting", status, callback, err)
+			}
+			go func() {
+				var got state
+				if err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
+					got.status, got.callback, err = db.LockRequest(t.Context(), tx, request.ID)
+					return err
+				}); err != nil {
+					t.Errorf("second: %v", err)
+				}
+				second <- got
+			}()
+			wait(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+			request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+			request.StartedAt, request.FinishedAt = morning, morning
+			return db.FinishRequest(t.Context(), tx, request)
+		})
+		if got, want := <-second, (state{db.Succeeded, db.CallbackPending}); got != want {
+			t.Errorf("second: got %q, want %q", got, want)
+		}
+	})
+
+	t.Run("HoldsUpNeitherReadersNorNewAttempts", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		request := asyncRequest()
+		insert(t, pool, request)
+		inTx(t, pool, func(tx pgx.Tx) error {
+			if _, _, err := db.LockRequest(t.Context(), tx, request.ID); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if _, err := db.GetRequest(ctx, pool, request.Client, request.ID); err != nil {
+				t.Errorf("reading: %v", err)
+			}
+			// The foreign key of an attempt takes a lock on the request, too.
+			if err := db.InTx(ctx, pool, func(tx pgx.Tx) error {
+				_, err := db.InsertAttempt(ctx, tx, request.ID, attemptAt(morning))
+				return err
+			}); err != nil {
+				t.Errorf("adding an attempt: %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestConstraints(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	accepted, done, pending := asyncRequest(), syncRequest(), asyncRequest()
+	insert(t, pool, accepted, done, pending)
+	pending.Status, pending.Result, pending.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+	pending.StartedAt, pending.FinishedAt = morning, morning
+	inTx(t, pool, func(tx pgx.Tx) error {
+		if err := db.FinishRequest(t.Context(), tx, pending); err != nil {
+			return err
+		}
+		_, err := db.InsertAttempt(t.Context(), tx, pending.ID, attemptAt(morning))
+		return err
+	})
+	for _, test := range []struct {
+		name string // of the constraint
+		of   db.Request
+		set  string
+	}{
+		{"requests_pkey", accepted, "id = '" + done.ID.String() + "'"},
+		{"requests_mode_known", done, "mode = 'later'"},
+		{"requests_status_known", done, "status = 'done', result = NULL"},
+		{"requests_callback_state_known", pending, "callback_state = 'lost'"},
+		{"requests_sync_is_finished", done, "status = 'accepted', finished_at = NULL, result = NULL"},
+		{"requests_async_has_callback", accepted, "callback_url = NULL"},
+		{"requests_async_has_callback", pending, "callback_state = NULL"},
+		{"requests_async_has_callback", done, "callback_url = 'https://hooks.example.com/'"},
+		{"requests_async_has_callback", done, "callback_state = 'cancelled', settled_at = now()"},
+		{"requests_async_has_work_job", accepted, "work_job_id = NULL"},
+		{"requests_async_has_work_job", done, "work_job_id = 1"},
+		{"requests_finished_has_time", accepted, "finished_at = now()"},
+		{"requests_finished_has_time", done, "finished_at = NULL"},
+		{"requests_succeeded_has_result", done, "result = NULL"},
+		{"requests_succeeded_has_result", accepted, "result = '1'"},
+		{"requests_unsuccessful_has_error", done, "error = '{}'"},
+		{"requests_unsuccessful_has_error", done, "status = 'failed', result = NULL"},
+		{"requests_unsuccessful_has_error", done, "status = 'expired', result = NULL"},
+		{"requests_unsuccessful_has_error", done, "status = 'cancelled', result = NULL"},
+		{"requests_callback_follows_work", accepted, "callback_state = 'pending', callback_job_id = 1"},
+		{"requests_callback_follows_work", pending, "callback_state = 'waiting'"},
+		{"requests_pending_has_callback_job", pending, "callback_job_id = NULL"},
+		{"requests_settled_has_time", pending, "callback_state = 'delivered'"},
+		{"requests_settled_has_time", pending, "callback_state = 'dead'"},
+		{"requests_settled_has_time", pending, "callback_state = 'cancelled'"},
+		{"requests_settled_has_time", pending, "settled_at = now()"},
+	} {
+		t.Run(test.name+"/"+test.set, func(t *testing.T) {
+			t.Parallel()
+			_, err := pool.Exec(t.Context(), "UPDATE requests SET "+test.set+" WHERE id = $1", test.of.ID)
+			if got := constraintOf(err); got != test.name {
+				t.Errorf("setting %s of a request that is %s: got %v, want a violation of %s", test.set, test.of.Status, err, test.name)
+			}
+		})
+	}
+	for _, test := range []struct{ name, set string }{
+		{"callback_attempts_request_exists", "request_id = '" + uuid.NewString() + "'"},
+		{"callback_attempts_numbered_from_one", "attempt = 0"},
+		{"callback_attempts_outcome_known", "outcome = 'lost'"},
+		{"callback_attempts_delivered_is_last", "outcome = 'delivered', next_attempt_at = now()"},
+		{"callback_attempts_delivered_is_last", "outcome = 'gone', next_attempt_at = now()"},
+	} {
+		t.Run(test.name+"/"+test.set, func(t *testing.T) {
+			t.Parallel()
+			_, err := pool.Exec(t.Context(), "UPDATE callback_attempts SET "+test.set)
+			if got := constraintOf(err); got != test.name {
+				t.Errorf("setting %s: got %v, want a violation of %s", test.set, err, test.name)
+			}
+		})
+	}
+}
+
+func TestListRequests(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	// Ids count up; a third of the requests are sync, and every other client's is
+	// as new as ours.
+	const sql = `
+		INSERT INTO requests (id, mode, client, status, input, result, callback_url, callback_state, work_job_id, accepted_at, finished_at)
+		SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
+		       CASE WHEN n % 3 = 0 THEN 'sync' ELSE 'async' END,
+		       CASE WHEN n % 2 = 0 THEN 'alice' ELSE 'bob' END,
+		       CASE WHEN n % 3 = 0 THEN 'succeeded' ELSE 'accepted' END,
+		       '{}',
+		       CASE WHEN n % 3 = 0 THEN '1'::json END,
+		       CASE WHEN n % 3 <> 0 THEN 'https://hooks.example.com/' END,
+		       CASE WHEN n % 3 <> 0 THEN 'waiting' END,
+		       CASE WHEN n % 3 <> 0 THEN n END,
+		       now(),
+		       CASE WHEN n % 3 = 0 THEN now() END
+		FROM generate_series(1, 6000) AS n`
+	if _, err := pool.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "VACUUM ANALYZE requests"); err != nil {
+		t.Fatal(err)
+	}
+	idOf := func(n int) uuid.UUID { return uuid.MustParse(fmt.Sprintf("00000000-0000-7000-8000-%012d", n)) }
+
+	for _, test := range []struct {
+		name   string
+		filter db.Filter
+		want   []int
+	}{
+		{"GivesTheNewestFirst", db.Filter{Limit: 4}, []int{6000, 5998, 5996, 5994}},
+		{"GoesOnBelowTheCursor", db.Filter{Limit: 3, Before: idOf(5996)}, []int{5994, 5992, 5990}},
+		{"EndsWithTheOldest", db.Filter{Limit: 3, Before: idOf(5)}, []int{4, 2}},
+		{"FiltersByMode", db.Filter{Limit: 2, Mode: db.Sync}, []int{6000, 5994}},
+		{"FiltersByModeBelowTheCursor", db.Filter{Limit: 2, Mode: db.Async, Before: idOf(5998)}, []int{5996, 5992}},
+		{"FiltersByStatus", db.Filter{Limit: 2, Status: db.Accepted}, []int{5998, 5996}},
+		{"FiltersByCallbackState", db.Filter{Limit: 2, CallbackState: db.CallbackWaiting}, []int{5998, 5996}},
+		{"FindsNothing", db.Filter{Limit: 2, Status: db.Failed}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.filter.Client = "alice"
+			requests, err := db.ListRequests(t.Context(), pool, test.filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, want []uuid.UUID
+			for _, request := range requests {
+				got = append(got, request.ID)
+			}
+			for _, n := range test.want {
+				want = append(want, idOf(n))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%+v (-want +got):\n%s", test.filter, diff)
+			}
+		})
+	}
+
+	// What a page costs doesn't depend on how deep it lies, also when Postgres
+	// has turned to its generic plan, which it does at the sixth run.
+	for name, before := range map[string]uuid.UUID{"FirstPage": {}, "PageInTheMiddle": idOf(3000), "LastPage": idOf(50)} {
+		t.Run("ReadsNoMoreThanTwoPages/"+name, func(t *testing.T) {
+			t.Parallel()
+			conn := connect(t, pool.Config().ConnString())
+			seen := &recorder{Querier: conn}
+			if _, err := db.ListRequests(t.Context(), seen, db.Filter{Client: "alice", Before: before, Limit: 20}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Exec(t.Context(), "PREPARE list AS "+seen.sql); err != nil {
+				t.Fatal(err)
+			}
+			cursor := "NULL"
+			if before != uuid.Nil {
+				cursor = "'" + before.String() + "'"
+			}
+			execute := "EXPLAIN ANALYZE EXECUTE list ('{sync,async}', 'alice', " + cursor + ", NULL, NULL, 20)"
+			for run := 1; run <= 7; run++ {
+				rows, err := conn.Query(t.Context(), execute)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				if err != nil {
+					t.Fatal(err)
+				}
+				plan := strings.Join(lines, "\n")
+				if strings.Contains(plan, "Seq Scan on requests") || !strings.Contains(plan, "requests_client_mode_id_idx") {
+					t.Fatalf("run %d does not use the index:\n%s", run, plan)
+				}
+				if removed := removedByFilter(t, plan); removed > 0 {
+					t.Fatalf("run %d read and threw away %d rows for each mode, want 0:\n%s", run, removed, plan)
+				}
+			}
+		})
+	}
+}
+
+// recorder notes the statement that passes through it.
+type recorder struct {
+	db.Querier
+	sql string
+}
+
+func (r *recorder) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	r.sql = sql
+	return r.Querier.Query(ctx, sql, args...)
+}
+
+var removedLine = regexp.MustCompile(`Rows Removed by Filter: (\d+)`)
+
+func removedByFilter(t *testing.T, plan string) int {
+	t.Helper()
+	match := removedLine.FindStringSubmatch(plan)
+	if match == nil {
+		return 0
+	}
+	removed, err := strconv.Atoi(match[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return removed
+}
+
+func TestUpdatesAreHeapOnly(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	request := asyncRequest()
+	insert(t, pool, request)
+	request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`{"words":1}`), 12
+	request.StartedAt, request.FinishedAt = morning, morning
+	inTx(t, pool, func(tx pgx.Tx) error {
+		if err := db.FinishRequest(t.Context(), tx, request); err != nil {
+			return err
+		}
+		if err := db.SettleCallback(t.Context(), tx, request.ID, db.CallbackDelivered, morning); err != nil {
+			return err
+		}
+		const sql = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_xact_user_tables WHERE relname = 'requests'"
+		if got, want := valueOf[string](t, tx, sql), "2 updates, 2 hot"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		return nil
+	})
+}
+
+func TestRequestTrace(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	const insertJob = `
+		INSERT INTO river_job (kind, queue, args, max_attempts, state, attempt, attempted_at, attempted_by, finalized_at)
+		VALUES ($1, $1, '{}', 1000, 'completed', 2, now(), '{first,second}', now())
+		RETURNING id`
+	request := asyncRequest()
+	request.WorkJobID = valueOf[int64](t, pool, insertJob, "work")
+	insert(t, pool, request)
+	request.Status, request.Error = db.Failed, jsontext.Value(`{"code":"panic","message":"…"}`)
+	request.CallbackJobID = valueOf[int64](t, pool, insertJob, "callback")
+	request.StartedAt, request.FinishedAt = morning, morning
+	refused := attemptAt(morning.Add(time.Second))
+	refused.Address, refused.Cause = "192.0.2.1:443", "connection refused"
+	inTx(t, pool, func(tx pgx.Tx) error {
+		_, err1 := db.InsertAttempt(t.Context(), tx, request.ID, refused)
+		_, err2 := db.InsertAttempt(t.Context(), tx, request.ID, attemptAt(morning.Add(2*time.Second)))
+		return errors.Join(err1, err2,
+			db.FinishRequest(t.Context(), tx, request),
+			db.SettleCallback(t.Context(), tx, request.ID, db.CallbackDead, morning.Add(time.Minute)))
+	})
+	done := syncRequest()
+	insert(t, pool, done)
+
+	trace := func(id uuid.UUID) []string {
+		const sql = `
+			SELECT concat_ws(' ', mode, status, error_code, callback_state,
+			                 work_job_state, work_job_attempt, work_job_attempted_by,
+			                 callback_job_state, callback_job_attempt, callback_job_attempted_by,
+			                 attempt, outcome, address, cause)
+			FROM request_trace
+			WHERE request_id = $1
+			ORDER BY attempt`
+		rows, err := pool.Query(t.Context(), sql, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lines
+	}
+	want := []string{
+		"async failed panic dead completed 2 second completed 2 second 1 http_status 192.0.2.1:443 connection refused",
+		"async failed panic dead completed 2 second completed 2 second 2 http_status",
+	}
+	if diff := cmp.Diff(want, trace(request.ID)); diff != "" {
+		t.Errorf("with the jobs (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"sync succeeded"}, trace(done.ID)); diff != "" {
+		t.Errorf("a sync request (-want +got):\n%s", diff)
+	}
+	if _, err := pool.Exec(t.Context(), "DELETE FROM river_job"); err != nil {
+		t.Fatal(err)
+	}
+	want = []string{
+		"async failed panic dead 1 http_status 192.0.2.1:443 connection refused",
+		"async failed panic dead 2 http_status",
+	}
+	if diff := cmp.Diff(want, trace(request.ID)); diff != "" {
+		t.Errorf("without the jobs (-want +got):\n%s", diff)
+	}
+}
