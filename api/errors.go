@@ -123,7 +123,7 @@ func explainSemantic(err *json.SemanticError) string {
 	case errors.Is(err, json.ErrUnknownName):
 		return "is not a known field"
 	case err.GoType != nil && err.JSONKind != 0:
-		return "must be " + kindNames[err.GoType.Kind().String()] + ", not " + err.JSONKind.String()
+		return "must be " + kindNames[err.GoType.Kind().String()]
 	default:
 		return "has the wrong form"
 	}

@@ -34,15 +34,21 @@ func newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) (db.Request,
 
 func locationOf(id uuid.UUID) string { return "/requests/" + id.String() }
 
-// traceparentForm is version 00 of W3C Trace Context, section 3.2.2. A header
-// of another form is ignored, as that standard asks.
-var traceparentForm = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+// Version 00 of W3C Trace Context, sections 3.2.2.3 and 3.2.2.4: an id of zeros
+// is none.
+var (
+	traceparentForm = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+	traceparentZero = regexp.MustCompile(`-0+-`)
+)
 
+// traceparent returns the header, or nothing when it isn't valid: that standard
+// asks to ignore it then.
 func traceparent(header http.Header) string {
-	if values := header.Values("Traceparent"); len(values) == 1 && traceparentForm.MatchString(values[0]) {
-		return values[0]
+	values := header.Values("Traceparent")
+	if len(values) != 1 || !traceparentForm.MatchString(values[0]) || traceparentZero.MatchString(values[0]) {
+		return ""
 	}
-	return ""
+	return values[0]
 }
 
 // requestPage is the answer to GET /requests.
@@ -58,7 +64,11 @@ const (
 )
 
 func (a *API) listRequests(c *gin.Context) (reply, error) {
-	filter, err := readFilter(c.Request.URL.Query())
+	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop what it can't parse
+	if err != nil {
+		return reply{}, newProblem("invalid-parameter", "The query string is malformed.")
+	}
+	filter, err := readFilter(query)
 	if err != nil {
 		return reply{}, err
 	}

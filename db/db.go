@@ -109,6 +109,9 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 // is starting or stopping, is out of resources, read-only or too slow: the
 // same call may succeed later.
 func IsUnavailable(err error) bool {
+	if errors.Is(err, context.Canceled) { // that was us; pgconn's error for it looks like the network's
+		return false
+	}
 	var answer *pgconn.PgError
 	if errors.As(err, &answer) {
 		switch answer.Code[:2] {

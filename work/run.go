@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -62,8 +63,8 @@ func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration
 	if err != nil && ctx.Err() != nil {
 		return Outcome{}, ctx.Err()
 	}
-	if err == nil && len(result) > MaxResultBytes {
-		err = &Error{"result_too_large", fmt.Sprintf("The result is larger than %d bytes.", MaxResultBytes)}
+	if err == nil {
+		err = checkResult(result)
 	}
 	if err != nil {
 		outcome.Error, outcome.Cause = explain(err), err
@@ -71,6 +72,17 @@ func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration
 	}
 	outcome.Result = result
 	return outcome, nil
+}
+
+// checkResult refuses what could be neither stored nor called back.
+func checkResult(result jsontext.Value) error {
+	switch {
+	case len(result) > MaxResultBytes:
+		return &Error{"result_too_large", fmt.Sprintf("The result is larger than %d bytes.", MaxResultBytes)}
+	case !result.IsValid():
+		return &Error{"invalid_result", "The result is not valid JSON."}
+	}
+	return nil
 }
 
 // now is as fine as Postgres keeps it, so that an answer and the record agree.
@@ -99,7 +111,7 @@ func explain(err error) *Error {
 	var panicked *panicError
 	switch {
 	case errors.As(err, &told):
-		return told
+		return &Error{storable(told.Code), storable(told.Message)}
 	case errors.As(err, &panicked):
 		return &Error{"panic", "The work broke down. The operators see why in the log."}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -107,4 +119,10 @@ func explain(err error) *Error {
 	default:
 		return &Error{"work_failed", "The work failed. The operators see why in the log."}
 	}
+}
+
+// storable makes a text of the work's own fit for the record and the callback.
+func storable(text string) string {
+	const most = 1024 // bytes
+	return strings.ToValidUTF8(strings.ReplaceAll(text[:min(len(text), most)], "\x00", ""), "")
 }

@@ -1,0 +1,121 @@
+package api_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ringback/api"
+	"ringback/db"
+)
+
+const hook = "https://hooks.example.com/x"
+
+const asyncBody = `{"input":{"text":"a"},"callback_url":"` + hook + `"}`
+
+type asyncAnswer struct {
+	ID         string    `json:"id"`
+	Status     string    `json:"status"`
+	AcceptedAt time.Time `json:"accepted_at"`
+}
+
+func TestAsync(t *testing.T) {
+	t.Parallel()
+
+	t.Run("IsAcceptedWithItsJob", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		answer := s.call(t, "POST", "/async", `{"callback_url": "HTTPS://Hooks.Example.com:443/x", "input": {"text": "a"}}`)
+		got := decode[asyncAnswer](t, answer, http.StatusAccepted)
+		if got.Status != "accepted" || answer.header.Get("Location") != "/requests/"+got.ID {
+			t.Errorf("got %s at %q, want it accepted, at its Location", answer.body, answer.header.Get("Location"))
+		}
+		row := s.located(t, answer)
+		if row.Mode != db.Async || row.Status != db.Accepted || row.CallbackState != db.CallbackWaiting || row.CallbackURL != hook ||
+			string(row.Input) != `{"text":"a","rounds":0,"delay_ms":0}` || !row.AcceptedAt.Equal(got.AcceptedAt) {
+			t.Errorf("row: got %+v, want it accepted as in %s", row, answer.body)
+		}
+		const sql = `
+			SELECT count(*) = 1
+			FROM requests
+			JOIN river_job ON river_job.id = requests.work_job_id
+			WHERE requests.id = $1
+			  AND river_job.kind = 'work'
+			  AND river_job.state = 'available'
+			  AND river_job.args = jsonb_build_object('request_id', $1::text)
+			  AND (SELECT count(*) FROM river_job) = 1`
+		if !s.holds(t, sql, got.ID) {
+			t.Error("want one work job, joined by work_job_id, with nothing but the request's id")
+		}
+	})
+
+	t.Run("BeyondTheLimitIsRefusedAtOnce", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, func(c *api.Config) { c.AsyncLimit = 1 })
+		tx, err := s.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), "LOCK TABLE requests"); err != nil {
+			t.Fatal(err)
+		}
+		first := make(chan answer)
+		go func() { first <- s.call(t, "POST", "/async", asyncBody) }()
+		s.waitFor(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+		s.wantProblem(t, s.call(t, "POST", "/async", asyncBody), http.StatusServiceUnavailable, "temporary-reduced-capacity")
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-first; got.status != http.StatusAccepted {
+			t.Errorf("first: got %d, want 202", got.status)
+		}
+		if got := s.stored(t); got != 2 {
+			t.Errorf("rows and jobs: got %d, want one of each", got)
+		}
+	})
+}
+
+func TestCallHeaders(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+
+	const valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for name, test := range map[string]struct{ sent, want string }{
+		"ValidIsStored":         {valid, valid},
+		"AbsentIsNone":          {"", ""},
+		"UpperCaseIsIgnored":    {strings.ToUpper(valid), ""},
+		"OtherVersionIsIgnored": {"ff" + valid[2:], ""},
+		"TooShortIsIgnored":     {valid[:len(valid)-1], ""},
+		"TooLongIsIgnored":      {valid + "-00", ""},
+		"ZeroTraceIDIsIgnored":  {"00-00000000000000000000000000000000-b7ad6b7169203331-01", ""},
+		"ZeroParentIDIsIgnored": {"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", ""},
+	} {
+		t.Run("Traceparent/"+name, func(t *testing.T) {
+			t.Parallel()
+			for path, body := range map[string]string{"/sync": `{"input":{"text":"a"}}`, "/async": asyncBody} {
+				if got := s.located(t, s.call(t, "POST", path, body, "Traceparent", test.sent)).Traceparent; got != test.want {
+					t.Errorf("%s with %q: got %q, want %q", path, test.sent, got, test.want)
+				}
+			}
+		})
+	}
+
+	for name, test := range map[string]struct {
+		sent string
+		echo bool
+	}{
+		"ValidIsEchoed": {"call-1/x", true}, "LongestIsEchoed": {strings.Repeat("x", 128), true},
+		"TooLongIsReplaced": {strings.Repeat("x", 129), false}, "SpaceIsReplaced": {"a b", false}, "ForeignIsReplaced": {"ä", false}, "AbsentIsMade": {"", false},
+	} {
+		t.Run("RequestID/"+name, func(t *testing.T) {
+			t.Parallel()
+			for _, path := range []string{"/healthz", "/nowhere"} {
+				got := s.call(t, "GET", path, "", "X-Request-Id", test.sent).header.Get("X-Request-Id")
+				if got == "" || (got == test.sent) != test.echo {
+					t.Errorf("%s with %q: got %q, want it echoed: %v", path, test.sent, got, test.echo)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,72 @@
+package api_test
+
+import (
+	"net/http"
+	"testing"
+
+	"ringback/api"
+	"ringback/db"
+)
+
+func TestAPIKeys(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(c *api.Config) { c.APIKeys = map[string]string{"alice": "a-key", "bob": "b-key"} })
+	alices := s.store(t, db.Request{Client: "alice", Status: db.Succeeded})
+	bobs := s.store(t, db.Request{Client: "bob", Status: db.Succeeded})
+
+	for name, header := range map[string]string{
+		"Missing": "", "Wrong": "Bearer c-key", "Empty": "Bearer ", "OtherScheme": "Basic a-key", "NoScheme": "a-key", "WithMore": "Bearer a-key b-key", "Name": "Bearer alice",
+	} {
+		t.Run(name+"IsA401", func(t *testing.T) {
+			t.Parallel()
+			for _, route := range [][3]string{
+				{"POST", "/sync", `{"input":{"text":"a"}}`}, {"POST", "/async", asyncBody}, {"GET", "/requests", ""}, {"GET", "/requests/" + alices.ID.String(), ""},
+			} {
+				answer := s.call(t, route[0], route[1], route[2], "Authorization", header)
+				s.wantProblem(t, answer, http.StatusUnauthorized, "unauthorized")
+				if got, want := answer.header.Get("WWW-Authenticate"), `Bearer realm="ringback"`; got != want {
+					t.Errorf("%s %s: got WWW-Authenticate %q, want %q", route[0], route[1], got, want)
+				}
+			}
+			if got := s.stored(t); got != 2 {
+				t.Errorf("stored: got %d rows, want the two from before", got)
+			}
+		})
+	}
+
+	t.Run("OthersRequestsAreNotThere", func(t *testing.T) {
+		t.Parallel()
+		for key, ids := range map[string]struct{ own, other db.Request }{"bearer a-key": {alices, bobs}, "Bearer b-key": {bobs, alices}} {
+			s.wantProblem(t, s.call(t, "GET", "/requests/"+ids.other.ID.String(), "", "Authorization", key), http.StatusNotFound, "not-found")
+			if got := s.call(t, "GET", "/requests/"+ids.own.ID.String(), "", "Authorization", key); got.status != http.StatusOK {
+				t.Errorf("%s, own request: got %d, want 200", key, got.status)
+			}
+			list := decode[page](t, s.call(t, "GET", "/requests", "", "Authorization", key), http.StatusOK)
+			if len(list.Requests) != 1 || list.Requests[0]["id"] != ids.own.ID.String() {
+				t.Errorf("%s, list: got %v, want %s only", key, list.Requests, ids.own.ID)
+			}
+		}
+	})
+
+	t.Run("HealthAndProblemsNeedNone", func(t *testing.T) {
+		t.Parallel()
+		for _, path := range []string{"/healthz", "/problems/unauthorized"} {
+			if got := s.call(t, "GET", path, ""); got.status != http.StatusOK {
+				t.Errorf("%s: got %d, want 200", path, got.status)
+			}
+		}
+	})
+}
+
+func TestAcceptedRequestsAreTheirClients(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(c *api.Config) { c.APIKeys = map[string]string{"alice": "a-key", "bob": "b-key"} })
+	for path, body := range map[string]string{"/sync": `{"input":{"text":"a"}}`, "/async": asyncBody} {
+		if got := s.call(t, "POST", path, body, "Authorization", "Bearer b-key"); got.status >= 300 {
+			t.Errorf("%s: got %d with %s", path, got.status, got.body)
+		}
+	}
+	if !s.holds(t, "SELECT count(*) = 2 AND bool_and(client = 'bob') FROM requests") {
+		t.Error("want two requests, both bob's")
+	}
+}

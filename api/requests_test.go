@@ -1,0 +1,200 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+type page struct {
+	Requests   []map[string]any `json:"requests"`
+	NextCursor string           `json:"next_cursor"`
+}
+
+func (p page) ids() (ids []string) {
+	for _, request := range p.Requests {
+		ids = append(ids, request["id"].(string))
+	}
+	return ids
+}
+
+func TestListRequests(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	shapes := []db.Request{
+		{Status: db.Succeeded},
+		{Status: db.Accepted, CallbackState: db.CallbackWaiting},
+		{Status: db.Failed},
+		{Status: db.Succeeded, CallbackState: db.CallbackPending},
+		{Status: db.Failed, CallbackState: db.CallbackDead, SettledAt: morning.Add(time.Hour)},
+		{Status: db.Succeeded, CallbackState: db.CallbackDelivered, SettledAt: morning.Add(time.Hour)},
+		{Status: db.Cancelled},
+	}
+	var all []db.Request // newest first
+	for i := range 25 {
+		all = slices.Insert(all, 0, s.store(t, shapes[i%len(shapes)]))
+	}
+
+	t.Run("GivesTwentyAtFirstNewestFirst", func(t *testing.T) {
+		t.Parallel()
+		got := decode[page](t, s.call(t, "GET", "/requests", ""), http.StatusOK)
+		var want []string
+		for _, request := range all[:20] {
+			want = append(want, request.ID.String())
+		}
+		if diff := cmp.Diff(want, got.ids()); diff != "" || got.NextCursor == "" {
+			t.Errorf("next_cursor %q, ids (-want +got):\n%s", got.NextCursor, diff)
+		}
+		for _, request := range got.Requests {
+			if _, ok := request["input"]; ok || request["result"] != nil || request["error"] != nil || request["client"] != nil {
+				t.Errorf("got %v, want no input, result, error and client", request)
+			}
+		}
+	})
+
+	for query, want := range map[string]func(db.Request) bool{
+		"limit=1":                   func(db.Request) bool { return true },
+		"limit=7":                   func(db.Request) bool { return true },
+		"limit=25":                  func(db.Request) bool { return true },
+		"limit=100":                 func(db.Request) bool { return true },
+		"limit=3&mode=sync":         func(r db.Request) bool { return r.Mode == db.Sync },
+		"limit=3&mode=async":        func(r db.Request) bool { return r.Mode == db.Async },
+		"limit=2&status=failed":     func(r db.Request) bool { return r.Status == db.Failed },
+		"limit=2&status=accepted":   func(r db.Request) bool { return r.Status == db.Accepted },
+		"limit=2&callback=dead":     func(r db.Request) bool { return r.CallbackState == db.CallbackDead },
+		"limit=2&status=expired":    func(r db.Request) bool { return false },
+		"mode=sync&callback=dead":   func(r db.Request) bool { return false },
+		"status=failed&mode=async":  func(r db.Request) bool { return r.Status == db.Failed && r.Mode == db.Async },
+		"callback=delivered":        func(r db.Request) bool { return r.CallbackState == db.CallbackDelivered },
+		"callback=waiting&limit=50": func(r db.Request) bool { return r.CallbackState == db.CallbackWaiting },
+	} {
+		t.Run("PagesGiveEachOnce/"+query, func(t *testing.T) {
+			t.Parallel()
+			var got, wantIDs []string
+			for _, request := range all {
+				if want(request) {
+					wantIDs = append(wantIDs, request.ID.String())
+				}
+			}
+			for cursor, pages := "", 0; pages <= len(all); pages++ {
+				next := decode[page](t, s.call(t, "GET", "/requests?"+query+cursor, ""), http.StatusOK)
+				got = append(got, next.ids()...)
+				if next.NextCursor == "" {
+					break
+				}
+				cursor = "&cursor=" + next.NextCursor
+			}
+			if diff := cmp.Diff(wantIDs, got); diff != "" {
+				t.Errorf("ids (-want +got):\n%s", diff)
+			}
+		})
+	}
+
+	t.Run("IsAnEmptyListWithoutAny", func(t *testing.T) {
+		t.Parallel()
+		if got, want := string(s.call(t, "GET", "/requests?status=expired", "").body), `{"requests":[]}`; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+
+	for query, wrong := range map[string][]string{
+		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=0197AB00-0000-7000-8000-000000000000": {"cursor"},
+		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},
+		"limit=": {"limit"}, "limit=0": {"limit"}, "limit=101": {"limit"}, "limit=-1": {"limit"}, "limit=ten": {"limit"}, "limit=99999999999999999999": {"limit"},
+		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"},
+		"limit=0&mode=x&status=x&callback=x&cursor=x&extra=x": {"callback", "cursor", "extra", "limit", "mode", "status"},
+	} {
+		t.Run("NamesEveryBadParameter/"+query, func(t *testing.T) {
+			t.Parallel()
+			s.wantProblem(t, s.call(t, "GET", "/requests?"+query, ""), http.StatusBadRequest, "invalid-parameter", wrong...)
+		})
+	}
+
+	for _, query := range []string{"mode=%zz", "mode=sync;limit=1"} {
+		t.Run("RefusesAMalformedQuery/"+query, func(t *testing.T) {
+			t.Parallel()
+			if got := s.call(t, "GET", "/requests?"+query, ""); got.status != http.StatusBadRequest {
+				t.Errorf("got %d, want 400", got.status)
+			}
+		})
+	}
+}
+
+func TestGetRequest(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+
+	t.Run("GivesTheWholeRequestWithoutWhatIsForOperators", func(t *testing.T) {
+		t.Parallel()
+		at := func(offset time.Duration) time.Time { return morning.Truncate(time.Second).Add(offset) }
+		first := db.Attempt{
+			StartedAt: at(2900 * time.Millisecond), EndedAt: at(2999 * time.Millisecond), Outcome: "http_status", HTTPStatus: 500, NextAttemptAt: at(3999 * time.Millisecond),
+			Address: "192.0.2.1:443", Cause: "cause", DNS: 1, Connect: 2, TLS: 3, FirstByte: 4,
+		}
+		second := db.Attempt{StartedAt: at(4 * time.Second), EndedAt: at(4567 * time.Millisecond), Outcome: "timeout"}
+		stored := s.store(t, db.Request{Status: db.Failed, CallbackState: db.CallbackDead, SettledAt: at(4567 * time.Millisecond)}, first, second)
+		got := decode[map[string]any](t, s.call(t, "GET", "/requests/"+stored.ID.String(), ""), http.StatusOK)
+		const wantJSON = `{
+			"id": %q, "mode": "async", "status": "failed", "input": {"text": "a"}, "error": {"code": "panic", "message": "m"},
+			"callback_url": "https://hooks.example.com/", "callback_state": "dead",
+			"accepted_at": "2026-03-01T08:00:00.123456Z", "started_at": "2026-03-01T08:00:01.123456Z",
+			"finished_at": "2026-03-01T08:00:02.123456Z", "settled_at": "2026-03-01T08:00:04Z",
+			"attempts": [
+				{"attempt": 1, "at": "2026-03-01T08:00:02Z", "outcome": "http_status", "http_status": 500, "next_attempt_at": "2026-03-01T08:00:03Z"},
+				{"attempt": 2, "at": "2026-03-01T08:00:04Z", "outcome": "timeout"}
+			],
+			"timeline": [
+				{"at": "2026-03-01T08:00:00.123456Z", "event": "accepted"},
+				{"at": "2026-03-01T08:00:01.123456Z", "event": "work_started"},
+				{"at": "2026-03-01T08:00:02.123456Z", "event": "work_failed"},
+				{"at": "2026-03-01T08:00:02.123456Z", "event": "callback_attempt_1_http_status"},
+				{"at": "2026-03-01T08:00:04Z", "event": "callback_attempt_2_timeout"},
+				{"at": "2026-03-01T08:00:04Z", "event": "callback_dead"}
+			]
+		}`
+		var want map[string]any
+		if err := json.Unmarshal(fmt.Appendf(nil, wantJSON, stored.ID), &want); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+
+	t.Run("IsWhatTheAnswersLocationLeadsTo", func(t *testing.T) {
+		t.Parallel()
+		for path, body := range map[string]string{"/sync": `{"input":{"text":"a"}}`, "/async": asyncBody} {
+			answer := s.call(t, "POST", path, body)
+			got := decode[map[string]any](t, s.call(t, "GET", answer.header.Get("Location"), ""), http.StatusOK)
+			told := map[string]any{}
+			if err := json.Unmarshal(answer.body, &told); err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range told {
+				if diff := cmp.Diff(want, got[name]); diff != "" {
+					t.Errorf("%s of %s (-told +got):\n%s", name, path, diff)
+				}
+			}
+		}
+	})
+
+	for _, id := range []string{"1", "0197ab00-0000-7000-8000-00000000000g", "0197AB00-0000-7000-8000-000000000000", "0197ab00000070008000000000000000", "%00"} {
+		t.Run("BadIDIsA400/"+id, func(t *testing.T) {
+			t.Parallel()
+			s.wantProblem(t, s.call(t, "GET", "/requests/"+id, ""), http.StatusBadRequest, "invalid-parameter", "id")
+		})
+	}
+
+	t.Run("UnknownIDIsA404", func(t *testing.T) {
+		t.Parallel()
+		s.wantProblem(t, s.call(t, "GET", "/requests/"+uuid.NewString(), ""), http.StatusNotFound, "not-found")
+	})
+}

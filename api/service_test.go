@@ -1,0 +1,264 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/api"
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/jobs"
+	"ringback/work"
+)
+
+// service is the API on a real listener and a database of its own.
+type service struct {
+	url  string
+	pool *pgxpool.Pool // the direct way to the database
+}
+
+// newService starts a service after adjust, if any, changed its settings.
+func newService(t *testing.T, adjust func(*api.Config)) *service {
+	t.Helper()
+	url := dbtest.New(t)
+	return newServiceAt(t, url, url, adjust)
+}
+
+// newServiceAt reaches the database at url through another address.
+func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *service {
+	t.Helper()
+	pool := dbtest.Pool(t, through)
+
+	queue, err := jobs.New(jobs.Config{Pool: pool, RiverPool: pool, Logger: discard, Retention: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := api.Config{
+		Pool: pool, Queue: queue, Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
+		SyncLimit: 100, AsyncLimit: 100, Draining: func() bool { return false },
+	}
+	if adjust != nil {
+		adjust(&config)
+	}
+	server := httptest.NewServer(api.New(config))
+	t.Cleanup(server.Close)
+	return &service{server.URL, dbtest.Pool(t, url)}
+}
+
+// doing makes do the work of a service.
+func doing(do work.Func) func(*api.Config) { return func(c *api.Config) { c.Do = do } }
+
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// call sends JSON; header holds pairs of names and values, which win, and an
+// empty value removes a name.
+func (s *service) call(t *testing.T, method, path, body string, header ...string) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	got, err := s.try(ctx, method, path, body, header...)
+	if err != nil {
+		t.Errorf("%s %s: %v", method, path, err)
+	}
+	return got
+}
+
+func (s *service) try(ctx context.Context, method, path, body string, header ...string) (answer, error) {
+	request, err := http.NewRequestWithContext(ctx, method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	for pair := range slices.Chunk(header, 2) {
+		request.Header.Set(pair[0], pair[1])
+		if pair[1] == "" {
+			request.Header.Del(pair[0])
+		}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, content}, err
+}
+
+// decode reads an answer of the given status, whose fields are those of T and
+// no others.
+func decode[T any](t *testing.T, a answer, status int) (body T) {
+	t.Helper()
+	if a.status != status {
+		t.Fatalf("status: got %d with %s, want %d", a.status, a.body, status)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(a.body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&body); err != nil {
+		t.Fatalf("decoding %s: %v", a.body, err)
+	}
+	return body
+}
+
+type problem struct {
+	Type   string
+	Title  string
+	Status int
+	Detail string
+	Errors []struct{ Pointer, Parameter, Detail string }
+}
+
+// wantProblem checks an error answer: its form, that its type leads to its
+// explanation, and the pointers and parameters that it names.
+func (s *service) wantProblem(t *testing.T, a answer, status int, name string, fields ...string) {
+	t.Helper()
+	if got, want := a.header.Get("Content-Type"), "application/problem+json"; got != want {
+		t.Errorf("content type: got %q, want %q", got, want)
+	}
+	got := decode[problem](t, a, status)
+	if got.Type != "/problems/"+name || got.Status != status || got.Title == "" || got.Detail == "" {
+		t.Errorf("problem: got %s, want %s of status %d with a title and a detail", a.body, name, status)
+	}
+	var named []string
+	for _, field := range got.Errors {
+		named = append(named, field.Pointer+field.Parameter)
+		if field.Detail == "" {
+			t.Errorf("problem: got %s, want a detail for each field", a.body)
+		}
+	}
+	if !slices.Equal(named, fields) {
+		t.Errorf("fields named: got %q by %s, want %q", named, a.body, fields)
+	}
+	if retry := a.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable) || len(retry) > 1 {
+		t.Errorf("Retry-After of a %d: got %q", status, retry)
+	}
+	type explanation struct {
+		Name, Title string
+		Status      int
+	}
+	want := explanation{name, got.Title, status}
+	if explained := decode[explanation](t, s.call(t, "GET", got.Type, ""), http.StatusOK); explained != want {
+		t.Errorf("GET %s: got %+v, want %+v", got.Type, explained, want)
+	}
+}
+
+// stored is how many requests and jobs the database holds.
+func (s *service) stored(t *testing.T) (count int) {
+	t.Helper()
+	const sql = "SELECT (SELECT count(*) FROM requests) + (SELECT count(*) FROM river_job)"
+	if err := s.pool.QueryRow(t.Context(), sql).Scan(&count); err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// located is the request that an answer's Location leads to, from the
+// database.
+func (s *service) located(t *testing.T, a answer) db.Request {
+	t.Helper()
+	id, ok := strings.CutPrefix(a.header.Get("Location"), "/requests/")
+	if !ok {
+		t.Fatalf("Location: got %q, want that of a request", a.header.Get("Location"))
+	}
+	request, err := db.GetRequest(t.Context(), s.pool, "local", uuid.MustParse(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request
+}
+
+// holds tells whether sql selects true.
+func (s *service) holds(t *testing.T, sql string, args ...any) (yes bool) {
+	t.Helper()
+	if err := s.pool.QueryRow(t.Context(), sql, args...).Scan(&yes); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return yes
+}
+
+// waitFor returns when sql selects true.
+func (s *service) waitFor(t *testing.T, sql string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !s.holds(t, sql) {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("never true: %s", sql)
+		}
+	}
+}
+
+// store writes a request with all that its fields say, through every step.
+func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) db.Request {
+	t.Helper()
+	want.ID, want.Input = uuid.Must(uuid.NewV7()), jsontext.Value(`{"text":"a"}`)
+	if want.Client == "" {
+		want.Client = "local"
+	}
+	want.Mode, want.AcceptedAt = db.Sync, morning
+	if want.CallbackState != "" {
+		want.Mode, want.CallbackURL, want.WorkJobID = db.Async, "https://hooks.example.com/", 11
+	}
+	if want.Status != db.Accepted {
+		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(2*time.Second)
+	}
+	switch want.Status {
+	case db.Succeeded:
+		want.Result = jsontext.Value(`{"words":1}`)
+	case db.Failed, db.Cancelled, db.Expired:
+		want.Error = jsontext.Value(`{"code":"panic","message":"m"}`)
+	}
+	err := db.InTx(t.Context(), s.pool, func(tx pgx.Tx) error {
+		if want.Mode == db.Sync {
+			return db.InsertRequest(t.Context(), tx, want)
+		}
+		accepted := db.Request{
+			ID: want.ID, Mode: want.Mode, Client: want.Client, Status: db.Accepted, Input: want.Input, CallbackURL: want.CallbackURL,
+			CallbackState: db.CallbackWaiting, WorkJobID: want.WorkJobID, AcceptedAt: want.AcceptedAt,
+		}
+		if err := db.InsertRequest(t.Context(), tx, accepted); err != nil || want.Status == db.Accepted {
+			return err
+		}
+		want.CallbackJobID = 12
+		if err := db.FinishRequest(t.Context(), tx, want); err != nil {
+			return err
+		}
+		for _, attempt := range attempts {
+			if _, err := db.InsertAttempt(t.Context(), tx, want.ID, attempt); err != nil {
+				return err
+			}
+		}
+		if want.SettledAt.IsZero() {
+			return nil
+		}
+		return db.SettleCallback(t.Context(), tx, want.ID, want.CallbackState, want.SettledAt)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
+var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
+
+var discard = slog.New(slog.DiscardHandler)

@@ -1,0 +1,283 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 15 * time.Second
+
+var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
+
+var succeeded = outcomeAt(morning)
+
+func outcomeAt(at time.Time) work.Outcome {
+	return work.Outcome{Result: jsontext.Value(`{"words":1}`), StartedAt: at, FinishedAt: at}
+}
+
+func doNothing(context.Context, jsontext.Value) (jsontext.Value, error) { return succeeded.Result, nil }
+
+// testQueue is a queue with the direct way to its database.
+type testQueue struct {
+	*Queue
+	url    string
+	direct *pgxpool.Pool // not through a proxy
+	logged chan string   // the messages of its log
+}
+
+// newQueue returns a queue on a database of its own that works with do once it
+// is started.
+func newQueue(t *testing.T, do work.Func) *testQueue {
+	t.Helper()
+	url := dbtest.New(t)
+	return newQueueAt(t, url, url, do)
+}
+
+// newQueueAt reaches the database at url through another address.
+func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
+	t.Helper()
+	logged := make(chan string, 1000)
+	sender := webhook.NewSender(webhook.Policy{Local: true}, "test")
+	t.Cleanup(sender.Close)
+	queue, err := New(Config{
+		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
+		Do: do, Sender: sender, Workers: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		SoftStopTimeout: 20 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
+}
+
+// recorder passes the messages of a log on.
+type recorder struct {
+	slog.Handler
+	messages chan<- string
+}
+
+func (recorder) Enabled(context.Context, slog.Level) bool { return true }
+
+func (r recorder) Handle(_ context.Context, record slog.Record) error {
+	select {
+	case r.messages <- record.Message:
+	default:
+	}
+	return nil
+}
+
+func newServer(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL + "/"
+}
+
+func newRequest(callbackURL string) db.Request {
+	return db.Request{
+		ID: uuid.Must(uuid.NewV7()), Mode: db.Async, Client: "alice", Status: db.Accepted, Input: jsontext.Value(`{"text":"a"}`),
+		CallbackURL: callbackURL, CallbackState: db.CallbackWaiting, AcceptedAt: morning,
+	}
+}
+
+func (q *testQueue) accept(t *testing.T, request db.Request) {
+	t.Helper()
+	if err := q.Accept(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start works until the test ends.
+func (q *testQueue) start(t *testing.T) {
+	t.Helper()
+	if err := q.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.stop(t) })
+}
+
+func (q *testQueue) stop(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := q.Stop(ctx); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+}
+
+func (q *testQueue) get(t *testing.T, id uuid.UUID) db.Request {
+	t.Helper()
+	request, err := db.GetRequest(t.Context(), q.direct, "alice", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return request
+}
+
+func (q *testQueue) outcomes(t *testing.T, id uuid.UUID) (words []string) {
+	t.Helper()
+	attempts, err := db.ListAttempts(t.Context(), q.direct, id, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, attempt := range attempts {
+		words = append(words, attempt.Outcome)
+	}
+	return words
+}
+
+func (q *testQueue) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := q.direct.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds tells whether sql selects true.
+func (q *testQueue) holds(t *testing.T, sql string, args ...any) (yes bool) {
+	t.Helper()
+	if err := q.direct.QueryRow(t.Context(), sql, args...).Scan(&yes); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return yes
+}
+
+// waitFor returns when the trace of a request has a row that meets condition.
+func (q *testQueue) waitFor(t *testing.T, id uuid.UUID, condition string) {
+	t.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !q.holds(t, "SELECT EXISTS (SELECT FROM request_trace WHERE request_id = $1 AND "+condition+")", id) {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			var trace string
+			_ = q.direct.QueryRow(t.Context(), "SELECT json_agg(request_trace) FROM request_trace WHERE request_id = $1", id).Scan(&trace)
+			t.Fatalf("got %s, want %s", trace, condition)
+		}
+	}
+}
+
+// waitForLog returns the first of the messages that was logged.
+func (q *testQueue) waitForLog(t *testing.T, messages ...string) string {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case got := <-q.logged:
+			if slices.Contains(messages, got) {
+				return got
+			}
+		case <-timeout:
+			t.Fatalf("none of %q was logged", messages)
+		}
+	}
+}
+
+func TestQueue(t *testing.T) {
+	t.Parallel()
+
+	t.Run("InterruptsLongWorkOnStopAndAnotherFinishesIt", func(t *testing.T) {
+		t.Parallel()
+		started := make(chan struct{})
+		first := newQueue(t, func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
+			close(started)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		receiver := newReceiver(t, always(http.StatusOK))
+		request := newRequest(receiver.URL)
+		first.accept(t, request)
+		if err := first.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		first.stop(t)
+		first.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'available' AND work_job_attempt = 0")
+		if !first.holds(t, "SELECT scheduled_at <= now() FROM river_job") {
+			t.Error("the job waits, want it to be taken up at once")
+		}
+
+		second := newQueueAt(t, first.url, first.url, doNothing)
+		second.start(t)
+		receiver.next(t)
+		second.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND work_job_attempt = 1 AND callback_state = 'delivered'")
+	})
+
+	t.Run("InterruptsACallbackOnStopAndChargesNothing", func(t *testing.T) {
+		t.Parallel()
+		started, release := make(chan struct{}), make(chan struct{})
+		url := newServer(t, func(http.ResponseWriter, *http.Request) {
+			close(started)
+			<-release
+		})
+		defer close(release)
+		q := newQueue(t, doNothing)
+		request := newRequest(url)
+		q.accept(t, request)
+		if err := q.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		q.stop(t)
+		q.waitFor(t, request.ID, "callback_state = 'pending' AND callback_job_state = 'available' AND callback_job_attempt = 0 AND attempt IS NULL")
+	})
+
+	t.Run("GoesOnAfterTheEndOfTheContextOfStart", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := q.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		defer q.stop(t)
+		cancel()
+		q.accept(t, newRequest(receiver.URL))
+		receiver.next(t)
+	})
+
+	t.Run("WithoutWorkersOnlyInserts", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		pool := dbtest.Pool(t, url)
+		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Retention: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := &testQueue{Queue: queue, url: url, direct: pool}
+		q.start(t)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		q.waitFor(t, request.ID, "work_job_state = 'available'")
+		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM river_leader)") {
+			t.Error("it stands for leader, want it not to")
+		}
+	})
+
+	t.Run("SaysWhatIsWrongWithItsSettings", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.Pool(t, dbtest.NewEmpty(t))
+		_, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Workers: 1 << 30})
+		if err == nil || !strings.HasPrefix(err.Error(), "setting up river: ") || errors.Unwrap(err) == nil {
+			t.Errorf("a billion workers: got %v, want River's reason", err)
+		}
+	})
+}

@@ -1,0 +1,55 @@
+package jobs
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestRetryDelay(t *testing.T) {
+	t.Parallel()
+	want := []time.Duration{
+		time.Second, 5 * time.Second, 30 * time.Second,
+		2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+		2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 24 * time.Hour,
+	}
+	for i, nominal := range want {
+		attempt := i + 1
+		t.Run(fmt.Sprintf("StaysWithinAFifthOfItsStep/%d", attempt), func(t *testing.T) {
+			t.Parallel()
+			seen := map[time.Duration]bool{}
+			for job := range int64(1000) {
+				got, again := retryDelay(job, attempt)
+				if low, high := nominal*8/10, nominal*12/10; !again || got < low || got > high {
+					t.Errorf("job %d, attempt %d: got %v, %v, want %v to %v, true", job, attempt, got, again, low, high)
+				}
+				if repeated, _ := retryDelay(job, attempt); repeated != got {
+					t.Errorf("job %d, attempt %d: got %v, then %v, want the same", job, attempt, got, repeated)
+				}
+				seen[got] = true
+			}
+			if len(seen) < 900 {
+				t.Errorf("attempt %d of 1000 jobs: got %d delays, want them spread", attempt, len(seen))
+			}
+		})
+	}
+
+	t.Run("EndsAfterTheTenthRetry", func(t *testing.T) {
+		t.Parallel()
+		for _, attempt := range []int{11, 12, 1000} {
+			if got, again := retryDelay(1, attempt); again {
+				t.Errorf("attempt %d: got %v, true, want false", attempt, got)
+			}
+		}
+	})
+}
+
+func TestThrottleDelay(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		got := throttleDelay(time.Minute)
+		if got < time.Minute || got > 66*time.Second {
+			t.Fatalf("told to wait 1m: got %v, want 1m to 1m6s", got)
+		}
+	}
+}
