@@ -25,8 +25,8 @@ test: go cc up ## everything that CI runs
 	@go vet ./...
 	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
 
-storm: go ## load against a running server; ARGS="…" for its flags
-	@go run ./cmd/storm $(ARGS)
+storm: go ## load against a running server, at HTTP_ADDR if that is set; ARGS="…" for its flags
+	@go run ./cmd/storm $(if $(HTTP_ADDR),-target http://$(HTTP_ADDR)) $(ARGS)
 
 down: ## stop that Postgres, keep its data
 	@scripts/postgres.sh down

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ringback/jobs"
@@ -17,12 +18,12 @@ import (
 
 // Config is what the API is built from.
 type Config struct {
-	Pool     *pgxpool.Pool
-	Queue    *jobs.Queue
-	Logger   *slog.Logger
-	Callback webhook.Policy // which callback URLs are accepted
+	Pool           *pgxpool.Pool
+	Queue          *jobs.Queue
+	Logger         *slog.Logger
+	CallbackPolicy webhook.Policy // which callback URLs are accepted
 
-	Check       func(input jsonValue) (jsonValue, error) // refuses bad input before anything is accepted
+	Check       func(input jsontext.Value) (jsontext.Value, error) // refuses bad input before anything is accepted
 	Do          work.Func
 	WorkTimeout time.Duration // the longest that one sync work may run
 

@@ -60,7 +60,7 @@ func (a *API) readAsync(c *gin.Context) (db.Request, error) {
 	if body.CallbackURL == "" {
 		return db.Request{}, invalidInput("/callback_url", "is required")
 	}
-	callbackURL, err := a.Callback.Check(body.CallbackURL)
+	callbackURL, err := a.CallbackPolicy.Check(body.CallbackURL)
 	if err != nil {
 		return db.Request{}, err
 	}

@@ -19,7 +19,7 @@ func TestHealth(t *testing.T) {
 	t.Run("IsOK", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
-		if got := s.call(t, "GET", "/healthz", ""); got.status != http.StatusOK || string(got.body) != `{"status":"ok"}` {
+		if got := s.call(t, "GET", "/healthz", ""); got.status != http.StatusOK || string(got.body) != `{"status":"ok"}`+"\n" {
 			t.Errorf("got %d with %s, want 200 with ok", got.status, got.body)
 		}
 	})

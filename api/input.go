@@ -85,7 +85,7 @@ func below(pointer string, err error) error {
 		return invalidInput(pointer+field.Pointer, field.Detail)
 	case errors.As(err, &semantic):
 		return invalidInput(pointer+string(semantic.JSONPointer), explainSemantic(semantic))
-	default:
-		return err
+	default: // any other reason that Check has
+		return invalidInput(pointer, "is refused: "+err.Error())
 	}
 }

@@ -9,10 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
-
-type jsonValue = jsontext.Value
 
 // reply is what a handler answers when all went well.
 type reply struct {
@@ -68,5 +65,5 @@ func write(c *gin.Context, status int, contentType string, body any) {
 	}
 	// Not the server's WriteTimeout, which would also count the work's time.
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(writeTimeout))
-	c.Data(status, contentType, encoded)
+	c.Data(status, contentType, append(encoded, '\n')) // the prompt of who calls by hand comes on a line of its own
 }

@@ -100,7 +100,7 @@ func TestListRequests(t *testing.T) {
 
 	t.Run("IsAnEmptyListWithoutAny", func(t *testing.T) {
 		t.Parallel()
-		if got, want := string(s.call(t, "GET", "/requests?status=expired", "").body), `{"requests":[]}`; got != want {
+		if got, want := string(s.call(t, "GET", "/requests?status=expired", "").body), `{"requests":[]}`+"\n"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	})

@@ -37,17 +37,17 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	defer a.sync.leave()
-	outcome, err := a.work(c.Request.Context(), &request)
+	outcome, err := a.runWork(c.Request.Context(), &request)
 	if err != nil {
 		return reply{}, err
 	}
 	return answerSync(request, outcome)
 }
 
-// work runs the work and records its outcome in request and in the database.
+// runWork runs the work and records its outcome in request and in the database.
 // What can't be recorded is not begun: an answer that no audit finds would be
 // worse than none.
-func (a *API) work(ctx context.Context, request *db.Request) (work.Outcome, error) {
+func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, error) {
 	if err := a.ping(ctx); err != nil {
 		return work.Outcome{}, err
 	}

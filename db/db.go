@@ -22,6 +22,13 @@ import (
 // unreachable, unless the URL says otherwise.
 const connectTimeout = 2 * time.Second
 
+// CheckURL tells whether Open would take a connection string. Its error doesn't
+// quote it.
+func CheckURL(url string) error {
+	_, err := pgxpool.ParseConfig(url)
+	return hideSecrets(err)
+}
+
 // Open returns a pool of connections to the database at url, without
 // connecting yet. Every connection carries limits, so that no statement and no
 // forgotten transaction can hold the others up; a setting in url wins.

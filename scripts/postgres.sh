@@ -14,6 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd -P)
 readonly root
 
 main() {
+	case $port in '' | *[!0-9]*) fail "POSTGRES_PORT must be a number, not $port" ;; esac
 	case ${1:-} in
 	up | down | clean) lock && "$1" ;;
 	psql) shift && run_psql "$@" ;;

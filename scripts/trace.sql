@@ -4,8 +4,7 @@
 SELECT EXISTS (SELECT FROM requests WHERE id::text = lower(:'id')) AS found \gset
 \if :found
 \else
-\echo 'There is no request' :id
-\quit
+DO $$ BEGIN RAISE EXCEPTION 'there is no such request'; END $$;
 \endif
 
 \pset format unaligned

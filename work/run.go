@@ -18,6 +18,14 @@ const MaxResultBytes = 56 << 10
 // Func is the shape of Do.
 type Func func(ctx context.Context, input jsontext.Value) (jsontext.Value, error)
 
+// FieldError names the field of the input that breaks a rule.
+type FieldError struct {
+	Pointer string // RFC 6901 pointer into the input, as in "/text"
+	Detail  string // what the rule is, as a sentence without the field's name
+}
+
+func (e *FieldError) Error() string { return strings.TrimPrefix(e.Pointer, "/") + " " + e.Detail }
+
 // Outcome is how a run of the work ended.
 type Outcome struct {
 	Result     jsontext.Value // JSON; nil unless the work succeeded

@@ -47,18 +47,11 @@ type WordCount struct {
 	Count int    `json:"count"`
 }
 
-// FieldError names the field of the input that breaks a rule.
-type FieldError struct {
-	Pointer string // RFC 6901 pointer into the input, as in "/text"
-	Detail  string // what the rule is, as a sentence without the field's name
-}
-
-func (e *FieldError) Error() string { return strings.TrimPrefix(e.Pointer, "/") + " " + e.Detail }
-
 // Check returns the canonical form of an input: decoded, checked and encoded
 // again, so that nothing is stored which Do or the database would refuse
-// later. It is called before anything is accepted. Its errors are *FieldError
-// and those of the JSON decoder.
+// later. It is called before anything is accepted. Every error refuses the
+// input, and callers are told its text; a *FieldError and those of the JSON
+// decoder name the field.
 func Check(raw jsontext.Value) (jsontext.Value, error) {
 	var input Input
 	if err := json.Unmarshal(raw, &input, json.RejectUnknownMembers(true)); err != nil {

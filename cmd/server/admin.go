@@ -17,7 +17,7 @@ import (
 
 // newAdmin returns the server of the admin listener, or nil when there is none.
 func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slog.Logger) (*http.Server, error) {
-	if config.AdminAddr == "" {
+	if config.AdminAddr == noAdmin {
 		return nil, nil
 	}
 	ui, err := riverui.NewHandler(&riverui.HandlerOpts{

@@ -5,93 +5,144 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"ringback/db"
 )
 
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
-	DatabaseURL  string            `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
-	HTTPAddr     string            `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only with API_KEYS"`
-	AdminAddr    string            `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only; empty for none"`
-	APIKeys      map[string]string `env:"API_KEYS" envKeyValSeparator:"=" help:"who may call: client=key,client=key; keys of 16 characters or more"`
-	Workers      int               `env:"WORKERS" envDefault:"100" help:"jobs of either kind, work and callback, that run at a time"`
-	WorkTimeout  time.Duration     `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	SyncLimit    int               `env:"SYNC_LIMIT" envDefault:"256" help:"sync requests at a time; more are refused with 503"`
-	AsyncLimit   int               `env:"ASYNC_LIMIT" envDefault:"256" help:"async requests accepted at a time; more are refused with 503"`
-	JobRetention time.Duration     `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
-	StopTimeout  time.Duration     `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
-	LogLevel     slog.Level        `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
+	DatabaseURL  string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
+	HTTPAddr     string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only with API_KEYS"`
+	AdminAddr    string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only, or the word none"`
+	APIKeys      apiKeys       `env:"API_KEYS" help:"who may call: client=key,client=key; keys of 16 characters or more"`
+	Workers      int           `env:"WORKERS" envDefault:"100" help:"jobs of either kind, work and callback, that run at a time"`
+	WorkTimeout  time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
+	SyncLimit    int           `env:"SYNC_LIMIT" envDefault:"256" help:"sync requests at a time; more are refused with 503"`
+	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"256" help:"async requests accepted at a time; more are refused with 503"`
+	JobRetention time.Duration `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
+	StopTimeout  time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
+	LogLevel     slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	options
+}
+
+// noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)
+const noAdmin = "none"
+
+// apiKeys are client names with their keys.
+type apiKeys map[string]string
+
+// UnmarshalText reads client=key,client=key. Its errors tell no key.
+func (keys *apiKeys) UnmarshalText(text []byte) error {
+	*keys = apiKeys{}
+	for pair := range strings.SplitSeq(string(text), ",") {
+		client, key, found := strings.Cut(strings.TrimSpace(pair), "=")
+		_, twice := (*keys)[client]
+		switch {
+		case !found, client == "", len(client) > 100:
+			return errors.New("must be client=key,client=key, with names of 1 to 100 bytes")
+		case twice:
+			return fmt.Errorf("has the client %q twice", client)
+		case len(key) < 16:
+			return fmt.Errorf("has a key of fewer than 16 characters for client %q", client)
+		}
+		(*keys)[client] = key
+	}
+	return nil
 }
 
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
 func readConfig(environ map[string]string, o options) (Config, error) {
 	config := Config{options: o}
-	var wrong []error
-	err := env.ParseWithOptions(&config, env.Options{Environment: environ})
-	var several env.AggregateError
-	if errors.As(err, &several) {
-		wrong = append(wrong, several.Errors...)
-	} else if err != nil {
-		wrong = append(wrong, err)
+	wrong, err := parse(&config, environ)
+	if err != nil {
+		return config, err
 	}
+	config.check(func(mistake bool, setting, format string, args ...any) {
+		if _, known := wrong[setting]; mistake && !known {
+			wrong[setting] = fmt.Sprintf(format, args...)
+		}
+	})
 	if len(wrong) == 0 {
-		wrong = config.mistakes()
+		return config, nil
 	}
-	if len(wrong) > 0 {
-		return config, fmt.Errorf("settings:\n%w", errors.Join(wrong...))
+	var report strings.Builder
+	for _, setting := range slices.Sorted(maps.Keys(wrong)) {
+		fmt.Fprintf(&report, "\n  %s %s", setting, wrong[setting])
 	}
-	return config, nil
+	return config, fmt.Errorf("settings:%s", report.String())
 }
 
-func (c Config) mistakes() (wrong []error) {
-	refuse := func(mistake bool, format string, args ...any) {
-		if mistake {
-			wrong = append(wrong, fmt.Errorf("  "+format, args...))
+// parse reads the settings and returns what is wrong, by setting.
+func parse(config *Config, environ map[string]string) (map[string]string, error) {
+	wrong := map[string]string{}
+	err := env.ParseWithOptions(config, env.Options{Environment: environ})
+	var several env.AggregateError
+	if err != nil && !errors.As(err, &several) {
+		return nil, fmt.Errorf("reading settings: %w", err)
+	}
+	for _, err := range several.Errors {
+		var mistake env.ParseError
+		if !errors.As(err, &mistake) {
+			return nil, fmt.Errorf("reading settings: %w", err)
+		}
+		field, _ := reflect.TypeFor[Config]().FieldByName(mistake.Name)
+		setting := field.Tag.Get("env")
+		switch mistake.Type {
+		case reflect.TypeFor[int]():
+			wrong[setting] = fmt.Sprintf("must be a whole number, not %q", environ[setting])
+		case reflect.TypeFor[time.Duration]():
+			wrong[setting] = fmt.Sprintf("must be a duration such as 1m30s, not %q", environ[setting])
+		default:
+			wrong[setting] = mistake.Err.Error()
 		}
 	}
-	refuse(!isAddress(c.HTTPAddr), "HTTP_ADDR must be host:port, not %q", c.HTTPAddr)
-	refuse(c.dev && isAddress(c.HTTPAddr) && !isLoopback(c.HTTPAddr), "HTTP_ADDR must be a loopback address with --dev, not %q", c.HTTPAddr)
-	refuse(!c.dev && isAddress(c.HTTPAddr) && !isLoopback(c.HTTPAddr) && len(c.APIKeys) == 0,
-		"HTTP_ADDR %q is not a loopback address, so API_KEYS must be set", c.HTTPAddr)
-	refuse(c.AdminAddr != "" && !isLoopback(c.AdminAddr), "ADMIN_ADDR must be a loopback address and port, or empty, not %q", c.AdminAddr)
-	for client, key := range c.APIKeys {
-		refuse(client == "" || len(client) > 100, "API_KEYS has a client whose name is not of 1 to 100 bytes")
-		refuse(len(key) < 16, "API_KEYS has a key of fewer than 16 characters for client %q", client)
-	}
-	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS must be from 1 to 10000, not %d", c.Workers)
-	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT must be from 1ms to 1h, not %s", c.WorkTimeout)
-	refuse(c.SyncLimit < 1, "SYNC_LIMIT must be at least 1, not %d", c.SyncLimit)
-	refuse(c.AsyncLimit < 1, "ASYNC_LIMIT must be at least 1, not %d", c.AsyncLimit)
-	refuse(c.JobRetention < time.Minute, "JOB_RETENTION must be at least 1m, not %s", c.JobRetention)
-	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT must be at least 1ms, not %s", c.StopTimeout)
-	return wrong
+	return wrong, nil
+}
+
+func (c Config) check(refuse func(mistake bool, setting, format string, args ...any)) {
+	refuse(db.CheckURL(c.DatabaseURL) != nil, "DATABASE_URL", "must be a connection string, such as postgres://user:password@host:5432/database")
+	refuse(!isAddress(c.HTTPAddr), "HTTP_ADDR", "must be host:port, not %q", c.HTTPAddr)
+	refuse(c.dev && !isLoopback(c.HTTPAddr), "HTTP_ADDR", "must be a loopback address with --dev, not %q", c.HTTPAddr)
+	refuse(!isLoopback(c.HTTPAddr) && len(c.APIKeys) == 0, "HTTP_ADDR", "is not a loopback address (%q), so API_KEYS must be set", c.HTTPAddr)
+	refuse(c.AdminAddr != noAdmin && !(isAddress(c.AdminAddr) && isLoopback(c.AdminAddr)),
+		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
+	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)
+	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT", "must be from 1ms to 1h, not %s", c.WorkTimeout)
+	refuse(c.SyncLimit < 1, "SYNC_LIMIT", "must be at least 1, not %d", c.SyncLimit)
+	refuse(c.AsyncLimit < 1, "ASYNC_LIMIT", "must be at least 1, not %d", c.AsyncLimit)
+	refuse(c.JobRetention < time.Minute, "JOB_RETENTION", "must be at least 1m, not %s", c.JobRetention)
+	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }
 
 func isAddress(address string) bool {
 	_, port, err := net.SplitHostPort(address)
-	return err == nil && port != ""
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
 }
 
 func isLoopback(address string) bool {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" {
-		return false
-	}
+	host, _, err := net.SplitHostPort(address)
 	if host == "localhost" {
-		return true
+		return err == nil
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	ip, parseErr := netip.ParseAddr(host)
+	return err == nil && parseErr == nil && ip.IsLoopback()
 }
 
 // settingsTable is the Markdown table of all settings that README shows.

@@ -24,7 +24,7 @@ func TestReadConfig(t *testing.T) {
 		{"Defaults", nil, options{}, nil},
 		{"LocalMode", nil, options{dev: true}, nil},
 		{"PublicAddressWithKeys", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key + ",other=" + key}, options{}, nil},
-		{"NoAdminPages", []string{"ADMIN_ADDR="}, options{}, nil},
+		{"NoAdminPages", []string{"ADMIN_ADDR=none"}, options{}, nil},
 		{"PublicAddressWithoutKeys", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{}, []string{"API_KEYS must be set"}},
 		{"EveryAddressWithoutKeys", []string{"HTTP_ADDR=:8080"}, options{}, []string{"API_KEYS must be set"}},
 		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key}, options{dev: true}, []string{"loopback address with --dev"}},
@@ -32,7 +32,12 @@ func TestReadConfig(t *testing.T) {
 		{"ShortKey", []string{"API_KEYS=acme=short"}, options{}, []string{"fewer than 16", `"acme"`}},
 		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "JOB_RETENTION=1s", "STOP_TIMEOUT=0s", "HTTP_ADDR=x"}, options{},
 			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "JOB_RETENTION", "STOP_TIMEOUT", "HTTP_ADDR"}},
-		{"SeveralThatDoNotParse", []string{"WORKERS=many", "WORK_TIMEOUT=soon"}, options{}, []string{"Workers", "WorkTimeout"}},
+		{"SameClientTwice", []string{"API_KEYS=acme=" + key + ",acme=" + key}, options{}, []string{`"acme" twice`}},
+		{"KeysWithoutClients", []string{"API_KEYS=" + key}, options{}, []string{"API_KEYS must be client=key"}},
+		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
+		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
+		{"SomeThatParseAndSomeThatDoNot", []string{"WORKERS=-1", "WORK_TIMEOUT=5", "LOG_LEVEL=loud"}, options{}, []string{"WORKERS", "WORK_TIMEOUT", "LOG_LEVEL"}},
+		{"SeveralThatDoNotParse", []string{"WORKERS=many", "WORK_TIMEOUT=soon"}, options{}, []string{"WORKERS must be a whole number", "WORK_TIMEOUT must be a duration"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,8 +51,8 @@ func TestReadConfig(t *testing.T) {
 					t.Errorf("readConfig(%q): got %v, want an error with %q", test.environ, err, want)
 				}
 			}
-			if err != nil && strings.Contains(err.Error(), "short\"") {
-				t.Errorf("the error %q tells a key", err)
+			if err != nil && (strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "secret")) {
+				t.Errorf("the error %q tells a secret", err)
 			}
 		})
 	}

@@ -66,12 +66,12 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, usage, settingsTable())
+		fmt.Fprint(stdout, usage, "\nSettings come from the environment:\n\n", settingsTable())
 		return o, err
 	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "healthcheck":
 		o.healthcheck = true
 	case err == nil && flags.NArg() > 0:
-		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
+		err = fmt.Errorf("unknown argument %q", flags.Arg(flags.NArg()-1))
 	case err == nil && o.role != "all" && o.role != "api" && o.role != "worker":
 		err = fmt.Errorf("--role must be all, api or worker, not %q", o.role)
 	}
@@ -88,8 +88,6 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
   --dev        local mode: loopback only, no API key needed, http callbacks to
                loopback allowed, logs for people
   --role       all (default), api: accepts only, worker: works jobs off only
+  --help       this, and every setting
   healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
-
-Settings come from the environment:
-
 `

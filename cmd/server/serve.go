@@ -97,7 +97,7 @@ func workers(config Config) int {
 
 func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.Func) *http.Server {
 	settings := api.Config{
-		Pool: s.pool, Queue: s.queue, Logger: s.logger, Callback: policy,
+		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
 		APIKeys: s.config.APIKeys, SyncLimit: s.config.SyncLimit, AsyncLimit: s.config.AsyncLimit,
 		Draining: s.draining.Load,
@@ -142,7 +142,7 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	}
 	go serveOn(listener, s.public, failed)
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
-	if s.config.dev {
+	if s.config.dev && s.config.role != "worker" {
 		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
 	}
 	return nil
@@ -155,7 +155,7 @@ Ringback is ready, in local mode.
   River UI  http://%[2]s/riverui/
 
   curl -s http://%[1]s/sync -H 'Content-Type: application/json' -d '{"input":{"text":"hello"}}'
-  make storm   in another terminal
+  go run ./cmd/storm -target http://%[1]s
 
 `
 

@@ -22,10 +22,23 @@ type summary struct {
 }
 
 func (s summary) exitStatus() int {
-	if s.callbacks.missing > 0 || s.callbacks.mismatched > 0 || s.sync.ok+s.async.ok == 0 {
+	if s.callbacks.missing > 0 || s.callbacks.mismatched > 0 || s.unanswered() != "" {
 		return exitBroken
 	}
 	return exitOK
+}
+
+// unanswered names the endpoint that answered none of what was sent to it.
+func (s summary) unanswered() string {
+	switch {
+	case s.sync.ok+s.async.ok == 0:
+		return "not one request was answered ok"
+	case s.sync.sent > 0 && s.sync.ok == 0:
+		return "not one sync request was answered ok"
+	case s.async.sent > 0 && s.async.ok == 0:
+		return "not one async request was acknowledged"
+	}
+	return ""
 }
 
 // print writes the summary as plain text that fits 100 columns.
@@ -152,8 +165,8 @@ func (s summary) printMissing(w io.Writer) {
 func (s summary) verdict() string {
 	acknowledged, callbacks := s.async.ok, s.callbacks
 	switch {
-	case s.sync.ok+acknowledged == 0:
-		return "broken, not one request was answered ok"
+	case s.unanswered() != "":
+		return "broken, " + s.unanswered()
 	case callbacks.missing > 0 && callbacks.mismatched > 0:
 		return fmt.Sprintf("broken, of %d acknowledged requests %d were not called back and %d with a wrong id",
 			acknowledged, callbacks.missing, callbacks.mismatched)
@@ -163,8 +176,6 @@ func (s summary) verdict() string {
 	case callbacks.mismatched > 0:
 		return fmt.Sprintf("broken, %d of %d acknowledged requests were called back with a wrong id",
 			callbacks.mismatched, acknowledged)
-	case acknowledged == 0:
-		return "no async request was acknowledged, so no callback was due"
 	default:
 		return fmt.Sprintf("kept its word, all %d acknowledged requests were called back", acknowledged)
 	}
