@@ -105,6 +105,8 @@ func parse(config *Config, environ map[string]string) (map[string]string, error)
 			wrong[setting] = fmt.Sprintf("must be a whole number, not %q", environ[setting])
 		case reflect.TypeFor[time.Duration]():
 			wrong[setting] = fmt.Sprintf("must be a duration such as 1m30s, not %q", environ[setting])
+		case reflect.TypeFor[slog.Level]():
+			wrong[setting] = fmt.Sprintf("must be DEBUG, INFO, WARN or ERROR, not %q", environ[setting])
 		default:
 			wrong[setting] = mistake.Err.Error()
 		}
