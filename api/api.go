@@ -41,6 +41,7 @@ type API struct {
 	clients clients
 	sync    gate
 	async   gate
+	bodies  bodyBudget
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear
@@ -54,6 +55,7 @@ func New(config Config) http.Handler {
 		clients: newClients(config.APIKeys),
 		sync:    make(gate, config.SyncLimit),
 		async:   make(gate, config.AsyncLimit),
+		bodies:  newBodyBudget(),
 	}
 	router := api.newRouter()
 	router.HandleMethodNotAllowed = true
@@ -80,6 +82,7 @@ func NewHealth(config Config) http.Handler {
 func (a *API) newRouter() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode) // in the other modes it prints its routes
 	router := gin.New()
+	router.RedirectTrailingSlash = false // gin's redirect is none of our answers
 	router.Use(a.observe)
 	router.NoRoute(a.handle(a.noRoute))
 	return router

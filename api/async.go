@@ -50,7 +50,7 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 // readAsync decodes and checks all that can be without the database.
 func (a *API) readAsync(c *gin.Context) (db.Request, error) {
 	var body asyncBody
-	if err := decode(c, &body); err != nil {
+	if err := a.decode(c, &body); err != nil {
 		return db.Request{}, err
 	}
 	input, err := a.checkInput(body.Input)

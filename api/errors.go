@@ -103,7 +103,7 @@ func problemOf(err error) *problem {
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
 	case db.IsUnavailable(err):
-		return newProblem("unavailable", "The database can't be reached at the moment. Nothing was accepted unless you got a 202.")
+		return newProblem("unavailable", "The database can't be reached at the moment. A POST /async that was under way may yet be called back.")
 	default:
 		return newProblem("internal-error", "The operators see in the log what it was.")
 	}
@@ -111,11 +111,21 @@ func problemOf(err error) *problem {
 
 // invalidInput names a field by its RFC 6901 pointer into the body.
 func invalidInput(pointer, detail string) *problem {
+	pointer = printable(pointer)
 	name := strings.ReplaceAll(strings.TrimPrefix(pointer, "/"), "/", ".")
 	if name == "" {
 		name = "The body"
 	}
 	return newProblem("invalid-input", name+" "+detail+".", fieldProblem{Pointer: "#" + pointer, Detail: detail})
+}
+
+// printable makes a name that the caller chose fit for an answer.
+func printable(name string) string {
+	const most = 200 // bytes; ours are shorter
+	if len(name) > most {
+		name = name[:most] + "…"
+	}
+	return strings.ToValidUTF8(name, "\uFFFD")
 }
 
 func explainSemantic(err *json.SemanticError) string {
@@ -136,7 +146,7 @@ func explainSyntactic(err *jsontext.SyntacticError) *problem {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		detail = "A field stands twice"
 	}
-	return newProblem("malformed-json", detail+".", fieldProblem{Pointer: "#" + string(err.JSONPointer), Detail: err.Err.Error()})
+	return newProblem("malformed-json", detail+".", fieldProblem{Pointer: "#" + printable(string(err.JSONPointer)), Detail: printable(err.Err.Error())})
 }
 
 func (a *API) noRoute(*gin.Context) (reply, error) {

@@ -1,8 +1,8 @@
 package api
 
 import (
+	"bytes"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"os"
@@ -12,6 +12,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/semaphore"
 
 	"ringback/work"
 )
@@ -25,7 +26,7 @@ const (
 // decode reads a JSON body into target. It is strict: unknown fields,
 // duplicate fields, other letter case, invalid UTF-8 and trailing data are
 // refused.
-func decode(c *gin.Context, target any) error {
+func (a *API) decode(c *gin.Context, target any) error {
 	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
 		return newProblem("unsupported-media-type", "Content-Type must be application/json.")
@@ -33,7 +34,7 @@ func decode(c *gin.Context, target any) error {
 	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return newProblem("unsupported-media-type", "Content-Encoding is not supported.")
 	}
-	body, err := readBody(c)
+	body, err := a.readBody(c)
 	if err != nil {
 		return err
 	}
@@ -43,17 +44,26 @@ func decode(c *gin.Context, target any) error {
 	return json.Unmarshal(body, target, json.RejectUnknownMembers(true))
 }
 
-// readBody reads the whole body within its own deadline: the server's
-// ReadTimeout would go on counting while the work runs, and end it.
-func readBody(c *gin.Context) ([]byte, error) {
-	control := http.NewResponseController(c.Writer)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, maxBodyBytes))
-	_ = control.SetReadDeadline(time.Time{})
+// readBody reads the whole body, within the deadline that observe has set and
+// the memory that all bodies together may take.
+func (a *API) readBody(c *gin.Context) ([]byte, error) {
+	if c.Request.ContentLength > maxBodyBytes {
+		return nil, &http.MaxBytesError{Limit: maxBodyBytes}
+	}
+	release, err := a.bodies.reserve(c.Request.ContentLength)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	body := bytes.NewBuffer(make([]byte, 0, max(c.Request.ContentLength, 0)+bytes.MinRead))
+	_, err = body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
-		return body, nil
+		c.Set(bodyReadKey, true)
+		// From here on the deadline would end the work.
+		_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
+		return body.Bytes(), nil
 	case errors.As(err, &tooLarge):
 		return nil, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -61,6 +71,32 @@ func readBody(c *gin.Context) ([]byte, error) {
 	default:
 		return nil, newProblem("malformed-json", "The body ended too early.")
 	}
+}
+
+// bodyBudget bounds the memory of bodies that are still arriving: slow callers
+// with large bodies could otherwise take all there is.
+type bodyBudget struct{ bytes *semaphore.Weighted }
+
+const (
+	maxBodiesBytes = 64 << 20
+	smallBody      = 4 << 10 // costs no more than its connection does, and isn't counted
+)
+
+func newBodyBudget() bodyBudget { return bodyBudget{semaphore.NewWeighted(maxBodiesBytes)} }
+
+// reserve takes a body's declared length, the largest there is where it
+// declares none (-1), until release.
+func (b bodyBudget) reserve(length int64) (release func(), err error) {
+	if length < 0 {
+		length = maxBodyBytes
+	}
+	if length <= smallBody {
+		return func() {}, nil
+	}
+	if !b.bytes.TryAcquire(length) {
+		return nil, newProblem("temporary-reduced-capacity", "Too many bodies are arriving. Nothing was accepted; try again.")
+	}
+	return func() { b.bytes.Release(length) }, nil
 }
 
 // checkInput returns the canonical form of the work's input.

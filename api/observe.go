@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	problemKey = "problem" // the name of the problem that was answered
-	requestKey = "request" // the id of the request that the call was about
+	problemKey  = "problem"   // the name of the problem that was answered
+	requestKey  = "request"   // the id of the request that the call was about
+	bodyReadKey = "body_read" // whether the body was read to its end
 )
 
 // observe gives every call an X-Request-Id, turns a panic into a 500, and
@@ -27,6 +28,11 @@ func (a *API) observe(c *gin.Context) {
 	}
 	c.Header("X-Request-Id", callID)
 	c.Header("Cache-Control", "no-store")
+	if c.Request.ContentLength != 0 {
+		// Not the server's ReadTimeout, which would go on counting while the work
+		// runs, and end it.
+		_ = http.NewResponseController(c.Writer).SetReadDeadline(start.Add(bodyTimeout))
+	}
 	defer func() {
 		if value := recover(); value != nil {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))

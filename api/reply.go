@@ -61,9 +61,20 @@ func write(c *gin.Context, status int, contentType string, body any) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
-		status, contentType, encoded = http.StatusInternalServerError, "text/plain", nil
+		status, contentType = http.StatusInternalServerError, "application/problem+json"
+		encoded = []byte(`{"type":"/problems/internal-error","status":500}`)
+	}
+	c.Header("Content-Type", contentType)
+	control := http.NewResponseController(c.Writer)
+	if c.Request.ContentLength != 0 && !c.GetBool(bodyReadKey) {
+		// Nobody wants the rest of the body: or the server would wait for it.
+		c.Header("Connection", "close")
+		_ = control.SetReadDeadline(time.Now())
 	}
 	// Not the server's WriteTimeout, which would also count the work's time.
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(writeTimeout))
-	c.Data(status, contentType, append(encoded, '\n')) // the prompt of who calls by hand comes on a line of its own
+	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	c.Status(status)
+	// The newline puts the prompt of who calls by hand on a line of its own. An
+	// error means that the caller is gone.
+	_, _ = c.Writer.Write(append(encoded, '\n'))
 }

@@ -100,7 +100,7 @@ func readFilter(query url.Values) (db.Filter, error) {
 	}
 	var wrong []fieldProblem
 	refuse := func(parameter, detail string) {
-		wrong = append(wrong, fieldProblem{Parameter: parameter, Detail: detail})
+		wrong = append(wrong, fieldProblem{Parameter: printable(parameter), Detail: detail})
 	}
 	for parameter, values := range query {
 		if !slices.Contains([]string{"mode", "status", "callback", "limit", "cursor"}, parameter) {

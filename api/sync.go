@@ -22,7 +22,7 @@ type syncBody struct {
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
 	var body syncBody
-	if err := decode(c, &body); err != nil {
+	if err := a.decode(c, &body); err != nil {
 		return reply{}, err
 	}
 	input, err := a.checkInput(body.Input)

@@ -34,7 +34,7 @@ func InsertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, a Attempt)
 			request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
 			address, cause, dns_us, connect_us, tls_us, first_byte_us
 		)
-		SELECT $1, count(*) + 1, $2, $3, $4, $5, $6,
+		SELECT $1, coalesce(max(attempt), 0) + 1, $2, $3, $4, $5, $6,
 		       $7, $8, $9, $10, $11, $12
 		FROM callback_attempts
 		WHERE request_id = $1
@@ -80,4 +80,18 @@ func ListAttempts(ctx context.Context, q Querier, request uuid.UUID, most int) (
 		return nil, fmt.Errorf("listing callback attempts: %w", err)
 	}
 	return attempts, nil
+}
+
+// CountAttempts returns how many attempts of a request had the given outcome.
+func CountAttempts(ctx context.Context, q Querier, request uuid.UUID, outcome string) (int, error) {
+	const sql = `
+		SELECT count(*)
+		FROM callback_attempts
+		WHERE request_id = $1
+		  AND outcome = $2`
+	var count int
+	if err := q.QueryRow(ctx, sql, request, outcome).Scan(&count); err != nil {
+		return 0, fmt.Errorf("counting callback attempts: %w", err)
+	}
+	return count, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net/url"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,9 +30,10 @@ func (callbackArgs) Kind() string { return "callback" }
 // delivered or dead.
 type callbackWorker struct {
 	river.WorkerDefaults[callbackArgs]
-	queue  *Queue
-	logger *slog.Logger
-	sender *webhook.Sender
+	queue    *Queue
+	logger   *slog.Logger
+	sender   *webhook.Sender
+	bulkhead *bulkhead
 }
 
 // Timeout leaves room for a whole exchange (10 s) and the steps around it.
@@ -80,11 +83,23 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 	if err != nil {
 		return step{}, err
 	}
+	leave, putOff := w.bulkhead.enter(ctx, originOf(request.CallbackURL))
+	if leave == nil {
+		return step{state: db.CallbackPending, delay: jitter(putOff, 1, 1.2, rand.Float64())}, ctx.Err()
+	}
 	sent := w.sender.Send(ctx, webhook.Message{
 		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent,
 	})
+	leave(sent.EndedAt.Sub(sent.StartedAt))
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return step{}, ctx.Err() // cut off by us, so it says nothing about the receiver
+	}
+	if sent.Outcome == webhook.Throttled {
+		earlier, err := w.countThrottled(ctx, request.ID)
+		if err != nil {
+			return step{}, err
+		}
+		sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
 	}
 	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(request.FinishedAt))
 	number, err := w.queue.settle(ctx, request.ID, sent, next)
@@ -97,6 +112,21 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
 		"state", next.state, "retry_in_ms", next.delay.Milliseconds())
 	return next, nil
+}
+
+// originOf returns the host and port of a URL in canonical form.
+func originOf(callbackURL string) string {
+	parsed, err := url.Parse(callbackURL)
+	if err != nil {
+		return "" // the sender will refuse it
+	}
+	return parsed.Host
+}
+
+func (w *callbackWorker) countThrottled(ctx context.Context, id uuid.UUID) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return db.CountAttempts(ctx, w.queue.pool, id, string(webhook.Throttled))
 }
 
 // callbackBody is the same for every attempt.

@@ -62,7 +62,9 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 	river.AddWorker(workers, &processWorker{
 		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout,
 	})
-	river.AddWorker(workers, &callbackWorker{queue: queue, logger: config.Logger, sender: config.Sender})
+	river.AddWorker(workers, &callbackWorker{
+		queue: queue, logger: config.Logger, sender: config.Sender, bulkhead: newBulkhead(config.Workers),
+	})
 	settings := &river.Config{
 		Workers: workers,
 		// River's own lines at info repeat ours, which say more.

@@ -37,6 +37,13 @@ func throttleDelay(retryAfter time.Duration) time.Duration {
 	return jitter(retryAfter, 1, 1.1, rand.Float64())
 }
 
+// throttleFloor is the least wait after a receiver has put a callback off the
+// given number of times before: one that says "in a second" for ever is asked
+// less and less often.
+func throttleFloor(earlier int) time.Duration {
+	return min(time.Second<<min(earlier, 11), 30*time.Minute)
+}
+
 // faultDelay returns how long to wait when we could not do our own part, which
 // is to say, when the database was away.
 func faultDelay() time.Duration {

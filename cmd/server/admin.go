@@ -32,11 +32,11 @@ func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slo
 	mux := http.NewServeMux()
 	mux.Handle("/riverui/", ui)
 	mux.Handle("/{$}", http.RedirectHandler("/riverui/", http.StatusFound))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/pprof/", notFromPages(pprof.Index))
+	mux.Handle("/debug/pprof/cmdline", notFromPages(pprof.Cmdline))
+	mux.Handle("/debug/pprof/profile", notFromPages(pprof.Profile))
+	mux.Handle("/debug/pprof/symbol", notFromPages(pprof.Symbol))
+	mux.Handle("/debug/pprof/trace", notFromPages(pprof.Trace))
 	return &http.Server{
 		Handler:           localOnly(http.NewCrossOriginProtection().Handler(mux)),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -46,8 +46,20 @@ func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slo
 	}, nil
 }
 
+// notFromPages refuses calls that a page of another site makes: even a GET can
+// start a profile.
+func notFromPages(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			http.Error(w, "Open this page by its address.", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	})
+}
+
 // localOnly refuses calls by any other name than that of this machine. The
-// admin pages have no login: without this, a page on the web could reach them
+// admin pages, and the API in local mode, have no login: without this, a page on the web could reach them
 // through the browser of somebody here, by a name of its own that resolves to
 // loopback (DNS rebinding).
 func localOnly(next http.Handler) http.Handler {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caarlos0/env/v11"
 
@@ -46,18 +47,21 @@ type apiKeys map[string]string
 // UnmarshalText reads client=key,client=key. Its errors tell no key.
 func (keys *apiKeys) UnmarshalText(text []byte) error {
 	*keys = apiKeys{}
+	clients := map[string]string{} // by key
 	for pair := range strings.SplitSeq(string(text), ",") {
 		client, key, found := strings.Cut(strings.TrimSpace(pair), "=")
 		_, twice := (*keys)[client]
 		switch {
-		case !found, client == "", len(client) > 100:
-			return errors.New("must be client=key,client=key, with names of 1 to 100 bytes")
+		case !found, client == "", len(client) > 100, strings.ContainsFunc(client+key, unicode.IsSpace):
+			return errors.New("must be client=key,client=key, with names of 1 to 100 bytes and no spaces")
 		case twice:
 			return fmt.Errorf("has the client %q twice", client)
 		case len(key) < 16:
 			return fmt.Errorf("has a key of fewer than 16 characters for client %q", client)
+		case clients[key] != "":
+			return fmt.Errorf("has the same key for the clients %q and %q", clients[key], client)
 		}
-		(*keys)[client] = key
+		(*keys)[client], clients[key] = key, client
 	}
 	return nil
 }

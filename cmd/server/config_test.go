@@ -23,7 +23,7 @@ func TestReadConfig(t *testing.T) {
 	}{
 		{"Defaults", nil, options{}, nil},
 		{"LocalMode", nil, options{dev: true}, nil},
-		{"PublicAddressWithKeys", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key + ",other=" + key}, options{}, nil},
+		{"PublicAddressWithKeys", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key + ", other=" + key + "0"}, options{}, nil},
 		{"NoAdminPages", []string{"ADMIN_ADDR=none"}, options{}, nil},
 		{"PublicAddressWithoutKeys", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{}, []string{"API_KEYS must be set"}},
 		{"EveryAddressWithoutKeys", []string{"HTTP_ADDR=:8080"}, options{}, []string{"API_KEYS must be set"}},
@@ -33,6 +33,8 @@ func TestReadConfig(t *testing.T) {
 		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "JOB_RETENTION=1s", "STOP_TIMEOUT=0s", "HTTP_ADDR=x"}, options{},
 			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "JOB_RETENTION", "STOP_TIMEOUT", "HTTP_ADDR"}},
 		{"SameClientTwice", []string{"API_KEYS=acme=" + key + ",acme=" + key}, options{}, []string{`"acme" twice`}},
+		{"SameKeyTwice", []string{"API_KEYS=acme=" + key + ",other=" + key}, options{}, []string{`same key for the clients "acme" and "other"`}},
+		{"KeyOfSpaces", []string{"API_KEYS=acme=                 x"}, options{}, []string{"no spaces"}},
 		{"KeysWithoutClients", []string{"API_KEYS=" + key}, options{}, []string{"API_KEYS must be client=key"}},
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
 		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},

@@ -172,6 +172,25 @@ func TestBrokenReceiversDoNotHoldUpOthers(t *testing.T) {
 	}
 }
 
+func TestReceiverThatHangsLeavesWorkersForOthers(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), map[string]string{"WORKERS": "8"}, work.Do)
+	release := make(chan struct{})
+	hanging := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
+	t.Cleanup(func() { close(release) })
+	var last string
+	for range 40 { // five times the workers
+		last = p.accept(t, `{"text":"x"}`, hanging.URL)
+	}
+	p.waitFor(t, last, "the work", func(r request) bool { return r.Status == "succeeded" })
+	good := newReceiver(t, nil)
+	p.accept(t, `{"text":"x"}`, good.URL)
+	good.next(t)
+	if got := p.get(t, last); len(got.Attempts) != 0 {
+		t.Errorf("got %+v: the good receiver had to wait for the hanging one", got)
+	}
+}
+
 func TestPanicInTheWorkIsAFailedRequest(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), nil, func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("boom") })
@@ -353,6 +372,10 @@ func TestAdminPages(t *testing.T) {
 		{"PageOfAnotherOriginMayNotCancel", "POST", "/riverui/api/jobs/cancel",
 			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
 		{"AnotherNameIsRefused", "GET", "/riverui/", func(r *http.Request) { r.Host = "rebound.example" }, 403},
+		{"PageOfAnotherOriginMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		{"AnotherNameIsRefusedByTheLocalAPI", "GET", "/requests",
+			func(r *http.Request) { r.URL.Host, r.Host = strings.TrimPrefix(p.url, "http://"), "rebound.example" }, 403},
 		{"PublicListenerHasNone", "GET", "/riverui/", func(r *http.Request) { r.URL.Host = strings.TrimPrefix(p.url, "http://") }, 404},
 	}
 	for _, test := range tests {

@@ -106,11 +106,15 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	if s.config.role == "worker" {
 		handler = api.NewHealth
 	}
+	public := handler(settings)
+	if s.config.dev {
+		public = localOnly(public)
+	}
 	// The calls' context outlives ctx: a signal lets them end by themselves.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.interrupt = cancel
 	return &http.Server{
-		Handler:           handler(settings),
+		Handler:           public,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       75 * time.Second,
