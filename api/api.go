@@ -28,19 +28,15 @@ type Config struct {
 	WorkTimeout time.Duration // the longest that one sync work may run
 
 	APIKeys   map[string]string // client name to key; empty: everybody is the client "local"
-	SyncLimit int               // sync requests at a time
-	// AsyncLimit is how many requests are accepted at a time: what waits for
-	// Postgres beyond it would only wait longer.
-	AsyncLimit int
-	Draining   func() bool // tells that the process is stopping
+	SyncLimit int               // sync requests that work at a time; as many may wait for a moment
+	Draining  func() bool       // tells that the process is stopping
 }
 
 // API serves the routes.
 type API struct {
 	Config
 	clients clients
-	sync    gate
-	async   gate
+	sync    *gate
 	bodies  bodyBudget
 }
 
@@ -53,8 +49,7 @@ func New(config Config) http.Handler {
 	api := &API{
 		Config:  config,
 		clients: newClients(config.APIKeys),
-		sync:    make(gate, config.SyncLimit),
-		async:   make(gate, config.AsyncLimit),
+		sync:    newGate(config.SyncLimit),
 		bodies:  newBodyBudget(),
 	}
 	router := api.newRouter()

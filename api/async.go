@@ -27,14 +27,13 @@ type accepted struct {
 // postAsync accepts a request: when it answers 202, the request and its work
 // job are committed.
 func (a *API) postAsync(c *gin.Context) (reply, error) {
+	if err := a.Queue.Admit(); err != nil { // before the body, so that refusals are cheap
+		return reply{}, err
+	}
 	request, err := a.readAsync(c)
 	if err != nil {
 		return reply{}, err
 	}
-	if err := a.async.enter(); err != nil {
-		return reply{}, err
-	}
-	defer a.async.leave()
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	if err := a.Queue.Accept(ctx, request); err != nil {

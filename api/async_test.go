@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"ringback/api"
 	"ringback/db"
+	"ringback/jobs"
 )
 
 const hook = "https://hooks.example.com/x"
@@ -52,7 +54,11 @@ func TestAsync(t *testing.T) {
 
 	t.Run("BeyondTheLimitIsRefusedAtOnce", func(t *testing.T) {
 		t.Parallel()
-		s := newService(t, func(c *api.Config) { c.AsyncLimit = 1 })
+		var queue *jobs.Queue
+		s := newService(t, func(c *api.Config) {
+			queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 1})
+			c.Queue = queue
+		})
 		tx, err := s.pool.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -60,18 +66,26 @@ func TestAsync(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), "LOCK TABLE requests"); err != nil {
 			t.Fatal(err)
 		}
+		// One for each flusher, which then waits for the lock, and one in the queue.
 		first := make(chan answer)
-		go func() { first <- s.call(t, "POST", "/async", asyncBody) }()
-		s.waitFor(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+		for blocked := range 3 {
+			go func() { first <- s.call(t, "POST", "/async", asyncBody) }()
+			s.waitFor(t, fmt.Sprintf("SELECT count(*) >= %d FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'", min(blocked+1, 2)))
+		}
+		for queue.Admit() == nil {
+			s.waitFor(t, "SELECT true")
+		}
 		s.wantProblem(t, s.call(t, "POST", "/async", asyncBody), http.StatusServiceUnavailable, "temporary-reduced-capacity")
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if got := <-first; got.status != http.StatusAccepted {
-			t.Errorf("first: got %d, want 202", got.status)
+		for range 3 {
+			if got := <-first; got.status != http.StatusAccepted {
+				t.Errorf("before it: got %d, want 202", got.status)
+			}
 		}
-		if got := s.stored(t); got != 2 {
-			t.Errorf("rows and jobs: got %d, want one of each", got)
+		if got := s.stored(t); got != 6 {
+			t.Errorf("rows and jobs: got %d, want three of each", got)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
+	"ringback/jobs"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -102,6 +103,10 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
+	case errors.Is(err, db.ErrFull), errors.Is(err, jobs.ErrBacklog):
+		return newProblem("temporary-reduced-capacity", "Too many requests are unfinished. Nothing was accepted; try again.")
+	case errors.Is(err, jobs.ErrAway):
+		return newProblem("unavailable", "The database can't be reached at the moment. Nothing was accepted; try again.")
 	case db.IsUnavailable(err):
 		return newProblem("unavailable", "The database can't be reached at the moment. A POST /async that was under way may yet be called back.")
 	default:

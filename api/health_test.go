@@ -70,7 +70,7 @@ func TestDatabaseAway(t *testing.T) {
 				t.Parallel()
 				url := dbtest.New(t)
 				proxy, through := dbtest.NewProxy(t, url)
-				s := newServiceAt(t, url, through+limits, func(c *api.Config) { c.AsyncLimit, c.SyncLimit = 2, 2 })
+				s := newServiceAt(t, url, through+limits, nil)
 				s.call(t, "GET", "/requests", "") // so that there is a connection to lose
 				away(proxy)
 				var calls sync.WaitGroup

@@ -3,9 +3,11 @@ package api
 import (
 	"bytes"
 	"errors"
+	"io"
 	"mime"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -45,7 +47,7 @@ func (a *API) decode(c *gin.Context, target any) error {
 }
 
 // readBody reads the whole body, within the deadline that observe has set and
-// the memory that all bodies together may take.
+// the memory that all bodies together may take, until observe releases it.
 func (a *API) readBody(c *gin.Context) ([]byte, error) {
 	if c.Request.ContentLength > maxBodyBytes {
 		return nil, &http.MaxBytesError{Limit: maxBodyBytes}
@@ -54,7 +56,7 @@ func (a *API) readBody(c *gin.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	c.Set(releaseKey, release)
 	body := bytes.NewBuffer(make([]byte, 0, max(c.Request.ContentLength, 0)+bytes.MinRead))
 	_, err = body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
@@ -73,19 +75,42 @@ func (a *API) readBody(c *gin.Context) ([]byte, error) {
 	}
 }
 
-// bodyBudget bounds the memory of bodies that are still arriving: slow callers
-// with large bodies could otherwise take all there is.
-type bodyBudget struct{ bytes *semaphore.Weighted }
+// dropBody reads a small body that nobody wants, so that its connection stays
+// usable, and tells whether it was all there.
+func dropBody(c *gin.Context) bool {
+	const patience = 50 * time.Millisecond // it comes with its head, or it is not waited for
+	if c.Request.ContentLength > smallBody || c.Request.ContentLength < 0 {
+		return false
+	}
+	start, control := time.Now(), http.NewResponseController(c.Writer)
+	_ = control.SetReadDeadline(start.Add(2 * patience))
+	_, err := io.CopyN(io.Discard, c.Request.Body, c.Request.ContentLength)
+	_ = control.SetReadDeadline(time.Time{})
+	// Close to the deadline it may have cut off the next request's first read.
+	return err == nil && time.Since(start) < patience
+}
+
+// bodyBudget bounds the memory of the bodies of all calls that are under way:
+// slow callers with large bodies could otherwise take all there is.
+type bodyBudget struct {
+	bytes *semaphore.Weighted
+	limit int64
+}
 
 const (
 	maxBodiesBytes = 64 << 20
 	smallBody      = 4 << 10 // costs no more than its connection does, and isn't counted
 )
 
-func newBodyBudget() bodyBudget { return bodyBudget{semaphore.NewWeighted(maxBodiesBytes)} }
+// newBodyBudget allows an eighth of GOMEMLIMIT, where that is set: while a body
+// is decoded and stored, it exists about four times.
+func newBodyBudget() bodyBudget {
+	limit := min(maxBodiesBytes, debug.SetMemoryLimit(-1)/8)
+	return bodyBudget{semaphore.NewWeighted(limit), limit}
+}
 
 // reserve takes a body's declared length, the largest there is where it
-// declares none (-1), until release.
+// declares none (-1), until release. A body larger than the whole budget takes all of it.
 func (b bodyBudget) reserve(length int64) (release func(), err error) {
 	if length < 0 {
 		length = maxBodyBytes
@@ -93,8 +118,9 @@ func (b bodyBudget) reserve(length int64) (release func(), err error) {
 	if length <= smallBody {
 		return func() {}, nil
 	}
+	length = min(length, b.limit)
 	if !b.bytes.TryAcquire(length) {
-		return nil, newProblem("temporary-reduced-capacity", "Too many bodies are arriving. Nothing was accepted; try again.")
+		return nil, newProblem("temporary-reduced-capacity", "Too many large bodies are under way. Nothing was accepted; try again.")
 	}
 	return func() { b.bytes.Release(length) }, nil
 }

@@ -16,6 +16,7 @@ const (
 	problemKey  = "problem"   // the name of the problem that was answered
 	requestKey  = "request"   // the id of the request that the call was about
 	bodyReadKey = "body_read" // whether the body was read to its end
+	releaseKey  = "release"   // gives back the body's part of the budget
 )
 
 // observe gives every call an X-Request-Id, turns a panic into a 500, and
@@ -36,6 +37,9 @@ func (a *API) observe(c *gin.Context) {
 	defer func() {
 		if value := recover(); value != nil {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
+		}
+		if release, ok := c.Get(releaseKey); ok {
+			release.(func())()
 		}
 		a.log(c, callID, time.Since(start))
 	}()

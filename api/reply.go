@@ -66,7 +66,7 @@ func write(c *gin.Context, status int, contentType string, body any) {
 	}
 	c.Header("Content-Type", contentType)
 	control := http.NewResponseController(c.Writer)
-	if c.Request.ContentLength != 0 && !c.GetBool(bodyReadKey) {
+	if c.Request.ContentLength != 0 && !c.GetBool(bodyReadKey) && !dropBody(c) {
 		// Nobody wants the rest of the body: or the server would wait for it.
 		c.Header("Connection", "close")
 		_ = control.SetReadDeadline(time.Now())

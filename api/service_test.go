@@ -43,13 +43,9 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 	t.Helper()
 	pool := dbtest.Pool(t, through)
 
-	queue, err := jobs.New(jobs.Config{Pool: pool, RiverPool: pool, Logger: discard, Retention: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
 	config := api.Config{
-		Pool: pool, Queue: queue, Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
-		SyncLimit: 100, AsyncLimit: 100, Draining: func() bool { return false },
+		Pool: pool, Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
+		SyncLimit: 100, Draining: func() bool { return false },
 	}
 	if adjust != nil {
 		adjust(&config)
@@ -57,6 +53,17 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 	server := httptest.NewServer(api.New(config))
 	t.Cleanup(server.Close)
 	return &service{server.URL, dbtest.Pool(t, url)}
+}
+
+// newQueue returns a queue that only inserts.
+func newQueue(t *testing.T, pool *pgxpool.Pool, config jobs.Config) *jobs.Queue {
+	t.Helper()
+	config.Pool, config.RiverPool, config.Logger, config.Retention = pool, pool, discard, time.Hour
+	queue, err := jobs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return queue
 }
 
 // doing makes do the work of a service.
@@ -230,28 +237,29 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 	}
 	err := db.InTx(t.Context(), s.pool, func(tx pgx.Tx) error {
 		if want.Mode == db.Sync {
-			return db.InsertRequest(t.Context(), tx, want)
+			return db.InsertRequests(t.Context(), tx, []db.Request{want})
 		}
 		accepted := db.Request{
 			ID: want.ID, Mode: want.Mode, Client: want.Client, Status: db.Accepted, Input: want.Input, CallbackURL: want.CallbackURL,
 			CallbackState: db.CallbackWaiting, WorkJobID: want.WorkJobID, AcceptedAt: want.AcceptedAt,
 		}
-		if err := db.InsertRequest(t.Context(), tx, accepted); err != nil || want.Status == db.Accepted {
+		if err := db.InsertRequests(t.Context(), tx, []db.Request{accepted}); err != nil || want.Status == db.Accepted {
 			return err
 		}
 		want.CallbackJobID = 12
-		if err := db.FinishRequest(t.Context(), tx, want); err != nil {
+		if err := db.FinishRequests(t.Context(), tx, []db.Request{want}); err != nil {
 			return err
 		}
 		for _, attempt := range attempts {
-			if _, err := db.InsertAttempt(t.Context(), tx, want.ID, attempt); err != nil {
+			attempt.RequestID = want.ID
+			if _, err := db.InsertAttempts(t.Context(), tx, []db.Attempt{attempt}); err != nil {
 				return err
 			}
 		}
 		if want.SettledAt.IsZero() {
 			return nil
 		}
-		return db.SettleCallback(t.Context(), tx, want.ID, want.CallbackState, want.SettledAt)
+		return db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: want.ID, State: want.CallbackState, At: want.SettledAt}})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
 	"ringback/jobs"
@@ -33,7 +32,7 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := a.sync.enter(); err != nil {
+	if err := a.sync.enter(c.Request.Context()); err != nil {
 		return reply{}, err
 	}
 	defer a.sync.leave()
@@ -45,10 +44,11 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 }
 
 // runWork runs the work and records its outcome in request and in the database.
-// What can't be recorded is not begun: an answer that no audit finds would be
-// worse than none.
+// Work isn't begun while the database is known to be away, and what can't be
+// recorded isn't answered: an answer that no audit finds would be worse than
+// none.
 func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, error) {
-	if err := a.ping(ctx); err != nil {
+	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
 	}
 	outcome, err := work.Run(ctx, a.Do, request.Input, a.WorkTimeout)
@@ -61,22 +61,11 @@ func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, e
 	return outcome, a.record(ctx, *request)
 }
 
-func (a *API) ping(ctx context.Context) error {
-	ctx, cancel := databaseContext(ctx)
-	defer cancel()
-	if err := a.Pool.Ping(ctx); err != nil {
-		return fmt.Errorf("asking for the database: %w", err)
-	}
-	return nil
-}
-
 // record commits a sync request that has ended.
 func (a *API) record(ctx context.Context, request db.Request) error {
 	ctx, cancel := databaseContext(ctx)
 	defer cancel()
-	return db.InTx(ctx, a.Pool, func(tx pgx.Tx) error {
-		return db.InsertRequest(ctx, tx, request)
-	})
+	return a.Queue.Record(ctx, request)
 }
 
 // answerSync is the request itself when the work succeeded, and a problem that

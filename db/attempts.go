@@ -12,6 +12,7 @@ import (
 
 // Attempt is a row of callback_attempts: one callback that was sent.
 type Attempt struct {
+	RequestID     uuid.UUID // zero in what ListAttempts returns
 	Attempt       int       // numbered from 1 within the request
 	StartedAt     time.Time // when the connection was asked for
 	EndedAt       time.Time
@@ -25,29 +26,57 @@ type Attempt struct {
 	DNS, Connect, TLS, FirstByte time.Duration // zero when the phase didn't happen
 }
 
-// InsertAttempt adds the next attempt to a request's log and returns its
-// number. The caller holds the request's row lock (LockRequest), so that two
+// InsertAttempts adds each attempt to its request's log and returns their
+// numbers. The caller holds the requests' row locks (LockRequests), so that two
 // runs of the same job can't take the same number.
-func InsertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, a Attempt) (int, error) {
+func InsertAttempts(ctx context.Context, tx pgx.Tx, attempts []Attempt) ([]int, error) {
+	// position pairs the numbers with the attempts: Postgres promises no order of
+	// what is returned, and two attempts may be of one request.
 	const sql = `
-		INSERT INTO callback_attempts (
-			request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
-			address, cause, dns_us, connect_us, tls_us, first_byte_us
+		WITH numbered AS (
+			SELECT ended.*,
+			       row_number() OVER (PARTITION BY request_id ORDER BY position)
+			       + coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = ended.request_id), 0) AS attempt
+			FROM unnest(
+				$1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::smallint[], $6::timestamptz[],
+				$7::text[], $8::text[], $9::integer[], $10::integer[], $11::integer[], $12::integer[]
+			) WITH ORDINALITY AS ended (
+				request_id, started_at, ended_at, outcome, http_status, next_attempt_at,
+				address, cause, dns_us, connect_us, tls_us, first_byte_us, position
+			)
+		), inserted AS (
+			INSERT INTO callback_attempts (
+				request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
+				address, cause, dns_us, connect_us, tls_us, first_byte_us
+			)
+			SELECT request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
+			       address, cause, dns_us, connect_us, tls_us, first_byte_us
+			FROM numbered
 		)
-		SELECT $1, coalesce(max(attempt), 0) + 1, $2, $3, $4, $5, $6,
-		       $7, $8, $9, $10, $11, $12
-		FROM callback_attempts
-		WHERE request_id = $1
-		RETURNING attempt`
-	var number int
-	err := tx.QueryRow(ctx, sql,
-		request, a.StartedAt, a.EndedAt, a.Outcome, zeronull.Int2(a.HTTPStatus), zeronull.Timestamptz(a.NextAttemptAt),
-		zeronull.Text(a.Address), zeronull.Text(a.Cause),
-		microseconds(a.DNS), microseconds(a.Connect), microseconds(a.TLS), microseconds(a.FirstByte)).Scan(&number)
+		SELECT attempt
+		FROM numbered
+		ORDER BY position`
+	rows, err := tx.Query(ctx, sql,
+		column(attempts, func(a Attempt) uuid.UUID { return a.RequestID }),
+		column(attempts, func(a Attempt) time.Time { return a.StartedAt }),
+		column(attempts, func(a Attempt) time.Time { return a.EndedAt }),
+		column(attempts, func(a Attempt) string { return a.Outcome }),
+		column(attempts, func(a Attempt) zeronull.Int2 { return zeronull.Int2(a.HTTPStatus) }),
+		column(attempts, func(a Attempt) zeronull.Timestamptz { return zeronull.Timestamptz(a.NextAttemptAt) }),
+		column(attempts, func(a Attempt) zeronull.Text { return zeronull.Text(a.Address) }),
+		column(attempts, func(a Attempt) zeronull.Text { return zeronull.Text(a.Cause) }),
+		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.DNS) }),
+		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.Connect) }),
+		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.TLS) }),
+		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.FirstByte) }))
 	if err != nil {
-		return 0, fmt.Errorf("inserting callback attempt: %w", err)
+		return nil, fmt.Errorf("inserting callback attempts: %w", err)
 	}
-	return number, nil
+	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return nil, fmt.Errorf("inserting callback attempts: %w", err)
+	}
+	return numbers, nil
 }
 
 func microseconds(d time.Duration) zeronull.Int4 { return zeronull.Int4(d.Microseconds()) }

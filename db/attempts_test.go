@@ -28,7 +28,7 @@ func TestAttempts(t *testing.T) {
 		inTx(t, pool, func(tx pgx.Tx) error {
 			for want := 1; want <= 3; want++ {
 				for _, request := range []db.Request{one, other} {
-					got, err := db.InsertAttempt(t.Context(), tx, request.ID, attemptAt(morning))
+					got, err := insertAttempt(t.Context(), tx, request.ID, attemptAt(morning))
 					if err != nil || got != want {
 						t.Errorf("attempt: got %d, %v, want %d", got, err, want)
 					}
@@ -50,7 +50,7 @@ func TestAttempts(t *testing.T) {
 				if i == 4 { // no answer, and no other attempt
 					attempt.Outcome, attempt.HTTPStatus, attempt.NextAttemptAt = "timeout", 0, time.Time{}
 				}
-				number, err := db.InsertAttempt(t.Context(), tx, request.ID, attempt)
+				number, err := insertAttempt(t.Context(), tx, request.ID, attempt)
 				if err != nil {
 					return err
 				}
@@ -74,7 +74,7 @@ func TestAttempts(t *testing.T) {
 		attempt.Address, attempt.Cause = "192.0.2.1:443", "too slow"
 		attempt.DNS, attempt.Connect, attempt.FirstByte = time.Millisecond, 2*time.Second, 1500*time.Nanosecond
 		inTx(t, pool, func(tx pgx.Tx) error {
-			_, err := db.InsertAttempt(t.Context(), tx, request.ID, attempt)
+			_, err := insertAttempt(t.Context(), tx, request.ID, attempt)
 			return err
 		})
 		const sql = `
@@ -95,7 +95,7 @@ func TestAttempts(t *testing.T) {
 	t.Run("NeedTheirRequest", func(t *testing.T) {
 		t.Parallel()
 		err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-			_, err := db.InsertAttempt(t.Context(), tx, uuid.New(), attemptAt(morning))
+			_, err := insertAttempt(t.Context(), tx, uuid.New(), attemptAt(morning))
 			return err
 		})
 		if got, want := constraintOf(err), "callback_attempts_request_exists"; got != want {

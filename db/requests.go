@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -67,117 +66,192 @@ type Request struct {
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
 }
 
-// InsertRequest writes a new row: an accepted async request, whose work job is
-// inserted in the same transaction, or a sync request that has already ended.
-func InsertRequest(ctx context.Context, tx pgx.Tx, r Request) error {
+// InsertRequests writes new rows: accepted async requests, whose work jobs are
+// inserted in the same transaction, or sync requests that have already ended.
+func InsertRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 	const sql = `
 		INSERT INTO requests (
 			id, mode, client, status, input, result, error,
 			callback_url, callback_state, work_job_id, traceparent,
 			accepted_at, started_at, finished_at
-		) VALUES (
-			$1, $2, $3, $4, $5, $6, $7,
-			$8, $9, $10, $11,
-			$12, $13, $14
+		)
+		SELECT *
+		FROM unnest(
+			$1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[], $6::json[], $7::json[],
+			$8::text[], $9::text[], $10::bigint[], $11::text[],
+			$12::timestamptz[], $13::timestamptz[], $14::timestamptz[]
 		)`
 	_, err := tx.Exec(ctx, sql,
-		r.ID, r.Mode, r.Client, r.Status, []byte(r.Input), []byte(r.Result), []byte(r.Error),
-		zeronull.Text(r.CallbackURL), zeronull.Text(r.CallbackState), zeronull.Int8(r.WorkJobID), zeronull.Text(r.Traceparent),
-		r.AcceptedAt, zeronull.Timestamptz(r.StartedAt), zeronull.Timestamptz(r.FinishedAt))
+		column(requests, func(r Request) uuid.UUID { return r.ID }),
+		column(requests, func(r Request) string { return string(r.Mode) }),
+		column(requests, func(r Request) string { return r.Client }),
+		column(requests, func(r Request) string { return string(r.Status) }),
+		column(requests, func(r Request) []byte { return r.Input }),
+		column(requests, func(r Request) []byte { return r.Result }),
+		column(requests, func(r Request) []byte { return r.Error }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackURL) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackState) }),
+		column(requests, func(r Request) zeronull.Int8 { return zeronull.Int8(r.WorkJobID) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Traceparent) }),
+		column(requests, func(r Request) time.Time { return r.AcceptedAt }),
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }))
 	if err != nil {
-		return fmt.Errorf("inserting request: %w", err)
+		return fmt.Errorf("inserting requests: %w", err)
 	}
 	return nil
 }
 
-// LoadWork returns the input of an accepted request and whether its work is
-// still to be done: not so when it has ended or doesn't exist.
-func LoadWork(ctx context.Context, q Querier, id uuid.UUID) (input jsontext.Value, todo bool, err error) {
+// column takes one value of each item. A statement that unnests such columns
+// has one text, and so is prepared once, whatever the number of rows.
+func column[T, V any](items []T, value func(T) V) []V {
+	values := make([]V, len(items))
+	for i, item := range items {
+		values[i] = value(item)
+	}
+	return values
+}
+
+// LoadWork returns the inputs, by id, of those of the requests whose work is
+// still to be done: not of those that have ended or don't exist.
+func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]jsontext.Value, error) {
 	const sql = `
-		SELECT input
+		SELECT id, input
 		FROM requests
-		WHERE id = $1
+		WHERE id = ANY ($1::uuid[])
 		  AND status = 'accepted'`
-	err = q.QueryRow(ctx, sql, id).Scan((*[]byte)(&input))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, false, nil
-	}
+	rows, err := q.Query(ctx, sql, ids)
 	if err != nil {
-		return nil, false, fmt.Errorf("loading work: %w", err)
+		return nil, fmt.Errorf("loading work: %w", err)
 	}
-	return input, true, nil
+	inputs := make(map[uuid.UUID]jsontext.Value, len(ids))
+	var id uuid.UUID
+	var input []byte
+	if _, err = pgx.ForEachRow(rows, []any{&id, &input}, func() error {
+		inputs[id], input = input, nil
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("loading work: %w", err)
+	}
+	return inputs, nil
 }
 
-// LockRequest locks a request until the transaction ends and returns where it
-// stands, so that of two runs of the same step only one finds it to be done.
-// Both are empty when there is no such request.
-func LockRequest(ctx context.Context, tx pgx.Tx, id uuid.UUID) (Status, CallbackState, error) {
+// State is where a request stands.
+type State struct {
+	Status        Status
+	CallbackState CallbackState // empty for a sync request
+}
+
+// LockRequests locks requests until the transaction ends and returns where they
+// stand, so that of two runs of the same step only one finds it to be done.
+// Requests that don't exist are missing from the result.
+func LockRequests(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]State, error) {
+	// In one order for everybody: or two batches that share two requests could
+	// wait for each other.
 	const sql = `
-		SELECT status, callback_state
+		SELECT id, status, callback_state
 		FROM requests
-		WHERE id = $1
+		WHERE id = ANY ($1::uuid[])
+		ORDER BY id
 		FOR NO KEY UPDATE`
-	var status Status
-	var callback CallbackState
-	err := tx.QueryRow(ctx, sql, id).Scan(&status, (*zeronull.Text)(&callback))
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return "", "", fmt.Errorf("locking request: %w", err)
-	}
-	return status, callback, nil
-}
-
-// FinishRequest writes the outcome of a request that LockRequest found
-// accepted: Status, Result or Error, CallbackJobID, StartedAt and FinishedAt
-// of r. Its callback is pending from then on.
-func FinishRequest(ctx context.Context, tx pgx.Tx, r Request) error {
-	const sql = `
-		UPDATE requests
-		SET status = $2,
-		    result = $3,
-		    error = $4,
-		    callback_state = 'pending',
-		    callback_job_id = $5,
-		    started_at = $6,
-		    finished_at = $7
-		WHERE id = $1`
-	_, err := tx.Exec(ctx, sql,
-		r.ID, r.Status, []byte(r.Result), []byte(r.Error), r.CallbackJobID, r.StartedAt, r.FinishedAt)
+	rows, err := tx.Query(ctx, sql, ids)
 	if err != nil {
-		return fmt.Errorf("finishing request: %w", err)
+		return nil, fmt.Errorf("locking requests: %w", err)
 	}
-	return nil
+	states := make(map[uuid.UUID]State, len(ids))
+	var id uuid.UUID
+	var state State
+	if _, err := pgx.ForEachRow(rows, []any{&id, &state.Status, (*zeronull.Text)(&state.CallbackState)}, func() error {
+		states[id] = state
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("locking requests: %w", err)
+	}
+	return states, nil
 }
 
-// SettleCallback ends the callback of a request that LockRequest found
-// pending.
-func SettleCallback(ctx context.Context, tx pgx.Tx, id uuid.UUID, state CallbackState, at time.Time) error {
+// FinishRequests writes the outcomes of requests that LockRequests found
+// accepted, each of them once: Status, Result or Error, CallbackJobID,
+// StartedAt and FinishedAt. Their callbacks are pending from then on.
+func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 	const sql = `
 		UPDATE requests
-		SET callback_state = $2,
-		    settled_at = $3
-		WHERE id = $1`
-	if _, err := tx.Exec(ctx, sql, id, state, at); err != nil {
-		return fmt.Errorf("settling callback: %w", err)
+		SET status = outcome.status,
+		    result = outcome.result,
+		    error = outcome.error,
+		    callback_state = 'pending',
+		    callback_job_id = outcome.callback_job_id,
+		    started_at = outcome.started_at,
+		    finished_at = outcome.finished_at
+		FROM unnest(
+			$1::uuid[], $2::text[], $3::json[], $4::json[], $5::bigint[], $6::timestamptz[], $7::timestamptz[]
+		) AS outcome (id, status, result, error, callback_job_id, started_at, finished_at)
+		WHERE requests.id = outcome.id`
+	_, err := tx.Exec(ctx, sql,
+		column(requests, func(r Request) uuid.UUID { return r.ID }),
+		column(requests, func(r Request) string { return string(r.Status) }),
+		column(requests, func(r Request) []byte { return r.Result }),
+		column(requests, func(r Request) []byte { return r.Error }),
+		column(requests, func(r Request) int64 { return r.CallbackJobID }),
+		column(requests, func(r Request) time.Time { return r.StartedAt }),
+		column(requests, func(r Request) time.Time { return r.FinishedAt }))
+	if err != nil {
+		return fmt.Errorf("finishing requests: %w", err)
 	}
 	return nil
 }
 
-// LoadCallback returns what the callback of a request carries, that is, the
-// request without its input, and whether it is still to be delivered.
-func LoadCallback(ctx context.Context, q Querier, id uuid.UUID) (r Request, todo bool, err error) {
+// Settlement ends a callback.
+type Settlement struct {
+	RequestID uuid.UUID
+	State     CallbackState // delivered, dead or cancelled
+	At        time.Time
+}
+
+// SettleCallbacks ends the callbacks of requests that LockRequests found
+// pending, each of them once.
+func SettleCallbacks(ctx context.Context, tx pgx.Tx, settlements []Settlement) error {
+	const sql = `
+		UPDATE requests
+		SET callback_state = settlement.state,
+		    settled_at = settlement.at
+		FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS settlement (id, state, at)
+		WHERE requests.id = settlement.id`
+	_, err := tx.Exec(ctx, sql,
+		column(settlements, func(s Settlement) uuid.UUID { return s.RequestID }),
+		column(settlements, func(s Settlement) string { return string(s.State) }),
+		column(settlements, func(s Settlement) time.Time { return s.At }))
+	if err != nil {
+		return fmt.Errorf("settling callbacks: %w", err)
+	}
+	return nil
+}
+
+// LoadCallbacks returns what callbacks carry, by id, of those of the requests
+// whose callback is still to be delivered: the requests without their inputs.
+func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
 		SELECT ` + summaryColumns + `, result, error
 		FROM requests
-		WHERE id = $1
+		WHERE id = ANY ($1::uuid[])
 		  AND callback_state = 'pending'`
-	err = q.QueryRow(ctx, sql, id).Scan(append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Request{}, false, nil
-	}
+	rows, err := q.Query(ctx, sql, ids)
 	if err != nil {
-		return Request{}, false, fmt.Errorf("loading callback: %w", err)
+		return nil, fmt.Errorf("loading callbacks: %w", err)
 	}
-	return r, true, nil
+	defer rows.Close()
+	requests := make(map[uuid.UUID]Request, len(ids))
+	for rows.Next() {
+		var r Request
+		if err := rows.Scan(append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...); err != nil {
+			return nil, fmt.Errorf("loading callbacks: %w", err)
+		}
+		requests[r.ID] = r
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("loading callbacks: %w", err)
+	}
+	return requests, nil
 }
 
 // GetRequest returns a request of a client; pgx.ErrNoRows if there is none.

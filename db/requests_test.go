@@ -43,7 +43,7 @@ func syncRequest() db.Request {
 func insert(t *testing.T, pool *pgxpool.Pool, requests ...db.Request) {
 	t.Helper()
 	for _, request := range requests {
-		inTx(t, pool, func(tx pgx.Tx) error { return db.InsertRequest(t.Context(), tx, request) })
+		inTx(t, pool, func(tx pgx.Tx) error { return db.InsertRequests(t.Context(), tx, []db.Request{request}) })
 	}
 }
 
@@ -52,6 +52,19 @@ func inTx(t *testing.T, pool *pgxpool.Pool, do func(tx pgx.Tx) error) {
 	if err := db.InTx(t.Context(), pool, do); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func loadCallback(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) (request db.Request, todo bool, err error) {
+	t.Helper()
+	requests, err := db.LoadCallbacks(t.Context(), pool, []uuid.UUID{id})
+	request, todo = requests[id]
+	return request, todo, err
+}
+
+func insertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, attempt db.Attempt) (int, error) {
+	attempt.RequestID = request
+	numbers, err := db.InsertAttempts(ctx, tx, []db.Attempt{attempt})
+	return append(numbers, 0)[0], err
 }
 
 func TestRequests(t *testing.T) {
@@ -81,33 +94,34 @@ func TestRequests(t *testing.T) {
 		t.Parallel()
 		want := asyncRequest()
 		insert(t, pool, want)
-		input, todo, err := db.LoadWork(t.Context(), pool, want.ID)
+		inputs, err := db.LoadWork(t.Context(), pool, []uuid.UUID{want.ID})
+		input, todo := inputs[want.ID]
 		if err != nil || !todo || string(input) != string(want.Input) {
 			t.Errorf("work: got %s, %v, %v, want %s, true", input, todo, err, want.Input)
 		}
-		if _, todo, err := db.LoadCallback(t.Context(), pool, want.ID); err != nil || todo {
+		if _, todo, err := loadCallback(t, pool, want.ID); err != nil || todo {
 			t.Errorf("callback before the work: got %v, %v, want none to do", todo, err)
 		}
 
 		want.Status, want.Result = db.Succeeded, jsontext.Value(`{"words" : 2}`)
 		want.CallbackState, want.CallbackJobID = db.CallbackPending, 12
 		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(time.Minute)
-		inTx(t, pool, func(tx pgx.Tx) error { return db.FinishRequest(t.Context(), tx, want) })
-		if _, todo, err := db.LoadWork(t.Context(), pool, want.ID); err != nil || todo {
-			t.Errorf("work after it: got %v, %v, want none to do", todo, err)
+		inTx(t, pool, func(tx pgx.Tx) error { return db.FinishRequests(t.Context(), tx, []db.Request{want}) })
+		if inputs, err := db.LoadWork(t.Context(), pool, []uuid.UUID{want.ID}); err != nil || len(inputs) > 0 {
+			t.Errorf("work after it: got %s, %v, want none to do", inputs, err)
 		}
 		wantCallback := want
 		wantCallback.Input = nil
-		got, todo, err := db.LoadCallback(t.Context(), pool, want.ID)
+		got, todo, err := loadCallback(t, pool, want.ID)
 		if diff := cmp.Diff(wantCallback, got); err != nil || !todo || diff != "" {
 			t.Errorf("callback: got %v, %v, want it to do; (-want +got):\n%s", todo, err, diff)
 		}
 
 		want.CallbackState, want.SettledAt = db.CallbackDead, morning.Add(time.Hour)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			return db.SettleCallback(t.Context(), tx, want.ID, db.CallbackDead, want.SettledAt)
+			return db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: want.ID, State: db.CallbackDead, At: want.SettledAt}})
 		})
-		if _, todo, err := db.LoadCallback(t.Context(), pool, want.ID); err != nil || todo {
+		if _, todo, err := loadCallback(t, pool, want.ID); err != nil || todo {
 			t.Errorf("callback after it: got %v, %v, want none to do", todo, err)
 		}
 		got, err = db.GetRequest(t.Context(), pool, want.Client, want.ID)
@@ -138,22 +152,22 @@ func TestRequests(t *testing.T) {
 	t.Run("ThatDoNotExistHaveNothingToDo", func(t *testing.T) {
 		t.Parallel()
 		id := uuid.Must(uuid.NewV7())
-		_, work, workErr := db.LoadWork(t.Context(), pool, id)
-		_, callback, callbackErr := db.LoadCallback(t.Context(), pool, id)
-		if work || callback || workErr != nil || callbackErr != nil {
-			t.Errorf("got work %v, %v and callback %v, %v, want none to do", work, workErr, callback, callbackErr)
+		work, workErr := db.LoadWork(t.Context(), pool, []uuid.UUID{id})
+		callbacks, callbackErr := db.LoadCallbacks(t.Context(), pool, []uuid.UUID{id})
+		if len(work)+len(callbacks) > 0 || workErr != nil || callbackErr != nil {
+			t.Errorf("got work %v, %v and callback %v, %v, want none to do", work, workErr, callbacks, callbackErr)
 		}
 		inTx(t, pool, func(tx pgx.Tx) error {
-			status, state, err := db.LockRequest(t.Context(), tx, id)
-			if status != "" || state != "" {
-				t.Errorf("lock: got %q, %q, want neither", status, state)
+			states, err := db.LockRequests(t.Context(), tx, []uuid.UUID{id})
+			if len(states) > 0 {
+				t.Errorf("lock: got %q, want none", states)
 			}
 			return err
 		})
 	})
 }
 
-func TestLockRequest(t *testing.T) {
+func TestLockRequests(t *testing.T) {
 	t.Parallel()
 
 	t.Run("MakesTheSecondWaitAndSeeTheNewState", func(t *testing.T) {
@@ -161,32 +175,28 @@ func TestLockRequest(t *testing.T) {
 		pool := dbtest.NewPool(t)
 		request := asyncRequest()
 		insert(t, pool, request)
-		type state struct {
-			status   db.Status
-			callback db.CallbackState
-		}
-		second := make(chan state, 1)
+		second := make(chan db.State, 1)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			status, callback, err := db.LockRequest(t.Context(), tx, request.ID)
-			if err != nil || status != db.Accepted || callback != db.CallbackWaiting {
-				t.Errorf("first: got %q, %q, %v, want accepted, waiting", status, callback, err)
+			states, err := db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID})
+			if want := (db.State{Status: db.Accepted, CallbackState: db.CallbackWaiting}); err != nil || states[request.ID] != want {
+				t.Errorf("first: got %q, %v, want %q", states, err, want)
 			}
 			go func() {
-				var got state
+				var got map[uuid.UUID]db.State
 				if err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
-					got.status, got.callback, err = db.LockRequest(t.Context(), tx, request.ID)
+					got, err = db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID})
 					return err
 				}); err != nil {
 					t.Errorf("second: %v", err)
 				}
-				second <- got
+				second <- got[request.ID]
 			}()
 			wait(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
 			request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
 			request.StartedAt, request.FinishedAt = morning, morning
-			return db.FinishRequest(t.Context(), tx, request)
+			return db.FinishRequests(t.Context(), tx, []db.Request{request})
 		})
-		if got, want := <-second, (state{db.Succeeded, db.CallbackPending}); got != want {
+		if got, want := <-second, (db.State{Status: db.Succeeded, CallbackState: db.CallbackPending}); got != want {
 			t.Errorf("second: got %q, want %q", got, want)
 		}
 	})
@@ -197,7 +207,7 @@ func TestLockRequest(t *testing.T) {
 		request := asyncRequest()
 		insert(t, pool, request)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			if _, _, err := db.LockRequest(t.Context(), tx, request.ID); err != nil {
+			if _, err := db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID}); err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -207,7 +217,7 @@ func TestLockRequest(t *testing.T) {
 			}
 			// The foreign key of an attempt takes a lock on the request, too.
 			if err := db.InTx(ctx, pool, func(tx pgx.Tx) error {
-				_, err := db.InsertAttempt(ctx, tx, request.ID, attemptAt(morning))
+				_, err := insertAttempt(ctx, tx, request.ID, attemptAt(morning))
 				return err
 			}); err != nil {
 				t.Errorf("adding an attempt: %v", err)
@@ -225,10 +235,10 @@ func TestConstraints(t *testing.T) {
 	pending.Status, pending.Result, pending.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
 	pending.StartedAt, pending.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := db.FinishRequest(t.Context(), tx, pending); err != nil {
+		if err := db.FinishRequests(t.Context(), tx, []db.Request{pending}); err != nil {
 			return err
 		}
-		_, err := db.InsertAttempt(t.Context(), tx, pending.ID, attemptAt(morning))
+		_, err := insertAttempt(t.Context(), tx, pending.ID, attemptAt(morning))
 		return err
 	})
 	for _, test := range []struct {
@@ -430,10 +440,10 @@ func TestUpdatesAreHeapOnly(t *testing.T) {
 	request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`{"words":1}`), 12
 	request.StartedAt, request.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := db.FinishRequest(t.Context(), tx, request); err != nil {
+		if err := db.FinishRequests(t.Context(), tx, []db.Request{request}); err != nil {
 			return err
 		}
-		if err := db.SettleCallback(t.Context(), tx, request.ID, db.CallbackDelivered, morning); err != nil {
+		if err := db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: request.ID, State: db.CallbackDelivered, At: morning}}); err != nil {
 			return err
 		}
 		const sql = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_xact_user_tables WHERE relname = 'requests'"
@@ -460,11 +470,11 @@ func TestRequestTrace(t *testing.T) {
 	refused := attemptAt(morning.Add(time.Second))
 	refused.Address, refused.Cause = "192.0.2.1:443", "connection refused"
 	inTx(t, pool, func(tx pgx.Tx) error {
-		_, err1 := db.InsertAttempt(t.Context(), tx, request.ID, refused)
-		_, err2 := db.InsertAttempt(t.Context(), tx, request.ID, attemptAt(morning.Add(2*time.Second)))
+		_, err1 := insertAttempt(t.Context(), tx, request.ID, refused)
+		_, err2 := insertAttempt(t.Context(), tx, request.ID, attemptAt(morning.Add(2*time.Second)))
 		return errors.Join(err1, err2,
-			db.FinishRequest(t.Context(), tx, request),
-			db.SettleCallback(t.Context(), tx, request.ID, db.CallbackDead, morning.Add(time.Minute)))
+			db.FinishRequests(t.Context(), tx, []db.Request{request}),
+			db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: request.ID, State: db.CallbackDead, At: morning.Add(time.Minute)}}))
 	})
 	done := syncRequest()
 	insert(t, pool, done)

@@ -19,10 +19,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// callbackArgs are the arguments of a callback job.
-type callbackArgs struct {
-	RequestID uuid.UUID `json:"request_id"`
-}
+type callbackArgs requestArgs
 
 func (callbackArgs) Kind() string { return "callback" }
 
@@ -71,10 +68,11 @@ func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs])
 	return next.jobResult()
 }
 
-func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (db.Request, bool, error) {
+func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (request db.Request, todo bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return db.LoadCallback(ctx, w.queue.pool, id)
+	request, err = w.queue.callbacks.Do(ctx, id)
+	return request, request.ID == id, err
 }
 
 // attempt sends the callback once and settles what came of it.
@@ -183,11 +181,19 @@ func (s step) jobResult() error {
 	}
 }
 
-// settle commits an attempt together with what it means for the request, and
-// returns the attempt's number in the request's log. A callback that is settled
-// already stays so, but the attempt happened and is logged.
+// settlement is an attempt that was made, and what it means for the request.
+type settlement struct {
+	attempt db.Attempt
+	state   db.CallbackState
+}
+
+// settle commits an attempt together with what it means for the request, in a
+// batch with others, and returns the attempt's number in the request's log. A
+// callback that is settled already stays so, but the attempt happened and is
+// logged.
 func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, next step) (number int, err error) {
 	attempt := db.Attempt{
+		RequestID: id,
 		StartedAt: sent.StartedAt, EndedAt: sent.EndedAt, Outcome: string(sent.Outcome), HTTPStatus: sent.Status,
 		Address: sent.Address, Cause: sent.Cause,
 		DNS: sent.DNS, Connect: sent.Connect, TLS: sent.TLS, FirstByte: sent.FirstByte,
@@ -197,18 +203,52 @@ func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	return q.settles.Do(ctx, settlement{attempt, next.state})
+}
+
+func (q *Queue) settleAll(ctx context.Context, settlements []settlement) (numbers []int, err error) {
+	attempts := make([]db.Attempt, len(settlements))
+	ids := make([]uuid.UUID, len(settlements))
+	for i, s := range settlements {
+		attempts[i], ids[i] = s.attempt, s.attempt.RequestID
+	}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		_, callback, err := db.LockRequest(ctx, tx, id)
+		states, err := db.LockRequests(ctx, tx, ids)
 		if err != nil {
 			return err
 		}
-		if number, err = db.InsertAttempt(ctx, tx, id, attempt); err != nil {
+		if numbers, err = db.InsertAttempts(ctx, tx, attempts); err != nil {
 			return err
 		}
-		if callback != db.CallbackPending || next.state == db.CallbackPending {
-			return nil
-		}
-		return db.SettleCallback(ctx, tx, id, next.state, sent.EndedAt)
+		return db.SettleCallbacks(ctx, tx, endings(settlements, states))
 	})
-	return number, err
+	return numbers, err
+}
+
+// endings are those of the settlements that end a callback which is pending,
+// one for each request: the same job may run twice at a time.
+func endings(settlements []settlement, states map[uuid.UUID]db.State) []db.Settlement {
+	ends := make([]db.Settlement, 0, len(settlements))
+	for _, s := range settlements {
+		id := s.attempt.RequestID
+		if s.state != db.CallbackPending && states[id].CallbackState == db.CallbackPending {
+			ends = append(ends, db.Settlement{RequestID: id, State: s.state, At: s.attempt.EndedAt})
+			delete(states, id)
+		}
+	}
+	return ends
+}
+
+// loadCallbacks returns each request as its callback carries it, the zero
+// request where there is nothing to deliver any more.
+func (q *Queue) loadCallbacks(ctx context.Context, ids []uuid.UUID) ([]db.Request, error) {
+	byID, err := db.LoadCallbacks(ctx, q.pool, ids)
+	if err != nil {
+		return nil, err
+	}
+	requests := make([]db.Request, len(ids))
+	for i, id := range ids {
+		requests[i] = byID[id]
+	}
+	return requests, nil
 }

@@ -67,7 +67,8 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 func (w *processWorker) load(ctx context.Context, id uuid.UUID) (jsontext.Value, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return db.LoadWork(ctx, w.queue.pool, id)
+	input, err := w.queue.inputs.Do(ctx, id)
+	return input, input != nil, err
 }
 
 func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
@@ -91,8 +92,9 @@ func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outco
 	w.logger.InfoContext(ctx, "work_finished", attrs...)
 }
 
-// finish commits the outcome of a request together with its callback job. A
-// request that is finished already stays as it is: the outcome is exactly once.
+// finish commits the outcome of a request together with its callback job, in a
+// batch with others. A request that is finished already stays as it is: the
+// outcome is exactly once.
 func (q *Queue) finish(ctx context.Context, id uuid.UUID, outcome work.Outcome) error {
 	request := db.Request{ID: id}
 	if err := WriteOutcome(&request, outcome); err != nil {
@@ -100,18 +102,65 @@ func (q *Queue) finish(ctx context.Context, id uuid.UUID, outcome work.Outcome) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		status, _, err := db.LockRequest(ctx, tx, id)
-		if err != nil || status != db.Accepted {
+	_, err := q.finishes.Do(ctx, request)
+	return err
+}
+
+func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{}, error) {
+	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		unfinished, err := lockUnfinished(ctx, tx, outcomes)
+		if err != nil || len(unfinished) == 0 {
 			return err
 		}
-		job, err := q.client.InsertTx(ctx, tx, callbackArgs{id}, insertInto(callbackQueue))
-		if err != nil {
-			return fmt.Errorf("inserting callback job: %w", err)
+		jobs := make([]river.InsertManyParams, len(unfinished))
+		for i, request := range unfinished {
+			jobs[i] = river.InsertManyParams{Args: callbackArgs{request.ID}, InsertOpts: insertInto(callbackQueue)}
 		}
-		request.CallbackJobID = job.Job.ID
-		return db.FinishRequest(ctx, tx, request)
+		ids, err := q.insertJobs(ctx, tx, jobs)
+		if err != nil {
+			return err
+		}
+		for i := range unfinished {
+			unfinished[i].CallbackJobID = ids[unfinished[i].ID]
+		}
+		return db.FinishRequests(ctx, tx, unfinished)
 	})
+	return make([]struct{}, len(outcomes)), err
+}
+
+// lockUnfinished locks the requests and returns the outcomes of those that have
+// none yet, one for each: the same job may run twice at a time.
+func lockUnfinished(ctx context.Context, tx pgx.Tx, outcomes []db.Request) ([]db.Request, error) {
+	ids := make([]uuid.UUID, len(outcomes))
+	for i, outcome := range outcomes {
+		ids[i] = outcome.ID
+	}
+	states, err := db.LockRequests(ctx, tx, ids)
+	if err != nil {
+		return nil, err
+	}
+	unfinished := make([]db.Request, 0, len(outcomes))
+	for _, outcome := range outcomes {
+		if states[outcome.ID].Status == db.Accepted {
+			unfinished = append(unfinished, outcome)
+			delete(states, outcome.ID)
+		}
+	}
+	return unfinished, nil
+}
+
+// loadInputs returns the input of each request, nil where its work isn't to be
+// done any more.
+func (q *Queue) loadInputs(ctx context.Context, ids []uuid.UUID) ([]jsontext.Value, error) {
+	byID, err := db.LoadWork(ctx, q.pool, ids)
+	if err != nil {
+		return nil, err
+	}
+	inputs := make([]jsontext.Value, len(ids))
+	for i, id := range ids {
+		inputs[i] = byID[id]
+	}
+	return inputs, nil
 }
 
 // WriteOutcome puts the outcome of the work into a request: its status, result

@@ -6,15 +6,19 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"ringback/db"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -33,28 +37,61 @@ type Config struct {
 	Do        work.Func
 	Sender    *webhook.Sender
 
+	// AcceptQueue is how many requests may wait for their commit: what comes beyond
+	// it is refused at once. The same goes for sync requests that are recorded.
+	AcceptQueue int
+	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
+
 	Workers         int           // jobs of either kind that run at a time; 0 inserts only
 	WorkTimeout     time.Duration // the longest that one work may run
 	Retention       time.Duration // how long River keeps ended jobs
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 }
 
-// Queue accepts requests and works them off.
+// Queue accepts requests and works them off. Each of its steps is a batcher,
+// which joins what many goroutines do at the same time into one transaction.
 type Queue struct {
-	pool   *pgxpool.Pool
-	client *river.Client[pgx.Tx]
-	works  bool // false when this process only inserts
+	pool    *pgxpool.Pool
+	client  *river.Client[pgx.Tx]
+	works   bool // false when this process only inserts
+	backlog backlog
+	stop    context.CancelFunc // ends what Start began besides River
+
+	accepts   *db.Batcher[db.Request, struct{}]
+	records   *db.Batcher[db.Request, struct{}]
+	inputs    *db.Batcher[uuid.UUID, jsontext.Value]
+	finishes  *db.Batcher[db.Request, struct{}]
+	callbacks *db.Batcher[uuid.UUID, db.Request]
+	settles   *db.Batcher[settlement, int]
 }
 
-// New builds a queue that doesn't work until Start.
+// New builds a queue that accepts and records at once, but doesn't work until
+// Start.
 func New(config Config) (*Queue, error) {
-	queue := &Queue{pool: config.Pool, works: config.Workers > 0}
+	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}}
 	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
 	if err != nil {
 		return nil, fmt.Errorf("setting up river: %w", err)
 	}
 	queue.client = client
+	queue.backlog.limit = int64(config.Unfinished)
+	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
+		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
+	}
+	queue.startBatchers(config)
 	return queue, nil
+}
+
+// startBatchers gives the steps of the workers room for all of them, twice over:
+// only what comes from outside is ever refused.
+func (q *Queue) startBatchers(config Config) {
+	room := 2 * config.Workers
+	q.accepts = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.acceptAll, Size: sizeOf, Queue: config.AcceptQueue})
+	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: config.AcceptQueue})
+	q.inputs = db.NewBatcher(db.BatcherConfig[uuid.UUID, jsontext.Value]{Flush: q.loadInputs, Queue: room})
+	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
+	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
+	q.settles = db.NewBatcher(db.BatcherConfig[settlement, int]{Flush: q.settleAll, Queue: room})
 }
 
 func riverConfig(queue *Queue, config Config) *river.Config {
@@ -104,29 +141,49 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 // hangs can't hold its workers.
 const stepTimeout = 10 * time.Second
 
-// Start begins to work jobs off, until Stop. The end of ctx doesn't stop it. A
-// process that only inserts is never started: it would become leader and
-// discard jobs of the kinds that it doesn't know.
+// Start begins to work jobs off and to watch the backlog, until Stop. The end of
+// ctx doesn't stop it. A process that only inserts doesn't start River: it would
+// become leader and discard jobs of the kinds that it doesn't know.
 func (q *Queue) Start(ctx context.Context) error {
-	if !q.works {
-		return nil
+	ctx = context.WithoutCancel(ctx)
+	if q.works {
+		if err := q.client.Start(ctx); err != nil {
+			return fmt.Errorf("starting river: %w", err)
+		}
 	}
-	if err := q.client.Start(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("starting river: %w", err)
-	}
+	ctx, q.stop = context.WithCancel(ctx)
+	go q.backlog.watch(ctx)
 	return nil
 }
 
 // Stop stops fetching, waits for the running jobs, and interrupts those that
-// don't end in time: they go back to the queue with no attempt charged.
+// don't end in time: they go back to the queue with no attempt charged. Then it
+// flushes what the batchers hold.
 func (q *Queue) Stop(ctx context.Context) error {
-	if !q.works {
+	q.stop()
+	var err error
+	if q.works {
+		if err = q.client.Stop(ctx); err != nil {
+			err = fmt.Errorf("stopping river: %w", err)
+		}
+	}
+	return errors.Join(err, q.stopBatchers(ctx))
+}
+
+func (q *Queue) stopBatchers(ctx context.Context) error {
+	stopped := make(chan struct{})
+	go func() {
+		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.inputs, q.finishes, q.callbacks, q.settles} {
+			batcher.Stop()
+		}
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
 		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("flushing what waits for the database: %w", ctx.Err())
 	}
-	if err := q.client.Stop(ctx); err != nil {
-		return fmt.Errorf("stopping river: %w", err)
-	}
-	return nil
 }
 
 func insertInto(queue string) *river.InsertOpts { return &river.InsertOpts{Queue: queue} }

@@ -58,7 +58,7 @@ func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Do: do, Sender: sender, Workers: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		Do: do, Sender: sender, AcceptQueue: 1000, Workers: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
 		SoftStopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {
@@ -258,7 +258,7 @@ func TestQueue(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
 		pool := dbtest.Pool(t, url)
-		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Retention: time.Hour})
+		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), AcceptQueue: 10, Retention: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,8 +29,9 @@ type Config struct {
 	APIKeys      apiKeys       `env:"API_KEYS" help:"who may call: client=key,client=key; keys of 16 characters or more"`
 	Workers      int           `env:"WORKERS" envDefault:"100" help:"jobs of either kind, work and callback, that run at a time"`
 	WorkTimeout  time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	SyncLimit    int           `env:"SYNC_LIMIT" envDefault:"256" help:"sync requests at a time; more are refused with 503"`
-	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"256" help:"async requests accepted at a time; more are refused with 503"`
+	SyncLimit    int           `env:"SYNC_LIMIT" envDefault:"64" help:"sync requests that work at a time; as many may wait for a moment, more are refused with 503"`
+	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
+	Unfinished   int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
 	JobRetention time.Duration `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
 	StopTimeout  time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
 	LogLevel     slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
@@ -127,8 +128,9 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
 	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)
 	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT", "must be from 1ms to 1h, not %s", c.WorkTimeout)
-	refuse(c.SyncLimit < 1, "SYNC_LIMIT", "must be at least 1, not %d", c.SyncLimit)
-	refuse(c.AsyncLimit < 1, "ASYNC_LIMIT", "must be at least 1, not %d", c.AsyncLimit)
+	refuse(c.SyncLimit < 1 || c.SyncLimit > 10_000, "SYNC_LIMIT", "must be from 1 to 10000, not %d", c.SyncLimit)
+	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
+	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
 	refuse(c.JobRetention < time.Minute, "JOB_RETENTION", "must be at least 1m, not %s", c.JobRetention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }
