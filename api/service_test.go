@@ -247,19 +247,25 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 			return err
 		}
 		want.CallbackJobID = 12
-		if err := db.FinishRequests(t.Context(), tx, []db.Request{want}); err != nil {
+		if _, err := db.FinishRequests(t.Context(), tx, []db.Request{want}); err != nil {
 			return err
 		}
-		for _, attempt := range attempts {
+		for i, attempt := range attempts {
 			attempt.RequestID = want.ID
-			if _, err := db.InsertAttempts(t.Context(), tx, []db.Attempt{attempt}); err != nil {
+			settlement := db.Settlement{Attempt: attempt, State: db.CallbackPending}
+			if i == len(attempts)-1 {
+				settlement.State = want.CallbackState
+			}
+			if _, err := db.SettleCallbacks(t.Context(), tx, []db.Settlement{settlement}); err != nil {
 				return err
 			}
 		}
 		if want.SettledAt.IsZero() {
 			return nil
 		}
-		return db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: want.ID, State: want.CallbackState, At: want.SettledAt}})
+		const sql = "UPDATE requests SET callback_state = $2, settled_at = $3 WHERE id = $1"
+		_, err := tx.Exec(t.Context(), sql, want.ID, want.CallbackState, want.SettledAt)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

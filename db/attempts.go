@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
@@ -26,22 +27,34 @@ type Attempt struct {
 	DNS, Connect, TLS, FirstByte time.Duration // zero when the phase didn't happen
 }
 
-// InsertAttempts adds each attempt to its request's log and returns their
-// numbers. The caller holds the requests' row locks (LockRequests), so that two
-// runs of the same job can't take the same number.
-func InsertAttempts(ctx context.Context, tx pgx.Tx, attempts []Attempt) ([]int, error) {
+// Settlement is an attempt that was made and what it means for its request's
+// callback: the state in which it ends, or pending when there is another try.
+type Settlement struct {
+	Attempt
+	State CallbackState
+}
+
+// SettleCallbacks adds each attempt to its request's log, ends the callbacks
+// that are pending where the attempt ended them, and returns the attempts'
+// numbers. What has ended stays as it is, so that a step that runs again does no
+// harm. It is one statement, and so one transaction of its own.
+//
+// Two batches that log an attempt of the same request at the same time may take
+// the same number: the later one then fails with a violation of
+// callback_attempts_pkey and is to be tried again.
+func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) ([]int, error) {
 	// position pairs the numbers with the attempts: Postgres promises no order of
 	// what is returned, and two attempts may be of one request.
 	const sql = `
-		WITH numbered AS (
-			SELECT ended.*,
+		WITH ended AS (
+			SELECT *,
 			       row_number() OVER (PARTITION BY request_id ORDER BY position)
-			       + coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = ended.request_id), 0) AS attempt
+			       + coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id), 0) AS attempt
 			FROM unnest(
-				$1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::smallint[], $6::timestamptz[],
-				$7::text[], $8::text[], $9::integer[], $10::integer[], $11::integer[], $12::integer[]
-			) WITH ORDINALITY AS ended (
-				request_id, started_at, ended_at, outcome, http_status, next_attempt_at,
+				$1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::smallint[], $7::timestamptz[],
+				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[]
+			) WITH ORDINALITY AS made (
+				request_id, state, started_at, ended_at, outcome, http_status, next_attempt_at,
 				address, cause, dns_us, connect_us, tls_us, first_byte_us, position
 			)
 		), inserted AS (
@@ -51,30 +64,45 @@ func InsertAttempts(ctx context.Context, tx pgx.Tx, attempts []Attempt) ([]int, 
 			)
 			SELECT request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
 			       address, cause, dns_us, connect_us, tls_us, first_byte_us
-			FROM numbered
+			FROM ended
+		), ending AS (
+			-- One for each request, and all in one order: or two batches that share two
+			-- requests could wait for each other.
+			SELECT DISTINCT ON (request_id) request_id, state, ended_at
+			FROM ended
+			WHERE state <> 'pending'
+			ORDER BY request_id, position
+		), settled AS (
+			UPDATE requests
+			SET callback_state = ending.state,
+			    settled_at = ending.ended_at
+			FROM ending
+			WHERE requests.id = ending.request_id
+			  AND requests.callback_state = 'pending'
 		)
 		SELECT attempt
-		FROM numbered
+		FROM ended
 		ORDER BY position`
-	rows, err := tx.Query(ctx, sql,
-		column(attempts, func(a Attempt) uuid.UUID { return a.RequestID }),
-		column(attempts, func(a Attempt) time.Time { return a.StartedAt }),
-		column(attempts, func(a Attempt) time.Time { return a.EndedAt }),
-		column(attempts, func(a Attempt) string { return a.Outcome }),
-		column(attempts, func(a Attempt) zeronull.Int2 { return zeronull.Int2(a.HTTPStatus) }),
-		column(attempts, func(a Attempt) zeronull.Timestamptz { return zeronull.Timestamptz(a.NextAttemptAt) }),
-		column(attempts, func(a Attempt) zeronull.Text { return zeronull.Text(a.Address) }),
-		column(attempts, func(a Attempt) zeronull.Text { return zeronull.Text(a.Cause) }),
-		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.DNS) }),
-		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.Connect) }),
-		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.TLS) }),
-		column(attempts, func(a Attempt) zeronull.Int4 { return microseconds(a.FirstByte) }))
+	rows, err := q.Query(ctx, sql,
+		column(settlements, func(s Settlement) pgtype.UUID { return uuidOf(s.RequestID) }),
+		column(settlements, func(s Settlement) string { return string(s.State) }),
+		column(settlements, func(s Settlement) time.Time { return s.StartedAt }),
+		column(settlements, func(s Settlement) time.Time { return s.EndedAt }),
+		column(settlements, func(s Settlement) string { return s.Outcome }),
+		column(settlements, func(s Settlement) zeronull.Int2 { return zeronull.Int2(s.HTTPStatus) }),
+		column(settlements, func(s Settlement) zeronull.Timestamptz { return zeronull.Timestamptz(s.NextAttemptAt) }),
+		column(settlements, func(s Settlement) zeronull.Text { return zeronull.Text(s.Address) }),
+		column(settlements, func(s Settlement) zeronull.Text { return zeronull.Text(s.Cause) }),
+		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.DNS) }),
+		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.Connect) }),
+		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
+		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }))
 	if err != nil {
-		return nil, fmt.Errorf("inserting callback attempts: %w", err)
+		return nil, fmt.Errorf("settling callbacks: %w", err)
 	}
 	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	if err != nil {
-		return nil, fmt.Errorf("inserting callback attempts: %w", err)
+		return nil, fmt.Errorf("settling callbacks: %w", err)
 	}
 	return numbers, nil
 }

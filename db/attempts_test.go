@@ -92,17 +92,6 @@ func TestAttempts(t *testing.T) {
 		}
 	})
 
-	t.Run("NeedTheirRequest", func(t *testing.T) {
-		t.Parallel()
-		err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-			_, err := insertAttempt(t.Context(), tx, uuid.New(), attemptAt(morning))
-			return err
-		})
-		if got, want := constraintOf(err), "callback_attempts_request_exists"; got != want {
-			t.Errorf("got %v, want a violation of %s", err, want)
-		}
-	})
-
 	t.Run("AreEmptyWithoutAny", func(t *testing.T) {
 		t.Parallel()
 		got, err := db.ListAttempts(t.Context(), pool, uuid.New(), 10)

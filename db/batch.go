@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,7 @@ func (b *Batcher[T, R]) run() {
 			}
 			first = next
 		}
+		runtime.Gosched() // who is ready to send goes first, which costs nothing when nobody is
 		var batch []*call[T, R]
 		batch, left = b.collect(first)
 		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)

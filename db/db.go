@@ -49,6 +49,10 @@ func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgx
 	// A transaction that sits idle keeps dead rows from being removed: one such
 	// halves the queue's throughput within a minute.
 	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
+	// The statements unnest arrays, whose length Postgres can't foresee: planning
+	// each run anew costs more than it finds, and where it takes a batch for large
+	// it may read a whole table.
+	setDefault(config.ConnConfig.RuntimeParams, "plan_cache_mode", "force_generic_plan")
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
@@ -81,8 +85,10 @@ func setDefault(params map[string]string, name, value string) {
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
-// Querier is what reads need: a pool, or a transaction that they are part of.
+// Querier is what a single statement needs: a pool, or a transaction that it is
+// part of.
 type Querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
@@ -68,7 +69,7 @@ type Request struct {
 
 // InsertRequests writes new rows: accepted async requests, whose work jobs are
 // inserted in the same transaction, or sync requests that have already ended.
-func InsertRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
+func InsertRequests(ctx context.Context, q Querier, requests []Request) error {
 	const sql = `
 		INSERT INTO requests (
 			id, mode, client, status, input, result, error,
@@ -81,8 +82,8 @@ func InsertRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 			$8::text[], $9::text[], $10::bigint[], $11::text[],
 			$12::timestamptz[], $13::timestamptz[], $14::timestamptz[]
 		)`
-	_, err := tx.Exec(ctx, sql,
-		column(requests, func(r Request) uuid.UUID { return r.ID }),
+	_, err := q.Exec(ctx, sql,
+		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Mode) }),
 		column(requests, func(r Request) string { return r.Client }),
 		column(requests, func(r Request) string { return string(r.Status) }),
@@ -104,13 +105,16 @@ func InsertRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 
 // column takes one value of each item. A statement that unnests such columns
 // has one text, and so is prepared once, whatever the number of rows.
-func column[T, V any](items []T, value func(T) V) []V {
-	values := make([]V, len(items))
+func column[T, V any](items []T, value func(T) V) pgtype.FlatArray[V] {
+	values := make(pgtype.FlatArray[V], len(items)) // pgx would read a plain slice by reflection
 	for i, item := range items {
 		values[i] = value(item)
 	}
 	return values
 }
+
+// uuidOf is id as pgx encodes it without a detour over text.
+func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
 // LoadWork returns the inputs, by id, of those of the requests whose work is
 // still to be done: not of those that have ended or don't exist.
@@ -120,7 +124,7 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]js
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND status = 'accepted'`
-	rows, err := q.Query(ctx, sql, ids)
+	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
 	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
@@ -136,45 +140,21 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]js
 	return inputs, nil
 }
 
-// State is where a request stands.
-type State struct {
-	Status        Status
-	CallbackState CallbackState // empty for a sync request
-}
-
-// LockRequests locks requests until the transaction ends and returns where they
-// stand, so that of two runs of the same step only one finds it to be done.
-// Requests that don't exist are missing from the result.
-func LockRequests(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]State, error) {
-	// In one order for everybody: or two batches that share two requests could
-	// wait for each other.
+// FinishRequests writes the outcomes of those of the requests that have none
+// yet and returns their ids: Status, Result or Error, CallbackJobID, StartedAt
+// and FinishedAt. Their callbacks are pending from then on. No request may stand
+// in it twice.
+func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) (map[uuid.UUID]bool, error) {
+	// Locked in one order for everybody: or two batches that share two requests
+	// could wait for each other.
 	const sql = `
-		SELECT id, status, callback_state
-		FROM requests
-		WHERE id = ANY ($1::uuid[])
-		ORDER BY id
-		FOR NO KEY UPDATE`
-	rows, err := tx.Query(ctx, sql, ids)
-	if err != nil {
-		return nil, fmt.Errorf("locking requests: %w", err)
-	}
-	states := make(map[uuid.UUID]State, len(ids))
-	var id uuid.UUID
-	var state State
-	if _, err := pgx.ForEachRow(rows, []any{&id, &state.Status, (*zeronull.Text)(&state.CallbackState)}, func() error {
-		states[id] = state
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("locking requests: %w", err)
-	}
-	return states, nil
-}
-
-// FinishRequests writes the outcomes of requests that LockRequests found
-// accepted, each of them once: Status, Result or Error, CallbackJobID,
-// StartedAt and FinishedAt. Their callbacks are pending from then on.
-func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
-	const sql = `
+		WITH outcome AS (
+			SELECT *
+			FROM unnest(
+				$1::uuid[], $2::text[], $3::json[], $4::json[], $5::bigint[], $6::timestamptz[], $7::timestamptz[]
+			) AS outcome (id, status, result, error, callback_job_id, started_at, finished_at)
+			ORDER BY id
+		)
 		UPDATE requests
 		SET status = outcome.status,
 		    result = outcome.result,
@@ -183,12 +163,12 @@ func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 		    callback_job_id = outcome.callback_job_id,
 		    started_at = outcome.started_at,
 		    finished_at = outcome.finished_at
-		FROM unnest(
-			$1::uuid[], $2::text[], $3::json[], $4::json[], $5::bigint[], $6::timestamptz[], $7::timestamptz[]
-		) AS outcome (id, status, result, error, callback_job_id, started_at, finished_at)
-		WHERE requests.id = outcome.id`
-	_, err := tx.Exec(ctx, sql,
-		column(requests, func(r Request) uuid.UUID { return r.ID }),
+		FROM outcome
+		WHERE requests.id = outcome.id
+		  AND requests.status = 'accepted'
+		RETURNING requests.id`
+	rows, err := tx.Query(ctx, sql,
+		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Status) }),
 		column(requests, func(r Request) []byte { return r.Result }),
 		column(requests, func(r Request) []byte { return r.Error }),
@@ -196,35 +176,14 @@ func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) error {
 		column(requests, func(r Request) time.Time { return r.StartedAt }),
 		column(requests, func(r Request) time.Time { return r.FinishedAt }))
 	if err != nil {
-		return fmt.Errorf("finishing requests: %w", err)
+		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
-	return nil
-}
-
-// Settlement ends a callback.
-type Settlement struct {
-	RequestID uuid.UUID
-	State     CallbackState // delivered, dead or cancelled
-	At        time.Time
-}
-
-// SettleCallbacks ends the callbacks of requests that LockRequests found
-// pending, each of them once.
-func SettleCallbacks(ctx context.Context, tx pgx.Tx, settlements []Settlement) error {
-	const sql = `
-		UPDATE requests
-		SET callback_state = settlement.state,
-		    settled_at = settlement.at
-		FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS settlement (id, state, at)
-		WHERE requests.id = settlement.id`
-	_, err := tx.Exec(ctx, sql,
-		column(settlements, func(s Settlement) uuid.UUID { return s.RequestID }),
-		column(settlements, func(s Settlement) string { return string(s.State) }),
-		column(settlements, func(s Settlement) time.Time { return s.At }))
-	if err != nil {
-		return fmt.Errorf("settling callbacks: %w", err)
+	finished := make(map[uuid.UUID]bool, len(requests))
+	var id uuid.UUID
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { finished[id] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
-	return nil
+	return finished, nil
 }
 
 // LoadCallbacks returns what callbacks carry, by id, of those of the requests
@@ -235,7 +194,7 @@ func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UU
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND callback_state = 'pending'`
-	rows, err := q.Query(ctx, sql, ids)
+	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
 	if err != nil {
 		return nil, fmt.Errorf("loading callbacks: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -62,9 +63,22 @@ func loadCallback(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) (request db.Re
 }
 
 func insertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, attempt db.Attempt) (int, error) {
+	return settle(ctx, tx, request, db.CallbackPending, attempt)
+}
+
+func settle(ctx context.Context, tx pgx.Tx, request uuid.UUID, state db.CallbackState, attempt db.Attempt) (int, error) {
 	attempt.RequestID = request
-	numbers, err := db.InsertAttempts(ctx, tx, []db.Attempt{attempt})
+	numbers, err := db.SettleCallbacks(ctx, tx, []db.Settlement{{Attempt: attempt, State: state}})
 	return append(numbers, 0)[0], err
+}
+
+// finish writes the outcome of a request that has none yet.
+func finish(ctx context.Context, tx pgx.Tx, request db.Request) error {
+	finished, err := db.FinishRequests(ctx, tx, []db.Request{request})
+	if err == nil && !finished[request.ID] {
+		err = errors.New("the request was finished before")
+	}
+	return err
 }
 
 func TestRequests(t *testing.T) {
@@ -106,7 +120,7 @@ func TestRequests(t *testing.T) {
 		want.Status, want.Result = db.Succeeded, jsontext.Value(`{"words" : 2}`)
 		want.CallbackState, want.CallbackJobID = db.CallbackPending, 12
 		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(time.Minute)
-		inTx(t, pool, func(tx pgx.Tx) error { return db.FinishRequests(t.Context(), tx, []db.Request{want}) })
+		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, want) })
 		if inputs, err := db.LoadWork(t.Context(), pool, []uuid.UUID{want.ID}); err != nil || len(inputs) > 0 {
 			t.Errorf("work after it: got %s, %v, want none to do", inputs, err)
 		}
@@ -119,7 +133,8 @@ func TestRequests(t *testing.T) {
 
 		want.CallbackState, want.SettledAt = db.CallbackDead, morning.Add(time.Hour)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			return db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: want.ID, State: db.CallbackDead, At: want.SettledAt}})
+			_, err := settle(t.Context(), tx, want.ID, db.CallbackDead, attemptAt(want.SettledAt.Add(-time.Millisecond)))
+			return err
 		})
 		if _, todo, err := loadCallback(t, pool, want.ID); err != nil || todo {
 			t.Errorf("callback after it: got %v, %v, want none to do", todo, err)
@@ -158,72 +173,112 @@ func TestRequests(t *testing.T) {
 			t.Errorf("got work %v, %v and callback %v, %v, want none to do", work, workErr, callbacks, callbackErr)
 		}
 		inTx(t, pool, func(tx pgx.Tx) error {
-			states, err := db.LockRequests(t.Context(), tx, []uuid.UUID{id})
-			if len(states) > 0 {
-				t.Errorf("lock: got %q, want none", states)
+			finished, err := db.FinishRequests(t.Context(), tx, []db.Request{{ID: id, Status: db.Succeeded, Result: jsontext.Value(`1`), CallbackJobID: 12}})
+			if len(finished) > 0 {
+				t.Errorf("finished: got %v, want none", finished)
 			}
 			return err
 		})
 	})
 }
 
-func TestLockRequests(t *testing.T) {
+func TestFinishRequests(t *testing.T) {
 	t.Parallel()
 
-	t.Run("MakesTheSecondWaitAndSeeTheNewState", func(t *testing.T) {
+	t.Run("OfTwoAtATimeOnlyTheFirstWrites", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		request := asyncRequest()
-		insert(t, pool, request)
-		second := make(chan db.State, 1)
+		requests := []db.Request{asyncRequest(), asyncRequest()}
+		insert(t, pool, requests...)
+		outcome := func(result string) []db.Request {
+			outcomes := slices.Clone(requests)
+			for i := range outcomes {
+				outcomes[i].Status, outcomes[i].Result, outcomes[i].CallbackJobID = db.Succeeded, jsontext.Value(result), 12
+				outcomes[i].StartedAt, outcomes[i].FinishedAt = morning, morning
+			}
+			return outcomes
+		}
+		second := make(chan map[uuid.UUID]bool, 1)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			states, err := db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID})
-			if want := (db.State{Status: db.Accepted, CallbackState: db.CallbackWaiting}); err != nil || states[request.ID] != want {
-				t.Errorf("first: got %q, %v, want %q", states, err, want)
+			first, err := db.FinishRequests(t.Context(), tx, outcome(`1`))
+			if len(first) != 2 {
+				t.Errorf("first: got %v, %v, want both", first, err)
 			}
 			go func() {
-				var got map[uuid.UUID]db.State
+				var got map[uuid.UUID]bool
 				if err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
-					got, err = db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID})
+					reversed := outcome(`2`)
+					slices.Reverse(reversed) // the other order must not deadlock
+					got, err = db.FinishRequests(t.Context(), tx, reversed)
 					return err
 				}); err != nil {
 					t.Errorf("second: %v", err)
 				}
-				second <- got[request.ID]
+				second <- got
 			}()
 			wait(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
-			request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
-			request.StartedAt, request.FinishedAt = morning, morning
-			return db.FinishRequests(t.Context(), tx, []db.Request{request})
+			if _, err := db.GetRequest(t.Context(), pool, requests[0].Client, requests[0].ID); err != nil {
+				t.Errorf("reading meanwhile: %v", err)
+			}
+			return err
 		})
-		if got, want := <-second, (db.State{Status: db.Succeeded, CallbackState: db.CallbackPending}); got != want {
-			t.Errorf("second: got %q, want %q", got, want)
+		if got := <-second; len(got) != 0 {
+			t.Errorf("second: got %v, want none", got)
+		}
+		if got, err := db.GetRequest(t.Context(), pool, requests[1].Client, requests[1].ID); err != nil || string(got.Result) != `1` {
+			t.Errorf("result: got %s, %v, want the first", got.Result, err)
+		}
+	})
+}
+
+func TestSettleCallbacks(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	pending := func(t *testing.T) db.Request {
+		request := asyncRequest()
+		insert(t, pool, request)
+		request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+		request.StartedAt, request.FinishedAt = morning, morning
+		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, request) })
+		return request
+	}
+	at := func(request db.Request, state db.CallbackState, start time.Time) db.Settlement {
+		settlement := db.Settlement{Attempt: attemptAt(start), State: state}
+		settlement.RequestID = request.ID
+		return settlement
+	}
+
+	t.Run("NumbersAndSettlesEachRequestOfABatch", func(t *testing.T) {
+		t.Parallel()
+		one, other, third := pending(t), pending(t), pending(t)
+		got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{
+			at(one, db.CallbackPending, morning), at(other, db.CallbackDead, morning),
+			at(one, db.CallbackDelivered, morning.Add(time.Hour)), at(third, db.CallbackPending, morning),
+			at(one, db.CallbackDead, morning.Add(2*time.Hour)), // twice in a batch: the first that ends it counts
+		})
+		if diff := cmp.Diff([]int{1, 1, 2, 1, 3}, got); err != nil || diff != "" {
+			t.Errorf("numbers: %v, (-want +got):\n%s", err, diff)
+		}
+		for want, request := range map[db.CallbackState]db.Request{db.CallbackDelivered: one, db.CallbackDead: other, db.CallbackPending: third} {
+			if got, err := db.GetRequest(t.Context(), pool, request.Client, request.ID); err != nil || got.CallbackState != want {
+				t.Errorf("state: got %s, %v, want %s", got.CallbackState, err, want)
+			}
 		}
 	})
 
-	t.Run("HoldsUpNeitherReadersNorNewAttempts", func(t *testing.T) {
+	t.Run("LeavesWhatIsSettled", func(t *testing.T) {
 		t.Parallel()
-		pool := dbtest.NewPool(t)
-		request := asyncRequest()
-		insert(t, pool, request)
-		inTx(t, pool, func(tx pgx.Tx) error {
-			if _, err := db.LockRequests(t.Context(), tx, []uuid.UUID{request.ID}); err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			if _, err := db.GetRequest(ctx, pool, request.Client, request.ID); err != nil {
-				t.Errorf("reading: %v", err)
-			}
-			// The foreign key of an attempt takes a lock on the request, too.
-			if err := db.InTx(ctx, pool, func(tx pgx.Tx) error {
-				_, err := insertAttempt(ctx, tx, request.ID, attemptAt(morning))
-				return err
-			}); err != nil {
-				t.Errorf("adding an attempt: %v", err)
-			}
-			return nil
-		})
+		request := pending(t)
+		if got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{at(request, db.CallbackDelivered, morning)}); err != nil || got[0] != 1 {
+			t.Fatalf("first: got %v, %v, want it logged as 1", got, err)
+		}
+		if got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{at(request, db.CallbackDead, morning.Add(time.Hour))}); err != nil || got[0] != 2 {
+			t.Errorf("second: got %v, %v, want it logged as 2", got, err)
+		}
+		got, err := db.GetRequest(t.Context(), pool, request.Client, request.ID)
+		if err != nil || got.CallbackState != db.CallbackDelivered || !got.SettledAt.Equal(morning.Add(time.Millisecond)) {
+			t.Errorf("got %+v, %v, want it as the first one left it", got, err)
+		}
 	})
 }
 
@@ -235,7 +290,7 @@ func TestConstraints(t *testing.T) {
 	pending.Status, pending.Result, pending.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
 	pending.StartedAt, pending.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := db.FinishRequests(t.Context(), tx, []db.Request{pending}); err != nil {
+		if err := finish(t.Context(), tx, pending); err != nil {
 			return err
 		}
 		_, err := insertAttempt(t.Context(), tx, pending.ID, attemptAt(morning))
@@ -282,7 +337,6 @@ func TestConstraints(t *testing.T) {
 		})
 	}
 	for _, test := range []struct{ name, set string }{
-		{"callback_attempts_request_exists", "request_id = '" + uuid.NewString() + "'"},
 		{"callback_attempts_numbered_from_one", "attempt = 0"},
 		{"callback_attempts_outcome_known", "outcome = 'lost'"},
 		{"callback_attempts_delivered_is_last", "outcome = 'delivered', next_attempt_at = now()"},
@@ -440,10 +494,10 @@ func TestUpdatesAreHeapOnly(t *testing.T) {
 	request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`{"words":1}`), 12
 	request.StartedAt, request.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := db.FinishRequests(t.Context(), tx, []db.Request{request}); err != nil {
+		if err := finish(t.Context(), tx, request); err != nil {
 			return err
 		}
-		if err := db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: request.ID, State: db.CallbackDelivered, At: morning}}); err != nil {
+		if _, err := settle(t.Context(), tx, request.ID, db.CallbackDelivered, attemptAt(morning)); err != nil {
 			return err
 		}
 		const sql = "SELECT n_tup_upd || ' updates, ' || n_tup_hot_upd || ' hot' FROM pg_stat_xact_user_tables WHERE relname = 'requests'"
@@ -470,11 +524,12 @@ func TestRequestTrace(t *testing.T) {
 	refused := attemptAt(morning.Add(time.Second))
 	refused.Address, refused.Cause = "192.0.2.1:443", "connection refused"
 	inTx(t, pool, func(tx pgx.Tx) error {
+		if err := finish(t.Context(), tx, request); err != nil {
+			return err
+		}
 		_, err1 := insertAttempt(t.Context(), tx, request.ID, refused)
-		_, err2 := insertAttempt(t.Context(), tx, request.ID, attemptAt(morning.Add(2*time.Second)))
-		return errors.Join(err1, err2,
-			db.FinishRequests(t.Context(), tx, []db.Request{request}),
-			db.SettleCallbacks(t.Context(), tx, []db.Settlement{{RequestID: request.ID, State: db.CallbackDead, At: morning.Add(time.Minute)}}))
+		_, err2 := settle(t.Context(), tx, request.ID, db.CallbackDead, attemptAt(morning.Add(2*time.Second)))
+		return errors.Join(err1, err2)
 	})
 	done := syncRequest()
 	insert(t, pool, done)

@@ -102,8 +102,7 @@ func (q *Queue) Record(ctx context.Context, request db.Request) error {
 }
 
 func (q *Queue) recordAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {
-	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) error { return db.InsertRequests(ctx, tx, requests) })
-	return make([]struct{}, len(requests)), err
+	return make([]struct{}, len(requests)), db.InsertRequests(ctx, q.pool, requests)
 }
 
 // sizeOf is about what a request takes in memory and in a statement, in bytes.

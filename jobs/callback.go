@@ -12,7 +12,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
 	"ringback/db"
@@ -181,12 +180,6 @@ func (s step) jobResult() error {
 	}
 }
 
-// settlement is an attempt that was made, and what it means for the request.
-type settlement struct {
-	attempt db.Attempt
-	state   db.CallbackState
-}
-
 // settle commits an attempt together with what it means for the request, in a
 // batch with others, and returns the attempt's number in the request's log. A
 // callback that is settled already stays so, but the attempt happened and is
@@ -203,40 +196,11 @@ func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return q.settles.Do(ctx, settlement{attempt, next.state})
+	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, State: next.state})
 }
 
-func (q *Queue) settleAll(ctx context.Context, settlements []settlement) (numbers []int, err error) {
-	attempts := make([]db.Attempt, len(settlements))
-	ids := make([]uuid.UUID, len(settlements))
-	for i, s := range settlements {
-		attempts[i], ids[i] = s.attempt, s.attempt.RequestID
-	}
-	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		states, err := db.LockRequests(ctx, tx, ids)
-		if err != nil {
-			return err
-		}
-		if numbers, err = db.InsertAttempts(ctx, tx, attempts); err != nil {
-			return err
-		}
-		return db.SettleCallbacks(ctx, tx, endings(settlements, states))
-	})
-	return numbers, err
-}
-
-// endings are those of the settlements that end a callback which is pending,
-// one for each request: the same job may run twice at a time.
-func endings(settlements []settlement, states map[uuid.UUID]db.State) []db.Settlement {
-	ends := make([]db.Settlement, 0, len(settlements))
-	for _, s := range settlements {
-		id := s.attempt.RequestID
-		if s.state != db.CallbackPending && states[id].CallbackState == db.CallbackPending {
-			ends = append(ends, db.Settlement{RequestID: id, State: s.state, At: s.attempt.EndedAt})
-			delete(states, id)
-		}
-	}
-	return ends
+func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {
+	return db.SettleCallbacks(ctx, q.pool, settlements)
 }
 
 // loadCallbacks returns each request as its callback carries it, the zero

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,11 +29,12 @@ type processWorker struct {
 	logger  *slog.Logger
 	do      work.Func
 	timeout time.Duration
+	places  chan struct{} // one for each work that runs
 }
 
-// Timeout leaves room for the steps around the work.
+// Timeout leaves room for the steps around the work and the wait for a place.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration {
-	return w.timeout + 2*stepTimeout
+	return w.timeout + 3*stepTimeout
 }
 
 // NextRetry is asked when a crashed process's job is taken up again: at once.
@@ -47,8 +49,12 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 		return nil // an earlier run finished it, and was cut off before it could say so
 	}
 	var outcome work.Outcome
+	if err == nil && !w.enter(ctx) {
+		return river.JobSnooze(0) // the works take long: let others of the queue's jobs have a turn
+	}
 	if err == nil {
 		outcome, err = w.run(ctx, job.Attempt, input)
+		<-w.places
 	}
 	if err == nil {
 		err = w.queue.finish(ctx, id, outcome)
@@ -69,6 +75,19 @@ func (w *processWorker) load(ctx context.Context, id uuid.UUID) (jsontext.Value,
 	defer cancel()
 	input, err := w.queue.inputs.Do(ctx, id)
 	return input, input != nil, err
+}
+
+// enter waits for a place to work in. Jobs are many more than works, since most
+// of a job's time is spent waiting for Postgres, together with others.
+func (w *processWorker) enter(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	select {
+	case w.places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
@@ -106,47 +125,63 @@ func (q *Queue) finish(ctx context.Context, id uuid.UUID, outcome work.Outcome) 
 	return err
 }
 
+// finishAll expects that no request has an outcome yet. Where one has, since its
+// job ran twice, the transaction is undone, callback jobs and all, and tried
+// again with the others.
 func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{}, error) {
-	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		unfinished, err := lockUnfinished(ctx, tx, outcomes)
-		if err != nil || len(unfinished) == 0 {
-			return err
+	done := make([]struct{}, len(outcomes))
+	open := firstOfEach(outcomes)
+	for len(open) > 0 {
+		finished, err := q.tryFinish(ctx, open)
+		if err == nil {
+			break
 		}
-		jobs := make([]river.InsertManyParams, len(unfinished))
-		for i, request := range unfinished {
-			jobs[i] = river.InsertManyParams{Args: callbackArgs{request.ID}, InsertOpts: insertInto(callbackQueue)}
+		if !errors.Is(err, errFinishedBefore) {
+			return nil, err
 		}
+		open = slices.DeleteFunc(open, func(r db.Request) bool { return !finished[r.ID] })
+	}
+	return done, nil
+}
+
+// errFinishedBefore undoes a transaction whose requests are not all unfinished.
+var errFinishedBefore = errors.New("a request is finished already")
+
+// tryFinish commits outcomes together with their callback jobs if none of the
+// requests is finished, and returns which were not.
+func (q *Queue) tryFinish(ctx context.Context, outcomes []db.Request) (unfinished map[uuid.UUID]bool, err error) {
+	jobs := make([]river.InsertManyParams, len(outcomes))
+	for i, request := range outcomes {
+		jobs[i] = river.InsertManyParams{Args: callbackArgs{request.ID}, InsertOpts: insertInto(callbackQueue)}
+	}
+	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		ids, err := q.insertJobs(ctx, tx, jobs)
 		if err != nil {
 			return err
 		}
-		for i := range unfinished {
-			unfinished[i].CallbackJobID = ids[unfinished[i].ID]
+		for i := range outcomes {
+			outcomes[i].CallbackJobID = ids[outcomes[i].ID]
 		}
-		return db.FinishRequests(ctx, tx, unfinished)
+		unfinished, err = db.FinishRequests(ctx, tx, outcomes)
+		if err == nil && len(unfinished) < len(outcomes) {
+			err = errFinishedBefore
+		}
+		return err
 	})
-	return make([]struct{}, len(outcomes)), err
+	return unfinished, err
 }
 
-// lockUnfinished locks the requests and returns the outcomes of those that have
-// none yet, one for each: the same job may run twice at a time.
-func lockUnfinished(ctx context.Context, tx pgx.Tx, outcomes []db.Request) ([]db.Request, error) {
-	ids := make([]uuid.UUID, len(outcomes))
-	for i, outcome := range outcomes {
-		ids[i] = outcome.ID
-	}
-	states, err := db.LockRequests(ctx, tx, ids)
-	if err != nil {
-		return nil, err
-	}
-	unfinished := make([]db.Request, 0, len(outcomes))
+// firstOfEach drops a second outcome of the same request.
+func firstOfEach(outcomes []db.Request) []db.Request {
+	seen := make(map[uuid.UUID]bool, len(outcomes))
+	first := make([]db.Request, 0, len(outcomes))
 	for _, outcome := range outcomes {
-		if states[outcome.ID].Status == db.Accepted {
-			unfinished = append(unfinished, outcome)
-			delete(states, outcome.ID)
+		if !seen[outcome.ID] {
+			seen[outcome.ID] = true
+			first = append(first, outcome)
 		}
 	}
-	return unfinished, nil
+	return first
 }
 
 // loadInputs returns the input of each request, nil where its work isn't to be

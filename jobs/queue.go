@@ -42,7 +42,8 @@ type Config struct {
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
-	Workers         int           // jobs of either kind that run at a time; 0 inserts only
+	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
+	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
 	Retention       time.Duration // how long River keeps ended jobs
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
@@ -62,7 +63,7 @@ type Queue struct {
 	inputs    *db.Batcher[uuid.UUID, jsontext.Value]
 	finishes  *db.Batcher[db.Request, struct{}]
 	callbacks *db.Batcher[uuid.UUID, db.Request]
-	settles   *db.Batcher[settlement, int]
+	settles   *db.Batcher[db.Settlement, int]
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
@@ -91,13 +92,14 @@ func (q *Queue) startBatchers(config Config) {
 	q.inputs = db.NewBatcher(db.BatcherConfig[uuid.UUID, jsontext.Value]{Flush: q.loadInputs, Queue: room})
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
-	q.settles = db.NewBatcher(db.BatcherConfig[settlement, int]{Flush: q.settleAll, Queue: room})
+	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{Flush: q.settleAll, Queue: room})
 }
 
 func riverConfig(queue *Queue, config Config) *river.Config {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &processWorker{
 		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout,
+		places: make(chan struct{}, config.Works),
 	})
 	river.AddWorker(workers, &callbackWorker{
 		queue: queue, logger: config.Logger, sender: config.Sender, bulkhead: newBulkhead(config.Workers),
@@ -110,7 +112,7 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
 		// inserting process throttles the notification, so it is here for
 		// processes that only insert, too.
-		FetchCooldown: 5 * time.Millisecond,
+		FetchCooldown: 10 * time.Millisecond,
 		// A retry that is due is seen at the next poll: half of this late, at the
 		// median.
 		FetchPollInterval: 100 * time.Millisecond,

@@ -58,7 +58,7 @@ func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Do: do, Sender: sender, AcceptQueue: 1000, Workers: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		Do: do, Sender: sender, AcceptQueue: 1000, Workers: 4, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
 		SoftStopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {

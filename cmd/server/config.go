@@ -27,9 +27,9 @@ type Config struct {
 	HTTPAddr     string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only with API_KEYS"`
 	AdminAddr    string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only, or the word none"`
 	APIKeys      apiKeys       `env:"API_KEYS" help:"who may call: client=key,client=key; keys of 16 characters or more"`
-	Workers      int           `env:"WORKERS" envDefault:"100" help:"jobs of either kind, work and callback, that run at a time"`
+	Workers      int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
 	WorkTimeout  time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	SyncLimit    int           `env:"SYNC_LIMIT" envDefault:"64" help:"sync requests that work at a time; as many may wait for a moment, more are refused with 503"`
+	WorkLimit    int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
 	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	Unfinished   int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
 	JobRetention time.Duration `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
@@ -128,7 +128,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
 	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)
 	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT", "must be from 1ms to 1h, not %s", c.WorkTimeout)
-	refuse(c.SyncLimit < 1 || c.SyncLimit > 10_000, "SYNC_LIMIT", "must be from 1 to 10000, not %d", c.SyncLimit)
+	refuse(c.WorkLimit < 1 || c.WorkLimit > 10_000, "WORK_LIMIT", "must be from 1 to 10000, not %d", c.WorkLimit)
 	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
 	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
 	refuse(c.JobRetention < time.Minute, "JOB_RETENTION", "must be at least 1m, not %s", c.JobRetention)

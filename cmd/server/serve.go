@@ -74,7 +74,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
 		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender,
-		Workers: workers(config), WorkTimeout: config.WorkTimeout,
+		Workers: workers(config), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished, Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
 	}); err == nil {
 		s.admin, err = newAdmin(ctx, config, s.queue, logger)
@@ -99,7 +99,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	settings := api.Config{
 		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
-		APIKeys: s.config.APIKeys, SyncLimit: s.config.SyncLimit,
+		APIKeys: s.config.APIKeys, SyncLimit: s.config.WorkLimit,
 		Draining: s.draining.Load,
 	}
 	handler := api.New

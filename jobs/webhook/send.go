@@ -84,8 +84,8 @@ func newTransport(policy Policy) *http.Transport {
 		TLSHandshakeTimeout:    3 * time.Second,
 		DisableCompression:     true, // nothing to inflate
 		MaxResponseHeaderBytes: 32 << 10,
-		MaxIdleConns:           4096, // a POST on a kept connection costs a third of one that dials
-		MaxIdleConnsPerHost:    64,
+		MaxIdleConns:           4096,             // a POST on a kept connection costs a third of one that dials
+		MaxIdleConnsPerHost:    128,              // what one origin may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
 }
