@@ -48,6 +48,7 @@ type Batcher[T, R any] struct {
 	config BatcherConfig[T, R]
 	calls  chan *call[T, R]
 	bytes  atomic.Int64 // of the items in calls
+	waited atomic.Int64 // nanoseconds that the first item of the latest batch had waited
 
 	stopping sync.RWMutex // held for writing by Stop, so that it closes calls when nobody sends
 	stopped  bool
@@ -61,6 +62,10 @@ type BatcherConfig[T, R any] struct {
 	Flush func(ctx context.Context, items []T) ([]R, error)
 	Size  func(item T) int // bytes that an item takes; nil where they don't matter
 	Queue int              // items that may wait for a flusher
+	// Patience is how long items should wait for a flusher, 0 for no limit: when
+	// the latest batch had waited longer, no more items are taken until the queue
+	// is empty. So the wait stays the same on slow machines as on fast ones.
+	Patience time.Duration
 	// Flushers is how many flush at a time, 0 for two: while the one waits for its
 	// commit, the other one collects.
 	Flushers int
@@ -70,6 +75,7 @@ type BatcherConfig[T, R any] struct {
 type call[T, R any] struct {
 	item   T
 	size   int
+	since  time.Time
 	answer chan answer[R]
 }
 
@@ -97,7 +103,7 @@ func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
 // once with ErrFull or ErrStopped. When ctx ends first, its error is returned,
 // and the item is flushed all the same.
 func (b *Batcher[T, R]) Do(ctx context.Context, item T) (result R, err error) {
-	c := &call[T, R]{item, b.config.Size(item), make(chan answer[R], 1)}
+	c := &call[T, R]{item, b.config.Size(item), time.Now(), make(chan answer[R], 1)}
 	if err := b.send(c); err != nil {
 		return result, err
 	}
@@ -115,6 +121,9 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 	if b.stopped {
 		return ErrStopped
 	}
+	if b.late() {
+		return ErrFull
+	}
 	if b.bytes.Add(int64(c.size)) > maxQueuedBytes {
 		b.bytes.Add(-int64(c.size))
 		return ErrFull
@@ -128,10 +137,14 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 	}
 }
 
+func (b *Batcher[T, R]) late() bool {
+	return b.config.Patience > 0 && time.Duration(b.waited.Load()) > b.config.Patience && len(b.calls) > 0
+}
+
 // Full tells whether Do would fail with ErrFull, for callers that want to know
 // before they prepare an item.
 func (b *Batcher[T, R]) Full() bool {
-	return len(b.calls) == cap(b.calls) || b.bytes.Load() >= maxQueuedBytes
+	return b.late() || len(b.calls) == cap(b.calls) || b.bytes.Load() >= maxQueuedBytes
 }
 
 // Stop takes no more items and returns when those it has are flushed.
@@ -170,6 +183,7 @@ func (b *Batcher[T, R]) run() {
 func (b *Batcher[T, R]) collect(first *call[T, R]) (batch []*call[T, R], left *call[T, R]) {
 	batch = append(make([]*call[T, R], 0, min(len(b.calls)+1, maxBatchItems)), first)
 	b.bytes.Add(-int64(first.size))
+	b.waited.Store(int64(time.Since(first.since)))
 	size := first.size
 	for len(batch) < maxBatchItems {
 		select {

@@ -83,12 +83,19 @@ func New(config Config) (*Queue, error) {
 	return queue, nil
 }
 
+// acceptPatience is how long a request should wait for the commit of those
+// before it; then comes its own commit. Acknowledging takes twice that at most
+// when all is well, and what can't be acknowledged so soon is refused.
+const acceptPatience = 40 * time.Millisecond
+
 // startBatchers gives the steps of the workers room for all of them, twice over:
 // only what comes from outside is ever refused.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
-	q.accepts = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.acceptAll, Size: sizeOf, Queue: config.AcceptQueue})
-	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: config.AcceptQueue})
+	outside := db.BatcherConfig[db.Request, struct{}]{Size: sizeOf, Queue: config.AcceptQueue, Patience: acceptPatience}
+	accepts, records := outside, outside
+	accepts.Flush, records.Flush = q.acceptAll, q.recordAll
+	q.accepts, q.records = db.NewBatcher(accepts), db.NewBatcher(records)
 	q.inputs = db.NewBatcher(db.BatcherConfig[uuid.UUID, jsontext.Value]{Flush: q.loadInputs, Queue: room})
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})

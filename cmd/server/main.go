@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/caarlos0/env/v11"
@@ -22,6 +23,11 @@ func main() {
 	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	if os.Getenv("GOGC") == "" {
+		// What lives is small, and what a request allocates is garbage soon: to
+		// collect less often gave 7 % more throughput, for some 50 MiB.
+		debug.SetGCPercent(400)
+	}
 	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, work.Do)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
