@@ -183,11 +183,11 @@ locate() {
 }
 
 # From / because the account may not be able to enter the folder we are in; without
-# the lock, which a postmaster would otherwise keep for as long as it lives; and in
-# a locale that every machine has.
+# the lock and whatever else our caller has open, which a postmaster would otherwise
+# keep for as long as it lives; and in a locale that every machine has.
 as_account() (
 	cd /
-	exec 9<&-
+	exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-
 	export LC_ALL=C
 	if [ "$(id -u)" != 0 ]; then
 		exec "$@"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/net/netutil"
 
 	"ringback/api"
 	"ringback/db"
@@ -144,13 +145,17 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 		listener.Close()
 		return err
 	}
-	go serveOn(listener, s.public, failed)
+	go serveOn(netutil.LimitListener(listener, maxConnections), s.public, failed)
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
 		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
 	}
 	return nil
 }
+
+// maxConnections bounds what idle and slow callers hold: some 20 KiB each. Those
+// beyond it wait in the kernel until one leaves.
+const maxConnections = 8192
 
 const welcome = `
 Ringback is ready, in local mode.
