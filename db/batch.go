@@ -58,7 +58,7 @@ type Batcher[T, R any] struct {
 // BatcherConfig says what a Batcher does.
 type BatcherConfig[T, R any] struct {
 	// Flush does what all items ask, as one transaction, and returns a result for
-	// each. It is called by several flushers at a time.
+	// each. With several flushers it is called by several at a time.
 	Flush func(ctx context.Context, items []T) ([]R, error)
 	Size  func(item T) int // bytes that an item takes; nil where they don't matter
 	Queue int              // items that may wait for a flusher
@@ -66,8 +66,10 @@ type BatcherConfig[T, R any] struct {
 	// the latest batch had waited longer, no more items are taken until the queue
 	// is empty. So the wait stays the same on slow machines as on fast ones.
 	Patience time.Duration
-	// Flushers is how many flush at a time, 0 for two: while the one waits for its
-	// commit, the other one collects.
+	// Flushers is how many flush at a time, 0 for one. A second one commits while
+	// the first waits for the disk, but halves the batches: with Postgres on the
+	// same two cores, at half load, one delivered in 68 ms at the median and two in
+	// 120 ms.
 	Flushers int
 }
 
@@ -90,7 +92,7 @@ func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
 		config.Size = func(T) int { return 0 }
 	}
 	if config.Flushers == 0 {
-		config.Flushers = 2
+		config.Flushers = 1
 	}
 	b := &Batcher[T, R]{config: config, calls: make(chan *call[T, R], config.Queue)}
 	for range config.Flushers {

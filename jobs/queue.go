@@ -86,7 +86,7 @@ func New(config Config) (*Queue, error) {
 // acceptPatience is how long a request should wait for the commit of those
 // before it; then comes its own commit. Acknowledging takes twice that at most
 // when all is well, and what can't be acknowledged so soon is refused.
-const acceptPatience = 40 * time.Millisecond
+const acceptPatience = 60 * time.Millisecond
 
 // startBatchers gives the steps of the workers room for all of them, twice over:
 // only what comes from outside is ever refused.
