@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
-
-	"ringback/db"
 )
 
 // Reasons for which nothing is accepted at the moment.
@@ -16,19 +14,24 @@ var (
 )
 
 const (
-	// backlogInterval is how often the unfinished requests are counted, and the
-	// longest that their count says too little, by what other processes accept.
+	// backlogInterval is how often the unfinished requests are counted, and for how
+	// long the count may say too little, by what other processes accept.
 	backlogInterval = time.Second
-	// backlogTimeout is when a database that doesn't answer counts as away.
-	backlogTimeout = time.Second
+	// backlogShare is how many times longer than a count the pause after it is at
+	// least: a hundred thousand jobs take Postgres some tenths of a second.
+	backlogShare = 20
+	// awayAfter is when a database that doesn't answer counts as away. Calls that
+	// are under way give up a little earlier.
+	awayAfter = 2 * time.Second
 )
 
 // backlog bounds the requests that are accepted and not finished. To count them
-// at each call would cost more than to accept, so it takes a sample every
+// at each call would cost more than to accept, so it takes a sample about every
 // second and adds what this process has accepted since. The sample tells, too,
 // whether the database answers.
 type backlog struct {
 	limit    int64 // 0 for none
+	ping     func(ctx context.Context) error
 	count    func(ctx context.Context, most int64) (int64, error)
 	sampled  atomic.Int64
 	accepted atomic.Int64 // by this process, that the sample doesn't hold
@@ -59,31 +62,31 @@ func (b *backlog) leave() { b.accepted.Add(-1) }
 
 // watch takes samples until ctx ends.
 func (b *backlog) watch(ctx context.Context) {
-	tick := time.NewTicker(backlogInterval)
-	defer tick.Stop()
-	for {
-		b.sample(ctx)
+	for ctx.Err() == nil {
+		pause := time.NewTimer(b.sample(ctx))
 		select {
-		case <-tick.C:
+		case <-pause.C:
 		case <-ctx.Done():
-			return
+			pause.Stop()
 		}
 	}
 }
 
-func (b *backlog) sample(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, backlogTimeout)
+// sample returns how long to wait for the next one.
+func (b *backlog) sample(ctx context.Context) time.Duration {
+	limited, cancel := context.WithTimeout(ctx, awayAfter)
 	defer cancel()
+	if err := b.ping(limited); err != nil {
+		b.away.Store(ctx.Err() == nil)
+		return backlogInterval
+	}
+	b.away.Store(false)
 	// What is accepted while the database counts is counted twice, until the next
 	// sample: better than not at all.
-	before := b.accepted.Load()
-	count, err := b.count(limited, max(b.limit, 1))
-	if ctx.Err() != nil {
-		return
-	}
-	b.away.Store(err != nil && (db.IsUnavailable(err) || limited.Err() != nil))
-	if err == nil {
+	start, before := time.Now(), b.accepted.Load()
+	if count, err := b.count(ctx, max(b.limit, 1)); err == nil { // or else the last one stands
 		b.sampled.Store(count)
 		b.accepted.Add(-before)
 	}
+	return max(backlogInterval, backlogShare*time.Since(start))
 }

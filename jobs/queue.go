@@ -76,6 +76,7 @@ func New(config Config) (*Queue, error) {
 	}
 	queue.client = client
 	queue.backlog.limit = int64(config.Unfinished)
+	queue.backlog.ping = config.Pool.Ping
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
 	}

@@ -1,6 +1,7 @@
 ALTER TABLE callback_attempts
     ADD CONSTRAINT callback_attempts_request_exists
     FOREIGN KEY (request_id) REFERENCES requests (id) ON DELETE CASCADE;
+ALTER TABLE requests SET (fillfactor = 70);
 ALTER TABLE river_job RESET (
     autovacuum_vacuum_scale_factor,
     autovacuum_analyze_scale_factor,
