@@ -166,6 +166,9 @@ func (b *Batcher[T, R]) run() {
 	for {
 		first := left
 		if first == nil {
+			if len(b.calls) == 0 {
+				b.waited.Store(0) // this flusher is free: whoever comes next doesn't wait
+			}
 			next, ok := <-b.calls
 			if !ok {
 				return

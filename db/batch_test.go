@@ -257,6 +257,20 @@ func TestBatcherRefuses(t *testing.T) {
 			d.end <- nil
 			wantResults(t, callers)
 		},
+		"NobodyAfterALongWaitThatIsOver": func(t *testing.T) {
+			b, d := newDesk(t, BatcherConfig[int, int]{Patience: 40 * time.Millisecond})
+			callers := ask(t.Context(), b, 1, 2)
+			time.Sleep(time.Second)
+			d.end <- nil
+			d.end <- nil
+			wantResults(t, callers)
+			// All at once, before the flusher can see to any of them.
+			for item := range 100 {
+				if err := b.send(&call[int, int]{item: item, since: time.Now(), answer: make(chan answer[int], 1)}); err != nil {
+					t.Fatalf("item %d: got %v with nobody before it", item, err)
+				}
+			}
+		},
 		"NothingForItsAgeWithoutPatience": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{})
 			callers := ask(t.Context(), b, 1, 2)
