@@ -1,0 +1,214 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+// admits is how many more requests a backlog lets in, up to most.
+func admits(b *backlog, most int) (count int) {
+	for count < most && b.enter() == nil {
+		count++
+	}
+	return count
+}
+
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	const limit = 10
+	counting := func(count int64) *backlog {
+		return &backlog{limit: limit, count: func(context.Context, int64) (int64, error) { return count, nil }}
+	}
+
+	t.Run("AdmitsBelowItsLimit", func(t *testing.T) {
+		t.Parallel()
+		for unfinished, want := range map[int64]int{0: 10, 7: 3, 9: 1, 10: 0, 11: 0} {
+			b := counting(unfinished)
+			b.sample(t.Context())
+			if got := admits(b, 2*limit); got != want {
+				t.Errorf("%d unfinished: got %d admitted, want %d", unfinished, got, want)
+			}
+			if err := b.admit(); !errors.Is(err, ErrBacklog) {
+				t.Errorf("at the limit: got %v, want %v", err, ErrBacklog)
+			}
+		}
+	})
+
+	t.Run("GivesBackWhatLeaves", func(t *testing.T) {
+		t.Parallel()
+		b := counting(0)
+		admits(b, limit)
+		b.leave()
+		b.leave()
+		if got := admits(b, limit); got != 2 {
+			t.Errorf("after two left: got %d admitted, want 2", got)
+		}
+	})
+
+	t.Run("CountsOnceWhatTheSampleHolds", func(t *testing.T) {
+		t.Parallel()
+		b := counting(4)
+		admits(b, 4)
+		b.sample(t.Context())
+		if got := admits(b, 2*limit); got != 6 {
+			t.Errorf("with 4 accepted and in the sample: got %d admitted, want 6", got)
+		}
+	})
+
+	t.Run("CountsWhatEntersDuringTheSample", func(t *testing.T) {
+		t.Parallel()
+		b := counting(0)
+		b.count = func(context.Context, int64) (int64, error) { return 0, b.enter() }
+		b.sample(t.Context())
+		if got := admits(b, 2*limit); got != 9 {
+			t.Errorf("with 1 that the sample may have missed: got %d admitted, want 9", got)
+		}
+	})
+
+	t.Run("KeepsTheLastSampleWhenThereIsNoNewOne", func(t *testing.T) {
+		t.Parallel()
+		b := counting(9)
+		b.sample(t.Context())
+		b.count = func(context.Context, int64) (int64, error) { return 0, errors.New("no permission") }
+		b.sample(t.Context())
+		if got := admits(b, 2*limit); got != 1 {
+			t.Errorf("got %d admitted, want 1", got)
+		}
+	})
+
+	t.Run("WithoutALimitAdmitsAll", func(t *testing.T) {
+		t.Parallel()
+		b := &backlog{count: func(context.Context, int64) (int64, error) { return 1 << 40, nil }}
+		b.sample(t.Context())
+		if got := admits(b, 1000); got != 1000 {
+			t.Errorf("got %d admitted, want all", got)
+		}
+	})
+
+	t.Run("IsSampledEverySecondAndAwayAfterOne", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var samples atomic.Int64
+			var hangs atomic.Bool
+			b := &backlog{count: func(ctx context.Context, _ int64) (int64, error) {
+				samples.Add(1)
+				if hangs.Load() {
+					<-ctx.Done()
+				}
+				return 0, ctx.Err()
+			}}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer synctest.Wait()
+			defer cancel()
+			go b.watch(ctx)
+			time.Sleep(2500 * time.Millisecond) // the fake clock's, as below
+			if err := b.admit(); samples.Load() != 3 || err != nil {
+				t.Errorf("after 2.5s: got %d samples and %v, want 3 and admission", samples.Load(), err)
+			}
+			hangs.Store(true)
+			time.Sleep(1499 * time.Millisecond)
+			if err := b.admit(); err != nil {
+				t.Errorf("0.999s without an answer: got %v, want admission", err)
+			}
+			time.Sleep(2 * time.Millisecond)
+			if err := b.enter(); !errors.Is(err, ErrAway) {
+				t.Errorf("1.001s without an answer: got %v, want %v", err, ErrAway)
+			}
+			hangs.Store(false)
+			time.Sleep(2 * time.Second)
+			if err := b.admit(); err != nil {
+				t.Errorf("when it answers again: got %v, want admission", err)
+			}
+		})
+	})
+}
+
+func TestQueueBacklog(t *testing.T) {
+	t.Parallel()
+
+	t.Run("RefusesBeyondTheUnfinished", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		q.backlog.limit = 3
+		refuses := func(when string) {
+			t.Helper()
+			if err := q.Admit(); !errors.Is(err, ErrBacklog) {
+				t.Errorf("%s: Admit: got %v, want %v", when, err, ErrBacklog)
+			}
+			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, ErrBacklog) {
+				t.Errorf("%s: Accept: got %v, want %v", when, err, ErrBacklog)
+			}
+		}
+		bad := newRequest("")
+		if err := q.Accept(t.Context(), bad); err == nil {
+			t.Error("a bad row: got no error")
+		}
+		for range 3 { // the bad one doesn't count
+			q.accept(t, newRequest("http://127.0.0.1:9/"))
+		}
+		refuses("before a sample")
+		q.backlog.sample(t.Context())
+		refuses("after a sample")
+		q.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = (SELECT min(id) FROM river_job)")
+		refuses("before the next sample")
+		q.backlog.sample(t.Context())
+		q.accept(t, newRequest("http://127.0.0.1:9/"))
+		refuses("full again")
+	})
+
+	for name, takeAway := range map[string]func(*dbtest.Proxy){"Down": (*dbtest.Proxy).Refuse, "Silent": (*dbtest.Proxy).Freeze} {
+		t.Run("IsAwayWhileTheDatabaseIs"+name, func(t *testing.T) {
+			t.Parallel()
+			url := dbtest.New(t)
+			proxy, through := dbtest.NewProxy(t, url)
+			q := newQueueAt(t, url, through, nil)
+			q.start(t)
+			q.accept(t, newRequest("http://127.0.0.1:9/"))
+			takeAway(proxy)
+			waitUntil(t, func() bool { return errors.Is(q.Ready(), ErrAway) })
+			if err := q.Admit(); !errors.Is(err, ErrAway) {
+				t.Errorf("Admit: got %v, want %v", err, ErrAway)
+			}
+			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, ErrAway) {
+				t.Errorf("Accept: got %v, want %v at once", err, ErrAway)
+			}
+			proxy.Pass()
+			waitUntil(t, func() bool { return q.Ready() == nil })
+			acceptAgain(t, q)
+		})
+	}
+}
+
+// acceptAgain accepts as soon as it works again.
+func acceptAgain(t *testing.T, q *testQueue) {
+	t.Helper()
+	waitUntil(t, func() bool {
+		err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/"))
+		if err != nil && !db.IsUnavailable(err) && !errors.Is(err, ErrAway) {
+			t.Fatalf("accepting again: %v", err)
+		}
+		return err == nil
+	})
+}
+
+// waitUntil returns when condition is true.
+func waitUntil(t *testing.T, condition func() bool) {
+	t.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatal("waited in vain")
+		}
+	}
+}
