@@ -1,6 +1,11 @@
 package api_test
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -87,6 +92,60 @@ func TestAsync(t *testing.T) {
 			t.Errorf("rows and jobs: got %d, want two of each", got)
 		}
 	})
+
+	t.Run("RefusedLeavesItsConnectionToTheNext", func(t *testing.T) {
+		t.Parallel()
+		s := fullService(t)
+		in, conn := s.refused(t, len(asyncBody), asyncBody)
+		fmt.Fprintf(conn, "GET /problems/temporary-reduced-capacity HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if next, err := http.ReadResponse(in, nil); err != nil || next.StatusCode != http.StatusOK {
+			t.Errorf("next call on the connection: got %v, %v, want 200", next, err)
+		}
+	})
+
+	for name, length := range map[string]int{"Small": 1000, "Large": 5000} {
+		t.Run("RefusedClosesWhenItsBodyIsNotSent/"+name, func(t *testing.T) {
+			t.Parallel()
+			s := fullService(t)
+			start := time.Now()
+			in, _ := s.refused(t, length, "")
+			if got, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("after the answer: got %q, %v, want %v", got, err, io.EOF)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("closed after %v, want at once rather than at the body's deadline", took)
+			}
+		})
+	}
+}
+
+// fullService has accepted all that its limit allows.
+func fullService(t *testing.T) *service {
+	t.Helper()
+	s := newService(t, func(c *api.Config) { c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 1, Unfinished: 1}) })
+	if got := s.call(t, "POST", "/async", asyncBody); got.status != http.StatusAccepted {
+		t.Fatalf("first: got %d, want 202", got.status)
+	}
+	return s
+}
+
+// refused calls a service that is full, with a body of the given length of
+// which only a part is sent, and returns its connection after the answer.
+func (s *service) refused(t *testing.T, length int, body string) (*bufio.Reader, net.Conn) {
+	t.Helper()
+	conn := s.open(t, fmt.Sprintf("POST /async HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d", length), body)
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusServiceUnavailable {
+		t.Fatalf("got %d, %v, want 503", response.StatusCode, err)
+	}
+	if want := len(body) < length; response.Close != want {
+		t.Errorf("answer says that the connection closes: got %v, want %v", response.Close, want)
+	}
+	return in, conn
 }
 
 func TestCallHeaders(t *testing.T) {
