@@ -146,20 +146,22 @@ func TestBatcherCollects(t *testing.T) {
 			d.end <- nil
 			wantResults(t, callers)
 		},
-		"WithTwoFlushersUnlessToldOtherwise": func(t *testing.T) {
-			under, end := make(chan int, 3), make(chan struct{})
-			b := NewBatcher(BatcherConfig[int, int]{Queue: 3, Flush: func(_ context.Context, items []int) ([]int, error) {
-				under <- len(items)
-				<-end
-				return negated(items), nil
-			}})
-			callers := ask(t.Context(), b, 1, 2, 3)
-			if got := len(under); got != 2 {
-				t.Errorf("flushes under way: got %d, want 2", got)
+		"WithOneFlusherUnlessToldOtherwise": func(t *testing.T) {
+			for flushers, want := range map[int]int{0: 1, 2: 2} {
+				under, end := make(chan int, 3), make(chan struct{})
+				b := NewBatcher(BatcherConfig[int, int]{Flushers: flushers, Queue: 3, Flush: func(_ context.Context, items []int) ([]int, error) {
+					under <- len(items)
+					<-end
+					return negated(items), nil
+				}})
+				callers := ask(t.Context(), b, 1, 2, 3)
+				if got := len(under); got != want {
+					t.Errorf("flushes under way with %d flushers: got %d, want %d", flushers, got, want)
+				}
+				close(end)
+				wantResults(t, callers)
+				b.Stop()
 			}
-			close(end)
-			wantResults(t, callers)
-			b.Stop()
 		},
 		"AtMost256Items": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{})

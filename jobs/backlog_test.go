@@ -20,11 +20,13 @@ func admits(b *backlog, most int) (count int) {
 	return count
 }
 
+func answers(context.Context) error { return nil }
+
 func TestBacklog(t *testing.T) {
 	t.Parallel()
 	const limit = 10
 	counting := func(count int64) *backlog {
-		return &backlog{limit: limit, count: func(context.Context, int64) (int64, error) { return count, nil }}
+		return &backlog{limit: limit, ping: answers, count: func(context.Context, int64) (int64, error) { return count, nil }}
 	}
 
 	t.Run("AdmitsBelowItsLimit", func(t *testing.T) {
@@ -85,44 +87,68 @@ func TestBacklog(t *testing.T) {
 
 	t.Run("WithoutALimitAdmitsAll", func(t *testing.T) {
 		t.Parallel()
-		b := &backlog{count: func(context.Context, int64) (int64, error) { return 1 << 40, nil }}
+		b := &backlog{ping: answers, count: func(context.Context, int64) (int64, error) { return 1 << 40, nil }}
 		b.sample(t.Context())
 		if got := admits(b, 1000); got != 1000 {
 			t.Errorf("got %d admitted, want all", got)
 		}
 	})
 
-	t.Run("IsSampledEverySecondAndAwayAfterOne", func(t *testing.T) {
+	// The sleeps are the fake clock's.
+	for name, test := range map[string]struct {
+		count time.Duration // how long one takes
+		after time.Duration
+		want  int64
+	}{
+		"EverySecond":               {0, 2500 * time.Millisecond, 3},
+		"LessOftenWhereItTakesLong": {200 * time.Millisecond, 8 * time.Second, 2}, // at 0 s and 4.2 s
+	} {
+		t.Run("IsSampled"+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var samples atomic.Int64
+				b := &backlog{ping: answers, count: func(context.Context, int64) (int64, error) {
+					time.Sleep(test.count)
+					return samples.Add(1), nil
+				}}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer synctest.Wait()
+				defer cancel()
+				go b.watch(ctx)
+				time.Sleep(test.after)
+				if got := samples.Load(); got != test.want {
+					t.Errorf("after %v: got %d samples, want %d", test.after, got, test.want)
+				}
+			})
+		})
+	}
+
+	t.Run("IsAwayAfterTwoSecondsOfSilence", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			var samples atomic.Int64
 			var hangs atomic.Bool
-			b := &backlog{count: func(ctx context.Context, _ int64) (int64, error) {
-				samples.Add(1)
+			b := &backlog{count: func(context.Context, int64) (int64, error) { return 0, nil }, ping: func(ctx context.Context) error {
 				if hangs.Load() {
 					<-ctx.Done()
 				}
-				return 0, ctx.Err()
+				return ctx.Err()
 			}}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer synctest.Wait()
 			defer cancel()
 			go b.watch(ctx)
-			time.Sleep(2500 * time.Millisecond) // the fake clock's, as below
-			if err := b.admit(); samples.Load() != 3 || err != nil {
-				t.Errorf("after 2.5s: got %d samples and %v, want 3 and admission", samples.Load(), err)
-			}
+			time.Sleep(500 * time.Millisecond)
 			hangs.Store(true)
-			time.Sleep(1499 * time.Millisecond)
+			time.Sleep(500*time.Millisecond + awayAfter - time.Millisecond)
 			if err := b.admit(); err != nil {
-				t.Errorf("0.999s without an answer: got %v, want admission", err)
+				t.Errorf("shortly before: got %v, want admission", err)
 			}
 			time.Sleep(2 * time.Millisecond)
 			if err := b.enter(); !errors.Is(err, ErrAway) {
-				t.Errorf("1.001s without an answer: got %v, want %v", err, ErrAway)
+				t.Errorf("after it: got %v, want %v", err, ErrAway)
 			}
 			hangs.Store(false)
-			time.Sleep(2 * time.Second)
+			time.Sleep(backlogInterval)
 			if err := b.admit(); err != nil {
 				t.Errorf("when it answers again: got %v, want admission", err)
 			}
