@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/riverqueue/river"
 
 	"ringback/db"
@@ -185,6 +186,44 @@ func TestSettle(t *testing.T) {
 		}
 		if got, want := q.outcomes(t, id), []string{"delivered", "http_status"}; !slices.Equal(got, want) {
 			t.Errorf("log: got %q, want %q", got, want)
+		}
+	})
+
+	t.Run("OfManyAtATimeLogsEachAndSettlesOnce", func(t *testing.T) {
+		t.Parallel()
+		id := pending(t)
+		type result struct {
+			number int
+			err    error
+		}
+		results := make(chan result)
+		for range 8 {
+			go func() {
+				number, err := q.settle(t.Context(), id, sent(webhook.Delivered, 200), step{state: db.CallbackDelivered})
+				results <- result{number, err}
+			}()
+		}
+		var numbers []int
+		for range 8 {
+			got := <-results
+			var refused *pgconn.PgError
+			switch {
+			case got.err == nil:
+				numbers = append(numbers, got.number)
+			case !errors.As(got.err, &refused) || refused.ConstraintName != "callback_attempts_pkey": // to be tried again
+				t.Error(got.err)
+			}
+		}
+		slices.Sort(numbers)
+		var want []int
+		for n := range numbers {
+			want = append(want, n+1)
+		}
+		if len(want) == 0 || !slices.Equal(numbers, want) || len(q.outcomes(t, id)) != len(want) {
+			t.Errorf("numbers: got %v with %d logged, want each once, from 1", numbers, len(q.outcomes(t, id)))
+		}
+		if got := q.get(t, id).CallbackState; got != db.CallbackDelivered {
+			t.Errorf("state: got %s, want delivered", got)
 		}
 	})
 

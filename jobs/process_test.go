@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,6 +72,75 @@ func TestFinish(t *testing.T) {
 			t.Error("want the request as it was")
 		}
 	})
+
+	t.Run("OfABatchLeavesOutWhatIsFinishedBefore", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		before, now := newRequests(3), newRequests(5)
+		for _, request := range append(before, now...) {
+			q.accept(t, request)
+		}
+		for _, request := range before {
+			if err := q.finish(t.Context(), request.ID, outcomeAt(morning)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Those between the others, one twice, and one that doesn't exist.
+		batch := outcomesOf(morning.Add(time.Hour), before[0], now[0], now[1], before[1], now[1], now[2], now[3], newRequest(""), now[4], before[2])
+		done, err := q.finishAll(t.Context(), batch)
+		if err != nil || len(done) != len(batch) {
+			t.Errorf("got %d answers, %v, want %d", len(done), err, len(batch))
+		}
+		for n, request := range append(before, now...) {
+			want := morning
+			if n >= len(before) {
+				want = morning.Add(time.Hour)
+			}
+			if got := q.get(t, request.ID); got.Status != db.Succeeded || !got.FinishedAt.Equal(want) {
+				t.Errorf("request %d: got %s at %v, want it to succeed at %v", n, got.Status, got.FinishedAt, want)
+			}
+		}
+		if !q.holds(t, "SELECT count(*) = 8 AND count(DISTINCT args) = 8 FROM river_job WHERE kind = 'callback'") {
+			t.Error("want one callback job for each of the 8 requests")
+		}
+		q.wantNoOrphans(t)
+	})
+
+	t.Run("OfBatchesThatShareRequestsFinishesEachOnce", func(t *testing.T) {
+		t.Parallel()
+		q, requests := newQueue(t, nil), newRequests(20)
+		for _, request := range requests {
+			q.accept(t, request)
+		}
+		results := make(chan error)
+		for n := range 6 {
+			batch := outcomesOf(morning, requests[2*n:2*n+10]...)
+			if n%2 == 1 {
+				slices.Reverse(batch)
+			}
+			go func() {
+				_, err := q.finishAll(t.Context(), batch)
+				results <- err
+			}()
+		}
+		for range 6 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if !q.holds(t, "SELECT count(*) = 20 AND count(DISTINCT args) = 20 FROM river_job WHERE kind = 'callback'") {
+			t.Error("want one callback job for each of the 20 requests")
+		}
+		q.wantNoOrphans(t)
+	})
+}
+
+// outcomesOf are the requests as finishAll takes them.
+func outcomesOf(at time.Time, requests ...db.Request) (outcomes []db.Request) {
+	for _, request := range requests {
+		outcomes = append(outcomes, db.Request{ID: request.ID, Status: db.Succeeded, Result: succeeded.Result, StartedAt: at, FinishedAt: at})
+	}
+	return outcomes
 }
 
 func TestWriteOutcome(t *testing.T) {
