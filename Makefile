@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test storm down clean psql trace fmt go cc id
+.PHONY: help up run test storm bench down clean psql trace fmt go cc id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ test: go cc up ## everything that CI runs
 
 storm: go ## load against a running server, at HTTP_ADDR if that is set; ARGS="…" for its flags
 	@go run ./cmd/storm $(if $(HTTP_ADDR),-target http://$(HTTP_ADDR)) $(ARGS)
+
+bench: go ## the figures that README quotes, in 35 minutes, or BENCH=short in three; ARGS="…" for its flags
+	@scripts/bench.sh $(ARGS)
 
 down: ## stop that Postgres, keep its data
 	@scripts/postgres.sh down

@@ -5,16 +5,21 @@
 #   2. The compose service, where a Docker engine answers.
 #   3. A private cluster in .postgres/, from PostgreSQL 14 or newer on the machine,
 #      which Debian's package provides where it may be installed.
+#
+# With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
+# the other, such as the benchmarks need, with the same settings.
 set -euo pipefail
 
 readonly oldest=14
 readonly port=${POSTGRES_PORT:-5433}
 readonly url=${DATABASE_URL:-postgres://ringback:ringback@127.0.0.1:$port/ringback?sslmode=disable}
+readonly folder=${POSTGRES_FOLDER:-.postgres}
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 readonly root
 
 main() {
 	case $port in '' | *[!0-9]*) fail "POSTGRES_PORT must be a number, not $port" ;; esac
+	case $folder in . | .. | .git | */* | [!.]*) fail "POSTGRES_FOLDER must be a name that begins with a dot, not $folder" ;; esac
 	case ${1:-} in
 	up | down | clean) lock && "$1" ;;
 	psql) shift && run_psql "$@" ;;
@@ -26,7 +31,7 @@ main() {
 up() {
 	if [ -n "${DATABASE_URL:-}" ]; then
 		check_database_url
-	elif private_running; then
+	elif [ -n "${POSTGRES_FOLDER:-}" ] || private_running; then
 		private_up
 	elif docker_answers; then
 		docker_up
@@ -41,7 +46,7 @@ down() {
 		say "DATABASE_URL is set: that database is left alone"
 		return
 	fi
-	docker_down "$@"
+	[ -n "${POSTGRES_FOLDER:-}" ] || docker_down "$@"
 	private_down
 	say "stopped"
 }
@@ -49,7 +54,7 @@ down() {
 clean() {
 	down --volumes
 	if [ -n "${DATABASE_URL:-}" ]; then return; fi
-	rm -rf "$home" "$root/.postgres"
+	rm -rf "$home" "${root:?}/$folder"
 	say "data removed"
 }
 
@@ -152,7 +157,7 @@ private_up() {
 	[ "$(pid_file 4)" = "$port" ] ||
 		fail "this checkout's cluster runs on port $(pid_file 4): stop it with make down, or set POSTGRES_PORT to that"
 	create_database
-	say "ready on 127.0.0.1:$port (PostgreSQL $(major "$bin") in .postgres)"
+	say "ready on 127.0.0.1:$port (PostgreSQL $(major "$bin") in $folder)"
 }
 
 private_down() {
@@ -169,14 +174,14 @@ private_down() {
 # cluster, at first that of Debian's package. Where that one can't enter the
 # checkout, the cluster lives outside.
 locate() {
-	home=$root/.postgres
+	home=$root/$folder
 	account=$(id -un)
 	if [ "$(id -u)" = 0 ]; then
 		account=postgres
 		if [ -d "$home" ] && [ ! -L "$home" ] && [ "$(owner)" != root ]; then
 			account=$(owner)
 		elif ! as_account test -x "$root" 2>/dev/null; then
-			home=/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)
+			home=/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)${folder#.postgres}
 		fi
 	fi
 	data=$home/data
@@ -207,7 +212,7 @@ settle() {
 	[ -d "$home" ] || mkdir -m 700 "$home"
 	if [ "$(id -u)" = 0 ] && [ "$(owner)" = root ]; then chown "$account" "$home"; fi
 	check_owner
-	[ "$home" = "$root/.postgres" ] || ln -sfn "$home" "$root/.postgres"
+	[ "$home" = "$root/$folder" ] || ln -sfn "$home" "$root/$folder"
 }
 
 # Root may have made the cluster before; and where it lives outside the checkout,
@@ -222,7 +227,7 @@ owner() { ls -ld "$home" | awk '{ print $3 }'; }
 version() { as_account cat "$data/PG_VERSION"; }
 
 fail_version() {
-	fail ".postgres was made by PostgreSQL $(version), which is no longer on this machine: install it, or discard the data with make clean"
+	fail "$folder was made by PostgreSQL $(version), which is no longer on this machine: install it, or discard the data with make clean"
 }
 
 # find_programs sets bin for the cluster that is there, or for the one to be made.
@@ -325,7 +330,7 @@ start() {
 	private_running || as_account rm -f "$data/postmaster.pid"
 	as_account "$bin/pg_ctl" start -D "$data" -l "$home/log" -o "$options" -w -t 30 -s && return
 	as_account tail -n 20 "$home/log" >&2
-	fail "PostgreSQL did not start; its log is .postgres/log, and its last lines are above"
+	fail "PostgreSQL did not start; its log is $folder/log, and its last lines are above"
 }
 
 # Some distributions package contrib's libraries apart.
@@ -337,7 +342,7 @@ has_statistics() {
 create_database() {
 	local error deadline=$((SECONDS + 30))
 	until error=$(create_if_missing 2>&1); do
-		[ $SECONDS -lt $deadline ] || fail "no connection within 30 s; its log is .postgres/log: $error"
+		[ $SECONDS -lt $deadline ] || fail "no connection within 30 s; its log is $folder/log: $error"
 		sleep 0.2
 	done
 }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+)
+
+// bench is a run of the whole program.
+type bench struct {
+	options
+	self    string // path of this program, which is naive and river, too
+	cluster *cluster
+	figures figures
+	out     io.Writer
+}
+
+// part is a group of measurements that can be run alone.
+type part struct {
+	name string // as -only takes it
+	what string
+	run  func(*bench, context.Context) error
+}
+
+func parts() []part {
+	return []part{
+		{"accept", "accept through HTTP, no workers", (*bench).measureAccept},
+		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
+		{"growth", "with finished requests in the table, and a backlog", (*bench).measureGrowth},
+	}
+}
+
+func partNames() (names []string) {
+	for _, part := range parts() {
+		names = append(names, part.name)
+	}
+	return names
+}
+
+// measure runs the parts in turn, prints the table and writes the figures,
+// also of a run that ended early.
+func measure(ctx context.Context, options options, out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the program itself: %w", err)
+	}
+	cluster, err := openCluster(ctx, options.databaseURL)
+	if err != nil {
+		return err
+	}
+	defer cluster.close()
+	b := &bench{options: options, self: self, cluster: cluster, figures: figures{}, out: out}
+	start := time.Now()
+	err = b.runParts(ctx)
+	b.say("took %s", time.Since(start).Round(time.Second))
+	b.figures.print(out)
+	if options.out != "" {
+		if err := b.figures.write(options.out, b.circumstances(start)); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (b *bench) runParts(ctx context.Context) error {
+	for _, part := range parts() {
+		if len(b.only) > 0 && !slices.Contains(b.only, part.name) {
+			continue
+		}
+		b.say("%s: %s", part.name, part.what)
+		if err := part.run(b, ctx); err != nil {
+			return fmt.Errorf("measuring %s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.out, format+"\n", args...)
+}
+
+// eachRound calls measure for every repetition. Inside it the variants take
+// turns, so that whatever else happens on the machine happens to all of them.
+func (b *bench) eachRound(measure func(round int) error) error {
+	for round := range b.plan.repeat {
+		if err := measure(round); err != nil {
+			return err
+		}
+	}
+	return nil
+}

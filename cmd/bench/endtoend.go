@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// saturatingConnections keep the window of accepted requests full.
+const saturatingConnections = 64
+
+// drainTimeout is how long callbacks may take to arrive after the last request.
+const drainTimeout = time.Minute
+
+// measureEndToEnd asks how many requests per second go all the way, from
+// accepted to delivered, and what each of them costs. River alone works two
+// jobs for each request, which is what ours need.
+func (b *bench) measureEndToEnd(ctx context.Context) error {
+	return b.eachRound(func(round int) error {
+		rates := map[variant]float64{}
+		for _, v := range variants() {
+			err := b.onFresh(ctx, "e2e", func(d database) error {
+				used, err := b.saturate(ctx, v, d)
+				rates[v] = used.delivered / used.took.Seconds()
+				if err == nil {
+					b.reportSaturation(v, used)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		alone, err := b.riverAlone(ctx)
+		if err != nil {
+			return err
+		}
+		b.figures.add("e2e_ratio_naive", rates[ours]/rates[naive])
+		b.figures.add("e2e_ratio_river", rates[ours]/alone)
+		return nil
+	})
+}
+
+// saturate keeps the window full and returns what happened while it was.
+func (b *bench) saturate(ctx context.Context, v variant, d database) (used spent, err error) {
+	window, release := newWindow(b.plan.window)
+	receiver, err := startReceiver(release)
+	if err != nil {
+		return spent{}, err
+	}
+	defer receiver.close()
+	s, err := b.start(ctx, v, d, "all")
+	if err != nil {
+		return spent{}, err
+	}
+	l := &load{
+		target: s.url, path: "/async", body: asyncBody(receiver.url),
+		connections: saturatingConnections, window: window,
+	}
+	used, err = b.steadily(ctx, d, s, l, receiver)
+	if err == nil {
+		err = errors.Join(l.check(), awaitDelivery(ctx, receiver, l.accepted.Load()))
+	}
+	return used, errors.Join(err, s.stop())
+}
+
+// steadily runs a load and returns what was spent once it ran steadily.
+func (b *bench) steadily(ctx context.Context, d database, s *server, l *load, r *receiver) (spent, error) {
+	stop := l.start(ctx)
+	defer stop()
+	if !pause(ctx, b.plan.steadyWarmup) {
+		return spent{}, ctx.Err()
+	}
+	return b.watch(ctx, d, s, func() (spent, bool) {
+		accepted, delivered := l.accepted.Load(), r.delivered.Load()
+		done := pause(ctx, b.plan.steadyFor)
+		return spent{
+			accepted:  float64(l.accepted.Load() - accepted),
+			delivered: float64(r.delivered.Load() - delivered),
+		}, done
+	})
+}
+
+// awaitDelivery returns when all the requests were called back.
+func awaitDelivery(ctx context.Context, r *receiver, accepted int64) error {
+	deadline := time.Now().Add(drainTimeout)
+	for r.delivered.Load() < accepted {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d of %d accepted requests were not called back within %v",
+				accepted-r.delivered.Load(), accepted, drainTimeout)
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (b *bench) reportSaturation(v variant, used spent) {
+	n := used.delivered
+	rate := n / used.took.Seconds()
+	server := float64(used.server.Microseconds()) / n
+	postgres := float64(used.postgres.Microseconds()) / n
+	b.say("  %-6s %8.0f/s  per request: %5.2f statements and %4.2f BEGIN, COMMIT; %6.0f B of WAL; CPU %4.0f µs server, %4.0f µs Postgres",
+		v, rate, used.statements/n, used.brackets/n, used.wal/n, server, postgres)
+	suffix := suffixOf(v)
+	b.figures.add("e2e_per_s"+suffix, rate)
+	b.figures.add("sql_per_request"+suffix, used.statements/n)
+	b.figures.add("sql_brackets_per_request"+suffix, used.brackets/n)
+	b.figures.add("wal_bytes_per_request"+suffix, used.wal/n)
+	if used.server > 0 {
+		b.figures.add("cpu_us_per_request_server"+suffix, server)
+	}
+	if used.server > 0 && b.cluster.postmaster != 0 {
+		b.figures.add("cpu_us_per_request_postgres"+suffix, postgres)
+		b.figures.add("cpu_us_per_request"+suffix, server+postgres)
+	}
+}

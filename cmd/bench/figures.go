@@ -1,0 +1,155 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// figures are what was measured: for each key one value per repetition.
+type figures map[string][]float64
+
+func (f figures) add(key string, value float64) {
+	if !math.IsNaN(value) && !math.IsInf(value, 0) { // nothing was there to divide by
+		f[key] = append(f[key], value)
+	}
+}
+
+// median of several values, the mean of the middle two when they are even in
+// number.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// headline is a figure that the service has to reach.
+type headline struct {
+	key  string
+	what string
+	goal string // as the table shows it
+	met  func(value float64) bool
+}
+
+func atLeast(bound float64) func(float64) bool { return func(v float64) bool { return v >= bound } }
+func atMost(bound float64) func(float64) bool  { return func(v float64) bool { return v <= bound } }
+
+func headlines() []headline {
+	return []headline{
+		{"accept_ratio_64", "accept at 64 connections ÷ one transaction per request", "≥ 5", atLeast(5)},
+		{"ack_p99_ms_at_1000", "acknowledged at 1,000/s, p99 ms", "≤ 15", atMost(15)},
+		{"e2e_per_s", "accepted to delivered at saturation, requests/s", "", nil},
+		{"e2e_ratio_naive", "… ÷ one transaction per step", "≥ 3", atLeast(3)},
+		{"e2e_ratio_river", "… ÷ River alone with two empty jobs a request", "≥ 0.4", atLeast(0.4)},
+		{"ttc_p50_ms", "request to callback at half of that rate, p50 ms", "≤ 25", atMost(25)},
+		{"ttc_p99_ms", "… p99 ms", "≤ 150", atMost(150)},
+		{"goodput_ratio_5x_sync", "sync goodput at 5 × capacity ÷ capacity", "≥ 0.9", atLeast(0.9)},
+		{"goodput_ratio_5x_async", "async goodput at 5 × capacity ÷ capacity", "≥ 0.9", atLeast(0.9)},
+		{"served_p99_ms_5x", "served at 5 × capacity, p99 ms", "≤ 100", atMost(100)},
+		{"refused_p99_ms_5x", "refused at 5 × capacity, p99 ms", "≤ 20", atMost(20)},
+		{"rss_mib_5x", "most memory of the server at 5 × capacity, MiB", "< 300", atMost(300)},
+		{"sql_per_request", "SQL statements per async request", "≤ 1", atMost(1)},
+		{"wal_bytes_per_request", "WAL per async request, bytes", "≤ 8192", atMost(8192)},
+		{"cpu_us_per_request", "CPU of server and Postgres per async request, µs", "", nil},
+		{"grown_ratio", "throughput with 10 million finished requests ÷ with 10 thousand", "≥ 0.85", atLeast(0.85)},
+	}
+}
+
+// print shows the headlines, and below them whatever else was measured.
+func (f figures) print(w io.Writer) {
+	rest := maps.Clone(f)
+	fmt.Fprintf(w, "\n%-64s%12s%12s%12s  %-8s\n", "", "median", "min", "max", "goal")
+	for _, h := range headlines() {
+		fmt.Fprintf(w, "%s%s  %-8s%s\n", pad(h.what, 64), f.columns(h.key), h.goal, f.verdict(h))
+		delete(rest, h.key)
+	}
+	fmt.Fprintln(w)
+	for _, key := range slices.Sorted(maps.Keys(rest)) {
+		fmt.Fprintf(w, "%s%s\n", pad(key, 64), f.columns(key))
+	}
+}
+
+// pad counts letters, where fmt counts bytes… of some.
+func pad(text string, width int) string {
+	return text + strings.Repeat(" ", max(0, width-len([]rune(text))))
+}
+
+func (f figures) columns(key string) string {
+	values := f[key]
+	if len(values) == 0 {
+		return fmt.Sprintf("%12s%12s%12s", "-", "", "")
+	}
+	return fmt.Sprintf("%12s%12s%12s", short(median(values)), short(slices.Min(values)), short(slices.Max(values)))
+}
+
+func (f figures) verdict(h headline) string {
+	switch values := f[h.key]; {
+	case h.met == nil || len(values) == 0:
+		return ""
+	case h.met(median(values)):
+		return "met"
+	default:
+		return "missed"
+	}
+}
+
+// short shows three digits or so: more would be noise.
+func short(value float64) string {
+	digits := 0
+	if size := math.Abs(value); size < 10 {
+		digits = 2
+	} else if size < 100 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f", digits, value)
+}
+
+// write puts the figures into a file as one flat JSON object: each key with its
+// median, key_min and key_max beside it, and null for a headline that was not
+// measured.
+func (f figures) write(path string, circumstances map[string]any) error {
+	flat := maps.Clone(circumstances)
+	for _, h := range headlines() {
+		flat[h.key] = nil
+	}
+	for key, values := range f {
+		flat[key] = round(median(values))
+		if len(values) > 1 {
+			flat[key+"_min"] = round(slices.Min(values))
+			flat[key+"_max"] = round(slices.Max(values))
+		}
+	}
+	encoded, err := json.MarshalIndent(flat, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding figures: %w", err)
+	}
+	if err := os.WriteFile(path, append(encoded, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing figures: %w", err)
+	}
+	return nil
+}
+
+func round(value float64) float64 { return math.Round(value*1000) / 1000 }
+
+// circumstances are what the figures can't be compared without.
+func (b *bench) circumstances(start time.Time) map[string]any {
+	return map[string]any{
+		"started_at": start.UTC().Format(time.RFC3339),
+		"took_s":     round(time.Since(start).Seconds()),
+		"cores":      runtime.NumCPU(),
+		"go":         runtime.Version(),
+		"postgres":   b.cluster.version,
+		"repeat":     b.plan.repeat,
+		"short":      b.plan.grown == nil,
+	}
+}

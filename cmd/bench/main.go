@@ -1,0 +1,51 @@
+// Command bench measures the service side by side with what it could have
+// been: the same service with one transaction per step (bench naive), and
+// River alone (bench river). Every measurement has a fresh database and
+// processes of its own, variants take turns, and each figure is the median of
+// the repetitions.
+//
+// It needs a Postgres whose role may create databases (DATABASE_URL), best one
+// that nobody else uses: what is counted per request is counted for the whole
+// Postgres. scripts/bench.sh starts one.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the program. Its first argument may name one of the two servers that
+// bench starts as child processes to compare with.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch command {
+	case "naive":
+		return runNaive(ctx, args[1:], getenv, stderr)
+	case "river":
+		return runRiver(ctx, args[1:], getenv, stdout, stderr)
+	}
+	options, err := readOptions(args, getenv, stderr)
+	if err != nil {
+		return err
+	}
+	return measure(ctx, options, stdout)
+}

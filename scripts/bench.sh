@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# bench.sh [flags…] builds the server, storm and bench, starts a Postgres that
+# nobody else uses, measures (cmd/bench), writes bench.json, and removes that
+# Postgres again. BENCH=short takes less than three minutes; -h lists the flags.
+#
+# DATABASE_URL, if set, is used instead; and where there are no PostgreSQL
+# binaries, the compose service is, whose CPU time can't be read.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+own() { POSTGRES_FOLDER=.postgres-bench POSTGRES_PORT=${BENCH_POSTGRES_PORT:-5439} scripts/postgres.sh "$@"; }
+
+CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/bench
+
+if [ -z "${DATABASE_URL:-}" ]; then
+	if own up; then
+		trap 'own clean' EXIT
+		DATABASE_URL=$(own url)
+	else
+		scripts/postgres.sh up
+		DATABASE_URL=$(scripts/postgres.sh url)
+	fi
+fi
+export DATABASE_URL
+bin/bench -out bench.json "$@"
