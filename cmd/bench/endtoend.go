@@ -69,6 +69,9 @@ func (b *bench) saturate(ctx context.Context, v variant, d database) (used spent
 func (b *bench) steadily(ctx context.Context, d database, s *server, l *load, r *receiver) (spent, error) {
 	stop := l.start(ctx)
 	defer stop()
+	if err := l.fillWindow(ctx); err != nil {
+		return spent{}, err
+	}
 	if !pause(ctx, b.plan.steadyWarmup) {
 		return spent{}, ctx.Err()
 	}

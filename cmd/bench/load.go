@@ -130,6 +130,21 @@ func (l *load) leave() {
 	}
 }
 
+// fillWindow returns when as many requests are under way as may be. Before
+// that, accepting takes more than its share of the machine.
+func (l *load) fillWindow(ctx context.Context) error {
+	deadline := time.Now().Add(20 * time.Second)
+	for len(l.window) < cap(l.window)-l.connections {
+		if time.Now().After(deadline) {
+			return nil // the service delivers as fast as it accepts
+		}
+		if !pause(ctx, 5*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // count tells whether the request was accepted.
 func (l *load) count(err error, status int) bool {
 	switch {
