@@ -5,43 +5,68 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
-
-	"ringback/work"
 )
 
 const (
-	maxRate     = 20_000    // a second; beyond it one generator on loopback measures itself
-	maxRequests = 1_000_000 // in one run: a slot is kept for each, about 100 MB in all
+	maxRate     = 100_000   // a second; beyond it one generator on loopback measures itself
+	maxRequests = 8_000_000 // in one run: 16 bytes are kept for each, and 40 for each async one
+	maxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
 )
 
 // config is what the flags and the environment ask for.
 type config struct {
-	rate        float64       // requests a second in all, half sync and half async
-	duration    time.Duration // of sending
-	target      string        // http://host:port on loopback, without a slash at the end
+	target      string        // http://host:port, without a slash at the end
+	isMine      bool          // the target may be other than loopback
+	rate        float64       // requests a second in all; the calm rate of a profile that has one
+	profile     profile       // shape of the rate over time
+	length      time.Duration // of sending; 0 is the profile's own
+	warmup      time.Duration // at the start of sending
+	arrivals    string        // constant or poisson
+	mix         mix           // shares of sync and async
+	load        workload      // what the requests ask for
+	connections int           // workers, each with one connection
+	seed        uint64        // of everything random
+	timeout     time.Duration // of one request, and of its wait for a connection
 	drain       time.Duration // how long to wait for callbacks after the last answer
-	maxInFlight int           // requests sent and not yet answered
-	timeout     time.Duration // of one request, waiting for a connection included
 	apiKey      string        // sent as a bearer token when not empty
-	textBytes   int           // size of the text in each request
+	jsonFile    string        // where the report goes; empty is nowhere
 }
 
 func defaults() config {
 	return config{
-		rate:        200,
-		duration:    20 * time.Second,
 		target:      "http://127.0.0.1:8080",
-		drain:       time.Minute,
-		maxInFlight: 10_000,
+		rate:        200,
+		profile:     profiles()[0],
+		arrivals:    "constant",
+		mix:         mix{sync: 50, async: 50},
+		load:        defaultWorkload(),
+		connections: 128,
 		timeout:     10 * time.Second,
-		textBytes:   200,
+		drain:       time.Minute,
+		seed:        1,
 	}
+}
+
+// duration is how long requests are sent for.
+func (c config) duration() time.Duration {
+	if c.length > 0 {
+		return c.length
+	}
+	return c.profile.duration
+}
+
+func (c config) curve() curve { return c.profile.curve(c.rate, c.duration()) }
+
+func (c config) workload() workload {
+	c.load.seed = c.seed
+	return c.load
 }
 
 // parseConfig reads flags and environment. Its error is flag.ErrHelp or tells
@@ -53,14 +78,40 @@ func parseConfig(args []string, getenv func(string) string) (config, error) {
 	if errors.Is(mistakes, flag.ErrHelp) {
 		return config, flag.ErrHelp
 	}
-	if !fitsHeader(config.apiKey) {
-		mistakes = errors.Join(mistakes, errors.New("the API key holds characters that a header can't carry"))
+	if config.seed == 0 {
+		config.seed = rand.Uint64()
 	}
-	if total := newSchedule(config).total(); mistakes == nil && (total < 1 || total > maxRequests) {
-		mistakes = fmt.Errorf("-rate %v for -duration %v makes %d requests: want 1 to %d",
-			config.rate, config.duration, total, maxRequests)
+	return config, errors.Join(mistakes, config.check(mistakes == nil))
+}
+
+// check tells what is wrong with flags that are each right by themselves.
+// Their sums are only worth a look where that is so.
+func (c config) check(eachIsRight bool) error {
+	var mistakes error
+	mistake := func(format string, args ...any) {
+		mistakes = errors.Join(mistakes, fmt.Errorf(format, args...))
 	}
-	return config, mistakes
+	if !fitsHeader(c.apiKey) {
+		mistake("the API key holds characters that a header can't carry")
+	}
+	if !eachIsRight {
+		return mistakes
+	}
+	if !c.isMine && !isLoopback(c.target) {
+		mistake("%s is not a loopback address, and a storm is for your own machines only: -i-own-this-target says that it is yours", c.target)
+	}
+	if c.warmup >= c.duration() {
+		mistake("-warmup %v leaves nothing of -duration %v", c.warmup, c.duration())
+	}
+	curve := c.curve()
+	if curve.peak() > maxRate {
+		mistake("-rate %v makes %v requests a second at the height of -profile %s: want at most %d",
+			c.rate, curve.peak(), c.profile.name, maxRate)
+	}
+	if total := curve.requests(); total < 1-1e-6 || total > maxRequests {
+		mistake("-rate %v for -duration %v makes %.0f requests: want 1 to %d", c.rate, c.duration(), total, maxRequests)
+	}
+	return mistakes
 }
 
 // parseAll goes on where the flag package stops, at the first mistake, so that
@@ -86,22 +137,33 @@ func parseAll(flags *flag.FlagSet, args []string) error {
 func newFlags(config *config) *flag.FlagSet {
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the mistakes, all of them
-	flags.Var(setting[float64]{&config.rate, parseRate}, "rate",
-		"`requests` a second in all, half sync and half async")
-	flags.Var(setting[time.Duration]{&config.duration, parseDuration(time.Millisecond)}, "duration",
-		"how much `time` to send for")
 	flags.Var(setting[string]{&config.target, parseTarget}, "target",
 		"`URL` of the server, on loopback")
+	flags.BoolVar(&config.isMine, "i-own-this-target", false,
+		"allow a target that is not on loopback: yours")
+	flags.Var(setting[float64]{&config.rate, parseRate}, "rate",
+		"`requests` a second in all; in the profiles spike and storm, those of the calm")
+	flags.Var(setting[profile]{&config.profile, parseProfile}, "profile",
+		"`name` of the rate's shape over time:\n"+describeProfiles())
+	flags.Var(setting[time.Duration]{&config.length, parseDuration(time.Millisecond)}, "duration",
+		"how much `time` to send for; the default is the profile's own")
+	flags.Var(setting[time.Duration]{&config.warmup, parseDuration(0)}, "warmup",
+		"how much `time` at the start to leave out of quantiles and goodput")
+	flags.Var(setting[string]{&config.arrivals, parseArrivals}, "arrivals",
+		"`constant` spacing, or poisson: independent arrivals")
+	flags.Var(setting[mix]{&config.mix, parseMix}, "mix", "`shares` of the endpoints")
+	flags.Var(setting[workload]{&config.load, parseWorkload}, "work",
+		"what requests ask for, as in `text=200,rounds=0,delay=0s`;\neach is N, N..M (uniform) or exp:N (exponential)")
+	flags.Var(setting[int]{&config.connections, parseCount(10_000)}, "connections",
+		"`number` of connections to the server, which is how many requests can wait for an answer at a time")
+	flags.Uint64Var(&config.seed, "seed", config.seed, "`number` that everything random follows from; 0 picks one")
+	flags.Var(setting[time.Duration]{&config.timeout, parseDuration(time.Millisecond)}, "timeout",
+		"how much `time` a request may take, and may wait for a connection before it counts as unsent")
 	flags.Var(setting[time.Duration]{&config.drain, parseDuration(0)}, "drain",
 		"how much `time` to wait for callbacks after the last answer")
-	flags.Var(setting[int]{&config.maxInFlight, parseCount(maxRequests)}, "max-in-flight",
-		"`requests` that may wait for an answer; what is due beyond it counts as unsent")
-	flags.Var(setting[time.Duration]{&config.timeout, parseDuration(time.Millisecond)}, "timeout",
-		"how much `time` a request may take, waiting for a connection included")
-	flags.Var(setting[int]{&config.textBytes, parseCount(work.MaxTextBytes)}, "text-bytes",
-		"size of the text in each request, in `bytes`")
 	flags.Func("api-key", "`key` sent as a bearer token (default $RINGBACK_API_KEY)",
 		func(key string) error { config.apiKey = key; return nil })
+	flags.StringVar(&config.jsonFile, "json", "", "`file` to write the report to, as JSON")
 	return flags
 }
 
@@ -149,8 +211,8 @@ func parseRate(text string) (float64, error) {
 func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	return func(text string) (time.Duration, error) {
 		duration, err := time.ParseDuration(text)
-		if err != nil || duration < least {
-			return 0, fmt.Errorf("want a duration like 20s, at least %v", least)
+		if err != nil || duration < least || duration > maxDuration {
+			return 0, fmt.Errorf("want a duration like 20s, at least %v and at most %v", least, maxDuration)
 		}
 		return duration, nil
 	}
@@ -168,18 +230,73 @@ func parseCount(most int) func(string) (int, error) {
 
 func parseTarget(text string) (string, error) {
 	target, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || target.Scheme != "http" || *target != (url.URL{Scheme: "http", Host: target.Host}) {
+	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" ||
+		*target != (url.URL{Scheme: target.Scheme, Host: target.Host}) {
 		return "", errors.New("want http://host:port and nothing more")
-	}
-	ip := net.ParseIP(target.Hostname())
-	if target.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", errors.New("that is not a loopback address, and a storm is for your own machine only")
 	}
 	return target.String(), nil
 }
 
-// fitsHeader tells whether net/http will send the key, so that a key it
-// refuses isn't found out request by request.
+func isLoopback(address string) bool {
+	target, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(target.Hostname())
+	return target.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func parseProfile(text string) (profile, error) {
+	for _, profile := range profiles() {
+		if profile.name == text {
+			return profile, nil
+		}
+	}
+	return profile{}, errors.New("want steady, ramp, spike, storm or soak")
+}
+
+func (p profile) String() string { return p.name }
+
+func describeProfiles() string {
+	var lines strings.Builder
+	for _, profile := range profiles() {
+		fmt.Fprintf(&lines, "%-7s%s (%v)\n", profile.name, profile.meaning, profile.duration)
+	}
+	return strings.TrimSuffix(lines.String(), "\n")
+}
+
+func parseArrivals(text string) (string, error) {
+	if text != "constant" && text != "poisson" {
+		return "", errors.New("want constant or poisson")
+	}
+	return text, nil
+}
+
+func parseMix(text string) (mix, error) {
+	var shares mix
+	err := eachPair(text, func(name, value string) error {
+		share, err := strconv.Atoi(value)
+		if err != nil || share < 0 || share > 1000 {
+			return fmt.Errorf("%s: want a whole number from 0 to 1000", name)
+		}
+		switch name {
+		case "sync":
+			shares.sync = share
+		case "async":
+			shares.async = share
+		default:
+			return fmt.Errorf("%s: want sync or async", name)
+		}
+		return nil
+	})
+	if err == nil && shares == (mix{}) {
+		err = errors.New("want a share above 0")
+	}
+	return shares, err
+}
+
+// fitsHeader tells whether a header can carry the key, so that one it can't
+// carry isn't found out request by request.
 func fitsHeader(key string) bool {
 	return !strings.ContainsFunc(key, unicode.IsControl)
 }

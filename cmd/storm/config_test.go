@@ -12,11 +12,11 @@ func TestRunRefuses(t *testing.T) {
 
 	t.Run("all mistakes together", func(t *testing.T) {
 		t.Parallel()
-		output := runStorm(t, "-rate", "0", "-drain", "soon", "-nonsense", "-max-in-flight=0", "extra",
-			"-text-bytes", "1000000", "-timeout", "-1s", "-duration", "0s", "-api-key", "a\nb")
-		output.want(t, exitUsage, "flag -rate:", "flag -drain:", "-nonsense", "flag -max-in-flight:",
-			`unexpected argument "extra"`, "flag -text-bytes:", "flag -timeout:", "flag -duration:", "API key")
-		if got, want := strings.Count(output.stderr, "\n"), 10; got != want {
+		output := runStorm(t, "-rate", "0", "-drain", "soon", "-nonsense", "-connections=0", "extra",
+			"-work", "text=1000000,cores=4", "-timeout", "-1s", "-duration", "0s", "-api-key", "a\nb")
+		output.want(t, exitUsage, "flag -rate:", "flag -drain:", "-nonsense", "flag -connections:",
+			`unexpected argument "extra"`, "text: want", "cores: want", "flag -timeout:", "flag -duration:", "API key")
+		if got, want := strings.Count(output.stderr, "\n"), 11; got != want {
 			t.Errorf("lines on stderr: got %d, want %d", got, want)
 		}
 	})
@@ -35,7 +35,7 @@ func TestRunRefuses(t *testing.T) {
 			runStorm(t, "-target", target).want(t, exitUsage, "not a loopback address")
 		}
 		for _, target := range []string{
-			"https://127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1/x", "http://me@127.0.0.1", "http://127.0.0.1?x", "http://",
+			"ftp://127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1/x", "http://me@127.0.0.1", "http://127.0.0.1?x", "http://",
 		} {
 			runStorm(t, "-target", target).want(t, exitUsage, "want http://host:port and nothing more")
 		}

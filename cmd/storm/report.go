@@ -1,182 +1,134 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
-	"io"
-	"maps"
-	"slices"
-	"strings"
+	"os"
 	"time"
+
+	"github.com/google/uuid"
 )
 
-// summary is all that a run found out.
-type summary struct {
-	target    string
-	drain     time.Duration // how long callbacks were waited for at most
-	elapsed   time.Duration
-	offered   float64 // requests a second
-	achieved  float64 // requests a second, as they left
-	sync      tally
-	async     tally
-	callbacks callbackTally
+// report is all that a run found out. Its JSON is a contract: fields are added
+// to it, never renamed and never given another meaning. Rates are a second,
+// fields that end in _s are seconds, fields that end in _ms milliseconds.
+type report struct {
+	Server      string    `json:"server"` // what -target said
+	StartedAt   time.Time `json:"started_at"`
+	DurationS   float64   `json:"duration_s"` // of sending
+	DrainS      float64   `json:"drain_s"`    // from its end until the last callback, or until patience ran out
+	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in nothing else
+	Interrupted bool      `json:"interrupted"`
+
+	Profile     string `json:"profile"`
+	Arrivals    string `json:"arrivals"` // constant or poisson
+	Mix         string `json:"mix"`
+	Work        string `json:"work"`
+	Connections int    `json:"connections"`
+	Seed        uint64 `json:"seed"`
+
+	OfferedRate  float64 `json:"offered_rate"`  // requests due, sync and async
+	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last one had left
+	Goodput      goodput `json:"goodput"`
+
+	Sync      endpointReport  `json:"sync"`
+	Async     asyncReport     `json:"async"`
+	Generator generatorReport `json:"generator"`
 }
 
-func (s summary) exitStatus() int {
-	if s.callbacks.missing > 0 || s.callbacks.mismatched > 0 || s.unanswered() != "" {
-		return exitBroken
+// goodput is what came out right while requests were being sent.
+type goodput struct {
+	Sync  float64 `json:"sync_per_s"`
+	Async float64 `json:"async_per_s"`
+}
+
+// endpointReport is about the requests to one endpoint. Due is sent + unsent,
+// and sent is ok + shed + rejected + failed + ambiguous.
+type endpointReport struct {
+	Sent      int `json:"sent"`
+	OK        int `json:"ok"`        // answered as it should be
+	Shed      int `json:"shed"`      // 429 or 503: no room now
+	Rejected  int `json:"rejected"`  // any other 4xx
+	Failed    int `json:"failed"`    // certainly not done
+	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took it
+	Unsent    int `json:"unsent"`    // due, but no connection was free in time
+
+	// Reasons counts what was rejected, failed or ambiguous.
+	Reasons map[string]int `json:"reasons,omitempty"`
+
+	Latency quantiles `json:"latency_ms"` // due to answered, of the ok ones
+	Service quantiles `json:"service_ms"` // left to answered, of the ok ones
+	Shedded quantiles `json:"shed_ms"`    // due to answered, of the shed ones
+
+	// Goodput is the ok ones (of async requests: the delivered ones) that were
+	// done while requests were being sent, a second.
+	Goodput float64 `json:"goodput_per_s"`
+}
+
+// asyncReport is about the async requests and their callbacks. Acked is
+// delivered + dead + missing.
+type asyncReport struct {
+	endpointReport
+	Acked          int       `json:"acked"`
+	Delivered      int       `json:"delivered"`
+	Dead           int       `json:"dead"`    // owed to a receiver that takes none: as expected
+	Missing        int       `json:"missing"` // acknowledged and not called back
+	Duplicates     int       `json:"duplicates"`
+	Orphans        int       `json:"orphans"`        // callbacks of no request that this run sent and the server took
+	Mismatched     int       `json:"mismatched"`     // delivered with a wrong id, body or result
+	WorkFailed     int       `json:"work_failed"`    // called back to say that the work failed
+	Unacknowledged int       `json:"unacknowledged"` // ambiguous requests that were called back
+	Verified       int       `json:"verified"`       // results computed again and compared
+	TimeToCallback quantiles `json:"time_to_callback_ms"`
+
+	missingIDs []uuid.UUID
+}
+
+// generatorReport is how well storm itself did.
+type generatorReport struct {
+	Late            quantiles `json:"late_ms"`                         // due to handed to a worker: our own fault
+	Left            quantiles `json:"left_ms"`                         // due to left: that, and the wait for a free connection
+	RateError       float64   `json:"rate_error_percent"`              // achieved against offered
+	WorstRateError  float64   `json:"worst_second_rate_error_percent"` // requests handed over in a second, against those due
+	CPUMicroseconds float64   `json:"cpu_us_per_request"`              // receiver included
+	PeakMemory      float64   `json:"peak_memory_mib"`
+}
+
+// quantiles are of durations, in milliseconds; all zero when count is.
+type quantiles struct {
+	Count int64   `json:"count"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P95   float64 `json:"p95"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	Max   float64 `json:"max"`
+	Mean  float64 `json:"mean"`
+}
+
+func (h *histogram) quantiles() quantiles {
+	if h.TotalCount() == 0 {
+		return quantiles{}
 	}
-	return exitOK
-}
-
-// unanswered names the endpoint that answered none of what was sent to it.
-func (s summary) unanswered() string {
-	switch {
-	case s.sync.ok+s.async.ok == 0:
-		return "not one request was answered ok"
-	case s.sync.sent > 0 && s.sync.ok == 0:
-		return "not one sync request was answered ok"
-	case s.async.sent > 0 && s.async.ok == 0:
-		return "not one async request was acknowledged"
-	}
-	return ""
-}
-
-// print writes the summary as plain text that fits 100 columns.
-func (s summary) print(w io.Writer) {
-	fmt.Fprintf(w, "Storm on %s, %.1f s: %.1f requests/s offered, %.1f/s achieved\n",
-		s.target, s.elapsed.Seconds(), s.offered, s.achieved)
-	s.printRequests(w)
-	s.printLatency(w)
-	s.printCallbacks(w)
-	s.printMissing(w)
-	s.printNotes(w)
-	fmt.Fprintf(w, "\nVerdict: %s.\n", s.verdict())
-}
-
-func (s summary) printRequests(w io.Writer) {
-	printHead(w, "requests", "sent", "ok", "shed", "failed", "unsent")
-	for _, row := range []struct {
-		name string
-		tally
-	}{{"sync", s.sync}, {"async", s.async}} {
-		printCounts(w, row.name, row.sent, row.ok, row.shed, row.failures(), row.unsent)
-	}
-	printReasons(w, "sync", s.sync.failed)
-	printReasons(w, "async", s.async.failed)
-}
-
-func printReasons(w io.Writer, name string, failed map[string]int) {
-	reasons := make([]string, 0, len(failed))
-	for _, reason := range slices.Sorted(maps.Keys(failed)) {
-		reasons = append(reasons, fmt.Sprintf("%s %d", reason, failed[reason]))
-	}
-	if len(reasons) > 0 {
-		fmt.Fprintf(w, "  %s failed: %s\n", name, strings.Join(reasons, ", "))
-	}
-}
-
-func (s summary) printLatency(w io.Writer) {
-	printHead(w, "ms since intended send", "count", "p50", "p95", "p99", "max")
-	printQuantiles(w, "sync answered", s.sync.latency)
-	printQuantiles(w, "async acknowledged", s.async.latency)
-	printQuantiles(w, "called back", s.callbacks.after)
-	printQuantiles(w, "request left", s.lateness())
-}
-
-// lateness is how far the generator itself was behind.
-func (s summary) lateness() *histogram {
-	all := newHistogram()
-	all.Merge(s.sync.lateness.Histogram)
-	all.Merge(s.async.lateness.Histogram)
-	return all
-}
-
-func (s summary) printCallbacks(w io.Writer) {
-	callbacks := s.callbacks
-	printHead(w, "callbacks", "delivered", "missing", "mismatched", "duplicated", "orphans")
-	printCounts(w, "to acknowledged requests", callbacks.delivered, callbacks.missing, callbacks.mismatched,
-		callbacks.duplicated, callbacks.orphans)
-}
-
-func printHead(w io.Writer, name string, columns ...string) {
-	fmt.Fprintf(w, "\n%-26s", name)
-	for _, column := range columns {
-		fmt.Fprintf(w, "%12s", column)
-	}
-	fmt.Fprintln(w)
-}
-
-func printCounts(w io.Writer, name string, counts ...int) {
-	fmt.Fprintf(w, "  %-24s", name)
-	for _, count := range counts {
-		fmt.Fprintf(w, "%12d", count)
-	}
-	fmt.Fprintln(w)
-}
-
-func printQuantiles(w io.Writer, name string, of *histogram) {
-	fmt.Fprintf(w, "  %-24s%12d", name, of.TotalCount())
-	for _, percent := range []float64{50, 95, 99, 100} {
-		if of.TotalCount() == 0 {
-			fmt.Fprintf(w, "%12s", "-")
-			continue
-		}
-		fmt.Fprintf(w, "%12.1f", of.quantile(percent).Seconds()*1000)
-	}
-	fmt.Fprintln(w)
-}
-
-// printNotes tells what is not in the tables.
-func (s summary) printNotes(w io.Writer) {
-	note := func(text string, count int) {
-		if count > 0 {
-			fmt.Fprintf(w, "\n%s: %d\n", text, count)
-		}
-	}
-	note("Called back to say that the work failed", s.callbacks.workFailed)
-	note("Called back without an acknowledgement, which got lost", s.callbacks.unacknowledged)
-	note("Unsent because too many were in flight (-max-in-flight)", s.sync.unsent+s.async.unsent)
-	if s.isLate() {
-		fmt.Fprintln(w, "\nThe generator itself fell behind schedule: it has too little CPU for this rate.")
+	return quantiles{
+		Count: h.TotalCount(),
+		P50:   h.millis(50),
+		P90:   h.millis(90),
+		P95:   h.millis(95),
+		P99:   h.millis(99),
+		P999:  h.millis(99.9),
+		Max:   h.millis(100),
+		Mean:  h.Mean() / 1000,
 	}
 }
 
-// isLate tells whether the generator, not the server, spoils the figures. A
-// percent of the rate or a tenth of a second is more than scheduling jitter.
-func (s summary) isLate() bool {
-	unsent := s.sync.unsent + s.async.unsent
-	isSlow := unsent == 0 && s.achieved < 0.99*s.offered
-	return isSlow || s.lateness().quantile(99) > 100*time.Millisecond
-}
-
-func (s summary) printMissing(w io.Writer) {
-	if len(s.callbacks.missingIDs) == 0 {
-		return
+func (r *report) save(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the report: %w", err)
 	}
-	fmt.Fprintln(w, "\nNot called back, to look up with:")
-	for _, id := range s.callbacks.missingIDs {
-		fmt.Fprintf(w, "  GET /requests/%s\n", id)
+	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
 	}
-	if rest := s.callbacks.missing - len(s.callbacks.missingIDs); rest > 0 {
-		fmt.Fprintf(w, "  and %d more\n", rest)
-	}
-}
-
-func (s summary) verdict() string {
-	acknowledged, callbacks := s.async.ok, s.callbacks
-	switch {
-	case s.unanswered() != "":
-		return "broken, " + s.unanswered()
-	case callbacks.missing > 0 && callbacks.mismatched > 0:
-		return fmt.Sprintf("broken, of %d acknowledged requests %d were not called back and %d with a wrong id",
-			acknowledged, callbacks.missing, callbacks.mismatched)
-	case callbacks.missing > 0:
-		return fmt.Sprintf("broken, %d of %d acknowledged requests were not called back within %v",
-			callbacks.missing, acknowledged, s.drain)
-	case callbacks.mismatched > 0:
-		return fmt.Sprintf("broken, %d of %d acknowledged requests were called back with a wrong id",
-			callbacks.mismatched, acknowledged)
-	default:
-		return fmt.Sprintf("kept its word, all %d acknowledged requests were called back", acknowledged)
-	}
+	return nil
 }

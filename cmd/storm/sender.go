@@ -1,170 +1,204 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 
-	"ringback/work"
+	"bytes"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
 )
 
-const (
-	// maxConnections is far above what a healthy server needs at the default
-	// rate and well below the usual limit of 1024 open files. A request that
-	// waits for one of them does so after its intended send time, where it shows.
-	maxConnections = 256
+const maxAnswerBytes = 1 << 20 // far above any answer of the service
 
-	maxAnswerBytes = 1 << 20 // far above any answer of the service
-)
-
-// endpoint is where requests go and what tells a good answer.
-type endpoint struct {
-	path   string
-	status int
-	state  string // the answer's field "status"
-}
-
-func sync200() endpoint  { return endpoint{"/sync", http.StatusOK, "succeeded"} }
-func async202() endpoint { return endpoint{"/async", http.StatusAccepted, "accepted"} }
-
-// answer is what came of one request. It is ok when it is neither shed nor a
-// failure.
+// answer is what came of one request.
 type answer struct {
-	id      string // of the request, when ok
-	shed    bool   // the server said that it has no room now
-	failure string // why it is neither ok nor shed: one of few, to be counted by
-	unsure  bool   // a failure that doesn't tell whether the request was accepted
+	outcome outcome
+	id      uuid.UUID // of the request, when ok
+	reason  string    // when neither ok nor shed: one of few, to be counted by
 }
 
-// sender makes requests of one run.
-type sender struct {
-	client    *http.Client
-	target    string
-	apiKey    string
-	textBytes int
-}
-
-func newSender(config config) *sender {
-	transport := &http.Transport{ // without a proxy: everything stays on loopback
-		MaxConnsPerHost:     maxConnections,
-		MaxIdleConnsPerHost: maxConnections,
+// newClient returns a client that sends each request once, whatever happens to
+// it, over at most so many connections.
+func newClient(config config) *fasthttp.HostClient {
+	target, _ := url.Parse(config.target) // parseTarget has seen to it
+	return &fasthttp.HostClient{
+		Addr:             hostPort(target),
+		IsTLS:            target.Scheme == "https",
+		MaxConns:         config.connections,
+		ConnPoolStrategy: fasthttp.LIFO,
 		// Shorter than a server keeps idle connections, so that no request
 		// leaves on one that the server is just closing.
-		IdleConnTimeout: 10 * time.Second,
+		MaxIdleConnDuration: 10 * time.Second,
+		// A second attempt would hide that the first one broke, and could be
+		// the same request accepted twice.
+		MaxIdemponentCallAttempts: 1,
+		RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
+		MaxResponseBodySize:       maxAnswerBytes,
+		// Workers never wait for each other's connections; this is for the
+		// moment between closing one and counting it as closed.
+		MaxConnWaitTimeout: config.timeout,
+		Dial: func(address string) (net.Conn, error) {
+			return net.DialTimeout("tcp", address, config.timeout)
+		},
+		NoDefaultUserAgentHeader:      true,
+		DisableHeaderNamesNormalizing: true,
+		DisablePathNormalizing:        true,
 	}
-	client := &http.Client{
-		Transport:     transport,
-		Timeout:       config.timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func hostPort(target *url.URL) string {
+	if target.Port() != "" {
+		return target.Host
 	}
-	return &sender{client, config.target, config.apiKey, config.textBytes}
+	return net.JoinHostPort(target.Hostname(), map[string]string{"http": "80", "https": "443"}[target.Scheme])
 }
 
 // checkTarget returns an error, worded for whoever typed the command, unless
 // the target says that it is healthy.
-func (s *sender) checkTarget(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.target+"/healthz", nil)
-	if err != nil {
-		return fmt.Errorf("asking %s for its health: %w", s.target, err)
+func checkTarget(client *fasthttp.HostClient, config config) error {
+	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(request)
+	defer fasthttp.ReleaseResponse(response)
+	request.SetRequestURI(config.target + "/healthz")
+	request.SetTimeout(config.timeout)
+	if err := client.Do(request, response); err != nil {
+		return fmt.Errorf("nothing answers at %s: start the server with `make run` first", config.target)
 	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		return fmt.Errorf("nothing answers at %s: start the server with `make run` first", s.target)
-	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	if status := response.StatusCode(); status != http.StatusOK {
 		return fmt.Errorf("%s answers GET /healthz with status %d: is a healthy Ringback running there?",
-			s.target, response.StatusCode)
+			config.target, status)
 	}
 	return nil
 }
 
-// post makes request n once. It sets no Idempotency-Key: with one, net/http
-// would send a second time when a connection breaks, and hide that it broke.
-func (s *sender) post(ctx context.Context, to endpoint, n int, callbackURL string) answer {
-	request, err := s.newRequest(ctx, to, n, callbackURL)
-	if err != nil {
-		return answer{failure: "request not built"}
+// caller sends the requests of one worker, one at a time. It owns the buffers.
+type caller struct {
+	client   *fasthttp.HostClient
+	author   *author
+	sync     fasthttp.Request
+	async    fasthttp.Request
+	response fasthttp.Response
+	body     []byte
+}
+
+func newCaller(client *fasthttp.HostClient, author *author, config config) *caller {
+	c := &caller{client: client, author: author}
+	prepare(&c.sync, "/sync", config)
+	prepare(&c.async, "/async", config)
+	return c
+}
+
+func prepare(request *fasthttp.Request, path string, config config) {
+	request.Header.DisableNormalizing()
+	request.SetRequestURI(config.target + path)
+	request.Header.SetMethod(http.MethodPost)
+	request.Header.SetContentType("application/json")
+	if config.apiKey != "" {
+		request.Header.Set("Authorization", "Bearer "+config.apiKey)
 	}
-	response, err := s.client.Do(request)
-	if err != nil {
+	request.SetTimeout(config.timeout)
+}
+
+// callSync makes a sync request, callAsync an async one.
+func (c *caller) callSync(number int) answer {
+	c.startBody(number)
+	return c.do(&c.sync, judgeSync)
+}
+
+func (c *caller) callAsync(number int, appendURL func([]byte) []byte, orderingKey string) answer {
+	c.startBody(number)
+	c.body = append(c.body, `,"callback_url":"`...)
+	c.body = append(appendURL(c.body), '"')
+	if orderingKey != "" {
+		c.body = append(c.body, `,"ordering_key":"`...)
+		c.body = append(append(c.body, orderingKey...), '"')
+	}
+	return c.do(&c.async, judgeAsync)
+}
+
+func (c *caller) startBody(number int) {
+	c.body = append(c.body[:0], `{"input":`...)
+	c.body = c.author.appendInput(c.body, c.author.order(number))
+}
+
+func (c *caller) do(request *fasthttp.Request, judge func(status int, body []byte) answer) answer {
+	c.body = append(c.body, '}')
+	request.SetBodyRaw(c.body)
+	if err := c.client.Do(request, &c.response); err != nil {
 		return judgeError(err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
-	if err != nil {
-		return judgeError(err)
-	}
-	return judge(to, response.StatusCode, body)
+	return judge(c.response.StatusCode(), c.response.Body())
 }
 
-func (s *sender) newRequest(ctx context.Context, to endpoint, n int, callbackURL string) (*http.Request, error) {
-	body, err := json.Marshal(struct {
-		Input       work.Input `json:"input"`
-		CallbackURL string     `json:"callback_url,omitempty"`
-	}{work.Input{Text: text(n, s.textBytes)}, callbackURL})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the body: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.target+to.path, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("building the request: %w", err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if s.apiKey != "" {
-		request.Header.Set("Authorization", "Bearer "+s.apiKey)
-	}
-	return request, nil
-}
-
-// text returns words of random letters, the same for the same n, so that a
-// run can be repeated.
-func text(n, size int) string {
-	const letters = "abcdefghijklmnopqrstuvwxyz     " // words of five letters or so
-	random := rand.New(rand.NewPCG(uint64(n), 0))
-	text := make([]byte, size)
-	for i := range text {
-		text[i] = letters[random.IntN(len(letters))]
-	}
-	return string(text)
-}
-
-// judgeError tells an error of net/http or of reading the answer.
+// judgeError tells an error of sending or of reading the answer.
 func judgeError(err error) answer {
-	var network net.Error
+	var operation *net.OpError
+	var timed interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return answer{failure: "connection refused"}
-	case errors.As(err, &network) && network.Timeout():
-		return answer{failure: "timeout", unsure: true}
+		return answer{outcome: failed, reason: "connection refused"}
+	case errors.As(err, &operation) && operation.Op == "dial" || errors.Is(err, fasthttp.ErrNoFreeConns):
+		return answer{outcome: failed, reason: "no connection"}
+	case errors.As(err, &timed) && timed.Timeout():
+		return answer{outcome: ambiguous, reason: "timeout"}
 	default:
-		return answer{failure: "connection lost", unsure: true}
+		return answer{outcome: ambiguous, reason: "connection lost"}
 	}
 }
 
-func judge(from endpoint, status int, body []byte) answer {
+// judgeSync tells the answer to a sync request. Its caller has no result
+// unless the status is 200, so most else is a failure.
+func judgeSync(status int, body []byte) answer {
+	return judge(status, body, expected{http.StatusOK, "succeeded", failed})
+}
+
+// judgeAsync tells the answer to an async request. Any server error may stand
+// for a request that was accepted before something broke.
+func judgeAsync(status int, body []byte) answer {
+	return judge(status, body, expected{http.StatusAccepted, "accepted", ambiguous})
+}
+
+// expected is what tells a good answer, and what any other answer means.
+type expected struct {
+	status    int
+	state     string // the answer's field "status"
+	otherwise outcome
+}
+
+func judge(status int, body []byte, expected expected) answer {
 	switch {
+	case status == expected.status:
+		return judgeBody(body, expected)
+	case status == http.StatusServiceUnavailable && bytes.Contains(body, []byte(`"/problems/unavailable"`)):
+		// Not for want of room: the database was away, perhaps after the commit.
+		return answer{outcome: expected.otherwise, reason: "status 503 unavailable"}
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
-		return answer{shed: true}
-	case status != from.status:
-		isRefusal := status >= 400 && status < 500
-		return answer{failure: fmt.Sprintf("status %d", status), unsure: !isRefusal}
+		return answer{outcome: shed}
+	case status >= 400 && status < 500:
+		return answer{outcome: rejected, reason: fmt.Sprintf("status %d", status)}
 	}
-	var told struct{ ID, Status string }
+	return answer{outcome: expected.otherwise, reason: fmt.Sprintf("status %d", status)}
+}
+
+func judgeBody(body []byte, expected expected) answer {
+	var told struct {
+		ID     uuid.UUID `json:"id"`
+		Status string    `json:"status"`
+	}
 	err := json.Unmarshal(body, &told)
 	switch {
-	case err != nil || told.ID == "":
-		return answer{failure: "unreadable answer", unsure: true}
-	case told.Status != from.state:
-		return answer{failure: "work not " + from.state, unsure: true}
+	case err != nil || told.ID == uuid.Nil:
+		return answer{outcome: expected.otherwise, reason: "unreadable answer"}
+	case told.Status != expected.state:
+		return answer{outcome: expected.otherwise, reason: "work not " + expected.state}
 	}
-	return answer{id: told.ID}
+	return answer{outcome: ok, id: told.ID}
 }

@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"ringback/work"
 )
 
 // service acts as Ringback. Its fields are what a test makes it do; the zero
@@ -30,9 +35,10 @@ type service struct {
 
 // job is an accepted request, ready to be called back.
 type job struct {
-	t   *testing.T
-	id  string
-	url string
+	t     *testing.T
+	id    string
+	url   string
+	input any
 }
 
 func jobID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
@@ -53,7 +59,7 @@ func start(t *testing.T, s *service) *service {
 	mux.HandleFunc("POST /async", func(w http.ResponseWriter, r *http.Request) {
 		body := s.note(t, r)
 		n := int(s.asyncCount.Add(1))
-		job := job{t, jobID(n), fmt.Sprint(body["callback_url"])}
+		job := job{t, jobID(n), fmt.Sprint(body["callback_url"]), body["input"]}
 		if s.onAsync != nil {
 			s.onAsync(n, job, w)
 			return
@@ -91,7 +97,21 @@ func accept(job job, w http.ResponseWriter) {
 }
 
 func (j job) callBack(id, status string) {
-	j.post(j.url, fmt.Sprintf(`{"type":"request.%[2]s","data":{"id":%[1]q,"status":%[2]q}}`, id, status))
+	j.post(j.url, fmt.Sprintf(`{"type":"request.%[2]s","data":{"id":%[1]q,"status":%[2]q,"result":%[3]s}}`,
+		id, status, j.result()))
+}
+
+// result is what the work gives for the job's input.
+func (j job) result() string {
+	input, err := json.Marshal(j.input)
+	if err != nil {
+		j.t.Error(err)
+	}
+	result, err := work.Do(j.t.Context(), input)
+	if err != nil && j.t.Context().Err() == nil {
+		j.t.Error(err)
+	}
+	return string(result)
 }
 
 // post returns the status, or 0 when nobody listens any more: a storm that
@@ -109,6 +129,7 @@ func (j job) post(url, body string) int {
 type output struct {
 	status         int
 	stdout, stderr string
+	report         report // as its JSON tells it; zero when there is none
 }
 
 func runStorm(t *testing.T, args ...string) output {
@@ -120,8 +141,25 @@ func runStormUntil(t *testing.T, ctx context.Context, args ...string) output {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	noEnv := func(string) string { return "" }
-	status := run(ctx, args, noEnv, &stdout, &stderr)
-	return output{status, stdout.String(), stderr.String()}
+	file := filepath.Join(t.TempDir(), "report.json")
+	status := run(ctx, append(args, "-json", file), noEnv, &stdout, &stderr)
+	return output{status, stdout.String(), stderr.String(), readReport(t, file)}
+}
+
+func readReport(t *testing.T, file string) report {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return report{}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report report
+	if err := json.Unmarshal(text, &report); err != nil {
+		t.Fatalf("decoding %s: %v", text, err)
+	}
+	return report
 }
 
 // against is 40 requests, half of them async, within 200 ms.
@@ -129,30 +167,43 @@ func against(s *service, more ...string) []string {
 	return append([]string{"-target", s.url, "-rate", "200", "-duration", "200ms"}, more...)
 }
 
-// wantRow checks the cells of a table row, found by its name.
-func (o output) wantRow(t *testing.T, name string, want ...int) {
+// requests are the counts of one endpoint, without those that are zero.
+type requests struct{ ok, shed, rejected, failed, ambiguous, unsent int }
+
+func (o output) wantRequests(t *testing.T, name string, got endpointReport, want requests) {
 	t.Helper()
-	row := regexp.MustCompile(`(?m)^  ` + name + ` +(\d.*)$`).FindStringSubmatch(o.stdout)
-	if row == nil {
-		t.Fatalf("no row %q in:\n%s%s", name, o.stdout, o.stderr)
+	counts := requests{got.OK, got.Shed, got.Rejected, got.Failed, got.Ambiguous, got.Unsent}
+	if counts != want {
+		t.Errorf("%s: got %+v, want %+v\n%s", name, counts, want, o.stdout)
 	}
-	if got, want := fmt.Sprint(strings.Fields(row[1])), fmt.Sprint(want); got != want {
-		t.Errorf("row %q: got %s, want %s\n%s", name, got, want, o.stdout)
+	if sum := got.OK + got.Shed + got.Rejected + got.Failed + got.Ambiguous; got.Sent != sum {
+		t.Errorf("%s: %d sent, but outcomes add up to %d", name, got.Sent, sum)
 	}
 }
 
-// millis returns one cell of a row of latencies.
-func (o output) millis(t *testing.T, name string, column int) float64 {
+func (o output) wantSync(t *testing.T, want requests) {
 	t.Helper()
-	row := regexp.MustCompile(`(?m)^  ` + name + ` +(\d.*)$`).FindStringSubmatch(o.stdout)
-	if row == nil {
-		t.Fatalf("no row %q in:\n%s%s", name, o.stdout, o.stderr)
+	o.wantRequests(t, "sync", o.report.Sync, want)
+}
+
+func (o output) wantAsync(t *testing.T, want requests) {
+	t.Helper()
+	o.wantRequests(t, "async", o.report.Async.endpointReport, want)
+}
+
+// callbacks are their counts, without those that are zero.
+type callbacks struct{ delivered, dead, missing, mismatched, duplicates, orphans int }
+
+func (o output) wantCallbacks(t *testing.T, want callbacks) {
+	t.Helper()
+	a := o.report.Async
+	got := callbacks{a.Delivered, a.Dead, a.Missing, a.Mismatched, a.Duplicates, a.Orphans}
+	if got != want {
+		t.Errorf("callbacks: got %+v, want %+v\n%s", got, want, o.stdout)
 	}
-	var value float64
-	if _, err := fmt.Sscan(strings.Fields(row[1])[column], &value); err != nil {
-		t.Fatalf("reading column %d of %q: %v", column, row[0], err)
+	if sum := a.Delivered + a.Dead + a.Missing; a.Acked != sum || a.Acked != a.OK {
+		t.Errorf("%d acked of %d ok, but fates add up to %d", a.Acked, a.OK, sum)
 	}
-	return value
 }
 
 func (o output) want(t *testing.T, status int, phrases ...string) {
@@ -169,9 +220,3 @@ func (o output) want(t *testing.T, status int, phrases ...string) {
 		t.Logf("stdout:\n%s\nstderr:\n%s", o.stdout, o.stderr)
 	}
 }
-
-const (
-	// Columns of the latency table.
-	median  = 1
-	slowest = 4
-)

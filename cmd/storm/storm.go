@@ -5,169 +5,195 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"sync"
+	"strconv"
+	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/valyala/fasthttp"
 )
-
-// schedule says when requests leave: at a constant rate, whatever the answers.
-type schedule struct {
-	rate     float64 // a second
-	duration time.Duration
-}
-
-func newSchedule(config config) schedule { return schedule{config.rate, config.duration} }
-
-func (s schedule) total() int { return int(math.Round(s.rate * s.duration.Seconds())) }
-
-// at returns when request n leaves, counted from the start of the run.
-func (s schedule) at(n int) time.Duration {
-	return time.Duration(float64(n) / s.rate * float64(time.Second))
-}
 
 // storm is one run.
 type storm struct {
 	config   config
 	schedule schedule
-	sender   *sender
+	client   *fasthttp.HostClient
+	author   *author
+	ledger   *ledger
+	engine   *engine
 	receiver *receiver
-	lanes    [2]*lane // requests take turns: even ones are sync, odd ones async
 }
 
-func newStorm(config config, sender *sender) *storm {
+// newStorm returns a run whose receiver listens. The error means that
+// callbacks can't be received here.
+func newStorm(config config, client *fasthttp.HostClient) (*storm, error) {
 	schedule := newSchedule(config)
-	receiver := newReceiver(schedule.total() / len(storm{}.lanes))
-	return &storm{config, schedule, sender, receiver, [2]*lane{newLane(sync200()), newLane(async202())}}
+	ledger := newLedger(config.mix, schedule.total())
+	receiver, err := newReceiver(ledger)
+	if err != nil {
+		return nil, fmt.Errorf("listening for callbacks: %w", err)
+	}
+	return &storm{
+		config:   config,
+		schedule: schedule,
+		client:   client,
+		author:   newAuthor(config.workload()),
+		ledger:   ledger,
+		engine:   newEngine(config, schedule, ledger),
+		receiver: receiver,
+	}, nil
 }
 
 // run sends, waits for the answers, then for the callbacks still due, and
 // returns what happened. Once ctx is done it sends nothing more. Its error
-// means that callbacks can't be received here.
-func (s *storm) run(ctx context.Context, progress io.Writer) (summary, error) {
-	if err := s.receiver.listen(); err != nil {
-		return summary{}, fmt.Errorf("listening for callbacks: %w", err)
-	}
+// means that there is nothing to report.
+func (s *storm) run(ctx context.Context, progress io.Writer) (*report, error) {
+	startedAt := time.Now()
+	usage := usage()
+	s.ledger.clock = clock{startedAt}
+	s.receiver.serve()
 	defer s.receiver.close()
-	start := time.Now()
-	stopProgress := s.startProgress(ctx, progress, start)
+	stopProgress := s.startProgress(ctx, progress)
 	defer stopProgress()
 
-	var requests errgroup.Group
-	requests.SetLimit(s.config.maxInFlight)
-	sending := s.launch(ctx, &requests, start)
-	_ = requests.Wait() // they return no errors: how they ended is in the lanes
+	if err := s.engine.run(ctx, s.senders()); err != nil {
+		return nil, err
+	}
+	answered := s.ledger.clock.now()
 	s.drain()
-	return s.summarize(sending, time.Since(start)), nil
+	drained := s.ledger.clock.now()
+	report := s.summarize(usage)
+	report.StartedAt = startedAt.UTC()
+	report.Interrupted = ctx.Err() != nil
+	report.DrainS = max(0, drained-min(answered, s.engine.ended)).Seconds()
+	return report, nil
 }
 
-// launch starts every request at its intended send time, without waiting for
-// earlier ones, and returns how long it took to send them all.
-func (s *storm) launch(ctx context.Context, requests *errgroup.Group, start time.Time) time.Duration {
-	finishing := context.WithoutCancel(ctx) // what has left is waited for, whatever happens
-	var sending time.Duration
-	for n := range s.schedule.total() {
-		intended := start.Add(s.schedule.at(n))
-		if !waitUntil(ctx, intended) {
-			break
-		}
-		started := requests.TryGo(func() error {
-			s.send(finishing, n, intended)
-			return nil
-		})
-		if !started {
-			s.lanes[n%2].leaveOut()
-		}
-		// A request takes up its interval: the last one of ten at 10/s leaves
-		// after 0.9 s, and that is 10/s all the same.
-		sending = time.Since(start) + s.schedule.at(1)
+// senders are the workers of the engine.
+func (s *storm) senders() []func(number int) answer {
+	senders := make([]func(int) answer, s.config.connections)
+	for i := range senders {
+		caller := newCaller(s.client, s.author, s.config)
+		senders[i] = func(number int) answer { return s.send(caller, number) }
 	}
-	return sending
+	return senders
 }
 
-// waitUntil returns false when ctx is done. A moment that is past is not
-// waited for, so that a generator that fell behind catches up.
-func waitUntil(ctx context.Context, moment time.Time) bool {
-	timer := time.NewTimer(time.Until(moment))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+func (s *storm) send(caller *caller, number int) answer {
+	if !s.config.mix.isAsync(number) {
+		return caller.callSync(number)
 	}
-	return ctx.Err() == nil
-}
-
-// send makes request n, from departure to what the answer means.
-func (s *storm) send(ctx context.Context, n int, intended time.Time) {
-	lane, slot := s.lanes[n%2], n/2
-	isAsync := n%2 == 1
-	callbackURL := ""
-	if isAsync {
-		callbackURL = s.receiver.expect(slot, intended)
-	}
-	lane.depart(time.Since(intended))
-	answer := s.sender.post(ctx, lane.endpoint, n, callbackURL)
-	lane.record(answer, time.Since(intended))
-	if isAsync {
-		s.receiver.settle(slot, answer)
-	}
+	return caller.callAsync(number, func(to []byte) []byte {
+		return s.receiver.appendURL(to, s.config.mix.asyncs(number))
+	}, "")
 }
 
 // drain waits until nothing is due any more, but not longer than configured.
 // All requests have been answered by then.
 func (s *storm) drain() {
 	select {
-	case <-s.receiver.allCalledBack():
+	case <-s.ledger.allSettled():
 	case <-time.After(s.config.drain):
 	}
 }
 
-// startProgress prints a line a second until the function it returns is called.
-func (s *storm) startProgress(ctx context.Context, w io.Writer, start time.Time) (stop func()) {
-	finished := make(chan struct{})
-	var printing sync.WaitGroup
-	printing.Go(func() {
-		s.printProgress(ctx, w, start, finished)
-	})
-	return func() {
-		close(finished)
-		printing.Wait()
+// summarize takes the CPU and memory used before it computes results anew.
+func (s *storm) summarize(before resources) *report {
+	s.receiver.close()
+	after := usage()
+	verified := s.ledger.verify(context.Background(), s.author, s.receiver.hash)
+
+	window := window{toMicros(s.config.warmup), toMicros(s.engine.ended)}
+	tally := s.ledger.tally(window)
+	report := &report{
+		Server:      s.config.target,
+		DurationS:   s.engine.ended.Seconds(),
+		WarmupS:     s.config.warmup.Seconds(),
+		Profile:     s.config.profile.name,
+		Arrivals:    s.config.arrivals,
+		Mix:         s.config.mix.String(),
+		Work:        s.config.load.String(),
+		Connections: s.config.connections,
+		Seed:        s.config.seed,
+		Sync:        tally.sync.report(&s.ledger.sync, window),
+		Async:       s.asyncReport(tally, window),
+	}
+	report.Async.Verified = verified
+	report.Goodput = goodput{report.Sync.Goodput, report.Async.Goodput}
+	sent := report.Sync.Sent + report.Async.Sent
+	report.OfferedRate = perSecond(s.engine.released, s.engine.ended)
+	report.AchievedRate = perSecond(sent, max(s.engine.ended, tally.lastLeft.duration()))
+	report.Generator = s.generatorReport(tally)
+	report.Generator.RateError = percentOff(report.AchievedRate, report.OfferedRate)
+	report.Generator.CPUMicroseconds = after.since(before).perRequest(sent)
+	report.Generator.PeakMemory = after.peakMemory
+	return report
+}
+
+func perSecond(count int, duration time.Duration) float64 {
+	if duration <= 0 {
+		return 0
+	}
+	return float64(count) / duration.Seconds()
+}
+
+// percentOff is how far a value is from what it should be.
+func percentOff(value, want float64) float64 {
+	if want == 0 {
+		return 0
+	}
+	return 100 * math.Abs(value-want) / want
+}
+
+func (s *storm) asyncReport(tally *tally, window window) asyncReport {
+	reconciled := s.ledger.reconcile()
+	return asyncReport{
+		endpointReport: tally.async.report(&s.ledger.async, window),
+		Acked:          tally.async.counts[ok],
+		Delivered:      reconciled.delivered,
+		Dead:           reconciled.dead,
+		Missing:        reconciled.missing,
+		Duplicates:     reconciled.duplicates,
+		Orphans:        reconciled.orphans,
+		Mismatched:     reconciled.mismatched,
+		WorkFailed:     reconciled.workFailed,
+		Unacknowledged: reconciled.unacknowledged,
+		TimeToCallback: tally.callback.quantiles(),
+		missingIDs:     reconciled.missingIDs,
 	}
 }
 
-func (s *storm) printProgress(ctx context.Context, w io.Writer, start time.Time, finished <-chan struct{}) {
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	interrupted := ctx.Done()
-	for {
-		select {
-		case <-finished:
-			return
-		case <-interrupted:
-			interrupted = nil // said once
-			fmt.Fprintln(w, "interrupted: sending stops, answers and callbacks are waited for; again to quit at once")
-		case <-second.C:
-			sent, answered := s.lanes[0].progress()
-			asyncSent, asyncAnswered := s.lanes[1].progress()
-			sent, answered = sent+asyncSent, answered+asyncAnswered
-			fmt.Fprintf(w, "%4.0fs  sent %d  in flight %d  answered %d  called back %d\n",
-				time.Since(start).Seconds(), sent, sent-answered, answered, s.receiver.progress())
-		}
+func (s *storm) generatorReport(tally *tally) generatorReport {
+	return generatorReport{
+		Late:           s.engine.lateness.quantiles(),
+		Left:           tally.left.quantiles(),
+		WorstRateError: s.engine.worstRateError(),
 	}
 }
 
-func (s *storm) summarize(sending, elapsed time.Duration) summary {
-	summary := summary{
-		target:    s.config.target,
-		drain:     s.config.drain,
-		elapsed:   elapsed,
-		offered:   s.config.rate,
-		sync:      s.lanes[0].tally,
-		async:     s.lanes[1].tally,
-		callbacks: s.receiver.tally(),
+// resources is what this process has used so far.
+type resources struct {
+	cpu        time.Duration // user and system
+	peakMemory float64       // MiB
+}
+
+func usage() resources {
+	var used syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // fails for a wrong pointer only
+	return resources{
+		cpu:        time.Duration(used.Utime.Nano() + used.Stime.Nano()),
+		peakMemory: float64(used.Maxrss) / maxrssPerMiB,
 	}
-	if sending > 0 {
-		summary.achieved = float64(summary.sync.sent+summary.async.sent) / sending.Seconds()
-	}
-	return summary
+}
+
+func (r resources) since(before resources) resources {
+	return resources{r.cpu - before.cpu, r.peakMemory}
+}
+
+// perRequest is in microseconds.
+func (r resources) perRequest(requests int) float64 {
+	return float64(r.cpu.Microseconds()) / float64(max(1, requests))
+}
+
+func (m mix) String() string {
+	return "sync=" + strconv.Itoa(m.sync) + ",async=" + strconv.Itoa(m.async)
 }

@@ -18,19 +18,31 @@ func TestEverythingIsCalledBack(t *testing.T) {
 	t.Run("everything delivered", func(t *testing.T) {
 		t.Parallel()
 		service := start(t, &service{})
-		output := runStorm(t, against(service, "-api-key", "secret", "-text-bytes", "77")...)
+		output := runStorm(t, against(service, "-api-key", "secret", "-work", "text=77")...)
 		output.want(t, exitOK, "all 20 acknowledged requests were called back", "200.0 requests/s offered")
-		output.wantRow(t, "sync", 20, 20, 0, 0, 0)
-		output.wantRow(t, "async", 20, 20, 0, 0, 0)
-		output.wantRow(t, "to acknowledged requests", 20, 0, 0, 0, 0)
-		for _, row := range []string{"sync answered", "async acknowledged", "called back"} {
-			if got := output.millis(t, row, 0); got != 20 {
-				t.Errorf("count of %s: got %v, want 20", row, got)
+		output.wantSync(t, requests{ok: 20})
+		output.wantAsync(t, requests{ok: 20})
+		output.wantCallbacks(t, callbacks{delivered: 20})
+		report := output.report
+		for name, got := range map[string]quantiles{
+			"sync latency":     report.Sync.Latency,
+			"sync service":     report.Sync.Service,
+			"async latency":    report.Async.Latency,
+			"time to callback": report.Async.TimeToCallback,
+		} {
+			if got.Count != 20 || got.P50 <= 0 || got.Max < got.P99 || got.P99 < got.P50 {
+				t.Errorf("%s: got %+v, want 20 values in order", name, got)
 			}
 		}
+		if report.OfferedRate != 200 || report.AchievedRate < 190 || report.AchievedRate > 200.1 {
+			t.Errorf("rates: got %v offered and %v achieved, want 200 of both", report.OfferedRate, report.AchievedRate)
+		}
+		if report.Async.Verified != 20 {
+			t.Errorf("results computed anew: got %d, want 20", report.Async.Verified)
+		}
 		for line := range strings.Lines(output.stdout) {
-			if len(line) > 101 {
-				t.Errorf("line of %d columns, want at most 100: %s", len(line)-1, line)
+			if len(line) > 103 {
+				t.Errorf("line of %d columns, want at most 102: %s", len(line)-1, line)
 			}
 		}
 		if got := service.lastRequest.Load().Header.Get("Authorization"); got != "Bearer secret" {
@@ -50,7 +62,7 @@ func TestEverythingIsCalledBack(t *testing.T) {
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK)
-		output.wantRow(t, "to acknowledged requests", 20, 0, 0, 0, 0)
+		output.wantCallbacks(t, callbacks{delivered: 20})
 	})
 
 	t.Run("callbacks long after the last answer", func(t *testing.T) {
@@ -67,7 +79,7 @@ func TestEverythingIsCalledBack(t *testing.T) {
 		}
 		output := runStorm(t, against(start(t, service))...)
 		output.want(t, exitOK)
-		output.wantRow(t, "to acknowledged requests", 20, 0, 0, 0, 0)
+		output.wantCallbacks(t, callbacks{delivered: 20})
 	})
 
 	t.Run("failed work is delivered", func(t *testing.T) {
@@ -82,7 +94,7 @@ func TestEverythingIsCalledBack(t *testing.T) {
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK, "Called back to say that the work failed: 1")
-		output.wantRow(t, "to acknowledged requests", 20, 0, 0, 0, 0)
+		output.wantCallbacks(t, callbacks{delivered: 20})
 	})
 }
 
@@ -99,7 +111,7 @@ func TestCallbacksGoWrong(t *testing.T) {
 		}})
 		output := runStorm(t, against(service, "-drain", "50ms")...)
 		output.want(t, exitBroken, "GET /requests/"+jobID(7)+"\n", "1 of 20 acknowledged requests")
-		output.wantRow(t, "to acknowledged requests", 19, 1, 0, 0, 0)
+		output.wantCallbacks(t, callbacks{delivered: 19, missing: 1})
 	})
 
 	t.Run("many missing callbacks", func(t *testing.T) {
@@ -129,8 +141,8 @@ func TestCallbacksGoWrong(t *testing.T) {
 			accept(job, w)
 		}})
 		output := runStorm(t, against(service)...)
-		output.want(t, exitBroken, "3 of 20 acknowledged requests were called back with a wrong id")
-		output.wantRow(t, "to acknowledged requests", 17, 0, 3, 1, 0)
+		output.want(t, exitBroken, "3 of 20 acknowledged requests were called back wrongly")
+		output.wantCallbacks(t, callbacks{delivered: 20, mismatched: 3, duplicates: 1})
 	})
 
 	t.Run("duplicates and orphans", func(t *testing.T) {
@@ -155,8 +167,8 @@ func TestCallbacksGoWrong(t *testing.T) {
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK)
-		output.wantRow(t, "async", 20, 19, 1, 0, 0)
-		output.wantRow(t, "to acknowledged requests", 19, 0, 0, 2, 3)
+		output.wantAsync(t, requests{ok: 19, shed: 1})
+		output.wantCallbacks(t, callbacks{delivered: 19, duplicates: 2, orphans: 3})
 	})
 }
 
@@ -179,15 +191,17 @@ func TestAnswersGoWrong(t *testing.T) {
 				fmt.Fprint(w, "{}")
 			case 7:
 				fmt.Fprintf(w, `{"id":%q,"status":"failed"}`, jobID(n))
+			case 8:
+				w.WriteHeader(http.StatusUnprocessableEntity)
 			default:
 				answerSync(n, w)
 			}
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK,
-			"sync failed: connection lost 1, status 500 2, unreadable answer 1, work not succeeded 1")
-		output.wantRow(t, "sync", 20, 13, 2, 5, 0)
-		output.wantRow(t, "async", 20, 20, 0, 0, 0)
+			"sync: connection lost 1, status 422 1, status 500 2, unreadable answer 1, work not succeeded 1")
+		output.wantSync(t, requests{ok: 12, shed: 2, rejected: 1, failed: 4, ambiguous: 1})
+		output.wantAsync(t, requests{ok: 20})
 	})
 
 	t.Run("not one ok", func(t *testing.T) {
@@ -198,7 +212,7 @@ func TestAnswersGoWrong(t *testing.T) {
 		})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitBroken, "not one request was answered ok")
-		output.wantRow(t, "async", 20, 0, 20, 0, 0)
+		output.wantAsync(t, requests{shed: 20})
 	})
 
 	t.Run("lost acknowledgement", func(t *testing.T) {
@@ -212,8 +226,8 @@ func TestAnswersGoWrong(t *testing.T) {
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK, "without an acknowledgement, which got lost: 1")
-		output.wantRow(t, "async", 20, 19, 0, 1, 0)
-		output.wantRow(t, "to acknowledged requests", 19, 0, 0, 0, 0)
+		output.wantAsync(t, requests{ok: 19, ambiguous: 1})
+		output.wantCallbacks(t, callbacks{delivered: 19})
 	})
 }
 
@@ -247,7 +261,7 @@ func TestServerGoesDown(t *testing.T) {
 		early = nil
 	}
 	output := runStorm(t, against(start(t, service))...)
-	output.want(t, exitOK, "sync failed: connection lost", "async failed: connection lost")
+	output.want(t, exitOK, "sync: connection lost", "async: connection lost")
 	if !strings.Contains(output.stdout, "kept its word") {
 		t.Errorf("want every acknowledged request called back, got\n%s", output.stdout)
 	}
@@ -276,10 +290,10 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK)
 		// The first request waits for the last one, which leaves 195 ms later.
-		if got := output.millis(t, "sync answered", slowest); got < 195 {
+		if got := output.report.Sync.Latency.Max; got < 195 {
 			t.Errorf("longest sync latency: got %v ms, want at least 195", got)
 		}
-		if got := output.millis(t, "called back", median); got < 80 {
+		if got := output.report.Async.TimeToCallback.P50; got < 80 {
 			t.Errorf("median time to callback: got %v ms, want at least 80", got)
 		}
 	})
@@ -291,7 +305,7 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 		open := start(t, freezing(200*time.Millisecond))
 		output := runStorm(t, against(open)...)
 		output.want(t, exitOK)
-		if got := output.millis(t, "sync answered", median); got < 90 {
+		if got := output.report.Sync.Latency.P50; got < 90 {
 			t.Errorf("median of the open loop: got %v ms, want at least 90", got)
 		}
 		// A closed loop sends its second request when the first is answered
@@ -307,64 +321,56 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 	t.Parallel()
 	service := start(t, &service{})
 	config := defaults()
-	config.target, config.rate, config.duration = service.url, 10, time.Second
-	storm := newStorm(config, newSender(config))
-	if err := storm.receiver.listen(); err != nil {
+	config.target, config.rate, config.length, config.connections = service.url, 10, time.Second, 1
+	storm, err := newStorm(config, newClient(config))
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(storm.receiver.close)
-	for n := range 2 {
-		storm.send(t.Context(), n, time.Now().Add(-3*time.Second))
+	storm.ledger.clock = clock{time.Now().Add(-3 * time.Second)}
+	storm.receiver.serve()
+	if err := storm.engine.run(t.Context(), storm.senders()); err != nil {
+		t.Fatal(err)
 	}
 	storm.drain()
-	summary := storm.summarize(time.Second, time.Second)
-	for name, got := range map[string]time.Duration{
-		"sync answer":     summary.sync.latency.quantile(100),
-		"acknowledgement": summary.async.latency.quantile(100),
-		"callback":        summary.callbacks.after.quantile(100),
-		"departure":       summary.lateness().quantile(50),
+	report := storm.summarize(usage())
+	for name, got := range map[string]float64{
+		"sync answer":     report.Sync.Latency.Max,
+		"acknowledgement": report.Async.Latency.Max,
+		"callback":        report.Async.TimeToCallback.Max,
+		"departure":       report.Generator.Left.Max,
+		"handing over":    report.Generator.Late.Max,
 	} {
-		if got < 3*time.Second || got > 6*time.Second {
-			t.Errorf("%s: got %v after the intended send time, want 3 s and little more", name, got)
+		if got < 2900 || got > 6000 {
+			t.Errorf("%s: got %v ms after the request was due, want 3000 and little more", name, got)
 		}
 	}
-	if !summary.isLate() {
+	if report.Sync.Service.Max > 1000 {
+		t.Errorf("service time: got %v ms, want it to count from the departure", report.Sync.Service.Max)
+	}
+	if !report.isLate() {
 		t.Error("a generator that is 3 s behind doesn't say so")
 	}
 }
 
-func TestWhatCannotBeSentIsCounted(t *testing.T) {
+func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 	t.Parallel()
-	arrived := make(chan struct{})
-	release := make(chan struct{})
-	service := start(t, &service{
-		onSync: func(n int, w http.ResponseWriter) { close(arrived); <-release; answerSync(n, w) },
-	})
-	config := defaults()
-	config.target, config.maxInFlight, config.duration = service.url, 1, 200*time.Millisecond
-	storm := newStorm(config, newSender(config))
-	ended := make(chan summary)
-	go func() {
-		summary, err := storm.run(t.Context(), t.Output())
-		if err != nil {
-			t.Error(err)
+	// The only connection is held by one request until that times out, and then
+	// by another: what is due meanwhile waits for longer than it may.
+	stuck := make(chan struct{})
+	service := start(t, &service{onSync: func(n int, w http.ResponseWriter) {
+		if n > 1 {
+			<-stuck
 		}
-		ended <- summary
-	}()
-	<-arrived
-	waitFor(t, func() bool {
-		storm.lanes[1].mu.Lock()
-		defer storm.lanes[1].mu.Unlock()
-		return storm.lanes[1].tally.unsent == 20
-	})
-	close(release)
-	summary := <-ended
-	if got := summary.sync.unsent; summary.sync.sent != 1 || got != 19 {
-		t.Errorf("sync: got %d sent and %d unsent, want 1 and 19", summary.sync.sent, got)
+		answerSync(n, w)
+	}})
+	t.Cleanup(func() { close(stuck) })
+	output := runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "1",
+		"-rate", "1000", "-duration", "20ms", "-timeout", "50ms")
+	got := output.report.Sync
+	if got.OK != 1 || got.Ambiguous > 2 || got.Sent+got.Unsent != 20 || got.Unsent < 17 {
+		t.Errorf("got %+v, want 20 due, one answered, one or two timed out, the others unsent", got)
 	}
-	if status := summary.exitStatus(); status != exitOK {
-		t.Errorf("exit status: got %d, want %d", status, exitOK)
-	}
+	output.want(t, exitBroken, "could not be sent in time")
 }
 
 // freezing answers nothing for a while after its first request.
@@ -395,21 +401,7 @@ func medianOfClosedLoop(t *testing.T, url string, requests int) time.Duration {
 		response.Body.Close()
 		latencies.record(time.Since(left))
 	}
-	return latencies.quantile(50)
-}
-
-// waitFor polls what gives no signal.
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-t.Context().Done():
-			t.Fatal("the test ended first")
-		}
-	}
+	return time.Duration(latencies.millis(50) * float64(time.Millisecond))
 }
 
 func TestPostTellsHowItFailed(t *testing.T) {
@@ -420,12 +412,13 @@ func TestPostTellsHowItFailed(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	for target, want := range map[string]answer{
-		slow.url: {failure: "timeout", unsure: true},
-		gone.URL: {failure: "connection refused"},
+		slow.url: {outcome: ambiguous, reason: "timeout"},
+		gone.URL: {outcome: failed, reason: "connection refused"},
 	} {
 		config := defaults()
 		config.target, config.timeout = target, 50*time.Millisecond
-		if got := newSender(config).post(t.Context(), sync200(), 0, ""); got != want {
+		caller := newCaller(newClient(config), newAuthor(config.workload()), config)
+		if got := caller.callSync(0); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -1,98 +1,125 @@
 package main
 
-import (
-	"maps"
-	"sync"
-	"time"
+// window is the time that rates and quantiles are about.
+type window struct {
+	warmup micros // requests due before it are counted, and nothing else
+	end    micros // of sending
+}
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-)
+func (w window) seconds() float64 { return (w.end.duration() - w.warmup.duration()).Seconds() }
 
-// tally is what happened at one endpoint.
+// perSecond is a rate within the window.
+func (w window) perSecond(count int) float64 {
+	if w.end <= w.warmup {
+		return 0
+	}
+	return float64(count) / w.seconds()
+}
+
+// tally goes through a ledger that nobody writes to any more.
 type tally struct {
-	sent, ok, shed int
-	failed         map[string]int // by reason
-	unsent         int            // due while too many were in flight
-	latency        *histogram     // intended send time to answer, of the ok ones
-	lateness       *histogram     // intended send time to departure: the generator's own fault
+	window window
+	sync   endpointTally
+	async  endpointTally
+
+	callback *histogram // due to first delivery
+	left     *histogram // due to left
+	lastLeft micros     // when the last request left
 }
 
-func (t tally) failures() int {
-	total := 0
-	for count := range maps.Values(t.failed) {
-		total += count
+type endpointTally struct {
+	counts                 [outcomes]int
+	latency, service, shed *histogram
+	good                   int // done within the window
+}
+
+func newEndpointTally() endpointTally {
+	return endpointTally{latency: newHistogram(), service: newHistogram(), shed: newHistogram()}
+}
+
+func (l *ledger) tally(window window) *tally {
+	t := &tally{
+		window:   window,
+		sync:     newEndpointTally(),
+		async:    newEndpointTally(),
+		callback: newHistogram(),
+		left:     newHistogram(),
 	}
-	return total
+	for number := range l.entries {
+		entry := &l.entries[number]
+		t.addDeparture(entry)
+		if l.mix.isAsync(number) {
+			t.async.add(entry, window)
+			t.addCallback(entry, &l.slots[l.mix.asyncs(number)])
+			continue
+		}
+		t.sync.add(entry, window)
+		if entry.outcome == ok && entry.at >= window.warmup && entry.at+entry.took <= window.end {
+			t.sync.good++
+		}
+	}
+	return t
 }
 
-// lane records the requests to one endpoint, from many goroutines. Its tally
-// may be read without lock once they have ended.
-type lane struct {
-	endpoint endpoint
-
-	mu    sync.Mutex
-	tally tally
-}
-
-func newLane(endpoint endpoint) *lane {
-	return &lane{endpoint: endpoint, tally: tally{
-		failed:   make(map[string]int),
-		latency:  newHistogram(),
-		lateness: newHistogram(),
-	}}
-}
-
-func (l *lane) leaveOut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tally.unsent++
-}
-
-func (l *lane) depart(late time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tally.sent++
-	l.tally.lateness.record(late)
-}
-
-func (l *lane) record(answer answer, latency time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch {
-	case answer.shed:
-		l.tally.shed++
-	case answer.failure != "":
-		l.tally.failed[answer.failure]++
-	default:
-		l.tally.ok++
-		l.tally.latency.record(latency)
+func (t *tally) addDeparture(entry *entry) {
+	if entry.outcome == undue || entry.outcome == unsent {
+		return
+	}
+	t.lastLeft = max(t.lastLeft, entry.at+entry.left)
+	if entry.at >= t.window.warmup {
+		t.left.recordMicros(entry.left)
 	}
 }
 
-func (l *lane) progress() (sent, answered int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.tally.sent, l.tally.ok + l.tally.shed + l.tally.failures()
+func (e *endpointTally) add(entry *entry, window window) {
+	e.counts[entry.outcome]++
+	if entry.at < window.warmup {
+		return
+	}
+	switch entry.outcome {
+	case ok:
+		e.latency.recordMicros(entry.took)
+		e.service.recordMicros(entry.took - min(entry.left, entry.took))
+	case shed:
+		e.shed.recordMicros(entry.took)
+	}
 }
 
-// histogram keeps durations with three significant digits, in microseconds.
-type histogram struct {
-	*hdrhistogram.Histogram
+// addCallback looks at the delivery of an acknowledged request. The time to a
+// callback is that of receivers which behave: what others add is their doing.
+func (t *tally) addCallback(entry *entry, slot *slot) {
+	if entry.outcome != ok || slot.taken == 0 || entry.at < t.window.warmup {
+		return
+	}
+	if slot.called <= t.window.end {
+		t.async.good++
+	}
+	if slot.kind == kindOK {
+		t.callback.recordMicros(slot.called - min(entry.at, slot.called))
+	}
 }
 
-// maxRecorded is longer than any timeout that makes sense; what is longer
-// still counts as this much.
-const maxRecorded = time.Hour
-
-func newHistogram() *histogram {
-	return &histogram{hdrhistogram.New(1, maxRecorded.Microseconds(), 3)}
+func (e *endpointTally) sent() int {
+	sent := 0
+	for outcome := ok; outcome < outcomes; outcome++ {
+		sent += e.counts[outcome]
+	}
+	return sent
 }
 
-func (h *histogram) record(duration time.Duration) {
-	clamped := min(max(duration, 0), maxRecorded)
-	_ = h.RecordValue(clamped.Microseconds()) // fails only out of range
-}
-
-func (h *histogram) quantile(percent float64) time.Duration {
-	return time.Duration(h.ValueAtPercentile(percent)) * time.Microsecond
+func (e *endpointTally) report(lane *lane, window window) endpointReport {
+	return endpointReport{
+		Sent:      e.sent(),
+		OK:        e.counts[ok],
+		Shed:      e.counts[shed],
+		Rejected:  e.counts[rejected],
+		Failed:    e.counts[failed],
+		Ambiguous: e.counts[ambiguous],
+		Unsent:    e.counts[unsent],
+		Reasons:   lane.failures(),
+		Latency:   e.latency.quantiles(),
+		Service:   e.service.quantiles(),
+		Shedded:   e.shed.quantiles(),
+		Goodput:   window.perSecond(e.good),
+	}
 }

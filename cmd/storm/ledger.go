@@ -1,0 +1,211 @@
+package main
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// micros is a duration in microseconds. 32 bits reach for 71 minutes, and half
+// the memory of a time.Duration lets a long run keep every request.
+type micros uint32
+
+func toMicros(duration time.Duration) micros {
+	return micros(min(max(duration.Microseconds(), 0), math.MaxUint32))
+}
+
+func (m micros) duration() time.Duration { return time.Duration(m) * time.Microsecond }
+
+// clock is the one clock of a run, for sending and for being called back.
+type clock struct{ start time.Time }
+
+func (c clock) now() time.Duration { return time.Since(c.start) }
+
+// outcome is what became of a request.
+type outcome uint8
+
+const (
+	undue     outcome = iota // never due: the run was interrupted before
+	unsent                   // due, but no connection was free in time
+	ok                       // answered as it should be
+	shed                     // the server said that it has no room now
+	rejected                 // the server called the request wrong
+	failed                   // not done, and that is certain
+	ambiguous                // nothing tells whether the server took it
+	outcomes                 // how many there are
+)
+
+// entry is one request. Its worker alone writes it.
+type entry struct {
+	at      micros // when it was due, since the start of sending
+	left    micros // from then until it left
+	took    micros // from when it was due until its answer
+	outcome outcome
+}
+
+// slot is the other half of an async request: its callbacks. The first one may
+// come before the acknowledgement.
+type slot struct {
+	id       uuid.UUID // from the acknowledgement or a callback, whichever came first
+	result   uint64    // hash of the first delivery's result
+	called   micros    // when the first delivery came, since the start of sending
+	attempts uint16    // callbacks that came, whatever was answered
+	taken    uint16    // callbacks answered with 2xx: deliveries
+	outcome  outcome   // of the request, once answered
+	kind     kind      // of the receiver
+	flags    flag8
+}
+
+// flag8 is what was noticed about the callbacks of a slot.
+type flag8 uint8
+
+const (
+	otherID     flag8 = 1 << iota // not the id of the acknowledgement
+	badBody                       // not the JSON that a callback is
+	workFailed                    // told that the work failed
+	wrongResult                   // not what the work gives for the input
+)
+
+// isSettled tells whether nothing more is due for an answered request.
+func (s *slot) isSettled() bool {
+	return s.outcome != ok || s.taken > 0 || !s.kind.delivers()
+}
+
+// ledger holds every request of a run.
+type ledger struct {
+	clock   clock
+	mix     mix
+	entries []entry
+	sync    lane
+	async   lane
+
+	mu          sync.Mutex
+	slots       []slot // by the order among async requests
+	delivered   int    // slots
+	outstanding int    // slots that are acknowledged and not settled
+	orphans     int    // callbacks to paths that this run never gave away
+	oldest      int    // no slot before this one is outstanding
+	quiet       chan struct{}
+}
+
+func newLedger(mix mix, total int) *ledger {
+	return &ledger{
+		mix:     mix,
+		entries: make([]entry, total),
+		slots:   make([]slot, mix.asyncs(total)),
+		sync:    newLane(),
+		async:   newLane(),
+	}
+}
+
+// lane returns the counters of a request's endpoint.
+func (l *ledger) lane(number int) *lane {
+	if l.mix.isAsync(number) {
+		return &l.async
+	}
+	return &l.sync
+}
+
+// leaveOut notes that a request could not be sent in time.
+func (l *ledger) leaveOut(number int, at time.Duration) {
+	l.entries[number] = entry{at: toMicros(at), outcome: unsent}
+	l.lane(number).leaveOut()
+}
+
+// record notes the answer to a request that was due at some time, left at
+// another and was answered now.
+func (l *ledger) record(number int, at, left time.Duration, answer answer) {
+	took := l.clock.now() - at
+	l.entries[number] = entry{toMicros(at), toMicros(left - at), toMicros(took), answer.outcome}
+	l.lane(number).record(answer, took)
+	if l.mix.isAsync(number) {
+		l.settle(l.mix.asyncs(number), answer)
+	}
+}
+
+// settle notes what the server answered to the request of a slot.
+func (l *ledger) settle(number int, answer answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slot := &l.slots[number]
+	slot.outcome = answer.outcome
+	if answer.outcome != ok {
+		return
+	}
+	slot.see(answer.id)
+	if !slot.isSettled() {
+		l.outstanding++
+	}
+}
+
+// see notes an id, and whether it isn't the one that was seen before.
+func (s *slot) see(id uuid.UUID) {
+	switch s.id {
+	case uuid.Nil:
+		s.id = id
+	case id:
+	default:
+		s.flags |= otherID
+	}
+}
+
+// attempt notes that a callback came, and returns how many did before.
+func (l *ledger) attempt(number int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slot := &l.slots[number]
+	slot.attempts++
+	return int(slot.attempts) - 1
+}
+
+// deliver notes a callback that came at some time and is answered with 2xx.
+func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slot := &l.slots[number]
+	slot.taken++
+	slot.see(delivery.id)
+	slot.flags |= delivery.flags
+	if slot.taken > 1 {
+		return
+	}
+	slot.called, slot.result = toMicros(came), delivery.result
+	l.delivered++
+	if slot.outcome != ok || !slot.kind.delivers() {
+		return
+	}
+	l.outstanding--
+	if l.outstanding == 0 && l.quiet != nil {
+		close(l.quiet)
+	}
+}
+
+// stray counts a callback that isn't of this run.
+func (l *ledger) stray() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.orphans++
+}
+
+// allSettled returns a channel that is closed when no acknowledged request
+// waits for its callback. It is called once, when all are answered.
+func (l *ledger) allSettled() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.quiet = make(chan struct{})
+	if l.outstanding == 0 {
+		close(l.quiet)
+	}
+	return l.quiet
+}
+
+// mix is the share of each endpoint.
+type mix struct{ sync, async int }
+
+// asyncs is how many of the first requests are async: the shares are exact and
+// interleaved as evenly as can be.
+func (m mix) asyncs(requests int) int { return requests * m.async / (m.sync + m.async) }
+
+func (m mix) isAsync(number int) bool { return m.asyncs(number+1) > m.asyncs(number) }
