@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 const (
@@ -22,21 +24,27 @@ const (
 
 // config is what the flags and the environment ask for.
 type config struct {
-	target      string        // http://host:port, without a slash at the end
-	isMine      bool          // the target may be other than loopback
-	rate        float64       // requests a second in all; the calm rate of a profile that has one
-	profile     profile       // shape of the rate over time
-	length      time.Duration // of sending; 0 is the profile's own
-	warmup      time.Duration // at the start of sending
-	arrivals    string        // constant or poisson
-	mix         mix           // shares of sync and async
-	load        workload      // what the requests ask for
-	connections int           // workers, each with one connection
-	seed        uint64        // of everything random
-	timeout     time.Duration // of one request, and of its wait for a connection
-	drain       time.Duration // how long to wait for callbacks after the last answer
-	apiKey      string        // sent as a bearer token when not empty
-	jsonFile    string        // where the report goes; empty is nowhere
+	target       string        // http://host:port, without a slash at the end
+	isMine       bool          // the target may be other than loopback
+	rate         float64       // requests a second in all; the calm rate of a profile that has one
+	profile      profile       // shape of the rate over time
+	length       time.Duration // of sending; 0 is the profile's own
+	warmup       time.Duration // at the start of sending
+	arrivals     string        // constant or poisson
+	mix          mix           // shares of sync and async
+	load         workload      // what the requests ask for
+	connections  int           // workers, each with one connection
+	seed         uint64        // of everything random
+	timeout      time.Duration // of one request, and of its wait for a connection
+	drain        time.Duration // how long to wait for callbacks after the last answer
+	apiKey       string        // sent as a bearer token when not empty
+	jsonFile     string        // where the report goes; empty is nowhere
+	htmlFile     string        // likewise, as a page
+	receivers    shares        // how callbacks are shared out among kinds of receivers
+	orderingKeys int           // how many the async requests are spread over; 0 is none
+	secret       string        // that callbacks must be signed with; empty is no matter
+	databaseURL  string        // where missing callbacks are looked up too; empty is nowhere
+	objectives   objectives    // what the run must achieve
 }
 
 func defaults() config {
@@ -47,10 +55,11 @@ func defaults() config {
 		arrivals:    "constant",
 		mix:         mix{sync: 50, async: 50},
 		load:        defaultWorkload(),
-		connections: 128,
+		connections: 1024,
 		timeout:     10 * time.Second,
 		drain:       time.Minute,
 		seed:        1,
+		receivers:   allOK(),
 	}
 }
 
@@ -64,6 +73,14 @@ func (c config) duration() time.Duration {
 
 func (c config) curve() curve { return c.profile.curve(c.rate, c.duration()) }
 
+// webhook checks signatures; it is nil where there is no secret.
+func (c config) webhook() (*standardwebhooks.Webhook, error) {
+	if c.secret == "" {
+		return nil, nil
+	}
+	return standardwebhooks.NewWebhook(c.secret)
+}
+
 func (c config) workload() workload {
 	c.load.seed = c.seed
 	return c.load
@@ -73,7 +90,7 @@ func (c config) workload() workload {
 // every mistake, one a line.
 func parseConfig(args []string, getenv func(string) string) (config, error) {
 	config := defaults()
-	config.apiKey = getenv("RINGBACK_API_KEY")
+	config.apiKey, config.secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
 	mistakes := parseAll(newFlags(&config), args)
 	if errors.Is(mistakes, flag.ErrHelp) {
 		return config, flag.ErrHelp
@@ -93,6 +110,9 @@ func (c config) check(eachIsRight bool) error {
 	}
 	if !fitsHeader(c.apiKey) {
 		mistake("the API key holds characters that a header can't carry")
+	}
+	if _, err := c.webhook(); err != nil {
+		mistake("the secret is not whsec_ and base64")
 	}
 	if !eachIsRight {
 		return mistakes
@@ -164,7 +184,26 @@ func newFlags(config *config) *flag.FlagSet {
 	flags.Func("api-key", "`key` sent as a bearer token (default $RINGBACK_API_KEY)",
 		func(key string) error { config.apiKey = key; return nil })
 	flags.StringVar(&config.jsonFile, "json", "", "`file` to write the report to, as JSON")
+	flags.StringVar(&config.htmlFile, "html", "", "`file` to write the report to, as a page with charts")
+	addCallbackFlags(flags, config)
 	return flags
+}
+
+// addCallbackFlags adds the flags about what the run receives.
+func addCallbackFlags(flags *flag.FlagSet, config *config) {
+	flags.Var(setting[shares]{&config.receivers, parseShares}, "receivers",
+		"`shares` of callbacks to kinds of receivers, each an origin of its own: ok, slow (takes 2 s),\n"+
+			"flaky (fails once), hang (never answers), reset (breaks the connection), gone (410),\n"+
+			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
+	flags.Var(setting[int]{&config.orderingKeys, parseCount(1_000_000)}, "ordering-keys",
+		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
+	flags.Func("secret", "`key` that callbacks must be signed with, whsec_… (default $RINGBACK_SECRET)",
+		func(secret string) error { config.secret = secret; return nil })
+	flags.StringVar(&config.databaseURL, "database-url", "",
+		"`URL` of the server's database, to look up missing callbacks there too")
+	flags.Var(setting[objectives]{&config.objectives, parseObjectives}, "slo",
+		"`objectives` that end the run with status 99 if not met, as in\n"+
+			"async.time_to_callback.p99<250ms,sync.p99<100ms,shed<1%")
 }
 
 func printUsage(w io.Writer) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,6 +12,9 @@ type arrival struct {
 	number int
 	at     time.Duration // since the start of sending
 }
+
+// sender makes one request and waits for its answer.
+type sender func(arrival) answer
 
 // engine sends the requests of a schedule: one dispatcher that keeps to it,
 // and a fixed number of workers that each have a connection.
@@ -24,7 +28,7 @@ type engine struct {
 	// generator's own fault, unlike the wait for a free worker.
 	lateness *histogram
 	seconds  []second
-	released int           // requests handed over or left out
+	released atomic.Int64  // requests handed over or left out
 	ended    time.Duration // when sending ended, since its start
 }
 
@@ -47,7 +51,7 @@ func newEngine(config config, schedule schedule, ledger *ledger) *engine {
 // run sends until the schedule ends or ctx is done, and returns when all that
 // was sent is answered. Each of the senders is a worker's: it makes one
 // request. The error means that no clock is to be had here.
-func (e *engine) run(ctx context.Context, senders []func(number int) answer) error {
+func (e *engine) run(ctx context.Context, senders []sender) error {
 	var workers sync.WaitGroup
 	for _, send := range senders {
 		workers.Go(func() { e.work(ctx, send) })
@@ -112,7 +116,7 @@ func (e *engine) worstRateError() float64 {
 }
 
 func (e *engine) release(arrival arrival) {
-	e.released++
+	e.released.Add(1)
 	select {
 	case e.due <- arrival:
 	default:
@@ -122,7 +126,7 @@ func (e *engine) release(arrival arrival) {
 
 // work sends what is due, one after the other. Once ctx is done, what still
 // waits for a worker never leaves.
-func (e *engine) work(ctx context.Context, send func(number int) answer) {
+func (e *engine) work(ctx context.Context, send sender) {
 	for arrival := range e.due {
 		if ctx.Err() != nil {
 			continue
@@ -132,6 +136,6 @@ func (e *engine) work(ctx context.Context, send func(number int) answer) {
 			e.ledger.leaveOut(arrival.number, arrival.at)
 			continue
 		}
-		e.ledger.record(arrival.number, arrival.at, left, send(arrival.number))
+		e.ledger.record(arrival.number, arrival.at, left, send(arrival))
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -50,7 +51,8 @@ type entry struct {
 type slot struct {
 	id       uuid.UUID // from the acknowledgement or a callback, whichever came first
 	result   uint64    // hash of the first delivery's result
-	called   micros    // when the first delivery came, since the start of sending
+	due      micros    // when the request was due, since the start of sending
+	called   micros    // when the first delivery came, likewise
 	attempts uint16    // callbacks that came, whatever was answered
 	taken    uint16    // callbacks answered with 2xx: deliveries
 	outcome  outcome   // of the request, once answered
@@ -62,16 +64,21 @@ type slot struct {
 type flag8 uint8
 
 const (
-	otherID     flag8 = 1 << iota // not the id of the acknowledgement
-	badBody                       // not the JSON that a callback is
-	workFailed                    // told that the work failed
-	wrongResult                   // not what the work gives for the input
+	otherID      flag8 = 1 << iota // not the id of the acknowledgement
+	badBody                        // not the JSON that a callback is
+	workFailed                     // told that the work failed
+	wrongResult                    // not what the work gives for the input
+	badSignature                   // none, or not one of the secret
+	wrongOrder                     // after a later one of the same ordering key
 )
 
 // isSettled tells whether nothing more is due for an answered request.
 func (s *slot) isSettled() bool {
 	return s.outcome != ok || s.taken > 0 || !s.kind.delivers()
 }
+
+// isDone tells whether a request has been answered, and nothing more is due.
+func (s *slot) isDone() bool { return s.outcome != undue && s.isSettled() }
 
 // ledger holds every request of a run.
 type ledger struct {
@@ -82,22 +89,34 @@ type ledger struct {
 	async   lane
 
 	mu          sync.Mutex
-	slots       []slot // by the order among async requests
-	delivered   int    // slots
-	outstanding int    // slots that are acknowledged and not settled
-	orphans     int    // callbacks to paths that this run never gave away
-	oldest      int    // no slot before this one is outstanding
+	slots       []slot     // by the order among async requests
+	delivered   int        // slots
+	outstanding int        // slots that are acknowledged and not settled
+	orphans     int        // callbacks to paths that this run never gave away
+	oldest      int        // no slot before this one is outstanding
+	waits       *histogram // due to first delivery
 	quiet       chan struct{}
+	closed      bool    // nothing is noted any more
+	sequences   []int64 // of the first deliveries, where there are ordering keys
 }
 
-func newLedger(mix mix, total int) *ledger {
-	return &ledger{
-		mix:     mix,
+func newLedger(config config, total int) *ledger {
+	l := &ledger{
+		mix:     config.mix,
 		entries: make([]entry, total),
-		slots:   make([]slot, mix.asyncs(total)),
+		slots:   make([]slot, config.mix.asyncs(total)),
 		sync:    newLane(),
 		async:   newLane(),
+		waits:   newHistogram(),
 	}
+	random := rand.New(rand.NewPCG(config.seed, 2))
+	for i := range l.slots {
+		l.slots[i].kind = config.receivers.draw(random)
+	}
+	if config.orderingKeys > 0 {
+		l.sequences = make([]int64, len(l.slots))
+	}
+	return l
 }
 
 // lane returns the counters of a request's endpoint.
@@ -112,6 +131,9 @@ func (l *ledger) lane(number int) *lane {
 func (l *ledger) leaveOut(number int, at time.Duration) {
 	l.entries[number] = entry{at: toMicros(at), outcome: unsent}
 	l.lane(number).leaveOut()
+	if l.mix.isAsync(number) {
+		l.settle(l.mix.asyncs(number), answer{outcome: unsent})
+	}
 }
 
 // record notes the answer to a request that was due at some time, left at
@@ -123,6 +145,13 @@ func (l *ledger) record(number int, at, left time.Duration, answer answer) {
 	if l.mix.isAsync(number) {
 		l.settle(l.mix.asyncs(number), answer)
 	}
+}
+
+// expect notes that a request with a callback is about to leave.
+func (l *ledger) expect(number int, due time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slots[number].due = toMicros(due)
 }
 
 // settle notes what the server answered to the request of a slot.
@@ -152,18 +181,24 @@ func (s *slot) see(id uuid.UUID) {
 }
 
 // attempt notes that a callback came, and returns how many did before.
-func (l *ledger) attempt(number int) int {
+func (l *ledger) attempt(number int) (earlier int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slot := &l.slots[number]
-	slot.attempts++
-	return int(slot.attempts) - 1
+	earlier = int(slot.attempts)
+	if !l.closed {
+		slot.attempts++
+	}
+	return earlier
 }
 
 // deliver notes a callback that came at some time and is answered with 2xx.
 func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	slot := &l.slots[number]
 	slot.taken++
 	slot.see(delivery.id)
@@ -172,7 +207,11 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
 		return
 	}
 	slot.called, slot.result = toMicros(came), delivery.result
+	if l.sequences != nil {
+		l.sequences[number] = delivery.sequence
+	}
 	l.delivered++
+	l.waits.recordMicros(slot.called - min(slot.due, slot.called))
 	if slot.outcome != ok || !slot.kind.delivers() {
 		return
 	}
@@ -186,7 +225,16 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
 func (l *ledger) stray() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.orphans++
+	if !l.closed {
+		l.orphans++
+	}
+}
+
+// close ends the notes: from here on the ledger may be read without a lock.
+func (l *ledger) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 }
 
 // allSettled returns a channel that is closed when no acknowledged request

@@ -28,6 +28,7 @@ const (
 	exitOK      = 0
 	exitBroken  = 1
 	exitUsage   = 2
+	exitMissed  = 99  // an objective of -slo
 	exitAborted = 130 // what shells report for a process that SIGINT ended
 )
 
@@ -59,6 +60,9 @@ func untilSignal() context.Context {
 // run is the whole program: it returns the exit status. Once ctx is done it
 // sends nothing more, waits for what is under way and reports.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "compare" {
+		return compare(args[1:], stdout, stderr)
+	}
 	config, err := parseConfig(args, getenv)
 	if errors.Is(err, flag.ErrHelp) {
 		printUsage(stdout)
@@ -78,23 +82,36 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	report, err := storm.run(ctx, stderr)
+	found, err := storm.run(ctx, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	return finish(report, config, stdout, stderr)
+	return finish(found, config, stdout, stderr)
 }
 
 // finish prints and saves the report.
-func finish(report *report, config config, stdout, stderr io.Writer) int {
-	report.print(stdout)
-	if config.jsonFile == "" {
-		return report.exitStatus()
-	}
-	if err := report.save(config.jsonFile); err != nil {
+func finish(found *findings, config config, stdout, stderr io.Writer) int {
+	found.print(stdout)
+	err := errors.Join(saveTo(config.jsonFile, found.writeJSON), saveTo(config.htmlFile, found.writeHTML))
+	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	return report.exitStatus()
+	return found.exitStatus()
+}
+
+// saveTo does nothing where no file is asked for.
+func saveTo(path string, write func(io.Writer) error) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if err := errors.Join(write(file), file.Close()); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
 }

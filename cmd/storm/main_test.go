@@ -34,7 +34,7 @@ func TestInterrupt(t *testing.T) {
 			accept(job, w)
 		}})
 		output := runStormUntil(t, ctx, "-target", service.url, "-duration", "1h", "-rate", "100")
-		output.want(t, exitOK, "interrupted:", "kept its word")
+		output.want(t, exitOK, "interrupted:", "ept its word")
 		if got := output.report; got.Sync.Sent != got.Sync.OK || got.Async.Sent != got.Async.OK || !got.Interrupted {
 			t.Errorf("want no request to fail because of the interrupt, got\n%s", output.stdout)
 		}
@@ -52,7 +52,7 @@ func TestInterrupt(t *testing.T) {
 		if err := program.Start(); err != nil {
 			t.Fatal(err)
 		}
-		readUntil(t, stderr, "answered") // a line of progress: it is under way
+		readUntil(t, stderr, "in flight") // a line of progress: it is under way
 		for _, awaited := range []string{"interrupted:", ""} {
 			if err := program.Process.Signal(syscall.SIGINT); err != nil {
 				t.Fatal(err)

@@ -3,16 +3,20 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/valyala/fasthttp"
 )
 
@@ -20,105 +24,185 @@ const maxCallbackBytes = 256 << 10 // four times what the service promises at mo
 
 // delivery is what the receiver reads in a callback.
 type delivery struct {
-	id     uuid.UUID
-	result uint64 // hash of the result's bytes
-	flags  flag8
+	id       uuid.UUID
+	result   uint64 // hash of the result's bytes
+	sequence int64  // within its ordering key; 0 where none is told
+	flags    flag8
 }
 
-// receiver takes the callbacks of one run.
+// receiver takes the callbacks of one run. Each kind has a port, so that the
+// service sees origins which have nothing to do with each other.
 type receiver struct {
-	ledger *ledger
-	run    string // part of each path: an earlier run may have had the same port
-	hash   maphash.Seed
+	ledger  *ledger
+	hash    maphash.Seed
+	path    []byte                    // of the callbacks, up to the slot's number
+	secret  *standardwebhooks.Webhook // nil where callbacks need no signature
+	origins [kinds]*origin            // nil where the run has none
+	closing chan struct{}
+	close   func()
+}
 
+// origin is a receiver of one kind, at a port of its own.
+type origin struct {
+	*receiver
+	kind     kind
 	listener net.Listener
 	server   *fasthttp.Server
-	baseURL  []byte
-	path     []byte // of the callbacks, up to the slot's number
+	baseURL  []byte // of the callbacks, up to the slot's number
 }
 
-// newReceiver returns a receiver that listens. Its callers start it by serve.
-func newReceiver(ledger *ledger) (*receiver, error) {
+// newReceiver returns a receiver that listens; serve makes it answer.
+func newReceiver(ledger *ledger, receivers shares, secret *standardwebhooks.Webhook) (*receiver, error) {
+	r := &receiver{
+		ledger: ledger,
+		hash:   maphash.MakeSeed(),
+		// Part of the path is new each time: an earlier run may have had the
+		// same port.
+		path:    []byte("/callbacks/" + rand.Text() + "/"),
+		secret:  secret,
+		closing: make(chan struct{}),
+	}
+	r.close = sync.OnceFunc(r.shutDown)
+	for index, share := range receivers {
+		if share == 0 {
+			continue
+		}
+		origin, err := newOrigin(r, kindOf(index))
+		if err != nil {
+			r.close()
+			return nil, fmt.Errorf("listening for callbacks: %w", err)
+		}
+		r.origins[index] = origin
+	}
+	return r, nil
+}
+
+func newOrigin(r *receiver, kind kind) (*origin, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	run := rand.Text()
-	path := "/callbacks/" + run + "/"
-	r := &receiver{
-		ledger:   ledger,
-		run:      run,
-		hash:     maphash.MakeSeed(),
-		listener: listener,
-		baseURL:  []byte("http://" + listener.Addr().String() + path),
-		path:     []byte(path),
-	}
-	r.server = &fasthttp.Server{
-		Handler:               r.handle,
+	o := &origin{receiver: r, kind: kind, listener: listener}
+	o.baseURL = append([]byte("http://"+listener.Addr().String()), r.path...)
+	o.server = &fasthttp.Server{
+		Handler:               o.handle,
 		ReadTimeout:           10 * time.Second,
 		IdleTimeout:           2 * time.Minute,
 		MaxRequestBodySize:    maxCallbackBytes,
 		NoDefaultServerHeader: true,
 		NoDefaultDate:         true,
 		NoDefaultContentType:  true,
-		CloseOnShutdown:       true,
 		// Broken connections would tear the progress lines apart.
 		Logger: log.New(io.Discard, "", 0),
 	}
-	return r, nil
+	return o, nil
 }
 
 func (r *receiver) serve() {
-	go func() { _ = r.server.Serve(r.listener) }() // returns when close is called
+	for _, origin := range r.origins {
+		if origin != nil {
+			go func() { _ = origin.server.Serve(origin.listener) }() // returns when it is closed
+		}
+	}
 }
 
-func (r *receiver) close() { _ = r.listener.Close() }
+func (r *receiver) shutDown() {
+	close(r.closing)
+	for _, origin := range r.origins {
+		if origin != nil {
+			_ = origin.listener.Close()
+		}
+	}
+}
 
 // appendURL appends the callback URL of a slot.
 func (r *receiver) appendURL(to []byte, number int) []byte {
-	return strconv.AppendInt(append(to, r.baseURL...), int64(number), 10)
+	origin := r.origins[r.ledger.slots[number].kind]
+	return strconv.AppendInt(append(to, origin.baseURL...), int64(number), 10)
 }
 
-func (r *receiver) handle(ctx *fasthttp.RequestCtx) {
-	came := r.ledger.clock.now()
-	number, known := r.slot(ctx.Path())
-	if !known || !ctx.IsPost() {
+func (o *origin) handle(ctx *fasthttp.RequestCtx) {
+	came := o.ledger.clock.now()
+	if ctx.IsOptions() {
+		consent(ctx)
+		return
+	}
+	number, known := o.slot(ctx)
+	if !known {
 		// Gone, so that a callback of an earlier run isn't tried again.
-		r.ledger.stray()
+		o.ledger.stray()
 		ctx.SetStatusCode(fasthttp.StatusGone)
 		return
 	}
-	r.ledger.attempt(number)
-	r.ledger.deliver(number, came, r.read(ctx.PostBody()))
-	ctx.SetStatusCode(fasthttp.StatusNoContent)
+	earlier := o.ledger.attempt(number)
+	if o.kind.behave(ctx, earlier, o.closing) {
+		o.ledger.deliver(number, came, o.read(ctx))
+		ctx.SetStatusCode(fasthttp.StatusNoContent)
+	}
 }
 
-// slot finds the slot that a path belongs to.
-func (r *receiver) slot(path []byte) (number int, known bool) {
-	digits, known := bytes.CutPrefix(path, r.path)
-	if !known {
+// consent answers the handshake of CloudEvents' HTTP webhook: whoever asks may
+// call, at any rate.
+func consent(ctx *fasthttp.RequestCtx) {
+	if len(ctx.Request.Header.Peek("WebHook-Request-Origin")) > 0 {
+		ctx.Response.Header.Set("WebHook-Allowed-Origin", "*")
+		ctx.Response.Header.Set("WebHook-Allowed-Rate", "*")
+	}
+	ctx.Response.Header.Set("Allow", "POST, OPTIONS")
+}
+
+// slot finds the slot that a callback belongs to.
+func (o *origin) slot(ctx *fasthttp.RequestCtx) (number int, known bool) {
+	digits, known := bytes.CutPrefix(ctx.Path(), o.path)
+	if !known || !ctx.IsPost() {
 		return 0, false
 	}
 	number, err := strconv.Atoi(string(digits))
-	return number, err == nil && number >= 0 && number < len(r.ledger.slots)
+	slots := o.ledger.slots
+	return number, err == nil && number >= 0 && number < len(slots) && slots[number].kind == o.kind
 }
 
-// read takes from a body what is checked. What can't be read has no id, and
-// that is a mismatch.
-func (r *receiver) read(body []byte) delivery {
+// read takes from a callback what is checked. A body that can't be read has no
+// id, and that is a mismatch.
+func (r *receiver) read(ctx *fasthttp.RequestCtx) delivery {
 	var told struct {
 		Data struct {
-			ID     uuid.UUID      `json:"id"`
-			Status string         `json:"status"`
-			Result jsontext.Value `json:"result"`
+			ID       uuid.UUID      `json:"id"`
+			Status   string         `json:"status"`
+			Result   jsontext.Value `json:"result"`
+			Sequence int64          `json:"sequence"`
 		} `json:"data"`
 	}
-	if err := json.Unmarshal(body, &told); err != nil || told.Data.ID == uuid.Nil {
-		return delivery{flags: badBody}
+	delivery := delivery{flags: r.checkSignature(ctx)}
+	if err := json.Unmarshal(ctx.PostBody(), &told); err != nil || told.Data.ID == uuid.Nil {
+		delivery.flags |= badBody
+		return delivery
 	}
-	delivery := delivery{id: told.Data.ID, result: maphash.Bytes(r.hash, told.Data.Result)}
+	delivery.id, delivery.sequence = told.Data.ID, told.Data.Sequence
+	delivery.result = maphash.Bytes(r.hash, told.Data.Result)
 	if told.Data.Status != "succeeded" {
 		delivery.flags |= workFailed
 	}
 	return delivery
 }
+
+// checkSignature takes every callback where there is no secret.
+func (r *receiver) checkSignature(ctx *fasthttp.RequestCtx) flag8 {
+	if r.secret == nil {
+		return 0
+	}
+	headers := make(http.Header, 3)
+	for _, name := range []string{
+		standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature,
+	} {
+		headers.Set(name, string(ctx.Request.Header.Peek(name)))
+	}
+	if r.secret.Verify(ctx.PostBody(), headers) != nil {
+		return badSignature
+	}
+	return 0
+}
+
+// closeAtOnce takes over a connection and does nothing with it: it is closed
+// when this returns.
+func closeAtOnce(net.Conn) {}

@@ -22,7 +22,9 @@ type reconciliation struct {
 	delivered, dead, missing             int // of the acknowledged ones
 	duplicates, orphans, mismatched      int
 	workFailed, unacknowledged, verified int
+	badSignatures, outOfOrder            int
 	missingIDs                           []uuid.UUID
+	uncalledIDs                          []uuid.UUID // of dead ones that were not even attempted
 }
 
 // reconcile holds callbacks against requests. Nobody writes to the ledger any
@@ -48,12 +50,15 @@ func (r *reconciliation) add(slot *slot) {
 		return
 	}
 	r.duplicates += max(0, int(slot.taken)-1)
-	if slot.flags&workFailed != 0 {
-		r.workFailed++
+	count := func(counter *int, flags flag8) {
+		if slot.taken > 0 && slot.flags&flags != 0 {
+			*counter++
+		}
 	}
-	if slot.taken > 0 && slot.flags&(otherID|badBody|wrongResult) != 0 {
-		r.mismatched++
-	}
+	count(&r.workFailed, workFailed)
+	count(&r.mismatched, otherID|badBody|wrongResult)
+	count(&r.badSignatures, badSignature)
+	count(&r.outOfOrder, wrongOrder)
 }
 
 func (r *reconciliation) addAcknowledged(slot *slot) {
@@ -62,6 +67,9 @@ func (r *reconciliation) addAcknowledged(slot *slot) {
 		r.delivered++
 	case !slot.kind.delivers():
 		r.dead++
+		if slot.attempts == 0 {
+			r.uncalledIDs = append(r.uncalledIDs, slot.id)
+		}
 	default:
 		r.missing++
 		r.missingIDs = append(r.missingIDs, slot.id)

@@ -2,11 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
-	"os"
+	"io"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // report is all that a run found out. Its JSON is a contract: fields are added
@@ -20,12 +17,14 @@ type report struct {
 	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in nothing else
 	Interrupted bool      `json:"interrupted"`
 
-	Profile     string `json:"profile"`
-	Arrivals    string `json:"arrivals"` // constant or poisson
-	Mix         string `json:"mix"`
-	Work        string `json:"work"`
-	Connections int    `json:"connections"`
-	Seed        uint64 `json:"seed"`
+	Profile     string  `json:"profile"`
+	Rate        float64 `json:"rate"`     // as -rate says: the calm one
+	Arrivals    string  `json:"arrivals"` // constant or poisson
+	Mix         string  `json:"mix"`
+	Work        string  `json:"work"`
+	Receivers   string  `json:"receivers"`
+	Connections int     `json:"connections"`
+	Seed        uint64  `json:"seed"`
 
 	OfferedRate  float64 `json:"offered_rate"`  // requests due, sync and async
 	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last one had left
@@ -34,6 +33,8 @@ type report struct {
 	Sync      endpointReport  `json:"sync"`
 	Async     asyncReport     `json:"async"`
 	Generator generatorReport `json:"generator"`
+
+	Objectives []objectiveReport `json:"slo,omitempty"`
 }
 
 // goodput is what came out right while requests were being sent.
@@ -74,14 +75,27 @@ type asyncReport struct {
 	Dead           int       `json:"dead"`    // owed to a receiver that takes none: as expected
 	Missing        int       `json:"missing"` // acknowledged and not called back
 	Duplicates     int       `json:"duplicates"`
-	Orphans        int       `json:"orphans"`        // callbacks of no request that this run sent and the server took
-	Mismatched     int       `json:"mismatched"`     // delivered with a wrong id, body or result
-	WorkFailed     int       `json:"work_failed"`    // called back to say that the work failed
-	Unacknowledged int       `json:"unacknowledged"` // ambiguous requests that were called back
-	Verified       int       `json:"verified"`       // results computed again and compared
-	TimeToCallback quantiles `json:"time_to_callback_ms"`
+	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
+	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
+	BadSignatures  int       `json:"bad_signatures"`      // called back with no signature or a wrong one
+	OutOfOrder     int       `json:"out_of_order"`        // called back after a later one of the same ordering key
+	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
+	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
+	Verified       int       `json:"verified"`            // results computed again and compared
+	TimeToCallback quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok
 
-	missingIDs []uuid.UUID
+	Kinds           map[string]kindReport `json:"receiver_kinds,omitempty"`
+	MissingRequests []lostRequest         `json:"missing_requests,omitempty"` // a thousand at most
+	AuditError      string                `json:"audit_error,omitempty"`      // why the database wasn't asked
+}
+
+// kindReport is about the requests whose callbacks went to one kind of
+// receiver.
+type kindReport struct {
+	Acked          int       `json:"acked"`
+	Delivered      int       `json:"delivered"`
+	Attempts       int       `json:"attempts"`
+	TimeToCallback quantiles `json:"time_to_callback_ms"`
 }
 
 // generatorReport is how well storm itself did.
@@ -122,13 +136,9 @@ func (h *histogram) quantiles() quantiles {
 	}
 }
 
-func (r *report) save(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the report: %w", err)
-	}
-	if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return nil
+func (r *report) writeJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
 }

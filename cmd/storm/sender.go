@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -8,8 +9,6 @@ import (
 	"net/url"
 	"syscall"
 	"time"
-
-	"bytes"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -101,10 +100,14 @@ func prepare(request *fasthttp.Request, path string, config config) {
 	request.SetRequestURI(config.target + path)
 	request.Header.SetMethod(http.MethodPost)
 	request.Header.SetContentType("application/json")
+	authorize(request, config)
+	request.SetTimeout(config.timeout)
+}
+
+func authorize(request *fasthttp.Request, config config) {
 	if config.apiKey != "" {
 		request.Header.Set("Authorization", "Bearer "+config.apiKey)
 	}
-	request.SetTimeout(config.timeout)
 }
 
 // callSync makes a sync request, callAsync an async one.

@@ -8,16 +8,40 @@ import (
 	"strings"
 )
 
-const maxListed = 10 // missing ids that are printed
+const maxListed = 10 // missing requests that are printed
 
+// exitStatus is exitBroken for a broken promise and for a run that proves
+// nothing, before exitMissed for a missed objective.
 func (r *report) exitStatus() int {
-	if r.Async.Missing > 0 || r.Async.Mismatched > 0 || r.unsent() > 0 || r.unanswered() != "" {
+	switch {
+	case len(r.breaches()) > 0:
 		return exitBroken
+	case len(r.missed()) > 0:
+		return exitMissed
 	}
 	return exitOK
 }
 
-func (r *report) unsent() int { return r.Sync.Unsent + r.Async.Unsent }
+// breaches tells what makes the run a failure, the worst first.
+func (r *report) breaches() []string {
+	if unanswered := r.unanswered(); unanswered != "" {
+		return []string{unanswered}
+	}
+	var breaches []string
+	add := func(count int, text string) {
+		if count > 0 {
+			breaches = append(breaches, fmt.Sprintf("%d of %d acknowledged requests were %s", count, r.Async.Acked, text))
+		}
+	}
+	add(r.Async.Missing, "not called back")
+	add(r.Async.Mismatched, "called back wrongly")
+	add(r.Async.BadSignatures, "called back without a valid signature")
+	add(r.Async.OutOfOrder, "called back out of order")
+	if unsent := r.unsent(); unsent > 0 {
+		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
+	}
+	return breaches
+}
 
 // unanswered names the endpoint that answered none of what was sent to it.
 func (r *report) unanswered() string {
@@ -32,25 +56,67 @@ func (r *report) unanswered() string {
 	return ""
 }
 
-// print writes the summary as plain text that fits 102 columns.
+func (r *report) unsent() int { return r.Sync.Unsent + r.Async.Unsent }
+
+// missed are the objectives that were not met.
+func (r *report) missed() []string {
+	var missed []string
+	for _, objective := range r.Objectives {
+		if !objective.Met {
+			missed = append(missed, fmt.Sprintf("%s (measured %.2f)", objective.Objective, objective.Measured))
+		}
+	}
+	return missed
+}
+
+// verdict is one sentence.
+func (r *report) verdict() string {
+	breaches, missed := r.breaches(), r.missed()
+	switch {
+	case len(breaches) > 0:
+		return "broken: " + strings.Join(append(breaches, missed...), "; ")
+	case len(missed) > 0:
+		return "objectives missed: " + strings.Join(missed, "; ")
+	case r.Async.Acked == 0:
+		return "all answered as they should be"
+	case r.Async.Dead > 0:
+		return fmt.Sprintf("kept its word: of %d acknowledged requests, %d were called back and %d went to receivers that take nothing",
+			r.Async.Acked, r.Async.Delivered, r.Async.Dead)
+	}
+	return fmt.Sprintf("kept its word: all %d acknowledged requests were called back", r.Async.Acked)
+}
+
+// print writes the summary as plain text that fits 105 columns.
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "Storm on %s, %.1f s of %s: %.1f requests/s offered, %.1f/s achieved\n",
-		r.Server, r.DurationS, r.Profile, r.OfferedRate, r.AchievedRate)
+	fmt.Fprintf(w, "Storm on %s, %s for %.1f s: %.1f requests/s offered, %.1f/s sent\n",
+		r.Server, r.Profile, r.DurationS, r.OfferedRate, r.AchievedRate)
 	r.printRequests(w)
 	r.printLatency(w)
 	r.printCallbacks(w)
+	r.printKinds(w)
 	r.printMissing(w)
 	r.printNotes(w)
-	fmt.Fprintf(w, "\nVerdict: %s.\n", r.verdict())
+	r.printObjectives(w)
+	verdict := r.verdict()
+	fmt.Fprintf(w, "\n%s%s.\n", strings.ToUpper(verdict[:1]), verdict[1:])
+}
+
+// requestRow is an endpoint of the table of requests.
+type requestRow struct {
+	Name string
+	endpointReport
+}
+
+// requestRows leaves out an endpoint that nothing was due at.
+func (r *report) requestRows() []requestRow {
+	rows := []requestRow{{"sync", r.Sync}, {"async", r.Async.endpointReport}}
+	return slices.DeleteFunc(rows, func(row requestRow) bool { return row.Sent+row.Unsent == 0 })
 }
 
 func (r *report) printRequests(w io.Writer) {
 	printHead(w, "requests", "sent", "ok", "shed", "rejected", "failed", "ambiguous", "unsent")
-	for _, row := range []struct {
-		name string
-		endpointReport
-	}{{"sync", r.Sync}, {"async", r.Async.endpointReport}} {
-		printRow(w, row.name, row.Sent, row.OK, row.Shed, row.Rejected, row.Failed, row.Ambiguous, row.Unsent)
+	for _, row := range r.requestRows() {
+		printRow(w, row.Name, row.Sent, row.OK, row.Shed, row.Rejected, row.Failed, row.Ambiguous, row.Unsent)
 	}
 	printReasons(w, "sync", r.Sync.Reasons)
 	printReasons(w, "async", r.Async.Reasons)
@@ -66,21 +132,52 @@ func printReasons(w io.Writer, name string, counts map[string]int) {
 	}
 }
 
+// latencyRow is a line of the table of latencies.
+type latencyRow struct {
+	Name string
+	quantiles
+}
+
+// latencyRows leaves out what did not happen.
+func (r *report) latencyRows() []latencyRow {
+	rows := []latencyRow{
+		{"sync answered", r.Sync.Latency},
+		{"sync shed", r.Sync.Shedded},
+		{"async acknowledged", r.Async.Latency},
+		{"async shed", r.Async.Shedded},
+		{"called back", r.Async.TimeToCallback},
+		{"sent", r.Generator.Left},
+	}
+	return slices.DeleteFunc(rows, func(row latencyRow) bool { return row.Count == 0 })
+}
+
 func (r *report) printLatency(w io.Writer) {
 	printHead(w, "ms since due", "count", "p50", "p90", "p95", "p99", "p99.9", "max")
-	printQuantiles(w, "sync answered", r.Sync.Latency)
-	printQuantiles(w, "sync shed", r.Sync.Shedded)
-	printQuantiles(w, "async acknowledged", r.Async.Latency)
-	printQuantiles(w, "async shed", r.Async.Shedded)
-	printQuantiles(w, "called back", r.Async.TimeToCallback)
-	printQuantiles(w, "handed to a connection", r.Generator.Late)
-	printQuantiles(w, "left", r.Generator.Left)
+	for _, row := range r.latencyRows() {
+		printQuantiles(w, row.Name, row.quantiles)
+	}
 }
 
 func (r *report) printCallbacks(w io.Writer) {
 	a := r.Async
+	if a.Sent == 0 {
+		return
+	}
 	printHead(w, "callbacks", "acked", "delivered", "dead", "missing", "mismatched", "duplicates", "orphans")
-	printRow(w, "of acked requests", a.Acked, a.Delivered, a.Dead, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
+	printRow(w, "of async requests", a.Acked, a.Delivered, a.Dead, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
+}
+
+func (r *report) printKinds(w io.Writer) {
+	if len(r.Async.Kinds) == 0 {
+		return
+	}
+	printHead(w, "receivers", "acked", "delivered", "attempts", "p50 ms", "p99 ms", "max ms")
+	for kind := range kinds {
+		if of, found := r.Async.Kinds[kind.String()]; found {
+			fmt.Fprintf(w, "  %-22s%11d%11d%11d%11.1f%11.1f%11.1f\n", kind, of.Acked, of.Delivered, of.Attempts,
+				of.TimeToCallback.P50, of.TimeToCallback.P99, of.TimeToCallback.Max)
+		}
+	}
 }
 
 func printHead(w io.Writer, name string, columns ...string) {
@@ -100,14 +197,31 @@ func printRow(w io.Writer, name string, counts ...int) {
 }
 
 func printQuantiles(w io.Writer, name string, of quantiles) {
-	if of.Count == 0 {
-		return
-	}
 	fmt.Fprintf(w, "  %-22s%11d", name, of.Count)
 	for _, value := range []float64{of.P50, of.P90, of.P95, of.P99, of.P999, of.Max} {
 		fmt.Fprintf(w, "%11.1f", value)
 	}
 	fmt.Fprintln(w)
+}
+
+func (r *report) printMissing(w io.Writer) {
+	lost := r.Async.MissingRequests
+	if len(lost) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nNot called back:")
+	for _, request := range lost[:min(len(lost), maxListed)] {
+		fmt.Fprintf(w, "  %s: %s\n", request.ID, request.Server)
+		if request.Audit != "" {
+			fmt.Fprintf(w, "    database: %s\n", request.Audit)
+		}
+	}
+	if rest := r.Async.Missing - min(len(lost), maxListed); rest > 0 {
+		fmt.Fprintf(w, "  and %d more (-json lists up to %d)\n", rest, maxLookups)
+	}
+	if r.Async.AuditError != "" {
+		fmt.Fprintf(w, "  database: %s\n", r.Async.AuditError)
+	}
 }
 
 // printNotes tells what is not in the tables.
@@ -117,52 +231,35 @@ func (r *report) printNotes(w io.Writer) {
 			fmt.Fprintf(w, "\n%s: %d\n", text, count)
 		}
 	}
+	note("Called back without a valid signature", r.Async.BadSignatures)
+	note("Called back after a later request of the same ordering key", r.Async.OutOfOrder)
 	note("Called back to say that the work failed", r.Async.WorkFailed)
 	note("Called back without an acknowledgement, which got lost", r.Async.Unacknowledged)
 	note("Unsent because no connection was free in time (-connections, -timeout)", r.unsent())
-	fmt.Fprintf(w, "\nStorm itself: rate off by %.2f %%, %.2f %% in the worst second; %.0f µs of CPU a request; %.0f MiB.\n",
-		r.Generator.RateError, r.Generator.WorstRateError, r.Generator.CPUMicroseconds, r.Generator.PeakMemory)
+	fmt.Fprintf(w, "\n%s\n", r.generatorText())
+}
+
+func (r *report) generatorText() string {
+	g := r.Generator
+	text := fmt.Sprintf("Storm itself: rate off by %.2f %% (worst second %.2f %%), p99 %.1f ms late, %.0f µs CPU a request, %.0f MiB.",
+		g.RateError, g.WorstRateError, g.Late.P99, g.CPUMicroseconds, g.PeakMemory)
 	if r.isLate() {
-		fmt.Fprintln(w, "The generator itself fell behind schedule: it has too little CPU for this rate.")
+		text += "\nIt fell behind schedule by itself: it has too little CPU for this rate."
 	}
+	return text
 }
 
 // isLate tells whether the generator, not the server, spoils the figures. A
 // tenth of a second is more than scheduling jitter.
 func (r *report) isLate() bool { return r.Generator.Late.P99 > 100 }
 
-func (r *report) printMissing(w io.Writer) {
-	ids := r.Async.missingIDs
-	if len(ids) == 0 {
+func (r *report) printObjectives(w io.Writer) {
+	if len(r.Objectives) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nNot called back, to look up with:")
-	for _, id := range ids[:min(len(ids), maxListed)] {
-		fmt.Fprintf(w, "  GET /requests/%s\n", id)
+	fmt.Fprintln(w, "\nobjectives")
+	for _, objective := range r.Objectives {
+		fmt.Fprintf(w, "  %-50s %12.2f  %s\n", objective.Objective, objective.Measured,
+			map[bool]string{true: "met", false: "missed"}[objective.Met])
 	}
-	if rest := len(ids) - maxListed; rest > 0 {
-		fmt.Fprintf(w, "  and %d more\n", rest)
-	}
-}
-
-// verdict is one sentence, the worst first.
-func (r *report) verdict() string {
-	var broken []string
-	breach := func(count int, text string) {
-		if count > 0 {
-			broken = append(broken, fmt.Sprintf(text, count, r.Async.Acked))
-		}
-	}
-	if unanswered := r.unanswered(); unanswered != "" {
-		return "broken, " + unanswered
-	}
-	breach(r.Async.Missing, "%d of %d acknowledged requests were not called back")
-	breach(r.Async.Mismatched, "%d of %d acknowledged requests were called back wrongly")
-	if unsent := r.unsent(); unsent > 0 {
-		broken = append(broken, fmt.Sprintf("%d requests could not be sent in time", unsent))
-	}
-	if len(broken) > 0 {
-		return "broken, " + strings.Join(broken, "; ")
-	}
-	return fmt.Sprintf("kept its word, all %d acknowledged requests were called back", r.Async.Acked)
 }

@@ -22,7 +22,8 @@ type tally struct {
 	sync   endpointTally
 	async  endpointTally
 
-	callback *histogram // due to first delivery
+	callback *histogram // due to first delivery, at receivers that are ok
+	byKind   [kinds]kindTally
 	left     *histogram // due to left
 	lastLeft micros     // when the last request left
 }
@@ -39,12 +40,16 @@ func newEndpointTally() endpointTally {
 
 func (l *ledger) tally(window window) *tally {
 	t := &tally{
-		window:   window,
-		sync:     newEndpointTally(),
-		async:    newEndpointTally(),
-		callback: newHistogram(),
-		left:     newHistogram(),
+		window: window,
+		sync:   newEndpointTally(),
+		async:  newEndpointTally(),
+		left:   newHistogram(),
 	}
+	for kind := range t.byKind {
+		t.byKind[kind].callback = newHistogram()
+	}
+	// What other kinds of receivers take longer is their own doing.
+	t.callback = t.byKind[kindOK].callback
 	for number := range l.entries {
 		entry := &l.entries[number]
 		t.addDeparture(entry)
@@ -85,18 +90,48 @@ func (e *endpointTally) add(entry *entry, window window) {
 	}
 }
 
-// addCallback looks at the delivery of an acknowledged request. The time to a
-// callback is that of receivers which behave: what others add is their doing.
+// kindTally is about one kind of receiver.
+type kindTally struct {
+	acked, delivered, attempts int
+	callback                   *histogram
+}
+
+// addCallback looks at the callbacks of an acknowledged request.
 func (t *tally) addCallback(entry *entry, slot *slot) {
-	if entry.outcome != ok || slot.taken == 0 || entry.at < t.window.warmup {
+	if entry.outcome != ok {
+		return
+	}
+	kind := &t.byKind[slot.kind]
+	kind.acked++
+	kind.attempts += int(slot.attempts)
+	if slot.taken == 0 {
+		return
+	}
+	kind.delivered++
+	if entry.at < t.window.warmup {
 		return
 	}
 	if slot.called <= t.window.end {
 		t.async.good++
 	}
-	if slot.kind == kindOK {
-		t.callback.recordMicros(slot.called - min(entry.at, slot.called))
+	kind.callback.recordMicros(slot.called - min(entry.at, slot.called))
+}
+
+// kinds reports on each kind of receiver that was called, where there was more
+// than one.
+func (t *tally) kinds() map[string]kindReport {
+	reports := make(map[string]kindReport)
+	for index, tally := range t.byKind {
+		if tally.acked > 0 {
+			reports[kindOf(index).String()] = kindReport{
+				tally.acked, tally.delivered, tally.attempts, tally.callback.quantiles(),
+			}
+		}
 	}
+	if len(reports) == 1 {
+		return nil
+	}
+	return reports
 }
 
 func (e *endpointTally) sent() int {

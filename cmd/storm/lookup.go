@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	maxLookups     = 1000 // requests that are looked up after a run
+	lookupsAtATime = 8
+	auditTimeout   = 10 * time.Second
+)
+
+// lostRequest is an acknowledged request that was not called back, and why
+// that is so, as far as the server and its database tell.
+type lostRequest struct {
+	ID     uuid.UUID `json:"id"`
+	Server string    `json:"server"`             // what GET /requests/{id} says of it
+	Audit  string    `json:"database,omitempty"` // what the view request_trace says of it
+	owed   bool      // the server means to call it back yet or has given up, or can't be asked
+}
+
+// lookUp asks the server for each of the ids, up to maxLookups.
+func lookUp(client *fasthttp.HostClient, config config, ids []uuid.UUID) []lostRequest {
+	ids = ids[:min(len(ids), maxLookups)]
+	lost := make([]lostRequest, len(ids))
+	var group sync.WaitGroup
+	for first := range lookupsAtATime {
+		group.Go(func() {
+			for i := first; i < len(ids); i += lookupsAtATime {
+				lost[i] = lookUpOne(client, config, ids[i])
+			}
+		})
+	}
+	group.Wait()
+	return lost
+}
+
+func lookUpOne(client *fasthttp.HostClient, config config, id uuid.UUID) lostRequest {
+	var request fasthttp.Request
+	var response fasthttp.Response
+	request.SetRequestURI(config.target + "/requests/" + id.String())
+	authorize(&request, config)
+	request.SetTimeout(config.timeout)
+	if err := client.Do(&request, &response); err != nil {
+		return lostRequest{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, owed: true}
+	}
+	if status := response.StatusCode(); status != http.StatusOK {
+		return lostRequest{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
+	}
+	var found foundRequest
+	if err := json.Unmarshal(response.Body(), &found); err != nil {
+		return lostRequest{ID: id, Server: "the server's answer can't be read"}
+	}
+	return lostRequest{ID: id, Server: found.explain(), owed: found.isOwed()}
+}
+
+// foundRequest is what is looked at in the answer to GET /requests/{id}.
+type foundRequest struct {
+	Status        string    `json:"status"`
+	CallbackState string    `json:"callback_state"`
+	SettledAt     time.Time `json:"settled_at"`
+	Attempts      []attempt `json:"attempts"`
+}
+
+type attempt struct {
+	Number     int       `json:"attempt"`
+	At         time.Time `json:"at"`
+	Outcome    string    `json:"outcome"`
+	HTTPStatus int       `json:"http_status"`
+}
+
+// isOwed tells whether the callback is still to come, or has been given up.
+func (f foundRequest) isOwed() bool {
+	return slices.Contains([]string{"waiting", "pending", "dead"}, f.CallbackState)
+}
+
+// explain is one line.
+func (f foundRequest) explain() string {
+	switch f.CallbackState {
+	case "waiting":
+		return "its work is not done yet"
+	case "pending":
+		return "work " + f.Status + ", callback still to come" + f.lastAttempt()
+	case "dead":
+		return "work " + f.Status + ", callback given up" + f.lastAttempt()
+	case "delivered":
+		return "the server says that it was delivered at " + f.SettledAt.Format(time.TimeOnly) + f.lastAttempt()
+	}
+	return fmt.Sprintf("status %s, callback %s", f.Status, f.CallbackState)
+}
+
+func (f foundRequest) lastAttempt() string {
+	if len(f.Attempts) == 0 {
+		return ", never attempted"
+	}
+	last := slices.MaxFunc(f.Attempts, func(a, b attempt) int { return a.Number - b.Number })
+	text := fmt.Sprintf(", attempt %d at %s: %s", last.Number, last.At.Format(time.TimeOnly), last.Outcome)
+	if last.HTTPStatus > 0 {
+		text += fmt.Sprintf(" %d", last.HTTPStatus)
+	}
+	return text
+}
+
+// audit adds to each request what the database says of it, the latest attempt
+// at its callback included. Its error means that the database wasn't asked.
+func audit(ctx context.Context, databaseURL string, lost []lostRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connecting to the database for the audit: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	ids := make([]uuid.UUID, len(lost))
+	for i := range lost {
+		ids[i] = lost[i].ID
+	}
+	traces, err := readTraces(ctx, conn, ids)
+	if err != nil {
+		return fmt.Errorf("reading request_trace: %w", err)
+	}
+	for i := range lost {
+		lost[i].Audit = "no such request"
+		if trace, found := traces[lost[i].ID]; found {
+			lost[i].Audit = trace
+		}
+	}
+	return nil
+}
+
+// readTraces returns one line for each request that the database knows.
+func readTraces(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) (map[uuid.UUID]string, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT DISTINCT ON (request_id)
+		       request_id,
+		       concat_ws(', ',
+		           'work ' || status,
+		           'callback ' || callback_state,
+		           'work job ' || coalesce(work_job_state::text, 'gone'),
+		           'callback job ' || coalesce(callback_job_state::text, 'none'),
+		           'attempt ' || attempt || ' ' || outcome,
+		           cause,
+		           'next at ' || to_char(next_attempt_at AT TIME ZONE 'UTC', 'HH24:MI:SS'))
+		FROM request_trace
+		WHERE request_id = ANY($1)
+		ORDER BY request_id, attempt DESC NULLS LAST`, ids)
+	if err != nil {
+		return nil, err
+	}
+	traces := make(map[uuid.UUID]string, len(ids))
+	var id uuid.UUID
+	var line string
+	_, err = pgx.ForEachRow(rows, []any{&id, &line}, func() error {
+		traces[id] = strings.Join(strings.Fields(line), " ")
+		return nil
+	})
+	return traces, err
+}

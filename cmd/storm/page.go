@@ -1,0 +1,83 @@
+package main
+
+import (
+	_ "embed" // for the page and what is inlined into it
+	"fmt"
+	"html/template"
+	"io"
+)
+
+//go:embed page.html
+var pageHTML string
+
+// uPlot, MIT, see uplot/LICENSE.
+//
+//go:embed uplot/uPlot.iife.min.js
+var uPlotJS string
+
+//go:embed uplot/uPlot.min.css
+var uPlotCSS string
+
+// page is what page.html is filled with.
+type page struct {
+	Report            *report
+	Verdict           string
+	Broken            bool
+	Tiles             []tile
+	Requests          []requestRow
+	Latencies         []latencyRow
+	Generator         string
+	Data              pageData
+	UPlotJS, UPlotCSS any
+}
+
+// pageData is what the charts show.
+type pageData struct {
+	Timeline     *timeline    `json:"timeline"`
+	Distribution distribution `json:"distribution"`
+}
+
+// tile is one figure at the top.
+type tile struct{ Name, Value string }
+
+// writeHTML writes one page that needs nothing else, neither files nor
+// network.
+func (f *findings) writeHTML(w io.Writer) error {
+	parsed, err := template.New("page").Parse(pageHTML)
+	if err != nil {
+		return fmt.Errorf("parsing the page: %w", err)
+	}
+	return parsed.Execute(w, page{
+		Report:    &f.report,
+		Verdict:   f.verdict(),
+		Broken:    f.exitStatus() != exitOK,
+		Tiles:     f.tiles(),
+		Requests:  f.requestRows(),
+		Latencies: f.latencyRows(),
+		Generator: f.generatorText(),
+		Data:      pageData{f.timeline, f.distribution},
+		UPlotJS:   template.JS(uPlotJS),
+		UPlotCSS:  template.CSS(uPlotCSS),
+	})
+}
+
+func (r *report) tiles() []tile {
+	tiles := []tile{
+		{"requests/s offered", fmt.Sprintf("%.0f", r.OfferedRate)},
+		{"requests/s sent", fmt.Sprintf("%.0f", r.AchievedRate)},
+		{"shed", fmt.Sprintf("%.1f %%", portion(r.endpoints(""), func(e endpointReport) int { return e.Shed }))},
+	}
+	add := func(name string, of quantiles, value float64) {
+		if of.Count > 0 {
+			tiles = append(tiles, tile{name, fmt.Sprintf("%.1f ms", value)})
+		}
+	}
+	add("sync p99", r.Sync.Latency, r.Sync.Latency.P99)
+	add("acknowledged p99", r.Async.Latency, r.Async.Latency.P99)
+	add("called back p50", r.Async.TimeToCallback, r.Async.TimeToCallback.P50)
+	add("called back p99", r.Async.TimeToCallback, r.Async.TimeToCallback.P99)
+	if r.Async.Acked > 0 {
+		tiles = append(tiles, tile{"delivered", fmt.Sprint(r.Async.Delivered)}, tile{"missing", fmt.Sprint(r.Async.Missing)})
+	}
+	return tiles
+}

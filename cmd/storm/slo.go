@@ -1,0 +1,218 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// objective is one thing that a run must achieve, as in "sync.p99<100ms".
+type objective struct {
+	text    string
+	most    bool    // the value may be at most the limit, rather than at least
+	strict  bool    // nor may it be the limit itself
+	limit   float64 // in milliseconds, per cent, or as a bare number
+	measure func(*report) float64
+}
+
+// objectives are all that a run must achieve.
+type objectives []objective
+
+func (o objectives) String() string {
+	texts := make([]string, len(o))
+	for i, objective := range o {
+		texts[i] = objective.text
+	}
+	return strings.Join(texts, ",")
+}
+
+// parseObjectives reads what -slo takes.
+func parseObjectives(text string) (objectives, error) {
+	var all objectives
+	var mistakes error
+	for part := range strings.SplitSeq(text, ",") {
+		objective, err := parseObjective(strings.TrimSpace(part))
+		if err != nil {
+			mistakes = errors.Join(mistakes, fmt.Errorf("%q: %w", part, err))
+		}
+		all = append(all, objective)
+	}
+	return all, mistakes
+}
+
+func parseObjective(text string) (objective, error) {
+	at := strings.IndexAny(text, "<>")
+	if at < 0 {
+		return objective{}, errors.New("want METRIC<LIMIT or METRIC>LIMIT")
+	}
+	metric, limit := strings.TrimSpace(text[:at]), text[at+1:]
+	limit, orEqual := strings.CutPrefix(limit, "=")
+	measure, unit := findMetric(metric)
+	if measure == nil {
+		return objective{}, errors.New("there is no such metric; " + metricsHelp)
+	}
+	value, err := unit.parse(strings.TrimSpace(limit))
+	if err != nil {
+		return objective{}, err
+	}
+	return objective{text, text[at] == '<', !orEqual, value, measure}, nil
+}
+
+// isMet compares what was measured.
+func (o objective) isMet(value float64) bool {
+	switch {
+	case value == o.limit:
+		return !o.strict
+	case o.most:
+		return value < o.limit
+	default:
+		return value > o.limit
+	}
+}
+
+// unit is what a limit is told in.
+type unit int
+
+const (
+	bare    unit = iota
+	millis       // written as a duration
+	percent      // of what was sent
+)
+
+func (u unit) parse(text string) (float64, error) {
+	switch u {
+	case millis:
+		duration, err := time.ParseDuration(text)
+		if err != nil {
+			return 0, errors.New("want a limit like 250ms")
+		}
+		return float64(duration) / float64(time.Millisecond), nil
+	case percent:
+		number, found := strings.CutSuffix(text, "%")
+		value, err := strconv.ParseFloat(number, 64)
+		if !found || err != nil {
+			return 0, errors.New("want a limit like 1%")
+		}
+		return value, nil
+	default:
+		value, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return 0, errors.New("want a number as the limit")
+		}
+		return value, nil
+	}
+}
+
+const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} in %, " +
+	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
+	"or {sync|async}.goodput, achieved_rate, missing, duplicates, orphans or mismatched as a number"
+
+// findMetric returns how to measure what a name stands for, or nil.
+func findMetric(name string) (func(*report) float64, unit) {
+	if measure := numbers()[name]; measure != nil {
+		return measure, bare
+	}
+	endpoint, rest := "", name
+	if first, after, found := strings.Cut(name, "."); found {
+		endpoint, rest = first, after
+	}
+	if count := portions()[rest]; count != nil && slices.Contains([]string{"", "sync", "async"}, endpoint) {
+		return func(r *report) float64 { return portion(r.endpoints(endpoint), count) }, percent
+	}
+	series, quantile, found := strings.Cut(rest, ".")
+	if !found {
+		series, quantile = "latency", rest
+	}
+	pick, choose := durations()[endpoint+"."+series], quantilePicks()[quantile]
+	if pick == nil || choose == nil {
+		return nil, bare
+	}
+	return func(r *report) float64 { return choose(pick(r)) }, millis
+}
+
+// endpoints returns the one of a name, or both.
+func (r *report) endpoints(name string) []endpointReport {
+	switch name {
+	case "sync":
+		return []endpointReport{r.Sync}
+	case "async":
+		return []endpointReport{r.Async.endpointReport}
+	default:
+		return []endpointReport{r.Sync, r.Async.endpointReport}
+	}
+}
+
+// portion is how much of what was due a count is, in per cent.
+func portion(of []endpointReport, count func(endpointReport) int) float64 {
+	part, whole := 0, 0
+	for _, endpoint := range of {
+		part += count(endpoint)
+		whole += endpoint.Sent + endpoint.Unsent
+	}
+	return 100 * float64(part) / float64(max(1, whole))
+}
+
+func portions() map[string]func(endpointReport) int {
+	return map[string]func(endpointReport) int{
+		"shed":      func(e endpointReport) int { return e.Shed },
+		"rejected":  func(e endpointReport) int { return e.Rejected },
+		"failed":    func(e endpointReport) int { return e.Failed },
+		"ambiguous": func(e endpointReport) int { return e.Ambiguous },
+		"unsent":    func(e endpointReport) int { return e.Unsent },
+	}
+}
+
+func numbers() map[string]func(*report) float64 {
+	return map[string]func(*report) float64{
+		"sync.goodput":  func(r *report) float64 { return r.Sync.Goodput },
+		"async.goodput": func(r *report) float64 { return r.Async.Goodput },
+		"achieved_rate": func(r *report) float64 { return r.AchievedRate },
+		"missing":       func(r *report) float64 { return float64(r.Async.Missing) },
+		"duplicates":    func(r *report) float64 { return float64(r.Async.Duplicates) },
+		"orphans":       func(r *report) float64 { return float64(r.Async.Orphans) },
+		"mismatched":    func(r *report) float64 { return float64(r.Async.Mismatched) },
+	}
+}
+
+func durations() map[string]func(*report) quantiles {
+	return map[string]func(*report) quantiles{
+		"sync.latency":           func(r *report) quantiles { return r.Sync.Latency },
+		"sync.service":           func(r *report) quantiles { return r.Sync.Service },
+		"sync.shed":              func(r *report) quantiles { return r.Sync.Shedded },
+		"async.latency":          func(r *report) quantiles { return r.Async.Latency },
+		"async.service":          func(r *report) quantiles { return r.Async.Service },
+		"async.shed":             func(r *report) quantiles { return r.Async.Shedded },
+		"async.time_to_callback": func(r *report) quantiles { return r.Async.TimeToCallback },
+	}
+}
+
+func quantilePicks() map[string]func(quantiles) float64 {
+	return map[string]func(quantiles) float64{
+		"p50":  func(q quantiles) float64 { return q.P50 },
+		"p90":  func(q quantiles) float64 { return q.P90 },
+		"p95":  func(q quantiles) float64 { return q.P95 },
+		"p99":  func(q quantiles) float64 { return q.P99 },
+		"p999": func(q quantiles) float64 { return q.P999 },
+		"max":  func(q quantiles) float64 { return q.Max },
+		"mean": func(q quantiles) float64 { return q.Mean },
+	}
+}
+
+// objectiveReport is whether an objective was met.
+type objectiveReport struct {
+	Objective string  `json:"objective"`
+	Measured  float64 `json:"measured"` // milliseconds, per cent, or a bare number
+	Met       bool    `json:"met"`
+}
+
+func (o objectives) check(r *report) []objectiveReport {
+	var reports []objectiveReport
+	for _, objective := range o {
+		value := objective.measure(r)
+		reports = append(reports, objectiveReport{objective.text, value, objective.isMet(value)})
+	}
+	return reports
+}

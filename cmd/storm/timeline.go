@@ -1,0 +1,227 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"time"
+)
+
+// column is a series of numbers. What is not a number becomes null in JSON,
+// which a chart leaves a gap for.
+type column []float64
+
+func (c column) MarshalJSON() ([]byte, error) {
+	values := make([]*float64, len(c))
+	for i := range c {
+		if !math.IsNaN(c[i]) {
+			values[i] = &c[i]
+		}
+	}
+	return json.Marshal(values)
+}
+
+// timeline is a run over time, in columns of equal length.
+type timeline struct {
+	At column `json:"at"` // seconds since the start of sending, at the start of each bin
+
+	// A second, by when it happened.
+	Due       column `json:"due"`
+	Sent      column `json:"sent"`
+	SyncOK    column `json:"sync_ok"`
+	Acked     column `json:"acked"`
+	Delivered column `json:"delivered"`
+	SyncShed  column `json:"sync_shed"`
+	AsyncShed column `json:"async_shed"`
+
+	// At the end of each bin.
+	InFlight column `json:"in_flight"` // sent and not answered
+	Backlog  column `json:"backlog"`   // acknowledged and not called back
+
+	// Milliseconds, by when the request was due.
+	Sync     bands `json:"sync"`
+	Async    bands `json:"async"`
+	Callback bands `json:"callback"`
+}
+
+// bands are quantiles over time.
+type bands struct {
+	P50 column `json:"p50"`
+	P99 column `json:"p99"`
+	Max column `json:"max"`
+}
+
+// binOf returns how long a bin is, so that there are 60 to 160 of most runs.
+func binOf(length time.Duration) time.Duration {
+	for _, bin := range []time.Duration{
+		50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
+		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
+	} {
+		if length/bin <= 160 {
+			return bin
+		}
+	}
+	return 30 * time.Second
+}
+
+// charting fills a timeline.
+type charting struct {
+	*timeline
+	bin                   micros
+	sync, async, callback [][]micros // latencies by bin
+}
+
+// timeline goes through a ledger that nobody writes to any more.
+func (l *ledger) timeline() *timeline {
+	last := micros(1)
+	for number := range l.entries {
+		last = max(last, l.lastEvent(number))
+	}
+	bin := toMicros(binOf(last.duration()))
+	c := newCharting(bin, int(last/bin)+1)
+	for number := range l.entries {
+		c.add(&l.entries[number], l.mix.isAsync(number))
+		if l.mix.isAsync(number) {
+			c.addCallback(&l.entries[number], &l.slots[l.mix.asyncs(number)])
+		}
+	}
+	c.finish()
+	return c.timeline
+}
+
+// lastEvent is when the last thing happened to a request.
+func (l *ledger) lastEvent(number int) micros {
+	entry := &l.entries[number]
+	last := entry.at + entry.took
+	if l.mix.isAsync(number) {
+		last = max(last, l.slots[l.mix.asyncs(number)].called)
+	}
+	return last
+}
+
+func newCharting(bin micros, bins int) *charting {
+	t := new(timeline)
+	for _, column := range []*column{
+		&t.At, &t.Due, &t.Sent, &t.SyncOK, &t.Acked, &t.Delivered, &t.SyncShed, &t.AsyncShed, &t.InFlight, &t.Backlog,
+	} {
+		*column = make([]float64, bins)
+	}
+	for i := range t.At {
+		t.At[i] = float64(i) * bin.duration().Seconds()
+	}
+	return &charting{t, bin, make([][]micros, bins), make([][]micros, bins), make([][]micros, bins)}
+}
+
+func (c *charting) add(entry *entry, isAsync bool) {
+	if entry.outcome == undue {
+		return
+	}
+	due, answered := entry.at/c.bin, (entry.at+entry.took)/c.bin
+	c.Due[due]++
+	if entry.outcome == unsent {
+		return
+	}
+	left := (entry.at + entry.left) / c.bin
+	c.Sent[left]++
+	c.InFlight[left]++
+	c.InFlight[answered]--
+	ok200, refused, latencies := c.SyncOK, c.SyncShed, c.sync
+	if isAsync {
+		ok200, refused, latencies = c.Acked, c.AsyncShed, c.async
+	}
+	switch entry.outcome {
+	case shed:
+		refused[answered]++
+	case ok:
+		ok200[answered]++
+		latencies[due] = append(latencies[due], entry.took)
+	}
+}
+
+// addCallback counts in the backlog only what a receiver will take.
+func (c *charting) addCallback(entry *entry, slot *slot) {
+	if entry.outcome != ok || !slot.kind.delivers() {
+		return
+	}
+	acked := (entry.at + entry.took) / c.bin
+	if slot.taken == 0 {
+		c.Backlog[acked]++
+		return
+	}
+	called := slot.called / c.bin
+	c.Delivered[called]++
+	if called > acked {
+		c.Backlog[acked]++
+		c.Backlog[called]--
+	}
+	if slot.kind == kindOK {
+		due := entry.at / c.bin
+		c.callback[due] = append(c.callback[due], slot.called-min(entry.at, slot.called))
+	}
+}
+
+// finish turns counts into rates, and changes into levels.
+func (c *charting) finish() {
+	for _, rate := range []column{c.Due, c.Sent, c.SyncOK, c.Acked, c.Delivered, c.SyncShed, c.AsyncShed} {
+		for i := range rate {
+			rate[i] /= c.bin.duration().Seconds()
+		}
+	}
+	for _, level := range []column{c.InFlight, c.Backlog} {
+		for i := 1; i < len(level); i++ {
+			level[i] += level[i-1]
+		}
+	}
+	c.Sync, c.Async, c.Callback = newBands(c.sync), newBands(c.async), newBands(c.callback)
+}
+
+func newBands(bins [][]micros) bands {
+	var b bands
+	for _, values := range bins {
+		slices.Sort(values)
+		b.P50 = append(b.P50, quantile(values, 0.5))
+		b.P99 = append(b.P99, quantile(values, 0.99))
+		b.Max = append(b.Max, quantile(values, 1))
+	}
+	return b
+}
+
+// quantile of sorted values, in milliseconds; not a number when there is none.
+func quantile(sorted []micros, share float64) float64 {
+	if len(sorted) == 0 {
+		return math.NaN()
+	}
+	index := int(math.Ceil(share*float64(len(sorted)))) - 1
+	return float64(sorted[max(0, index)]) / 1000
+}
+
+// distribution is how long requests took, by percentile.
+type distribution struct {
+	Nines    column `json:"nines"` // 1 is 90 %, 2 is 99 %, 3 is 99.9 %
+	Sync     column `json:"sync"`  // milliseconds
+	Async    column `json:"async"`
+	Callback column `json:"callback"`
+}
+
+// distribution has steps that get finer towards the slowest, up to where one
+// request in as many as there are is slower.
+func (t *tally) distribution() distribution {
+	const step, most = 0.05, 5
+	var d distribution
+	for i := range int(most/step) + 1 {
+		nines := float64(i) * step
+		d.Nines = append(d.Nines, nines)
+		d.Sync = append(d.Sync, t.sync.latency.atNines(nines))
+		d.Async = append(d.Async, t.async.latency.atNines(nines))
+		d.Callback = append(d.Callback, t.callback.atNines(nines))
+	}
+	return d
+}
+
+func (h *histogram) atNines(nines float64) float64 {
+	slower := math.Pow(10, -nines)
+	if float64(h.TotalCount())*slower < 1 {
+		return math.NaN()
+	}
+	return h.millis(100 * (1 - slower))
+}
