@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test storm bench down clean psql trace fmt go cc id
+.PHONY: help up run test storm bench down clean psql trace fmt go cc browser id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,14 +19,15 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-test: go cc up ## everything that CI runs
+test: go cc browser up ## everything that CI runs
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
 	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
 
-storm: go ## load against a running server, at HTTP_ADDR if that is set; ARGS="…" for its flags
-	@go run ./cmd/storm $(if $(HTTP_ADDR),-target http://$(HTTP_ADDR)) $(ARGS)
+storm: go ## load against a running server, calm, storm, calm; ARGS="…" for its flags
+	@CGO_ENABLED=0 go build -trimpath -o bin/storm ./cmd/storm
+	@exec bin/storm -profile storm $(if $(HTTP_ADDR),-target http://$(HTTP_ADDR)) $(ARGS)
 
 bench: go ## the figures that README quotes, in 35 minutes, or BENCH=short in three; ARGS="…" for its flags
 	@scripts/bench.sh $(ARGS)
@@ -58,6 +59,12 @@ go:
 cc:
 	@command -v $$(go env CC) >/dev/null || scripts/apt.sh gcc libc6-dev || \
 		{ echo "cc: the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
+
+# The tests of storm's HTML report skip without one.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		scripts/apt.sh chromium || \
+		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,32 +42,64 @@ func TestInterrupt(t *testing.T) {
 		}
 	})
 
-	t.Run("twice ends at once", func(t *testing.T) {
+	t.Run("by one signal", func(t *testing.T) {
 		t.Parallel()
-		service := start(t, &service{onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) }})
-		program := exec.CommandContext(t.Context(), os.Args[0], against(service, "-duration", "1m")...)
-		program.Env = append(os.Environ(), "STORM_TEST_RUNS_MAIN=1")
-		stderr, err := program.StderrPipe()
+		service := start(t, &service{})
+		file := filepath.Join(t.TempDir(), "report.json")
+		program, stderr := startProgram(t, against(service, "-duration", "1m", "-json", file)...)
+		interrupt(t, program)
+		rest, err := io.ReadAll(stderr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := program.Start(); err != nil {
-			t.Fatal(err)
+		_ = program.Wait()
+		if got := program.ProcessState.ExitCode(); got != exitOK {
+			t.Errorf("exit status: got %d, want %d\n%s", got, exitOK, rest)
 		}
-		readUntil(t, stderr, "in flight") // a line of progress: it is under way
-		for _, awaited := range []string{"interrupted:", ""} {
-			if err := program.Process.Signal(syscall.SIGINT); err != nil {
-				t.Fatal(err)
-			}
-			if awaited != "" {
-				readUntil(t, stderr, awaited)
-			}
+		if !strings.Contains(string(rest), interruptedText) {
+			t.Errorf("%q is missing in\n%s", interruptedText, rest)
 		}
+		got := readReport(t, file)
+		if !got.Interrupted || got.Async.Acked == 0 || got.Async.Delivered != got.Async.Acked || got.Sync.OK != got.Sync.Sent {
+			t.Errorf("got %+v, want all that was sent answered and called back", got)
+		}
+	})
+
+	t.Run("twice ends at once", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) }})
+		program, stderr := startProgram(t, against(service, "-duration", "1m")...)
+		interrupt(t, program)
+		readUntil(t, stderr, "interrupted:")
+		interrupt(t, program)
 		_ = program.Wait()
 		if got := program.ProcessState.ExitCode(); got != exitAborted {
 			t.Errorf("exit status: got %d, want %d", got, exitAborted)
 		}
 	})
+}
+
+// startProgram runs storm as a process, and returns when it is under way.
+func startProgram(t *testing.T, args ...string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	program := exec.CommandContext(t.Context(), os.Args[0], args...)
+	program.Env = append(os.Environ(), "STORM_TEST_RUNS_MAIN=1")
+	stderr, err := program.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, stderr, "in flight") // a line of progress
+	return program, stderr
+}
+
+func interrupt(t *testing.T, program *exec.Cmd) {
+	t.Helper()
+	if err := program.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // readUntil reads up to a phrase, byte by byte so as not to read on.

@@ -11,9 +11,10 @@ import (
 )
 
 // leastSleep bounds how often the dispatcher wakes up at high rates, where
-// each wake-up then hands over several requests. At 10,000/s half a millisecond
-// costs a third less CPU than a fifth of one.
-const leastSleep = 500 * time.Microsecond
+// each wake-up then hands over several requests: at 10,000/s, 800 µs cost a
+// third less CPU a request than 200 µs, and delay one by 0.4 ms in the mean.
+// Below 1,250/s it has no effect.
+const leastSleep = 800 * time.Microsecond
 
 // pacer sleeps exactly. Go's own timers wake up to a millisecond late on an
 // idle Linux, since epoll counts in milliseconds, and all of that would show

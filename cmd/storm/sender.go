@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"syscall"
 	"time"
 
@@ -76,6 +77,17 @@ func checkTarget(client *fasthttp.HostClient, config config) error {
 			config.target, status)
 	}
 	return nil
+}
+
+// warmUp opens connections ahead of the run, so that its first requests don't
+// pay for a cold start. Any that fail are opened when they are needed.
+func warmUp(client *fasthttp.HostClient, config config) {
+	const enough = 64 // what a healthy server needs for thousands of requests a second
+	var group sync.WaitGroup
+	for range min(enough, config.connections) {
+		group.Go(func() { _ = checkTarget(client, config) })
+	}
+	group.Wait()
 }
 
 // caller sends the requests of one worker, one at a time. It owns the buffers.

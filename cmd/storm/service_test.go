@@ -24,6 +24,7 @@ import (
 type service struct {
 	onSync  func(n int, w http.ResponseWriter)
 	onAsync func(n int, job job, w http.ResponseWriter)
+	onGet   func(id string, w http.ResponseWriter) // knows no request otherwise
 
 	url         string
 	syncCount   atomic.Int32
@@ -67,6 +68,13 @@ func start(t *testing.T, s *service) *service {
 		accept(job, w)
 		s.later(func() { job.callBack(job.id, "succeeded") })
 	})
+	mux.HandleFunc("GET /requests/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if s.onGet == nil {
+			http.NotFound(w, r)
+			return
+		}
+		s.onGet(r.PathValue("id"), w)
+	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	t.Cleanup(s.calls.Wait)
@@ -97,8 +105,12 @@ func accept(job job, w http.ResponseWriter) {
 }
 
 func (j job) callBack(id, status string) {
-	j.post(j.url, fmt.Sprintf(`{"type":"request.%[2]s","data":{"id":%[1]q,"status":%[2]q,"result":%[3]s}}`,
-		id, status, j.result()))
+	j.post(j.url, j.body(id, status))
+}
+
+func (j job) body(id, status string) string {
+	return fmt.Sprintf(`{"type":"request.%[2]s","data":{"id":%[1]q,"status":%[2]q,"result":%[3]s}}`,
+		id, status, j.result())
 }
 
 // result is what the work gives for the job's input.

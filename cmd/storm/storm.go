@@ -54,6 +54,7 @@ type findings struct {
 // returns what happened. Once ctx is done it sends nothing more. Its error
 // means that there is nothing to report.
 func (s *storm) run(ctx context.Context, progress io.Writer) (*findings, error) {
+	warmUp(s.client, s.config)
 	startedAt, before := time.Now(), usage()
 	s.ledger.clock = clock{startedAt}
 	s.receiver.serve()

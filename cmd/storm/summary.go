@@ -86,7 +86,7 @@ func (r *report) verdict() string {
 	return fmt.Sprintf("kept its word: all %d acknowledged requests were called back", r.Async.Acked)
 }
 
-// print writes the summary as plain text that fits 105 columns.
+// print writes the summary as plain text that fits 110 columns.
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "Storm on %s, %s for %.1f s: %.1f requests/s offered, %.1f/s sent\n",
 		r.Server, r.Profile, r.DurationS, r.OfferedRate, r.AchievedRate)

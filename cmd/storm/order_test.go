@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestOutOfOrder(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		turns []turn
+		want  []int
+	}{
+		"one after the other": {[]turn{
+			{slot: 0, left: 0, acked: 1, called: 5}, {slot: 1, left: 2, acked: 3, called: 6},
+		}, nil},
+		"overtaken by one that left after the acknowledgement": {[]turn{
+			{slot: 0, left: 0, acked: 1, called: 6}, {slot: 1, left: 2, acked: 3, called: 5},
+		}, []int{0}},
+		"overtaken by one that was under way too": {[]turn{
+			{slot: 0, left: 0, acked: 3, called: 6}, {slot: 1, left: 2, acked: 3, called: 5},
+		}, nil},
+		"under way together, but against the sequence": {[]turn{
+			{slot: 0, left: 0, acked: 3, called: 6, sequence: 1}, {slot: 1, left: 2, acked: 3, called: 5, sequence: 2},
+		}, []int{0}},
+		"the last of three comes first": {[]turn{
+			{slot: 0, left: 0, acked: 1, called: 8}, {slot: 1, left: 2, acked: 3, called: 9}, {slot: 2, left: 4, acked: 5, called: 7},
+		}, []int{0, 1}},
+	} {
+		if got := outOfOrder(test.turns); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+func TestOrderingKeys(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	keys := make(map[string]int)
+	var held *job // an early request of its key, until a later one was called back
+	service := &service{}
+	service.onAsync = func(n int, job job, w http.ResponseWriter) {
+		accept(job, w)
+		body := *service.lastBody.Load()
+		mu.Lock()
+		defer mu.Unlock()
+		keys[fmt.Sprint(body["ordering_key"])]++
+		sequenced := strings.Replace(job.body(job.id, "succeeded"), `"data":{`, fmt.Sprintf(`"data":{"sequence":%d,`, n), 1)
+		if n == 3 {
+			held = &job
+			return
+		}
+		job.post(job.url, sequenced)
+		if n == 9 {
+			held.post(held.url, strings.Replace(held.body(held.id, "succeeded"), `"data":{`, `"data":{"sequence":3,`, 1))
+		}
+	}
+	// One at a time, so that there is an order.
+	output := runStorm(t, against(start(t, service), "-mix", "sync=0,async=1", "-ordering-keys", "3",
+		"-connections", "1", "-rate", "50", "-duration", "300ms")...)
+	output.want(t, exitBroken, "1 of 15 acknowledged requests were called back out of order")
+	if len(keys) != 3 || keys["storm-0"] != 5 {
+		t.Errorf("ordering keys: got %v, want five requests of each of three", keys)
+	}
+}

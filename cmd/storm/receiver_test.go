@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// call posts a callback and returns the status, or the error.
+func (j job) call(ctx context.Context, headers http.Header) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, j.url, strings.NewReader(j.body(j.id, "succeeded")))
+	if err != nil {
+		return 0, err
+	}
+	request.Header = headers
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	response.Body.Close()
+	return response.StatusCode, nil
+}
+
+func TestReceiversOfEveryKind(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	ports := make(map[string][]string) // of the callback URLs, by what came of the first call
+	service := &service{}
+	service.onAsync = func(_ int, job job, w http.ResponseWriter) {
+		accept(job, w)
+		service.later(func() {
+			outcome := callUntilDone(job)
+			mu.Lock()
+			defer mu.Unlock()
+			ports[outcome] = append(ports[outcome], strings.Split(job.url, "/")[2])
+		})
+	}
+	output := runStorm(t, "-target", start(t, service).url, "-mix", "sync=0,async=1", "-rate", "120", "-duration", "1s",
+		"-receivers", "ok=10,slow=10,flaky=10,hang=10,reset=10,gone=10", "-drain", "20s")
+	output.want(t, exitOK, "went to receivers that take nothing")
+	service.calls.Wait()
+
+	kinds := output.report.Async.Kinds
+	for kind, outcome := range map[string]string{
+		"ok": "204", "slow": "204 after seconds", "flaky": "500", "hang": "silence", "reset": "reset", "gone": "410",
+	} {
+		got := kinds[kind]
+		if got.Acked == 0 || len(ports[outcome]) != got.Acked {
+			t.Errorf("%s: got %d callbacks that ended with %s, want all of %d", kind, len(ports[outcome]), outcome, got.Acked)
+		}
+		for _, port := range ports[outcome] {
+			if port != ports[outcome][0] {
+				t.Errorf("%s: got ports %s and %s, want one", kind, port, ports[outcome][0])
+			}
+		}
+		wantDelivered := map[bool]int{true: got.Acked}[kind == "ok" || kind == "slow" || kind == "flaky"]
+		if got.Delivered != wantDelivered {
+			t.Errorf("%s: got %d delivered, want %d", kind, got.Delivered, wantDelivered)
+		}
+	}
+	if got := kinds["flaky"]; got.Attempts != 2*got.Acked {
+		t.Errorf("attempts at flaky receivers: got %d, want two for each of %d", got.Attempts, got.Acked)
+	}
+	dead := kinds["hang"].Acked + kinds["reset"].Acked + kinds["gone"].Acked
+	output.wantCallbacks(t, callbacks{delivered: 120 - dead, dead: dead})
+	if got := output.report.Async.TimeToCallback.Count; got != int64(kinds["ok"].Acked) {
+		t.Errorf("times to callback: got %d, want those of ok receivers alone, %d", got, kinds["ok"].Acked)
+	}
+}
+
+// callUntilDone calls back once, and again after a 500; it returns what came
+// of the first call.
+func callUntilDone(job job) string {
+	ctx, cancel := context.WithTimeout(job.t.Context(), slowDelay+time.Second)
+	defer cancel()
+	began := time.Now()
+	status, err := job.call(ctx, nil)
+	switch {
+	case err != nil && time.Since(began) > time.Second: // our deadline, or the end of the run
+		return "silence"
+	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF):
+		return "reset"
+	case err != nil:
+		return err.Error()
+	case status == http.StatusInternalServerError:
+		if again, err := job.call(ctx, nil); again != http.StatusNoContent {
+			job.t.Errorf("second attempt: got status %d and error %v, want 204", again, err)
+		}
+	case time.Since(began) >= slowDelay:
+		return fmt.Sprint(status, " after seconds")
+	}
+	return fmt.Sprint(status)
+}
+
+func TestReceiversResetByRST(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindReset: 1} })
+	conn, err := net.Dial("tcp", receiver.origins[kindReset].listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s0 HTTP/1.1\r\nHost: storm\r\nContent-Length: 0\r\n\r\n", receiver.path)
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want the connection reset", err)
+	}
+}
+
+// startReceiver returns the receiver of a run of ten async requests, serving.
+func startReceiver(t *testing.T, adjust func(*config)) *receiver {
+	t.Helper()
+	config := defaults()
+	config.mix = mix{async: 1}
+	adjust(&config)
+	ledger := newLedger(config, 10)
+	ledger.clock = clock{time.Now()}
+	receiver, err := newReceiver(ledger, config.receivers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver.serve()
+	t.Cleanup(receiver.close)
+	return receiver
+}
+
+func TestReceiverConsents(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, func(*config) {})
+	url := string(receiver.appendURL(nil, 0))
+	for origin, want := range map[string]string{"ringback.example": "*", "": ""} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin != "" {
+			request.Header.Set("WebHook-Request-Origin", origin)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		got, rate := response.Header.Get("WebHook-Allowed-Origin"), response.Header.Get("WebHook-Allowed-Rate")
+		if response.StatusCode != http.StatusOK || got != want || rate != want {
+			t.Errorf("asked by %q: got status %d, origin %q and rate %q, want 200 and %q", origin, response.StatusCode, got, rate, want)
+		}
+	}
+	if got := receiver.ledger.slots[0].attempts; got != 0 {
+		t.Errorf("attempts: got %d, want none for a handshake", got)
+	}
+}
+
+func TestSignatures(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	signing := func(secret string) *service {
+		return &service{onAsync: func(n int, job job, w http.ResponseWriter) {
+			headers := make(http.Header)
+			if n != 3 { // one goes unsigned
+				headers = sign(t, job, secret)
+			}
+			if _, err := job.call(t.Context(), headers); err != nil {
+				t.Error(err)
+			}
+			accept(job, w)
+		}}
+	}
+
+	t.Run("missing", func(t *testing.T) {
+		t.Parallel()
+		output := runStorm(t, against(start(t, signing(secret)), "-secret", secret)...)
+		output.want(t, exitBroken, "1 of 20 acknowledged requests were called back without a valid signature")
+		output.wantCallbacks(t, callbacks{delivered: 20})
+	})
+
+	t.Run("wrong", func(t *testing.T) {
+		t.Parallel()
+		output := runStorm(t, against(start(t, signing("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")), "-secret", secret)...)
+		output.want(t, exitBroken, "20 of 20 acknowledged requests were called back without a valid signature")
+	})
+
+	t.Run("no matter without a secret", func(t *testing.T) {
+		t.Parallel()
+		runStorm(t, against(start(t, signing(secret)))...).want(t, exitOK)
+	})
+}
+
+// sign returns the headers of Standard Webhooks.
+func sign(t *testing.T, job job, secret string) http.Header {
+	t.Helper()
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signature, err := webhook.Sign("req_"+job.id, now, []byte(job.body(job.id, "succeeded")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers := make(http.Header)
+	headers.Set(standardwebhooks.HeaderWebhookID, "req_"+job.id)
+	headers.Set(standardwebhooks.HeaderWebhookTimestamp, fmt.Sprint(now.Unix()))
+	headers.Set(standardwebhooks.HeaderWebhookSignature, signature)
+	return headers
+}
+
+func TestWrongResult(t *testing.T) {
+	t.Parallel()
+	service := start(t, &service{onAsync: func(n int, job job, w http.ResponseWriter) {
+		body := job.body(job.id, "succeeded")
+		switch n {
+		case 4: // one letter of the digest
+			body = strings.Replace(body, `"sha256":"`, `"sha256":"0`, 1)
+		case 5: // none
+			body = fmt.Sprintf(`{"type":"request.succeeded","data":{"id":%q,"status":"succeeded"}}`, job.id)
+		}
+		job.post(job.url, body)
+		accept(job, w)
+	}})
+	output := runStorm(t, against(service)...)
+	output.want(t, exitBroken, "2 of 20 acknowledged requests were called back wrongly")
+	output.wantCallbacks(t, callbacks{delivered: 20, mismatched: 2})
+}
+
+func TestOneCallbackInAThousandIsDropped(t *testing.T) {
+	t.Parallel()
+	service := &service{onGet: func(_ string, w http.ResponseWriter) {
+		fmt.Fprint(w, `{"status":"succeeded","callback_state":"delivered","settled_at":"2026-01-02T03:04:05Z",
+			"attempts":[{"attempt":1,"at":"2026-01-02T03:04:05Z","outcome":"delivered","http_status":204}]}`)
+	}}
+	service.onAsync = func(n int, job job, w http.ResponseWriter) {
+		accept(job, w)
+		if n%1000 != 500 {
+			service.later(func() { job.callBack(job.id, "succeeded") })
+		}
+	}
+	output := runStorm(t, "-target", start(t, service).url, "-mix", "sync=0,async=1",
+		"-rate", "1000", "-duration", "2s", "-drain", "3s")
+	output.want(t, exitBroken, "2 of 2000 acknowledged requests were not called back")
+	output.wantCallbacks(t, callbacks{delivered: 1998, missing: 2})
+	for _, n := range []int{500, 1500} {
+		line := jobID(n) + ": the server says that it was delivered at 03:04:05, attempt 1 at 03:04:05: delivered 204\n"
+		if !strings.Contains(output.stdout, line) {
+			t.Errorf("%q is missing in\n%s", line, output.stdout)
+		}
+	}
+}
