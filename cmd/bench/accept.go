@@ -10,7 +10,7 @@ import (
 // measureAccept asks how many POST /async a server acknowledges per second. No
 // workers compete for the machine: the servers have the role api.
 func (b *bench) measureAccept(ctx context.Context) error {
-	return b.eachRound(func(round int) error {
+	return rounds(b.plan.repeat, func() error {
 		for _, connections := range b.plan.connections {
 			rates := map[variant]float64{}
 			for _, v := range variants() {
@@ -80,6 +80,9 @@ type spent struct {
 	server     time.Duration
 	postgres   time.Duration
 }
+
+// rate is requests delivered per second.
+func (s spent) rate() float64 { return s.delivered / s.took.Seconds() }
 
 // during runs a load and returns what was spent between the end of the warm-up
 // and the end of the given time.

@@ -29,6 +29,8 @@ func parts() []part {
 	return []part{
 		{"accept", "accept through HTTP, no workers", (*bench).measureAccept},
 		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
+		{"timing", "acknowledgement and callback at a rate below capacity", (*bench).measureTiming},
+		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"growth", "with finished requests in the table, and a backlog", (*bench).measureGrowth},
 	}
 }
@@ -82,11 +84,11 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.out, format+"\n", args...)
 }
 
-// eachRound calls measure for every repetition. Inside it the variants take
-// turns, so that whatever else happens on the machine happens to all of them.
-func (b *bench) eachRound(measure func(round int) error) error {
-	for round := range b.plan.repeat {
-		if err := measure(round); err != nil {
+// rounds calls measure for every repetition. Inside it the variants take turns,
+// so that whatever else happens on the machine happens to all of them.
+func rounds(repeat int, measure func() error) error {
+	for range repeat {
+		if err := measure(); err != nil {
 			return err
 		}
 	}

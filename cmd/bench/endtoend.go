@@ -17,12 +17,12 @@ const drainTimeout = time.Minute
 // accepted to delivered, and what each of them costs. River alone works two
 // jobs for each request, which is what ours need.
 func (b *bench) measureEndToEnd(ctx context.Context) error {
-	return b.eachRound(func(round int) error {
+	return rounds(b.plan.repeat, func() error {
 		rates := map[variant]float64{}
 		for _, v := range variants() {
 			err := b.onFresh(ctx, "e2e", func(d database) error {
 				used, err := b.saturate(ctx, v, d)
-				rates[v] = used.delivered / used.took.Seconds()
+				rates[v] = used.rate()
 				if err == nil {
 					b.reportSaturation(v, used)
 				}
@@ -44,25 +44,44 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 
 // saturate keeps the window full and returns what happened while it was.
 func (b *bench) saturate(ctx context.Context, v variant, d database) (used spent, err error) {
-	window, release := newWindow(b.plan.window)
+	err = b.onServer(ctx, v, d, nil, func(s *server) error {
+		used, err = b.deliverAll(ctx, d, s, b.plan.window, func(r *receiver) *load {
+			return &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: saturatingConnections}
+		})
+		return err
+	})
+	return used, err
+}
+
+// onServer runs do on a server of its own, with its default role.
+func (b *bench) onServer(ctx context.Context, v variant, d database, settings []string, do func(*server) error) error {
+	s, err := b.start(ctx, v, d, "all", settings...)
+	if err != nil {
+		return err
+	}
+	err = do(s)
+	if !s.running() {
+		err = errors.Join(err, errors.New("the server ended while it was measured"))
+	}
+	return errors.Join(err, s.stop())
+}
+
+// deliverAll runs a load within a window, and then waits for the callbacks of
+// all that was accepted: a rate that is reached by losing some would be no rate.
+func (b *bench) deliverAll(ctx context.Context, d database, s *server, window int, newLoad func(*receiver) *load) (spent, error) {
+	slots, release := newWindow(window)
 	receiver, err := startReceiver(release)
 	if err != nil {
 		return spent{}, err
 	}
 	defer receiver.close()
-	s, err := b.start(ctx, v, d, "all")
+	l := newLoad(receiver)
+	l.window = slots
+	used, err := b.steadily(ctx, d, s, l, receiver)
 	if err != nil {
-		return spent{}, err
+		return used, err
 	}
-	l := &load{
-		target: s.url, path: "/async", body: asyncBody(receiver.url),
-		connections: saturatingConnections, window: window,
-	}
-	used, err = b.steadily(ctx, d, s, l, receiver)
-	if err == nil {
-		err = errors.Join(l.check(), awaitDelivery(ctx, receiver, l.accepted.Load()))
-	}
-	return used, errors.Join(err, s.stop())
+	return used, errors.Join(l.check(), awaitDelivery(ctx, receiver, l.accepted.Load()))
 }
 
 // steadily runs a load and returns what was spent once it ran steadily.
@@ -102,13 +121,12 @@ func awaitDelivery(ctx context.Context, r *receiver, accepted int64) error {
 
 func (b *bench) reportSaturation(v variant, used spent) {
 	n := used.delivered
-	rate := n / used.took.Seconds()
 	server := float64(used.server.Microseconds()) / n
 	postgres := float64(used.postgres.Microseconds()) / n
 	b.say("  %-6s %8.0f/s  per request: %5.2f statements and %4.2f BEGIN, COMMIT; %6.0f B of WAL; CPU %4.0f µs server, %4.0f µs Postgres",
-		v, rate, used.statements/n, used.brackets/n, used.wal/n, server, postgres)
+		v, used.rate(), used.statements/n, used.brackets/n, used.wal/n, server, postgres)
 	suffix := suffixOf(v)
-	b.figures.add("e2e_per_s"+suffix, rate)
+	b.figures.add("e2e_per_s"+suffix, used.rate())
 	b.figures.add("sql_per_request"+suffix, used.statements/n)
 	b.figures.add("sql_brackets_per_request"+suffix, used.brackets/n)
 	b.figures.add("wal_bytes_per_request"+suffix, used.wal/n)

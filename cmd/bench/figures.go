@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -19,6 +18,21 @@ type figures map[string][]float64
 func (f figures) add(key string, value float64) {
 	if !math.IsNaN(value) && !math.IsInf(value, 0) { // nothing was there to divide by
 		f[key] = append(f[key], value)
+	}
+}
+
+// addWorse gives a key, repetition by repetition, the greater of what the same
+// key has with the one and with the other suffix.
+func (f figures) addWorse(key, one, other string) {
+	ones, others := f[key+one], f[key+other]
+	for i := range max(len(ones), len(others)) {
+		worse := math.Inf(-1)
+		for _, values := range [][]float64{ones, others} {
+			if i < len(values) {
+				worse = max(worse, values[i])
+			}
+		}
+		f.add(key, worse)
 	}
 }
 
@@ -70,18 +84,13 @@ func (f figures) print(w io.Writer) {
 	rest := maps.Clone(f)
 	fmt.Fprintf(w, "\n%-64s%12s%12s%12s  %-8s\n", "", "median", "min", "max", "goal")
 	for _, h := range headlines() {
-		fmt.Fprintf(w, "%s%s  %-8s%s\n", pad(h.what, 64), f.columns(h.key), h.goal, f.verdict(h))
+		fmt.Fprintf(w, "%-64s%s  %-8s%s\n", h.what, f.columns(h.key), h.goal, f.verdict(h))
 		delete(rest, h.key)
 	}
 	fmt.Fprintln(w)
 	for _, key := range slices.Sorted(maps.Keys(rest)) {
-		fmt.Fprintf(w, "%s%s\n", pad(key, 64), f.columns(key))
+		fmt.Fprintf(w, "%-64s%s\n", key, f.columns(key))
 	}
-}
-
-// pad counts letters, where fmt counts bytes… of some.
-func pad(text string, width int) string {
-	return text + strings.Repeat(" ", max(0, width-len([]rune(text))))
 }
 
 func (f figures) columns(key string) string {
@@ -150,6 +159,6 @@ func (b *bench) circumstances(start time.Time) map[string]any {
 		"go":         runtime.Version(),
 		"postgres":   b.cluster.version,
 		"repeat":     b.plan.repeat,
-		"short":      b.plan.grown == nil,
+		"short":      len(b.plan.grown) == 0,
 	}
 }

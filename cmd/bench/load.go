@@ -185,3 +185,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// postOnce sends one request that must be accepted.
+func postOnce(url string, body []byte) error {
+	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	request.Header.SetMethod(fasthttp.MethodPost)
+	request.Header.SetContentType("application/json")
+	request.SetRequestURI(url)
+	request.SetBodyRaw(body)
+	if err := fasthttp.DoTimeout(request, response, 10*time.Second); err != nil {
+		return fmt.Errorf("sending a request: %w", err)
+	}
+	if status := response.StatusCode(); status != fasthttp.StatusAccepted && status != fasthttp.StatusOK {
+		return fmt.Errorf("sending a request: status %d", status)
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -34,14 +35,13 @@ type plan struct {
 	steadyWarmup time.Duration
 	steadyFor    time.Duration
 
-	grown   []grownTable
-	backlog int // requests accepted before the first worker starts
-}
+	stormRepeat int           // of every measurement with storm
+	timingFor   time.Duration // of a storm that measures latency
+	stormFor    time.Duration // of one that is too much
+	storms      []int         // multiples of the capacity
 
-// grownTable is a number of finished requests to find in the table.
-type grownTable struct {
-	name string // in keys
-	rows int
+	grown   []int // finished requests to find in the table, the fewest first
+	backlog int   // requests accepted before the first worker starts
 }
 
 func fullPlan() plan {
@@ -50,10 +50,14 @@ func fullPlan() plan {
 		connections:  []int{1, 64, 256},
 		acceptWarmup: time.Second,
 		acceptFor:    4 * time.Second,
-		window:       4000,
+		window:       2000,
 		steadyWarmup: 3 * time.Second,
 		steadyFor:    8 * time.Second,
-		grown:        []grownTable{{"10k", 10_000}, {"1m", 1_000_000}, {"10m", 10_000_000}},
+		stormRepeat:  3,
+		timingFor:    12 * time.Second,
+		stormFor:     8 * time.Second,
+		storms:       []int{1, 2, 5},
+		grown:        []int{10_000, 1_000_000, 10_000_000},
 		backlog:      100_000,
 	}
 }
@@ -63,49 +67,84 @@ func shortPlan() plan {
 	short := fullPlan()
 	short.connections = []int{64}
 	short.acceptFor = 2 * time.Second
-	short.steadyWarmup = 2 * time.Second
+	short.steadyWarmup = time.Second
 	short.steadyFor = 4 * time.Second
+	short.stormRepeat = 1
+	short.timingFor = 6 * time.Second
+	short.stormFor = 6 * time.Second
+	short.storms = []int{5}
 	short.grown = nil
 	short.backlog = 0
 	return short
 }
 
 func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{databaseURL: getenv("DATABASE_URL")}
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	o := options{databaseURL: getenv("DATABASE_URL"), plan: fullPlan()}
+	if getenv("BENCH") == "short" {
+		o.plan = shortPlan()
+	}
+	flags := newFlags(&o)
 	flags.SetOutput(stderr)
-	short := flags.Bool("short", getenv("BENCH") == "short", "under three minutes, without growth (also BENCH=short)")
-	repeat := flags.Int("repeat", fullPlan().repeat, "`times` that everything is measured")
-	flags.Func("only", "comma-separated `parts` to run: "+strings.Join(partNames(), ", "), func(text string) error {
-		o.only = strings.Split(text, ",")
-		return checkParts(o.only)
-	})
-	flags.StringVar(&o.server, "server", "bin/ringback", "the server's `program`")
-	flags.StringVar(&o.storm, "storm", "bin/storm", "storm's `program`")
-	flags.StringVar(&o.out, "out", "", "`file` for the figures, as JSON")
-	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs, which are thrown away otherwise")
-	flags.Func("env", "`NAME=VALUE`: a setting for our server; may be repeated", func(text string) error {
-		o.settings = append(o.settings, text)
-		return nil
-	})
-	window := flags.Int("window", fullPlan().window, "`requests` accepted and not yet called back, at saturation")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	o.plan = fullPlan()
-	if *short {
-		o.plan = shortPlan()
-	}
-	o.plan.repeat, o.plan.window = *repeat, *window
+	o.plan.stormRepeat = min(o.plan.stormRepeat, o.plan.repeat)
 	switch {
 	case flags.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case o.databaseURL == "":
 		return o, errors.New("DATABASE_URL must name a Postgres: scripts/bench.sh starts one")
-	case *repeat < 1 || *window < 1:
+	case o.plan.repeat < 1 || o.plan.window < 1:
 		return o, errors.New("-repeat and -window must be at least 1")
 	}
 	return o, nil
+}
+
+func newFlags(o *options) *flag.FlagSet {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&o.plan.repeat, "repeat", o.plan.repeat, "`times` that everything is measured")
+	flags.IntVar(&o.plan.window, "window", o.plan.window, "`requests` accepted and not yet called back, at saturation")
+	flags.StringVar(&o.server, "server", "bin/ringback", "the server's `program`")
+	flags.StringVar(&o.storm, "storm", "bin/storm", "storm's `program`")
+	flags.StringVar(&o.out, "out", "", "`file` for the figures, as JSON")
+	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs, which are thrown away otherwise")
+	flags.Func("only", "comma-separated `parts` to run: "+strings.Join(partNames(), ", "), func(text string) error {
+		o.only = strings.Split(text, ",")
+		return checkParts(o.only)
+	})
+	flags.Func("env", "`NAME=VALUE`: a setting for our server, to try one out; may be repeated", func(text string) error {
+		o.settings = append(o.settings, text)
+		return nil
+	})
+	flags.Func("rows", "comma-separated `numbers` of finished requests for the part growth (default 10000,1000000,10000000)", func(text string) (err error) {
+		o.plan.grown, err = parseRows(text)
+		return err
+	})
+	return flags
+}
+
+func parseRows(text string) (rows []int, err error) {
+	for number := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 1 || n > 50_000_000 {
+			return nil, errors.New("want whole numbers from 1 to 50000000")
+		}
+		rows = append(rows, n)
+	}
+	slices.Sort(rows)
+	return rows, nil
+}
+
+// rowsName is how a number of rows is called in keys: 10k, 1m.
+func rowsName(rows int) string {
+	switch {
+	case rows%1_000_000 == 0:
+		return fmt.Sprintf("%dm", rows/1_000_000)
+	case rows%1000 == 0:
+		return fmt.Sprintf("%dk", rows/1000)
+	default:
+		return strconv.Itoa(rows)
+	}
 }
 
 func checkParts(names []string) error {

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+)
+
+// grown tables are those that a request leaves rows in, in the order in which
+// they are filled side by side.
+var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
+
+// grow multiplies the one finished request that a database holds, with its
+// attempt and its jobs, until there are so many. It copies whatever columns
+// there are, so that it doesn't know the schema; only ids and times differ.
+// They are spread over the twelve hours before now: within the retention of
+// jobs, so that River's cleaner has nothing to do.
+func (d database) grow(ctx context.Context, rows int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, tables := range grownTables {
+		group.Go(func() error {
+			return d.connect(ctx, func(conn *pgx.Conn) error {
+				for _, table := range tables {
+					if err := growTable(ctx, conn, table, rows); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+	return group.Wait()
+}
+
+func growTable(ctx context.Context, conn *pgx.Conn, table string, rows int) error {
+	columns, err := copiedColumns(ctx, conn, table)
+	if err != nil {
+		return err
+	}
+	indexes, err := dropIndexes(ctx, conn, table)
+	if err != nil {
+		return err
+	}
+	before := []string{
+		"SET synchronous_commit = off",
+		"SET maintenance_work_mem = '512MB'",
+		"SET session_replication_role = replica", // no look-ups for foreign keys
+		"CREATE TEMPORARY TABLE seed AS SELECT row_number() OVER () - 1 AS seed_number, * FROM " + table,
+	}
+	after := append(indexes, "DROP TABLE seed", "VACUUM (ANALYZE) "+table)
+	if table == "river_job" { // its ids come from a sequence, which has to go on after ours
+		after = append(after, "SELECT setval(pg_get_serial_sequence('river_job', 'id'), (SELECT max(id) FROM river_job))")
+	}
+	const chunk = 500_000 // rows in a transaction
+	statements := before
+	for from := 1; from <= rows; from += chunk {
+		statements = append(statements, copyStatement(table, columns, from, min(from+chunk-1, rows), rows))
+	}
+	return executeAll(ctx, conn, append(statements, after...))
+}
+
+func executeAll(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%.100s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// column is one that a copy has to fill in.
+type column struct{ Name, Type string }
+
+// copiedColumns leaves out those that fill themselves in.
+func copiedColumns(ctx context.Context, conn *pgx.Conn, table string) ([]column, error) {
+	const sql = `
+		SELECT column_name, data_type
+		FROM information_schema.columns
+		WHERE table_schema = 'public'
+		  AND table_name = $1
+		  AND is_identity = 'NO'
+		  AND is_generated = 'NEVER'
+		ORDER BY ordinal_position`
+	rows, _ := conn.Query(ctx, sql, table) // CollectRows returns the error
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+	if err != nil {
+		return nil, fmt.Errorf("reading the columns of %s: %w", table, err)
+	}
+	return columns, nil
+}
+
+// dropIndexes drops what is no constraint and returns the statements that make
+// it anew: built at the end, an index costs a tenth.
+func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, error) {
+	const sql = `
+		SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+		FROM pg_index
+		WHERE indrelid = $1::regclass
+		  AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)`
+	rows, _ := conn.Query(ctx, sql, table) // CollectRows returns the error
+	type index struct{ Name, Definition string }
+	indexes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[index])
+	if err != nil {
+		return nil, fmt.Errorf("reading the indexes of %s: %w", table, err)
+	}
+	var definitions []string
+	for _, index := range indexes {
+		if err := executeAll(ctx, conn, []string{"DROP INDEX " + index.Name}); err != nil {
+			return nil, err
+		}
+		definitions = append(definitions, index.Definition)
+	}
+	return definitions, nil
+}
+
+// copyStatement copies the seed for the numbers from and to, of rows in all.
+func copyStatement(table string, columns []column, from, to, rows int) string {
+	names, values := make([]string, len(columns)), make([]string, len(columns))
+	for i, c := range columns {
+		names[i], values[i] = c.Name, valueOf(table, c)
+	}
+	return fmt.Sprintf(`
+		INSERT INTO %s (%s)
+		SELECT %s
+		FROM generate_series(%d, %d) AS n
+		CROSS JOIN LATERAL (SELECT interval '12 hours' * (%[6]d - n) / %[6]d AS age) AS ages
+		CROSS JOIN LATERAL (
+			SELECT lpad(to_hex((extract(epoch FROM now() - age) * 1000)::bigint), 12, '0') AS ms, md5(n::text) AS hash
+		) AS parts
+		CROSS JOIN LATERAL (
+			SELECT (ms || '7' || left(hash, 3) || '8' || substr(hash, 4, 15))::uuid AS id
+		) AS request
+		CROSS JOIN seed`,
+		table, strings.Join(names, ", "), strings.Join(values, ", "), from, to, rows)
+}
+
+// firstCopiedJob leaves room for the jobs of the seed.
+const firstCopiedJob = 1000
+
+// valueOf is a column of a copy: ids and times are made, all else is as in the
+// seed. The two jobs of request n have neighbouring ids.
+func valueOf(table string, c column) string {
+	switch {
+	case table == "requests" && c.Name == "id", c.Name == "request_id":
+		return "request.id"
+	case table == "river_job" && c.Name == "id":
+		return fmt.Sprintf("%d + 2 * n + seed_number", firstCopiedJob)
+	case table == "river_job" && c.Name == "args":
+		return "jsonb_build_object('request_id', request.id)"
+	case c.Name == "work_job_id":
+		return fmt.Sprintf("%d + 2 * n", firstCopiedJob)
+	case c.Name == "callback_job_id":
+		return fmt.Sprintf("%d + 2 * n + 1", firstCopiedJob)
+	case c.Type == "timestamp with time zone":
+		return "seed." + c.Name + " - age"
+	default:
+		return "seed." + c.Name
+	}
+}
