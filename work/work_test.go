@@ -229,7 +229,24 @@ func FuzzCheckThenDo(f *testing.F) {
 	})
 }
 
-func encode(t *testing.T, input Input) jsontext.Value {
+// BenchmarkDo is a fingerprint without extra rounds.
+func BenchmarkDo(b *testing.B) {
+	const sentence = "The quick brown fox jumps over the lazy dog, again and again.\n"
+	for name, size := range map[string]int{"200B": 200, "64KiB": MaxTextBytes} {
+		b.Run(name, func(b *testing.B) {
+			input := encode(b, Input{Text: strings.Repeat(sentence, size/len(sentence)+1)[:size]})
+			b.ReportAllocs()
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := Do(b.Context(), input); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func encode(t testing.TB, input Input) jsontext.Value {
 	t.Helper()
 	encoded, err := json.Marshal(input)
 	if err != nil {

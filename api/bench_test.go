@@ -1,0 +1,33 @@
+package api
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// BenchmarkReadAsync is what a POST /async costs before the database.
+func BenchmarkReadAsync(b *testing.B) {
+	const body = `{"input":{"text":"The quick brown fox jumps over the lazy dog."},"callback_url":"https://hooks.example.com/ringback"}`
+	a := &API{Config: Config{Check: work.Check, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget()}
+	router := a.newRouter()
+	request := httptest.NewRequest(http.MethodPost, "/async", nil)
+	request.Header.Set("Content-Type", "application/json")
+	request.ContentLength = int64(len(body))
+	b.ReportAllocs()
+	for b.Loop() {
+		c := gin.CreateTestContextOnly(httptest.NewRecorder(), router)
+		c.Request = request
+		c.Request.Body = io.NopCloser(strings.NewReader(body))
+		if _, err := a.readAsync(c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
