@@ -153,6 +153,24 @@ func TestGate(t *testing.T) {
 		})
 	}
 
+	t.Run("KeepsTheTurnThatComesAtTheLastInstant", func(t *testing.T) {
+		t.Parallel()
+		g := newGate(1)
+		if w, _ := g.join(time.Now()); w != nil {
+			t.Fatal("the first has to wait")
+		}
+		w, _ := g.join(time.Now())
+		g.leave()
+		if !g.giveUp(w) {
+			t.Error("its turn came before it gave up, and the place is lost")
+		}
+		refused, _ := g.join(time.Now())
+		g.join(time.Now())
+		if g.giveUp(refused) {
+			t.Error("it was refused before it gave up, and has a place")
+		}
+	})
+
 	t.Run("RefusesWith503", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
