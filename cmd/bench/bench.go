@@ -31,7 +31,8 @@ func parts() []part {
 		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
 		{"timing", "acknowledgement and callback at a rate below capacity", (*bench).measureTiming},
 		{"storm", "more than the capacity", (*bench).measureStorm},
-		{"growth", "with finished requests in the table, and a backlog", (*bench).measureGrowth},
+		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
+		{"growth", "with finished requests in the table", (*bench).measureGrowth},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -19,12 +20,13 @@ var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
 // They are spread over the twelve hours before now: within the retention of
 // jobs, so that River's cleaner has nothing to do.
 func (d database) grow(ctx context.Context, rows int) error {
+	all := copies{all: rows, now: time.Now()}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, tables := range grownTables {
 		group.Go(func() error {
 			return d.connect(ctx, func(conn *pgx.Conn) error {
 				for _, table := range tables {
-					if err := growTable(ctx, conn, table, rows); err != nil {
+					if err := all.fill(ctx, conn, table); err != nil {
 						return err
 					}
 				}
@@ -35,7 +37,14 @@ func (d database) grow(ctx context.Context, rows int) error {
 	return group.Wait()
 }
 
-func growTable(ctx context.Context, conn *pgx.Conn, table string, rows int) error {
+// copies are the numbers from first to last, of those that there will be. The
+// last of all of them has the time now.
+type copies struct {
+	first, last, all int
+	now              time.Time
+}
+
+func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
 	columns, err := copiedColumns(ctx, conn, table)
 	if err != nil {
 		return err
@@ -44,7 +53,7 @@ func growTable(ctx context.Context, conn *pgx.Conn, table string, rows int) erro
 	if err != nil {
 		return err
 	}
-	before := []string{
+	statements := []string{
 		"SET synchronous_commit = off",
 		"SET maintenance_work_mem = '512MB'",
 		"SET session_replication_role = replica", // no look-ups for foreign keys
@@ -55,9 +64,9 @@ func growTable(ctx context.Context, conn *pgx.Conn, table string, rows int) erro
 		after = append(after, "SELECT setval(pg_get_serial_sequence('river_job', 'id'), (SELECT max(id) FROM river_job))")
 	}
 	const chunk = 500_000 // rows in a transaction
-	statements := before
-	for from := 1; from <= rows; from += chunk {
-		statements = append(statements, copyStatement(table, columns, from, min(from+chunk-1, rows), rows))
+	for first := 1; first <= c.all; first += chunk {
+		part := copies{first, min(first+chunk-1, c.all), c.all, c.now}
+		statements = append(statements, part.statement(table, columns))
 	}
 	return executeAll(ctx, conn, append(statements, after...))
 }
@@ -116,25 +125,26 @@ func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, e
 	return definitions, nil
 }
 
-// copyStatement copies the seed for the numbers from and to, of rows in all.
-func copyStatement(table string, columns []column, from, to, rows int) string {
+// statement copies the seed. The id of a number is the same in every table.
+func (c copies) statement(table string, columns []column) string {
 	names, values := make([]string, len(columns)), make([]string, len(columns))
-	for i, c := range columns {
-		names[i], values[i] = c.Name, valueOf(table, c)
+	for i, column := range columns {
+		names[i], values[i] = column.Name, valueOf(table, column)
 	}
 	return fmt.Sprintf(`
 		INSERT INTO %s (%s)
 		SELECT %s
 		FROM generate_series(%d, %d) AS n
-		CROSS JOIN LATERAL (SELECT interval '12 hours' * (%[6]d - n) / %[6]d AS age) AS ages
+		CROSS JOIN LATERAL (SELECT 12 * 3600 * 1000 * (%[6]d - n)::bigint / %[6]d AS ms) AS before
+		CROSS JOIN LATERAL (SELECT before.ms * interval '1 millisecond' AS age) AS ages
 		CROSS JOIN LATERAL (
-			SELECT lpad(to_hex((extract(epoch FROM now() - age) * 1000)::bigint), 12, '0') AS ms, md5(n::text) AS hash
+			SELECT lpad(to_hex(%[7]d - before.ms), 12, '0') AS ms, md5(n::text) AS hash
 		) AS parts
 		CROSS JOIN LATERAL (
-			SELECT (ms || '7' || left(hash, 3) || '8' || substr(hash, 4, 15))::uuid AS id
+			SELECT (parts.ms || '7' || left(hash, 3) || '8' || substr(hash, 4, 15))::uuid AS id
 		) AS request
 		CROSS JOIN seed`,
-		table, strings.Join(names, ", "), strings.Join(values, ", "), from, to, rows)
+		table, strings.Join(names, ", "), strings.Join(values, ", "), c.first, c.last, c.all, c.now.UnixMilli())
 }
 
 // firstCopiedJob leaves room for the jobs of the seed.

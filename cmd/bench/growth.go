@@ -8,8 +8,7 @@ import (
 )
 
 // measureGrowth asks whether a table full of finished requests slows the
-// service down, and how fast it works off what was accepted while no worker was
-// there.
+// service down.
 func (b *bench) measureGrowth(ctx context.Context) error {
 	if len(b.plan.grown) == 0 {
 		return nil
@@ -25,12 +24,7 @@ func (b *bench) measureGrowth(ctx context.Context) error {
 	for _, d := range grown {
 		err = errors.Join(err, b.cluster.drop(ctx, d))
 	}
-	if err != nil {
-		return err
-	}
-	return rounds(b.plan.repeat, func() error {
-		return b.onFresh(ctx, "backlog", func(d database) error { return b.workOff(ctx, d) })
-	})
+	return err
 }
 
 // growAll makes a database for each size. The smallest is a template: a
@@ -113,47 +107,4 @@ func (b *bench) measureGrown(ctx context.Context, d database, name string, half 
 		return nil
 	})
 	return used.rate(), err
-}
-
-// workOff accepts a backlog with no worker there, and measures how fast a
-// server that then starts delivers it.
-func (b *bench) workOff(ctx context.Context, d database) error {
-	receiver, err := startReceiver(nil)
-	if err != nil {
-		return err
-	}
-	defer receiver.close()
-	accepted, err := b.pileUp(ctx, d, receiver)
-	if err != nil {
-		return err
-	}
-	if err := b.cluster.execute(ctx, "CHECKPOINT"); err != nil {
-		return err
-	}
-	return b.onServer(ctx, ours, d, nil, func(*server) error {
-		start, before := time.Now(), receiver.delivered.Load()
-		if err := awaitDelivery(ctx, receiver, accepted); err != nil {
-			return err
-		}
-		rate := float64(accepted-before) / time.Since(start).Seconds()
-		b.say("  backlog of %d: %6.0f/s", accepted, rate)
-		b.figures.add("backlog_per_s", rate)
-		return nil
-	})
-}
-
-// pileUp has a server without workers accept the backlog, and returns how much
-// it accepted.
-func (b *bench) pileUp(ctx context.Context, d database, r *receiver) (int64, error) {
-	s, err := b.start(ctx, ours, d, "api", fmt.Sprintf("UNFINISHED_LIMIT=%d", 2*b.plan.backlog))
-	if err != nil {
-		return 0, err
-	}
-	l := &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: 256}
-	stop := l.start(ctx)
-	deadline := time.Now().Add(5 * time.Minute)
-	for l.accepted.Load() < int64(b.plan.backlog) && time.Now().Before(deadline) && pause(ctx, 10*time.Millisecond) {
-	}
-	stop()
-	return l.accepted.Load(), errors.Join(ctx.Err(), l.check(), s.stop())
 }

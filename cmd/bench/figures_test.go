@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMedian(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		values []float64
+		want   float64
+	}{
+		{[]float64{7}, 7},
+		{[]float64{9, 1, 5}, 5},
+		{[]float64{4, 1, 3, 2}, 2.5},
+	} {
+		if got := median(test.values); got != test.want {
+			t.Errorf("median(%v) = %v, want %v", test.values, got, test.want)
+		}
+	}
+}
+
+func TestFiguresAsJSON(t *testing.T) {
+	t.Parallel()
+	f := figures{}
+	for _, value := range []float64{5, 7.12345, 6} {
+		f.add("accept_ratio_64", value)
+	}
+	f.add("rss_mib_5x", 80)
+	f.add("e2e_ratio_naive", math.Inf(1)) // nothing to divide by
+	path := filepath.Join(t.TempDir(), "bench.json")
+	if err := f.write(path, map[string]any{"cores": 2}); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(content, &got); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{
+		"cores": 2.0, "accept_ratio_64": 6.0, "accept_ratio_64_min": 5.0, "accept_ratio_64_max": 7.123,
+		"rss_mib_5x": 80.0, "e2e_ratio_naive": nil, "grown_ratio": nil,
+	} {
+		if value, there := got[key]; !there || value != want {
+			t.Errorf("%s = %v (there: %v), want %v", key, value, there, want)
+		}
+	}
+	if _, there := got["rss_mib_5x_min"]; there {
+		t.Error("a figure that was measured once has a minimum")
+	}
+}
+
+func TestFiguresAsTable(t *testing.T) {
+	t.Parallel()
+	f := figures{"accept_ratio_64": {6, 4, 5}, "e2e_ratio_naive": {2.5}, "accept_per_s_64": {5123}}
+	var table strings.Builder
+	f.print(&table)
+	for what, words := range map[string][]string{
+		"accept at 64":    {"5.00", "4.00", "6.00", "≥ 5", "met"},
+		"… ÷ one":         {"2.50", "≥ 3", "missed"},
+		"accept_per_s_64": {"5123"},
+	} {
+		line := lineOf(table.String(), what)
+		for _, word := range words {
+			if !strings.Contains(line, word) {
+				t.Errorf("the line of %q is %q, want %q in it", what, line, word)
+			}
+		}
+	}
+}
+
+func lineOf(table, prefix string) string {
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, prefix) {
+			return line
+		}
+	}
+	return ""
+}
+
+func TestWorseOfTwo(t *testing.T) {
+	t.Parallel()
+	f := figures{"p99_sync": {1, 9}, "p99_async": {5, 2, 3}}
+	f.addWorse("p99", "_sync", "_async")
+	if want := []float64{5, 9, 3}; !slices.Equal(f["p99"], want) {
+		t.Errorf("got %v, want %v", f["p99"], want)
+	}
+}
+
+// TestHeadlinesAreWritten holds that the names which others read stay.
+func TestHeadlinesAreWritten(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, h := range headlines() {
+		got = append(got, h.key)
+	}
+	want := strings.Fields(`accept_ratio_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_naive e2e_ratio_river
+		ttc_p50_ms ttc_p99_ms goodput_ratio_5x_sync goodput_ratio_5x_async served_p99_ms_5x refused_p99_ms_5x
+		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_per_request grown_ratio`)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
