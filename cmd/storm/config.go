@@ -211,6 +211,8 @@ func printUsage(w io.Writer) {
 	flags := newFlags(&config)
 	flags.SetOutput(w)
 	fmt.Fprintln(w, "storm loads a running Ringback and checks that every acknowledged request is called back.")
+	fmt.Fprintln(w, "storm compare A.json B.json puts two reports side by side.")
+	fmt.Fprintln(w, "Exit status: 0 kept its word, 1 broken, 2 wrong usage, 99 an objective missed, 130 interrupted twice.")
 	flags.PrintDefaults()
 }
 

@@ -7,9 +7,10 @@
 // server that freezes can't hide it.
 //
 // Exit status: 0 when every acknowledged request was called back; 1 when one
-// was not, when a callback carried a wrong id or result, when a request could
-// not be sent in time, or when none was answered ok; 2 for a wrong flag or a
-// target that doesn't answer; 130 after a second interrupt.
+// was not, when a callback carried a wrong id, result or signature or came out
+// of order, when a request could not be sent in time, or when none was answered
+// ok; 2 for a wrong flag or a target that doesn't answer; 99 when an objective
+// of -slo was missed; 130 after a second interrupt.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 )
 
@@ -33,13 +35,24 @@ const (
 )
 
 func main() {
+	tune()
+	os.Exit(run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// tune sets what the runtime would choose for a program that has the machine
+// to itself. The variables GOMAXPROCS and GOGC say otherwise.
+func tune() {
 	// Half of the cores are enough to send with: fewer threads wake each other
 	// less (a third less CPU a request on two cores), and the server is often on
-	// the same machine. GOMAXPROCS says otherwise.
+	// the same machine.
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
 	}
-	os.Exit(run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	// The ledger is most of the heap, and free of pointers: collecting often
+	// costs little, and otherwise as much again would be kept in garbage.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
 }
 
 // untilSignal returns a context that the first SIGINT or SIGTERM cancels; the
@@ -72,22 +85,29 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "%v\nstorm -h lists the flags\n", err)
 		return exitUsage
 	}
-	client := newClient(config)
-	if err := checkTarget(client, config); err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitUsage
-	}
-	storm, err := newStorm(config, client)
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitUsage
-	}
-	found, err := storm.run(ctx, stderr)
+	found, err := load(ctx, config, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
 	return finish(found, config, stdout, stderr)
+}
+
+// load does the run once all that it needs is there. Its error is worded for
+// whoever typed the command.
+func load(ctx context.Context, config config, progress io.Writer) (*findings, error) {
+	client := newClient(config)
+	if err := checkTarget(client, config); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {
+		return nil, err
+	}
+	storm, err := newStorm(config, client)
+	if err != nil {
+		return nil, err
+	}
+	return storm.run(ctx, progress)
 }
 
 // finish prints and saves the report.
@@ -99,6 +119,18 @@ func finish(found *findings, config config, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return found.exitStatus()
+}
+
+// checkWritable finds out before a run whether its report can be kept.
+func checkWritable(path string) error {
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("opening the report: %w", err)
+	}
+	return file.Close()
 }
 
 // saveTo does nothing where no file is asked for.

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"charm.land/lipgloss/v2"
 )
 
 const maxListed = 10 // missing requests that are printed
@@ -98,7 +100,10 @@ func (r *report) print(w io.Writer) {
 	r.printNotes(w)
 	r.printObjectives(w)
 	verdict := r.verdict()
-	fmt.Fprintf(w, "\n%s%s.\n", strings.ToUpper(verdict[:1]), verdict[1:])
+	color := map[int]string{exitOK: "10", exitMissed: "11", exitBroken: "9"}[r.exitStatus()]
+	// Without colours where w is not a terminal.
+	_, _ = lipgloss.Fprintln(w, "\n"+lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color(color)).Inline(true).
+		Render(strings.ToUpper(verdict[:1])+verdict[1:]+"."))
 }
 
 // requestRow is an endpoint of the table of requests.
