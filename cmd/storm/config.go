@@ -55,7 +55,7 @@ func defaults() config {
 		arrivals:    "constant",
 		mix:         mix{sync: 50, async: 50},
 		load:        defaultWorkload(),
-		connections: 512,
+		connections: 1024,
 		timeout:     10 * time.Second,
 		drain:       time.Minute,
 		seed:        1,

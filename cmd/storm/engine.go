@@ -13,7 +13,7 @@ type arrival struct {
 	at     time.Duration // since the start of sending
 }
 
-// sender makes one request and waits for its answer.
+// sender makes one request and waits for its answer. Many run at a time.
 type sender func(arrival) answer
 
 // engine sends the requests of a schedule: one dispatcher that keeps to it,
@@ -21,6 +21,7 @@ type sender func(arrival) answer
 type engine struct {
 	schedule schedule
 	ledger   *ledger
+	workers  int
 	patience time.Duration // a request that waited for a worker for longer is left out
 	due      chan arrival
 
@@ -42,6 +43,7 @@ func newEngine(config config, schedule schedule, ledger *ledger) *engine {
 	return &engine{
 		schedule: schedule,
 		ledger:   ledger,
+		workers:  config.connections,
 		patience: config.timeout,
 		due:      make(chan arrival, min(capacity, len(ledger.entries))),
 		lateness: newHistogram(),
@@ -49,11 +51,11 @@ func newEngine(config config, schedule schedule, ledger *ledger) *engine {
 }
 
 // run sends until the schedule ends or ctx is done, and returns when all that
-// was sent is answered. Each of the senders is a worker's: it makes one
-// request. The error means that no clock is to be had here.
-func (e *engine) run(ctx context.Context, senders []sender) error {
+// was sent is answered. Each worker calls send. The error means that no clock
+// is to be had here.
+func (e *engine) run(ctx context.Context, send sender) error {
 	var workers sync.WaitGroup
-	for _, send := range senders {
+	for range e.workers {
 		workers.Go(func() { e.work(ctx, send) })
 	}
 	err := e.dispatch(ctx)

@@ -51,7 +51,7 @@ func tune() {
 	// The ledger is most of the heap, and free of pointers: collecting often
 	// costs little, and otherwise as much again would be kept in garbage.
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(25)
 	}
 }
 

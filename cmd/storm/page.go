@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"time"
 )
 
 //go:embed page.html
@@ -55,7 +56,7 @@ func (f *findings) writeHTML(w io.Writer) error {
 		Requests:  f.requestRows(),
 		Latencies: f.latencyRows(),
 		Generator: f.generatorText(),
-		Data:      pageData{f.timeline, f.distribution},
+		Data:      pageData{f.ledger.timeline(), f.tally.distribution()},
 		UPlotJS:   template.JS(uPlotJS),
 		UPlotCSS:  template.CSS(uPlotCSS),
 	})
@@ -69,7 +70,7 @@ func (r *report) tiles() []tile {
 	}
 	add := func(name string, of quantiles, value float64) {
 		if of.Count > 0 {
-			tiles = append(tiles, tile{name, fmt.Sprintf("%.1f ms", value)})
+			tiles = append(tiles, tile{name, round(time.Duration(value * float64(time.Millisecond))).String()})
 		}
 	}
 	add("sync p99", r.Sync.Latency, r.Sync.Latency.P99)

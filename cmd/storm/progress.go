@@ -146,8 +146,12 @@ func (s snapshot) line() string {
 		round(s.oldest), round(s.left))
 }
 
+// round leaves three digits or so.
 func round(duration time.Duration) time.Duration {
-	if duration < time.Second {
+	switch {
+	case duration < 10*time.Millisecond:
+		return duration.Round(time.Millisecond / 10)
+	case duration < time.Second:
 		return duration.Round(time.Millisecond)
 	}
 	return duration.Round(time.Second / 10)

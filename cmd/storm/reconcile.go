@@ -19,12 +19,12 @@ const verifyLimit = 10 * time.Second
 
 // reconciliation is what became of the async requests.
 type reconciliation struct {
-	delivered, dead, missing             int // of the acknowledged ones
-	duplicates, orphans, mismatched      int
-	workFailed, unacknowledged, verified int
-	badSignatures, outOfOrder            int
-	missingIDs                           []uuid.UUID
-	uncalledIDs                          []uuid.UUID // of dead ones that were not even attempted
+	delivered, dead, missing               int // of the acknowledged ones
+	duplicates, orphans, mismatched        int
+	workFailed, unacknowledged, verifiable int
+	badSignatures, outOfOrder              int
+	missingIDs                             []uuid.UUID
+	uncalledIDs                            []uuid.UUID // of dead ones that were not even attempted
 }
 
 // reconcile holds callbacks against requests. Nobody writes to the ledger any
@@ -48,6 +48,9 @@ func (r *reconciliation) add(slot *slot) {
 	default:
 		r.orphans += int(slot.attempts)
 		return
+	}
+	if slot.hasResult() {
+		r.verifiable++
 	}
 	r.duplicates += max(0, int(slot.taken)-1)
 	count := func(counter *int, flags flag8) {
@@ -101,13 +104,18 @@ func (l *ledger) verify(ctx context.Context, author *author, hash maphash.Seed) 
 	return int(verified.Load())
 }
 
+// hasResult tells whether a result came that can be held against the work's.
+func (s *slot) hasResult() bool {
+	return s.taken > 0 && s.flags&(badBody|workFailed) == 0
+}
+
 // verifyOne returns whether there was a result to compare, and time to do so.
 func (l *ledger) verifyOne(ctx context.Context, number int, author *author, hash maphash.Seed) bool {
-	if !l.mix.isAsync(number) {
+	if !l.mix.isAsync(number) || l.entries[number].outcome != ok && l.entries[number].outcome != ambiguous {
 		return false
 	}
 	slot := &l.slots[l.mix.asyncs(number)]
-	if slot.taken == 0 || slot.flags&(badBody|workFailed) != 0 {
+	if !slot.hasResult() {
 		return false
 	}
 	order := author.order(number)

@@ -82,6 +82,7 @@ type asyncReport struct {
 	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
 	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
 	Verified       int       `json:"verified"`            // results computed again and compared
+	Unverified     int       `json:"unverified"`          // results that there was no time for
 	TimeToCallback quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok
 
 	Kinds           map[string]kindReport `json:"receiver_kinds,omitempty"`

@@ -90,7 +90,7 @@ func warmUp(client *fasthttp.HostClient, config config) {
 	group.Wait()
 }
 
-// caller sends the requests of one worker, one at a time. It owns the buffers.
+// caller sends one request at a time. It owns the buffers.
 type caller struct {
 	client   *fasthttp.HostClient
 	author   *author

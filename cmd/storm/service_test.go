@@ -36,16 +36,20 @@ type service struct {
 
 // job is an accepted request, ready to be called back.
 type job struct {
-	t     *testing.T
-	id    string
-	url   string
-	input any
+	t      *testing.T
+	client *http.Client
+	id     string
+	url    string
+	input  any
 }
 
 func jobID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 
 func start(t *testing.T, s *service) *service {
 	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 64} // the default of 2 would dial for most callbacks
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +64,7 @@ func start(t *testing.T, s *service) *service {
 	mux.HandleFunc("POST /async", func(w http.ResponseWriter, r *http.Request) {
 		body := s.note(t, r)
 		n := int(s.asyncCount.Add(1))
-		job := job{t, jobID(n), fmt.Sprint(body["callback_url"]), body["input"]}
+		job := job{t, client, jobID(n), fmt.Sprint(body["callback_url"]), body["input"]}
 		if s.onAsync != nil {
 			s.onAsync(n, job, w)
 			return
@@ -129,7 +133,7 @@ func (j job) result() string {
 // post returns the status, or 0 when nobody listens any more: a storm that
 // knows all it wants to know doesn't wait for duplicates.
 func (j job) post(url, body string) int {
-	response, err := http.Post(url, "application/json", strings.NewReader(body))
+	response, err := j.client.Post(url, "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0
 	}
@@ -176,7 +180,7 @@ func readReport(t *testing.T, file string) report {
 
 // against is 40 requests, half of them async, within 200 ms.
 func against(s *service, more ...string) []string {
-	return append([]string{"-target", s.url, "-rate", "200", "-duration", "200ms"}, more...)
+	return append([]string{"-target", s.url, "-rate", "200", "-duration", "200ms", "-connections", "64"}, more...)
 }
 
 // requests are the counts of one endpoint, without those that are zero.

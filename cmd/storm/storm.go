@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -14,6 +15,7 @@ type storm struct {
 	schedule schedule
 	client   *fasthttp.HostClient
 	author   *author
+	callers  sync.Pool // of *caller
 	ledger   *ledger
 	engine   *engine
 	receiver *receiver
@@ -32,11 +34,13 @@ func newStorm(config config, client *fasthttp.HostClient) (*storm, error) {
 	if err != nil {
 		return nil, err
 	}
+	author := newAuthor(config.workload())
 	return &storm{
 		config:   config,
 		schedule: schedule,
 		client:   client,
-		author:   newAuthor(config.workload()),
+		author:   author,
+		callers:  sync.Pool{New: func() any { return newCaller(client, author, config) }},
 		ledger:   ledger,
 		engine:   newEngine(config, schedule, ledger),
 		receiver: receiver,
@@ -46,8 +50,8 @@ func newStorm(config config, client *fasthttp.HostClient) (*storm, error) {
 // findings is what a run found out.
 type findings struct {
 	report
-	timeline     *timeline
-	distribution distribution
+	ledger *ledger
+	tally  *tally
 }
 
 // run sends, waits for the answers, then for the callbacks still due, and
@@ -62,7 +66,7 @@ func (s *storm) run(ctx context.Context, progress io.Writer) (*findings, error) 
 	stopProgress := s.startProgress(ctx, progress)
 	defer stopProgress()
 
-	if err := s.engine.run(ctx, s.senders()); err != nil {
+	if err := s.engine.run(ctx, s.send); err != nil {
 		return nil, err
 	}
 	s.drain()
@@ -79,17 +83,11 @@ func (s *storm) run(ctx context.Context, progress io.Writer) (*findings, error) 
 	return found, nil
 }
 
-// senders are the workers of the engine.
-func (s *storm) senders() []sender {
-	senders := make([]sender, s.config.connections)
-	for i := range senders {
-		caller := newCaller(s.client, s.author, s.config)
-		senders[i] = func(arrival arrival) answer { return s.send(caller, arrival) }
-	}
-	return senders
-}
-
-func (s *storm) send(caller *caller, arrival arrival) answer {
+// send makes one request. Callers come from a pool, so that there are as many
+// as requests are under way, rather than one for each idle worker.
+func (s *storm) send(arrival arrival) answer {
+	caller := s.callers.Get().(*caller)
+	defer s.callers.Put(caller)
 	if !s.ledger.mix.isAsync(arrival.number) {
 		return caller.callSync(arrival.number)
 	}

@@ -20,7 +20,7 @@ func (s *storm) summarize(used resources) *findings {
 	r := s.settings()
 	r.Sync = tally.sync.report(&s.ledger.sync, window)
 	r.Async = s.asyncReport(tally, window)
-	r.Async.Verified = verified
+	r.Async.Verified, r.Async.Unverified = verified, r.Async.Unverified-verified
 	r.Goodput = goodput{r.Sync.Goodput, r.Async.Goodput}
 	sent := r.Sync.Sent + r.Async.Sent
 	r.OfferedRate = perSecond(int(s.engine.released.Load()), s.engine.ended)
@@ -31,10 +31,10 @@ func (s *storm) summarize(used resources) *findings {
 		RateError:       percentOff(r.AchievedRate, r.OfferedRate),
 		WorstRateError:  s.engine.worstRateError(),
 		CPUMicroseconds: used.perRequest(sent),
-		PeakMemory:      used.peakMemory,
 	}
 	r.Objectives = s.config.objectives.check(&r)
-	return &findings{r, s.ledger.timeline(), tally.distribution()}
+	r.Generator.PeakMemory = usage().peakMemory // with what all of this took
+	return &findings{r, s.ledger, tally}
 }
 
 // settings is a report of nothing but what was asked for.
@@ -85,6 +85,7 @@ func (s *storm) asyncReport(tally *tally, window window) asyncReport {
 		OutOfOrder:      reconciled.outOfOrder,
 		WorkFailed:      reconciled.workFailed,
 		Unacknowledged:  reconciled.unacknowledged,
+		Unverified:      reconciled.verifiable,
 		TimeToCallback:  tally.callback.quantiles(),
 		Kinds:           tally.kinds(),
 		MissingRequests: missing,
@@ -115,7 +116,7 @@ func (s *storm) explain(r *reconciliation) (missing []lostRequest, auditError st
 // resources is what this process has used so far.
 type resources struct {
 	cpu        time.Duration // user and system
-	peakMemory float64       // MiB
+	peakMemory float64       // MiB resident
 }
 
 func usage() resources {

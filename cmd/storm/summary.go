@@ -240,6 +240,7 @@ func (r *report) printNotes(w io.Writer) {
 	note("Called back after a later request of the same ordering key", r.Async.OutOfOrder)
 	note("Called back to say that the work failed", r.Async.WorkFailed)
 	note("Called back without an acknowledgement, which got lost", r.Async.Unacknowledged)
+	note("Called back with results that there was no time to compute again", r.Async.Unverified)
 	note("Unsent because no connection was free in time (-connections, -timeout)", r.unsent())
 	fmt.Fprintf(w, "\n%s\n", r.generatorText())
 }
