@@ -192,19 +192,20 @@ func (l *ledger) attempt(number int) (earlier int) {
 	return earlier
 }
 
-// deliver notes a callback that came at some time and is answered with 2xx.
-func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
+// deliver notes a callback that came at some time. It returns false when the
+// ledger is closed: then nobody may tell the service that it was delivered.
+func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (noted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return
+		return false
 	}
 	slot := &l.slots[number]
 	slot.taken++
 	slot.see(delivery.id)
 	slot.flags |= delivery.flags
 	if slot.taken > 1 {
-		return
+		return true
 	}
 	slot.called, slot.result = toMicros(came), delivery.result
 	if l.sequences != nil {
@@ -212,13 +213,13 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) {
 	}
 	l.delivered++
 	l.waits.recordMicros(slot.called - min(slot.due, slot.called))
-	if slot.outcome != ok || !slot.kind.delivers() {
-		return
+	if slot.outcome == ok && slot.kind.delivers() {
+		l.outstanding--
+		if l.outstanding == 0 && l.quiet != nil {
+			close(l.quiet)
+		}
 	}
-	l.outstanding--
-	if l.outstanding == 0 && l.quiet != nil {
-		close(l.quiet)
-	}
+	return true
 }
 
 // stray counts a callback that isn't of this run.

@@ -100,7 +100,7 @@ func (s *storm) startProgress(ctx context.Context, w io.Writer) (stop func()) {
 	finished := make(chan struct{})
 	var printing sync.WaitGroup
 	printing.Go(func() {
-		if isTerminal(w) {
+		if isScreen(w) {
 			s.showProgress(ctx, &screen{w: w}, finished)
 			return
 		}
@@ -112,9 +112,14 @@ func (s *storm) startProgress(ctx context.Context, w io.Writer) (stop func()) {
 	})
 }
 
-func isTerminal(w io.Writer) bool {
+// isScreen tells whether w is a terminal that a panel fits on.
+func isScreen(w io.Writer) bool {
 	file, isFile := w.(*os.File)
-	return isFile && term.IsTerminal(int(file.Fd()))
+	if !isFile || !term.IsTerminal(int(file.Fd())) {
+		return false
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	return err == nil && width > panelWidth
 }
 
 const interruptedText = "interrupted: sending stops, answers and callbacks are waited for; again to quit at once"
@@ -193,6 +198,8 @@ func (s *screen) clear() {
 	s.lines = 0
 }
 
+const panelWidth = 78 // columns
+
 // panel is the snapshot for a terminal.
 func (s snapshot) panel(config config) string {
 	label := lipgloss.NewStyle().Faint(true).Width(12)
@@ -214,7 +221,7 @@ func (s snapshot) panel(config config) string {
 		Border(lipgloss.RoundedBorder()).
 		BorderForeground(lipgloss.Color("8")).
 		Padding(0, 1).
-		Width(78).
+		Width(panelWidth).
 		Render(strings.Join(rows, "\n"))
 }
 

@@ -135,9 +135,12 @@ func (o *origin) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	earlier := o.ledger.attempt(number)
-	if o.kind.behave(ctx, earlier, o.closing) {
-		o.ledger.deliver(number, came, o.read(ctx))
-		ctx.SetStatusCode(fasthttp.StatusNoContent)
+	if !o.kind.behave(ctx, earlier, o.closing) {
+		return
+	}
+	ctx.SetStatusCode(fasthttp.StatusNoContent)
+	if !o.ledger.deliver(number, came, o.read(ctx)) {
+		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
 }
 

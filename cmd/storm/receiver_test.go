@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,7 +54,7 @@ func TestReceiversOfEveryKind(t *testing.T) {
 
 	kinds := output.report.Async.Kinds
 	for kind, outcome := range map[string]string{
-		"ok": "204", "slow": "204 after seconds", "flaky": "500", "hang": "silence", "reset": "reset", "gone": "410",
+		"ok": "204", "slow": "204 after seconds", "flaky": "500", "gone": "410",
 	} {
 		got := kinds[kind]
 		if got.Acked == 0 || len(ports[outcome]) != got.Acked {
@@ -63,10 +65,13 @@ func TestReceiversOfEveryKind(t *testing.T) {
 				t.Errorf("%s: got ports %s and %s, want one", kind, port, ports[outcome][0])
 			}
 		}
-		wantDelivered := map[bool]int{true: got.Acked}[kind == "ok" || kind == "slow" || kind == "flaky"]
-		if got.Delivered != wantDelivered {
+		if wantDelivered := map[bool]int{true: got.Acked}[kind != "gone"]; got.Delivered != wantDelivered {
 			t.Errorf("%s: got %d delivered, want %d", kind, got.Delivered, wantDelivered)
 		}
+	}
+	slices.Sort(ports["no answer"])
+	if got, want := len(ports["no answer"]), kinds["hang"].Acked+kinds["reset"].Acked; got != want || len(slices.Compact(ports["no answer"])) != 2 {
+		t.Errorf("hang and reset: got %d callbacks without an answer, want all of %d, at two ports", got, want)
 	}
 	if got := kinds["flaky"]; got.Attempts != 2*got.Acked {
 		t.Errorf("attempts at flaky receivers: got %d, want two for each of %d", got.Attempts, got.Acked)
@@ -86,12 +91,8 @@ func callUntilDone(job job) string {
 	began := time.Now()
 	status, err := job.call(ctx, nil)
 	switch {
-	case err != nil && time.Since(began) > time.Second: // our deadline, or the end of the run
-		return "silence"
-	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF):
-		return "reset"
-	case err != nil:
-		return err.Error()
+	case err != nil: // reset, our deadline, or the end of the run
+		return "no answer"
 	case status == http.StatusInternalServerError:
 		if again, err := job.call(ctx, nil); again != http.StatusNoContent {
 			job.t.Errorf("second attempt: got status %d and error %v, want 204", again, err)
@@ -102,18 +103,44 @@ func callUntilDone(job job) string {
 	return fmt.Sprint(status)
 }
 
-func TestReceiversResetByRST(t *testing.T) {
+func TestReceiverResetsByRST(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindReset: 1} })
-	conn, err := net.Dial("tcp", receiver.origins[kindReset].listener.Addr().String())
+	if _, err := io.ReadAll(postOverTCP(t, receiver)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want the connection reset", err)
+	}
+}
+
+func TestReceiverHangs(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindHang: 1} })
+	conn := postOverTCP(t, receiver)
+	if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(conn); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, want no answer", err)
+	}
+	receiver.close()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after the run: got %v, want the connection reset", err)
+	}
+}
+
+// postOverTCP sends a callback to a receiver of one kind.
+func postOverTCP(t *testing.T, receiver *receiver) net.Conn {
+	t.Helper()
+	origin := receiver.origins[receiver.ledger.slots[0].kind]
+	conn, err := net.Dial("tcp", origin.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { _ = conn.Close() })
 	fmt.Fprintf(conn, "POST %s0 HTTP/1.1\r\nHost: storm\r\nContent-Length: 0\r\n\r\n", receiver.path)
-	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v, want the connection reset", err)
-	}
+	return conn
 }
 
 // startReceiver returns the receiver of a run of ten async requests, serving.
@@ -131,6 +158,29 @@ func startReceiver(t *testing.T, adjust func(*config)) *receiver {
 	receiver.serve()
 	t.Cleanup(receiver.close)
 	return receiver
+}
+
+func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, func(*config) {})
+	post := func() int {
+		response, err := http.Post(string(receiver.appendURL(nil, 3)), "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	if got := post(); got != http.StatusNoContent {
+		t.Errorf("during the run: got status %d, want 204", got)
+	}
+	receiver.ledger.close()
+	if got := post(); got != http.StatusServiceUnavailable {
+		t.Errorf("after it: got status %d, want 503", got)
+	}
+	if got := receiver.ledger.slots[3]; got.taken != 1 || got.attempts != 1 {
+		t.Errorf("got %d taken of %d attempts, want the first one alone", got.taken, got.attempts)
+	}
 }
 
 func TestReceiverConsents(t *testing.T) {

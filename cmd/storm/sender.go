@@ -42,6 +42,8 @@ func newClient(config config) *fasthttp.HostClient {
 		MaxIdemponentCallAttempts: 1,
 		RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
 		MaxResponseBodySize:       maxAnswerBytes,
+		ReadBufferSize:            2 << 10, // far above any answer's headers
+		WriteBufferSize:           2 << 10,
 		// Workers never wait for each other's connections; this is for the
 		// moment between closing one and counting it as closed.
 		MaxConnWaitTimeout: config.timeout,
