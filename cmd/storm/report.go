@@ -14,7 +14,7 @@ type report struct {
 	StartedAt   time.Time `json:"started_at"`
 	DurationS   float64   `json:"duration_s"` // of sending
 	DrainS      float64   `json:"drain_s"`    // from its end until the last callback, or until patience ran out
-	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in nothing else
+	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in no quantile
 	Interrupted bool      `json:"interrupted"`
 
 	Profile     string  `json:"profile"`
@@ -62,7 +62,7 @@ type endpointReport struct {
 	Shedded quantiles `json:"shed_ms"`    // due to answered, of the shed ones
 
 	// Goodput is the ok ones (of async requests: the delivered ones) that were
-	// done while requests were being sent, a second.
+	// done while requests were being sent, and after the warm-up, a second.
 	Goodput float64 `json:"goodput_per_s"`
 }
 

@@ -2,9 +2,13 @@ package main
 
 // window is the time that rates and quantiles are about.
 type window struct {
-	warmup micros // requests due before it are counted, and nothing else
+	warmup micros // requests due before it are in the counts, and in no quantile
 	end    micros // of sending
 }
+
+// holds tells whether something was done within the window. For goodput that is
+// what counts, and not when it was due: what waits in a backlog is due before.
+func (w window) holds(done micros) bool { return done >= w.warmup && done <= w.end }
 
 func (w window) seconds() float64 { return (w.end.duration() - w.warmup.duration()).Seconds() }
 
@@ -59,7 +63,7 @@ func (l *ledger) tally(window window) *tally {
 			continue
 		}
 		t.sync.add(entry, window)
-		if entry.outcome == ok && entry.at >= window.warmup && entry.at+entry.took <= window.end {
+		if entry.outcome == ok && window.holds(entry.at+entry.took) {
 			t.sync.good++
 		}
 	}
@@ -108,11 +112,11 @@ func (t *tally) addCallback(entry *entry, slot *slot) {
 		return
 	}
 	kind.delivered++
+	if t.window.holds(slot.called) {
+		t.async.good++
+	}
 	if entry.at < t.window.warmup {
 		return
-	}
-	if slot.called <= t.window.end {
-		t.async.good++
 	}
 	kind.callback.recordMicros(slot.called - min(entry.at, slot.called))
 }
