@@ -85,9 +85,9 @@ func New(config Config) (*Queue, error) {
 }
 
 // acceptPatience is how long a request should wait for the commit of those
-// before it; then comes its own commit. Acknowledging takes twice that at most
-// when all is well, and what can't be acknowledged so soon is refused.
-const acceptPatience = 60 * time.Millisecond
+// before it. What can't be acknowledged about that soon is refused; with less,
+// a machine that is merely busy for a moment would refuse what it can well do.
+const acceptPatience = 250 * time.Millisecond
 
 // startBatchers gives the steps of the workers room for all of them, twice over:
 // only what comes from outside is ever refused.

@@ -68,10 +68,10 @@ func shortPlan() plan {
 	short.connections = []int{64}
 	short.acceptFor = 2 * time.Second
 	short.steadyWarmup = time.Second
-	short.steadyFor = 4 * time.Second
+	short.steadyFor = 3 * time.Second
 	short.stormRepeat = 1
-	short.timingFor = 6 * time.Second
-	short.stormFor = 6 * time.Second
+	short.timingFor = 5 * time.Second
+	short.stormFor = 5 * time.Second
 	short.storms = []int{5}
 	short.grown = nil
 	short.backlog = 0
