@@ -1,9 +1,11 @@
 package db_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -15,6 +17,16 @@ import (
 // attemptAt is one that was answered with 500 and is the last.
 func attemptAt(start time.Time) db.Attempt {
 	return db.Attempt{StartedAt: start, EndedAt: start.Add(time.Millisecond), Outcome: "http_status", HTTPStatus: 500}
+}
+
+func insertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, attempt db.Attempt) (int, error) {
+	return settle(ctx, tx, request, db.CallbackPending, attempt)
+}
+
+func settle(ctx context.Context, tx pgx.Tx, request uuid.UUID, state db.CallbackState, attempt db.Attempt) (int, error) {
+	attempt.RequestID = request
+	numbers, err := db.SettleCallbacks(ctx, tx, []db.Settlement{{Attempt: attempt, State: state}})
+	return append(numbers, 0)[0], err
 }
 
 func TestAttempts(t *testing.T) {
@@ -97,6 +109,57 @@ func TestAttempts(t *testing.T) {
 		got, err := db.ListAttempts(t.Context(), pool, uuid.New(), 10)
 		if err != nil || len(got) != 0 {
 			t.Errorf("got %v, %v, want none", got, err)
+		}
+	})
+}
+
+func TestSettleCallbacks(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	pending := func(t *testing.T) db.Request {
+		request := asyncRequest()
+		insert(t, pool, request)
+		request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+		request.StartedAt, request.FinishedAt = morning, morning
+		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, request) })
+		return request
+	}
+	at := func(request db.Request, state db.CallbackState, start time.Time) db.Settlement {
+		settlement := db.Settlement{Attempt: attemptAt(start), State: state}
+		settlement.RequestID = request.ID
+		return settlement
+	}
+
+	t.Run("NumbersAndSettlesEachRequestOfABatch", func(t *testing.T) {
+		t.Parallel()
+		one, other, third := pending(t), pending(t), pending(t)
+		got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{
+			at(one, db.CallbackPending, morning), at(other, db.CallbackDead, morning),
+			at(one, db.CallbackDelivered, morning.Add(time.Hour)), at(third, db.CallbackPending, morning),
+			at(one, db.CallbackDead, morning.Add(2*time.Hour)), // twice in a batch: the first that ends it counts
+		})
+		if diff := cmp.Diff([]int{1, 1, 2, 1, 3}, got); err != nil || diff != "" {
+			t.Errorf("numbers: %v, (-want +got):\n%s", err, diff)
+		}
+		for want, request := range map[db.CallbackState]db.Request{db.CallbackDelivered: one, db.CallbackDead: other, db.CallbackPending: third} {
+			if got, err := db.GetRequest(t.Context(), pool, request.Client, request.ID); err != nil || got.CallbackState != want {
+				t.Errorf("state: got %s, %v, want %s", got.CallbackState, err, want)
+			}
+		}
+	})
+
+	t.Run("LeavesWhatIsSettled", func(t *testing.T) {
+		t.Parallel()
+		request := pending(t)
+		if got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{at(request, db.CallbackDelivered, morning)}); err != nil || got[0] != 1 {
+			t.Fatalf("first: got %v, %v, want it logged as 1", got, err)
+		}
+		if got, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{at(request, db.CallbackDead, morning.Add(time.Hour))}); err != nil || got[0] != 2 {
+			t.Errorf("second: got %v, %v, want it logged as 2", got, err)
+		}
+		got, err := db.GetRequest(t.Context(), pool, request.Client, request.ID)
+		if err != nil || got.CallbackState != db.CallbackDelivered || !got.SettledAt.Equal(morning.Add(time.Millisecond)) {
+			t.Errorf("got %+v, %v, want it as the first one left it", got, err)
 		}
 	})
 }

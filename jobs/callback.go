@@ -206,13 +206,6 @@ func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]i
 // loadCallbacks returns each request as its callback carries it, the zero
 // request where there is nothing to deliver any more.
 func (q *Queue) loadCallbacks(ctx context.Context, ids []uuid.UUID) ([]db.Request, error) {
-	byID, err := db.LoadCallbacks(ctx, q.pool, ids)
-	if err != nil {
-		return nil, err
-	}
-	requests := make([]db.Request, len(ids))
-	for i, id := range ids {
-		requests[i] = byID[id]
-	}
-	return requests, nil
+	requests, err := db.LoadCallbacks(ctx, q.pool, ids)
+	return inOrder(ids, requests), err
 }

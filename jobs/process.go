@@ -187,15 +187,17 @@ func firstOfEach(outcomes []db.Request) []db.Request {
 // loadInputs returns the input of each request, nil where its work isn't to be
 // done any more.
 func (q *Queue) loadInputs(ctx context.Context, ids []uuid.UUID) ([]jsontext.Value, error) {
-	byID, err := db.LoadWork(ctx, q.pool, ids)
-	if err != nil {
-		return nil, err
-	}
-	inputs := make([]jsontext.Value, len(ids))
+	inputs, err := db.LoadWork(ctx, q.pool, ids)
+	return inOrder(ids, inputs), err
+}
+
+// inOrder is what was found for each id, zero where nothing was.
+func inOrder[T any](ids []uuid.UUID, found map[uuid.UUID]T) []T {
+	ordered := make([]T, len(ids))
 	for i, id := range ids {
-		inputs[i] = byID[id]
+		ordered[i] = found[id]
 	}
-	return inputs, nil
+	return ordered
 }
 
 // WriteOutcome puts the outcome of the work into a request: its status, result
