@@ -66,9 +66,9 @@ func TestReportLeavesTheWarmUpOut(t *testing.T) {
 			t.Errorf("%s: got %d values, want 20", name, got.Count)
 		}
 	}
-	// 20 within 0.2 s, less those that were not done in time.
-	if report.Sync.Goodput <= 0 || report.Sync.Goodput > 100 || report.Goodput.Sync != report.Sync.Goodput {
-		t.Errorf("goodput: got %v, want 100/s or a little less", report.Sync.Goodput)
+	// At most 40 within 0.2 s: what was due before may be done in it.
+	if report.Sync.Goodput <= 0 || report.Sync.Goodput > 200 || report.Goodput.Sync != report.Sync.Goodput {
+		t.Errorf("goodput: got %v, want at most 200/s", report.Sync.Goodput)
 	}
 }
 
