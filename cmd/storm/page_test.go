@@ -99,7 +99,7 @@ func checkPlots(t *testing.T, found pageFindings) {
 		drawn[plot.Title] = plot.Colors
 	}
 	for _, title := range []string{
-		"Rate", "Shed", "Sync latency", "Async acknowledgement", "Time to callback", "Backlog", "Latency distribution",
+		"Rate", "Shed and failed", "Sync latency", "Async acknowledgement", "Time to callback", "Backlog", "Latency distribution",
 	} {
 		if drawn[title] < 20 {
 			t.Errorf("plot %q: got %d colours, want a drawing; all plots: %v", title, drawn[title], drawn)

@@ -33,6 +33,7 @@ type timeline struct {
 	Delivered column `json:"delivered"`
 	SyncShed  column `json:"sync_shed"`
 	AsyncShed column `json:"async_shed"`
+	Failed    column `json:"failed"` // rejected, failed, ambiguous or unsent
 
 	// At the end of each bin.
 	InFlight column `json:"in_flight"` // sent and not answered
@@ -102,7 +103,7 @@ func (l *ledger) lastEvent(number int) micros {
 func newCharting(bin micros, bins int) *charting {
 	t := new(timeline)
 	for _, column := range []*column{
-		&t.At, &t.Due, &t.Sent, &t.SyncOK, &t.Acked, &t.Delivered, &t.SyncShed, &t.AsyncShed, &t.InFlight, &t.Backlog,
+		&t.At, &t.Due, &t.Sent, &t.SyncOK, &t.Acked, &t.Delivered, &t.SyncShed, &t.AsyncShed, &t.Failed, &t.InFlight, &t.Backlog,
 	} {
 		*column = make([]float64, bins)
 	}
@@ -119,6 +120,7 @@ func (c *charting) add(entry *entry, isAsync bool) {
 	due, answered := entry.at/c.bin, (entry.at+entry.took)/c.bin
 	c.Due[due]++
 	if entry.outcome == unsent {
+		c.Failed[due]++
 		return
 	}
 	left := (entry.at + entry.left) / c.bin
@@ -135,6 +137,8 @@ func (c *charting) add(entry *entry, isAsync bool) {
 	case ok:
 		ok200[answered]++
 		latencies[due] = append(latencies[due], entry.took)
+	default:
+		c.Failed[answered]++
 	}
 }
 
@@ -162,7 +166,7 @@ func (c *charting) addCallback(entry *entry, slot *slot) {
 
 // finish turns counts into rates, and changes into levels.
 func (c *charting) finish() {
-	for _, rate := range []column{c.Due, c.Sent, c.SyncOK, c.Acked, c.Delivered, c.SyncShed, c.AsyncShed} {
+	for _, rate := range []column{c.Due, c.Sent, c.SyncOK, c.Acked, c.Delivered, c.SyncShed, c.AsyncShed, c.Failed} {
 		for i := range rate {
 			rate[i] /= c.bin.duration().Seconds()
 		}
