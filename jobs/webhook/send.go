@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
@@ -59,6 +60,10 @@ const maxDrain = 16 << 10 // bytes
 // NewSender returns a Sender that calls what policy allows and introduces
 // itself with version.
 func NewSender(policy Policy, version string) *Sender {
+	// Reads the system's certificates now, once for the process: the first
+	// handshake would do it on its own time, and may miss its deadline on a busy
+	// machine. Where there are none, that handshake says so.
+	_, _ = x509.SystemCertPool()
 	return &Sender{
 		policy:    policy,
 		userAgent: "Ringback/" + version,
