@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -79,6 +80,7 @@ type spent struct {
 	wal        float64 // bytes
 	server     time.Duration
 	postgres   time.Duration
+	self       time.Duration // load and receiver
 }
 
 // rate is requests delivered per second.
@@ -120,11 +122,14 @@ func (b *bench) watch(ctx context.Context, d database, s *server, span func() (c
 	used.wal = after.wal - before.wal
 	used.server = after.server - before.server
 	used.postgres = after.postgres - before.postgres
+	used.self = after.self - before.self
 	return used, err
 }
 
 func (b *bench) readUsage(ctx context.Context, d database, s *server) (usage, error) {
 	used, err := b.cluster.read(ctx, d)
 	used.server = s.cpu()
+	self, _ := readProcess(os.Getpid())
+	used.self = self.own
 	return used, err
 }

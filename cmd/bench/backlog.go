@@ -11,6 +11,7 @@ import (
 // delivered once there is one.
 func (b *bench) measureBacklog(ctx context.Context) error {
 	if b.plan.backlog == 0 {
+		b.say("  left out")
 		return nil
 	}
 	return rounds(b.plan.repeat, func() error {

@@ -104,6 +104,7 @@ type usage struct {
 	wal        float64       // bytes, of the whole cluster
 	postgres   time.Duration // CPU of all its processes, those that have ended too
 	server     time.Duration // CPU of the server
+	self       time.Duration // CPU of load and receiver, which are here
 }
 
 // read returns what a database has used so far.

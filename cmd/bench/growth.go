@@ -11,6 +11,7 @@ import (
 // service down.
 func (b *bench) measureGrowth(ctx context.Context) error {
 	if len(b.plan.grown) == 0 {
+		b.say("  left out")
 		return nil
 	}
 	half, err := b.halfRate(ctx)

@@ -66,6 +66,7 @@ func fullPlan() plan {
 func shortPlan() plan {
 	short := fullPlan()
 	short.connections = []int{64}
+	short.acceptWarmup = time.Second / 2
 	short.acceptFor = 2 * time.Second
 	short.steadyWarmup = time.Second
 	short.steadyFor = 3 * time.Second
