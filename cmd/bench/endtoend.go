@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// saturatingConnections keep the window of accepted requests full.
-const saturatingConnections = 64
-
 // naiveWindow is the window of the server with one transaction per step. Its 200
 // workers are as busy with it as with more (292/s with 200 under way, 264/s with
 // 1,000), and it takes long to fill and to drain a larger one.
@@ -58,7 +55,7 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 func (b *bench) saturate(ctx context.Context, v variant, d database) (used spent, err error) {
 	err = b.onServer(ctx, v, d, nil, func(s *server) error {
 		used, err = b.deliverAll(ctx, d, s, b.windowOf(v), func(r *receiver) *load {
-			return &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: saturatingConnections}
+			return &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: b.plan.senders}
 		})
 		return err
 	})

@@ -130,13 +130,17 @@ func (l *load) leave() {
 	}
 }
 
+// fillTimeout is how long the window may take to fill. A service that delivers
+// as fast as it accepts never fills it.
+const fillTimeout = 3 * time.Second
+
 // fillWindow returns when as many requests are under way as may be. Before
 // that, accepting takes more than its share of the machine.
 func (l *load) fillWindow(ctx context.Context) error {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(fillTimeout)
 	for len(l.window) < cap(l.window)-l.connections {
 		if time.Now().After(deadline) {
-			return nil // the service delivers as fast as it accepts
+			return nil
 		}
 		if !pause(ctx, 5*time.Millisecond) {
 			return ctx.Err()

@@ -28,7 +28,8 @@ const naiveStepTimeout = 10 * time.Second
 func insertInto(queue string) *river.InsertOpts { return &river.InsertOpts{Queue: queue} }
 
 // newNaiveClient tunes River as the service's queue was before it wrote sets.
-// More workers or a shorter cooldown made it no faster.
+// 500 workers, or cooldowns up to 50 ms, made no more than a tenth of difference;
+// 30 workers were slower.
 func newNaiveClient(n *naiveServer, o naiveOptions) (*river.Client[pgx.Tx], error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &naiveWorker{server: n})
