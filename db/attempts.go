@@ -66,8 +66,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			       address, cause, dns_us, connect_us, tls_us, first_byte_us
 			FROM ended
 		), ending AS (
-			-- One for each request, and all in one order: or two batches that share two
-			-- requests could wait for each other.
+			-- One for each request, and sorted as in FinishRequests.
 			SELECT DISTINCT ON (request_id) request_id, state, ended_at
 			FROM ended
 			WHERE state <> 'pending'

@@ -20,9 +20,6 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
-// maxQueuedBytes bounds the memory of the items that wait in one batcher.
-const maxQueuedBytes = 16 << 20
-
 // flushTimeout bounds one flush. It is the flush's own, since the callers'
 // patience differs: the batch commits as a whole, whoever still waits.
 const flushTimeout = 5 * time.Second
@@ -62,6 +59,8 @@ type BatcherConfig[T, R any] struct {
 	Flush func(ctx context.Context, items []T) ([]R, error)
 	Size  func(item T) int // bytes that an item takes; nil where they don't matter
 	Queue int              // items that may wait for a flusher
+	// QueueBytes is how many bytes the waiting items may take, 0 for no limit.
+	QueueBytes int
 	// Patience is how long items should wait for a flusher, 0 for no limit: when
 	// the latest batch had waited longer, no more items are taken until the queue
 	// is empty. So the wait stays the same on slow machines as on fast ones.
@@ -126,17 +125,19 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 	if b.late() {
 		return ErrFull
 	}
-	if b.bytes.Add(int64(c.size)) > maxQueuedBytes {
-		b.bytes.Add(-int64(c.size))
-		return ErrFull
+	if bytes := b.bytes.Add(int64(c.size)); !b.tooLarge(bytes) {
+		select {
+		case b.calls <- c:
+			return nil
+		default:
+		}
 	}
-	select {
-	case b.calls <- c:
-		return nil
-	default:
-		b.bytes.Add(-int64(c.size))
-		return ErrFull
-	}
+	b.bytes.Add(-int64(c.size))
+	return ErrFull
+}
+
+func (b *Batcher[T, R]) tooLarge(bytes int64) bool {
+	return b.config.QueueBytes > 0 && bytes > int64(b.config.QueueBytes)
 }
 
 func (b *Batcher[T, R]) late() bool {
@@ -146,7 +147,7 @@ func (b *Batcher[T, R]) late() bool {
 // Full tells whether Do would fail with ErrFull, for callers that want to know
 // before they prepare an item.
 func (b *Batcher[T, R]) Full() bool {
-	return b.late() || len(b.calls) == cap(b.calls) || b.bytes.Load() >= maxQueuedBytes
+	return b.late() || len(b.calls) == cap(b.calls) || b.tooLarge(b.bytes.Load()+1)
 }
 
 // Stop takes no more items and returns when those it has are flushed.

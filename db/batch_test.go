@@ -220,7 +220,7 @@ func TestBatcherRefuses(t *testing.T) {
 			wantResults(t, callers)
 		},
 		"TooManyQueuedBytes": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(int) int { return 4 << 20 }})
+			b, d := newDesk(t, BatcherConfig[int, int]{QueueBytes: 16 << 20, Size: func(int) int { return 4 << 20 }})
 			callers := ask(t.Context(), b, numbers(1, 5)...) // one is being flushed, 16 MiB wait
 			refuses(t, b, true)
 			refuses(t, b, true) // what was refused isn't counted
@@ -233,6 +233,14 @@ func TestBatcherRefuses(t *testing.T) {
 			if got := b.bytes.Load(); got != 0 {
 				t.Errorf("bytes counted as queued: got %d, want none", got)
 			}
+		},
+		"NothingForItsSizeWithoutALimit": func(t *testing.T) {
+			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(int) int { return 1 << 30 }})
+			callers := append(ask(t.Context(), b, numbers(1, 5)...), refuses(t, b, false)...)
+			for range callers {
+				d.end <- nil
+			}
+			wantResults(t, callers)
 		},
 		"WhileItemsWaitLongerThanPatience": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{Patience: 40 * time.Millisecond})

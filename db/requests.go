@@ -145,8 +145,9 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]js
 // and FinishedAt. Their callbacks are pending from then on. No request may stand
 // in it twice.
 func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) (map[uuid.UUID]bool, error) {
-	// Locked in one order for everybody: or two batches that share two requests
-	// could wait for each other.
+	// Sorted, so that two batches that share requests lock them in one order as
+	// far as the plan keeps it. Where they meet in a deadlock all the same, one of
+	// them fails with 40P01 and is tried again.
 	const sql = `
 		WITH outcome AS (
 			SELECT *

@@ -38,7 +38,7 @@ type Config struct {
 	Sender    *webhook.Sender
 
 	// AcceptQueue is how many requests may wait for their commit: what comes beyond
-	// it is refused at once. The same goes for sync requests that are recorded.
+	// it is refused at once.
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
@@ -89,14 +89,24 @@ func New(config Config) (*Queue, error) {
 // a machine that is merely busy for a moment would refuse what it can well do.
 const acceptPatience = 250 * time.Millisecond
 
-// startBatchers gives the steps of the workers room for all of them, twice over:
-// only what comes from outside is ever refused.
+// maxRecords is how many sync requests may be under way at a time: WORK_LIMIT
+// goes no further.
+const maxRecords = 10_000
+
+// acceptQueueBytes bounds the memory of the requests that wait for their commit.
+const acceptQueueBytes = 16 << 20
+
+// startBatchers bounds what comes from outside, and gives the steps of the
+// workers room for all of them, twice over: what has been done is not refused.
+// Sync requests, which are recorded when their work is done, are bounded before
+// it.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
-	outside := db.BatcherConfig[db.Request, struct{}]{Size: sizeOf, Queue: config.AcceptQueue, Patience: acceptPatience}
-	accepts, records := outside, outside
-	accepts.Flush, records.Flush = q.acceptAll, q.recordAll
-	q.accepts, q.records = db.NewBatcher(accepts), db.NewBatcher(records)
+	q.accepts = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{
+		Flush: q.acceptAll, Size: sizeOf,
+		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience,
+	})
+	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords})
 	q.inputs = db.NewBatcher(db.BatcherConfig[uuid.UUID, jsontext.Value]{Flush: q.loadInputs, Queue: room})
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})

@@ -16,7 +16,8 @@ func TestAFreezeShowsInFull(t *testing.T) {
 	// A sixth of the requests come in the freeze, at any time of it: the
 	// slowest hundredth of all are those that waited for 94 % of it or more.
 	truth := 1000 * freeze.Seconds() * (1 - 0.01*length.Seconds()/freeze.Seconds())
-	if got := report.Sync.Latency.P99; got < 0.9*truth || got > 1.1*truth {
+	// Where the generator itself was late, for want of processor, that comes on top.
+	if got := report.Sync.Latency.P99; got < 0.9*truth || got > 1.1*truth+report.Generator.Late.Max {
 		t.Errorf("p99: got %.0f ms, want %.0f within a tenth", got, truth)
 	}
 	// The service time alone is what a closed loop would report: it knows of
@@ -26,23 +27,16 @@ func TestAFreezeShowsInFull(t *testing.T) {
 	}
 }
 
-// measureFreeze sends to a server that freezes. A machine so busy that the
-// generator falls behind says nothing about it, so that is tried again.
+// measureFreeze sends to a server that freezes.
 func measureFreeze(t *testing.T, freeze, length time.Duration) report {
 	t.Helper()
-	for range 3 {
-		service := start(t, frozenWithin(2*time.Second, freeze))
-		// With 16 connections only 16 requests wait at the server, and hundreds
-		// here: they wait all the same.
-		output := runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "16",
-			"-rate", "500", "-duration", length.String(), "-timeout", "5s")
-		if output.report.Generator.Late.P99 < 30 {
-			output.want(t, exitOK)
-			return output.report
-		}
-	}
-	t.Skip("this machine is too busy to measure latencies on")
-	return report{}
+	service := start(t, frozenWithin(2*time.Second, freeze))
+	// With 16 connections only 16 requests wait at the server, and hundreds here:
+	// they wait all the same.
+	output := runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "16",
+		"-rate", "500", "-duration", length.String(), "-timeout", "5s")
+	output.want(t, exitOK)
+	return output.report
 }
 
 // frozenWithin answers nothing for a while, which begins some time after its
