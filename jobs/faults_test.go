@@ -94,6 +94,45 @@ func newRequests(count int) (requests []db.Request) {
 	return requests
 }
 
+// failCommits makes every commit fail that writes to a table, once all its
+// statements have succeeded.
+func (q *testQueue) failCommits(t *testing.T, table string) {
+	t.Helper()
+	q.exec(t, `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no commit'; END $$`)
+	q.exec(t, "CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON "+table+
+		" DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()")
+}
+
+func TestRowAndJobCommitTogether(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{"requests", "river_job"} {
+		t.Run("Accept/WhenThatOf_"+table+"_Fails", func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t, nil)
+			q.failCommits(t, table)
+			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); err == nil {
+				t.Error("got no error from a commit that failed")
+			}
+			if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM requests) AND NOT EXISTS (SELECT FROM river_job)") {
+				t.Error("a row or a job is left, want neither")
+			}
+		})
+		t.Run("Finish/WhenThatOf_"+table+"_Fails", func(t *testing.T) {
+			t.Parallel()
+			q := newQueue(t, nil)
+			request := newRequest("http://127.0.0.1:9/")
+			q.accept(t, request)
+			q.failCommits(t, table)
+			if err := q.finish(t.Context(), request.ID, succeeded); err == nil {
+				t.Error("got no error from a commit that failed")
+			}
+			if !q.holds(t, "SELECT (SELECT status = 'accepted' FROM requests) AND NOT EXISTS (SELECT FROM river_job WHERE kind = 'callback')") {
+				t.Error("an outcome or a callback job is left, want neither")
+			}
+		})
+	}
+}
+
 func TestOneBadRowFailsAlone(t *testing.T) {
 	t.Parallel()
 	accepted := func(t *testing.T) (*testQueue, []db.Request) {
