@@ -1,0 +1,250 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func TestBatcherIsolatesARefusedItem(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2, 3, 100, 256} {
+		for _, code := range []string{"22P02", "23514"} {
+			t.Run(fmt.Sprintf("Of%d/%s", size, code), func(t *testing.T) {
+				t.Parallel()
+				for bad := 0; bad < size; bad += max(size/9, 1) {
+					synctest.Test(t, func(t *testing.T) { isolate(t, size, bad, code) })
+				}
+			})
+		}
+	}
+}
+
+// isolate flushes a batch of the given size whose item bad Postgres refuses.
+func isolate(t *testing.T, size, bad int, code string) {
+	refused := &pgconn.PgError{Code: code}
+	flushes := 0
+	hold := make(chan struct{})
+	b := NewBatcher(BatcherConfig[int, int]{Queue: size, Flushers: 1, Flush: func(_ context.Context, items []int) ([]int, error) {
+		if items[0] == -1 {
+			<-hold
+			return items, nil
+		}
+		flushes++
+		if slices.Contains(items, bad) {
+			return nil, fmt.Errorf("inserting: %w", refused)
+		}
+		return negated(items), nil
+	}})
+	ask(t.Context(), b, -1)
+	callers := ask(t.Context(), b, numbers(0, size-1)...)
+	close(hold)
+	b.Stop()
+	synctest.Wait()
+	if err := callers[bad].err; !callers[bad].done || !errors.Is(err, refused) {
+		t.Errorf("item %d: got %v, want %v", bad, err, refused)
+	}
+	wantResults(t, slices.Delete(callers, bad, bad+1))
+	if most := 1 + 2*bits.Len(uint(size-1)); flushes > most {
+		t.Errorf("item %d of %d: got %d flushes, want at most %d", bad, size, flushes, most)
+	}
+}
+
+func TestBatcherFails(t *testing.T) {
+	t.Parallel()
+	lost := map[string]error{
+		"ConnectionClosed":  fmt.Errorf("inserting: %w", io.ErrUnexpectedEOF),
+		"ConnectionReset":   &net.OpError{Op: "read", Err: errors.New("connection reset by peer")},
+		"BackendTerminated": &pgconn.PgError{Code: "57P01"},
+		"Deadlock":          &pgconn.PgError{Code: "40P01"},
+	}
+	for name, lost := range lost {
+		t.Run("AllAlikeWhen/"+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, d := newDesk(t, BatcherConfig[int, int]{})
+				ask(t.Context(), b, 0)
+				callers := ask(t.Context(), b, numbers(1, 9)...)
+				d.end <- nil
+				synctest.Wait()
+				d.end <- lost // and no second try: nobody knows what the first did
+				synctest.Wait()
+				for _, c := range callers {
+					if !c.done || c.err != lost || !IsUnavailable(c.err) {
+						t.Errorf("item %d: got done %v with %v, want %v, known as unavailable", c.item, c.done, c.err, lost)
+					}
+				}
+				if got := len(d.begun); got != 2 {
+					t.Errorf("flushes: got %d, want one, after that of item 0", got)
+				}
+			})
+		})
+	}
+	for name, test := range map[string]func(t *testing.T){
+		"WhenAFlushPanicsAndGoesOn": func(t *testing.T) {
+			b := NewBatcher(BatcherConfig[int, int]{Queue: 1, Flushers: 1, Flush: func(_ context.Context, items []int) ([]int, error) {
+				if items[0] == 1 {
+					panic("broken")
+				}
+				return negated(items), nil
+			}})
+			if _, err := b.Do(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "panic in a flush: broken\n") || !strings.Contains(err.Error(), "batch_test.go") {
+				t.Errorf("got %v, want the panic and where it was", err)
+			}
+			wantResults(t, ask(t.Context(), b, 2))
+			b.Stop()
+		},
+		"WhenResultsAreMissing": func(t *testing.T) {
+			b := NewBatcher(BatcherConfig[int, int]{Queue: 1, Flush: func(context.Context, []int) ([]int, error) { return nil, nil }})
+			if _, err := b.Do(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "flushing 1 items: got 0 results") {
+				t.Errorf("got %v, want the two numbers", err)
+			}
+			b.Stop()
+		},
+		"AfterFiveSecondsOfEachFlush": func(t *testing.T) {
+			b := NewBatcher(BatcherConfig[int, int]{Queue: 1, Flushers: 1, Flush: func(ctx context.Context, _ []int) ([]int, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}})
+			for range 3 {
+				start := time.Now()
+				_, err := b.Do(t.Context(), 1)
+				if took := time.Since(start); took != 5*time.Second || !errors.Is(err, context.DeadlineExceeded) || !IsUnavailable(err) {
+					t.Errorf("got %v after %v, want the deadline after 5s", err, took)
+				}
+			}
+			b.Stop()
+		},
+		"ACallerWhoseContextEndsAndFlushesItsItem": func(t *testing.T) {
+			b, d := newDesk(t, BatcherConfig[int, int]{})
+			ctx, cancel := context.WithCancel(t.Context())
+			gone, others := ask(ctx, b, 1, 2), ask(t.Context(), b, 3) // 1 is being flushed, 2 waits
+			cancel()
+			synctest.Wait()
+			for _, c := range gone {
+				if !c.done || !errors.Is(c.err, context.Canceled) {
+					t.Errorf("item %d: got done %v with %v, want %v at once", c.item, c.done, c.err, context.Canceled)
+				}
+			}
+			wantBatch(t, d.next(), 1)
+			d.end <- nil
+			wantBatch(t, d.next(), 2, 3)
+			d.end <- nil
+			wantResults(t, others)
+		},
+		// What was done must be recorded, also by a process that is stopping.
+		"ACallerWhoseContextHadEndedAndFlushesItsItem": func(t *testing.T) {
+			b, d := newDesk(t, BatcherConfig[int, int]{})
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if gone := ask(ctx, b, 1)[0]; !gone.done || !errors.Is(gone.err, context.Canceled) {
+				t.Errorf("got done %v with %v, want %v", gone.done, gone.err, context.Canceled)
+			}
+			wantBatch(t, d.next(), 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, test)
+		})
+	}
+}
+
+func TestBatcherStops(t *testing.T) {
+	t.Parallel()
+
+	t.Run("WhenAllIsFlushed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(item int) int { return item }})
+			const large = 1 << 19
+			callers := ask(t.Context(), b, 1, 2, large, large+1, 3)
+			stopped := make(chan struct{})
+			go func() {
+				b.Stop()
+				b.Stop() // again does no harm
+				close(stopped)
+			}()
+			synctest.Wait()
+			if late := ask(t.Context(), b, 4)[0]; !late.done || !errors.Is(late.err, ErrStopped) || !IsUnavailable(late.err) {
+				t.Errorf("after Stop: got done %v with %v, want %v", late.done, late.err, ErrStopped)
+			}
+			for _, want := range [][]int{{1}, {2, large}, {large + 1, 3}} {
+				wantBatch(t, d.next(), want...)
+				select {
+				case <-stopped:
+					t.Error("Stop returned before the last flush")
+				default:
+				}
+				d.end <- nil
+			}
+			wantResults(t, callers)
+			<-stopped
+		})
+	})
+
+	t.Run("WithEveryAcknowledgedItemFlushedOnce", func(t *testing.T) {
+		t.Parallel()
+		const goroutines, each = 64, 200
+		var flushed [goroutines * each]atomic.Int32
+		refused := &pgconn.PgError{Code: "23505"}
+		isBad := func(item int) bool { return item%97 == 0 }
+		b := NewBatcher(BatcherConfig[int, int]{Queue: 40, Flush: func(_ context.Context, items []int) ([]int, error) {
+			if slices.ContainsFunc(items, isBad) {
+				return nil, refused
+			}
+			for _, item := range items {
+				flushed[item].Add(1)
+			}
+			return negated(items), nil
+		}})
+		var returned, acknowledged atomic.Int64
+		half := make(chan struct{})
+		var all sync.WaitGroup
+		for g := range goroutines {
+			all.Go(func() {
+				for i := range each {
+					item := g*each + i
+					result, err := b.Do(t.Context(), item)
+					want := int32(0)
+					if err == nil {
+						want = 1
+					}
+					if got := flushed[item].Load(); got != want || err == nil && result != -item {
+						t.Errorf("item %d: got %d with %v, flushed %d times, want %d and %d times", item, result, err, got, -item, want)
+					}
+					if isBad(item) && err == nil {
+						t.Errorf("item %d: got no error, want it refused", item)
+					}
+					if !isBad(item) && err != nil && !errors.Is(err, ErrFull) && !errors.Is(err, ErrStopped) {
+						t.Errorf("item %d: got %v, want no other's error", item, err)
+					}
+					acknowledged.Add(int64(want))
+					if returned.Add(1) == goroutines*each/2 {
+						close(half)
+					}
+				}
+			})
+		}
+		all.Go(func() {
+			<-half
+			b.Stop()
+		})
+		all.Wait()
+		if got := acknowledged.Load(); got == 0 || got == goroutines*each {
+			t.Errorf("acknowledged: got %d, want some and not all", got)
+		}
+	})
+}
