@@ -100,7 +100,7 @@ func TestBatcherFails(t *testing.T) {
 				}
 				return negated(items), nil
 			}})
-			if _, err := b.Do(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "panic in a flush: broken\n") || !strings.Contains(err.Error(), "batch_test.go") {
+			if _, err := b.Do(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "panic in a flush: broken\n") || !strings.Contains(err.Error(), "batch_faults_test.go") {
 				t.Errorf("got %v, want the panic and where it was", err)
 			}
 			wantResults(t, ask(t.Context(), b, 2))

@@ -290,4 +290,3 @@ func TestBatcherRefuses(t *testing.T) {
 		})
 	}
 }
-
