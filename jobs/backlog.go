@@ -23,6 +23,8 @@ const (
 	// awayAfter is when a database that doesn't answer counts as away. Calls that
 	// are under way give up a little earlier.
 	awayAfter = 2 * time.Second
+	// sampleTimeout ends a count whose database went away meanwhile.
+	sampleTimeout = 5 * time.Second
 )
 
 // backlog bounds the requests that are accepted and not finished. To count them
@@ -60,10 +62,17 @@ func (b *backlog) enter() error {
 
 func (b *backlog) leave() { b.accepted.Add(-1) }
 
-// watch takes samples until ctx ends.
+// watch asks every second whether the database answers, and takes samples,
+// until ctx ends.
 func (b *backlog) watch(ctx context.Context) {
+	var next time.Time // sample
 	for ctx.Err() == nil {
-		pause := time.NewTimer(b.sample(ctx))
+		b.check(ctx)
+		if start := time.Now(); !b.away.Load() && !start.Before(next) {
+			b.sample(ctx)
+			next = time.Now().Add(backlogShare * time.Since(start))
+		}
+		pause := time.NewTimer(backlogInterval)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -72,21 +81,22 @@ func (b *backlog) watch(ctx context.Context) {
 	}
 }
 
-// sample returns how long to wait for the next one.
-func (b *backlog) sample(ctx context.Context) time.Duration {
+func (b *backlog) check(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, awayAfter)
 	defer cancel()
-	if err := b.ping(limited); err != nil {
-		b.away.Store(ctx.Err() == nil)
-		return backlogInterval
-	}
-	b.away.Store(false)
+	err := b.ping(limited)
+	b.away.Store(err != nil && ctx.Err() == nil)
+}
+
+// sample counts what is unfinished. Where that fails, the last count stands.
+func (b *backlog) sample(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
 	// What is accepted while the database counts is counted twice, until the next
 	// sample: better than not at all.
-	start, before := time.Now(), b.accepted.Load()
-	if count, err := b.count(ctx, max(b.limit, 1)); err == nil { // or else the last one stands
+	before := b.accepted.Load()
+	if count, err := b.count(ctx, max(b.limit, 1)); err == nil {
 		b.sampled.Store(count)
 		b.accepted.Add(-before)
 	}
-	return max(backlogInterval, backlogShare*time.Since(start))
 }

@@ -123,6 +123,26 @@ func TestBacklog(t *testing.T) {
 		})
 	}
 
+	t.Run("IsAwayWhenTheDatabaseFallsSilentInACount", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			silent := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+			b := &backlog{ping: answers}
+			b.count = func(ctx context.Context, _ int64) (int64, error) {
+				b.ping = silent
+				return 0, silent(ctx)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer synctest.Wait()
+			defer cancel()
+			go b.watch(ctx)
+			time.Sleep(sampleTimeout + backlogInterval + awayAfter + time.Millisecond)
+			if err := b.admit(); !errors.Is(err, ErrAway) {
+				t.Errorf("got %v, want %v", err, ErrAway)
+			}
+		})
+	})
+
 	t.Run("IsAwayAfterTwoSecondsOfSilence", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
