@@ -116,11 +116,11 @@ func column[T, V any](items []T, value func(T) V) pgtype.FlatArray[V] {
 // uuidOf is id as pgx encodes it without a detour over text.
 func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-// LoadWork returns the inputs, by id, of those of the requests whose work is
-// still to be done: not of those that have ended or don't exist.
-func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]jsontext.Value, error) {
+// LoadWork returns, by id and with their inputs, those of the requests whose
+// work is still to be done: not those that have ended or don't exist.
+func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
-		SELECT id, input
+		SELECT ` + summaryColumns + `, input
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND status = 'accepted'`
@@ -128,16 +128,25 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]js
 	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
-	inputs := make(map[uuid.UUID]jsontext.Value, len(ids))
-	var id uuid.UUID
-	var input []byte
-	if _, err = pgx.ForEachRow(rows, []any{&id, &input}, func() error {
-		inputs[id], input = input, nil
-		return nil
-	}); err != nil {
+	requests, err := collect(rows, len(ids), func(r *Request) []any { return append(r.summary(), (*[]byte)(&r.Input)) })
+	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
-	return inputs, nil
+	return requests, nil
+}
+
+// collect reads requests into the fields that targets names.
+func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UUID]Request, error) {
+	defer rows.Close()
+	requests := make(map[uuid.UUID]Request, most)
+	for rows.Next() {
+		var r Request
+		if err := rows.Scan(targets(&r)...); err != nil {
+			return nil, err
+		}
+		requests[r.ID] = r
+	}
+	return requests, rows.Err()
 }
 
 // FinishRequests writes the outcomes of those of the requests that have none
@@ -199,16 +208,10 @@ func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UU
 	if err != nil {
 		return nil, fmt.Errorf("loading callbacks: %w", err)
 	}
-	defer rows.Close()
-	requests := make(map[uuid.UUID]Request, len(ids))
-	for rows.Next() {
-		var r Request
-		if err := rows.Scan(append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...); err != nil {
-			return nil, fmt.Errorf("loading callbacks: %w", err)
-		}
-		requests[r.ID] = r
-	}
-	if err := rows.Err(); err != nil {
+	requests, err := collect(rows, len(ids), func(r *Request) []any {
+		return append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error))
+	})
+	if err != nil {
 		return nil, fmt.Errorf("loading callbacks: %w", err)
 	}
 	return requests, nil

@@ -74,6 +74,11 @@ func (q *Queue) acceptAll(ctx context.Context, requests []db.Request) ([]struct{
 		}
 		return db.InsertRequests(ctx, tx, requests)
 	})
+	if err == nil && q.works {
+		for _, request := range requests {
+			q.recent.put(request.WorkJobID, request)
+		}
+	}
 	return make([]struct{}, len(requests)), err
 }
 

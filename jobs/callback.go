@@ -49,7 +49,7 @@ var errNotDelivered = errors.New("not delivered")
 
 // Work sends one attempt, with no transaction open.
 func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
-	request, todo, err := w.load(ctx, job.Args.RequestID)
+	request, todo, err := w.load(ctx, job)
 	if err == nil && !todo {
 		return nil // settled by an earlier run, which was cut off before it could say so
 	}
@@ -67,11 +67,14 @@ func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs])
 	return next.jobResult()
 }
 
-func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (request db.Request, todo bool, err error) {
+func (w *callbackWorker) load(ctx context.Context, job *river.Job[callbackArgs]) (request db.Request, todo bool, err error) {
+	if request, ok := w.queue.recent.take(job.ID); ok {
+		return request, true, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	request, err = w.queue.callbacks.Do(ctx, id)
-	return request, request.ID == id, err
+	request, err = w.queue.callbacks.Do(ctx, job.Args.RequestID)
+	return request, request.ID == job.Args.RequestID, err
 }
 
 // attempt sends the callback once and settles what came of it.

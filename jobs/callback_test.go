@@ -164,7 +164,7 @@ func TestSettle(t *testing.T) {
 	pending := func(t *testing.T) uuid.UUID {
 		request := newRequest("http://127.0.0.1:9/")
 		q.accept(t, request)
-		if err := q.finish(t.Context(), request.ID, succeeded); err != nil {
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
 		return request.ID
@@ -325,7 +325,7 @@ func TestCallbackWorker(t *testing.T) {
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 		request := newRequest(receiver.URL)
 		q.accept(t, request)
-		if err := q.finish(t.Context(), request.ID, succeeded); err != nil {
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := q.settle(t.Context(), request.ID, webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Gone}, step{state: db.CallbackDead}); err != nil {
@@ -343,7 +343,7 @@ func TestCallbackWorker(t *testing.T) {
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusInternalServerError))
 		request := newRequest(receiver.URL)
 		q.accept(t, request)
-		if err := q.finish(t.Context(), request.ID, outcomeAt(time.Now())); err != nil {
+		if err := q.finish(t.Context(), request, outcomeAt(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 		q.exec(t, "UPDATE river_job SET attempt = 10 WHERE kind = 'callback'")

@@ -123,7 +123,7 @@ func TestRowAndJobCommitTogether(t *testing.T) {
 			request := newRequest("http://127.0.0.1:9/")
 			q.accept(t, request)
 			q.failCommits(t, table)
-			if err := q.finish(t.Context(), request.ID, succeeded); err == nil {
+			if err := q.finish(t.Context(), request, succeeded); err == nil {
 				t.Error("got no error from a commit that failed")
 			}
 			if !q.holds(t, "SELECT (SELECT status = 'accepted' FROM requests) AND NOT EXISTS (SELECT FROM river_job WHERE kind = 'callback')") {
@@ -197,7 +197,7 @@ func TestLostConnections(t *testing.T) {
 	}{
 		{"Accept", func(q *testQueue, ctx context.Context, r db.Request) error { return q.Accept(ctx, r) },
 			"status = 'accepted' AND callback_state = 'waiting' AND work_job_state = 'available'"},
-		{"Finish", func(q *testQueue, ctx context.Context, r db.Request) error { return q.finish(ctx, r.ID, succeeded) },
+		{"Finish", func(q *testQueue, ctx context.Context, r db.Request) error { return q.finish(ctx, r, succeeded) },
 			"status = 'succeeded' AND callback_state = 'pending' AND callback_job_state = 'available'"},
 		{"Settle", func(q *testQueue, ctx context.Context, r db.Request) error {
 			_, err := q.settle(ctx, r.ID, outcome, step{state: db.CallbackDelivered})
@@ -304,7 +304,7 @@ func TestCallersWhoGo(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		sent := webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Delivered, Status: 200}
-		if err := q.finish(ended, request.ID, succeeded); err != nil && !errors.Is(err, context.Canceled) {
+		if err := q.finish(ended, request, succeeded); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("finish: got %v", err)
 		}
 		q.waitFor(t, request.ID, "status = 'succeeded'")

@@ -43,8 +43,7 @@ func (w *processWorker) NextRetry(*river.Job[workArgs]) time.Time { return time.
 // Work runs with no transaction open. A fault of ours snoozes the job, which
 // charges no attempt: it comes back until the outcome is written.
 func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
-	id := job.Args.RequestID
-	input, todo, err := w.load(ctx, id)
+	request, todo, err := w.load(ctx, job)
 	if err == nil && !todo {
 		return nil // an earlier run finished it, and was cut off before it could say so
 	}
@@ -53,28 +52,31 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 		return river.JobSnooze(0) // the works take long: let others of the queue's jobs have a turn
 	}
 	if err == nil {
-		outcome, err = w.run(ctx, job.Attempt, input)
+		outcome, err = w.run(ctx, job.Attempt, request.Input)
 		<-w.places
 	}
 	if err == nil {
-		err = w.queue.finish(ctx, id, outcome)
+		err = w.queue.finish(ctx, request, outcome)
 	}
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
 	}
 	if err != nil {
-		w.logger.ErrorContext(ctx, "work_postponed", "request_id", id, "job_id", job.ID, "error", err)
+		w.logger.ErrorContext(ctx, "work_postponed", "request_id", job.Args.RequestID, "job_id", job.ID, "error", err)
 		return river.JobSnooze(faultDelay())
 	}
 	w.log(ctx, job, outcome)
 	return nil
 }
 
-func (w *processWorker) load(ctx context.Context, id uuid.UUID) (jsontext.Value, bool, error) {
+func (w *processWorker) load(ctx context.Context, job *river.Job[workArgs]) (request db.Request, todo bool, err error) {
+	if request, ok := w.queue.recent.take(job.ID); ok {
+		return request, true, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	input, err := w.queue.inputs.Do(ctx, id)
-	return input, input != nil, err
+	request, err = w.queue.loads.Do(ctx, job.Args.RequestID)
+	return request, request.ID == job.Args.RequestID, err
 }
 
 // enter waits for a place to work in. Jobs are many more than works, since most
@@ -114,8 +116,8 @@ func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outco
 // finish commits the outcome of a request together with its callback job, in a
 // batch with others. A request that is finished already stays as it is: the
 // outcome is exactly once.
-func (q *Queue) finish(ctx context.Context, id uuid.UUID, outcome work.Outcome) error {
-	request := db.Request{ID: id}
+func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Outcome) error {
+	request.Input = nil // not written again, nor called back
 	if err := WriteOutcome(&request, outcome); err != nil {
 		return err
 	}
@@ -168,7 +170,18 @@ func (q *Queue) tryFinish(ctx context.Context, outcomes []db.Request) (unfinishe
 		}
 		return err
 	})
+	if err == nil {
+		q.remember(outcomes)
+	}
 	return unfinished, err
+}
+
+// remember keeps finished requests for their callbacks.
+func (q *Queue) remember(finished []db.Request) {
+	for _, request := range finished {
+		request.CallbackState = db.CallbackPending
+		q.recent.put(request.CallbackJobID, request)
+	}
 }
 
 // firstOfEach drops a second outcome of the same request.
@@ -184,16 +197,16 @@ func firstOfEach(outcomes []db.Request) []db.Request {
 	return first
 }
 
-// loadInputs returns the input of each request, nil where its work isn't to be
+// loadWork returns each request, the zero request where its work isn't to be
 // done any more.
-func (q *Queue) loadInputs(ctx context.Context, ids []uuid.UUID) ([]jsontext.Value, error) {
-	inputs, err := db.LoadWork(ctx, q.pool, ids)
-	return inOrder(ids, inputs), err
+func (q *Queue) loadWork(ctx context.Context, ids []uuid.UUID) ([]db.Request, error) {
+	requests, err := db.LoadWork(ctx, q.pool, ids)
+	return inOrder(ids, requests), err
 }
 
 // inOrder is what was found for each id, zero where nothing was.
-func inOrder[T any](ids []uuid.UUID, found map[uuid.UUID]T) []T {
-	ordered := make([]T, len(ids))
+func inOrder(ids []uuid.UUID, found map[uuid.UUID]db.Request) []db.Request {
+	ordered := make([]db.Request, len(ids))
 	for i, id := range ids {
 		ordered[i] = found[id]
 	}

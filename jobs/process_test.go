@@ -26,7 +26,7 @@ func TestFinish(t *testing.T) {
 		request := newRequest("http://127.0.0.1:9/")
 		q.accept(t, request)
 		failed := work.Outcome{StartedAt: morning, FinishedAt: morning.Add(time.Hour), Error: &work.Error{Code: "late", Message: "m"}}
-		if err := errors.Join(q.finish(t.Context(), request.ID, succeeded), q.finish(t.Context(), request.ID, failed)); err != nil {
+		if err := errors.Join(q.finish(t.Context(), request, succeeded), q.finish(t.Context(), request, failed)); err != nil {
 			t.Fatal(err)
 		}
 		got := q.get(t, request.ID)
@@ -46,7 +46,7 @@ func TestFinish(t *testing.T) {
 		q.accept(t, request)
 		results := make(chan error)
 		for range 8 {
-			go func() { results <- q.finish(t.Context(), request.ID, succeeded) }()
+			go func() { results <- q.finish(t.Context(), request, succeeded) }()
 		}
 		for range 8 {
 			if err := <-results; err != nil {
@@ -65,7 +65,7 @@ func TestFinish(t *testing.T) {
 		q.accept(t, request)
 		broken := succeeded
 		broken.Result = jsontext.Value(`{`)
-		if err := q.finish(t.Context(), request.ID, broken); err == nil {
+		if err := q.finish(t.Context(), request, broken); err == nil {
 			t.Error("a result that is not JSON: got no error")
 		}
 		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM river_job WHERE kind = 'callback')") || q.get(t, request.ID).Status != db.Accepted {
@@ -81,7 +81,7 @@ func TestFinish(t *testing.T) {
 			q.accept(t, request)
 		}
 		for _, request := range before {
-			if err := q.finish(t.Context(), request.ID, outcomeAt(morning)); err != nil {
+			if err := q.finish(t.Context(), request, outcomeAt(morning)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -237,7 +237,7 @@ func TestProcessWorker(t *testing.T) {
 		receiver := newReceiver(t, always(http.StatusOK))
 		request := newRequest(receiver.URL)
 		q.accept(t, request)
-		if err := q.finish(t.Context(), request.ID, succeeded); err != nil {
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
 		q.start(t)

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -57,10 +56,11 @@ type Queue struct {
 	works   bool // false when this process only inserts
 	backlog backlog
 	stop    context.CancelFunc // ends what Start began besides River
+	recent  recent
 
 	accepts   *db.Batcher[db.Request, struct{}]
 	records   *db.Batcher[db.Request, struct{}]
-	inputs    *db.Batcher[uuid.UUID, jsontext.Value]
+	loads     *db.Batcher[uuid.UUID, db.Request]
 	finishes  *db.Batcher[db.Request, struct{}]
 	callbacks *db.Batcher[uuid.UUID, db.Request]
 	settles   *db.Batcher[db.Settlement, int]
@@ -107,7 +107,7 @@ func (q *Queue) startBatchers(config Config) {
 		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience,
 	})
 	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords})
-	q.inputs = db.NewBatcher(db.BatcherConfig[uuid.UUID, jsontext.Value]{Flush: q.loadInputs, Queue: room})
+	q.loads = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room})
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
 	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{Flush: q.settleAll, Queue: room})
@@ -193,7 +193,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 func (q *Queue) stopBatchers(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
-		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.inputs, q.finishes, q.callbacks, q.settles} {
+		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles} {
 			batcher.Stop()
 		}
 		close(stopped)

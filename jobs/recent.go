@@ -1,0 +1,45 @@
+package jobs
+
+import (
+	"sync"
+
+	"ringback/db"
+)
+
+// recent holds requests that this process has just committed, by the id of the
+// job that takes each up next. That is mostly this process, a moment later,
+// which then needn't read back what it wrote. A request that another process
+// wrote, that was taken before or that is forgotten is loaded, so that a step
+// that runs again sees what became of the request meanwhile.
+type recent struct {
+	mu         sync.Mutex
+	young, old map[int64]db.Request // two generations: the old one is forgotten when the young one is full
+	bytes      int                  // that were put into young
+}
+
+// recentBytes bounds a generation: some ten thousand requests of the usual size.
+const recentBytes = 8 << 20
+
+func (r *recent) put(jobID int64, request db.Request) {
+	size := sizeOf(request)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.young == nil || r.bytes+size > recentBytes {
+		r.young, r.old, r.bytes = map[int64]db.Request{}, r.young, 0
+	}
+	r.young[jobID] = request
+	r.bytes += size
+}
+
+// take returns the request that was put for a job, once.
+func (r *recent) take(jobID int64) (db.Request, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, generation := range []map[int64]db.Request{r.young, r.old} {
+		if request, ok := generation[jobID]; ok {
+			delete(generation, jobID)
+			return request, true
+		}
+	}
+	return db.Request{}, false
+}
