@@ -68,7 +68,7 @@ func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs])
 }
 
 func (w *callbackWorker) load(ctx context.Context, job *river.Job[callbackArgs]) (request db.Request, todo bool, err error) {
-	if request, ok := w.queue.recent.take(job.ID); ok {
+	if request, ok := w.queue.recent.take(job.JobRow); ok {
 		return request, true, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)

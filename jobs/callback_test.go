@@ -331,6 +331,7 @@ func TestCallbackWorker(t *testing.T) {
 		if _, err := q.settle(t.Context(), request.ID, webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Gone}, step{state: db.CallbackDead}); err != nil {
 			t.Fatal(err)
 		}
+		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'callback'") // which did it, and died
 		q.start(t)
 		q.waitFor(t, request.ID, "callback_job_state = 'completed'")
 		if got := len(receiver.calls); got != 0 {

@@ -70,7 +70,7 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 }
 
 func (w *processWorker) load(ctx context.Context, job *river.Job[workArgs]) (request db.Request, todo bool, err error) {
-	if request, ok := w.queue.recent.take(job.ID); ok {
+	if request, ok := w.queue.recent.take(job.JobRow); ok {
 		return request, true, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)

@@ -240,6 +240,7 @@ func TestProcessWorker(t *testing.T) {
 		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
+		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'work'") // which did it, and died
 		q.start(t)
 		receiver.next(t)
 		q.waitFor(t, request.ID, "work_job_state = 'completed' AND callback_state = 'delivered'")

@@ -3,14 +3,16 @@ package jobs
 import (
 	"sync"
 
+	"github.com/riverqueue/river/rivertype"
+
 	"ringback/db"
 )
 
 // recent holds requests that this process has just committed, by the id of the
 // job that takes each up next. That is mostly this process, a moment later,
-// which then needn't read back what it wrote. A request that another process
-// wrote, that was taken before or that is forgotten is loaded, so that a step
-// that runs again sees what became of the request meanwhile.
+// which then needn't read back what it wrote. What another process wrote, or what
+// is forgotten, is loaded; and always where a job runs again, since an earlier
+// run may have done its step.
 type recent struct {
 	mu         sync.Mutex
 	young, old map[int64]db.Request // two generations: the old one is forgotten when the young one is full
@@ -31,13 +33,17 @@ func (r *recent) put(jobID int64, request db.Request) {
 	r.bytes += size
 }
 
-// take returns the request that was put for a job, once.
-func (r *recent) take(jobID int64) (db.Request, bool) {
+// take returns the request that was put for a job, once, if the job was never
+// taken up before, by whichever process.
+func (r *recent) take(job *rivertype.JobRow) (db.Request, bool) {
+	if len(job.AttemptedBy) > 1 {
+		return db.Request{}, false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, generation := range []map[int64]db.Request{r.young, r.old} {
-		if request, ok := generation[jobID]; ok {
-			delete(generation, jobID)
+		if request, ok := generation[job.ID]; ok {
+			delete(generation, job.ID)
 			return request, true
 		}
 	}

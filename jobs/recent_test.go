@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 )
@@ -20,7 +21,7 @@ func TestRecent(t *testing.T) {
 		request := newRequest("http://127.0.0.1:9/")
 		request.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 		q.accept(t, request)
-		accepted, _ := q.recent.take(q.get(t, request.ID).WorkJobID)
+		accepted, _ := q.recent.take(&rivertype.JobRow{ID: q.get(t, request.ID).WorkJobID})
 		stored, err := db.LoadWork(t.Context(), q.direct, []uuid.UUID{request.ID})
 		if diff := cmp.Diff(stored[request.ID], accepted); err != nil || diff != "" {
 			t.Errorf("accepted: got error %v and (-stored +remembered):\n%s", err, diff)
@@ -29,7 +30,7 @@ func TestRecent(t *testing.T) {
 		if err := q.finish(t.Context(), accepted, succeeded); err != nil {
 			t.Fatal(err)
 		}
-		finished, _ := q.recent.take(q.get(t, request.ID).CallbackJobID)
+		finished, _ := q.recent.take(&rivertype.JobRow{ID: q.get(t, request.ID).CallbackJobID})
 		stored, err = db.LoadCallbacks(t.Context(), q.direct, []uuid.UUID{request.ID})
 		if diff := cmp.Diff(stored[request.ID], finished); err != nil || diff != "" {
 			t.Errorf("finished: got error %v and (-stored +remembered):\n%s", err, diff)
@@ -40,11 +41,20 @@ func TestRecent(t *testing.T) {
 		t.Parallel()
 		var r recent
 		r.put(7, db.Request{Client: "alice"})
-		if got, ok := r.take(7); !ok || got.Client != "alice" {
+		if got, ok := r.take(&rivertype.JobRow{ID: 7}); !ok || got.Client != "alice" {
 			t.Errorf("first: got %+v, %v, want the request", got, ok)
 		}
-		if _, ok := r.take(7); ok {
+		if _, ok := r.take(&rivertype.JobRow{ID: 7}); ok {
 			t.Error("second: got it again")
+		}
+	})
+
+	t.Run("GivesNothingToAJobThatRunsAgain", func(t *testing.T) {
+		t.Parallel()
+		var r recent
+		r.put(7, db.Request{Client: "alice"})
+		if _, ok := r.take(&rivertype.JobRow{ID: 7, AttemptedBy: []string{"another", "this"}}); ok {
+			t.Error("got it, want it to be loaded")
 		}
 	})
 
@@ -59,10 +69,10 @@ func TestRecent(t *testing.T) {
 		if held := len(r.young) + len(r.old); held > 2*recentBytes/size {
 			t.Errorf("holds %d MiB, want at most two generations of %d bytes", held, recentBytes)
 		}
-		if _, ok := r.take(0); ok {
+		if _, ok := r.take(&rivertype.JobRow{ID: 0}); ok {
 			t.Error("the oldest is still there")
 		}
-		if _, ok := r.take(last); !ok {
+		if _, ok := r.take(&rivertype.JobRow{ID: last}); !ok {
 			t.Error("the newest is not there")
 		}
 	})
@@ -72,7 +82,7 @@ func TestRecent(t *testing.T) {
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 		request := newRequest(receiver.URL)
 		q.accept(t, request)
-		q.recent.take(q.get(t, request.ID).WorkJobID)
+		q.recent.take(&rivertype.JobRow{ID: q.get(t, request.ID).WorkJobID})
 		q.start(t)
 		receiver.next(t)
 		q.waitFor(t, request.ID, "callback_state = 'delivered'")
