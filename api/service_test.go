@@ -224,7 +224,7 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 	}
 	want.Mode, want.AcceptedAt = db.Sync, morning
 	if want.CallbackState != "" {
-		want.Mode, want.CallbackURL, want.WorkJobID = db.Async, "https://hooks.example.com/", 11
+		want.Mode, want.CallbackURL = db.Async, "https://hooks.example.com/"
 	}
 	if want.Status != db.Accepted {
 		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(2*time.Second)
@@ -237,17 +237,17 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 	}
 	err := db.InTx(t.Context(), s.pool, func(tx pgx.Tx) error {
 		if want.Mode == db.Sync {
-			return db.InsertRequests(t.Context(), tx, []db.Request{want})
+			_, err := db.InsertRequests(t.Context(), tx, workJobs, []db.Request{want})
+			return err
 		}
 		accepted := db.Request{
 			ID: want.ID, Mode: want.Mode, Client: want.Client, Status: db.Accepted, Input: want.Input, CallbackURL: want.CallbackURL,
-			CallbackState: db.CallbackWaiting, WorkJobID: want.WorkJobID, AcceptedAt: want.AcceptedAt,
+			CallbackState: db.CallbackWaiting, AcceptedAt: want.AcceptedAt,
 		}
-		if err := db.InsertRequests(t.Context(), tx, []db.Request{accepted}); err != nil || want.Status == db.Accepted {
+		if _, err := db.InsertRequests(t.Context(), tx, workJobs, []db.Request{accepted}); err != nil || want.Status == db.Accepted {
 			return err
 		}
-		want.CallbackJobID = 12
-		if _, err := db.FinishRequests(t.Context(), tx, []db.Request{want}); err != nil {
+		if _, err := db.FinishRequests(t.Context(), tx, callbackJobs, []db.Request{want}); err != nil {
 			return err
 		}
 		for i, attempt := range attempts {
@@ -276,3 +276,8 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
 
 var discard = slog.New(slog.DiscardHandler)
+
+var (
+	workJobs     = db.Jobs{Kind: "work", Queue: "work", MaxAttempts: 1000}
+	callbackJobs = db.Jobs{Kind: "callback", Queue: "callback", MaxAttempts: 1000}
+)

@@ -119,9 +119,9 @@ func TestSettleCallbacks(t *testing.T) {
 	pending := func(t *testing.T) db.Request {
 		request := asyncRequest()
 		insert(t, pool, request)
-		request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+		request.Status, request.Result = db.Succeeded, jsontext.Value(`1`)
 		request.StartedAt, request.FinishedAt = morning, morning
-		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, request) })
+		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, &request) })
 		return request
 	}
 	at := func(request db.Request, state db.CallbackState, start time.Time) db.Settlement {

@@ -22,26 +22,18 @@ func BenchmarkStatements(b *testing.B) {
 	}
 	accepted := func(b *testing.B, count int) []db.Request {
 		requests := made(count)
-		if err := db.InsertRequests(b.Context(), pool, requests); err != nil {
+		if _, err := db.InsertRequests(b.Context(), pool, workJobs, requests); err != nil {
 			b.Fatal(err)
 		}
 		for i := range requests {
-			requests[i].Status, requests[i].Result, requests[i].CallbackJobID = db.Succeeded, jsontext.Value(`{"words":1}`), 12
+			requests[i].Status, requests[i].Result = db.Succeeded, jsontext.Value(`{"words":1}`)
 			requests[i].StartedAt, requests[i].FinishedAt = morning, morning
 		}
 		return requests
 	}
 	finish := func(b *testing.B, requests []db.Request) {
-		tx, err := pool.Begin(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer tx.Rollback(b.Context())
-		if finished, err := db.FinishRequests(b.Context(), tx, requests); err != nil || len(finished) != len(requests) {
+		if finished, err := db.FinishRequests(b.Context(), pool, callbackJobs, requests); err != nil || len(finished) != len(requests) {
 			b.Fatalf("got %d finished, %v, want %d", len(finished), err, len(requests))
-		}
-		if err := tx.Commit(b.Context()); err != nil {
-			b.Fatal(err)
 		}
 	}
 	for _, rows := range []int{1, 16, 256} {
@@ -49,7 +41,7 @@ func BenchmarkStatements(b *testing.B) {
 			perRow(b, rows, func() func() {
 				requests := made(rows)
 				return func() {
-					if err := db.InsertRequests(b.Context(), pool, requests); err != nil {
+					if _, err := db.InsertRequests(b.Context(), pool, workJobs, requests); err != nil {
 						b.Fatal(err)
 					}
 				}

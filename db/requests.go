@@ -67,22 +67,39 @@ type Request struct {
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
 }
 
-// InsertRequests writes new rows: accepted async requests, whose work jobs are
-// inserted in the same transaction, or sync requests that have already ended.
-func InsertRequests(ctx context.Context, q Querier, requests []Request) error {
-	const sql = `
-		INSERT INTO requests (
-			id, mode, client, status, input, result, error,
-			callback_url, callback_state, work_job_id, traceparent,
-			accepted_at, started_at, finished_at
+// InsertRequests writes new rows: async requests that are accepted, each with its
+// work job, and sync requests that have already ended. It returns the ids of the
+// work jobs by request. It is one statement, and so one transaction of its own
+// unless q is one.
+func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]int64, error) {
+	sql := `
+		WITH made AS MATERIALIZED (
+			SELECT *, CASE mode WHEN 'async' THEN nextval('river_job_id_seq') END AS job_id
+			FROM unnest(
+				$4::uuid[], $5::text[], $6::text[], $7::text[], $8::json[], $9::json[], $10::json[],
+				$11::text[], $12::text[], $13::text[],
+				$14::timestamptz[], $15::timestamptz[], $16::timestamptz[]
+			) AS made (
+				id, mode, client, status, input, result, error,
+				callback_url, callback_state, traceparent,
+				accepted_at, started_at, finished_at
+			)
+		), ` + insertJobs("made") + `, inserted AS (
+			INSERT INTO requests (
+				id, mode, client, status, input, result, error,
+				callback_url, callback_state, work_job_id, traceparent,
+				accepted_at, started_at, finished_at
+			)
+			SELECT id, mode, client, status, input, result, error,
+			       callback_url, callback_state, job_id, traceparent,
+			       accepted_at, started_at, finished_at
+			FROM made
 		)
-		SELECT *
-		FROM unnest(
-			$1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[], $6::json[], $7::json[],
-			$8::text[], $9::text[], $10::bigint[], $11::text[],
-			$12::timestamptz[], $13::timestamptz[], $14::timestamptz[]
-		)`
-	_, err := q.Exec(ctx, sql,
+		SELECT id, job_id
+		FROM made
+		WHERE job_id IS NOT NULL
+		  AND (SELECT count(*) >= 0 FROM notified)`
+	rows, err := q.Query(ctx, sql, work.Kind, work.Queue, work.MaxAttempts,
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Mode) }),
 		column(requests, func(r Request) string { return r.Client }),
@@ -92,15 +109,18 @@ func InsertRequests(ctx context.Context, q Querier, requests []Request) error {
 		column(requests, func(r Request) []byte { return r.Error }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackURL) }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackState) }),
-		column(requests, func(r Request) zeronull.Int8 { return zeronull.Int8(r.WorkJobID) }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Traceparent) }),
 		column(requests, func(r Request) time.Time { return r.AcceptedAt }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }))
 	if err != nil {
-		return fmt.Errorf("inserting requests: %w", err)
+		return nil, fmt.Errorf("inserting requests: %w", err)
 	}
-	return nil
+	ids, err := readJobIDs(rows, len(requests))
+	if err != nil {
+		return nil, fmt.Errorf("inserting requests: %w", err)
+	}
+	return ids, nil
 }
 
 // column takes one value of each item. A statement that unnests such columns
@@ -150,50 +170,53 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 }
 
 // FinishRequests writes the outcomes of those of the requests that have none
-// yet and returns their ids: Status, Result or Error, CallbackJobID, StartedAt
-// and FinishedAt. Their callbacks are pending from then on. No request may stand
-// in it twice.
-func FinishRequests(ctx context.Context, tx pgx.Tx, requests []Request) (map[uuid.UUID]bool, error) {
+// yet, Status, Result or Error, StartedAt and FinishedAt, each with its callback
+// job, and returns the ids of those jobs by request. Their callbacks are pending
+// from then on. No request may stand in it twice. It is one statement, and so one transaction of its own unless q
+// is one.
+func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]int64, error) {
 	// Sorted, so that two batches that share requests lock them in one order as
 	// far as the plan keeps it. Where they meet in a deadlock all the same, one of
 	// them fails with 40P01 and is tried again.
-	const sql = `
-		WITH outcome AS (
-			SELECT *
+	sql := `
+		WITH outcome AS MATERIALIZED (
+			SELECT *, nextval('river_job_id_seq') AS job_id
 			FROM unnest(
-				$1::uuid[], $2::text[], $3::json[], $4::json[], $5::bigint[], $6::timestamptz[], $7::timestamptz[]
-			) AS outcome (id, status, result, error, callback_job_id, started_at, finished_at)
+				$4::uuid[], $5::text[], $6::json[], $7::json[], $8::timestamptz[], $9::timestamptz[]
+			) AS outcome (id, status, result, error, started_at, finished_at)
 			ORDER BY id
-		)
-		UPDATE requests
-		SET status = outcome.status,
-		    result = outcome.result,
-		    error = outcome.error,
-		    callback_state = 'pending',
-		    callback_job_id = outcome.callback_job_id,
-		    started_at = outcome.started_at,
-		    finished_at = outcome.finished_at
-		FROM outcome
-		WHERE requests.id = outcome.id
-		  AND requests.status = 'accepted'
-		RETURNING requests.id`
-	rows, err := tx.Query(ctx, sql,
+		), finished AS (
+			UPDATE requests
+			SET status = outcome.status,
+			    result = outcome.result,
+			    error = outcome.error,
+			    callback_state = 'pending',
+			    callback_job_id = outcome.job_id,
+			    started_at = outcome.started_at,
+			    finished_at = outcome.finished_at
+			FROM outcome
+			WHERE requests.id = outcome.id
+			  AND requests.status = 'accepted'
+			RETURNING requests.id, requests.callback_job_id AS job_id
+		), ` + insertJobs("finished") + `
+		SELECT id, job_id
+		FROM finished
+		WHERE (SELECT count(*) >= 0 FROM notified)`
+	rows, err := q.Query(ctx, sql, callback.Kind, callback.Queue, callback.MaxAttempts,
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Status) }),
 		column(requests, func(r Request) []byte { return r.Result }),
 		column(requests, func(r Request) []byte { return r.Error }),
-		column(requests, func(r Request) int64 { return r.CallbackJobID }),
 		column(requests, func(r Request) time.Time { return r.StartedAt }),
 		column(requests, func(r Request) time.Time { return r.FinishedAt }))
 	if err != nil {
 		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
-	finished := make(map[uuid.UUID]bool, len(requests))
-	var id uuid.UUID
-	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { finished[id] = true; return nil }); err != nil {
+	ids, err := readJobIDs(rows, len(requests))
+	if err != nil {
 		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
-	return finished, nil
+	return ids, nil
 }
 
 // LoadCallbacks returns what callbacks carry, by id, of those of the requests

@@ -24,7 +24,7 @@ func asyncRequest() db.Request {
 	return db.Request{
 		ID: uuid.Must(uuid.NewV7()), Mode: db.Async, Client: "alice", Status: db.Accepted,
 		Input: jsontext.Value(`{"text":"a"}`), CallbackURL: "https://hooks.example.com/", CallbackState: db.CallbackWaiting,
-		WorkJobID: 11, AcceptedAt: morning,
+		AcceptedAt: morning,
 	}
 }
 
@@ -37,11 +37,27 @@ func syncRequest() db.Request {
 	}
 }
 
+var (
+	workJobs     = db.Jobs{Kind: "work", Queue: "work", MaxAttempts: 1000}
+	callbackJobs = db.Jobs{Kind: "callback", Queue: "callback", MaxAttempts: 1000}
+)
+
 func insert(t *testing.T, pool *pgxpool.Pool, requests ...db.Request) {
 	t.Helper()
 	for _, request := range requests {
-		inTx(t, pool, func(tx pgx.Tx) error { return db.InsertRequests(t.Context(), tx, []db.Request{request}) })
+		inserted(t, pool, request)
 	}
+}
+
+// inserted is the request with the job that it got.
+func inserted(t *testing.T, pool *pgxpool.Pool, request db.Request) db.Request {
+	t.Helper()
+	ids, err := db.InsertRequests(t.Context(), pool, workJobs, []db.Request{request})
+	if err != nil || (ids[request.ID] != 0) != (request.Mode == db.Async) {
+		t.Fatalf("inserting a request that is %s: got the jobs %v, %v", request.Mode, ids, err)
+	}
+	request.WorkJobID = ids[request.ID]
+	return request
 }
 
 func inTx(t *testing.T, pool *pgxpool.Pool, do func(tx pgx.Tx) error) {
@@ -58,10 +74,12 @@ func loadCallback(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) (request db.Re
 	return request, todo, err
 }
 
-// finish writes the outcome of a request that has none yet.
-func finish(ctx context.Context, tx pgx.Tx, request db.Request) error {
-	finished, err := db.FinishRequests(ctx, tx, []db.Request{request})
-	if err == nil && !finished[request.ID] {
+// finish writes the outcome of a request that has none yet, and the id of its
+// callback job into the request.
+func finish(ctx context.Context, q db.Querier, request *db.Request) error {
+	ids, err := db.FinishRequests(ctx, q, callbackJobs, []db.Request{*request})
+	request.CallbackJobID = ids[request.ID]
+	if err == nil && request.CallbackJobID == 0 {
 		err = errors.New("the request was finished before")
 	}
 	return err
@@ -82,7 +100,7 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run("ComeBackAsTheyWereInserted/"+name, func(t *testing.T) {
 			t.Parallel()
-			insert(t, pool, want)
+			want := inserted(t, pool, want)
 			got, err := db.GetRequest(t.Context(), pool, want.Client, want.ID)
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("got error %v and (-want +got):\n%s", err, diff)
@@ -92,8 +110,7 @@ func TestRequests(t *testing.T) {
 
 	t.Run("GoFromAcceptedToSettled", func(t *testing.T) {
 		t.Parallel()
-		want := asyncRequest()
-		insert(t, pool, want)
+		want := inserted(t, pool, asyncRequest())
 		works, err := db.LoadWork(t.Context(), pool, []uuid.UUID{want.ID})
 		if diff := cmp.Diff(map[uuid.UUID]db.Request{want.ID: want}, works); err != nil || diff != "" {
 			t.Errorf("work: got %v and (-want +got):\n%s", err, diff)
@@ -103,9 +120,11 @@ func TestRequests(t *testing.T) {
 		}
 
 		want.Status, want.Result = db.Succeeded, jsontext.Value(`{"words" : 2}`)
-		want.CallbackState, want.CallbackJobID = db.CallbackPending, 12
+		want.CallbackState = db.CallbackPending
 		want.StartedAt, want.FinishedAt = morning.Add(time.Second), morning.Add(time.Minute)
-		inTx(t, pool, func(tx pgx.Tx) error { return finish(t.Context(), tx, want) })
+		if err := finish(t.Context(), pool, &want); err != nil {
+			t.Fatal(err)
+		}
 		if works, err := db.LoadWork(t.Context(), pool, []uuid.UUID{want.ID}); err != nil || len(works) > 0 {
 			t.Errorf("work after it: got %v, %v, want none to do", works, err)
 		}
@@ -157,13 +176,10 @@ func TestRequests(t *testing.T) {
 		if len(work)+len(callbacks) > 0 || workErr != nil || callbackErr != nil {
 			t.Errorf("got work %v, %v and callback %v, %v, want none to do", work, workErr, callbacks, callbackErr)
 		}
-		inTx(t, pool, func(tx pgx.Tx) error {
-			finished, err := db.FinishRequests(t.Context(), tx, []db.Request{{ID: id, Status: db.Succeeded, Result: jsontext.Value(`1`), CallbackJobID: 12}})
-			if len(finished) > 0 {
-				t.Errorf("finished: got %v, want none", finished)
-			}
-			return err
-		})
+		finished, err := db.FinishRequests(t.Context(), pool, callbackJobs, []db.Request{{ID: id, Status: db.Succeeded, Result: jsontext.Value(`1`)}})
+		if len(finished) > 0 || err != nil {
+			t.Errorf("finished: got %v, %v, want none", finished, err)
+		}
 	})
 }
 
@@ -178,23 +194,23 @@ func TestFinishRequests(t *testing.T) {
 		outcome := func(result string) []db.Request {
 			outcomes := slices.Clone(requests)
 			for i := range outcomes {
-				outcomes[i].Status, outcomes[i].Result, outcomes[i].CallbackJobID = db.Succeeded, jsontext.Value(result), 12
+				outcomes[i].Status, outcomes[i].Result = db.Succeeded, jsontext.Value(result)
 				outcomes[i].StartedAt, outcomes[i].FinishedAt = morning, morning
 			}
 			return outcomes
 		}
-		second := make(chan map[uuid.UUID]bool, 1)
+		second := make(chan map[uuid.UUID]int64, 1)
 		inTx(t, pool, func(tx pgx.Tx) error {
-			first, err := db.FinishRequests(t.Context(), tx, outcome(`1`))
+			first, err := db.FinishRequests(t.Context(), tx, callbackJobs, outcome(`1`))
 			if len(first) != 2 {
 				t.Errorf("first: got %v, %v, want both", first, err)
 			}
 			go func() {
-				var got map[uuid.UUID]bool
+				var got map[uuid.UUID]int64
 				if err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
 					reversed := outcome(`2`)
 					slices.Reverse(reversed) // the other order must not deadlock
-					got, err = db.FinishRequests(t.Context(), tx, reversed)
+					got, err = db.FinishRequests(t.Context(), tx, callbackJobs, reversed)
 					return err
 				}); err != nil {
 					t.Errorf("second: %v", err)
@@ -221,10 +237,10 @@ func TestConstraints(t *testing.T) {
 	pool := dbtest.NewPool(t)
 	accepted, done, pending := asyncRequest(), syncRequest(), asyncRequest()
 	insert(t, pool, accepted, done, pending)
-	pending.Status, pending.Result, pending.CallbackJobID = db.Succeeded, jsontext.Value(`1`), 12
+	pending.Status, pending.Result = db.Succeeded, jsontext.Value(`1`)
 	pending.StartedAt, pending.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := finish(t.Context(), tx, pending); err != nil {
+		if err := finish(t.Context(), tx, &pending); err != nil {
 			return err
 		}
 		_, err := insertAttempt(t.Context(), tx, pending.ID, attemptAt(morning))
@@ -291,10 +307,10 @@ func TestUpdatesAreHeapOnly(t *testing.T) {
 	pool := dbtest.NewPool(t)
 	request := asyncRequest()
 	insert(t, pool, request)
-	request.Status, request.Result, request.CallbackJobID = db.Succeeded, jsontext.Value(`{"words":1}`), 12
+	request.Status, request.Result = db.Succeeded, jsontext.Value(`{"words":1}`)
 	request.StartedAt, request.FinishedAt = morning, morning
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := finish(t.Context(), tx, request); err != nil {
+		if err := finish(t.Context(), tx, &request); err != nil {
 			return err
 		}
 		if _, err := settle(t.Context(), tx, request.ID, db.CallbackDelivered, attemptAt(morning)); err != nil {
@@ -311,20 +327,14 @@ func TestUpdatesAreHeapOnly(t *testing.T) {
 func TestRequestTrace(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.NewPool(t)
-	const insertJob = `
-		INSERT INTO river_job (kind, queue, args, max_attempts, state, attempt, attempted_at, attempted_by, finalized_at)
-		VALUES ($1, $1, '{}', 1000, 'completed', 2, now(), '{first,second}', now())
-		RETURNING id`
 	request := asyncRequest()
-	request.WorkJobID = valueOf[int64](t, pool, insertJob, "work")
 	insert(t, pool, request)
 	request.Status, request.Error = db.Failed, jsontext.Value(`{"code":"panic","message":"…"}`)
-	request.CallbackJobID = valueOf[int64](t, pool, insertJob, "callback")
 	request.StartedAt, request.FinishedAt = morning, morning
 	refused := attemptAt(morning.Add(time.Second))
 	refused.Address, refused.Cause = "192.0.2.1:443", "connection refused"
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if err := finish(t.Context(), tx, request); err != nil {
+		if err := finish(t.Context(), tx, &request); err != nil {
 			return err
 		}
 		_, err1 := insertAttempt(t.Context(), tx, request.ID, refused)
@@ -333,6 +343,10 @@ func TestRequestTrace(t *testing.T) {
 	})
 	done := syncRequest()
 	insert(t, pool, done)
+	const complete = "UPDATE river_job SET state = 'completed', attempt = 2, attempted_at = now(), attempted_by = '{first,second}', finalized_at = now()"
+	if _, err := pool.Exec(t.Context(), complete); err != nil {
+		t.Fatal(err)
+	}
 
 	trace := func(id uuid.UUID) []string {
 		const sql = `

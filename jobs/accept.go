@@ -2,12 +2,8 @@ package jobs
 
 import (
 	"context"
-	"fmt"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
 	"ringback/db"
 )
@@ -60,44 +56,17 @@ func (q *Queue) Accept(ctx context.Context, request db.Request) error {
 
 // acceptAll commits requests with their work jobs.
 func (q *Queue) acceptAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {
-	jobs := make([]river.InsertManyParams, len(requests))
-	for i, request := range requests {
-		jobs[i] = river.InsertManyParams{Args: workArgs{request.ID}, InsertOpts: insertInto(workQueue)}
-	}
-	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		ids, err := q.insertJobs(ctx, tx, jobs)
-		if err != nil {
-			return err
-		}
-		for i := range requests {
-			requests[i].WorkJobID = ids[requests[i].ID]
-		}
-		return db.InsertRequests(ctx, tx, requests)
-	})
-	if err == nil && q.works {
-		for _, request := range requests {
-			q.recent.put(request.WorkJobID, request)
-		}
-	}
-	return make([]struct{}, len(requests)), err
-}
-
-// insertJobs inserts jobs and returns their ids by request.
-func (q *Queue) insertJobs(ctx context.Context, tx pgx.Tx, jobs []river.InsertManyParams) (map[uuid.UUID]int64, error) {
-	inserted, err := q.client.InsertManyTx(ctx, tx, jobs)
+	ids, err := db.InsertRequests(ctx, q.pool, workJobs, requests)
 	if err != nil {
-		return nil, fmt.Errorf("inserting jobs: %w", err)
+		return nil, err
 	}
-	ids := make(map[uuid.UUID]int64, len(inserted))
-	for _, job := range inserted {
-		// Paired by their arguments: Postgres promises no order of what it returns.
-		var args requestArgs
-		if err := json.Unmarshal(job.Job.EncodedArgs, &args); err != nil {
-			return nil, fmt.Errorf("reading a job's arguments: %w", err)
-		}
-		ids[args.RequestID] = job.Job.ID
+	for i := range requests {
+		requests[i].WorkJobID = ids[requests[i].ID]
 	}
-	return ids, nil
+	if q.works {
+		q.recent.putAll(requests, func(r db.Request) int64 { return r.WorkJobID })
+	}
+	return make([]struct{}, len(requests)), nil
 }
 
 // Record commits a sync request that has ended, in a batch with others.
@@ -107,7 +76,8 @@ func (q *Queue) Record(ctx context.Context, request db.Request) error {
 }
 
 func (q *Queue) recordAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {
-	return make([]struct{}, len(requests)), db.InsertRequests(ctx, q.pool, requests)
+	_, err := db.InsertRequests(ctx, q.pool, workJobs, requests)
+	return make([]struct{}, len(requests)), err
 }
 
 // sizeOf is about what a request takes in memory and in a statement, in bytes.

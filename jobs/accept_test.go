@@ -5,7 +5,9 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/riverqueue/river"
 
 	"ringback/db"
 )
@@ -23,6 +25,55 @@ func TestAccept(t *testing.T) {
 		if !q.holds(t, sql, request.ID.String()) {
 			t.Error("there is not exactly one work job whose args are the request's id alone")
 		}
+	})
+
+	t.Run("InsertsJobsAsRiverDoes", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		for _, job := range []struct {
+			args  river.JobArgs
+			queue string
+		}{{workArgs{request.ID}, workQueue}, {callbackArgs{request.ID}, callbackQueue}} {
+			if _, err := q.client.Insert(t.Context(), job.args, &river.InsertOpts{Queue: job.queue}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const sql = `
+			SELECT count(*) = 4
+			   AND count(DISTINCT to_jsonb(river_job) - ARRAY['id', 'created_at', 'scheduled_at']) = 2
+			   AND bool_and(scheduled_at <= now() AND created_at BETWEEN now() - interval '1 minute' AND now())
+			FROM river_job`
+		if !q.holds(t, sql) {
+			t.Error("our jobs differ from those that River inserts")
+		}
+	})
+
+	t.Run("TellsTheWorkersOfEachBatch", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		listener := listen(t, q.url)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		listener.wants(t, `{"queue" : "work"}`)
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		listener.wants(t, `{"queue" : "callback"}`)
+		sync := db.Request{
+			ID: request.ID, Mode: db.Sync, Client: "alice", Status: db.Succeeded, Input: request.Input,
+			Result: succeeded.Result, AcceptedAt: morning, StartedAt: morning, FinishedAt: morning,
+		}
+		sync.ID[15]++
+		if err := q.Record(t.Context(), sync); err != nil {
+			t.Fatal(err)
+		}
+		q.exec(t, "SELECT pg_notify(current_schema() || '.river_insert', 'last')")
+		listener.wants(t, "last") // nothing of the sync request, which has no job
 	})
 
 	for name, spoil := range map[string]func(*db.Request){
@@ -61,4 +112,34 @@ func TestAccept(t *testing.T) {
 		}
 		q.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'available'")
 	})
+}
+
+// listener hears what River's workers hear when jobs are inserted.
+type listener struct{ conn *pgx.Conn }
+
+func listen(t *testing.T, url string) listener {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if _, err := conn.Exec(t.Context(), `LISTEN "public.river_insert"`); err != nil {
+		t.Fatal(err)
+	}
+	return listener{conn}
+}
+
+// wants fails the test unless the next notification is payload.
+func (l listener) wants(t *testing.T, payload string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := l.conn.WaitForNotification(ctx)
+	if err != nil {
+		t.Fatalf("waiting for %s: %v", payload, err)
+	}
+	if got.Payload != payload {
+		t.Errorf("got the notification %s, want %s", got.Payload, payload)
+	}
 }

@@ -106,11 +106,12 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 	if err != nil {
 		return step{}, err
 	}
+	// As strings, which slog doesn't have to look into.
 	w.logger.InfoContext(ctx, "callback_attempt",
-		"request_id", request.ID, "job_id", job.ID, "attempt", number,
-		"outcome", sent.Outcome, "http_status", sent.Status, "cause", sent.Cause, "address", sent.Address,
+		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
+		"outcome", string(sent.Outcome), "http_status", sent.Status, "cause", sent.Cause, "address", sent.Address,
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
-		"state", next.state, "retry_in_ms", next.delay.Milliseconds())
+		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds())
 	return next, nil
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 
 	"ringback/db"
@@ -104,8 +103,8 @@ func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Val
 
 func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outcome work.Outcome) {
 	attrs := []any{
-		"request_id", job.Args.RequestID, "job_id", job.ID,
-		"status", statusOf(outcome), "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds(),
+		"request_id", job.Args.RequestID.String(), "job_id", job.ID,
+		"status", string(statusOf(outcome)), "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds(),
 	}
 	if outcome.Error != nil {
 		attrs = append(attrs, "code", outcome.Error.Code, "cause", outcome.Cause)
@@ -127,64 +126,25 @@ func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Out
 	return err
 }
 
-// finishAll expects that no request has an outcome yet. Where one has, since its
-// job ran twice, the transaction is undone, callback jobs and all, and tried
-// again with the others.
+// finishAll commits the outcomes with their callback jobs.
 func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{}, error) {
 	done := make([]struct{}, len(outcomes))
-	open := firstOfEach(outcomes)
-	for len(open) > 0 {
-		finished, err := q.tryFinish(ctx, open)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, errFinishedBefore) {
-			return nil, err
-		}
-		open = slices.DeleteFunc(open, func(r db.Request) bool { return !finished[r.ID] })
+	outcomes = firstOfEach(outcomes)
+	ids, err := db.FinishRequests(ctx, q.pool, callbackJobs, outcomes)
+	if err != nil {
+		return nil, err
 	}
+	finished := slices.DeleteFunc(outcomes, func(r db.Request) bool { return ids[r.ID] == 0 })
+	for i := range finished {
+		finished[i].CallbackJobID = ids[finished[i].ID]
+		finished[i].CallbackState = db.CallbackPending
+	}
+	q.recent.putAll(finished, func(r db.Request) int64 { return r.CallbackJobID })
 	return done, nil
 }
 
-// errFinishedBefore undoes a transaction whose requests are not all unfinished.
-var errFinishedBefore = errors.New("a request is finished already")
-
-// tryFinish commits outcomes together with their callback jobs if none of the
-// requests is finished, and returns which were not.
-func (q *Queue) tryFinish(ctx context.Context, outcomes []db.Request) (unfinished map[uuid.UUID]bool, err error) {
-	jobs := make([]river.InsertManyParams, len(outcomes))
-	for i, request := range outcomes {
-		jobs[i] = river.InsertManyParams{Args: callbackArgs{request.ID}, InsertOpts: insertInto(callbackQueue)}
-	}
-	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		ids, err := q.insertJobs(ctx, tx, jobs)
-		if err != nil {
-			return err
-		}
-		for i := range outcomes {
-			outcomes[i].CallbackJobID = ids[outcomes[i].ID]
-		}
-		unfinished, err = db.FinishRequests(ctx, tx, outcomes)
-		if err == nil && len(unfinished) < len(outcomes) {
-			err = errFinishedBefore
-		}
-		return err
-	})
-	if err == nil {
-		q.remember(outcomes)
-	}
-	return unfinished, err
-}
-
-// remember keeps finished requests for their callbacks.
-func (q *Queue) remember(finished []db.Request) {
-	for _, request := range finished {
-		request.CallbackState = db.CallbackPending
-		q.recent.put(request.CallbackJobID, request)
-	}
-}
-
-// firstOfEach drops a second outcome of the same request.
+// firstOfEach drops a second outcome of the same request, of a job that runs
+// twice.
 func firstOfEach(outcomes []db.Request) []db.Request {
 	seen := make(map[uuid.UUID]bool, len(outcomes))
 	first := make([]db.Request, 0, len(outcomes))

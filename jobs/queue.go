@@ -28,6 +28,16 @@ const (
 	callbackQueue = "callback"
 )
 
+// maxJobAttempts is out of reach: the workers decide themselves when it is
+// enough, since a job that River discards would be a lost request. Only a crash
+// or a failed delivery charges an attempt.
+const maxJobAttempts = 1000
+
+var (
+	workJobs     = db.Jobs{Kind: workArgs{}.Kind(), Queue: workQueue, MaxAttempts: maxJobAttempts}
+	callbackJobs = db.Jobs{Kind: callbackArgs{}.Kind(), Queue: callbackQueue, MaxAttempts: maxJobAttempts}
+)
+
 // Config is what a Queue is built from.
 type Config struct {
 	Pool      *pgxpool.Pool // for our steps
@@ -138,10 +148,7 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		// It is well above the longest job, since a job that still runs would run
 		// twice. (River's default is one hour.)
 		RescueStuckJobsAfter: 2 * max(time.Minute, config.WorkTimeout+stepTimeout),
-		// Only a crash or a failed delivery charges an attempt, and the workers
-		// decide themselves when it is enough. River's limit is out of reach, since
-		// a discarded job would be a lost request.
-		MaxAttempts: 1000,
+		MaxAttempts:          maxJobAttempts,
 		// Ended jobs stay as long as the requests that point to them.
 		CompletedJobRetentionPeriod: config.Retention,
 		CancelledJobRetentionPeriod: config.Retention,
@@ -205,8 +212,6 @@ func (q *Queue) stopBatchers(ctx context.Context) error {
 		return fmt.Errorf("flushing what waits for the database: %w", ctx.Err())
 	}
 }
-
-func insertInto(queue string) *river.InsertOpts { return &river.InsertOpts{Queue: queue} }
 
 // River is the client behind the queue, for River UI.
 func (q *Queue) River() *river.Client[pgx.Tx] { return q.client }

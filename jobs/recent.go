@@ -22,10 +22,17 @@ type recent struct {
 // recentBytes bounds a generation: some ten thousand requests of the usual size.
 const recentBytes = 8 << 20
 
-func (r *recent) put(jobID int64, request db.Request) {
-	size := sizeOf(request)
+// putAll keeps each request for the job that jobID names.
+func (r *recent) putAll(requests []db.Request, jobID func(db.Request) int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, request := range requests {
+		r.put(jobID(request), request)
+	}
+}
+
+func (r *recent) put(jobID int64, request db.Request) {
+	size := sizeOf(request)
 	if r.young == nil || r.bytes+size > recentBytes {
 		r.young, r.old, r.bytes = map[int64]db.Request{}, r.young, 0
 	}
