@@ -48,10 +48,15 @@ type Attempt struct {
 type Sender struct {
 	policy    Policy
 	userAgent string
+	origin    string // who we are, in a CloudEvents handshake and after it
 	transport *http.Transport
 	exchange  time.Duration // bounds an attempt from the dial to the status line
 	drain     time.Duration // bounds the reading of the body after it
 }
+
+// LoopID is ours in CDN-Loop (RFC 8586): an intake that sees it knows that the
+// loop is ours.
+const LoopID = "ringback"
 
 // maxDrain is how much of an answer's body is read so that the connection can
 // be used again: more than a polite answer has, little enough to be free.
@@ -67,6 +72,7 @@ func NewSender(policy Policy, version string) *Sender {
 	return &Sender{
 		policy:    policy,
 		userAgent: "Ringback/" + version,
+		origin:    "ringback",
 		transport: newTransport(policy),
 		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
 		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
@@ -133,19 +139,13 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 // a bare round trip follows no redirect, keeps no cookie and, unlike a client
 // told not to follow, doesn't fail on a redirect's malformed Location.
 func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
-	target, err := s.policy.Check(m.URL)
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(m.Body))
+	request, err := s.newRequest(ctx, http.MethodPost, m.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("User-Agent", s.userAgent)
 	request.Header.Set("Webhook-Id", m.ID)
 	request.Header.Set("Webhook-Timestamp", strconv.FormatInt(time.Now().Unix(), 10))
-	request.Header.Set("Cdn-Loop", "ringback") // RFC 8586: an intake that sees it knows that the loop is ours
 	if m.Traceparent != "" {
 		request.Header.Set("Traceparent", m.Traceparent)
 	}
@@ -153,6 +153,22 @@ func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
 	// connection fails; without a value nothing is sent (http.Transport's doc).
 	request.Header["Idempotency-Key"] = nil
 	return s.transport.RoundTrip(request)
+}
+
+// newRequest checks the URL and sets what every request of ours says.
+func (s *Sender) newRequest(ctx context.Context, method, rawURL string, body io.Reader) (*http.Request, error) {
+	target, err := s.policy.Check(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("User-Agent", s.userAgent)
+	request.Header.Set("Cdn-Loop", LoopID)
+	request.Header.Set("Webhook-Request-Origin", s.origin)
+	return request, nil
 }
 
 // finish leaves the connection in a state to be used again, or closes it when

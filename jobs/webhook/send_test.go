@@ -315,6 +315,7 @@ func TestSendExactly(t *testing.T) {
 		"Content-Type: application/json\r\n" +
 		"Traceparent: " + m.Traceparent + "\r\n" +
 		"Webhook-Id: msg_1\r\n" +
+		"Webhook-Request-Origin: ringback\r\n" +
 		"Webhook-Timestamp: " + timestamp + "\r\n" +
 		"\r\n" + string(m.Body)
 	if got != want {
