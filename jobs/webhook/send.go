@@ -18,10 +18,11 @@ import (
 
 // Message is one callback to send.
 type Message struct {
-	ID          string // webhook-id (Standard Webhooks): the same on every attempt
-	URL         string // as Check returned it; checked again, since the policy may have changed
-	Body        []byte // JSON; its size is the caller's business
-	Traceparent string // W3C Trace Context, empty when the request came without one
+	ID          string   // webhook-id (Standard Webhooks): the same on every attempt
+	URL         string   // as Check returned it; checked again, since the policy may have changed
+	Body        []byte   // JSON; its size is the caller's business
+	Traceparent string   // W3C Trace Context, empty when the request came without one
+	Secrets     []Secret // that it is signed with, each time; none for no signature
 }
 
 // Attempt is what one POST came to.
@@ -145,7 +146,11 @@ func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Webhook-Id", m.ID)
-	request.Header.Set("Webhook-Timestamp", strconv.FormatInt(time.Now().Unix(), 10))
+	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
+	request.Header.Set("Webhook-Timestamp", timestamp)
+	if len(m.Secrets) > 0 {
+		request.Header.Set("Webhook-Signature", sign(m.Secrets, m.ID, timestamp, m.Body))
+	}
 	if m.Traceparent != "" {
 		request.Header.Set("Traceparent", m.Traceparent)
 	}
