@@ -1,0 +1,108 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
+)
+
+// Client is a row of clients. Secrets are as they are stored, which is sealed
+// where the service has a key for it.
+type Client struct {
+	Name       string
+	KeyHash    []byte // SHA-256 of the API key
+	Secret     string // that callbacks are signed with
+	OldKeyHash []byte // of the key before RotatedAt
+	OldSecret  string // before RotatedAt
+	CreatedAt  time.Time
+	RotatedAt  time.Time // zero for never
+	DisabledAt time.Time // zero for not
+}
+
+// InsertClient writes a new client: Name, KeyHash, Secret and CreatedAt. It
+// tells false when there is one of that name.
+func InsertClient(ctx context.Context, q Querier, c Client) (inserted bool, err error) {
+	const sql = `
+		INSERT INTO clients (name, key_hash, secret, created_at)
+		VALUES ($1, $2, $3, $4)
+		ON CONFLICT ON CONSTRAINT clients_pkey DO NOTHING`
+	tag, err := q.Exec(ctx, sql, c.Name, c.KeyHash, c.Secret, c.CreatedAt)
+	if err != nil {
+		return false, fmt.Errorf("inserting client: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// ListClients returns all of them by name, the disabled ones too.
+func ListClients(ctx context.Context, q Querier) ([]Client, error) {
+	const sql = `
+		SELECT name, key_hash, secret, old_key_hash, old_secret, created_at, rotated_at, disabled_at
+		FROM clients
+		ORDER BY name`
+	rows, err := q.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("listing clients: %w", err)
+	}
+	clients, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c Client, err error) {
+		return c, row.Scan(&c.Name, &c.KeyHash, &c.Secret, &c.OldKeyHash, (*zeronull.Text)(&c.OldSecret),
+			&c.CreatedAt, (*zeronull.Timestamptz)(&c.RotatedAt), (*zeronull.Timestamptz)(&c.DisabledAt))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing clients: %w", err)
+	}
+	return clients, nil
+}
+
+// RotateClient gives a client another KeyHash and Secret and keeps what it had
+// as the old ones; those that were old are forgotten. It tells false where there
+// is no such client or it is disabled.
+func RotateClient(ctx context.Context, q Querier, c Client) (rotated bool, err error) {
+	const sql = `
+		UPDATE clients
+		SET old_key_hash = key_hash,
+		    old_secret = secret,
+		    key_hash = $2,
+		    secret = $3,
+		    rotated_at = $4
+		WHERE name = $1
+		  AND disabled_at IS NULL`
+	tag, err := q.Exec(ctx, sql, c.Name, c.KeyHash, c.Secret, c.RotatedAt)
+	if err != nil {
+		return false, fmt.Errorf("rotating client: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// DisableClient tells false where there is no such client. One that is disabled
+// stays so since when it was.
+func DisableClient(ctx context.Context, q Querier, name string, at time.Time) (disabled bool, err error) {
+	const sql = `
+		UPDATE clients
+		SET disabled_at = coalesce(disabled_at, $2)
+		WHERE name = $1`
+	tag, err := q.Exec(ctx, sql, name, at)
+	if err != nil {
+		return false, fmt.Errorf("disabling client: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// ResealClient replaces the stored forms of a client's secrets, unless they were
+// changed since it was read, which it tells.
+func ResealClient(ctx context.Context, q Querier, read Client, secret, oldSecret string) (resealed bool, err error) {
+	const sql = `
+		UPDATE clients
+		SET secret = $4,
+		    old_secret = $5
+		WHERE name = $1
+		  AND secret = $2
+		  AND old_secret IS NOT DISTINCT FROM $3`
+	tag, err := q.Exec(ctx, sql, read.Name, read.Secret, zeronull.Text(read.OldSecret), secret, zeronull.Text(oldSecret))
+	if err != nil {
+		return false, fmt.Errorf("resealing client: %w", err)
+	}
+	return tag.RowsAffected() == 1, nil
+}

@@ -1,0 +1,210 @@
+// Package clients knows who may call and what their callbacks are signed with.
+package clients
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+// Local is the client that calls without a key in local mode. Its secret is no
+// secret at all: the one that Standard Webhooks publishes in its examples.
+const (
+	Local       = "local"
+	LocalSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+)
+
+// Overlap is how long the key and the secret before a rotation still work.
+const Overlap = 24 * time.Hour
+
+const (
+	// refreshInterval is how old the directory is at most while the database
+	// answers: for so long a disabled client can still call.
+	refreshInterval = 2 * time.Second
+	refreshTimeout  = 5 * time.Second
+)
+
+// Directory holds all clients in memory and reads them anew every two seconds.
+// So neither a call nor a callback asks the database, and neither does a key
+// that nobody has. While the database is away, the clients that were read last
+// stand.
+type Directory struct {
+	pool   *pgxpool.Pool
+	keys   Keys
+	logger *slog.Logger
+	latest atomic.Pointer[snapshot]
+}
+
+// snapshot is the clients as they were read. It doesn't change.
+type snapshot struct {
+	callers    map[digest]caller // by the hash of the API key
+	signers    map[string]signer // by name, the disabled ones too: accepted is accepted
+	unreadable map[string]error  // why a client's secrets couldn't be opened
+	plain      int               // clients whose secrets are stored as they are
+}
+
+type digest [sha256.Size]byte
+
+type caller struct {
+	client string
+	until  time.Time // zero: for good
+}
+
+type signer struct {
+	secrets []webhook.Secret // the present one, and then the old one if there is one
+	until   time.Time        // when the old one ends
+}
+
+// Open reads all clients. It fails where secrets can't be opened with keys: this
+// process could deliver nothing to those who have them.
+func Open(ctx context.Context, pool *pgxpool.Pool, keys Keys, logger *slog.Logger) (*Directory, error) {
+	d := &Directory{pool: pool, keys: keys, logger: logger}
+	first, err := d.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, err := range first.unreadable {
+		return nil, fmt.Errorf("opening the secret of client %s: %w", name, err)
+	}
+	d.latest.Store(first)
+	return d, nil
+}
+
+// Watch reads the clients again and again until ctx ends.
+func (d *Directory) Watch(ctx context.Context) {
+	tick := time.NewTicker(refreshInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.refresh(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Directory) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	next, err := d.read(ctx)
+	if err != nil {
+		if ctx.Err() == nil && !db.IsUnavailable(err) {
+			d.logger.ErrorContext(ctx, "clients_not_read", "error", err)
+		}
+		return
+	}
+	last := d.latest.Swap(next)
+	for name, err := range next.unreadable {
+		if last.unreadable[name] == nil {
+			d.logger.ErrorContext(ctx, "client_secret_unreadable", "client", name, "error", err)
+		}
+	}
+}
+
+func (d *Directory) read(ctx context.Context) (*snapshot, error) {
+	rows, err := db.ListClients(ctx, d.pool)
+	if err != nil {
+		return nil, err
+	}
+	return newSnapshot(rows, d.keys)
+}
+
+func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
+	local, err := webhook.ParseSecret(LocalSecret)
+	if err != nil {
+		return nil, fmt.Errorf("reading the secret of client %s: %w", Local, err)
+	}
+	s := &snapshot{
+		callers:    make(map[digest]caller, len(rows)),
+		signers:    map[string]signer{Local: {secrets: []webhook.Secret{local}}},
+		unreadable: map[string]error{},
+	}
+	for _, row := range rows {
+		if row.DisabledAt.IsZero() {
+			s.addKeys(row)
+		}
+		if err := s.addSecrets(row, keys); err != nil {
+			s.unreadable[row.Name] = err
+		}
+	}
+	return s, nil
+}
+
+func (s *snapshot) addKeys(row db.Client) {
+	s.callers[digest(row.KeyHash)] = caller{client: row.Name}
+	if !row.RotatedAt.IsZero() {
+		s.callers[digest(row.OldKeyHash)] = caller{row.Name, row.RotatedAt.Add(Overlap)}
+	}
+}
+
+func (s *snapshot) addSecrets(row db.Client, keys Keys) error {
+	if !isSealed(row.Secret) {
+		s.plain++
+	}
+	signer := signer{until: row.RotatedAt.Add(Overlap)}
+	for _, stored := range []string{row.Secret, row.OldSecret} {
+		if stored == "" {
+			continue
+		}
+		text, err := keys.open(row.Name, stored)
+		if err != nil {
+			return err
+		}
+		secret, err := webhook.ParseSecret(text)
+		if err != nil {
+			return err
+		}
+		signer.secrets = append(signer.secrets, secret)
+	}
+	s.signers[row.Name] = signer
+	return nil
+}
+
+// Find returns the client whose API key it is, "" for nobody's.
+func (d *Directory) Find(key string) string { return d.latest.Load().find(key, time.Now()) }
+
+// find looks a key up by its hash. How long that takes may tell something of the
+// hashes that are near, and nothing of a key: of 256 random bits there is no way
+// back from the hash, nor to a key with a hash of one's choice.
+func (s *snapshot) find(key string, now time.Time) string {
+	found, ok := s.callers[sha256.Sum256([]byte(key))]
+	if !ok || !found.until.IsZero() && !now.Before(found.until) {
+		return ""
+	}
+	return found.client
+}
+
+// Secrets returns what a client's callbacks are signed with: one secret, two for
+// a day after a rotation.
+func (d *Directory) Secrets(client string) ([]webhook.Secret, error) {
+	return d.latest.Load().secrets(client, time.Now())
+}
+
+func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, error) {
+	if err := s.unreadable[client]; err != nil {
+		return nil, fmt.Errorf("opening the secret of client %s: %w", client, err)
+	}
+	signer, ok := s.signers[client]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("there is no client %s to sign for", client)
+	case !now.Before(signer.until):
+		return signer.secrets[:1], nil
+	}
+	return signer.secrets, nil
+}
+
+// Empty tells that nobody may call.
+func (d *Directory) Empty() bool { return len(d.latest.Load().callers) == 0 }
+
+// Plain is how many clients have secrets that are stored unsealed.
+func (d *Directory) Plain() int { return d.latest.Load().plain }

@@ -1,0 +1,119 @@
+package clients
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+// Credentials are what a client is told once. The key can't be read again.
+type Credentials struct {
+	Key    string // sent as Authorization: Bearer KEY
+	Secret string // that callbacks are verified with
+}
+
+// keyPrefix lets people and scanners recognise a key that has leaked.
+const keyPrefix = "rbk_"
+
+// validName is how a client may be called; the schema says the same.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+// Add makes a client.
+func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
+	switch {
+	case !validName.MatchString(client):
+		return Credentials{}, errors.New("a client's name must be 1 to 100 letters, digits, dots, hyphens and underscores, and begin with a letter or digit")
+	case client == Local:
+		return Credentials{}, fmt.Errorf("the name %s is that of whoever calls without a key in local mode", Local)
+	}
+	issued, row := issue(keys, client)
+	row.CreatedAt = now
+	inserted, err := db.InsertClient(ctx, q, row)
+	if err == nil && !inserted {
+		err = fmt.Errorf("there is a client %s already", client)
+	}
+	return issued, err
+}
+
+// Rotate gives a client another key and another secret. Those before still work
+// for a day, and those before them no more.
+func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
+	issued, row := issue(keys, client)
+	row.RotatedAt = now
+	rotated, err := db.RotateClient(ctx, q, row)
+	if err == nil && !rotated {
+		err = fmt.Errorf("there is no client %s, or it is disabled", client)
+	}
+	return issued, err
+}
+
+// issue makes new credentials, and the row that holds them.
+func issue(keys Keys, client string) (Credentials, db.Client) {
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	issued := Credentials{
+		Key:    keyPrefix + base64.RawURLEncoding.EncodeToString(random),
+		Secret: webhook.NewSecret(),
+	}
+	hash := sha256.Sum256([]byte(issued.Key))
+	return issued, db.Client{Name: client, KeyHash: hash[:], Secret: keys.seal(client, issued.Secret)}
+}
+
+// Disable takes a client's keys away for good. Callbacks that it is owed are
+// still signed and delivered.
+func Disable(ctx context.Context, q db.Querier, client string, now time.Time) error {
+	disabled, err := db.DisableClient(ctx, q, client, now)
+	if err == nil && !disabled {
+		err = fmt.Errorf("there is no client %s", client)
+	}
+	return err
+}
+
+// Reseal stores every secret again, sealed with the first of keys, and returns
+// of how many clients. After it, no other key is needed to open them.
+func Reseal(ctx context.Context, q db.Querier, keys Keys) (count int, err error) {
+	if len(keys) == 0 {
+		return 0, errors.New("there is no key to seal with: set SECRETS_KEY")
+	}
+	rows, err := db.ListClients(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	for _, row := range rows {
+		if err := reseal(ctx, q, keys, row); err != nil {
+			return count, fmt.Errorf("sealing the secret of client %s: %w", row.Name, err)
+		}
+		count++
+	}
+	return count, nil
+}
+
+func reseal(ctx context.Context, q db.Querier, keys Keys, row db.Client) error {
+	secret, err := keys.open(row.Name, row.Secret)
+	if err != nil {
+		return err
+	}
+	old := ""
+	if row.OldSecret != "" {
+		if old, err = keys.open(row.Name, row.OldSecret); err != nil {
+			return err
+		}
+		old = keys.seal(row.Name, old)
+	}
+	resealed, err := db.ResealClient(ctx, q, row, keys.seal(row.Name, secret), old)
+	if err == nil && !resealed {
+		err = errors.New("it was rotated meanwhile, so run this again")
+	}
+	return err
+}
+
+// IsSealed tells how a client's secret is stored.
+func IsSealed(row db.Client) bool { return isSealed(row.Secret) }

@@ -1,0 +1,79 @@
+package clients
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Keys keep secrets unreadable where they are stored: the first seals, all of
+// them open, so that a key can be replaced while the old one is still needed.
+// Without any, secrets are stored as they are.
+type Keys []cipher.AEAD
+
+// UnmarshalText reads keys, 32 bytes in base64 each, with commas between them.
+// Its errors tell no key.
+func (k *Keys) UnmarshalText(text []byte) error {
+	*k = nil
+	for encoded := range strings.SplitSeq(string(text), ",") {
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+		if err != nil || len(raw) != 32 {
+			return errors.New("must be 32 bytes in base64, or several of them with commas")
+		}
+		key, err := newKey(raw)
+		if err != nil {
+			return err
+		}
+		*k = append(*k, key)
+	}
+	return nil
+}
+
+// newKey is AES-256-GCM with a random nonce in front of what it seals: 2^32
+// secrets, by NIST SP 800-38D, before a key would have to be replaced.
+func newKey(raw []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return nil, fmt.Errorf("making a key of it: %w", err)
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// sealedPrefix tells sealed secrets from plain ones, and from those of a form
+// that may come later.
+const sealedPrefix = "v1."
+
+// seal returns a secret as it is stored. What was sealed for one client opens
+// for that one only: nobody who can write rows can give his secret to another.
+func (k Keys) seal(client, secret string) string {
+	if len(k) == 0 {
+		return secret
+	}
+	return sealedPrefix + base64.RawStdEncoding.EncodeToString(k[0].Seal(nil, nil, []byte(secret), []byte(client)))
+}
+
+var errSealed = errors.New("it is sealed with a key that is not in SECRETS_KEY")
+
+// open undoes seal.
+func (k Keys) open(client, stored string) (string, error) {
+	encoded, sealed := strings.CutPrefix(stored, sealedPrefix)
+	if !sealed {
+		return stored, nil
+	}
+	raw, err := base64.RawStdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", errors.New("it is not base64")
+	}
+	for _, key := range k {
+		if secret, err := key.Open(nil, nil, raw, []byte(client)); err == nil {
+			return string(secret), nil
+		}
+	}
+	return "", errSealed
+}
+
+// isSealed tells how a secret is stored.
+func isSealed(stored string) bool { return strings.HasPrefix(stored, sealedPrefix) }
