@@ -27,17 +27,17 @@ type Config struct {
 	Do          work.Func
 	WorkTimeout time.Duration // the longest that one sync work may run
 
-	APIKeys   map[string]string // client name to key; empty: everybody is the client "local"
-	SyncLimit int               // sync requests that work at a time; as many may wait for a moment
-	Draining  func() bool       // tells that the process is stopping
+	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
+	LocalClient string                  // who calls without a key; empty: nobody may
+	SyncLimit   int                     // sync requests that work at a time; as many may wait for a moment
+	Draining    func() bool             // tells that the process is stopping
 }
 
 // API serves the routes.
 type API struct {
 	Config
-	clients clients
-	sync    *gate
-	bodies  bodyBudget
+	sync   *gate
+	bodies bodyBudget
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear
@@ -47,10 +47,9 @@ const databaseTimeout = 1500 * time.Millisecond
 // New returns the handler of the public listener.
 func New(config Config) http.Handler {
 	api := &API{
-		Config:  config,
-		clients: newClients(config.APIKeys),
-		sync:    newGate(config.SyncLimit),
-		bodies:  newBodyBudget(),
+		Config: config,
+		sync:   newGate(config.SyncLimit),
+		bodies: newBodyBudget(),
 	}
 	router := api.newRouter()
 	router.HandleMethodNotAllowed = true

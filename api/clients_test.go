@@ -10,7 +10,7 @@ import (
 
 func TestAPIKeys(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(c *api.Config) { c.APIKeys = map[string]string{"alice": "a-key", "bob": "b-key"} })
+	s := newService(t, keyed(map[string]string{"a-key": "alice", "b-key": "bob"}))
 	alices := s.store(t, db.Request{Client: "alice", Status: db.Succeeded})
 	bobs := s.store(t, db.Request{Client: "bob", Status: db.Succeeded})
 
@@ -60,7 +60,7 @@ func TestAPIKeys(t *testing.T) {
 
 func TestAcceptedRequestsAreTheirClients(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(c *api.Config) { c.APIKeys = map[string]string{"alice": "a-key", "bob": "b-key"} })
+	s := newService(t, keyed(map[string]string{"a-key": "alice", "b-key": "bob"}))
 	for path, body := range map[string]string{"/sync": `{"input":{"text":"a"}}`, "/async": asyncBody} {
 		if got := s.call(t, "POST", path, body, "Authorization", "Bearer b-key"); got.status >= 300 {
 			t.Errorf("%s: got %d with %s", path, got.status, got.body)
@@ -69,4 +69,17 @@ func TestAcceptedRequestsAreTheirClients(t *testing.T) {
 	if !s.holds(t, "SELECT count(*) = 2 AND bool_and(client = 'bob') FROM requests") {
 		t.Error("want two requests, both bob's")
 	}
+}
+
+func TestLocalModeNeedsNoKey(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(c *api.Config) { c.FindClient = findClient(map[string]string{"a-key": "alice"}) })
+	for header, want := range map[string]string{"": "local", "Bearer a-key": "alice"} {
+		answer := s.call(t, "POST", "/sync", `{"input":{"text":"a"}}`, "Authorization", header)
+		if answer.status != http.StatusOK || !s.holds(t, "SELECT count(*) = 1 FROM requests WHERE client = $1", want) {
+			t.Errorf("Authorization %q: got %d with %s, want it to be %s's", header, answer.status, answer.body, want)
+		}
+	}
+	answer := s.call(t, "POST", "/sync", `{"input":{"text":"a"}}`, "Authorization", "Bearer b-key")
+	s.wantProblem(t, answer, http.StatusUnauthorized, "unauthorized")
 }

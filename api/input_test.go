@@ -119,7 +119,7 @@ func TestSlowBodyIsA408(t *testing.T) {
 		client, end := net.Pipe()
 		listener := &pipeListener{conns: make(chan net.Conn, 1)}
 		listener.conns <- end
-		config := api.Config{SyncLimit: 1, Logger: discard}
+		config := api.Config{LocalClient: "local", SyncLimit: 1, Logger: discard}
 		server := &http.Server{Handler: api.New(config)}
 		go func() { _ = server.Serve(listener) }()
 		start := time.Now()

@@ -45,7 +45,7 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 
 	config := api.Config{
 		Pool: pool, Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
-		SyncLimit: 100, Draining: func() bool { return false },
+		FindClient: findClient(nil), LocalClient: "local", SyncLimit: 100, Draining: func() bool { return false },
 	}
 	if adjust != nil {
 		adjust(&config)
@@ -64,6 +64,15 @@ func newQueue(t *testing.T, pool *pgxpool.Pool, config jobs.Config) *jobs.Queue 
 		t.Fatal(err)
 	}
 	return queue
+}
+
+// keyed makes the clients of a service, by their keys.
+func keyed(clients map[string]string) func(*api.Config) {
+	return func(c *api.Config) { c.FindClient, c.LocalClient = findClient(clients), "" }
+}
+
+func findClient(clients map[string]string) func(key string) string {
+	return func(key string) string { return clients[key] }
 }
 
 // doing makes do the work of a service.

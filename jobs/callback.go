@@ -29,6 +29,7 @@ type callbackWorker struct {
 	queue    *Queue
 	logger   *slog.Logger
 	sender   *webhook.Sender
+	secrets  func(client string) ([]webhook.Secret, error)
 	bulkhead *bulkhead
 }
 
@@ -83,12 +84,16 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 	if err != nil {
 		return step{}, err
 	}
+	secrets, err := w.secrets(request.Client)
+	if err != nil {
+		return step{}, err
+	}
 	leave, putOff := w.bulkhead.enter(ctx, originOf(request.CallbackURL))
 	if leave == nil {
 		return step{state: db.CallbackPending, delay: jitter(putOff, 1, 1.2, rand.Float64())}, ctx.Err()
 	}
 	sent := w.sender.Send(ctx, webhook.Message{
-		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent,
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
 	})
 	leave(sent.EndedAt.Sub(sent.StartedAt))
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {

@@ -45,6 +45,7 @@ type Config struct {
 	Logger    *slog.Logger
 	Do        work.Func
 	Sender    *webhook.Sender
+	Secrets   func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
 
 	// AcceptQueue is how many requests may wait for their commit: what comes beyond
 	// it is refused at once.
@@ -130,7 +131,7 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		places: make(chan struct{}, config.Works),
 	})
 	river.AddWorker(workers, &callbackWorker{
-		queue: queue, logger: config.Logger, sender: config.Sender, bulkhead: newBulkhead(config.Workers),
+		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, bulkhead: newBulkhead(config.Workers),
 	})
 	settings := &river.Config{
 		Workers: workers,

@@ -58,13 +58,21 @@ func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Do: do, Sender: sender, AcceptQueue: 1000, Workers: 4, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		Do: do, Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: 4, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
 		SoftStopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
+}
+
+// testSecret is what every client's callbacks are signed with.
+const testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func secretsOf(string) ([]webhook.Secret, error) {
+	secret, err := webhook.ParseSecret(testSecret)
+	return []webhook.Secret{secret}, err
 }
 
 // recorder passes the messages of a log on.

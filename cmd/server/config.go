@@ -13,20 +13,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/caarlos0/env/v11"
 
 	"ringback/db"
+	"ringback/jobs/clients"
 )
 
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
 	DatabaseURL  string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
-	HTTPAddr     string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only with API_KEYS"`
+	HTTPAddr     string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
 	AdminAddr    string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only, or the word none"`
-	APIKeys      apiKeys       `env:"API_KEYS" help:"who may call: client=key,client=key; keys of 16 characters or more"`
+	SecretsKey   clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	Workers      int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
 	WorkTimeout  time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
 	WorkLimit    int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
@@ -41,31 +41,6 @@ type Config struct {
 
 // noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)
 const noAdmin = "none"
-
-// apiKeys are client names with their keys.
-type apiKeys map[string]string
-
-// UnmarshalText reads client=key,client=key. Its errors tell no key.
-func (keys *apiKeys) UnmarshalText(text []byte) error {
-	*keys = apiKeys{}
-	clients := map[string]string{} // by key
-	for pair := range strings.SplitSeq(string(text), ",") {
-		client, key, found := strings.Cut(strings.TrimSpace(pair), "=")
-		_, twice := (*keys)[client]
-		switch {
-		case !found, client == "", len(client) > 100, strings.ContainsFunc(client+key, unicode.IsSpace):
-			return errors.New("must be client=key,client=key, with names of 1 to 100 bytes and no spaces")
-		case twice:
-			return fmt.Errorf("has the client %q twice", client)
-		case len(key) < 16:
-			return fmt.Errorf("has a key of fewer than 16 characters for client %q", client)
-		case clients[key] != "":
-			return fmt.Errorf("has the same key for the clients %q and %q", clients[key], client)
-		}
-		(*keys)[client], clients[key] = key, client
-	}
-	return nil
-}
 
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
@@ -123,7 +98,6 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(db.CheckURL(c.DatabaseURL) != nil, "DATABASE_URL", "must be a connection string, such as postgres://user:password@host:5432/database")
 	refuse(!isAddress(c.HTTPAddr), "HTTP_ADDR", "must be host:port, not %q", c.HTTPAddr)
 	refuse(c.dev && !isLoopback(c.HTTPAddr), "HTTP_ADDR", "must be a loopback address with --dev, not %q", c.HTTPAddr)
-	refuse(!isLoopback(c.HTTPAddr) && len(c.APIKeys) == 0, "HTTP_ADDR", "is not a loopback address (%q), so API_KEYS must be set", c.HTTPAddr)
 	refuse(c.AdminAddr != noAdmin && !(isAddress(c.AdminAddr) && isLoopback(c.AdminAddr)),
 		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
 	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)

@@ -14,7 +14,7 @@ import (
 
 func TestReadConfig(t *testing.T) {
 	t.Parallel()
-	const key = "0123456789abcdef"
+	const key, other = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "YWJjZGVmMDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODk="
 	tests := []struct {
 		name    string
 		environ []string
@@ -23,19 +23,15 @@ func TestReadConfig(t *testing.T) {
 	}{
 		{"Defaults", nil, options{}, nil},
 		{"LocalMode", nil, options{dev: true}, nil},
-		{"PublicAddressWithKeys", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key + ", other=" + key + "0"}, options{}, nil},
+		{"PublicAddress", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{}, nil},
+		{"SecretsKeys", []string{"SECRETS_KEY=" + key + ", " + other}, options{}, nil},
 		{"NoAdminPages", []string{"ADMIN_ADDR=none"}, options{}, nil},
-		{"PublicAddressWithoutKeys", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{}, []string{"API_KEYS must be set"}},
-		{"EveryAddressWithoutKeys", []string{"HTTP_ADDR=:8080"}, options{}, []string{"API_KEYS must be set"}},
-		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080", "API_KEYS=acme=" + key}, options{dev: true}, []string{"loopback address with --dev"}},
+		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{dev: true}, []string{"loopback address with --dev"}},
 		{"PublicAdminAddress", []string{"ADMIN_ADDR=0.0.0.0:8081"}, options{}, []string{"ADMIN_ADDR must be a loopback"}},
-		{"ShortKey", []string{"API_KEYS=acme=short"}, options{}, []string{"fewer than 16", `"acme"`}},
+		{"ShortSecretsKey", []string{"SECRETS_KEY=" + key + ",c2hvcnQ="}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
 		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "JOB_RETENTION=1s", "STOP_TIMEOUT=0s", "HTTP_ADDR=x"}, options{},
 			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "JOB_RETENTION", "STOP_TIMEOUT", "HTTP_ADDR"}},
-		{"SameClientTwice", []string{"API_KEYS=acme=" + key + ",acme=" + key}, options{}, []string{`"acme" twice`}},
-		{"SameKeyTwice", []string{"API_KEYS=acme=" + key + ",other=" + key}, options{}, []string{`same key for the clients "acme" and "other"`}},
-		{"KeyOfSpaces", []string{"API_KEYS=acme=                 x"}, options{}, []string{"no spaces"}},
-		{"KeysWithoutClients", []string{"API_KEYS=" + key}, options{}, []string{"API_KEYS must be client=key"}},
+		{"SecretsKeyThatIsNotBase64", []string{"SECRETS_KEY=" + key + "!"}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
 		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
 		{"SomeThatParseAndSomeThatDoNot", []string{"WORKERS=-1", "WORK_TIMEOUT=5", "LOG_LEVEL=loud"}, options{}, []string{"WORKERS", "WORK_TIMEOUT", "LOG_LEVEL"}},
@@ -72,6 +68,10 @@ func TestCommandLine(t *testing.T) {
 		{"UnknownFlag", []string{"--colour"}, errUsage, "colour"},
 		{"UnknownRole", []string{"--role=king"}, errUsage, "king"},
 		{"UnknownCommand", []string{"serve"}, errUsage, "serve"},
+		{"UnknownClientCommand", []string{"client", "rename", "a"}, errUsage, "rename"},
+		{"ClientCommandMissing", []string{"client"}, errUsage, "add, list"},
+		{"ClientNameMissing", []string{"client", "add"}, errUsage, "takes 1 names, not 0"},
+		{"ClientNameTooMany", []string{"client", "list", "a"}, errUsage, "takes 0 names, not 1"},
 	}
 	for _, test := range tests {
 		var out bytes.Buffer

@@ -12,11 +12,12 @@ import (
 var importRules = map[string][]string{
 	"ringback/work":         {},
 	"ringback/jobs/webhook": {},
+	"ringback/jobs/clients": {"ringback/db", "ringback/jobs/webhook"},
 	"ringback/db":           {},
 	"ringback/db/dbtest":    {"ringback/db"},
 	"ringback/jobs":         {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
 	"ringback/api":          {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook"},
-	"ringback/cmd/server":   {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/server":   {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/storm":    {"ringback/work"},
 	"ringback/cmd/bench":    {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
 }

@@ -56,6 +56,9 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.healthcheck {
 		return checkHealth(ctx, config.HTTPAddr)
 	}
+	if options.client.action != "" {
+		return options.client.run(ctx, config, stdout)
+	}
 	return serve(ctx, config, newLogger(config, stderr), stdout, do)
 }
 
@@ -63,7 +66,8 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 type options struct {
 	dev         bool
 	role        string
-	healthcheck bool // the command is healthcheck instead of serving
+	healthcheck bool          // the command is healthcheck instead of serving
+	client      clientCommand // likewise, where it has an action
 }
 
 func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
@@ -79,6 +83,8 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, err
 	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "healthcheck":
 		o.healthcheck = true
+	case err == nil && flags.Arg(0) == "client":
+		o.client, err = readClientCommand(flags.Args()[1:])
 	case err == nil && flags.NArg() > 0:
 		err = fmt.Errorf("unknown argument %q", flags.Arg(flags.NArg()-1))
 	case err == nil && o.role != "all" && o.role != "api" && o.role != "worker":
@@ -92,11 +98,17 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 }
 
 const usage = `Usage: ringback [--dev] [--role=all|api|worker]
+       ringback client add|rotate|disable NAME
+       ringback client list|reseal
        ringback healthcheck
 
   --dev        local mode: loopback only, no API key needed, http callbacks to
                loopback allowed, logs for people
   --role       all (default), api: accepts only, worker: works jobs off only
   --help       this, and every setting
+  client       add prints an API key and the secret that callbacks are signed
+               with, once; rotate prints new ones, and the old ones work for
+               another day; reseal stores the secrets again, sealed with the
+               first SECRETS_KEY
   healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
 `

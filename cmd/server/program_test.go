@@ -40,6 +40,25 @@ type program struct {
 	stop          func()      // asks it to stop
 	ended         chan struct{}
 	err           error // how it ended, once ended is closed
+	log           transcript
+}
+
+// transcript is what a program has logged so far.
+type transcript struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (t *transcript) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintln(&t.lines, line)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lines.String()
 }
 
 var listening = regexp.MustCompile(`msg=listening addr=(\S+) admin_addr=(\S+)`)
@@ -101,16 +120,12 @@ func startProcess(t *testing.T, databaseURL string, settings map[string]string, 
 // channel is closed at its end. The program is stopped when the test ends.
 func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 	t.Helper()
-	var mu sync.Mutex
-	var lines bytes.Buffer
 	found := make(chan []string, 1)
 	drained = make(chan struct{})
 	go func() {
 		defer close(drained)
 		for scanner := bufio.NewScanner(log); scanner.Scan(); {
-			mu.Lock()
-			fmt.Fprintln(&lines, scanner.Text())
-			mu.Unlock()
+			p.log.add(scanner.Text())
 			if match := listening.FindStringSubmatch(scanner.Text()); match != nil {
 				found <- match
 			}
@@ -124,9 +139,7 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 			t.Error("the program did not stop within a minute")
 		}
 		if t.Failed() {
-			mu.Lock()
-			defer mu.Unlock()
-			t.Logf("the program's log:\n%s", lines.String())
+			t.Logf("the program's log:\n%s", &p.log)
 		}
 	})
 	select {

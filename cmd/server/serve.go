@@ -18,6 +18,7 @@ import (
 	"ringback/api"
 	"ringback/db"
 	"ringback/jobs"
+	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -28,12 +29,14 @@ type server struct {
 	logger    *slog.Logger
 	pool      *pgxpool.Pool // our steps and the API
 	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
+	clients   *clients.Directory
 	sender    *webhook.Sender
 	queue     *jobs.Queue
 	public    *http.Server
 	admin     *http.Server // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
+	unwatch   context.CancelFunc // ends what keeps the clients up to date
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
@@ -71,10 +74,14 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		s.pool.Close()
 		return nil, err
 	}
+	if err := s.openClients(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
 	policy := webhook.Policy{Local: config.dev}
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender,
+		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished, Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
 	}); err == nil {
@@ -86,6 +93,22 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	}
 	s.public = s.newPublic(ctx, policy, do)
 	return s, nil
+}
+
+// openClients reads who may call, and says what an operator should know of it.
+func (s *server) openClients(ctx context.Context) error {
+	known, err := clients.Open(ctx, s.pool, s.config.SecretsKey, s.logger)
+	if err != nil {
+		return err
+	}
+	s.clients = known
+	if s.config.role != "worker" && !isLoopback(s.config.HTTPAddr) && known.Empty() {
+		return fmt.Errorf("HTTP_ADDR is not a loopback address (%q), and nobody may call yet: add a client with ringback client add NAME", s.config.HTTPAddr)
+	}
+	if plain := known.Plain(); plain > 0 || !s.config.dev && len(s.config.SecretsKey) == 0 {
+		s.logger.Warn("signing_secrets_are_not_sealed", "clients", plain, "remedy", "set SECRETS_KEY and run ringback client reseal")
+	}
+	return nil
 }
 
 // workers is 0 for a process that only accepts.
@@ -100,8 +123,11 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	settings := api.Config{
 		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
-		APIKeys: s.config.APIKeys, SyncLimit: s.config.WorkLimit,
+		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit,
 		Draining: s.draining.Load,
+	}
+	if s.config.dev {
+		settings.LocalClient = clients.Local
 	}
 	handler := api.New
 	if s.config.role == "worker" {
@@ -145,6 +171,9 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 		listener.Close()
 		return err
 	}
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.unwatch = unwatch
+	go s.clients.Watch(watching)
 	go serveOn(netutil.LimitListener(listener, maxConnections), s.public, failed)
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
@@ -218,7 +247,12 @@ func (s *server) close() {
 	if s.interrupt != nil {
 		s.interrupt()
 	}
-	s.sender.Close()
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+	if s.sender != nil {
+		s.sender.Close()
+	}
 	closed := make(chan struct{})
 	go func() {
 		s.riverPool.Close()
