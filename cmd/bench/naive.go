@@ -32,6 +32,7 @@ type naiveServer struct {
 	logger *slog.Logger
 	policy webhook.Policy
 	sender *webhook.Sender
+	secret webhook.Secret
 	gate   chan struct{}
 }
 
@@ -113,6 +114,10 @@ func newNaive(ctx context.Context, o naiveOptions, logger *slog.Logger) (*naiveS
 		return nil, err
 	}
 	n.sender = webhook.NewSender(n.policy, "bench")
+	if n.secret, err = webhook.ParseSecret(webhook.NewSecret()); err != nil {
+		n.close()
+		return nil, err
+	}
 	if n.client, err = newNaiveClient(n, o); err != nil {
 		n.close()
 		return nil, err

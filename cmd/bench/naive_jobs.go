@@ -132,7 +132,9 @@ func (w *naiveCaller) Work(ctx context.Context, job *river.Job[naiveCallback]) e
 	if err != nil {
 		return fmt.Errorf("encoding callback: %w", err)
 	}
-	sent := n.sender.Send(ctx, webhook.Message{ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body})
+	sent := n.sender.Send(ctx, webhook.Message{
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Secrets: []webhook.Secret{n.secret},
+	})
 	number, err := n.settle(ctx, request.ID, sent)
 	if err != nil {
 		return err

@@ -47,6 +47,10 @@ type config struct {
 	objectives   objectives    // what the run must achieve
 }
 
+// localSecret is what a server in local mode signs with: the secret that
+// Standard Webhooks publishes in its examples.
+const localSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
 func defaults() config {
 	return config{
 		target:      "http://127.0.0.1:8080",
@@ -97,6 +101,9 @@ func parseConfig(args []string, getenv func(string) string) (config, error) {
 	}
 	if config.seed == 0 {
 		config.seed = rand.Uint64()
+	}
+	if config.secret == "" && config.apiKey == "" && isLoopback(config.target) {
+		config.secret = localSecret
 	}
 	return config, errors.Join(mistakes, config.check(mistakes == nil))
 }
@@ -197,7 +204,7 @@ func addCallbackFlags(flags *flag.FlagSet, config *config) {
 			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
 	flags.Var(setting[int]{&config.orderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
-	flags.Func("secret", "`key` that callbacks must be signed with, whsec_… (default $RINGBACK_SECRET)",
+	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key that of a server in local mode",
 		func(secret string) error { config.secret = secret; return nil })
 	flags.StringVar(&config.databaseURL, "database-url", "",
 		"`URL` of the server's database, to look up missing callbacks there too")

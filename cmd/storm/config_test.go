@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"ringback/jobs/clients"
 )
 
 func TestRunRefuses(t *testing.T) {
@@ -75,5 +77,12 @@ func TestConfigTakesTheKeyFromTheEnvironment(t *testing.T) {
 		if err != nil || config.apiKey != want {
 			t.Errorf("parseConfig(%q): got key %q and error %v, want %q", args, config.apiKey, err, want)
 		}
+	}
+}
+
+func TestLocalSecretIsThatOfTheServer(t *testing.T) {
+	t.Parallel()
+	if localSecret != clients.LocalSecret {
+		t.Errorf("got %q, want %q", localSecret, clients.LocalSecret)
 	}
 }

@@ -18,11 +18,16 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// call posts a callback and returns the status, or the error.
+// call posts a callback with the headers, signed where they are nil, and returns
+// the status, or the error.
 func (j job) call(ctx context.Context, headers http.Header) (int, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, j.url, strings.NewReader(j.body(j.id, "succeeded")))
+	body := j.body(j.id, "succeeded")
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, j.url, strings.NewReader(body))
 	if err != nil {
 		return 0, err
+	}
+	if headers == nil {
+		headers = sign(j.t, j, body, localSecret)
 	}
 	request.Header = headers
 	response, err := j.client.Do(request)
@@ -212,12 +217,12 @@ func TestReceiverConsents(t *testing.T) {
 
 func TestSignatures(t *testing.T) {
 	t.Parallel()
-	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	const secret = "whsec_c2lnbmVkIHdpdGggYSBzZWNyZXQgb2YgaXRz"
 	signing := func(secret string) *service {
 		return &service{onAsync: func(n int, job job, w http.ResponseWriter) {
 			headers := make(http.Header)
 			if n != 3 { // one goes unsigned
-				headers = sign(t, job, secret)
+				headers = sign(t, job, job.body(job.id, "succeeded"), secret)
 			}
 			if _, err := job.call(t.Context(), headers); err != nil {
 				t.Error(err)
@@ -239,21 +244,28 @@ func TestSignatures(t *testing.T) {
 		output.want(t, exitBroken, "20 of 20 acknowledged requests were called back without a valid signature")
 	})
 
-	t.Run("no matter without a secret", func(t *testing.T) {
+	t.Run("of local mode without one", func(t *testing.T) {
 		t.Parallel()
-		runStorm(t, against(start(t, signing(secret)))...).want(t, exitOK)
+		runStorm(t, against(start(t, &service{}))...).want(t, exitOK)
+		output := runStorm(t, against(start(t, signing(secret)))...)
+		output.want(t, exitBroken, "20 of 20 acknowledged requests were called back without a valid signature")
+	})
+
+	t.Run("no matter with an API key and no secret", func(t *testing.T) {
+		t.Parallel()
+		runStorm(t, against(start(t, signing(secret)), "-api-key", "key")...).want(t, exitOK)
 	})
 }
 
 // sign returns the headers of Standard Webhooks.
-func sign(t *testing.T, job job, secret string) http.Header {
+func sign(t *testing.T, job job, body, secret string) http.Header {
 	t.Helper()
 	webhook, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	signature, err := webhook.Sign("req_"+job.id, now, []byte(job.body(job.id, "succeeded")))
+	signature, err := webhook.Sign("req_"+job.id, now, []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,13 @@ func (j job) result() string {
 // post returns the status, or 0 when nobody listens any more: a storm that
 // knows all it wants to know doesn't wait for duplicates.
 func (j job) post(url, body string) int {
-	response, err := j.client.Post(url, "application/json", strings.NewReader(body))
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		j.t.Error(err)
+		return 0
+	}
+	request.Header = sign(j.t, j, body, localSecret)
+	response, err := j.client.Do(request)
 	if err != nil {
 		return 0
 	}
