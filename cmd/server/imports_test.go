@@ -18,6 +18,7 @@ var importRules = map[string][]string{
 	"ringback/jobs":         {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
 	"ringback/api":          {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook"},
 	"ringback/cmd/server":   {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/cmd/receiver": {},
 	"ringback/cmd/storm":    {"ringback/work"},
 	"ringback/cmd/bench":    {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
 }
