@@ -3,6 +3,7 @@ package webhook
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,7 +13,14 @@ import (
 // Policy says which callback URLs may be called. The zero value is the strict
 // one: https on port 443 or 8443 of public hosts.
 type Policy struct {
-	Local bool // http, every port and loopback too: for a server that listens on loopback only
+	Local bool // http and every port of loopback too: for a server that listens on loopback only
+
+	Allowed []netip.Prefix // private ranges that may be called, on every port
+	Denied  []netip.Prefix // ranges that may not, whatever else allows them: NAT64 prefixes, say, and our own public addresses
+	Ports   []uint16       // besides 443 and 8443; 80 among them allows http
+	Names   []string       // our own public host names, in lower case; the first one introduces us
+
+	Resolvers []netip.AddrPort // asked in turn instead of the system's
 }
 
 // RefusedError is why a callback URL is not accepted. It tells the broken rule
@@ -48,7 +56,7 @@ func (p Policy) Check(raw string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	port, err := p.canonicalPort(parsed.Scheme, parsed.Port())
+	port, err := p.canonicalPort(parsed)
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +99,7 @@ func (p Policy) parse(raw string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, refuse("The callback URL must be a well-formed absolute URL.")
-	case parsed.Scheme == "http" && !p.Local, parsed.Scheme != "http" && parsed.Scheme != "https":
+	case parsed.Scheme == "http" && !p.allowsPort(80), parsed.Scheme != "http" && parsed.Scheme != "https":
 		return nil, refuse("The callback URL must start with https://.")
 	case parsed.Opaque != "", parsed.Hostname() == "": // Go parses "https://:443/", and dials this machine for it
 		return nil, refuse("The callback URL must name a host.")
@@ -105,18 +113,33 @@ func (p Policy) parse(raw string) (*url.URL, error) {
 
 // canonicalPort returns what follows the host: nothing for the scheme's
 // default port, otherwise a colon and the number.
-func (p Policy) canonicalPort(scheme, port string) (string, error) {
-	if port == "" || scheme == "https" && port == "443" || scheme == "http" && port == "80" {
+func (p Policy) canonicalPort(parsed *url.URL) (string, error) {
+	port := parsed.Port()
+	if port == "" || parsed.Scheme == "https" && port == "443" || parsed.Scheme == "http" && port == "80" {
 		return "", nil
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || port[0] == '0' {
 		return "", refuse("The port of the callback URL must be a number from 1 to 65535 without leading zeros.")
 	}
-	if !p.Local && number != 8443 {
-		return "", refuse("The port of the callback URL must be 443 or 8443.")
+	if !p.allowsPort(uint16(number)) && !p.permitsHost(parsed.Hostname()) {
+		return "", refuse("The port of the callback URL must be one of those allowed, such as 443 and 8443.")
 	}
 	return ":" + port, nil
+}
+
+func (p Policy) allowsPort(port uint16) bool {
+	return port == 443 || port == 8443 || port == 80 && p.Local || slices.Contains(p.Ports, port)
+}
+
+// permitsHost reports whether a host is one of those that are called on every
+// port: an address in an allowed range, or this machine under its usual name.
+func (p Policy) permitsHost(host string) bool {
+	if isLocalhost(strings.ToLower(strings.TrimSuffix(host, "."))) {
+		return len(p.loopback()) > 0
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && p.permits(address)
 }
 
 // canonicalHost returns the host as it stands in the canonical URL, an IPv6
@@ -155,8 +178,11 @@ func (p Policy) canonicalName(host string) (string, error) {
 			return "", err
 		}
 	}
-	if p.Local && isLocalhost(name) {
+	if isLocalhost(name) && len(p.loopback()) > 0 {
 		return name, nil
+	}
+	if slices.Contains(p.Names, name) {
+		return "", refuse("The host name in the callback URL must not be one of this service's own.")
 	}
 	return name, checkTop(name)
 }

@@ -1,70 +1,126 @@
 package webhook
 
 import (
-	"errors"
+	"context"
+	"net"
+	"net/http/httptrace"
 	"net/netip"
 	"syscall"
-
-	"code.dny.dev/ssrf"
+	"time"
 )
 
-// errBlocked is how a dial ends at the guard. It doesn't tell the address,
-// which the attempt records on its own.
-var errBlocked = errors.New("address not allowed")
+// guard dials what its policy allows and nothing else. A name is resolved once
+// for each dial and the address that was judged is the one that is dialled, so
+// that a changed DNS answer has no gap to slip through.
+type guard struct {
+	policy Policy
+	own    *interfaces
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
 
-// The verdicts are those of IANA's special-purpose registries, which package
-// ssrf follows, plus the ranges below. The port is Check's business.
-var (
-	publicOnly       = newGuardian()
-	publicOrLoopback = newGuardian(
-		ssrf.WithAllowedV4Prefixes(netip.MustParsePrefix("127.0.0.0/8")),
-		ssrf.WithAllowedV6Prefixes(netip.MustParsePrefix("::1/128")))
+const (
+	resolveLimit = 2 * time.Second
+	dialLimit    = 3 * time.Second // for all addresses of a name
+	maxAddresses = 4               // of a name that are tried
 )
 
-func newGuardian(options ...ssrf.Option) *ssrf.Guardian {
-	return ssrf.New(append(options,
-		ssrf.WithAnyPort(),
-		ssrf.WithDeniedV4Prefixes(
-			netip.MustParsePrefix("168.63.129.16/32"), // Azure's platform endpoint: public by number, answered by the host
-		),
-		ssrf.WithDeniedV6Prefixes( // reserved in IANA's registry of IPv6 global unicast assignments
-			netip.MustParsePrefix("2d00::/8"),
-			netip.MustParsePrefix("2e00::/7"),
-			netip.MustParsePrefix("3000::/4"), // with 3ffe::/16, which was the 6bone's (RFC 3701)
-		))...)
+func newGuard(policy Policy) *guard {
+	g := &guard{policy: policy, own: newInterfaces(), lookup: newResolvers(policy.Resolvers).lookup}
+	// Control sees what the socket is about to connect to. A ControlContext would
+	// override it.
+	g.dial = (&net.Dialer{Control: g.control}).DialContext
+	return g
 }
 
-func (p Policy) guardian() *ssrf.Guardian {
-	if p.Local {
-		return publicOrLoopback
+// blockedError is how a dial ends at the guard.
+type blockedError struct {
+	address string // for operators, with its port; empty where there was none
+}
+
+// Error doesn't tell the address, which the attempt records on its own.
+func (*blockedError) Error() string { return "address not allowed" }
+
+// dialContext is the transport's DialContext.
+func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return nil, &blockedError{}
 	}
-	return publicOnly
-}
-
-// allows reports whether an address may be called. It is asked for the
-// literals in URLs and, through control, at every dial.
-func (p Policy) allows(address netip.Addr) bool {
-	return address.IsValid() && !address.Is4In6() && !isISATAP(address) &&
-		p.guardian().SafeAddr(address) == nil
-}
-
-// control is a net.Dialer's Control: it sees the address that the socket is
-// about to connect to, which leaves a changed DNS answer no gap to slip through.
-func (p Policy) control(network, address string, conn syscall.RawConn) error {
-	if err := p.guardian().Safe(network, address, conn); err != nil {
-		return errBlocked
+	addresses, err := g.resolve(ctx, host)
+	if err != nil {
+		return nil, err
 	}
+	for _, address := range addresses { // a bad one among good ones is an attempt to slip through
+		if !g.allows(address) {
+			return nil, &blockedError{net.JoinHostPort(address.String(), port)}
+		}
+	}
+	return g.dialFirst(ctx, addresses[:min(len(addresses), maxAddresses)], port)
+}
+
+// resolve returns the addresses of a host as the transport names it. There is
+// at least one when there is no error.
+func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if literal, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{literal}, nil
+	}
+	if isLocalhost(host) { // no resolver may say what it is
+		if addresses := g.policy.loopback(); len(addresses) > 0 {
+			return addresses, nil
+		}
+		return nil, &blockedError{}
+	}
+	addresses, err := g.ask(ctx, host+".") // absolute: no search domain applies
+	if err == nil && len(addresses) == 0 {
+		err = &net.DNSError{Err: "no addresses", IsNotFound: true}
+	}
+	return addresses, err
+}
+
+// ask looks a name up without the request's trace, which would take the
+// connection to the resolver for the one to the receiver.
+func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil {
+		trace.DNSStart(httptrace.DNSStartInfo{Host: name})
+		defer trace.DNSDone(httptrace.DNSDoneInfo{})
+	}
+	bare, cancel := context.WithTimeout(context.Background(), resolveLimit)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	return g.lookup(bare, name)
+}
+
+// dialFirst returns a connection to the first address that takes one, each
+// having its share of the time that is left.
+func (g *guard) dialFirst(ctx context.Context, addresses []netip.Addr, port string) (conn net.Conn, err error) {
+	deadline := time.Now().Add(dialLimit)
+	for i, address := range addresses {
+		share := time.Until(deadline) / time.Duration(len(addresses)-i)
+		if conn, err = g.dialOne(ctx, share, net.JoinHostPort(address.String(), port)); err == nil || ctx.Err() != nil {
+			return conn, err
+		}
+	}
+	return nil, err
+}
+
+func (g *guard) dialOne(ctx context.Context, limit time.Duration, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return g.dial(ctx, "tcp", address)
+}
+
+// control is a net.Dialer's Control.
+func (g *guard) control(network, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
-	if err != nil || !p.allows(target.Addr()) {
-		return errBlocked
+	if err != nil || network != "tcp4" && network != "tcp6" || !g.allows(target.Addr()) {
+		return &blockedError{address}
 	}
 	return nil
 }
 
-// isISATAP tells an IPv6 address that carries an IPv4 one in its interface
-// identifier, 0000:5efe or 0200:5efe and four bytes (RFC 5214, section 6.1):
-// a router may unpack it into a private network.
-func isISATAP(address netip.Addr) bool {
-	b := address.As16()
-	return address.Is6() && b[8]&^0x02 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+// allows adds to the policy what it can't know: the addresses of this machine,
+// public ones too. Those in a range that the operator allows are allowed.
+func (g *guard) allows(address netip.Addr) bool {
+	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.hold(address))
 }

@@ -3,81 +3,197 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
-
-func TestAllows(t *testing.T) {
-	t.Parallel()
-	const never, always, locally = "never", "always", "locally"
-	for want, addresses := range map[string][]string{
-		always: {
-			"1.0.0.0", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
-			"168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0",
-			"192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255",
-			"2001:200::", "2001:db7:ffff::", "2001:db9::", "2001:4860:4860::8888", "2003::", "2606:4700::1111", "2c0f:f248::1",
-			"2cff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "2a00:1450::5eff:7f00:1", "2a00:1450::100:5efe:7f00:1", "2a00:1450::1:5efe:1:1",
-		},
-		locally: {"127.0.0.0", "127.0.0.1", "127.255.255.255", "::1"},
-		never: {
-			"0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.127.255.255", "168.63.129.16", "169.254.0.0",
-			"169.254.169.254", "169.254.255.255", "172.16.0.0", "172.31.255.255", "192.0.0.192", "192.0.2.1", "192.88.99.1",
-			"192.168.0.0", "192.168.255.255", "198.18.0.0", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.0", "255.255.255.255",
-			"::", "::2", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "1fff:ffff::",
-			"2001::1", "2001:1ff:ffff::", "2001:db8::1", "2002:808:808::", "2620:4f:8000::1",
-			"2d00::", "2dff:ffff::", "2e00::", "2fff:ffff::", "3000::", "3ffe::1", "3fff::1", "3fff:ffff::", "4000::", "5f00::1",
-			"fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%lo", "2a00:1450::8%eth0", "::1%lo", "fec0::1", "ff02::1",
-			"2a00:1450::5efe:808:808", "2a00:1450::200:5efe:7f00:1",
-		},
-	} {
-		for _, address := range addresses {
-			t.Run(want+" "+address, func(t *testing.T) {
-				t.Parallel()
-				parsed := netip.MustParseAddr(address)
-				if got := strict.allows(parsed); got != (want == always) {
-					t.Errorf("strict policy allows(%s) = %v; want it %s", address, got, want)
-				}
-				if got := local.allows(parsed); got != (want != never) {
-					t.Errorf("local policy allows(%s) = %v; want it %s", address, got, want)
-				}
-			})
-		}
-	}
-	if strict.allows(netip.Addr{}) || local.allows(netip.Addr{}) {
-		t.Error("no address at all is allowed; want it refused")
-	}
-}
 
 func TestControl(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, network, address string
-		strict, local          error
+		strict, local          bool
 	}{
-		{"public", "tcp4", "8.8.8.8:443", nil, nil},
-		{"public IPv6, any port", "tcp6", "[2a00:1450::8]:1", nil, nil},
-		{"loopback", "tcp4", "127.0.0.1:443", errBlocked, nil},
-		{"IPv6 loopback", "tcp6", "[::1]:443", errBlocked, nil},
-		{"private", "tcp4", "10.0.0.1:443", errBlocked, errBlocked},
-		{"mapped loopback", "tcp6", "[::ffff:127.0.0.1]:443", errBlocked, errBlocked},
-		{"ISATAP", "tcp6", "[2a00:1450::5efe:808:808]:443", errBlocked, errBlocked},
-		{"Azure", "tcp4", "168.63.129.16:80", errBlocked, errBlocked},
-		{"zone", "tcp6", "[fe80::1%lo]:443", errBlocked, errBlocked},
-		{"no host", "tcp", ":443", errBlocked, errBlocked},
-		{"no port", "tcp4", "8.8.8.8", errBlocked, errBlocked},
-		{"another transport", "udp4", "8.8.8.8:443", errBlocked, errBlocked},
-		{"a socket file", "unix", "/run/a.sock", errBlocked, errBlocked},
+		{"public", "tcp4", "8.8.8.8:443", true, true},
+		{"public IPv6, any port", "tcp6", "[2a00:1450::8]:1", true, true},
+		{"loopback", "tcp4", "127.0.0.1:443", false, true},
+		{"IPv6 loopback", "tcp6", "[::1]:443", false, true},
+		{"private", "tcp4", "10.0.0.1:443", false, false},
+		{"mapped loopback", "tcp6", "[::ffff:127.0.0.1]:443", false, false},
+		{"ISATAP", "tcp6", "[2a00:1450::5efe:808:808]:443", false, false},
+		{"Azure", "tcp4", "168.63.129.16:80", false, false},
+		{"zone", "tcp6", "[fe80::1%lo]:443", false, false},
+		{"no host", "tcp", ":443", false, false},
+		{"no port", "tcp4", "8.8.8.8", false, false},
+		{"another transport", "udp4", "8.8.8.8:443", false, false},
+		{"a socket file", "unix", "/run/a.sock", false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if got := strict.control(test.network, test.address, nil); got != test.strict {
-				t.Errorf("strict control(%q, %q) = %v; want %v", test.network, test.address, got, test.strict)
-			}
-			if got := local.control(test.network, test.address, nil); got != test.local {
-				t.Errorf("local control(%q, %q) = %v; want %v", test.network, test.address, got, test.local)
+			for policy, want := range map[*Policy]bool{&strict: test.strict, &local: test.local} {
+				err := newGuard(*policy).control(test.network, test.address, nil)
+				if _, blocked := errors.AsType[*blockedError](err); blocked == want {
+					t.Errorf("control(%q, %q), local %v: got %v; want it to pass: %v", test.network, test.address, policy.Local, err, want)
+				}
 			}
 		})
+	}
+}
+
+// stub is a network of names without connections.
+type stub struct {
+	guard   *guard
+	answers [][]netip.Addr // of one lookup after the other
+	names   []string       // that were looked up
+	dialled []string
+	takes   string // the address that connects
+}
+
+func newStub(policy Policy, answers ...string) *stub {
+	s := &stub{guard: newGuard(policy)}
+	for _, answer := range answers {
+		s.answers = append(s.answers, addresses(answer))
+	}
+	s.guard.lookup = func(_ context.Context, name string) ([]netip.Addr, error) {
+		s.names = append(s.names, name)
+		answer := s.answers[0]
+		s.answers = s.answers[1:]
+		return answer, nil
+	}
+	s.guard.dial = func(_ context.Context, network, address string) (net.Conn, error) {
+		s.dialled = append(s.dialled, address)
+		if address == s.takes {
+			return &net.TCPConn{}, nil
+		}
+		return nil, syscall.ECONNREFUSED
+	}
+	return s
+}
+
+func addresses(list string) (parsed []netip.Addr) {
+	for one := range strings.FieldsSeq(list) {
+		parsed = append(parsed, netip.MustParseAddr(one))
+	}
+	return parsed
+}
+
+func TestDialJudgesEveryAnswer(t *testing.T) {
+	t.Parallel()
+	const blocked, refused = "address not allowed", "connection refused"
+	for _, test := range []struct {
+		name    string
+		policy  Policy
+		answers string
+		takes   string
+		dialled string // without their ports
+		want    string // error; empty for a connection
+	}{
+		{"one good answer", strict, "8.8.8.8", "8.8.8.8:443", "8.8.8.8", ""},
+		{"the next after one that refuses", strict, "2a00:1450::8 8.8.8.8", "8.8.8.8:443", "[2a00:1450::8] 8.8.8.8", ""},
+		{"four at most", strict, "1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 1.1.1.5", "1.1.1.5:443", "1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4", refused},
+		{"no answer", strict, "", "", "", "no addresses"},
+		{"one bad answer", strict, "127.0.0.1", "", "", blocked},
+		{"a bad answer after a good one", strict, "8.8.8.8 10.0.0.1", "", "", blocked},
+		{"a bad answer before a good one", strict, "10.0.0.1 8.8.8.8", "", "", blocked},
+		{"a bad answer beyond those that are tried", strict, "1.1.1.1 1.1.1.2 1.1.1.3 1.1.1.4 ::1", "", "", blocked},
+		{"an embedded address", strict, "64:ff9b::a00:1", "", "", blocked},
+		{"a zone", strict, "fe80::1%lo", "", "", blocked},
+		{"an allowed range", operated, "10.1.2.3", "10.1.2.3:443", "10.1.2.3", ""},
+		{"a denied part of it", operated, "10.0.9.1", "", "", blocked},
+		{"loopback, locally", local, "127.0.0.1", "127.0.0.1:443", "127.0.0.1", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStub(test.policy, test.answers)
+			s.takes = test.takes
+			conn, err := s.guard.dialContext(t.Context(), "tcp", "example.com:443")
+			if got := fmt.Sprint(err); test.want != "" && !strings.Contains(got, test.want) || test.want == "" && (err != nil || conn == nil) {
+				t.Errorf("dial gives %v; want %q", err, test.want)
+			}
+			if got := strings.ReplaceAll(strings.Join(s.dialled, " "), ":443", ""); got != test.dialled {
+				t.Errorf("dialled %q; want %q", got, test.dialled)
+			}
+			if !slices.Equal(s.names, []string{"example.com."}) {
+				t.Errorf("looked up %q; want the absolute name once", s.names)
+			}
+		})
+	}
+}
+
+func TestDialResolvesOnce(t *testing.T) {
+	t.Parallel()
+	s := newStub(strict, "8.8.8.8", "127.0.0.1")
+	s.takes = "8.8.8.8:443"
+	if _, err := s.guard.dialContext(t.Context(), "tcp", "rebind.example.com:443"); err != nil {
+		t.Errorf("first dial gives %v; want the address of the first answer", err)
+	}
+	_, err := s.guard.dialContext(t.Context(), "tcp", "rebind.example.com:443")
+	if blocked, ok := errors.AsType[*blockedError](err); !ok || blocked.address != "127.0.0.1:443" {
+		t.Errorf("second dial gives %v; want the second answer blocked", err)
+	}
+	if len(s.names) != 2 || len(s.dialled) != 1 {
+		t.Errorf("two dials looked up %q and dialled %q; want a lookup each and one address", s.names, s.dialled)
+	}
+}
+
+func TestDialAsksNobodyAboutLiteralsAndLocalhost(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"8.8.8.8": "8.8.8.8:443", "2a00:1450::8": "[2a00:1450::8]:443",
+		"localhost": "127.0.0.1:443 [::1]:443", "a.localhost": "127.0.0.1:443 [::1]:443",
+	} {
+		s := newStub(local)
+		_, err := s.guard.dialContext(t.Context(), "tcp", net.JoinHostPort(host, "443"))
+		if got := strings.Join(s.dialled, " "); got != want || !errors.Is(err, syscall.ECONNREFUSED) || len(s.names) > 0 {
+			t.Errorf("%s: dialled %q after looking up %q, %v; want %q", host, got, s.names, err, want)
+		}
+	}
+}
+
+func TestDialRefusesItself(t *testing.T) {
+	t.Parallel()
+	policy := Policy{Allowed: prefixes("10.0.0.0/8")}
+	s := newStub(policy, "8.8.8.8", "2a00:1450::8", "8.8.4.4", "10.0.0.5")
+	own := []net.Addr{
+		&net.IPNet{IP: net.IPv4(8, 8, 8, 8), Mask: net.CIDRMask(24, 32)},
+		&net.IPNet{IP: net.ParseIP("2a00:1450::8"), Mask: net.CIDRMask(64, 128)},
+		&net.IPNet{IP: net.IPv4(10, 0, 0, 5), Mask: net.CIDRMask(8, 32)},
+	}
+	s.guard.own.read = func() ([]net.Addr, error) { return own, nil }
+	for _, want := range []bool{false, false, true, true} {
+		before := len(s.dialled)
+		_, err := s.guard.dialContext(t.Context(), "tcp", "example.com:443")
+		if got := len(s.dialled) > before; got != want {
+			t.Errorf("dial gives %v after %q; want it dialled: %v", err, s.dialled, want)
+		}
+	}
+	if strict.allows(netip.MustParseAddr("8.8.8.8")) != true {
+		t.Error("the policy alone refuses 8.8.8.8; want it to know no interfaces")
+	}
+}
+
+func TestDialGivesEachAddressItsShare(t *testing.T) {
+	t.Parallel()
+	s := newStub(strict, "1.1.1.1 1.1.1.2 1.1.1.3")
+	var shares []time.Duration
+	s.guard.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		deadline, _ := ctx.Deadline()
+		shares = append(shares, time.Until(deadline))
+		return nil, syscall.EHOSTUNREACH
+	}
+	_, err := s.guard.dialContext(t.Context(), "tcp", "example.com:443")
+	if len(shares) != 3 || !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Fatalf("dial gives %v after shares of %v; want three", err, shares)
+	}
+	for i, share := range shares {
+		if most := dialLimit / time.Duration(3-i); share > most {
+			t.Errorf("address %d has %s; want at most %s", i+1, share, most)
+		}
 	}
 }
 
@@ -91,8 +207,8 @@ func TestDialRefusesLoopback(t *testing.T) {
 			t.Parallel()
 			sender := NewSender(strict, "test")
 			conn, err := sender.transport.DialContext(context.Background(), "tcp", net.JoinHostPort(host, port))
-			if !errors.Is(err, errBlocked) {
-				t.Errorf("dialling %q gives %v, %v; want %v", host, conn, err, errBlocked)
+			if _, blocked := errors.AsType[*blockedError](err); !blocked && host != "" {
+				t.Errorf("dialling %q gives %v, %v; want it blocked", host, conn, err)
 			}
 			if got := target.connections.Load(); got != 0 {
 				t.Errorf("dialling %q made %d connections; want none", host, got)

@@ -26,6 +26,8 @@ const (
 	ConnectionFailed Outcome = "connection_failed" // no connection, no HTTP answer, or not allowed to connect
 )
 
+const noValidAnswer = "no valid HTTP answer"
+
 // Bounds of a Retry-After, ours: a receiver can neither make us hammer it nor
 // park a callback for longer than a day.
 const (
@@ -36,6 +38,8 @@ const (
 // classify tells what an answer means and, for Throttled, how long to wait.
 func classify(status int, header http.Header, now time.Time) (Outcome, time.Duration) {
 	switch {
+	case status < 100: // net/http lets three digits of any kind through
+		return ConnectionFailed, 0
 	case status >= 200 && status <= 299:
 		return Delivered, 0
 	case status == http.StatusGone:
@@ -46,6 +50,17 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 		}
 	}
 	return HTTPStatus, 0
+}
+
+// causeOf tells operators what a status doesn't say by itself.
+func causeOf(status int) string {
+	switch {
+	case status < 100:
+		return noValidAnswer
+	case status >= 300 && status <= 399:
+		return "redirects are not followed"
+	}
+	return ""
 }
 
 // retryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
@@ -73,11 +88,14 @@ func explain(err error, seen sighting) (Outcome, string) {
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return ConnectionFailed, "URL not allowed: " + refused.Rule
 	}
-	if errors.Is(err, errBlocked) {
-		return ConnectionFailed, errBlocked.Error()
+	if blocked, ok := errors.AsType[*blockedError](err); ok {
+		return ConnectionFailed, blocked.Error()
 	}
 	if errors.Is(err, context.Canceled) {
 		return ConnectionFailed, "cancelled"
+	}
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok { // slow ones too: what DNS does is not the receiver's doing
+		return ConnectionFailed, lookupCause(lookup)
 	}
 	if timed, ok := errors.AsType[net.Error](err); ok && timed.Timeout() {
 		return Timeout, "too slow while " + seen.doing
@@ -118,18 +136,23 @@ func tlsCause(err error) string {
 	return "handshake failed"
 }
 
-func connectionCause(err error) string {
-	if lookup, ok := errors.AsType[*net.DNSError](err); ok {
-		if lookup.IsNotFound {
-			return "no such host"
-		}
+func lookupCause(err *net.DNSError) string {
+	switch {
+	case err.IsNotFound:
+		return "no such host"
+	case err.IsTimeout:
+		return "name resolution took too long"
+	default:
 		return "name resolution failed"
 	}
+}
+
+func connectionCause(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return "connection closed before the answer"
 	}
-	return "no valid HTTP answer"
+	return noValidAnswer
 }

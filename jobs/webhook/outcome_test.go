@@ -43,6 +43,8 @@ func TestClassify(t *testing.T) {
 		{"underscores", 429, "1_0", HTTPStatus, 0},
 		{"unit", 503, "5s", HTTPStatus, 0},
 		{"no date", 503, "tomorrow", HTTPStatus, 0},
+		{"000", 0, "", ConnectionFailed, 0},
+		{"099", 99, "", ConnectionFailed, 0},
 		{"101", 101, "", HTTPStatus, 0},
 		{"199", 199, "", HTTPStatus, 0},
 		{"300", 300, "", HTTPStatus, 0},

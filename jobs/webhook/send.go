@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -50,6 +51,7 @@ type Sender struct {
 	policy    Policy
 	userAgent string
 	origin    string // who we are, in a CloudEvents handshake and after it
+	guard     *guard
 	transport *http.Transport
 	exchange  time.Duration // bounds an attempt from the dial to the status line
 	drain     time.Duration // bounds the reading of the body after it
@@ -70,24 +72,24 @@ func NewSender(policy Policy, version string) *Sender {
 	// handshake would do it on its own time, and may miss its deadline on a busy
 	// machine. Where there are none, that handshake says so.
 	_, _ = x509.SystemCertPool()
+	guard := newGuard(policy)
 	return &Sender{
 		policy:    policy,
 		userAgent: "Ringback/" + version,
-		origin:    "ringback",
-		transport: newTransport(policy),
+		origin:    originOf(policy),
+		guard:     guard,
+		transport: newTransport(guard.dialContext),
 		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
 		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
 	}
 }
 
-func newTransport(policy Policy) *http.Transport {
-	// Control is what guards the dial; a ControlContext would override it.
-	dialer := &net.Dialer{Timeout: 3 * time.Second, Control: policy.control}
+func newTransport(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:       nil, // with one, the guard would see the proxy's address only
-		DialContext: dialer.DialContext,
+		DialContext: dial,
 		Protocols:   protocols,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -100,6 +102,15 @@ func newTransport(policy Policy) *http.Transport {
 		MaxIdleConnsPerHost:    128,              // what one origin may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
+}
+
+// originOf is a name of ours, and a constant where we have none: the machine's
+// is nobody's business.
+func originOf(policy Policy) string {
+	if len(policy.Names) > 0 {
+		return policy.Names[0]
+	}
+	return "ringback"
 }
 
 // Close drops the idle connections. Attempts that are under way go on.
@@ -125,13 +136,14 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
 	if err != nil {
 		attempt.Outcome, attempt.Cause = explain(err, seen)
+		if blocked, ok := errors.AsType[*blockedError](err); ok {
+			attempt.Address = blocked.address
+		}
 		return attempt
 	}
 	attempt.Status = response.StatusCode
 	attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
-	if response.StatusCode >= 300 && response.StatusCode <= 399 {
-		attempt.Cause = "redirects are not followed"
-	}
+	attempt.Cause = causeOf(response.StatusCode)
 	s.finish(response, cancel)
 	return attempt
 }

@@ -1,0 +1,54 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// resolvers are asked in turn until one answers.
+type resolvers []*net.Resolver
+
+// newResolvers returns those at the given addresses, or the system's where
+// there are none. All of them are Go's own: the C library's would hold a thread
+// for each name, and can't be told to give up.
+func newResolvers(addresses []netip.AddrPort) resolvers {
+	if len(addresses) == 0 {
+		return resolvers{{PreferGo: true}}
+	}
+	var asked resolvers
+	for _, address := range addresses {
+		asked = append(asked, &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address.String())
+		}})
+	}
+	return asked
+}
+
+// lookup returns the addresses of an absolute name, IPv4 ones as such however
+// DNS wrapped them. Each resolver has its share of the time that ctx leaves.
+func (r resolvers) lookup(ctx context.Context, name string) (addresses []netip.Addr, err error) {
+	for i, resolver := range r {
+		addresses, err = lookupWith(ctx, resolver, name, len(r)-i)
+		var failure *net.DNSError
+		if err == nil || ctx.Err() != nil || errors.As(err, &failure) && failure.IsNotFound {
+			return addresses, err
+		}
+	}
+	return nil, err
+}
+
+func lookupWith(ctx context.Context, resolver *net.Resolver, name string, shares int) ([]netip.Addr, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(shares))
+		defer cancel()
+	}
+	addresses, err := resolver.LookupNetIP(ctx, "ip", name)
+	for i := range addresses {
+		addresses[i] = addresses[i].Unmap()
+	}
+	return addresses, err
+}
