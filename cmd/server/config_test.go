@@ -35,6 +35,16 @@ func TestReadConfig(t *testing.T) {
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
 		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
 		{"SomeThatParseAndSomeThatDoNot", []string{"WORKERS=-1", "WORK_TIMEOUT=5", "LOG_LEVEL=loud"}, options{}, []string{"WORKERS", "WORK_TIMEOUT", "LOG_LEVEL"}},
+		{"CallbackSettings", []string{
+			"PUBLIC_HOSTS=API.example.com, 8.8.8.8,2a00:1450::8", "CALLBACK_PORTS=80, 9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8, fd00::/8",
+			"CALLBACK_DENY_CIDRS=2a00:64::/96", "CALLBACK_DNS=10.0.0.53, 10.0.0.54:5353,[fd00::53]:53,fd00::54",
+		}, options{}, nil},
+		{"CallbackSettingsThatAreNone", []string{
+			"PUBLIC_HOSTS=example.com:443", "CALLBACK_PORTS=http", "CALLBACK_ALLOW_CIDRS=10.0.0.1/8", "CALLBACK_DENY_CIDRS=10.0.0.1", "CALLBACK_DNS=dns.example.com", "WORKERS=0",
+		}, options{}, []string{"PUBLIC_HOSTS must be", "CALLBACK_PORTS must be", "CALLBACK_ALLOW_CIDRS must be", "CALLBACK_DENY_CIDRS must be", "CALLBACK_DNS must be", "WORKERS must be"}},
+		{"CallbackSettingsWithNothingBetweenCommas", []string{
+			"PUBLIC_HOSTS=example.com,", "CALLBACK_PORTS=80,,81", "CALLBACK_ALLOW_CIDRS=,", "CALLBACK_DNS=10.0.0.53:0",
+		}, options{}, []string{"PUBLIC_HOSTS must be", "CALLBACK_PORTS must be", "CALLBACK_ALLOW_CIDRS must be", "CALLBACK_DNS must be"}},
 		{"SeveralThatDoNotParse", []string{"WORKERS=many", "WORK_TIMEOUT=soon"}, options{}, []string{"WORKERS must be a whole number", "WORK_TIMEOUT must be a duration"}},
 	}
 	for _, test := range tests {
@@ -53,6 +63,28 @@ func TestReadConfig(t *testing.T) {
 				t.Errorf("the error %q tells a secret", err)
 			}
 		})
+	}
+}
+
+func TestCallbackPolicy(t *testing.T) {
+	t.Parallel()
+	config, err := readConfig(parsedEnvironment(
+		"PUBLIC_HOSTS=API.example.com,8.8.8.8", "CALLBACK_PORTS=80,9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8", "CALLBACK_DENY_CIDRS=10.1.0.0/16", "CALLBACK_DNS=10.0.0.53",
+	), options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := callbackPolicy(config)
+	for callback, want := range map[string]bool{
+		"https://hooks.example.com/": true, "http://hooks.example.com:9000/": true, "http://10.2.0.1:1/": true, "https://8.8.4.4/": true,
+		"https://api.example.com/": false, "https://8.8.8.8/": false, "https://10.1.0.1/": false, "https://hooks.example.com:9001/": false, "http://127.0.0.1/": false,
+	} {
+		if _, err := policy.Check(callback); (err == nil) != want {
+			t.Errorf("%s: got %v, want it accepted: %v", callback, err, want)
+		}
+	}
+	if len(policy.Resolvers) != 1 || policy.Resolvers[0].String() != "10.0.0.53:53" {
+		t.Errorf("resolvers: got %v, want 10.0.0.53:53", policy.Resolvers)
 	}
 }
 

@@ -78,7 +78,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		s.close()
 		return nil, err
 	}
-	policy := webhook.Policy{Local: config.dev}
+	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
 		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,

@@ -163,6 +163,10 @@ func (p Policy) canonicalHost(parsed *url.URL) (string, error) {
 	return p.canonicalName(host)
 }
 
+// PublicName returns the canonical form of a public host name, by the rules for
+// those in callback URLs.
+func PublicName(name string) (string, error) { return Policy{}.canonicalName(name) }
+
 func (p Policy) canonicalName(host string) (string, error) {
 	for i := range len(host) { // net/url has decoded %-escapes, and lower-casing would map some letters to ASCII
 		if host[i] > 0x7e {
