@@ -57,7 +57,7 @@ func New(config Config) http.Handler {
 
 	router.GET("/healthz", api.handle(api.health))
 	router.GET("/problems/:name", api.handle(api.describeProblem))
-	private := router.Group("", api.authenticate)
+	private := router.Group("", api.refuseLoop, api.authenticate)
 	private.POST("/sync", api.handle(api.postSync))
 	private.POST("/async", api.handle(api.postAsync))
 	private.GET("/requests", api.handle(api.listRequests))

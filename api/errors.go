@@ -64,6 +64,7 @@ var problemTypes = [...]problemType{
 	{"temporary-reduced-capacity", http.StatusServiceUnavailable, "The service is too busy."},
 	{"unavailable", http.StatusServiceUnavailable, "The service can't answer at the moment."},
 	{"work-deadline-exceeded", http.StatusGatewayTimeout, "The work did not end in time."},
+	{"loop-detected", http.StatusLoopDetected, "A callback of this service came back to it."},
 }
 
 func newProblem(name, detail string, fields ...fieldProblem) *problem {

@@ -36,7 +36,7 @@ func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 
 func (a *API) writeProblem(c *gin.Context, err error) {
 	problem := problemOf(err)
-	if problem.Status >= http.StatusInternalServerError {
+	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusLoopDetected { // that isn't our fault
 		_ = c.Error(err) // for the log line
 	}
 	c.Set(problemKey, problem.name)
