@@ -77,3 +77,50 @@ func CountUnfinished(ctx context.Context, q Querier, queues []string, most int64
 	}
 	return count, nil
 }
+
+// Destination is where a client has callbacks sent to.
+type Destination struct {
+	Client string
+	Origin string // host, and port where it isn't the scheme's
+}
+
+// CountByDestination returns how many requests have a job of the queues that has
+// not ended, by client and destination. No more than most are looked at.
+func CountByDestination(ctx context.Context, q Querier, queues []string, most int64) (map[Destination]int64, error) {
+	// The jobs are found as CountUnfinished finds them. The limits of one row keep
+	// Postgres from joining them by reading all requests: each is looked up.
+	const sql = `
+		SELECT request.client, split_part(request.callback_url, '/', 3) AS origin, count(*)
+		FROM (
+			SELECT part.args
+			FROM unnest(ARRAY['available', 'pending', 'running', 'retryable', 'scheduled']::river_job_state[]) AS unfinished (state)
+			CROSS JOIN unnest($1::text[]) AS queues (name)
+			CROSS JOIN LATERAL (
+				SELECT args
+				FROM river_job
+				WHERE river_job.state = unfinished.state
+				  AND river_job.queue = queues.name
+				ORDER BY priority, scheduled_at, id
+				LIMIT $2
+			) AS part
+			LIMIT $2
+		) AS job
+		CROSS JOIN LATERAL (
+			SELECT client, callback_url
+			FROM requests
+			WHERE requests.id = (job.args ->> 'request_id')::uuid
+			LIMIT 1
+		) AS request
+		GROUP BY request.client, origin`
+	rows, err := q.Query(ctx, sql, queues, most)
+	if err != nil {
+		return nil, fmt.Errorf("counting requests by destination: %w", err)
+	}
+	counts := map[Destination]int64{}
+	var d Destination
+	var count int64
+	if _, err := pgx.ForEachRow(rows, []any{&d.Client, &d.Origin, &count}, func() error { counts[d] = count; return nil }); err != nil {
+		return nil, fmt.Errorf("counting requests by destination: %w", err)
+	}
+	return counts, nil
+}
