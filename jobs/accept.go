@@ -19,10 +19,14 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request: with ErrBacklog, db.ErrFull or ErrAway. It is for callers that want
-// to know before they read a body.
-func (q *Queue) Admit() error {
+// a request of a client, whatever its destination: with ErrBacklog, db.ErrFull,
+// ErrAway or ErrClientQuota. It is for callers that want to know before they read
+// a body.
+func (q *Queue) Admit(client string) error {
 	if err := q.backlog.admit(); err != nil {
+		return err
+	}
+	if err := q.quota.admit(client); err != nil {
 		return err
 	}
 	if q.accepts.Full() {
@@ -42,17 +46,39 @@ func (q *Queue) Ready() error {
 // Accept commits an async request together with its work job, in a batch with
 // those that others accept meanwhile. When it returns without an error, nothing
 // but the loss of the database loses the request. It fails at once as Admit
-// does; when ctx ends first, the request may still be accepted.
+// does, and with ErrDestinationQuota; when ctx ends first, the request may still be accepted.
 func (q *Queue) Accept(ctx context.Context, request db.Request) error {
-	if err := q.backlog.enter(); err != nil {
+	if err := q.enter(request); err != nil {
 		return err
 	}
 	_, err := q.accepts.Do(ctx, request)
 	if err != nil {
-		q.backlog.leave()
+		q.leave(request)
 	}
 	return err
 }
+
+// enter counts a request that is about to be accepted; leave takes it back where
+// it was not.
+func (q *Queue) enter(request db.Request) error {
+	if err := q.quota.enter(request); err != nil {
+		return err
+	}
+	err := q.backlog.enter()
+	if err != nil {
+		q.quota.leave(request)
+	}
+	return err
+}
+
+func (q *Queue) leave(request db.Request) {
+	q.quota.leave(request)
+	q.backlog.leave()
+}
+
+// Left is how many more requests a client may have unfinished. It is for queues
+// with such a limit.
+func (q *Queue) Left(client string) int64 { return q.quota.left(client) }
 
 // acceptAll commits requests with their work jobs.
 func (q *Queue) acceptAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {

@@ -185,7 +185,7 @@ func TestQueueBacklog(t *testing.T) {
 		q.backlog.limit = 3
 		refuses := func(when string) {
 			t.Helper()
-			if err := q.Admit(); !errors.Is(err, ErrBacklog) {
+			if err := q.Admit("alice"); !errors.Is(err, ErrBacklog) {
 				t.Errorf("%s: Admit: got %v, want %v", when, err, ErrBacklog)
 			}
 			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, ErrBacklog) {
@@ -219,7 +219,7 @@ func TestQueueBacklog(t *testing.T) {
 			q.accept(t, newRequest("http://127.0.0.1:9/"))
 			takeAway(proxy)
 			waitUntil(t, func() bool { return errors.Is(q.Ready(), ErrAway) })
-			if err := q.Admit(); !errors.Is(err, ErrAway) {
+			if err := q.Admit("alice"); !errors.Is(err, ErrAway) {
 				t.Errorf("Admit: got %v, want %v", err, ErrAway)
 			}
 			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, ErrAway) {

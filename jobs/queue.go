@@ -52,6 +52,10 @@ type Config struct {
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
+	// The same of one client, in all and for one destination; both 0 for no limit,
+	// and otherwise neither is, nor Unfinished.
+	ClientUnfinished, DestinationUnfinished int
+
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
@@ -66,6 +70,7 @@ type Queue struct {
 	client  *river.Client[pgx.Tx]
 	works   bool // false when this process only inserts
 	backlog backlog
+	quota   *quota
 	stop    context.CancelFunc // ends what Start began besides River
 	recent  recent
 
@@ -91,6 +96,7 @@ func New(config Config) (*Queue, error) {
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
 	}
+	queue.quota = newQuota(config)
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -181,6 +187,9 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
+	if q.quota != nil {
+		go q.quota.watch(ctx)
+	}
 	return nil
 }
 

@@ -95,6 +95,122 @@ func TestSendFollowsNoRedirect(t *testing.T) {
 	}
 }
 
+func TestSendBrokenAnswers(t *testing.T) {
+	t.Parallel()
+	const noAnswer = "connection closed before the answer"
+	forever := func(conn net.Conn, text string) {
+		for {
+			if _, err := io.WriteString(conn, text); err != nil {
+				return
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		serve func(conn net.Conn)
+		want  Attempt
+	}{
+		{"closed without an answer", func(net.Conn) {},
+			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
+		{"closed within the headers", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: b\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
+		{"reset", func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
+			Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNRESET.Error()}},
+		{"garbage", func(conn net.Conn) { _, _ = io.WriteString(conn, "220 secret ESMTP\r\n"); untilClosed(conn) },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless headers", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+			forever(conn, "A: b\r\n")
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless header line", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
+			forever(conn, "b")
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"endless interim answers", func(conn net.Conn) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"headers of 31 KiB", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 31<<10)+"\r\n\r\n")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"headers of 33 KiB", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 33<<10)+"\r\n\r\n")
+			untilClosed(conn)
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{"interim answers, then the real one", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"another protocol", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+			untilClosed(conn)
+		}, Attempt{Outcome: HTTPStatus, Status: 101}},
+		{"dripping body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n1")
+			untilClosed(conn)
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"endless body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 410 Gone\r\n\r\n")
+			forever(conn, strings.Repeat("a", 1024))
+		}, Attempt{Outcome: Gone, Status: 410}},
+		{"truncated body", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n1")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+		{"compressed body that isn't", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n1")
+		}, Attempt{Outcome: Delivered, Status: 200}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			target := receive(t, func(conn net.Conn) {
+				readRequest(t, conn)
+				test.serve(conn)
+			})
+			sender := localSender(t)
+			if test.name == "endless body" {
+				sender.drain = sender.exchange // its size has to end it
+			}
+			started := time.Now()
+			got := sender.Send(t.Context(), message(target.url))
+			expect(t, got, test.want)
+			if took := time.Since(started); took > sender.exchange/2 {
+				t.Errorf("attempt took %s; want it not to wait for its deadline", took)
+			}
+			if got.Address != target.address {
+				t.Errorf("address is %q; want %q", got.Address, target.address)
+			}
+			if connections := target.connections.Load(); connections != 1 {
+				t.Errorf("receiver got %d connections; want 1, without a retry", connections)
+			}
+		})
+	}
+}
+
+func TestSendTooSlow(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		scheme, answer, cause string
+	}{
+		"no answer":      {"http://", "", "too slow while waiting for the answer"},
+		"half a header":  {"http://", "HTTP/1.1 200 OK\r\nA:", "too slow while reading the answer"},
+		"interim only":   {"http://", "HTTP/1.1 100 Continue\r\n\r\n", "too slow while reading the answer"},
+		"half handshake": {"https://", "", "too slow while shaking hands"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := receive(t, func(conn net.Conn) {
+				if test.scheme == "http://" {
+					readRequest(t, conn)
+				}
+				_, _ = io.WriteString(conn, test.answer)
+				untilClosed(conn)
+			})
+			sender := localSender(t)
+			sender.exchange = 200 * time.Millisecond
+			sender.transport.TLSHandshakeTimeout = 50 * time.Millisecond
+			expect(t, sender.Send(t.Context(), message(test.scheme+target.address)),
+				Attempt{Outcome: Timeout, Cause: test.cause})
+		})
+	}
+}
+
 func TestSendNoConnection(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
