@@ -29,8 +29,13 @@ type Config struct {
 
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may
-	SyncLimit   int                     // sync requests that work at a time; as many may wait for a moment
-	Draining    func() bool             // tells that the process is stopping
+
+	// ClientRate is how many POSTs a second one client may make, with a burst of
+	// twice as many; 0 for no quotas. The others are the limits of Queue, to be told.
+	ClientRate, ClientUnfinished, DestinationUnfinished int
+
+	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
+	Draining  func() bool // tells that the process is stopping
 }
 
 // API serves the routes.
@@ -38,6 +43,7 @@ type API struct {
 	Config
 	sync   *gate
 	bodies bodyBudget
+	quotas *quotas
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear
@@ -50,6 +56,7 @@ func New(config Config) http.Handler {
 		Config: config,
 		sync:   newGate(config.SyncLimit),
 		bodies: newBodyBudget(),
+		quotas: newQuotas(config),
 	}
 	router := api.newRouter()
 	router.HandleMethodNotAllowed = true
@@ -58,6 +65,9 @@ func New(config Config) http.Handler {
 	router.GET("/healthz", api.handle(api.health))
 	router.GET("/problems/:name", api.handle(api.describeProblem))
 	private := router.Group("", api.refuseLoop, api.authenticate)
+	if config.ClientRate > 0 {
+		private.Use(api.limit)
+	}
 	private.POST("/sync", api.handle(api.postSync))
 	private.POST("/async", api.handle(api.postAsync))
 	private.GET("/requests", api.handle(api.listRequests))

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
@@ -16,11 +15,7 @@ import (
 type asyncBody struct {
 	Input       jsontext.Value `json:"input"`
 	CallbackURL string         `json:"callback_url"`
-	ExpiresIn   *int           `json:"expires_in"` // seconds in which the work has to begin
 }
-
-// maxExpiresIn is two days, like the age of callbacks.
-const maxExpiresIn = 172_800
 
 // accepted is the answer to POST /async.
 type accepted struct {
@@ -32,7 +27,7 @@ type accepted struct {
 // postAsync accepts a request: when it answers 202, the request and its work
 // job are committed.
 func (a *API) postAsync(c *gin.Context) (reply, error) {
-	if err := a.Queue.Admit(); err != nil { // before the body, so that refusals are cheap
+	if err := a.Queue.Admit(c.GetString(clientKey)); err != nil { // before the body, so that refusals are cheap
 		return reply{}, err
 	}
 	request, err := a.readAsync(c)
@@ -68,15 +63,9 @@ func (a *API) readAsync(c *gin.Context) (db.Request, error) {
 	if err != nil {
 		return db.Request{}, err
 	}
-	if body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn) {
-		return db.Request{}, invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))
-	}
 	request, err := newRequest(c, db.Async, input)
 	if err != nil {
 		return db.Request{}, err
-	}
-	if body.ExpiresIn != nil {
-		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}
 	request.Status = db.Accepted
 	request.CallbackURL = callbackURL

@@ -76,7 +76,7 @@ func TestAsync(t *testing.T) {
 			go func() { first <- s.call(t, "POST", "/async", asyncBody) }()
 			s.waitFor(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
 		}
-		for queue.Admit() == nil {
+		for queue.Admit("local") == nil {
 			s.waitFor(t, "SELECT true")
 		}
 		s.wantProblem(t, s.call(t, "POST", "/async", asyncBody), http.StatusServiceUnavailable, "temporary-reduced-capacity")

@@ -25,9 +25,13 @@ type problem struct {
 	Status int            `json:"status"`
 	Detail string         `json:"detail"`
 	Errors []fieldProblem `json:"errors,omitempty"`
+	// ViolatedPolicies are quotas, by their names in RateLimit-Policy, whose draft
+	// names this member so.
+	ViolatedPolicies []string `json:"violated-policies,omitempty"`
 
-	name     string
-	location string // of the request that failed, if one was recorded
+	name       string
+	location   string // of the request that failed, if one was recorded
+	retryAfter int    // seconds, where it is known better than by the status
 }
 
 // fieldProblem names what is wrong with one field of the body or one parameter
@@ -59,6 +63,7 @@ var problemTypes = [...]problemType{
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},
 	{"invalid-callback-url", http.StatusUnprocessableEntity, "The callback URL is not valid."},
+	{"quota-exceeded", http.StatusTooManyRequests, "You have used up a quota."},
 	{"internal-error", http.StatusInternalServerError, "Something went wrong on our side."},
 	{"work-failed", http.StatusInternalServerError, "The work failed."},
 	{"temporary-reduced-capacity", http.StatusServiceUnavailable, "The service is too busy."},
@@ -106,6 +111,10 @@ func problemOf(err error) *problem {
 		return newProblem("not-found", "There is no such request.")
 	case errors.Is(err, db.ErrFull), errors.Is(err, jobs.ErrBacklog):
 		return newProblem("temporary-reduced-capacity", "Too many requests are unfinished. Nothing was accepted; try again.")
+	case errors.Is(err, jobs.ErrClientQuota):
+		return quotaExceeded(unfinishedPolicy, "Too many of your requests are unfinished. Nothing was accepted; try again when some have been called back.")
+	case errors.Is(err, jobs.ErrDestinationQuota):
+		return quotaExceeded(destinationPolicy, "Too many of your requests for this destination are unfinished. Nothing was accepted; try again when some have been called back.")
 	case errors.Is(err, jobs.ErrAway):
 		return newProblem("unavailable", "The database can't be reached at the moment. Nothing was accepted; try again.")
 	case db.IsUnavailable(err):

@@ -40,7 +40,10 @@ func (a *API) writeProblem(c *gin.Context, err error) {
 		_ = c.Error(err) // for the log line
 	}
 	c.Set(problemKey, problem.name)
-	if problem.Status == http.StatusServiceUnavailable {
+	switch {
+	case problem.retryAfter > 0:
+		c.Header("Retry-After", strconv.Itoa(problem.retryAfter))
+	case problem.Status == http.StatusServiceUnavailable, problem.Status == http.StatusTooManyRequests:
 		// Jittered, so that those who were sent away don't come back together.
 		c.Header("Retry-After", strconv.Itoa(1+rand.IntN(3)))
 	}

@@ -138,6 +138,9 @@ type problem struct {
 	Title  string
 	Status int
 	Detail string
+
+	ViolatedPolicies []string `json:"violated-policies"`
+
 	Errors []struct{ Pointer, Parameter, Detail string }
 }
 
@@ -162,7 +165,7 @@ func (s *service) wantProblem(t *testing.T, a answer, status int, name string, f
 	if !slices.Equal(named, fields) {
 		t.Errorf("fields named: got %q by %s, want %q", named, a.body, fields)
 	}
-	if retry := a.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable) || len(retry) > 1 {
+	if retry := a.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) || len(retry) > 1 {
 		t.Errorf("Retry-After of a %d: got %q", status, retry)
 	}
 	type explanation struct {

@@ -59,10 +59,10 @@ func (p *program) statusOf(t *testing.T, path, key string) int {
 	return response.StatusCode
 }
 
-// acceptAs posts an async request with an API key.
-func (p *program) acceptAs(t *testing.T, key, callbackURL string) {
+// postAs posts with an API key, and returns the answer, whose body is closed.
+func (p *program) postAs(t *testing.T, key, path, body string) *http.Response {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodPost, p.url+"/async", strings.NewReader(asyncBody(`{"text":"x"}`, callbackURL)))
+	request, err := http.NewRequest(http.MethodPost, p.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,14 @@ func (p *program) acceptAs(t *testing.T, key, callbackURL string) {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	if response.StatusCode != http.StatusAccepted {
-		t.Fatalf("POST /async: got %s, want 202", response.Status)
+	return response
+}
+
+// acceptAs posts an async request with an API key.
+func (p *program) acceptAs(t *testing.T, key, callbackURL string) {
+	t.Helper()
+	if got := p.postAs(t, key, "/async", asyncBody(`{"text":"x"}`, callbackURL)); got.StatusCode != http.StatusAccepted {
+		t.Fatalf("POST /async: got %s, want 202", got.Status)
 	}
 }
 
@@ -204,5 +210,24 @@ func TestLogsTellNeitherKeysNorSecrets(t *testing.T) {
 	}
 	if !strings.Contains(log, "client=acme") {
 		t.Error("the log doesn't name the client")
+	}
+}
+
+func TestQuotasCountOutsideLocalMode(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	acme := issueTo(t, database, "add", "acme")
+	environ := environment(database, map[string]string{"CLIENT_RATE": "1", "CLIENT_UNFINISHED": "1", "SECRETS_KEY": sealingKey})
+	p := startStrict(t, environ)
+	var last *http.Response
+	until(t, func() bool {
+		last = p.postAs(t, acme.Key, "/sync", `{"input":{"text":"x"}}`)
+		return last.StatusCode == http.StatusTooManyRequests
+	}, func() string { return "a call over the rate" })
+	if got, want := last.Header.Get("RateLimit-Policy"), `"rate";q=2;w=2, "unfinished";q=1;`; !strings.HasPrefix(got, want) {
+		t.Errorf("RateLimit-Policy: got %q, want it to begin with %q", got, want)
+	}
+	if got := p.postAs(t, "", "/sync", "").StatusCode; got != http.StatusUnauthorized {
+		t.Errorf("without a key: got %d, want 401", got)
 	}
 }

@@ -32,6 +32,9 @@ type Config struct {
 	WorkLimit    int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
 	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	Unfinished   int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
+	ClientRate   int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`
+	ClientLimit  int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
+	OriginLimit  int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
 	JobRetention time.Duration `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
 	StopTimeout  time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
 	LogLevel     slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
@@ -111,6 +114,9 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.WorkLimit < 1 || c.WorkLimit > 10_000, "WORK_LIMIT", "must be from 1 to 10000, not %d", c.WorkLimit)
 	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
 	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
+	refuse(c.ClientRate < 1 || c.ClientRate > 1_000_000, "CLIENT_RATE", "must be from 1 to 1000000, not %d", c.ClientRate)
+	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
+	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
 	refuse(c.JobRetention < time.Minute, "JOB_RETENTION", "must be at least 1m, not %s", c.JobRetention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }

@@ -61,7 +61,8 @@ func (t *transcript) String() string {
 	return t.lines.String()
 }
 
-var listening = regexp.MustCompile(`msg=listening addr=(\S+) admin_addr=(\S+)`)
+// listening finds the addresses in a log for people, and in one for machines.
+var listening = regexp.MustCompile(`(?:msg=listening addr=|"msg":"listening","addr":")([^\s"]+)(?: admin_addr=|","admin_addr":")([^\s"]+)`)
 
 func environment(databaseURL string, settings map[string]string) map[string]string {
 	environ := map[string]string{
@@ -73,14 +74,26 @@ func environment(databaseURL string, settings map[string]string) map[string]stri
 	return environ
 }
 
-// startHere runs the program inside the test, with work of the test's own.
+// startHere runs the program inside the test, in local mode, with work of the
+// test's own.
 func startHere(t *testing.T, databaseURL string, settings map[string]string, do work.Func) *program {
+	t.Helper()
+	return startRun(t, []string{"--dev"}, environment(databaseURL, settings), do)
+}
+
+// startStrict runs the program inside the test, as in production.
+func startStrict(t *testing.T, environ map[string]string) *program {
+	t.Helper()
+	return startRun(t, nil, environ, work.Do)
+}
+
+func startRun(t *testing.T, args []string, environ map[string]string, do work.Func) *program {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	p := &program{stop: stop, ended: make(chan struct{})}
 	go func() {
-		p.err = run(ctx, []string{"--dev"}, environment(databaseURL, settings), io.Discard, in, do)
+		p.err = run(ctx, args, environ, io.Discard, in, do)
 		in.Close()
 		close(p.ended)
 	}()

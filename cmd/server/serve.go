@@ -61,6 +61,9 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Wr
 }
 
 func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.Func) (*server, error) {
+	if config.dev { // whoever calls has the machine to himself
+		config.ClientRate, config.ClientLimit, config.OriginLimit = 0, 0, 0
+	}
 	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
 		return nil, err
 	}
@@ -83,7 +86,9 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	if s.queue, err = jobs.New(jobs.Config{
 		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
-		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished, Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
+		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
+		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
+		Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
 	}); err == nil {
 		s.admin, err = newAdmin(ctx, config, s.queue, logger)
 	}
@@ -123,7 +128,8 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	settings := api.Config{
 		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
-		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit,
+		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit, ClientRate: s.config.ClientRate,
+		ClientUnfinished: s.config.ClientLimit, DestinationUnfinished: s.config.OriginLimit,
 		Draining: s.draining.Load,
 	}
 	if s.config.dev {

@@ -1,0 +1,120 @@
+package api_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ringback/api"
+	"ringback/jobs"
+)
+
+// newLimited returns a service with the clients alice and bob and these quotas.
+func newLimited(t *testing.T, perSecond, unfinished, destination int) *service {
+	t.Helper()
+	return newService(t, func(c *api.Config) {
+		keyed(map[string]string{"a-key": "alice", "b-key": "bob"})(c)
+		c.ClientRate, c.ClientUnfinished, c.DestinationUnfinished = perSecond, unfinished, destination
+		c.Queue = newQueue(t, c.Pool, jobs.Config{
+			AcceptQueue: 100, Unfinished: 1000, ClientUnfinished: unfinished, DestinationUnfinished: destination,
+		})
+	})
+}
+
+func (s *service) wantQuotaExceeded(t *testing.T, a answer, policy string) {
+	t.Helper()
+	s.wantProblem(t, a, http.StatusTooManyRequests, "quota-exceeded")
+	if got := decode[problem](t, a, http.StatusTooManyRequests); !slices.Equal(got.ViolatedPolicies, []string{policy}) {
+		t.Errorf("violated policies: got %q, want %q", got.ViolatedPolicies, policy)
+	}
+}
+
+func TestQuotas(t *testing.T) {
+	t.Parallel()
+	const alice, bob = "Bearer a-key", "Bearer b-key"
+	const sync = `{"input":{"text":"a"}}`
+
+	t.Run("MoreThanItsRateIsRefusedAndOthersGoOn", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, 1, 10, 10) // a burst of two
+		start, served := time.Now(), 0
+		var last answer
+		for last.status != http.StatusTooManyRequests {
+			if last = s.call(t, "POST", "/sync", sync, "Authorization", alice); last.status == http.StatusOK {
+				served++
+			}
+		}
+		if most := 2 + int(time.Since(start)/time.Second) + 1; served < 2 || served > most {
+			t.Errorf("got %d served, want 2 to %d", served, most)
+		}
+		s.wantQuotaExceeded(t, last, "rate")
+		if got, want := last.header.Get("RateLimit"), `"rate";r=0;t=1, "unfinished";r=10`; got != want || last.header.Get("Retry-After") != "1" {
+			t.Errorf("RateLimit: got %q, Retry-After %q, want %q and 1", got, last.header.Get("Retry-After"), want)
+		}
+		if got := s.call(t, "POST", "/sync", sync, "Authorization", bob); got.status != http.StatusOK {
+			t.Errorf("bob: got %d with %s, want 200", got.status, got.body)
+		}
+		for _, path := range []string{"/requests", "/healthz"} {
+			if got := s.call(t, "GET", path, "", "Authorization", alice); got.status != http.StatusOK || got.header.Get("RateLimit") != "" {
+				t.Errorf("GET %s: got %d and RateLimit %q, want 200 and none", path, got.status, got.header.Get("RateLimit"))
+			}
+		}
+	})
+
+	t.Run("EveryPostTellsWhatIsLeft", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, 1000, 10, 5)
+		for path, body := range map[string]string{"/sync": sync, "/async": asyncBody, "/async ": "no JSON"} {
+			got := s.call(t, "POST", strings.TrimSpace(path), body, "Authorization", alice)
+			if policy, want := got.header.Get("RateLimit-Policy"), `"rate";q=2000;w=2, "unfinished";q=10;qu="concurrent-requests", "destination";q=5;qu="concurrent-requests"`; policy != want {
+				t.Errorf("%s: RateLimit-Policy: got %q, want %q", path, policy, want)
+			}
+			if left := got.header.Get("RateLimit"); !strings.HasPrefix(left, `"rate";r=19`) || !strings.Contains(left, `;t=1, "unfinished";r=`) {
+				t.Errorf("%s: RateLimit: got %q, want some 1999 left, all of them again in a second", path, left)
+			}
+		}
+	})
+
+	t.Run("MoreUnfinishedThanAllowedIsRefusedBeforeTheBodyIsRead", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, 1000, 2, 2)
+		for range 2 {
+			if got := s.call(t, "POST", "/async", asyncBody, "Authorization", alice); got.status != http.StatusAccepted {
+				t.Fatalf("got %d with %s, want 202", got.status, got.body)
+			}
+		}
+		s.wantQuotaExceeded(t, s.call(t, "POST", "/async", "not looked at", "Authorization", alice), "unfinished")
+		if got := s.call(t, "POST", "/sync", sync, "Authorization", alice); got.status != http.StatusOK {
+			t.Errorf("sync: got %d with %s, want 200: it leaves nothing unfinished", got.status, got.body)
+		}
+		if got := s.call(t, "POST", "/async", asyncBody, "Authorization", bob); got.status != http.StatusAccepted {
+			t.Errorf("bob: got %d with %s, want 202", got.status, got.body)
+		}
+	})
+
+	t.Run("MoreUnfinishedForADestinationThanAllowedIsRefused", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, 1000, 10, 1)
+		if got := s.call(t, "POST", "/async", asyncBody, "Authorization", alice); got.status != http.StatusAccepted {
+			t.Fatalf("got %d with %s, want 202", got.status, got.body)
+		}
+		s.wantQuotaExceeded(t, s.call(t, "POST", "/async", asyncBody, "Authorization", alice), "destination")
+		elsewhere := strings.Replace(asyncBody, "https://", "https://other.", 1)
+		if got := s.call(t, "POST", "/async", elsewhere, "Authorization", alice); got.status != http.StatusAccepted {
+			t.Errorf("another destination: got %d with %s, want 202", got.status, got.body)
+		}
+		if !s.holds(t, "SELECT count(*) = 2 FROM requests") {
+			t.Error("want two requests stored")
+		}
+	})
+
+	t.Run("WithoutThemNothingIsTold", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		if got := s.call(t, "POST", "/async", asyncBody); got.status != http.StatusAccepted || got.header.Get("RateLimit-Policy")+got.header.Get("RateLimit") != "" {
+			t.Errorf("got %d with %v, want 202 without quotas", got.status, got.header)
+		}
+	})
+}
