@@ -72,7 +72,7 @@ func comparisons() []comparison {
 			lines = append(lines, comparison{endpoint + " " + count + ", %", "%.2f", metric(endpoint + "." + count)})
 		}
 	}
-	for _, count := range []string{"missing", "duplicates", "orphans", "mismatched"} {
+	for _, count := range []string{"missing", "pending", "duplicates", "orphans", "mismatched"} {
 		lines = append(lines, comparison{count, "%.0f", metric(count)})
 	}
 	for _, series := range []string{"sync.latency", "sync.service", "sync.shed", "async.latency", "async.service",

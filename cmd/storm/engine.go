@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,13 +16,14 @@ type arrival struct {
 type sender func(arrival) answer
 
 // engine sends the requests of a schedule: one dispatcher that keeps to it,
-// and a fixed number of workers that each have a connection.
+// and a crew of workers that each have a connection.
 type engine struct {
 	schedule schedule
 	ledger   *ledger
 	workers  int
 	patience time.Duration // a request that waited for a worker for longer is left out
-	due      chan arrival
+	due      chan arrival  // what waits for a worker
+	crew     *crew
 
 	// lateness is how late the dispatcher handed each request over: the
 	// generator's own fault, unlike the wait for a free worker.
@@ -54,10 +54,7 @@ func newEngine(config config, schedule schedule, ledger *ledger) *engine {
 // was sent is answered. Each worker calls send. The error means that no clock
 // is to be had here.
 func (e *engine) run(ctx context.Context, send sender) error {
-	var workers sync.WaitGroup
-	for range e.workers {
-		workers.Go(func() { e.work(ctx, send) })
-	}
+	e.crew = newCrew(e.workers, e.due, func(arrival arrival) { e.work(ctx, arrival, send) })
 	err := e.dispatch(ctx)
 	e.ended = e.ledger.clock.now()
 	if ctx.Err() == nil {
@@ -65,8 +62,7 @@ func (e *engine) run(ctx context.Context, send sender) error {
 		// leaves after 0.9 s, and that is 10/s all the same.
 		e.ended = e.schedule.curve.duration()
 	}
-	close(e.due)
-	workers.Wait()
+	e.crew.finish()
 	return err
 }
 
@@ -119,25 +115,21 @@ func (e *engine) worstRateError() float64 {
 
 func (e *engine) release(arrival arrival) {
 	e.released.Add(1)
-	select {
-	case e.due <- arrival:
-	default:
+	if !e.crew.take(arrival) {
 		e.ledger.leaveOut(arrival.number, arrival.at)
 	}
 }
 
-// work sends what is due, one after the other. Once ctx is done, what still
-// waits for a worker never leaves.
-func (e *engine) work(ctx context.Context, send sender) {
-	for arrival := range e.due {
-		if ctx.Err() != nil {
-			continue
-		}
-		left := e.ledger.clock.now()
-		if left-arrival.at > e.patience {
-			e.ledger.leaveOut(arrival.number, arrival.at)
-			continue
-		}
-		e.ledger.record(arrival.number, arrival.at, left, send(arrival))
+// work sends a request, unless it has waited for a worker for too long. Once
+// ctx is done, what still waits never leaves.
+func (e *engine) work(ctx context.Context, arrival arrival, send sender) {
+	if ctx.Err() != nil {
+		return
 	}
+	left := e.ledger.clock.now()
+	if left-arrival.at > e.patience {
+		e.ledger.leaveOut(arrival.number, arrival.at)
+		return
+	}
+	e.ledger.record(arrival.number, arrival.at, left, send(arrival))
 }

@@ -36,6 +36,10 @@ func (k kind) String() string {
 // delivers tells whether a receiver of this kind takes callbacks in the end.
 func (k kind) delivers() bool { return k <= kindFlaky }
 
+// mayBePending tells whether a service may take its time with a receiver of this
+// kind: one that fails or is slow is called less and less often.
+func (k kind) mayBePending() bool { return k == kindSlow || k == kindFlaky }
+
 // shares is how the callbacks are shared out among the kinds of receivers.
 type shares [kinds]int
 

@@ -31,7 +31,7 @@ const (
 	undue     outcome = iota // never due: the run was interrupted before
 	unsent                   // due, but no connection was free in time
 	ok                       // answered as it should be
-	shed                     // the server said that it has no room now
+	shed                     // the server said that it takes nothing now
 	rejected                 // the server called the request wrong
 	failed                   // not done, and that is certain
 	ambiguous                // nothing tells whether the server took it

@@ -16,18 +16,29 @@ import (
 )
 
 const (
-	maxLookups     = 1000 // requests that are looked up after a run
+	maxLookups     = 10_000 // requests of each fate that are looked up after a run
 	lookupsAtATime = 8
 	auditTimeout   = 10 * time.Second
 )
 
 // lostRequest is an acknowledged request that was not called back, and why
-// that is so, as far as the server and its database tell.
+// that is so, as far as the server and its database tell: missing or pending.
 type lostRequest struct {
 	ID     uuid.UUID `json:"id"`
 	Server string    `json:"server"`             // what GET /requests/{id} says of it
 	Audit  string    `json:"database,omitempty"` // what the view request_trace says of it
-	owed   bool      // the server means to call it back yet or has given up, or can't be asked
+	state  string    // of the callback, as the server tells it
+}
+
+const unknown = "unknown" // the state where the server can't be asked
+
+// isPending tells whether the server means to call back yet.
+func (l lostRequest) isPending() bool { return l.state == "waiting" || l.state == "pending" }
+
+// isExcused tells whether a receiver that takes nothing may not have been
+// called even once.
+func (l lostRequest) isExcused() bool {
+	return l.isPending() || l.state == "dead" || l.state == unknown
 }
 
 // lookUp asks the server for each of the ids, up to maxLookups.
@@ -53,16 +64,19 @@ func lookUpOne(client *fasthttp.HostClient, config config, id uuid.UUID) lostReq
 	authorize(&request, config)
 	request.SetTimeout(config.timeout)
 	if err := client.Do(&request, &response); err != nil {
-		return lostRequest{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, owed: true}
+		return lostRequest{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
 	}
-	if status := response.StatusCode(); status != http.StatusOK {
+	switch status := response.StatusCode(); {
+	case status >= http.StatusInternalServerError:
+		return lostRequest{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
+	case status != http.StatusOK:
 		return lostRequest{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
 	}
 	var found foundRequest
 	if err := json.Unmarshal(response.Body(), &found); err != nil {
 		return lostRequest{ID: id, Server: "the server's answer can't be read"}
 	}
-	return lostRequest{ID: id, Server: found.explain(), owed: found.isOwed()}
+	return lostRequest{ID: id, Server: found.explain(), state: found.CallbackState}
 }
 
 // foundRequest is what is looked at in the answer to GET /requests/{id}.
@@ -78,11 +92,6 @@ type attempt struct {
 	At         time.Time `json:"at"`
 	Outcome    string    `json:"outcome"`
 	HTTPStatus int       `json:"http_status"`
-}
-
-// isOwed tells whether the callback is still to come, or has been given up.
-func (f foundRequest) isOwed() bool {
-	return slices.Contains([]string{"waiting", "pending", "dead"}, f.CallbackState)
 }
 
 // explain is one line.

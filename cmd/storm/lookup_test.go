@@ -32,24 +32,55 @@ func TestExplanations(t *testing.T) {
 	}
 }
 
-func TestLookUpOfARequestThatNobodyCalled(t *testing.T) {
+// Nobody is called back here: what the server says of the requests decides.
+func TestLookUpOfRequestsThatNobodyCalled(t *testing.T) {
 	t.Parallel()
-	for state, want := range map[string]struct {
-		callbacks callbacks
-		status    int
+	found := func(state string) string { return `{"status":"succeeded","callback_state":"` + state + `"}` }
+	for name, test := range map[string]struct {
+		receivers, answer string
+		callbacks         callbacks
+		status            int
 	}{
-		"pending":   {callbacks{dead: 20}, exitOK},
-		"delivered": {callbacks{missing: 20}, exitBroken},
+		"pending at one that takes nothing":   {"gone=1", found("pending"), callbacks{dead: 20}, exitOK},
+		"delivered to one that takes nothing": {"gone=1", found("delivered"), callbacks{missing: 20}, exitBroken},
+		"one that takes nothing, no answer":   {"gone=1", "", callbacks{dead: 20}, exitOK},
+		"pending at a flaky one":              {"flaky=1", found("pending"), callbacks{pending: 20}, exitOK},
+		"work not done for a slow one":        {"slow=1", found("waiting"), callbacks{pending: 20}, exitOK},
+		"given up at a flaky one":             {"flaky=1", found("dead"), callbacks{missing: 20}, exitBroken},
+		"a flaky one, no answer":              {"flaky=1", "", callbacks{missing: 20}, exitBroken},
+		"pending at one that is ok":           {"ok=1", found("pending"), callbacks{missing: 20}, exitBroken},
 	} {
-		service := start(t, &service{
-			onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) },
-			onGet: func(_ string, w http.ResponseWriter) {
-				_, _ = w.Write([]byte(`{"status":"succeeded","callback_state":"` + state + `"}`))
-			},
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := start(t, &service{
+				onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) },
+				onGet: func(_ string, w http.ResponseWriter) {
+					if test.answer == "" {
+						w.WriteHeader(http.StatusServiceUnavailable)
+					}
+					_, _ = w.Write([]byte(test.answer))
+				},
+			})
+			output := runStorm(t, against(service, "-receivers", test.receivers, "-drain", "50ms", "-api-key", "secret")...)
+			output.want(t, test.status)
+			output.wantCallbacks(t, test.callbacks)
 		})
-		output := runStorm(t, against(service, "-receivers", "gone=1", "-drain", "50ms", "-api-key", "secret")...)
-		output.want(t, want.status)
-		output.wantCallbacks(t, want.callbacks)
+	}
+}
+
+func TestPendingCallbacksAreExplained(t *testing.T) {
+	t.Parallel()
+	service := start(t, &service{
+		onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) },
+		onGet: func(_ string, w http.ResponseWriter) {
+			_, _ = w.Write([]byte(`{"status":"succeeded","callback_state":"pending"}`))
+		},
+	})
+	output := runStorm(t, against(service, "-receivers", "flaky=1", "-drain", "50ms")...)
+	output.want(t, exitOK, "20 are still to come at slow or flaky ones", "Still to be called back",
+		jobID(1)+": work succeeded, callback still to come, never attempted\n", "and 10 more")
+	if got := output.report.Async.PendingRequests; len(got) != 20 {
+		t.Errorf("explained in the report: got %d, want all 20", len(got))
 	}
 }
 

@@ -48,6 +48,7 @@ func (s *storm) snapshot(ctx context.Context, last snapshot) snapshot {
 	}
 	now.acked = asyncCounts[ok]
 	now.delivered, now.callbackP99, now.oldest = s.ledger.progress()
+	now.delivered = min(now.delivered, now.acked) // a callback may come before its acknowledgement
 	now.sent = max(0, now.released-now.waiting-now.answered[unsent])
 	now.inFlight = max(0, now.sent-now.answered.sum())
 	seconds := (now.elapsed - last.elapsed).Seconds()

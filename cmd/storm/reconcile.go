@@ -19,11 +19,12 @@ const verifyLimit = 10 * time.Second
 
 // reconciliation is what became of the async requests.
 type reconciliation struct {
-	delivered, dead, missing               int // of the acknowledged ones
+	delivered, dead, pending, missing      int // of the acknowledged ones
 	duplicates, orphans, mismatched        int
 	workFailed, unacknowledged, verifiable int
 	badSignatures, outOfOrder              int
 	missingIDs                             []uuid.UUID
+	pendingIDs                             []uuid.UUID
 	uncalledIDs                            []uuid.UUID // of dead ones that were not even attempted
 }
 
@@ -73,6 +74,9 @@ func (r *reconciliation) addAcknowledged(slot *slot) {
 		if slot.attempts == 0 {
 			r.uncalledIDs = append(r.uncalledIDs, slot.id)
 		}
+	case slot.kind.mayBePending():
+		r.pending++
+		r.pendingIDs = append(r.pendingIDs, slot.id)
 	default:
 		r.missing++
 		r.missingIDs = append(r.missingIDs, slot.id)

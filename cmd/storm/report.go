@@ -48,7 +48,7 @@ type goodput struct {
 type endpointReport struct {
 	Sent      int `json:"sent"`
 	OK        int `json:"ok"`        // answered as it should be
-	Shed      int `json:"shed"`      // 429 or 503: no room now
+	Shed      int `json:"shed"`      // 429 or 503: nothing was taken
 	Rejected  int `json:"rejected"`  // any other 4xx
 	Failed    int `json:"failed"`    // certainly not done
 	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took it
@@ -67,12 +67,13 @@ type endpointReport struct {
 }
 
 // asyncReport is about the async requests and their callbacks. Acked is
-// delivered + dead + missing.
+// delivered + dead + pending + missing.
 type asyncReport struct {
 	endpointReport
 	Acked          int       `json:"acked"`
 	Delivered      int       `json:"delivered"`
 	Dead           int       `json:"dead"`    // owed to a receiver that takes none: as expected
+	Pending        int       `json:"pending"` // owed to a slow or flaky receiver, and the server says that it is to come
 	Missing        int       `json:"missing"` // acknowledged and not called back
 	Duplicates     int       `json:"duplicates"`
 	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
@@ -87,6 +88,7 @@ type asyncReport struct {
 
 	Kinds           map[string]kindReport `json:"receiver_kinds,omitempty"`
 	MissingRequests []lostRequest         `json:"missing_requests,omitempty"` // a thousand at most
+	PendingRequests []lostRequest         `json:"pending_requests,omitempty"` // likewise
 	AuditError      string                `json:"audit_error,omitempty"`      // why the database wasn't asked
 }
 

@@ -194,8 +194,7 @@ func judge(status int, body []byte, expected expected) answer {
 	switch {
 	case status == expected.status:
 		return judgeBody(body, expected)
-	case status == http.StatusServiceUnavailable && bytes.Contains(body, []byte(`"/problems/unavailable"`)):
-		// Not for want of room: the database was away, perhaps after the commit.
+	case status == http.StatusServiceUnavailable && mayBeDone(body):
 		return answer{outcome: expected.otherwise, reason: "status 503 unavailable"}
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		return answer{outcome: shed}
@@ -203,6 +202,13 @@ func judge(status int, body []byte, expected expected) answer {
 		return answer{outcome: rejected, reason: fmt.Sprintf("status %d", status)}
 	}
 	return answer{outcome: expected.otherwise, reason: fmt.Sprintf("status %d", status)}
+}
+
+// mayBeDone tells whether a 503 leaves open what became of the request: the
+// database went away while it was under way, perhaps after its commit. Else a
+// 503 promises that nothing was accepted, for want of room or of a database.
+func mayBeDone(body []byte) bool {
+	return bytes.Contains(body, []byte(`"/problems/unavailable"`)) && !bytes.Contains(body, []byte("Nothing was accepted"))
 }
 
 func judgeBody(body []byte, expected expected) answer {

@@ -214,16 +214,16 @@ func (o output) wantAsync(t *testing.T, want requests) {
 }
 
 // callbacks are their counts, without those that are zero.
-type callbacks struct{ delivered, dead, missing, mismatched, duplicates, orphans int }
+type callbacks struct{ delivered, dead, pending, missing, mismatched, duplicates, orphans int }
 
 func (o output) wantCallbacks(t *testing.T, want callbacks) {
 	t.Helper()
 	a := o.report.Async
-	got := callbacks{a.Delivered, a.Dead, a.Missing, a.Mismatched, a.Duplicates, a.Orphans}
+	got := callbacks{a.Delivered, a.Dead, a.Pending, a.Missing, a.Mismatched, a.Duplicates, a.Orphans}
 	if got != want {
 		t.Errorf("callbacks: got %+v, want %+v\n%s", got, want, o.stdout)
 	}
-	if sum := a.Delivered + a.Dead + a.Missing; a.Acked != sum || a.Acked != a.OK {
+	if sum := a.Delivered + a.Dead + a.Pending + a.Missing; a.Acked != sum || a.Acked != a.OK {
 		t.Errorf("%d acked of %d ok, but fates add up to %d", a.Acked, a.OK, sum)
 	}
 }

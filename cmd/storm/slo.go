@@ -108,7 +108,7 @@ func (u unit) parse(text string) (float64, error) {
 
 const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} in %, " +
 	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
-	"or {sync|async}.goodput, achieved_rate, missing, duplicates, orphans or mismatched as a number"
+	"or {sync|async}.goodput, achieved_rate, missing, pending, duplicates, orphans or mismatched as a number"
 
 // findMetric returns how to measure what a name stands for, or nil.
 func findMetric(name string) (func(*report) float64, unit) {
@@ -170,6 +170,7 @@ func numbers() map[string]func(*report) float64 {
 		"sync.goodput":  func(r *report) float64 { return r.Sync.Goodput },
 		"async.goodput": func(r *report) float64 { return r.Async.Goodput },
 		"achieved_rate": func(r *report) float64 { return r.AchievedRate },
+		"pending":       func(r *report) float64 { return float64(r.Async.Pending) },
 		"missing":       func(r *report) float64 { return float64(r.Async.Missing) },
 		"duplicates":    func(r *report) float64 { return float64(r.Async.Duplicates) },
 		"orphans":       func(r *report) float64 { return float64(r.Async.Orphans) },

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"sync"
@@ -179,65 +178,6 @@ func TestCallbacksGoWrong(t *testing.T) {
 	})
 }
 
-func TestAnswersGoWrong(t *testing.T) {
-	t.Parallel()
-
-	t.Run("shed and failed", func(t *testing.T) {
-		t.Parallel()
-		service := start(t, &service{onSync: func(n int, w http.ResponseWriter) {
-			switch n {
-			case 1:
-				w.WriteHeader(http.StatusServiceUnavailable)
-			case 2:
-				w.WriteHeader(http.StatusTooManyRequests)
-			case 3, 4:
-				w.WriteHeader(http.StatusInternalServerError)
-			case 5:
-				panic(http.ErrAbortHandler)
-			case 6:
-				fmt.Fprint(w, "{}")
-			case 7:
-				fmt.Fprintf(w, `{"id":%q,"status":"failed"}`, jobID(n))
-			case 8:
-				w.WriteHeader(http.StatusUnprocessableEntity)
-			default:
-				answerSync(n, w)
-			}
-		}})
-		output := runStorm(t, against(service)...)
-		output.want(t, exitOK,
-			"sync: connection lost 1, status 422 1, status 500 2, unreadable answer 1, work not succeeded 1")
-		output.wantSync(t, requests{ok: 12, shed: 2, rejected: 1, failed: 4, ambiguous: 1})
-		output.wantAsync(t, requests{ok: 20})
-	})
-
-	t.Run("not one ok", func(t *testing.T) {
-		t.Parallel()
-		service := start(t, &service{
-			onSync:  func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
-			onAsync: func(_ int, _ job, w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
-		})
-		output := runStorm(t, against(service)...)
-		output.want(t, exitBroken, "not one request was answered ok")
-		output.wantAsync(t, requests{shed: 20})
-	})
-
-	t.Run("lost acknowledgement", func(t *testing.T) {
-		t.Parallel()
-		service := start(t, &service{onAsync: func(n int, job job, w http.ResponseWriter) {
-			job.callBack(job.id, "succeeded")
-			if n == 5 {
-				panic(http.ErrAbortHandler)
-			}
-			accept(job, w)
-		}})
-		output := runStorm(t, against(service)...)
-		output.want(t, exitOK, "without an acknowledgement, which got lost: 1")
-		output.wantAsync(t, requests{ok: 19, ambiguous: 1})
-		output.wantCallbacks(t, callbacks{delivered: 19})
-	})
-}
-
 func TestServerGoesDown(t *testing.T) {
 	t.Parallel()
 	var arrived atomic.Int32
@@ -410,24 +350,4 @@ func medianOfClosedLoop(t *testing.T, url string, requests int) time.Duration {
 		latencies.record(time.Since(left))
 	}
 	return time.Duration(latencies.millis(50) * float64(time.Millisecond))
-}
-
-func TestPostTellsHowItFailed(t *testing.T) {
-	t.Parallel()
-	stuck := make(chan struct{})
-	slow := start(t, &service{onSync: func(int, http.ResponseWriter) { <-stuck }})
-	t.Cleanup(func() { close(stuck) })
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	for target, want := range map[string]answer{
-		slow.url: {outcome: ambiguous, reason: "timeout"},
-		gone.URL: {outcome: failed, reason: "connection refused"},
-	} {
-		config := defaults()
-		config.target, config.timeout = target, 50*time.Millisecond
-		caller := newCaller(newClient(config), newAuthor(config.workload()), config)
-		if got := caller.callSync(0); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-	}
 }

@@ -71,12 +71,13 @@ func percentOff(value, want float64) float64 {
 
 func (s *storm) asyncReport(tally *tally, window window) asyncReport {
 	reconciled := s.ledger.reconcile()
-	missing, auditError := s.explain(reconciled)
+	missing, pending, auditError := s.explain(reconciled)
 	return asyncReport{
 		endpointReport:  tally.async.report(&s.ledger.async, window),
 		Acked:           tally.async.counts[ok],
 		Delivered:       reconciled.delivered,
 		Dead:            reconciled.dead,
+		Pending:         reconciled.pending,
 		Missing:         reconciled.missing,
 		Duplicates:      reconciled.duplicates,
 		Orphans:         reconciled.orphans,
@@ -88,29 +89,37 @@ func (s *storm) asyncReport(tally *tally, window window) asyncReport {
 		Unverified:      reconciled.verifiable,
 		TimeToCallback:  tally.callback.quantiles(),
 		Kinds:           tally.kinds(),
-		MissingRequests: missing,
+		MissingRequests: missing[:min(len(missing), maxReported)],
+		PendingRequests: pending[:min(len(pending), maxReported)],
 		AuditError:      auditError,
 	}
 }
 
-// explain looks up what is missing. A request whose receiver takes nothing and
-// was never called is missing as well, unless the server still owes it the
-// callback.
-func (s *storm) explain(r *reconciliation) (missing []lostRequest, auditError string) {
+// explain looks up what is not delivered. What is dead or pending and the
+// server knows nothing of, or says is done, is missing as well.
+func (s *storm) explain(r *reconciliation) (missing, pending []lostRequest, auditError string) {
 	missing = lookUp(s.client, s.config, r.missingIDs)
 	for _, request := range lookUp(s.client, s.config, r.uncalledIDs) {
-		if !request.owed {
+		if !request.isExcused() {
 			missing = append(missing, request)
 			r.dead, r.missing = r.dead-1, r.missing+1
 		}
 	}
+	for _, request := range lookUp(s.client, s.config, r.pendingIDs) {
+		if request.isPending() {
+			pending = append(pending, request)
+			continue
+		}
+		missing = append(missing, request)
+		r.pending, r.missing = r.pending-1, r.missing+1
+	}
 	if s.config.databaseURL == "" || len(missing) == 0 {
-		return missing, ""
+		return missing, pending, ""
 	}
 	if err := audit(context.Background(), s.config.databaseURL, missing); err != nil {
-		return missing, err.Error()
+		return missing, pending, err.Error()
 	}
-	return missing, ""
+	return missing, pending, ""
 }
 
 // resources is what this process has used so far.

@@ -10,7 +10,10 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-const maxListed = 10 // missing requests that are printed
+const (
+	maxListed   = 10   // missing requests that are printed, and pending ones
+	maxReported = 1000 // likewise, in the JSON
+)
 
 // exitStatus is exitBroken for a broken promise and for a run that proves
 // nothing, before exitMissed for a missed objective.
@@ -81,11 +84,23 @@ func (r *report) verdict() string {
 		return "objectives missed: " + strings.Join(missed, "; ")
 	case r.Async.Acked == 0:
 		return "all answered as they should be"
-	case r.Async.Dead > 0:
-		return fmt.Sprintf("kept its word: of %d acknowledged requests, %d were called back and %d went to receivers that take nothing",
-			r.Async.Acked, r.Async.Delivered, r.Async.Dead)
+	case r.Async.Dead+r.Async.Pending > 0:
+		return "kept its word: of " + r.fates()
 	}
 	return fmt.Sprintf("kept its word: all %d acknowledged requests were called back", r.Async.Acked)
+}
+
+// fates tells what became of the acknowledged requests where not all were
+// called back, and none is missing.
+func (r *report) fates() string {
+	text := fmt.Sprintf("%d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered)
+	if r.Async.Dead > 0 {
+		text += fmt.Sprintf(", %d went to receivers that take nothing", r.Async.Dead)
+	}
+	if r.Async.Pending > 0 {
+		text += fmt.Sprintf(", %d are still to come at slow or flaky ones", r.Async.Pending)
+	}
+	return text
 }
 
 // print writes the summary as plain text that fits 110 columns.
@@ -96,7 +111,9 @@ func (r *report) print(w io.Writer) {
 	r.printLatency(w)
 	r.printCallbacks(w)
 	r.printKinds(w)
-	r.printMissing(w)
+	printUndelivered(w, "Not called back", r.Async.Missing, r.Async.MissingRequests)
+	r.printAuditError(w)
+	printUndelivered(w, "Still to be called back, at receivers that are slow or flaky", r.Async.Pending, r.Async.PendingRequests)
 	r.printNotes(w)
 	r.printObjectives(w)
 	verdict := r.verdict()
@@ -168,8 +185,8 @@ func (r *report) printCallbacks(w io.Writer) {
 	if a.Sent == 0 {
 		return
 	}
-	printHead(w, "callbacks", "acked", "delivered", "dead", "missing", "mismatched", "duplicates", "orphans")
-	printRow(w, "of async requests", a.Acked, a.Delivered, a.Dead, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
+	printHead(w, "callbacks", "acked", "delivered", "dead", "pending", "missing", "mismatched", "duplicates", "orphans")
+	printRow(w, "of async requests", a.Acked, a.Delivered, a.Dead, a.Pending, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
 }
 
 func (r *report) printKinds(w io.Writer) {
@@ -179,14 +196,14 @@ func (r *report) printKinds(w io.Writer) {
 	printHead(w, "receivers", "acked", "delivered", "attempts", "p50 ms", "p99 ms", "max ms")
 	for kind := range kinds {
 		if of, found := r.Async.Kinds[kind.String()]; found {
-			fmt.Fprintf(w, "  %-22s%11d%11d%11d%11.1f%11.1f%11.1f\n", kind, of.Acked, of.Delivered, of.Attempts,
+			fmt.Fprintf(w, "  %-20s%11d%11d%11d%11.1f%11.1f%11.1f\n", kind, of.Acked, of.Delivered, of.Attempts,
 				of.TimeToCallback.P50, of.TimeToCallback.P99, of.TimeToCallback.Max)
 		}
 	}
 }
 
 func printHead(w io.Writer, name string, columns ...string) {
-	fmt.Fprintf(w, "\n%-24s", name)
+	fmt.Fprintf(w, "\n%-22s", name)
 	for _, column := range columns {
 		fmt.Fprintf(w, "%11s", column)
 	}
@@ -194,7 +211,7 @@ func printHead(w io.Writer, name string, columns ...string) {
 }
 
 func printRow(w io.Writer, name string, counts ...int) {
-	fmt.Fprintf(w, "  %-22s", name)
+	fmt.Fprintf(w, "  %-20s", name)
 	for _, count := range counts {
 		fmt.Fprintf(w, "%11d", count)
 	}
@@ -202,28 +219,32 @@ func printRow(w io.Writer, name string, counts ...int) {
 }
 
 func printQuantiles(w io.Writer, name string, of quantiles) {
-	fmt.Fprintf(w, "  %-22s%11d", name, of.Count)
+	fmt.Fprintf(w, "  %-20s%11d", name, of.Count)
 	for _, value := range []float64{of.P50, of.P90, of.P95, of.P99, of.P999, of.Max} {
 		fmt.Fprintf(w, "%11.1f", value)
 	}
 	fmt.Fprintln(w)
 }
 
-func (r *report) printMissing(w io.Writer) {
-	lost := r.Async.MissingRequests
-	if len(lost) == 0 {
+// printUndelivered explains requests that were not called back, a line each.
+func printUndelivered(w io.Writer, title string, total int, explained []lostRequest) {
+	if total == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nNot called back:")
-	for _, request := range lost[:min(len(lost), maxListed)] {
+	fmt.Fprintf(w, "\n%s:\n", title)
+	explained = explained[:min(len(explained), maxListed)]
+	for _, request := range explained {
 		fmt.Fprintf(w, "  %s: %s\n", request.ID, request.Server)
 		if request.Audit != "" {
 			fmt.Fprintf(w, "    database: %s\n", request.Audit)
 		}
 	}
-	if rest := r.Async.Missing - min(len(lost), maxListed); rest > 0 {
-		fmt.Fprintf(w, "  and %d more (-json lists up to %d)\n", rest, maxLookups)
+	if rest := total - len(explained); rest > 0 {
+		fmt.Fprintf(w, "  and %d more (-json lists up to %d)\n", rest, maxReported)
 	}
+}
+
+func (r *report) printAuditError(w io.Writer) {
 	if r.Async.AuditError != "" {
 		fmt.Fprintf(w, "  database: %s\n", r.Async.AuditError)
 	}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+func TestAnswersGoWrong(t *testing.T) {
+	t.Parallel()
+
+	t.Run("shed and failed", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{onSync: func(n int, w http.ResponseWriter) {
+			switch n {
+			case 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case 2:
+				w.WriteHeader(http.StatusTooManyRequests)
+			case 3, 4:
+				w.WriteHeader(http.StatusInternalServerError)
+			case 5:
+				panic(http.ErrAbortHandler)
+			case 6:
+				fmt.Fprint(w, "{}")
+			case 7:
+				fmt.Fprintf(w, `{"id":%q,"status":"failed"}`, jobID(n))
+			case 8:
+				w.WriteHeader(http.StatusUnprocessableEntity)
+			default:
+				answerSync(n, w)
+			}
+		}})
+		output := runStorm(t, against(service)...)
+		output.want(t, exitOK,
+			"sync: connection lost 1, status 422 1, status 500 2, unreadable answer 1, work not succeeded 1")
+		output.wantSync(t, requests{ok: 12, shed: 2, rejected: 1, failed: 4, ambiguous: 1})
+		output.wantAsync(t, requests{ok: 20})
+	})
+
+	t.Run("not one ok", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{
+			onSync:  func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+			onAsync: func(_ int, _ job, w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
+		})
+		output := runStorm(t, against(service)...)
+		output.want(t, exitBroken, "not one request was answered ok")
+		output.wantAsync(t, requests{shed: 20})
+	})
+
+	t.Run("no database", func(t *testing.T) {
+		t.Parallel()
+		// As the service words the two: before anything was accepted, and perhaps after.
+		answers := []string{"Nothing was accepted; try again.", "A POST /async that was under way may yet be called back."}
+		unavailable := func(n int, w http.ResponseWriter) bool {
+			if n > len(answers) {
+				return false
+			}
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintf(w, `{"type":"/problems/unavailable","detail":"The database can't be reached at the moment. %s"}`, answers[n-1])
+			return true
+		}
+		service := start(t, &service{
+			onSync: func(n int, w http.ResponseWriter) {
+				if !unavailable(n, w) {
+					answerSync(n, w)
+				}
+			},
+			onAsync: func(n int, job job, w http.ResponseWriter) {
+				if !unavailable(n, w) {
+					job.callBack(job.id, "succeeded")
+					accept(job, w)
+				}
+			},
+		})
+		output := runStorm(t, against(service)...)
+		output.want(t, exitOK, "sync: status 503 unavailable 1", "async: status 503 unavailable 1")
+		output.wantSync(t, requests{ok: 18, shed: 1, failed: 1})
+		output.wantAsync(t, requests{ok: 18, shed: 1, ambiguous: 1})
+	})
+
+	t.Run("lost acknowledgement", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{onAsync: func(n int, job job, w http.ResponseWriter) {
+			job.callBack(job.id, "succeeded")
+			if n == 5 {
+				panic(http.ErrAbortHandler)
+			}
+			accept(job, w)
+		}})
+		output := runStorm(t, against(service)...)
+		output.want(t, exitOK, "without an acknowledgement, which got lost: 1")
+		output.wantAsync(t, requests{ok: 19, ambiguous: 1})
+		output.wantCallbacks(t, callbacks{delivered: 19})
+	})
+}
+
+func TestPostTellsHowItFailed(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	slow := start(t, &service{onSync: func(int, http.ResponseWriter) { <-stuck }})
+	t.Cleanup(func() { close(stuck) })
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for target, want := range map[string]answer{
+		slow.url: {outcome: ambiguous, reason: "timeout"},
+		gone.URL: {outcome: failed, reason: "connection refused"},
+	} {
+		config := defaults()
+		config.target, config.timeout = target, 50*time.Millisecond
+		caller := newCaller(newClient(config), newAuthor(config.workload()), config)
+		if got := caller.callSync(0); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
