@@ -67,10 +67,17 @@ func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
 	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
 }
 
-// testSecret is what every client's callbacks are signed with.
-const testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+// testSecret is what every client's callbacks are signed with, but for those of
+// unreadable.
+const (
+	testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	unreadable = "unreadable"
+)
 
-func secretsOf(string) ([]webhook.Secret, error) {
+func secretsOf(client string) ([]webhook.Secret, error) {
+	if client == unreadable {
+		return nil, errors.New("its secret can't be read")
+	}
 	secret, err := webhook.ParseSecret(testSecret)
 	return []webhook.Secret{secret}, err
 }

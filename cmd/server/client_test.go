@@ -231,3 +231,12 @@ func TestQuotasCountOutsideLocalMode(t *testing.T) {
 		t.Errorf("without a key: got %d, want 401", got)
 	}
 }
+
+func TestLocalModeHasNoQuotas(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), map[string]string{"CLIENT_RATE": "1", "CLIENT_UNFINISHED": "1", "DESTINATION_UNFINISHED": "1"}, work.Do)
+	r := newReceiver(t, nil)
+	for range 5 { // more than a burst
+		p.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)
+	}
+}
