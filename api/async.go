@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -15,7 +16,11 @@ import (
 type asyncBody struct {
 	Input       jsontext.Value `json:"input"`
 	CallbackURL string         `json:"callback_url"`
+	ExpiresIn   *int           `json:"expires_in"` // seconds in which the work has to begin
 }
+
+// maxExpiresIn is two days, like the age of callbacks.
+const maxExpiresIn = 172_800
 
 // accepted is the answer to POST /async.
 type accepted struct {
@@ -63,9 +68,15 @@ func (a *API) readAsync(c *gin.Context) (db.Request, error) {
 	if err != nil {
 		return db.Request{}, err
 	}
+	if body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn) {
+		return db.Request{}, invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))
+	}
 	request, err := newRequest(c, db.Async, input)
 	if err != nil {
 		return db.Request{}, err
+	}
+	if body.ExpiresIn != nil {
+		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}
 	request.Status = db.Accepted
 	request.CallbackURL = callbackURL

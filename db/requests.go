@@ -65,6 +65,8 @@ type Request struct {
 	StartedAt     time.Time      `json:"started_at,omitzero"`
 	FinishedAt    time.Time      `json:"finished_at,omitzero"`
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
+	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
+	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
 }
 
 // InsertRequests writes new rows: async requests that are accepted, each with its
@@ -78,21 +80,21 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			FROM unnest(
 				$4::uuid[], $5::text[], $6::text[], $7::text[], $8::json[], $9::json[], $10::json[],
 				$11::text[], $12::text[], $13::text[],
-				$14::timestamptz[], $15::timestamptz[], $16::timestamptz[]
+				$14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[]
 			) AS made (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, traceparent,
-				accepted_at, started_at, finished_at
+				accepted_at, started_at, finished_at, expires_at
 			)
 		), ` + insertJobs("made") + `, inserted AS (
 			INSERT INTO requests (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, work_job_id, traceparent,
-				accepted_at, started_at, finished_at
+				accepted_at, started_at, finished_at, expires_at
 			)
 			SELECT id, mode, client, status, input, result, error,
 			       callback_url, callback_state, job_id, traceparent,
-			       accepted_at, started_at, finished_at
+			       accepted_at, started_at, finished_at, expires_at
 			FROM made
 		)
 		SELECT id, job_id
@@ -112,7 +114,8 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Traceparent) }),
 		column(requests, func(r Request) time.Time { return r.AcceptedAt }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
-		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }))
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }))
 	if err != nil {
 		return nil, fmt.Errorf("inserting requests: %w", err)
 	}
@@ -172,8 +175,8 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 // FinishRequests writes the outcomes of those of the requests that have none
 // yet, Status, Result or Error, StartedAt and FinishedAt, each with its callback
 // job, and returns the ids of those jobs by request. Their callbacks are pending
-// from then on. No request may stand in it twice. It is one statement, and so one transaction of its own unless q
-// is one.
+// from then on. No request may stand in it twice. It is one statement, and so one
+// transaction of its own unless q is one.
 func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]int64, error) {
 	// Sorted, so that two batches that share requests lock them in one order as
 	// far as the plan keeps it. Where they meet in a deadlock all the same, one of
@@ -207,7 +210,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 		column(requests, func(r Request) string { return string(r.Status) }),
 		column(requests, func(r Request) []byte { return r.Result }),
 		column(requests, func(r Request) []byte { return r.Error }),
-		column(requests, func(r Request) time.Time { return r.StartedAt }),
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) time.Time { return r.FinishedAt }))
 	if err != nil {
 		return nil, fmt.Errorf("finishing requests: %w", err)
@@ -309,7 +312,7 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) ([]Request, err
 // summaryColumns are the small columns of a request, which the fields of
 // summary take in the same order.
 const summaryColumns = `id, mode, client, status, callback_url, callback_state,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
 
 func (r *Request) summary() []any {
 	return []any{
@@ -318,5 +321,6 @@ func (r *Request) summary() []any {
 		(*zeronull.Int8)(&r.WorkJobID), (*zeronull.Int8)(&r.CallbackJobID), (*zeronull.Text)(&r.Traceparent),
 		&r.AcceptedAt, (*zeronull.Timestamptz)(&r.StartedAt),
 		(*zeronull.Timestamptz)(&r.FinishedAt), (*zeronull.Timestamptz)(&r.SettledAt),
+		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt),
 	}
 }

@@ -90,6 +90,7 @@ func TestRequests(t *testing.T) {
 	pool := dbtest.NewPool(t)
 
 	full := asyncRequest()
+	full.ExpiresAt = morning.Add(time.Minute)
 	full.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	full.Input = jsontext.Value(`{ "text" : "\u00e9 stays\tas it was" }`)
 	failed := syncRequest()
@@ -268,7 +269,10 @@ func TestConstraints(t *testing.T) {
 		{"requests_succeeded_has_result", accepted, "result = '1'"},
 		{"requests_unsuccessful_has_error", done, "error = '{}'"},
 		{"requests_unsuccessful_has_error", done, "status = 'failed', result = NULL"},
-		{"requests_unsuccessful_has_error", done, "status = 'expired', result = NULL"},
+		{"requests_unsuccessful_has_error", done, "status = 'expired', result = NULL, expires_at = now()"},
+		{"requests_expired_had_an_end", done, "status = 'expired', result = NULL, error = '{}'"},
+		{"requests_redelivered_after_the_work", accepted, "redelivered_at = now()"},
+		{"requests_redelivered_after_the_work", done, "redelivered_at = now()"},
 		{"requests_unsuccessful_has_error", done, "status = 'cancelled', result = NULL"},
 		{"requests_callback_follows_work", accepted, "callback_state = 'pending', callback_job_id = 1"},
 		{"requests_callback_follows_work", pending, "callback_state = 'waiting'"},

@@ -47,12 +47,11 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 		return nil // an earlier run finished it, and was cut off before it could say so
 	}
 	var outcome work.Outcome
-	if err == nil && !w.enter(ctx) {
-		return river.JobSnooze(0) // the works take long: let others of the queue's jobs have a turn
-	}
 	if err == nil {
-		outcome, err = w.run(ctx, job.Attempt, request.Input)
-		<-w.places
+		outcome, err = w.begin(ctx, job.Attempt, request)
+	}
+	if errors.Is(err, errNoPlace) {
+		return river.JobSnooze(0) // the works take long: let others of the queue's jobs have a turn
 	}
 	if err == nil {
 		err = w.queue.finish(ctx, request, outcome)
@@ -76,6 +75,37 @@ func (w *processWorker) load(ctx context.Context, job *river.Job[workArgs]) (req
 	defer cancel()
 	request, err = w.queue.loads.Do(ctx, job.Args.RequestID)
 	return request, request.ID == job.Args.RequestID, err
+}
+
+// errNoPlace says that other works hold all places.
+var errNoPlace = errors.New("no place to work in")
+
+// begin runs the work in a place of its own, unless its time is over.
+func (w *processWorker) begin(ctx context.Context, attempt int, request db.Request) (work.Outcome, error) {
+	if outcome, over := expire(request, time.Now()); over {
+		return outcome, nil
+	}
+	if !w.enter(ctx) {
+		return work.Outcome{}, errNoPlace
+	}
+	defer func() { <-w.places }()
+	if outcome, over := expire(request, time.Now()); over { // while it waited
+		return outcome, nil
+	}
+	return w.run(ctx, attempt, request.Input)
+}
+
+// codeExpired is that of requests whose work had not begun in time.
+const codeExpired = "expired"
+
+// expire returns the outcome of a request whose work may not begin any more.
+func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool) {
+	if request.ExpiresAt.IsZero() || now.Before(request.ExpiresAt) {
+		return work.Outcome{}, false
+	}
+	return work.Outcome{FinishedAt: now.UTC().Truncate(time.Microsecond), Error: &work.Error{
+		Code: codeExpired, Message: "The work had not begun when its time was over.",
+	}}, true
 }
 
 // enter waits for a place to work in. Jobs are many more than works, since most
@@ -102,9 +132,9 @@ func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Val
 }
 
 func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outcome work.Outcome) {
-	attrs := []any{
-		"request_id", job.Args.RequestID.String(), "job_id", job.ID,
-		"status", string(statusOf(outcome)), "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds(),
+	attrs := []any{"request_id", job.Args.RequestID.String(), "job_id", job.ID, "status", string(statusOf(outcome))}
+	if !outcome.StartedAt.IsZero() {
+		attrs = append(attrs, "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds())
 	}
 	if outcome.Error != nil {
 		attrs = append(attrs, "code", outcome.Error.Code, "cause", outcome.Cause)
@@ -195,6 +225,8 @@ func statusOf(outcome work.Outcome) db.Status {
 		return db.Succeeded
 	case outcome.Error.Code == work.CodeAbandoned:
 		return db.Cancelled
+	case outcome.Error.Code == codeExpired && outcome.StartedAt.IsZero():
+		return db.Expired // the work's own error of that name has begun
 	default:
 		return db.Failed
 	}
