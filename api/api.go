@@ -72,6 +72,9 @@ func New(config Config) http.Handler {
 	private.POST("/async", api.handle(api.postAsync))
 	private.GET("/requests", api.handle(api.listRequests))
 	private.GET("/requests/:id", api.handle(api.getRequest))
+	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
+	private.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
+	private.POST("/redeliveries", api.handle(api.redeliver))
 	return router
 }
 

@@ -59,6 +59,7 @@ var problemTypes = [...]problemType{
 	{"not-found", http.StatusNotFound, "There is nothing at this address."},
 	{"method-not-allowed", http.StatusMethodNotAllowed, "This address doesn't take this method."},
 	{"body-timeout", http.StatusRequestTimeout, "The body did not arrive in time."},
+	{"not-redeliverable", http.StatusConflict, "The request has no callback that could be delivered again."},
 	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},

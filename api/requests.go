@@ -173,12 +173,10 @@ type event struct {
 const maxAttempts = 100
 
 func (a *API) getRequest(c *gin.Context) (reply, error) {
-	id, err := parseID(c.Param("id"))
+	id, err := requestID(c)
 	if err != nil {
-		return reply{}, newProblem("invalid-parameter", "id must be a request's id.",
-			fieldProblem{Parameter: "id", Detail: "must be a request's id"})
+		return reply{}, err
 	}
-	c.Set(requestKey, id.String())
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
@@ -199,19 +197,24 @@ func (a *API) loadWhole(ctx context.Context, client string, id uuid.UUID) (whole
 	}
 	hideTiming(&request)
 	whole := wholeRequest{Request: request, Attempts: []attempt{}}
+	earlier := 0 // attempts before the redelivery
 	for _, row := range log {
+		if row.StartedAt.Before(request.RedeliveredAt) {
+			earlier++
+		}
 		whole.Attempts = append(whole.Attempts, attempt{
 			Attempt: row.Attempt, At: row.StartedAt.Truncate(time.Second), Outcome: row.Outcome,
 			HTTPStatus: row.HTTPStatus, NextAttemptAt: row.NextAttemptAt.Truncate(time.Second),
 		})
 	}
-	whole.Timeline = timelineOf(whole)
+	whole.Timeline = timelineOf(whole, earlier)
 	return whole, nil
 }
 
 // timelineOf lists what happened, in order. Where a time is cut to the second
-// it would fall before the event that it follows, so it is moved up to that.
-func timelineOf(whole wholeRequest) []event {
+// it would fall before the event that it follows, so it is moved up to that. The
+// latest redelivery follows the given number of attempts.
+func timelineOf(whole wholeRequest, earlier int) []event {
 	events := []event{{whole.AcceptedAt, "accepted"}}
 	add := func(at time.Time, name string) {
 		if !at.IsZero() {
@@ -220,8 +223,14 @@ func timelineOf(whole wholeRequest) []event {
 	}
 	add(whole.StartedAt, "work_started")
 	add(whole.FinishedAt, "work_"+string(whole.Status))
-	for _, attempt := range whole.Attempts {
+	for i, attempt := range whole.Attempts {
+		if i == earlier {
+			add(whole.RedeliveredAt, "callback_redelivered")
+		}
 		add(attempt.At, fmt.Sprintf("callback_attempt_%d_%s", attempt.Attempt, attempt.Outcome))
+	}
+	if len(whole.Attempts) == earlier {
+		add(whole.RedeliveredAt, "callback_redelivered")
 	}
 	add(whole.SettledAt, "callback_"+string(whole.CallbackState))
 	return events

@@ -244,7 +244,9 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 	switch want.Status {
 	case db.Succeeded:
 		want.Result = jsontext.Value(`{"words":1}`)
-	case db.Failed, db.Cancelled, db.Expired:
+	case db.Expired:
+		want.Error, want.ExpiresAt = jsontext.Value(`{"code":"expired","message":"m"}`), morning
+	case db.Failed, db.Cancelled:
 		want.Error = jsontext.Value(`{"code":"panic","message":"m"}`)
 	}
 	err := db.InTx(t.Context(), s.pool, func(tx pgx.Tx) error {
@@ -254,7 +256,7 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 		}
 		accepted := db.Request{
 			ID: want.ID, Mode: want.Mode, Client: want.Client, Status: db.Accepted, Input: want.Input, CallbackURL: want.CallbackURL,
-			CallbackState: db.CallbackWaiting, AcceptedAt: want.AcceptedAt,
+			CallbackState: db.CallbackWaiting, AcceptedAt: want.AcceptedAt, ExpiresAt: want.ExpiresAt,
 		}
 		if _, err := db.InsertRequests(t.Context(), tx, workJobs, []db.Request{accepted}); err != nil || want.Status == db.Accepted {
 			return err
@@ -277,6 +279,14 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 		}
 		const sql = "UPDATE requests SET callback_state = $2, settled_at = $3 WHERE id = $1"
 		_, err := tx.Exec(t.Context(), sql, want.ID, want.CallbackState, want.SettledAt)
+		if err != nil || want.CallbackState != db.CallbackDead {
+			return err
+		}
+		const letter = `
+			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
+			SELECT client, id, 'hooks.example.com', accepted_at FROM requests WHERE id = $1
+			ON CONFLICT DO NOTHING`
+		_, err = tx.Exec(t.Context(), letter, want.ID)
 		return err
 	})
 	if err != nil {

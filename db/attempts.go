@@ -78,6 +78,12 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			FROM ending
 			WHERE requests.id = ending.request_id
 			  AND requests.callback_state = 'pending'
+			RETURNING id, client, callback_url, callback_state, accepted_at
+		), died AS (
+			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
+			SELECT client, id, ` + callbackHost + `, accepted_at
+			FROM settled
+			WHERE callback_state = 'dead'
 		)
 		SELECT attempt
 		FROM ended

@@ -22,11 +22,15 @@ type Jobs struct {
 // test holds the rows against those that River inserts. Like River's, the
 // notification reaches the workers when the transaction commits.
 //
-// Its parameters are $1 the kind, $2 the queue and $3 the most attempts.
-func insertJobs(source string) string {
+// due is the column or expression that says when they are due. A job in the
+// future is available all the same, since fetching looks at the time itself:
+// River would hold jobs in the state scheduled back for up to five seconds more.
+//
+// The parameters are $1 the kind, $2 the queue and $3 the most attempts.
+func insertJobs(source, due string) string {
 	return `jobs AS (
-			INSERT INTO river_job (id, args, kind, queue, max_attempts)
-			SELECT job_id, jsonb_build_object('request_id', id), $1, $2, $3
+			INSERT INTO river_job (id, args, kind, queue, max_attempts, scheduled_at)
+			SELECT job_id, jsonb_build_object('request_id', id), $1, $2, $3, ` + due + `
 			FROM ` + source + `
 			WHERE job_id IS NOT NULL
 			RETURNING id

@@ -86,7 +86,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 				callback_url, callback_state, traceparent,
 				accepted_at, started_at, finished_at, expires_at
 			)
-		), ` + insertJobs("made") + `, inserted AS (
+		), ` + insertJobs("made", "now()") + `, inserted AS (
 			INSERT INTO requests (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, work_job_id, traceparent,
@@ -201,7 +201,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			WHERE requests.id = outcome.id
 			  AND requests.status = 'accepted'
 			RETURNING requests.id, requests.callback_job_id AS job_id
-		), ` + insertJobs("finished") + `
+		), ` + insertJobs("finished", "now()") + `
 		SELECT id, job_id
 		FROM finished
 		WHERE (SELECT count(*) >= 0 FROM notified)`
@@ -272,6 +272,24 @@ type Filter struct {
 // ListRequests returns the requests of a client, newest first, without their
 // inputs and results.
 func ListRequests(ctx context.Context, q Querier, filter Filter) ([]Request, error) {
+	list := listAny
+	if filter.CallbackState == CallbackDead {
+		list = listDead
+	}
+	rows, err := list(ctx, q, filter)
+	if err != nil {
+		return nil, fmt.Errorf("listing requests: %w", err)
+	}
+	requests, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Request, err error) {
+		return r, row.Scan(r.summary()...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing requests: %w", err)
+	}
+	return requests, nil
+}
+
+func listAny(ctx context.Context, q Querier, filter Filter) (pgx.Rows, error) {
 	// The index holds each mode in the order of ids. Taking a page from either
 	// mode and merging the two reads no more than two pages, however long the
 	// table is.
@@ -295,18 +313,8 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) ([]Request, err
 	if filter.Mode != "" {
 		modes = []Mode{filter.Mode}
 	}
-	rows, err := q.Query(ctx, sql, modes, filter.Client, zeronull.UUID(filter.Before),
+	return q.Query(ctx, sql, modes, filter.Client, zeronull.UUID(filter.Before),
 		zeronull.Text(filter.Status), zeronull.Text(filter.CallbackState), filter.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("listing requests: %w", err)
-	}
-	requests, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Request, err error) {
-		return r, row.Scan(r.summary()...)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing requests: %w", err)
-	}
-	return requests, nil
 }
 
 // summaryColumns are the small columns of a request, which the fields of

@@ -75,7 +75,8 @@ func (w *callbackWorker) load(ctx context.Context, job *river.Job[callbackArgs])
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	request, err = w.queue.callbacks.Do(ctx, job.Args.RequestID)
-	return request, request.ID == job.Args.RequestID, err
+	// A job before a redelivery may come back after a crash: it is that one's turn.
+	return request, request.ID == job.Args.RequestID && request.CallbackJobID == job.ID, err
 }
 
 // attempt sends the callback once and settles what came of it.
@@ -106,7 +107,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 		}
 		sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
 	}
-	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(request.FinishedAt))
+	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
 	number, err := w.queue.settle(ctx, request.ID, sent, next)
 	if err != nil {
 		return step{}, err
@@ -135,8 +136,9 @@ func (w *callbackWorker) countThrottled(ctx context.Context, id uuid.UUID) (int,
 	return db.CountAttempts(ctx, w.queue.pool, id, string(webhook.Throttled))
 }
 
-// callbackBody is the same for every attempt.
+// callbackBody is the same for every attempt, also after a redelivery.
 func callbackBody(request db.Request) (jsontext.Value, error) {
+	request.RedeliveredAt = time.Time{}
 	body, err := json.Marshal(struct {
 		Type      string     `json:"type"`
 		Timestamp time.Time  `json:"timestamp"`
@@ -156,7 +158,7 @@ type step struct {
 }
 
 // nextStep decides what follows the attempt of the given number, counted from
-// 1 by the schedule; age is the time since the work ended.
+// 1 by the schedule; age is the time for which the callback has been owed.
 func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration) step {
 	switch sent.Outcome {
 	case webhook.Delivered:
@@ -175,6 +177,15 @@ func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration)
 		return step{state: db.CallbackDead}
 	}
 	return step{state: db.CallbackPending, delay: delay, charged: true}
+}
+
+// owedSince is when the work ended or, if that was later, when the callback was
+// let off again.
+func owedSince(request db.Request) time.Time {
+	if request.RedeliveredAt.After(request.FinishedAt) {
+		return request.RedeliveredAt
+	}
+	return request.FinishedAt
 }
 
 // jobResult tells River what the step means for the job.

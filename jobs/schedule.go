@@ -15,7 +15,7 @@ var retrySchedule = [...]time.Duration{
 }
 
 // maxCallbackAge ends callbacks whose receiver keeps putting us off, which
-// charges no attempt: counted from the end of the work.
+// charges no attempt: counted from the end of the work, or the latest redelivery.
 const maxCallbackAge = 48 * time.Hour
 
 // retryDelay returns how long to wait after the given failed attempt, counted

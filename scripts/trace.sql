@@ -40,6 +40,8 @@ WITH trace AS (
                      address, cause, 'next ' || to_char(next_attempt_at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS'))
     FROM trace WHERE attempt IS NOT NULL
     UNION ALL
+    SELECT 5, redelivered_at, 'redelivered', NULL FROM request WHERE redelivered_at IS NOT NULL
+    UNION ALL
     SELECT 6, settled_at, 'settled', 'callback ' || callback_state FROM request WHERE settled_at IS NOT NULL
     UNION ALL
     SELECT 7, CASE WHEN settled_at IS NULL THEN callback_job_scheduled_at END, 'callback job ' || callback_job_id,

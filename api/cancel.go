@@ -1,0 +1,58 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// cancelled is the answer to POST /requests/{id}/cancel.
+type cancelled struct {
+	Request wholeRequest `json:"request"`
+	Stopped []string     `json:"stopped"` // of "work" and "callback", what had not ended
+}
+
+// cancelRequest stops what is still to be done for a request. A second call finds
+// nothing to stop.
+func (a *API) cancelRequest(c *gin.Context) (reply, error) {
+	id, err := requestID(c)
+	if err != nil {
+		return reply{}, err
+	}
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	stopped, err := a.Queue.Cancel(ctx, c.GetString(clientKey), id)
+	if err != nil {
+		return reply{}, err
+	}
+	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{status: http.StatusOK, body: cancelled{whole, namesOf(stopped)}}, nil
+}
+
+func namesOf(stopped db.Stopped) []string {
+	switch {
+	case stopped.JobID == 0:
+		return []string{}
+	case stopped.Work:
+		return []string{"work", "callback"}
+	default:
+		return []string{"callback"}
+	}
+}
+
+// requestID is the id in the URL, which it notes for the log line.
+func requestID(c *gin.Context) (uuid.UUID, error) {
+	id, err := parseID(c.Param("id"))
+	if err != nil {
+		return uuid.UUID{}, newProblem("invalid-parameter", "id must be a request's id.",
+			fieldProblem{Parameter: "id", Detail: "must be a request's id"})
+	}
+	c.Set(requestKey, id.String())
+	return id, nil
+}

@@ -1,0 +1,159 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
+)
+
+// Redelivery is a wish to deliver a callback again that has ended.
+type Redelivery struct {
+	RequestID uuid.UUID
+	Client    string
+	From      CallbackState // that the callback must be in: CallbackDead, CallbackDelivered, or "" for either
+	At        time.Time     // when the first attempt is due
+}
+
+// RedeliverCallbacks makes callbacks pending again that are dead or delivered,
+// each with a job of its own, and returns the ids of those jobs by request. All
+// others stay as they are. No request may stand in it twice. It is one statement,
+// and so one transaction of its own unless q is one.
+func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliveries []Redelivery) (map[uuid.UUID]int64, error) {
+	// Sorted as in FinishRequests.
+	sql := `
+		WITH due AS MATERIALIZED (
+			SELECT *, nextval('river_job_id_seq') AS job_id
+			FROM unnest($4::uuid[], $5::text[], $6::text[], $7::timestamptz[]) AS due (id, client, state, at)
+			ORDER BY id
+		), redelivered AS (
+			UPDATE requests
+			SET callback_state = 'pending',
+			    callback_job_id = due.job_id,
+			    settled_at = NULL,
+			    redelivered_at = due.at
+			FROM due
+			WHERE requests.id = due.id
+			  AND requests.client = due.client
+			  AND requests.callback_state IN ('dead', 'delivered')
+			  AND (due.state IS NULL OR requests.callback_state = due.state)
+			RETURNING requests.id, requests.client, requests.callback_job_id AS job_id, due.at
+		), forgotten AS (
+			DELETE FROM dead_letters
+			USING redelivered
+			WHERE dead_letters.client = redelivered.client
+			  AND dead_letters.request_id = redelivered.id
+		), ` + insertJobs("redelivered", "at") + `
+		SELECT id, job_id
+		FROM redelivered
+		WHERE (SELECT count(*) >= 0 FROM notified)`
+	rows, err := q.Query(ctx, sql, callback.Kind, callback.Queue, callback.MaxAttempts,
+		column(redeliveries, func(r Redelivery) pgtype.UUID { return uuidOf(r.RequestID) }),
+		column(redeliveries, func(r Redelivery) string { return r.Client }),
+		column(redeliveries, func(r Redelivery) zeronull.Text { return zeronull.Text(r.From) }),
+		column(redeliveries, func(r Redelivery) time.Time { return r.At }))
+	if err != nil {
+		return nil, fmt.Errorf("redelivering callbacks: %w", err)
+	}
+	ids, err := readJobIDs(rows, len(redeliveries))
+	if err != nil {
+		return nil, fmt.Errorf("redelivering callbacks: %w", err)
+	}
+	return ids, nil
+}
+
+// EndedFilter selects callbacks that have ended. Zero fields don't filter.
+type EndedFilter struct {
+	Client   string        // required
+	State    CallbackState // required: CallbackDead or CallbackDelivered
+	Host     string        // as it stands in the URL, with its port if there is one
+	From, To time.Time     // when the request was accepted, To excluded
+	After    uuid.UUID     // only ids above it: the last one of the page before
+	Limit    int           // how many at most, required
+}
+
+// FindEnded returns the ids of requests whose callback has ended, oldest first.
+func FindEnded(ctx context.Context, q Querier, filter EndedFilter) ([]uuid.UUID, error) {
+	const dead = `
+		SELECT request_id
+		FROM dead_letters
+		WHERE client = $1
+		  AND ($2::text IS NULL OR callback_host = $2)
+		  AND ($3::timestamptz IS NULL OR accepted_at >= $3)
+		  AND ($4::timestamptz IS NULL OR accepted_at < $4)
+		  AND ($5::uuid IS NULL OR request_id > $5)
+		ORDER BY request_id
+		LIMIT $6`
+	// Ids begin with their time, so the index leads to where the range begins.
+	const delivered = `
+		SELECT id
+		FROM requests
+		WHERE client = $1
+		  AND mode = 'async'
+		  AND callback_state = 'delivered'
+		  AND ($2::text IS NULL OR ` + callbackHost + ` = $2)
+		  AND ($3::timestamptz IS NULL OR accepted_at >= $3)
+		  AND ($4::timestamptz IS NULL OR accepted_at < $4)
+		  AND ($5::uuid IS NULL OR id > $5)
+		ORDER BY id
+		LIMIT $6`
+	sql := dead
+	if filter.State == CallbackDelivered {
+		sql = delivered
+		filter.After = laterID(filter.After, firstID(filter.From.Add(-time.Second))) // ids are made a moment before
+	}
+	rows, err := q.Query(ctx, sql, filter.Client, zeronull.Text(filter.Host),
+		zeronull.Timestamptz(filter.From), zeronull.Timestamptz(filter.To), zeronull.UUID(filter.After), filter.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("finding ended callbacks: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("finding ended callbacks: %w", err)
+	}
+	return ids, nil
+}
+
+// callbackHost is the host of a stored callback URL, which is in canonical form.
+const callbackHost = `substring(callback_url FROM '^[a-z]+://([^/?#]+)')`
+
+// firstID is below all UUIDv7 that are made at t or later: they begin with the
+// milliseconds since 1970 (RFC 9562, section 5.7).
+func firstID(t time.Time) (id uuid.UUID) {
+	for i, milliseconds := 5, max(t.UnixMilli(), 0); i >= 0; i, milliseconds = i-1, milliseconds>>8 {
+		id[i] = byte(milliseconds)
+	}
+	return id
+}
+
+func laterID(a, b uuid.UUID) uuid.UUID {
+	if a.String() > b.String() {
+		return a
+	}
+	return b
+}
+
+// listDead is ListRequests for dead letters, which are found without looking at
+// any other request.
+func listDead(ctx context.Context, q Querier, filter Filter) (pgx.Rows, error) {
+	const sql = `
+		SELECT letter.*
+		FROM dead_letters
+		CROSS JOIN LATERAL (
+			SELECT ` + summaryColumns + `
+			FROM requests
+			WHERE requests.id = dead_letters.request_id
+			  AND ($2::text IS NULL OR mode = $2)
+			  AND ($4::text IS NULL OR status = $4)
+		) AS letter
+		WHERE dead_letters.client = $1
+		  AND ($3::uuid IS NULL OR dead_letters.request_id < $3)
+		ORDER BY dead_letters.request_id DESC
+		LIMIT $5`
+	return q.Query(ctx, sql, filter.Client, zeronull.Text(filter.Mode), zeronull.UUID(filter.Before),
+		zeronull.Text(filter.Status), filter.Limit)
+}

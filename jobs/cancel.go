@@ -1,0 +1,48 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+// codeCancelled is that of requests whose work was stopped by their caller.
+const codeCancelled = "cancelled"
+
+// Cancel stops what is still to be done for a request, and its job with it: one
+// that runs has its context ended, wherever that is, and finds afterwards that
+// there is nothing to write. No callback is sent, not even to say so: who cancels
+// knows it. It returns what it stopped, which is nothing where all has ended or
+// the client has no such request.
+func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
+	reason, err := json.Marshal(work.Error{Code: codeCancelled, Message: "The request was cancelled before its work ended."})
+	if err != nil {
+		return db.Stopped{}, fmt.Errorf("encoding cancellation: %w", err)
+	}
+	cancellation := db.Cancellation{RequestID: id, Client: client, At: time.Now(), Error: reason}
+	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		if stopped, err = db.CancelRequest(ctx, tx, cancellation); err != nil || stopped.JobID == 0 {
+			return err
+		}
+		return q.cancelJob(ctx, tx, stopped.JobID)
+	})
+	return stopped, err
+}
+
+// cancelJob cancels a job, if somebody hasn't removed it.
+func (q *Queue) cancelJob(ctx context.Context, tx pgx.Tx, id int64) error {
+	_, err := q.client.JobCancelTx(ctx, tx, id)
+	if err != nil && !errors.Is(err, rivertype.ErrNotFound) {
+		return fmt.Errorf("cancelling job: %w", err)
+	}
+	return nil
+}
