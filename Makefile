@@ -1,4 +1,4 @@
-# What a person runs here is what CI runs: .ci/run is `make test`.
+# What a person runs here is what CI runs: .ci/run is `make test fuzz`.
 #
 # DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
 # brings one up. POSTGRES_PORT moves that one away from 5433.
@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test storm bench down clean psql trace fmt go cc browser id
+.PHONY: help up run test fuzz storm bench down clean psql trace fmt go cc browser id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,11 +19,16 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-test: go cc browser up ## everything that CI runs
+test: go cc browser up ## everything that CI runs, apart from fuzz
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
 	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+
+# A target at a time, which is all that the go command takes.
+fuzz: go ## hostile input for each fuzz target, as long as FUZZTIME=20s says; finds stay in testdata
+	@grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' jobs/webhook | cut -d ' ' -f 2 | while read -r target; do \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),20s) ./jobs/webhook || exit 1; done
 
 storm: go ## load against a running server, calm, storm, calm; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/storm ./cmd/storm
