@@ -62,7 +62,7 @@ func TestOrderingKeys(t *testing.T) {
 	// One at a time, so that there is an order.
 	output := runStorm(t, against(start(t, service), "-mix", "sync=0,async=1", "-ordering-keys", "3",
 		"-connections", "1", "-rate", "50", "-duration", "300ms")...)
-	output.want(t, exitBroken, "1 of 15 acknowledged requests were called back out of order")
+	output.want(t, exitBroken, "1 of 15 requests were called back out of order")
 	if len(keys) != 3 || keys["storm-0"] != 5 {
 		t.Errorf("ordering keys: got %v, want five requests of each of three", keys)
 	}

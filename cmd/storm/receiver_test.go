@@ -234,21 +234,21 @@ func TestSignatures(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		t.Parallel()
 		output := runStorm(t, against(start(t, signing(secret)), "-secret", secret)...)
-		output.want(t, exitBroken, "1 of 20 acknowledged requests were called back without a valid signature")
+		output.want(t, exitBroken, "1 of 20 requests were called back without a valid signature")
 		output.wantCallbacks(t, callbacks{delivered: 20})
 	})
 
 	t.Run("wrong", func(t *testing.T) {
 		t.Parallel()
 		output := runStorm(t, against(start(t, signing("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")), "-secret", secret)...)
-		output.want(t, exitBroken, "20 of 20 acknowledged requests were called back without a valid signature")
+		output.want(t, exitBroken, "20 of 20 requests were called back without a valid signature")
 	})
 
 	t.Run("of local mode without one", func(t *testing.T) {
 		t.Parallel()
 		runStorm(t, against(start(t, &service{}))...).want(t, exitOK)
 		output := runStorm(t, against(start(t, signing(secret)))...)
-		output.want(t, exitBroken, "20 of 20 acknowledged requests were called back without a valid signature")
+		output.want(t, exitBroken, "20 of 20 requests were called back without a valid signature")
 	})
 
 	t.Run("no matter with an API key and no secret", func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestWrongResult(t *testing.T) {
 		accept(job, w)
 	}})
 	output := runStorm(t, against(service)...)
-	output.want(t, exitBroken, "2 of 20 acknowledged requests were called back wrongly")
+	output.want(t, exitBroken, "2 of 20 requests were called back wrongly")
 	output.wantCallbacks(t, callbacks{delivered: 20, mismatched: 2})
 }
 

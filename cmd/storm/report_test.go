@@ -139,3 +139,14 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 		t.Errorf("requests: got %d, want none before the files are open", got)
 	}
 }
+
+func TestBreachesCountOfWhatWasCalledBack(t *testing.T) {
+	t.Parallel()
+	r := report{Sync: endpointReport{OK: 1}, Async: asyncReport{
+		endpointReport: endpointReport{OK: 3}, Acked: 3, Delivered: 2, Missing: 1, Unacknowledged: 2, BadSignatures: 4,
+	}}
+	want := "1 of 3 acknowledged requests were not called back; 4 of 4 requests were called back without a valid signature"
+	if got := strings.Join(r.breaches(), "; "); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -195,13 +195,24 @@ func judge(status int, body []byte, expected expected) answer {
 	case status == expected.status:
 		return judgeBody(body, expected)
 	case status == http.StatusServiceUnavailable && mayBeDone(body):
-		return answer{outcome: expected.otherwise, reason: "status 503 unavailable"}
+		return answer{outcome: expected.otherwise, reason: reasonOf(status, body)}
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		return answer{outcome: shed}
 	case status >= 400 && status < 500:
-		return answer{outcome: rejected, reason: fmt.Sprintf("status %d", status)}
+		return answer{outcome: rejected, reason: reasonOf(status, body)}
 	}
-	return answer{outcome: expected.otherwise, reason: fmt.Sprintf("status %d", status)}
+	return answer{outcome: expected.otherwise, reason: reasonOf(status, body)}
+}
+
+// reasonOf is the status, and which of the service's problems it is, if any.
+func reasonOf(status int, body []byte) string {
+	const longest = 40 // far above any name of theirs
+	_, rest, _ := bytes.Cut(body, []byte(`"/problems/`))
+	name, _, found := bytes.Cut(rest, []byte(`"`))
+	if !found || len(name) > longest {
+		return fmt.Sprintf("status %d", status)
+	}
+	return fmt.Sprintf("status %d %s", status, name)
 }
 
 // mayBeDone tells whether a 503 leaves open what became of the request: the

@@ -29,13 +29,14 @@ func TestAnswersGoWrong(t *testing.T) {
 				fmt.Fprintf(w, `{"id":%q,"status":"failed"}`, jobID(n))
 			case 8:
 				w.WriteHeader(http.StatusUnprocessableEntity)
+				fmt.Fprint(w, `{"type":"/problems/invalid-input","status":422}`)
 			default:
 				answerSync(n, w)
 			}
 		}})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK,
-			"sync: connection lost 1, status 422 1, status 500 2, unreadable answer 1, work not succeeded 1")
+			"sync: connection lost 1, status 422 invalid-input 1, status 500 2, unreadable answer 1, work not succeeded 1")
 		output.wantSync(t, requests{ok: 12, shed: 2, rejected: 1, failed: 4, ambiguous: 1})
 		output.wantAsync(t, requests{ok: 20})
 	})

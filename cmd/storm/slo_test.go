@@ -68,7 +68,7 @@ func TestMissedObjective(t *testing.T) {
 	if got := output.report.Objectives; len(got) != 2 || got[0].Met || !got[1].Met {
 		t.Errorf("objectives in the report: got %+v", got)
 	}
-	if strings.Contains(output.stdout, "kept its word") {
+	if strings.Contains(output.stdout, "ept its word") {
 		t.Error("the verdict praises a run that missed an objective")
 	}
 }

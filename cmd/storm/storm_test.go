@@ -146,7 +146,7 @@ func TestCallbacksGoWrong(t *testing.T) {
 			accept(job, w)
 		}})
 		output := runStorm(t, against(service)...)
-		output.want(t, exitBroken, "3 of 20 acknowledged requests were called back wrongly")
+		output.want(t, exitBroken, "3 of 20 requests were called back wrongly")
 		output.wantCallbacks(t, callbacks{delivered: 20, mismatched: 3, duplicates: 1})
 	})
 

@@ -33,15 +33,16 @@ func (r *report) breaches() []string {
 		return []string{unanswered}
 	}
 	var breaches []string
-	add := func(count int, text string) {
+	add := func(count, of int, text string) {
 		if count > 0 {
-			breaches = append(breaches, fmt.Sprintf("%d of %d acknowledged requests were %s", count, r.Async.Acked, text))
+			breaches = append(breaches, fmt.Sprintf("%d of %d %s", count, of, text))
 		}
 	}
-	add(r.Async.Missing, "not called back")
-	add(r.Async.Mismatched, "called back wrongly")
-	add(r.Async.BadSignatures, "called back without a valid signature")
-	add(r.Async.OutOfOrder, "called back out of order")
+	add(r.Async.Missing, r.Async.Acked, "acknowledged requests were not called back")
+	called := r.Async.Delivered + r.Async.Unacknowledged
+	add(r.Async.Mismatched, called, "requests were called back wrongly")
+	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
+	add(r.Async.OutOfOrder, called, "requests were called back out of order")
 	if unsent := r.unsent(); unsent > 0 {
 		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
 	}
@@ -76,6 +77,11 @@ func (r *report) missed() []string {
 
 // verdict is one sentence.
 func (r *report) verdict() string {
+	finding := r.finding()
+	return strings.ToUpper(finding[:1]) + finding[1:] + "."
+}
+
+func (r *report) finding() string {
 	breaches, missed := r.breaches(), r.missed()
 	switch {
 	case len(breaches) > 0:
@@ -116,11 +122,10 @@ func (r *report) print(w io.Writer) {
 	printUndelivered(w, "Still to be called back, at receivers that are slow or flaky", r.Async.Pending, r.Async.PendingRequests)
 	r.printNotes(w)
 	r.printObjectives(w)
-	verdict := r.verdict()
 	color := map[int]string{exitOK: "10", exitMissed: "11", exitBroken: "9"}[r.exitStatus()]
 	// Without colours where w is not a terminal.
 	_, _ = lipgloss.Fprintln(w, "\n"+lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color(color)).Inline(true).
-		Render(strings.ToUpper(verdict[:1])+verdict[1:]+"."))
+		Render(r.verdict()))
 }
 
 // requestRow is an endpoint of the table of requests.
