@@ -75,7 +75,7 @@ func NewSender(policy Policy, version string) *Sender {
 	guard := newGuard(policy)
 	return &Sender{
 		policy:    policy,
-		userAgent: "Ringback/" + version,
+		userAgent: userAgent(policy, version),
 		origin:    originOf(policy),
 		guard:     guard,
 		transport: newTransport(guard.dialContext),
@@ -111,6 +111,14 @@ func originOf(policy Policy) string {
 		return policy.Names[0]
 	}
 	return "ringback"
+}
+
+// userAgent tells a receiver who calls and, where we have a name, where to ask.
+func userAgent(policy Policy, version string) string {
+	if len(policy.Names) > 0 {
+		return "Ringback/" + version + " (+https://" + policy.Names[0] + ")"
+	}
+	return "Ringback/" + version
 }
 
 // Close drops the idle connections. Attempts that are under way go on.

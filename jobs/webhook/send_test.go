@@ -210,6 +210,19 @@ func TestSendExactly(t *testing.T) {
 	}
 }
 
+func TestSendIntroducesItself(t *testing.T) {
+	t.Parallel()
+	headers := make(chan http.Header, 1)
+	server := serveHTTP(t, func(_ http.ResponseWriter, r *http.Request) { headers <- r.Header })
+	sender := NewSender(Policy{Local: true, Names: []string{"api.example.com", "www.example.com"}}, "v1")
+	t.Cleanup(sender.Close)
+	expect(t, sender.Send(t.Context(), message(server.URL)), Attempt{Outcome: Delivered, Status: 200})
+	got := <-headers
+	if got.Get("User-Agent") != "Ringback/v1 (+https://api.example.com)" || got.Get("Webhook-Request-Origin") != "api.example.com" {
+		t.Errorf("headers are %v; want the first of our names in them", got)
+	}
+}
+
 // field returns a header of a raw request, or "".
 func field(request, name string) string {
 	_, rest, _ := strings.Cut(request, "\r\n"+name+": ")
