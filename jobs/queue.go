@@ -59,7 +59,7 @@ type Config struct {
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
-	Retention       time.Duration // how long River keeps ended jobs
+	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 }
 
@@ -71,7 +71,9 @@ type Queue struct {
 	works   bool // false when this process only inserts
 	backlog backlog
 	quota   *quota
-	stop    context.CancelFunc // ends what Start began besides River
+	heart   heartbeat
+	sweeper sweeper
+	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	recent  recent
 
 	accepts   *db.Batcher[db.Request, struct{}]
@@ -91,6 +93,8 @@ func New(config Config) (*Queue, error) {
 		return nil, fmt.Errorf("setting up river: %w", err)
 	}
 	queue.client = client
+	queue.heart = heartbeat{process: client.ID(), pool: config.RiverPool, logger: config.Logger}
+	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
@@ -151,15 +155,17 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		// A retry that is due is seen at the next poll: half of this late, at the
 		// median.
 		FetchPollInterval: 100 * time.Millisecond,
-		// A process that died leaves its jobs running; this takes them up again.
-		// It is well above the longest job, since a job that still runs would run
-		// twice. (River's default is one hour.)
+		// The net below the heartbeat, for jobs that it doesn't give back. It is well
+		// above the longest job, since a job that still runs would run twice. (River's
+		// default is one hour.)
 		RescueStuckJobsAfter: 2 * max(time.Minute, config.WorkTimeout+stepTimeout),
 		MaxAttempts:          maxJobAttempts,
-		// Ended jobs stay as long as the requests that point to them.
-		CompletedJobRetentionPeriod: config.Retention,
-		CancelledJobRetentionPeriod: config.Retention,
-		DiscardedJobRetentionPeriod: config.Retention,
+		// Ended jobs go with the requests that point to them. River's cleaner, which
+		// takes them in the order of ids whatever their state, may read a whole table to
+		// find none.
+		CompletedJobRetentionPeriod: -1,
+		CancelledJobRetentionPeriod: -1,
+		DiscardedJobRetentionPeriod: -1,
 		SoftStopTimeout:             config.SoftStopTimeout,
 	}
 	if config.Workers > 0 {
@@ -175,12 +181,16 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 // hangs can't hold its workers.
 const stepTimeout = 10 * time.Second
 
-// Start begins to work jobs off and to watch the backlog, until Stop. The end of
+// Start begins to work jobs off, to watch the backlog and to remove old requests,
+// until Stop. The end of
 // ctx doesn't stop it. A process that only inserts doesn't start River: it would
 // become leader and discard jobs of the kinds that it doesn't know.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	if q.works {
+		if err := q.heart.start(ctx); err != nil {
+			return err
+		}
 		if err := q.client.Start(ctx); err != nil {
 			return fmt.Errorf("starting river: %w", err)
 		}
@@ -189,6 +199,9 @@ func (q *Queue) Start(ctx context.Context) error {
 	go q.backlog.watch(ctx)
 	if q.quota != nil {
 		go q.quota.watch(ctx)
+	}
+	if q.works && q.sweeper.retention > 0 {
+		go q.sweeper.run(ctx)
 	}
 	return nil
 }
@@ -203,6 +216,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		if err = q.client.Stop(ctx); err != nil {
 			err = fmt.Errorf("stopping river: %w", err)
 		}
+		err = errors.Join(err, q.heart.end(ctx, err != nil))
 	}
 	return errors.Join(err, q.stopBatchers(ctx))
 }

@@ -23,21 +23,21 @@ import (
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
-	DatabaseURL  string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
-	HTTPAddr     string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
-	AdminAddr    string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only, or the word none"`
-	SecretsKey   clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
-	Workers      int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
-	WorkTimeout  time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	WorkLimit    int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
-	AsyncLimit   int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
-	Unfinished   int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
-	ClientRate   int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`
-	ClientLimit  int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
-	OriginLimit  int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
-	JobRetention time.Duration `env:"JOB_RETENTION" envDefault:"24h" help:"how long ended jobs stay in the queue's table, for tracing"`
-	StopTimeout  time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
-	LogLevel     slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
+	DatabaseURL string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
+	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
+	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI and pprof, which have no login: loopback only, or the word none"`
+	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
+	Workers     int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
+	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
+	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
+	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
+	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
+	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`
+	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
+	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them for ever"`
+	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
+	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	PublicHosts   hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
@@ -117,7 +117,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.ClientRate < 1 || c.ClientRate > 1_000_000, "CLIENT_RATE", "must be from 1 to 1000000, not %d", c.ClientRate)
 	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
 	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
-	refuse(c.JobRetention < time.Minute, "JOB_RETENTION", "must be at least 1m, not %s", c.JobRetention)
+	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }
 

@@ -88,7 +88,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		Workers: workers(config), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
-		Retention: config.JobRetention, SoftStopTimeout: config.StopTimeout,
+		Retention: config.Retention, SoftStopTimeout: config.StopTimeout,
 	}); err == nil {
 		s.admin, err = newAdmin(ctx, config, s.queue, logger)
 	}

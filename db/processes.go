@@ -1,0 +1,83 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Beat says that a working process lives, by the database's clock.
+func Beat(ctx context.Context, q Querier, process string) error {
+	const sql = `
+		INSERT INTO processes (id, beat_at)
+		VALUES ($1, now())
+		ON CONFLICT (id) DO UPDATE
+		SET beat_at = now()`
+	if _, err := q.Exec(ctx, sql, process); err != nil {
+		return fmt.Errorf("writing a heartbeat: %w", err)
+	}
+	return nil
+}
+
+// RemoveProcess says that a process has ended and left no job running.
+func RemoveProcess(ctx context.Context, q Querier, process string) error {
+	const sql = `
+		DELETE FROM processes
+		WHERE id = $1`
+	if _, err := q.Exec(ctx, sql, process); err != nil {
+		return fmt.Errorf("removing a heartbeat: %w", err)
+	}
+	return nil
+}
+
+// ReturnJobs gives back the jobs that run in processes that have been silent for
+// longer than silence, and returns how many those are. Jobs of the refunded kind
+// get their attempt back. Several processes may do it at the same time.
+//
+// Only jobs that began longer ago than silence are given back: a process that was
+// merely paused may have taken one up just now, before it said that it lives. One
+// that is in no row isn't known to have ended, so its jobs are left to River's
+// rescue.
+func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Duration) (int64, error) {
+	// The ids as an array, and the order of River's index for fetching: without
+	// them, a plan made before anything is known may read the whole table.
+	const sql = `
+		WITH lost AS MATERIALIZED (
+			SELECT id
+			FROM river_job
+			WHERE state = 'running'
+			  AND attempted_by[array_upper(attempted_by, 1)] = ANY (ARRAY(
+			      SELECT id
+			      FROM processes
+			      WHERE beat_at < now() - $2::interval
+			  ))
+			  AND attempted_at < now() - $2::interval
+			ORDER BY queue, priority, scheduled_at, id
+			FOR UPDATE SKIP LOCKED
+		), returned AS (
+			UPDATE river_job
+			SET state = 'available',
+			    scheduled_at = now(),
+			    attempt = CASE kind WHEN $1 THEN attempt - 1 ELSE attempt END
+			WHERE id = ANY (ARRAY(SELECT id FROM lost))
+			RETURNING id
+		)
+		SELECT count(*)
+		FROM returned`
+	var returned int64
+	if err := q.QueryRow(ctx, sql, refunded, silence).Scan(&returned); err != nil {
+		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
+	}
+	return returned, nil
+}
+
+// ForgetProcesses removes those that have been silent for longer than silence.
+func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) error {
+	const sql = `
+		DELETE FROM processes
+		WHERE beat_at < now() - $1::interval`
+	if _, err := q.Exec(ctx, sql, silence); err != nil {
+		return fmt.Errorf("forgetting silent processes: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package db_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+// runIn makes a job of a kind that has been running in a process for so many
+// seconds.
+func runIn(t *testing.T, pool *pgxpool.Pool, process, kind string, seconds int) (id int64) {
+	t.Helper()
+	const sql = `
+		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
+		VALUES ('{}', $2, $2, 1000, 'running', 3, now() - $3 * interval '1 second', ARRAY['an earlier one', $1])
+		RETURNING id`
+	if err := pool.QueryRow(t.Context(), sql, process, kind, seconds).Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func beatAt(t *testing.T, pool *pgxpool.Pool, process string, secondsAgo int) {
+	t.Helper()
+	const sql = "INSERT INTO processes (id, beat_at) VALUES ($1, now() - $2 * interval '1 second')"
+	if _, err := pool.Exec(t.Context(), sql, process, secondsAgo); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReturnJobs(t *testing.T) {
+	t.Parallel()
+	const silence = 10 * time.Second
+	tests := []struct {
+		name          string
+		beat, running int // seconds ago; no row for a negative beat
+		kind          string
+		state         string
+		attempt       int
+	}{
+		{"WorkOfASilentProcessKeepsItsAttempt", 11, 60, "work", "available", 3},
+		{"CallbackOfASilentProcessGetsItBack", 11, 60, "callback", "available", 2},
+		{"JobOfALivingProcessStays", 5, 60, "work", "running", 3},
+		{"JobThatBeganJustNowStays", 11, 1, "work", "running", 3},
+		{"JobOfAProcessThatNobodyKnowsStays", -1, 60, "work", "running", 3},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			pool := dbtest.NewPool(t)
+			beatAt(t, pool, "an earlier one", 100)
+			if test.beat >= 0 {
+				beatAt(t, pool, "this one", test.beat)
+			}
+			id := runIn(t, pool, "this one", test.kind, test.running)
+			returned, err := db.ReturnJobs(t.Context(), pool, "callback", silence)
+			if want := test.state == "available"; err != nil || (returned == 1) != want {
+				t.Errorf("returned: got %d, %v, want it: %v", returned, err, want)
+			}
+			var state string
+			var attempt int
+			const sql = "SELECT state::text, attempt FROM river_job WHERE id = $1 AND scheduled_at <= now()"
+			if err := pool.QueryRow(t.Context(), sql, id).Scan(&state, &attempt); err != nil || state != test.state || attempt != test.attempt {
+				t.Errorf("got %s with %d attempts, %v, want %s with %d", state, attempt, err, test.state, test.attempt)
+			}
+		})
+	}
+
+	t.Run("IsDoneOnceBySeveral", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		beatAt(t, pool, "this one", 11)
+		for range 50 {
+			runIn(t, pool, "this one", "callback", 60)
+		}
+		results := make(chan int64)
+		for range 4 {
+			go func() {
+				returned, err := db.ReturnJobs(t.Context(), pool, "callback", silence)
+				if err != nil {
+					t.Error(err)
+				}
+				results <- returned
+			}()
+		}
+		if all := <-results + <-results + <-results + <-results; all != 50 {
+			t.Errorf("returned in all: got %d, want 50", all)
+		}
+		var wrong int
+		const sql = "SELECT count(*) FROM river_job WHERE state <> 'available' OR attempt <> 2"
+		if err := pool.QueryRow(t.Context(), sql).Scan(&wrong); err != nil || wrong != 0 {
+			t.Errorf("got %d jobs that are not available with one attempt less, %v, want none", wrong, err)
+		}
+	})
+}
+
+func TestProcesses(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	beatAt(t, pool, "back again", 7000)
+	beatAt(t, pool, "long gone", 7000)
+	for _, process := range []string{"back again", "new", "stopped", "new"} {
+		if err := db.Beat(t.Context(), pool, process); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.RemoveProcess(t.Context(), pool, "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.ForgetProcesses(t.Context(), pool, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	var known string
+	const sql = "SELECT string_agg(id, ', ' ORDER BY id) FROM processes WHERE beat_at > now() - interval '1 minute'"
+	if err := pool.QueryRow(t.Context(), sql).Scan(&known); err != nil || known != "back again, new" {
+		t.Errorf("got %q, %v, want those that beat", known, err)
+	}
+}
