@@ -143,6 +143,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	if s.config.dev {
 		public = localOnly(public)
 	}
+	public = s.leaving(public)
 	// The calls' context outlives ctx: a signal lets them end by themselves.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.interrupt = cancel
@@ -154,6 +155,18 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 	}
+}
+
+// leaving tells callers, while the server stops, to come back on another
+// connection. One that sends on a connection just as it is closed couldn't know
+// whether its call was done.
+func (s *server) leaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // start begins to work and to listen. A listener that fails later is reported
@@ -216,6 +229,9 @@ func (s *server) stop(ctx context.Context) {
 	start := time.Now()
 	s.draining.Store(true)
 	s.logger.Info("stopping")
+	// Calls are still taken for a moment: for callers to leave, and for whoever
+	// spreads them to see that health says 503.
+	time.Sleep(min(time.Second, s.config.StopTimeout/10))
 	s.stopCalls(ctx)
 	s.within(ctx, "jobs", s.config.StopTimeout+5*time.Second, s.queue.Stop)
 	if s.admin != nil {

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"ringback/db/dbtest"
+)
+
+// awaitRunning returns when the work job of a request is running.
+func awaitRunning(t *testing.T, database, id string) {
+	t.Helper()
+	pool := dbtest.Pool(t, database)
+	var state string
+	until(t, func() bool {
+		const sql = `SELECT work_job_state::text FROM request_trace WHERE request_id = $1 LIMIT 1`
+		if err := pool.QueryRow(t.Context(), sql, id).Scan(&state); err != nil {
+			t.Fatal(err)
+		}
+		return state == "running"
+	}, func() string { return "a running job, it is " + state })
+}
+
+// River itself would take the jobs up after two minutes, for which no test here
+// waits.
+func TestKilledProcess(t *testing.T) {
+	t.Parallel()
+
+	t.Run("HasItsWorkDoneByAnotherSoon", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		first := startProcess(t, database, nil)
+		r := newReceiver(t, nil)
+		id := first.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)
+		awaitRunning(t, database, id)
+		_ = first.process.Kill()
+		<-first.ended
+		second := startProcess(t, database, nil)
+		r.next(t)
+		second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	})
+
+	t.Run("HasItsCallbackSentByAnotherForTheSameAttempt", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		first := startProcess(t, database, nil)
+		started, release := make(chan struct{}), make(chan struct{})
+		var calls atomic.Int64
+		r := newReceiver(t, func(http.ResponseWriter, *http.Request) {
+			if calls.Add(1) == 1 {
+				close(started)
+				<-release
+			}
+		})
+		id := first.accept(t, `{"text":"x"}`, r.URL)
+		<-started
+		_ = first.process.Kill()
+		<-first.ended
+		close(release)
+		second := startProcess(t, database, nil)
+		last := second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+		var charged int
+		const sql = `SELECT callback_job_attempt FROM request_trace WHERE request_id = $1 LIMIT 1`
+		err := dbtest.Pool(t, database).QueryRow(t.Context(), sql, id).Scan(&charged)
+		if err != nil || charged != 1 || len(last.Attempts) != 1 {
+			t.Errorf("got %d attempts charged, %v, and %+v, want one", charged, err, last)
+		}
+	})
+}
+
+func TestPausedProcessDoesNoHarmWhenItGoesOn(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	first := startProcess(t, database, nil)
+	t.Cleanup(func() { _ = first.process.Signal(syscall.SIGCONT) })
+	r := newReceiver(t, nil)
+	id := first.accept(t, `{"text":"x","delay_ms":2000}`, r.URL)
+	awaitRunning(t, database, id)
+	_ = first.process.Signal(syscall.SIGSTOP)
+	second := startProcess(t, database, nil)
+	done := second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	_ = first.process.Signal(syscall.SIGCONT)
+	until(t, func() bool { return strings.Contains(first.log.String(), "work_finished") },
+		func() string { return "the paused process to end its work" })
+	if err := first.waitStopped(t); err != nil {
+		t.Errorf("the paused process ended with %v, want status 0", err)
+	}
+	after := second.get(t, id)
+	if string(after.Result) != string(done.Result) || after.CallbackState != "delivered" || len(after.Attempts) != 1 {
+		t.Errorf("got %+v, want it as before, %+v", after, done)
+	}
+}
+
+func TestRollingRestartFailsNoCall(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	programs := make([]atomic.Pointer[program], 2)
+	for i := range programs {
+		programs[i].Store(startProcess(t, database, nil))
+	}
+	r := newReceiver(t, nil)
+	over := make(chan struct{})
+	var mu sync.Mutex
+	acked := map[string]bool{}
+	var callers sync.WaitGroup
+	for n := range 8 {
+		callers.Go(func() {
+			for turn := n; ; turn++ {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				status, answer, err := programs[turn%2].Load().post("/async", asyncBody(`{"text":"x","delay_ms":20}`, r.URL))
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					continue
+				}
+				if err != nil || status != http.StatusAccepted {
+					t.Errorf("POST /async: got %d, %v, want 202", status, err)
+				}
+				mu.Lock()
+				acked[answer.ID] = true
+				mu.Unlock()
+			}
+		})
+	}
+	acknowledged := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acked)
+	}
+	for i := range programs {
+		enough := acknowledged() + 100
+		until(t, func() bool { return acknowledged() >= enough }, func() string { return "a hundred more" })
+		old := programs[i].Load()
+		if err := old.waitStopped(t); err != nil {
+			t.Errorf("a process ended with %v, want status 0", err)
+		}
+		programs[i].Store(startProcess(t, database, nil))
+	}
+	close(over)
+	callers.Wait()
+	expectAll(t, r, acked)
+	wantNothingCharged(t, database)
+}
+
+// wantNothingCharged checks that each job was charged for the one run that ended
+// it, and none for a run that was interrupted.
+func wantNothingCharged(t *testing.T, database string) {
+	t.Helper()
+	pool := dbtest.Pool(t, database)
+	var unsettled, charged int
+	until(t, func() bool {
+		const sql = `
+			SELECT count(*) FILTER (WHERE state <> 'completed'), count(*) FILTER (WHERE attempt <> 1)
+			FROM river_job`
+		if err := pool.QueryRow(t.Context(), sql).Scan(&unsettled, &charged); err != nil {
+			t.Fatal(err)
+		}
+		return unsettled == 0
+	}, func() string { return "all jobs to be completed" })
+	if charged != 0 {
+		t.Errorf("got %d jobs with more than an attempt charged, want none", charged)
+	}
+}
