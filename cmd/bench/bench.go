@@ -33,6 +33,7 @@ func parts() []part {
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
 		{"growth", "with finished requests in the table", (*bench).measureGrowth},
+		{"retention", "while old requests are removed", (*bench).measureRetention},
 	}
 }
 

@@ -52,8 +52,8 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 }
 
 // saturate keeps the window full and returns what happened while it was.
-func (b *bench) saturate(ctx context.Context, v variant, d database) (used spent, err error) {
-	err = b.onServer(ctx, v, d, nil, func(s *server) error {
+func (b *bench) saturate(ctx context.Context, v variant, d database, settings ...string) (used spent, err error) {
+	err = b.onServer(ctx, v, d, settings, func(s *server) error {
 		used, err = b.deliverAll(ctx, d, s, b.windowOf(v), func(r *receiver) *load {
 			return &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: b.plan.senders}
 		})

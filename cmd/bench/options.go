@@ -45,6 +45,7 @@ type plan struct {
 
 	grown   []int // finished requests to find in the table, the fewest first
 	backlog int   // requests accepted before the first worker starts
+	swept   int   // requests to find in the table that are too old
 }
 
 func fullPlan() plan {
@@ -63,10 +64,11 @@ func fullPlan() plan {
 		storms:       []int{1, 2, 5},
 		grown:        []int{10_000, 1_000_000, 10_000_000},
 		backlog:      100_000,
+		swept:        300_000,
 	}
 }
 
-// shortPlan leaves out growth, and fits in three minutes.
+// shortPlan leaves out growth and retention, and fits in three minutes.
 func shortPlan() plan {
 	short := fullPlan()
 	short.connections = []int{64}
@@ -80,6 +82,7 @@ func shortPlan() plan {
 	short.storms = []int{5}
 	short.grown = nil
 	short.backlog = 0
+	short.swept = 0
 	return short
 }
 
