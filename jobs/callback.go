@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net/url"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -26,11 +24,10 @@ func (callbackArgs) Kind() string { return "callback" }
 // delivered or dead.
 type callbackWorker struct {
 	river.WorkerDefaults[callbackArgs]
-	queue    *Queue
-	logger   *slog.Logger
-	sender   *webhook.Sender
-	secrets  func(client string) ([]webhook.Secret, error)
-	bulkhead *bulkhead
+	queue   *Queue
+	logger  *slog.Logger
+	sender  *webhook.Sender
+	secrets func(client string) ([]webhook.Secret, error)
 }
 
 // Timeout leaves room for a whole exchange (10 s) and the steps around it.
@@ -79,26 +76,17 @@ func (w *callbackWorker) load(ctx context.Context, job *river.Job[callbackArgs])
 	return request, request.ID == job.Args.RequestID && request.CallbackJobID == job.ID, err
 }
 
-// attempt sends the callback once and settles what came of it.
+// attempt sends the callback once, if it may leave by now, and settles what came
+// of it.
 func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArgs], request db.Request) (step, error) {
-	body, err := callbackBody(request)
-	if err != nil {
-		return step{}, err
-	}
-	secrets, err := w.secrets(request.Client)
-	if err != nil {
-		return step{}, err
-	}
-	leave, putOff := w.bulkhead.enter(ctx, originOf(request.CallbackURL))
+	leave, putOff := w.queue.origins.enter(ctx, request.CallbackURL, ranBefore(job.JobRow))
 	if leave == nil {
-		return step{state: db.CallbackPending, delay: jitter(putOff, 1, 1.2, rand.Float64())}, ctx.Err()
+		return w.putOff(ctx, request, putOff)
 	}
-	sent := w.sender.Send(ctx, webhook.Message{
-		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
-	})
-	leave(sent.EndedAt.Sub(sent.StartedAt))
-	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
-		return step{}, ctx.Err() // cut off by us, so it says nothing about the receiver
+	sent, err := w.send(ctx, request)
+	leave(sent)
+	if err != nil {
+		return step{}, err
 	}
 	if sent.Outcome == webhook.Throttled {
 		earlier, err := w.countThrottled(ctx, request.ID)
@@ -121,13 +109,46 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 	return next, nil
 }
 
-// originOf returns the host and port of a URL in canonical form.
-func originOf(callbackURL string) string {
-	parsed, err := url.Parse(callbackURL)
+// send returns an error when the callback could not be made, or was cut off by
+// us, which says nothing about the receiver.
+func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.Attempt, error) {
+	body, err := callbackBody(request)
 	if err != nil {
-		return "" // the sender will refuse it
+		return webhook.Attempt{}, err
 	}
-	return parsed.Host
+	secrets, err := w.secrets(request.Client)
+	if err != nil {
+		return webhook.Attempt{}, err
+	}
+	sent := w.sender.Send(ctx, webhook.Message{
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
+	})
+	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
+		return webhook.Attempt{}, ctx.Err()
+	}
+	return sent, nil
+}
+
+// notSent is the outcome of a callback that was held back, with no attempt made,
+// until it was too old.
+const notSent webhook.Outcome = "not_sent"
+
+// putOff lets a callback wait for its turn. Nothing but its age ends that.
+func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay time.Duration) (step, error) {
+	if ctx.Err() != nil {
+		return step{}, ctx.Err()
+	}
+	now := time.Now()
+	if now.Sub(owedSince(request))+delay <= maxCallbackAge {
+		return step{state: db.CallbackPending, delay: delay}, nil
+	}
+	ended := step{state: db.CallbackDead}
+	_, err := w.queue.settle(ctx, request.ID, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended)
+	if err != nil {
+		return step{}, err
+	}
+	w.logger.InfoContext(ctx, "callback_not_sent", "request_id", request.ID.String(), "state", string(ended.state))
+	return ended, nil
 }
 
 func (w *callbackWorker) countThrottled(ctx context.Context, id uuid.UUID) (int, error) {

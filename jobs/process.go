@@ -195,8 +195,8 @@ func (q *Queue) loadWork(ctx context.Context, ids []uuid.UUID) ([]db.Request, er
 }
 
 // inOrder is what was found for each id, zero where nothing was.
-func inOrder(ids []uuid.UUID, found map[uuid.UUID]db.Request) []db.Request {
-	ordered := make([]db.Request, len(ids))
+func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
+	ordered := make([]V, len(ids))
 	for i, id := range ids {
 		ordered[i] = found[id]
 	}

@@ -59,6 +59,7 @@ type Config struct {
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
+	Consent         ConsentMode   // whether receivers are asked for it
 	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 }
@@ -75,6 +76,7 @@ type Queue struct {
 	sweeper sweeper
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	recent  recent
+	origins *origins
 
 	accepts   *db.Batcher[db.Request, struct{}]
 	records   *db.Batcher[db.Request, struct{}]
@@ -82,12 +84,14 @@ type Queue struct {
 	finishes  *db.Batcher[db.Request, struct{}]
 	callbacks *db.Batcher[uuid.UUID, db.Request]
 	settles   *db.Batcher[db.Settlement, int]
+	meetings  *db.Batcher[string, db.CallbackOrigin]
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}}
+	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
 	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
 	if err != nil {
 		return nil, fmt.Errorf("setting up river: %w", err)
@@ -132,6 +136,7 @@ func (q *Queue) startBatchers(config Config) {
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
 	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{Flush: q.settleAll, Queue: room})
+	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadOrigins, Queue: room})
 }
 
 func riverConfig(queue *Queue, config Config) *river.Config {
@@ -141,7 +146,7 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		places: make(chan struct{}, config.Works),
 	})
 	river.AddWorker(workers, &callbackWorker{
-		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, bulkhead: newBulkhead(config.Workers),
+		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets,
 	})
 	settings := &river.Config{
 		Workers: workers,
@@ -197,6 +202,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
+	go q.origins.remember(ctx)
 	if q.quota != nil {
 		go q.quota.watch(ctx)
 	}
@@ -218,13 +224,14 @@ func (q *Queue) Stop(ctx context.Context) error {
 		}
 		err = errors.Join(err, q.heart.end(ctx, err != nil))
 	}
+	q.origins.saveAll(ctx)
 	return errors.Join(err, q.stopBatchers(ctx))
 }
 
 func (q *Queue) stopBatchers(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
-		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles} {
+		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles, q.meetings} {
 			batcher.Stop()
 		}
 		close(stopped)

@@ -53,12 +53,18 @@ func newQueue(t *testing.T, do work.Func) *testQueue {
 // newQueueAt reaches the database at url through another address.
 func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
 	t.Helper()
+	return newQueueOf(t, url, through, do, 4)
+}
+
+// newQueueOf has so many workers.
+func newQueueOf(t *testing.T, url, through string, do work.Func, workers int) *testQueue {
+	t.Helper()
 	logged := make(chan string, 1000)
 	sender := webhook.NewSender(webhook.Policy{Local: true}, "test")
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Do: do, Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: 4, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		Do: do, Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: workers, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
 		SoftStopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {
@@ -98,7 +104,21 @@ func (r recorder) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
+// newServer starts a receiver that takes callbacks at any rate.
 func newServer(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	return newStranger(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodOptions {
+			handler(w, r)
+			return
+		}
+		w.Header().Set("WebHook-Allowed-Origin", "*")
+		w.Header().Set("WebHook-Allowed-Rate", "*")
+	})
+}
+
+// newStranger starts a receiver that answers questions as it likes, too.
+func newStranger(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)

@@ -43,7 +43,7 @@ func (r *recent) put(jobID int64, request db.Request) {
 // take returns the request that was put for a job, once, if the job was never
 // taken up before, by whichever process.
 func (r *recent) take(job *rivertype.JobRow) (db.Request, bool) {
-	if len(job.AttemptedBy) > 1 {
+	if ranBefore(job) {
 		return db.Request{}, false
 	}
 	r.mu.Lock()
@@ -56,3 +56,6 @@ func (r *recent) take(job *rivertype.JobRow) (db.Request, bool) {
 	}
 	return db.Request{}, false
 }
+
+// ranBefore tells whether a job was taken up before, by whichever process.
+func ranBefore(job *rivertype.JobRow) bool { return len(job.AttemptedBy) > 1 }

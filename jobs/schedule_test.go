@@ -53,3 +53,14 @@ func TestThrottleDelay(t *testing.T) {
 		}
 	}
 }
+
+func TestThrottleFloorGrows(t *testing.T) {
+	t.Parallel()
+	for earlier, want := range map[int]time.Duration{
+		0: time.Second, 1: 2 * time.Second, 5: 32 * time.Second, 10: 1024 * time.Second, 11: 30 * time.Minute, 1000: 30 * time.Minute,
+	} {
+		if got := throttleFloor(earlier); got != want {
+			t.Errorf("throttleFloor(%d): got %v, want %v", earlier, got, want)
+		}
+	}
+}

@@ -44,6 +44,11 @@ func startReceiver(onNew func()) (*receiver, error) {
 }
 
 func (r *receiver) handle(c *fasthttp.RequestCtx) {
+	if c.IsOptions() { // whoever asks may call, at any rate
+		c.Response.Header.Set("WebHook-Allowed-Origin", "*")
+		c.Response.Header.Set("WebHook-Allowed-Rate", "*")
+		return
+	}
 	id, err := uuid.ParseBytes(bytes.TrimPrefix(c.Request.Header.Peek("Webhook-Id"), []byte("req_")))
 	if err != nil {
 		c.SetStatusCode(fasthttp.StatusBadRequest)

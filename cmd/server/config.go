@@ -17,6 +17,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"ringback/db"
+	"ringback/jobs"
 	"ringback/jobs/clients"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	CallbackAllow ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
 	CallbackDeny  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that they may not go to, such as a NAT64 prefix of the network"`
 	CallbackDNS   resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
+
+	CallbackConsent jobs.ConsentMode `env:"CALLBACK_CONSENT" envDefault:"earned" help:"whether receivers are asked for their consent: earned (who grants nothing gets what it has shown to take), required (who grants nothing gets none) or off (nobody is asked)"`
 
 	options
 }
@@ -117,6 +120,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.ClientRate < 1 || c.ClientRate > 1_000_000, "CLIENT_RATE", "must be from 1 to 1000000, not %d", c.ClientRate)
 	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
 	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
+	refuse(!slices.Contains(jobs.ConsentModes(), c.CallbackConsent), "CALLBACK_CONSENT", "must be earned, required or off, not %q", c.CallbackConsent)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }

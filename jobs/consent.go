@@ -1,0 +1,94 @@
+package jobs
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"ringback/jobs/webhook"
+)
+
+// ConsentMode is whether receivers are asked for their consent, by the
+// handshake of CloudEvents' HTTP webhook.
+type ConsentMode string
+
+// The modes.
+const (
+	ConsentEarned   ConsentMode = "earned"   // who grants nothing gets what it has earned
+	ConsentRequired ConsentMode = "required" // who grants nothing gets no callback
+	ConsentOff      ConsentMode = "off"      // nobody is asked
+)
+
+// ConsentModes are all of them.
+func ConsentModes() []ConsentMode { return []ConsentMode{ConsentEarned, ConsentRequired, ConsentOff} }
+
+const (
+	grantLasts       = 24 * time.Hour
+	renewBefore      = time.Hour       // the grant's end
+	askAfterRefusal  = time.Hour       // so that a receiver that learns to grant is soon found out
+	askAfterSilence  = 5 * time.Minute // when there was no answer
+	askAfterMove     = time.Second     // the least, when it answers from ever new addresses
+	askPatience      = 3 * time.Second
+	ratePerMinute    = 6000 // that is asked for
+	maxGrantPrefixes = 16   // of an origin that answers from several addresses
+)
+
+// consent is what an origin answered when it was asked.
+type consent struct {
+	until     time.Time      // end of the grant, zero for none
+	perMinute int            // callbacks that were granted, 0 for no limit
+	prefixes  []netip.Prefix // of the addresses that granted them
+	asked     time.Time      // last
+	askAt     time.Time      // no sooner; zero when there was no answer yet
+}
+
+// covers tells whether a grant is valid for an address. One that was given
+// elsewhere is not: a name that grants and then points to a victim would send
+// the flood there.
+func (c consent) covers(address netip.Prefix, now time.Time) bool {
+	return now.Before(c.until) && slices.Contains(c.prefixes, address)
+}
+
+func (c consent) due(now time.Time) bool { return !c.askAt.After(now) }
+
+// answered is the consent after it was asked for.
+func (c consent) answered(answer webhook.Consent, err error, now time.Time) consent {
+	c.asked = now
+	if err != nil {
+		c.askAt = now.Add(askAfterSilence)
+		return c
+	}
+	if !answer.Granted {
+		return consent{asked: now, askAt: now.Add(askAfterRefusal)}
+	}
+	prefix := prefixOf(answer.Address)
+	if now.Before(c.until.Add(-renewBefore)) { // asked since it answered from another address
+		others := slices.DeleteFunc(slices.Clone(c.prefixes), func(p netip.Prefix) bool { return p == prefix })
+		c.prefixes = append(others[max(0, len(others)+1-maxGrantPrefixes):], prefix)
+	} else {
+		c.until, c.prefixes = now.Add(grantLasts), []netip.Prefix{prefix}
+	}
+	c.perMinute, c.askAt = answer.PerMinute, c.until.Add(-renewBefore)
+	return c
+}
+
+// seenAt is the consent after a callback went to an address: if that isn't one
+// of those that granted it, it is asked, too.
+func (c consent) seenAt(address netip.Prefix, now time.Time) consent {
+	if now.Before(c.until) && !slices.Contains(c.prefixes, address) {
+		c.askAt = latest(now, c.asked.Add(askAfterMove))
+	}
+	return c
+}
+
+// prefixOf is what belongs together of addresses: of IPv6, whoever has one has
+// its /64.
+func prefixOf(address netip.Addr) netip.Prefix {
+	address = address.Unmap()
+	bits := 64
+	if address.Is4() {
+		bits = 32
+	}
+	prefix, _ := address.Prefix(bits) // zero for no address
+	return prefix
+}
