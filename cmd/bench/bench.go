@@ -31,6 +31,7 @@ func parts() []part {
 		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
 		{"timing", "acknowledgement and callback at a rate below capacity", (*bench).measureTiming},
 		{"storm", "more than the capacity", (*bench).measureStorm},
+		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
 		{"growth", "with finished requests in the table", (*bench).measureGrowth},
 		{"retention", "while old requests are removed", (*bench).measureRetention},

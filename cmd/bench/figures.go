@@ -57,6 +57,7 @@ type headline struct {
 
 func atLeast(bound float64) func(float64) bool { return func(v float64) bool { return v >= bound } }
 func atMost(bound float64) func(float64) bool  { return func(v float64) bool { return v <= bound } }
+func below(bound float64) func(float64) bool   { return func(v float64) bool { return v < bound } }
 
 func headlines() []headline {
 	return []headline{
@@ -75,6 +76,9 @@ func headlines() []headline {
 		{"sql_per_request", "SQL statements per async request", "≤ 1", atMost(1)},
 		{"wal_bytes_per_request", "WAL per async request, bytes", "≤ 8192", atMost(8192)},
 		{"cpu_us_per_request", "CPU of server and Postgres per async request, µs", "", nil},
+		{"blackhole_ratio", "p99 of others' callbacks beside 10,000 to one black hole ÷ alone", "< 2", below(2)},
+		{"refusing_ratio", "… beside 10,000 to one that refuses connections", "< 2", below(2)},
+		{"failing_ratio", "… beside 10,000 to one that answers 500", "< 2", below(2)},
 		{"grown_ratio", "throughput with 10 million finished requests ÷ with 10 thousand", "≥ 0.85", atLeast(0.85)},
 	}
 }

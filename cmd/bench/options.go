@@ -46,6 +46,7 @@ type plan struct {
 	grown   []int // finished requests to find in the table, the fewest first
 	backlog int   // requests accepted before the first worker starts
 	swept   int   // requests to find in the table that are too old
+	broken  int   // callbacks to a broken receiver that are queued
 }
 
 func fullPlan() plan {
@@ -65,6 +66,7 @@ func fullPlan() plan {
 		grown:        []int{10_000, 1_000_000, 10_000_000},
 		backlog:      100_000,
 		swept:        300_000,
+		broken:       10_000,
 	}
 }
 
@@ -83,6 +85,7 @@ func shortPlan() plan {
 	short.grown = nil
 	short.backlog = 0
 	short.swept = 0
+	short.broken = 0
 	return short
 }
 
@@ -113,6 +116,7 @@ func newFlags(o *options) *flag.FlagSet {
 	flags.IntVar(&o.plan.repeat, "repeat", o.plan.repeat, "`times` that everything is measured")
 	flags.IntVar(&o.plan.senders, "senders", o.plan.senders, "`connections` at saturation")
 	flags.IntVar(&o.plan.window, "window", o.plan.window, "`requests` accepted and not yet called back, at saturation")
+	flags.IntVar(&o.plan.broken, "broken", o.plan.broken, "`callbacks` to a broken receiver that are queued, 0 for none")
 	flags.StringVar(&o.server, "server", "bin/ringback", "the server's `program`")
 	flags.StringVar(&o.storm, "storm", "bin/storm", "storm's `program`")
 	flags.StringVar(&o.out, "out", "", "`file` for the figures, as JSON")
