@@ -35,7 +35,7 @@ func (b *bench) accept(ctx context.Context, v variant, connections int) (rate fl
 		}
 		l := &load{target: s.url, path: "/async", connections: connections, body: asyncBody("http://127.0.0.1:9/callback")}
 		used, err := b.during(ctx, d, s, l, b.plan.acceptWarmup, b.plan.acceptFor)
-		if err := errors.Join(err, s.stop(), l.check()); err != nil {
+		if err := errors.Join(err, s.Stop(), l.check()); err != nil {
 			return err
 		}
 		rate = used.accepted / used.took.Seconds()

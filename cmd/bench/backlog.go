@@ -65,5 +65,5 @@ func (b *bench) pileUp(ctx context.Context, d database, r *receiver) (int64, err
 	for l.accepted.Load() < int64(b.plan.backlog) && time.Now().Before(deadline) && pause(ctx, 10*time.Millisecond) {
 	}
 	stop()
-	return l.accepted.Load(), errors.Join(ctx.Err(), l.check(), s.stop())
+	return l.accepted.Load(), errors.Join(ctx.Err(), l.check(), s.Stop())
 }

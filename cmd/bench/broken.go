@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/valyala/fasthttp"
+
+	"ringback/cmd/internal/program"
 )
 
 // brokenReceiver is a receiver that takes no callback.
@@ -48,7 +50,7 @@ func startBlackHole() (url string, stop func(), err error) {
 
 // startRefusing names a port where nobody listens.
 func startRefusing() (url string, stop func(), err error) {
-	address, err := freeAddress()
+	address, err := program.FreeAddress()
 	return "http://" + address + "/callback", func() {}, err
 }
 

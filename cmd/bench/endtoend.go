@@ -69,10 +69,10 @@ func (b *bench) onServer(ctx context.Context, v variant, d database, settings []
 		return err
 	}
 	err = do(s)
-	if !s.running() {
+	if !s.Running() {
 		err = errors.Join(err, errors.New("the server ended while it was measured"))
 	}
-	return errors.Join(err, s.stop())
+	return errors.Join(err, s.Stop())
 }
 
 // deliverAll runs a load within a window, and then waits for the callbacks of

@@ -79,7 +79,7 @@ func (b *bench) stormServer(ctx context.Context, m mode, d database, s *server) 
 		if m == asyncMode {
 			endpoint = told.Async.stormEndpoint
 		}
-		b.reportStorm(m, multiple, capacity, endpoint, peakMemory(s.pid())/(1<<20))
+		b.reportStorm(m, multiple, capacity, endpoint, peakMemory(s.Pid())/(1<<20))
 	}
 	return nil
 }
