@@ -35,6 +35,9 @@ storm: go ## load against a running server, calm, storm, calm; ARGS="…" for it
 bench: go ## the figures that README quotes, in 35 minutes, or BENCH=short in three; ARGS="…" for its flags
 	@scripts/bench.sh $(ARGS)
 
+chaos: go ## faults of every kind under load, then an audit, in CHAOS=short or ARGS="-runs 20"
+	@scripts/chaos.sh $(ARGS)
+
 down: ## stop that Postgres, keep its data
 	@scripts/postgres.sh down
 

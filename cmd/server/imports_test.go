@@ -20,7 +20,10 @@ var importRules = map[string][]string{
 	"ringback/cmd/server":   {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver": {},
 	"ringback/cmd/storm":    {"ringback/work"},
-	"ringback/cmd/bench":    {"ringback/db", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/bench":    {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/chaos":    {"ringback/cmd/internal/program", "ringback/work"},
+
+	"ringback/cmd/internal/program": {},
 }
 
 // confined are modules that only these packages may import. Bench has a server

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// start is when everything in these histories begins.
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+
+// flawless is a history of three requests: two of one ordering key, and a sync
+// one.
+func flawless(t *testing.T) *history {
+	t.Helper()
+	h := &history{Mine: "chaos ", Dead: map[string]bool{}, Listed: map[string]int{"async": 2, "sync": 1}}
+	for i, id := range []string{"a", "b"} {
+		c := &call{
+			Text: "chaos " + id, Receiver: good, OrderingKey: "key", IdempotencyKey: id,
+			SentAt: at(10 * i), AnsweredAt: at(10*i + 1), Status: 202, IDs: []string{id}, Sent: 1,
+		}
+		result := resultOf(t, c)
+		work, call := int64(2*i+1), int64(2*i+2)
+		h.Calls = append(h.Calls, c)
+		h.Rows = append(h.Rows, row{
+			ID: id, Seq: int64(i), Mode: "async", Status: "succeeded", CallbackState: "delivered", CallbackURL: "http://here/ok",
+			Text: c.Text, Result: result, WorkJobID: work, CallbackJobID: call,
+			AcceptedAt: at(10 * i), StartedAt: at(10*i + 1), FinishedAt: at(10*i + 2),
+		})
+		h.Jobs = append(h.Jobs, job{work, "process", "completed", id}, job{call, "callback", "completed", id})
+		h.Attempts = append(h.Attempts, attempt{id, 1, "delivered"})
+		came := callback{ID: id, Receiver: good, At: at(10*i + 3), Answered: at(10*i + 3), Answer: 204, Signed: true, Type: "request.succeeded"}
+		came.Data.ID, came.Data.Status, came.Data.Result = id, "succeeded", result
+		h.Callbacks = append(h.Callbacks, came)
+	}
+	c := &call{Text: "chaos c", Sync: true, Status: 200, IDs: []string{"c"}, Sent: 1}
+	c.Result = resultOf(t, c)
+	h.Calls = append(h.Calls, c)
+	h.Rows = append(h.Rows, row{ID: "c", Seq: 9, Mode: "sync", Status: "succeeded", Text: c.Text, Result: c.Result, FinishedAt: at(1)})
+	return h
+}
+
+func resultOf(t *testing.T, c *call) []byte {
+	t.Helper()
+	result, err := do(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func TestCheckHoldsOfAFlawlessHistory(t *testing.T) {
+	t.Parallel()
+	if found := check(flawless(t)); len(found) > 0 {
+		t.Errorf("found %+v, want nothing", found)
+	}
+}
+
+// Each history is flawless but for one thing, which has to be named. What
+// follows from that thing may be named too.
+func TestCheckNames(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		want string
+		do   func(h *history)
+	}{
+		{"nothing acknowledged is lost", func(h *history) { h.Rows = h.Rows[1:] }},
+		{"every request has an outcome", func(h *history) { h.Rows[0].Status = "accepted" }},
+		{"every request has an outcome", func(h *history) { h.Rows[0].Status = "failed" }},
+		{"every request has one outcome", func(h *history) { h.Callbacks[0].Data.Status = "failed" }},
+		{"every request has one outcome", func(h *history) { h.Callbacks[0].Type = "request.failed" }},
+		{"every outcome is called back", func(h *history) { h.Rows[0].CallbackState = "pending" }},
+		{"every outcome is called back", func(h *history) { h.Callbacks = h.Callbacks[1:] }},
+		{"every outcome is called back", func(h *history) { h.Callbacks[0].Answer = 500 }},
+		{"results equal work.Do", func(h *history) { h.Rows[0].Result = []byte(`{}`) }},
+		{"results equal work.Do", func(h *history) { h.Calls[2].Result = []byte(`{}`) }},
+		{"callbacks say what is stored", func(h *history) { h.Callbacks[0].Data.Result = []byte(`{}`) }},
+		{"callbacks say what is stored", func(h *history) { h.Callbacks[0].Data.ID = "b" }},
+		{"callbacks go where they should", func(h *history) { h.Callbacks[0].Receiver = slow }},
+		{"callbacks are signed", func(h *history) { h.Callbacks[0].Signed = false }},
+		{"callbacks are of requests", func(h *history) { h.Callbacks[0].ID = "x" }},
+		{"only what nobody takes is dead", func(h *history) { h.Rows[0].CallbackState, h.Dead["a"] = "dead", true }},
+		{"dead letters are listed", func(h *history) { h.Rows[0].CallbackState, h.Calls[0].Receiver = "dead", gone }},
+		{"a receiver that is gone gets nothing", func(h *history) { h.Calls[0].Receiver = gone }},
+		{"only what may expire does", func(h *history) { h.Rows[0].Status = "expired" }},
+		{"what expired was not begun", func(h *history) { h.Rows[0].Status, h.Calls[0].ExpiresIn = "expired", 1 }},
+		{"only what was cancelled is", func(h *history) { h.Rows[0].Status, h.Rows[0].CallbackState = "cancelled", "cancelled" }},
+		{"what was cancelled stays so", func(h *history) { h.Calls[0].Stopped = []string{"work"} }},
+		{"what was cancelled is not called back", func(h *history) {
+			h.Calls[0].Stopped = []string{"work", "callback"}
+			h.Rows[0].Status, h.Rows[0].CallbackState = "cancelled", "cancelled"
+		}},
+		{"one request for a key", func(h *history) { h.Calls[0].IDs = []string{"a", "b"} }},
+		{"no request twice", func(h *history) { h.Rows[1].Text = h.Rows[0].Text }},
+		{"an id names its request", func(h *history) { h.Calls[0].IDs = []string{"b"} }},
+		{"acceptance order is kept", func(h *history) { h.Rows[0].Seq = 5 }},
+		{"order is held per key", func(h *history) { h.Callbacks[1].At = at(2) }},
+		{"order is held per key", func(h *history) { h.Callbacks[0].At, h.Callbacks[0].Answered = at(3), at(20) }},
+		{"every request has its jobs", func(h *history) { h.Jobs = h.Jobs[1:] }},
+		{"every request has its jobs", func(h *history) { h.Jobs[1].RequestID = "b" }},
+		{"no job is an orphan", func(h *history) { h.Jobs[0].State = "running" }},
+		{"no job is an orphan", func(h *history) { h.Jobs[1].State = "retryable" }},
+		{"no job is an orphan", func(h *history) { h.Jobs = append(h.Jobs, job{9, "process", "completed", "x"}) }},
+		{"no job is discarded", func(h *history) { h.Jobs[0].State = "discarded" }},
+		{"the trace is complete", func(h *history) { h.Attempts = h.Attempts[1:] }},
+		{"the trace is complete", func(h *history) { h.Attempts[0].Number = 2 }},
+		{"the trace is complete", func(h *history) { h.Rows[0].FinishedAt = at(-1) }},
+		{"counts agree", func(h *history) { h.Listed["async"]-- }},
+		{"counts agree", func(h *history) { h.Storm.Acked = 1 }},
+	}
+	for _, test := range tests {
+		t.Run(test.want, func(t *testing.T) {
+			t.Parallel()
+			h := flawless(t)
+			test.do(h)
+			found := check(h)
+			if !slices.ContainsFunc(found, func(v violation) bool { return v.Invariant == test.want }) {
+				t.Errorf("found %+v, want %q", found, test.want)
+			}
+		})
+	}
+}
+
+func TestCheckAllows(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(h *history){
+		"a callback that comes twice": func(h *history) { h.Callbacks = append(h.Callbacks, h.Callbacks[0]) },
+		"an attempt that failed first": func(h *history) {
+			failed := h.Callbacks[0]
+			failed.Answer = 500
+			h.Callbacks = append([]callback{failed}, h.Callbacks...)
+		},
+		"a call without an answer that was taken": func(h *history) { h.Calls[2].IDs, h.Calls[2].Status = nil, 0 },
+		"order of calls that met": func(h *history) {
+			h.Calls[0].AnsweredAt, h.Callbacks[1].At = at(30), at(2)
+		},
+		"a dead letter of a receiver that is gone": func(h *history) {
+			h.Calls[0].Receiver, h.Rows[0].CallbackState, h.Dead["a"] = gone, "dead", true
+		},
+	}
+	for name, do := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := flawless(t)
+			do(h)
+			if found := check(h); len(found) > 0 {
+				t.Errorf("found %+v, want nothing", found)
+			}
+		})
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+)
+
+// history is all that is known of a run when it is judged: what was asked and
+// answered, what came to the receivers, and what stands in the database.
+type history struct {
+	mu        sync.Mutex
+	following sync.WaitGroup // cancels and redeliveries
+
+	Calls     []*call
+	Callbacks []callback
+	Rows      []row
+	Jobs      []job
+	Attempts  []attempt
+	Dead      map[string]bool // ids that the table of dead letters lists
+	Listed    map[string]int  // how many requests the API lists, by mode
+	Mine      string          // what the texts of the run's own calls begin with
+	Storm     stormCounts
+	StormURL  string // no callback of another's goes there
+}
+
+// row is a request as it is stored.
+type row struct {
+	ID            string
+	Seq           int64
+	Mode          string
+	Status        string
+	ErrorCode     string
+	CallbackState string
+	CallbackURL   string
+	Text          string // of the input
+	Result        json.RawMessage
+	WorkJobID     int64
+	CallbackJobID int64
+	AcceptedAt    time.Time
+	StartedAt     time.Time // zero for never
+	FinishedAt    time.Time
+}
+
+// job is one of River's.
+type job struct {
+	ID        int64
+	Kind      string // process or callback
+	State     string
+	RequestID string
+}
+
+// live tells whether River will still run it.
+func (j job) live() bool {
+	return j.State != "completed" && j.State != "cancelled" && j.State != "discarded"
+}
+
+// attempt is a line in the log of callbacks.
+type attempt struct {
+	RequestID string
+	Number    int
+	Outcome   string
+}
+
+func (h *history) addCall(c *call) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Calls = append(h.Calls, c)
+}
+
+func (h *history) addCallback(c callback) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Callbacks = append(h.Callbacks, c)
+}

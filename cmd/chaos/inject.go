@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// injector carries out the faults of a plan.
+type injector struct {
+	servers  *servers
+	database *database
+	crowd    *crowd
+	say      func(format string, args ...any)
+	recovery recovery
+
+	lasting sync.WaitGroup // faults that have begun
+	cluster sync.Mutex     // one fault of the database at a time
+
+	mu      sync.Mutex
+	outages []window // of the database
+	pauses  []window // of servers
+	done    map[kind]int
+}
+
+// window is a time in which something was away.
+type window struct{ from, to time.Time }
+
+func (w window) meets(from, to time.Time) bool { return w.from.Before(to) && from.Before(w.to) }
+
+// carryOut returns when the last fault is over.
+func (in *injector) carryOut(ctx context.Context, faults []fault) error {
+	start := time.Now()
+	for _, f := range faults {
+		if wait(ctx, time.Until(start.Add(f.At))); ctx.Err() != nil {
+			break
+		}
+		in.lasting.Go(func() {
+			in.note(f, in.inject(ctx, f))
+		})
+	}
+	in.lasting.Wait()
+	in.recovery.watching.Wait()
+	return ctx.Err()
+}
+
+func (in *injector) inject(ctx context.Context, f fault) error {
+	switch f.Kind {
+	case kill:
+		return in.kill(ctx, f.Target)
+	case pause:
+		return in.pause(ctx, f.Target, f.Length)
+	case leader:
+		return in.pauseLeader(ctx, f.Length)
+	case restart:
+		return in.servers.terminate(f.Target)
+	case fast, outage:
+		return in.stopDatabase(ctx, syscall.SIGINT, f.Length)
+	case crash:
+		return in.stopDatabase(ctx, syscall.SIGQUIT, f.Length)
+	case backends:
+		return in.database.endBackends(ctx, f.Target)
+	case refuse, hang:
+		in.crowd.suffer(ctx, f.Kind, f.Length)
+	}
+	return nil
+}
+
+// kill also starts to watch when the jobs of the dead are taken up.
+func (in *injector) kill(ctx context.Context, number int) error {
+	process := in.servers.process(number)
+	if process == nil {
+		return errDown
+	}
+	process.Signal(os.Kill)
+	_ = process.Wait(ctx)
+	in.recovery.watch(ctx, in.database, time.Now(), func(client string) bool {
+		server, known := in.servers.find(client)
+		return known && server == number
+	})
+	return nil
+}
+
+func (in *injector) pause(ctx context.Context, number int, length time.Duration) error {
+	from := time.Now()
+	err := in.servers.pause(ctx, number, length)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.pauses = append(in.pauses, window{from, time.Now()})
+	return err
+}
+
+func (in *injector) pauseLeader(ctx context.Context, length time.Duration) error {
+	id, err := in.database.leader(ctx)
+	if err != nil {
+		return err
+	}
+	number, known := in.servers.find(id)
+	if !known {
+		return errDown
+	}
+	return in.pause(ctx, number, length)
+}
+
+func (in *injector) stopDatabase(ctx context.Context, signal syscall.Signal, away time.Duration) error {
+	in.cluster.Lock()
+	defer in.cluster.Unlock()
+	from := time.Now()
+	back, err := in.database.restart(ctx, signal, away)
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.outages = append(in.outages, window{from, back})
+	return nil
+}
+
+// note counts a fault, or tells why it was none, such as a look into a database
+// that is away.
+func (in *injector) note(f fault, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err != nil {
+		in.say("  not done: %s: %v", f, err)
+		return
+	}
+	in.done[f.Kind]++
+}

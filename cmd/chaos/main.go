@@ -1,0 +1,109 @@
+// Command chaos runs the real server, several processes of it, under a load
+// and faults that a seed decides: killed and paused processes, a database that
+// restarts, crashes and goes away, receivers that fail. Then it lets everything
+// settle and checks that nothing that was acknowledged was lost, doubled, wrong
+// or out of order.
+//
+// It stops and starts the Postgres that it uses, so that is one of its own, in
+// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh starts it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+// options is what the command line and the environment ask for.
+type options struct {
+	seed      uint64
+	runs      int           // with the seeds that follow
+	duration  time.Duration // of the load and the faults of a run
+	patience  time.Duration // for what is under way when they end
+	rate      int           // calls a second
+	stormRate int
+	server    string
+	storm     string
+	script    string // that runs Postgres
+	folder    string // where it is
+	database  string // URL
+	logs      string
+	out       string
+}
+
+func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
+	o := options{folder: getenv("POSTGRES_FOLDER"), database: getenv("CHAOS_DATABASE_URL")}
+	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Uint64Var(&o.seed, "seed", 1, "`number` that calls and faults follow from")
+	flags.IntVar(&o.runs, "runs", 1, "`number` of runs, each with the next seed")
+	flags.DurationVar(&o.duration, "duration", time.Minute, "how much `time` calls and faults take")
+	flags.DurationVar(&o.patience, "patience", 5*time.Minute, "how much `time` everything may take to settle afterwards")
+	flags.IntVar(&o.rate, "rate", 30, "`calls` a second")
+	flags.IntVar(&o.stormRate, "storm-rate", 20, "`requests` a second of the storm beside them")
+	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
+	flags.StringVar(&o.storm, "storm", "bin/storm", "`path` of storm")
+	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
+	flags.StringVar(&o.logs, "logs", "", "`folder` for what the servers write")
+	flags.StringVar(&o.out, "out", "", "`file` for the report, as JSON")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	script, err := filepath.Abs(o.script)
+	o.script = script
+	switch {
+	case err != nil:
+		return o, fmt.Errorf("finding the script: %w", err)
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
+	case o.folder == "" || o.database == "":
+		return o, errors.New("POSTGRES_FOLDER and CHAOS_DATABASE_URL must name a Postgres that may be stopped: run scripts/chaos.sh")
+	case o.runs < 1 || o.rate < 1 || o.stormRate < 1 || o.duration < 5*time.Second:
+		return o, errors.New("-runs and the rates must be at least 1, -duration at least 5s")
+	}
+	return o, nil
+}
+
+// errBroken is a run that did what it should, and found something.
+var errBroken = errors.New("an invariant is broken")
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
+	options, err := readOptions(args, getenv, stderr)
+	if err != nil {
+		return err
+	}
+	found := report{Started: time.Now()}
+	for i := range options.runs {
+		outcome, err := runSeed(ctx, options, options.seed+uint64(i), stdout)
+		if err != nil {
+			return errors.Join(fmt.Errorf("seed %d: %w", options.seed+uint64(i), err), found.write(options.out))
+		}
+		outcome.print(stdout)
+		found.Runs = append(found.Runs, outcome)
+	}
+	found.print(stdout)
+	if err := found.write(options.out); err != nil {
+		return err
+	}
+	if found.broken() > 0 {
+		return errBroken
+	}
+	return nil
+}

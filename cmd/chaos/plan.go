@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// kind is what a fault does.
+type kind string
+
+const (
+	kill     kind = "kill"           // SIGKILL of a server, started again a moment later
+	pause    kind = "pause"          // SIGSTOP of a server, then SIGCONT
+	leader   kind = "pause-leader"   // the same of the one that River has elected
+	restart  kind = "restart"        // SIGTERM of a server, started again
+	fast     kind = "database-fast"  // a restart that ends all connections
+	crash    kind = "database-crash" // one that recovers from the log
+	outage   kind = "database-away"  // stopped for some seconds
+	backends kind = "backends"       // some connections are ended
+	refuse   kind = "receivers-500"  // all receivers fail for a moment
+	hang     kind = "receivers-cut"  // all receivers break connections for a moment
+)
+
+// fault is one that the plan holds.
+type fault struct {
+	At     time.Duration `json:"at"` // since the start of the load
+	Kind   kind          `json:"kind"`
+	Target int           `json:"target"` // a server's number, counted from 0, or how many backends
+	Length time.Duration `json:"length"` // of what lasts, otherwise 0
+}
+
+func (f fault) String() string {
+	text := fmt.Sprintf("%5.1f s  %s", f.At.Seconds(), f.Kind)
+	switch f.Kind {
+	case kill, pause, restart:
+		text += fmt.Sprintf(" of server %d", f.Target)
+	case backends:
+		text += fmt.Sprintf(": %d", f.Target)
+	}
+	if f.Length > 0 {
+		text += fmt.Sprintf(" for %.1f s", f.Length.Seconds())
+	}
+	return text
+}
+
+// plan is all that a seed decides.
+type plan struct {
+	Seed     uint64        `json:"seed"`
+	Duration time.Duration `json:"duration"` // of the load, in which all faults begin and end
+	Roles    []string      `json:"roles"`    // one for each server; the first is always all
+	Faults   []fault       `json:"faults"`
+}
+
+// draw follows from its arguments alone, so a seed that failed can be run again.
+// (How the processes meet the faults does not: that is up to the machine.)
+func draw(seed uint64, duration time.Duration) plan {
+	random := rand.New(rand.NewPCG(seed, 0))
+	layouts := [][]string{{"all", "all"}, {"all", "all", "all"}, {"all", "api", "worker"}, {"all", "worker", "worker"}}
+	p := plan{Seed: seed, Duration: duration, Roles: layouts[random.IntN(len(layouts))]}
+	for at := seconds(random, 1, 3); at < duration-time.Second; at += seconds(random, 1.5, 5) {
+		p.Faults = append(p.Faults, drawFault(random, at, duration, len(p.Roles)))
+	}
+	return p
+}
+
+// chances are out of a hundred.
+var chances = []struct {
+	kind   kind
+	chance int
+}{
+	{kill, 25}, {pause, 15}, {leader, 10}, {restart, 12}, {fast, 8}, {crash, 8}, {outage, 6}, {backends, 8}, {refuse, 4}, {hang, 4},
+}
+
+func drawFault(random *rand.Rand, at, duration time.Duration, servers int) fault {
+	f := fault{At: at.Truncate(time.Millisecond), Target: random.IntN(servers)}
+	left := random.IntN(100)
+	for _, c := range chances {
+		if f.Kind, left = c.kind, left-c.chance; left < 0 {
+			break
+		}
+	}
+	switch f.Kind {
+	case pause, leader:
+		f.Length = seconds(random, 3, 20)
+	case outage:
+		f.Length = seconds(random, 2, 30)
+	case refuse, hang:
+		f.Length = seconds(random, 1, 3)
+	case backends:
+		f.Target = 1 + random.IntN(4)
+	}
+	f.Length = min(f.Length, duration-at).Truncate(time.Millisecond)
+	if !slices.Contains([]kind{kill, pause, restart, backends}, f.Kind) {
+		f.Target = 0
+	}
+	return f
+}
+
+func seconds(random *rand.Rand, from, to float64) time.Duration {
+	return time.Duration((from + (to-from)*random.Float64()) * float64(time.Second))
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lanes are how many callers there are.
+const lanes = 16
+
+// trial is one run: everything that it starts.
+type trial struct {
+	options
+	plan     plan
+	database *database
+	servers  *servers
+	crowd    *crowd
+	caller   *caller
+	injector *injector
+	history  *history
+	say      func(format string, args ...any)
+}
+
+// runSeed starts everything on a fresh database, breaks it, lets it settle and
+// judges. An error says that it could not: what it found is in the outcome.
+func runSeed(ctx context.Context, o options, seed uint64, out io.Writer) (outcome, error) {
+	t := &trial{options: o, plan: draw(seed, o.duration), history: &history{Mine: fmt.Sprintf("chaos %d ", seed)}}
+	t.say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	t.say("seed %d: servers %v, %d faults in %s", seed, t.plan.Roles, len(t.plan.Faults), o.duration)
+	for _, f := range t.plan.Faults {
+		t.say("  %s", f)
+	}
+	if err := t.createDatabase(ctx, seed); err != nil {
+		return outcome{}, err
+	}
+	running, end := context.WithCancel(ctx)
+	defer end()
+	if err := t.start(running); err != nil {
+		return outcome{}, errors.Join(err, t.stop(end))
+	}
+	began := time.Now()
+	err := t.load(ctx, seed)
+	settling := time.Now()
+	if err == nil {
+		err = t.settle(ctx)
+	}
+	found := t.outcome(ctx, settling.Sub(began), time.Since(settling))
+	return found, errors.Join(err, t.stop(end))
+}
+
+// createDatabase makes the run's own, which stays there for whoever wants to
+// look into it.
+func (t *trial) createDatabase(ctx context.Context, seed uint64) error {
+	address, err := url.Parse(t.options.database)
+	if err != nil {
+		return errors.New("CHAOS_DATABASE_URL must be a URL")
+	}
+	t.database = &database{address.String(), t.script, t.folder}
+	name := fmt.Sprintf("chaos_%d", seed)
+	err = t.database.connect(ctx, func(conn *pgx.Conn) error {
+		for _, sql := range []string{"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)", "CREATE DATABASE " + name} {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return nil
+	})
+	address.Path = "/" + name
+	t.database.url = address.String()
+	return err
+}
+
+func (t *trial) start(ctx context.Context) error {
+	var err error
+	if t.crowd, err = startCrowd(t.history); err != nil {
+		return err
+	}
+	if t.servers, err = startServers(ctx, t.server, t.database.url, t.logs, t.plan.Roles); err != nil {
+		return err
+	}
+	t.caller = newCaller(t.servers, t.crowd.urls, t.history)
+	t.injector = &injector{servers: t.servers, database: t.database, crowd: t.crowd, say: t.say, done: map[kind]int{}}
+	return nil
+}
+
+func (t *trial) stop(end context.CancelFunc) error {
+	end()
+	if t.servers != nil {
+		t.servers.supervisors.Wait()
+	}
+	if t.crowd != nil {
+		return t.crowd.close()
+	}
+	return nil
+}
+
+// load calls, storms and breaks for the plan's duration. It returns when the
+// last fault is over; storm then waits for its callbacks until all is settled.
+func (t *trial) load(ctx context.Context, seed uint64) error {
+	calling, end := context.WithTimeout(ctx, t.plan.Duration)
+	defer end()
+	var callers sync.WaitGroup
+	pause := lanes * time.Second / time.Duration(t.rate)
+	for number := range lanes {
+		callers.Go(func() { t.caller.run(calling, newLane(seed, number), seed, pause) })
+	}
+	t.history.following.Go(func() {
+		counts, err := runStorm(ctx, t.storm, t.servers.url(0), t.database.url, t.stormRate, t.plan.Duration, t.patience)
+		if err != nil {
+			counts.Verdict = err.Error()
+		}
+		t.history.Storm = counts
+	})
+	err := t.injector.carryOut(ctx, t.plan.Faults)
+	callers.Wait()
+	return err
+}
+
+// settle returns when nothing is under way, or patience is at its end.
+func (t *trial) settle(ctx context.Context) error {
+	if err := t.servers.waitHealthy(ctx); err != nil {
+		return err
+	}
+	if err := settle(ctx, t.database, t.patience); err != nil {
+		return err
+	}
+	t.history.following.Wait()
+	return audit(ctx, t.database, t.caller, t.history)
+}
+
+// outcome judges, and traces an example of what is broken.
+func (t *trial) outcome(ctx context.Context, loaded, settled time.Duration) outcome {
+	o := outcome{
+		Plan: t.plan, Faults: t.injector.done, Violations: check(t.history), Loaded: loaded.Seconds(), Settled: settled.Seconds(),
+		Storm: t.history.Storm, Unrecovered: t.injector.recovery.open,
+	}
+	in := t.injector
+	o.Recovered = in.recovery.clear(slices.Concat(in.outages, in.pauses)...)
+	o.Hindered = len(in.recovery.took) - len(o.Recovered)
+	o.count(t.history)
+	o.measureOutages(t.history, in.outages)
+	for i := range o.Violations {
+		o.Traces = append(o.Traces, t.trace(ctx, o.Violations[i].ID))
+	}
+	return o
+}
+
+// trace is what the database knows of a request.
+func (t *trial) trace(ctx context.Context, id string) (lines []string) {
+	err := t.database.connect(ctx, func(conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", id)
+		if err != nil {
+			return err
+		}
+		lines, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		lines = append(lines, err.Error())
+	}
+	return lines
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"ringback/cmd/internal/program"
+)
+
+// servers are the processes under test. Each is started again whenever it
+// ends, on the same address.
+type servers struct {
+	path        string // of the server's program
+	databaseURL string
+	logs        string // folder, or empty
+	roles       []string
+	addresses   []string
+	supervisors sync.WaitGroup
+
+	mu      sync.Mutex
+	running []*program.Server // nil for one that is down
+	lives   []life
+}
+
+// life is a process from its start.
+type life struct {
+	server  int
+	started time.Time
+	healthy time.Time // zero if it never was
+}
+
+// startServers returns when all of them are healthy.
+func startServers(ctx context.Context, path, databaseURL, logs string, roles []string) (*servers, error) {
+	s := &servers{path: path, databaseURL: databaseURL, logs: logs, roles: roles, running: make([]*program.Server, len(roles))}
+	for i := range roles {
+		address, err := program.FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		s.addresses = append(s.addresses, address)
+		s.supervisors.Go(func() { s.supervise(ctx, i) })
+	}
+	return s, s.waitHealthy(ctx)
+}
+
+// supervise keeps a server running until ctx ends, and then stops it.
+func (s *servers) supervise(ctx context.Context, number int) {
+	for ctx.Err() == nil {
+		process, err := s.start(number)
+		if err == nil {
+			s.attend(ctx, number, process)
+		}
+		wait(ctx, 300*time.Millisecond)
+	}
+}
+
+// attend returns when the process has ended.
+func (s *servers) attend(ctx context.Context, number int, process *program.Server) {
+	s.set(number, process)
+	go s.noteHealthy(ctx, number, process)
+	if process.Wait(ctx) != nil {
+		process.Signal(syscall.SIGCONT)
+		_ = process.Stop() // of a run that is over
+	}
+	s.set(number, nil)
+}
+
+func (s *servers) start(number int) (*program.Server, error) {
+	command := exec.Command(s.path, "--dev", "--role="+s.roles[number])
+	command.Env = []string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=none"}
+	if s.logs != "" {
+		path := filepath.Join(s.logs, fmt.Sprintf("server-%d.log", number))
+		log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("opening log: %w", err)
+		}
+		defer log.Close() // the process has its own
+		command.Stderr = log
+	}
+	s.mu.Lock()
+	s.lives = append(s.lives, life{server: number, started: time.Now()})
+	s.mu.Unlock()
+	return program.Start(command, s.addresses[number])
+}
+
+func (s *servers) set(number int, process *program.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running[number] = process
+}
+
+// noteHealthy notes when a process was first healthy, which is when it is in
+// the database under a name of its own.
+func (s *servers) noteHealthy(ctx context.Context, number int, process *program.Server) {
+	if process.WaitHealthy(ctx) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.lives) - 1; i >= 0; i-- {
+		if s.lives[i].server == number {
+			s.lives[i].healthy = time.Now()
+			return
+		}
+	}
+}
+
+// waitHealthy returns when all are there.
+func (s *servers) waitHealthy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for number := range s.roles {
+		for {
+			if process := s.process(number); process != nil && process.WaitHealthy(ctx) == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("waiting for server %d: %w", number, ctx.Err())
+			}
+			wait(ctx, 20*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// process is nil for a server that is down.
+func (s *servers) process(number int) *program.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running[number]
+}
+
+// errDown is what a fault meets that needs a server which runs.
+var errDown = errors.New("that server is down")
+
+func (s *servers) terminate(number int) error {
+	process := s.process(number)
+	if process == nil {
+		return errDown
+	}
+	process.Signal(syscall.SIGTERM)
+	return nil
+}
+
+// pause stops a server for a while, unless it is another by then.
+func (s *servers) pause(ctx context.Context, number int, length time.Duration) error {
+	process := s.process(number)
+	if process == nil {
+		return errDown
+	}
+	process.Signal(syscall.SIGSTOP)
+	wait(ctx, length)
+	process.Signal(syscall.SIGCONT)
+	return nil
+}
+
+func (s *servers) url(number int) string { return "http://" + s.addresses[number] }
+
+// pick draws a server that takes calls.
+func (s *servers) pick(random *rand.Rand) int { return s.callable(random.IntN(len(s.roles))) }
+
+// callable returns the number of the first server from there on, going round,
+// that takes calls.
+func (s *servers) callable(from int) int {
+	number := from % len(s.roles)
+	for s.roles[number] == "worker" {
+		number = (number + 1) % len(s.roles)
+	}
+	return number
+}
+
+// find tells which server a River client is, by the time in its id: it was
+// made between the start of the process and its being healthy.
+func (s *servers) find(client string) (number int, known bool) {
+	const layout = "2006_01_02T15_04_05.000000"
+	if len(client) < len(layout) {
+		return 0, false
+	}
+	stamp := client[len(client)-len(layout):]
+	point := strings.LastIndex(stamp, "_")
+	born, err := time.Parse(layout, stamp[:point]+"."+stamp[point+1:])
+	if err != nil {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := 0
+	for _, life := range s.lives {
+		if !born.Before(life.started) && !life.healthy.IsZero() && !born.After(life.healthy) {
+			number, found = life.server, found+1
+		}
+	}
+	return number, found == 1
+}
