@@ -35,28 +35,50 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 	if err := a.Queue.Admit(c.GetString(clientKey)); err != nil { // before the body, so that refusals are cheap
 		return reply{}, err
 	}
-	request, err := a.readAsync(c)
+	request, key, err := a.readAsync(c)
 	if err != nil {
 		return reply{}, err
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
-	defer cancel()
-	if err := a.Queue.Accept(ctx, request); err != nil {
+	if request, err = a.accept(c, request, key); err != nil {
 		return reply{}, err
 	}
-	return reply{
+	answer := reply{
 		status:   http.StatusAccepted,
 		location: locationOf(request.ID),
-		body:     accepted{request.ID, request.Status, request.AcceptedAt},
-	}, nil
+		body:     accepted{request.ID, db.Accepted, request.AcceptedAt},
+	}
+	if whole, ended := a.awaitAccepted(c, request.ID); ended {
+		answer.status, answer.body = http.StatusOK, whole
+	}
+	return answer, nil
+}
+
+// accept commits a request, or returns that for which its key stands already.
+func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request, error) {
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	holder, err := a.Queue.AcceptOnce(ctx, request, key)
+	if err == nil && holder.Held {
+		return a.replay(c, ctx, key, holder)
+	}
+	return request, err
 }
 
 // readAsync decodes and checks all that can be without the database.
-func (a *API) readAsync(c *gin.Context) (db.Request, error) {
+func (a *API) readAsync(c *gin.Context) (request db.Request, key db.Key, err error) {
 	var body asyncBody
-	if err := a.decode(c, &body); err != nil {
-		return db.Request{}, err
+	raw, err := a.decode(c, &body)
+	if err != nil {
+		return db.Request{}, db.Key{}, err
 	}
+	if request, err = a.newAsync(c, body); err != nil {
+		return db.Request{}, db.Key{}, err
+	}
+	key, err = keyOf(c, raw, request, 0)
+	return request, key, err
+}
+
+func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	input, err := a.checkInput(body.Input)
 	if err != nil {
 		return db.Request{}, err

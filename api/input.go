@@ -27,23 +27,23 @@ const (
 
 // decode reads a JSON body into target. It is strict: unknown fields,
 // duplicate fields, other letter case, invalid UTF-8 and trailing data are
-// refused.
-func (a *API) decode(c *gin.Context, target any) error {
+// refused. It returns the body as it came.
+func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
 	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
-		return newProblem("unsupported-media-type", "Content-Type must be application/json.")
+		return nil, newProblem("unsupported-media-type", "Content-Type must be application/json.")
 	}
 	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return newProblem("unsupported-media-type", "Content-Encoding is not supported.")
+		return nil, newProblem("unsupported-media-type", "Content-Encoding is not supported.")
 	}
-	body, err := a.readBody(c)
+	body, err = a.readBody(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(body) == 0 {
-		return newProblem("malformed-json", "The body is empty.")
+		return nil, newProblem("malformed-json", "The body is empty.")
 	}
-	return json.Unmarshal(body, target, json.RejectUnknownMembers(true))
+	return body, json.Unmarshal(body, target, json.RejectUnknownMembers(true))
 }
 
 // readBody reads the whole body, within the deadline that observe has set and

@@ -38,12 +38,18 @@ func (a *API) observe(c *gin.Context) {
 		if value := recover(); value != nil {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
 		}
-		if release, ok := c.Get(releaseKey); ok {
-			release.(func())()
-		}
+		releaseBody(c)
 		a.log(c, callID, time.Since(start))
 	}()
 	c.Next()
+}
+
+// releaseBody gives back what the call's body takes of the budget, once.
+func releaseBody(c *gin.Context) {
+	if release, ok := c.Get(releaseKey); ok {
+		c.Set(releaseKey, func() {})
+		release.(func())()
+	}
 }
 
 // validCallID accepts what can stand in a header and a log line.

@@ -111,7 +111,7 @@ func redeliveriesOf(ids []uuid.UUID, filter db.EndedFilter, rate int) []db.Redel
 func (a *API) readRedeliveries(c *gin.Context) (filter db.EndedFilter, body redeliveriesBody, err error) {
 	rate := defaultRate
 	body.Rate, body.Filter.CallbackState = &rate, db.CallbackDead
-	if err := a.decode(c, &body); err != nil {
+	if _, err := a.decode(c, &body); err != nil {
 		return filter, body, err
 	}
 	filter = db.EndedFilter{

@@ -177,9 +177,7 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
-	defer cancel()
-	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	whole, err := a.loadAwaited(c, id)
 	if err != nil {
 		return reply{}, err
 	}

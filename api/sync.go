@@ -20,15 +20,7 @@ type syncBody struct {
 
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
-	var body syncBody
-	if err := a.decode(c, &body); err != nil {
-		return reply{}, err
-	}
-	input, err := a.checkInput(body.Input)
-	if err != nil {
-		return reply{}, err
-	}
-	request, err := newRequest(c, db.Sync, input)
+	request, key, err := a.readSync(c)
 	if err != nil {
 		return reply{}, err
 	}
@@ -36,11 +28,52 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	defer a.sync.leave()
+	if key.Key != "" {
+		if recorded, found, err := a.claim(c, key); err != nil {
+			return reply{}, err
+		} else if found {
+			return answerRecorded(recorded)
+		}
+	}
 	outcome, err := a.runWork(c.Request.Context(), &request)
 	if err != nil {
 		return reply{}, err
 	}
 	return answerSync(request, outcome)
+}
+
+// readSync decodes and checks all that can be without the database.
+func (a *API) readSync(c *gin.Context) (request db.Request, key db.Key, err error) {
+	var body syncBody
+	raw, err := a.decode(c, &body)
+	if err != nil {
+		return db.Request{}, db.Key{}, err
+	}
+	input, err := a.checkInput(body.Input)
+	if err != nil {
+		return db.Request{}, db.Key{}, err
+	}
+	if request, err = newRequest(c, db.Sync, input); err != nil {
+		return db.Request{}, db.Key{}, err
+	}
+	key, err = keyOf(c, raw, request, a.WorkTimeout)
+	return request, key, err
+}
+
+// claim takes the key of a call, or returns the request for which it stands
+// already.
+func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool, err error) {
+	if err := a.Queue.Ready(); err != nil {
+		return db.Request{}, false, err
+	}
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	holder, err := a.Queue.Claim(ctx, key)
+	if err != nil || !holder.Held {
+		return db.Request{}, false, err
+	}
+	recorded, err = a.replay(c, ctx, key, holder)
+	return recorded, true, err
 }
 
 // runWork runs the work and records its outcome in request and in the database.

@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"context"
+	"slices"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
 )
@@ -48,14 +50,21 @@ func (q *Queue) Ready() error {
 // but the loss of the database loses the request. It fails at once as Admit
 // does, and with ErrDestinationQuota; when ctx ends first, the request may still be accepted.
 func (q *Queue) Accept(ctx context.Context, request db.Request) error {
+	_, err := q.AcceptOnce(ctx, request, db.Key{})
+	return err
+}
+
+// AcceptOnce is Accept for a call with an idempotency key, if it has one: where
+// the key stands for a request already, that is returned, and nothing is accepted.
+func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) (db.Holder, error) {
 	if err := q.enter(request); err != nil {
-		return err
+		return db.Holder{}, err
 	}
-	_, err := q.accepts.Do(ctx, request)
-	if err != nil {
+	holder, err := q.accepts.Do(ctx, acceptance{request, key})
+	if err != nil || holder.Held {
 		q.leave(request)
 	}
-	return err
+	return holder, err
 }
 
 // enter counts a request that is about to be accepted; leave takes it back where
@@ -80,19 +89,49 @@ func (q *Queue) leave(request db.Request) {
 // with such a limit.
 func (q *Queue) Left(client string) int64 { return q.quota.left(client) }
 
-// acceptAll commits requests with their work jobs.
-func (q *Queue) acceptAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {
-	ids, err := db.InsertRequests(ctx, q.pool, workJobs, requests)
-	if err != nil {
-		return nil, err
+// acceptAll commits requests with their work jobs, and with the keys of those
+// that have one.
+func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db.Holder, err error) {
+	if !slices.ContainsFunc(calls, hasKey) {
+		requests := requestsOf(calls)
+		if err := insert(ctx, q.pool, requests); err != nil {
+			return nil, err
+		}
+		q.remember(requests)
+		return make([]db.Holder, len(calls)), nil
 	}
+	var requests []db.Request
+	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		var fresh []acceptance
+		if holders, fresh, err = claimKeys(ctx, tx, calls); err != nil {
+			return err
+		}
+		requests = requestsOf(fresh)
+		return insert(ctx, tx, requests)
+	})
+	if err == nil {
+		q.remember(requests)
+	}
+	return holders, err
+}
+
+// insert writes requests and notes the work job of each.
+func insert(ctx context.Context, tx db.Querier, requests []db.Request) error {
+	if len(requests) == 0 {
+		return nil
+	}
+	ids, err := db.InsertRequests(ctx, tx, workJobs, requests)
 	for i := range requests {
 		requests[i].WorkJobID = ids[requests[i].ID]
 	}
+	return err
+}
+
+// remember keeps requests that are committed for the workers of this process.
+func (q *Queue) remember(requests []db.Request) {
 	if q.works {
 		q.recent.putAll(requests, func(r db.Request) int64 { return r.WorkJobID })
 	}
-	return make([]struct{}, len(requests)), nil
 }
 
 // Record commits a sync request that has ended, in a batch with others.

@@ -35,7 +35,11 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 		}
 		return q.cancelJob(ctx, tx, stopped.JobID)
 	})
-	return stopped, err
+	if err != nil {
+		return db.Stopped{}, err
+	}
+	q.waits.wake([]uuid.UUID{id})
+	return stopped, nil
 }
 
 // cancelJob cancels a job, if somebody hasn't removed it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -170,6 +171,7 @@ func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{
 		finished[i].CallbackState = db.CallbackPending
 	}
 	q.recent.putAll(finished, func(r db.Request) int64 { return r.CallbackJobID })
+	q.waits.wake(slices.Collect(maps.Keys(ids)))
 	return done, nil
 }
 

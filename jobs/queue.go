@@ -77,8 +77,9 @@ type Queue struct {
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	recent  recent
 	origins *origins
+	waits   waits
 
-	accepts   *db.Batcher[db.Request, struct{}]
+	accepts   *db.Batcher[acceptance, db.Holder]
 	records   *db.Batcher[db.Request, struct{}]
 	loads     *db.Batcher[uuid.UUID, db.Request]
 	finishes  *db.Batcher[db.Request, struct{}]
@@ -105,6 +106,9 @@ func New(config Config) (*Queue, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
 	}
 	queue.quota = newQuota(config)
+	queue.waits.find = func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		return db.EndedWork(ctx, config.Pool, ids)
+	}
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -127,8 +131,8 @@ const acceptQueueBytes = 16 << 20
 // it.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
-	q.accepts = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{
-		Flush: q.acceptAll, Size: sizeOf,
+	q.accepts = db.NewBatcher(db.BatcherConfig[acceptance, db.Holder]{
+		Flush: q.acceptAll, Size: func(call acceptance) int { return sizeOf(call.request) },
 		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience,
 	})
 	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords})
@@ -203,6 +207,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
 	go q.origins.remember(ctx)
+	go q.dropKeys(ctx)
 	if q.quota != nil {
 		go q.quota.watch(ctx)
 	}
@@ -217,6 +222,7 @@ func (q *Queue) Start(ctx context.Context) error {
 // flushes what the batchers hold.
 func (q *Queue) Stop(ctx context.Context) error {
 	q.stop()
+	q.EndWaits()
 	var err error
 	if q.works {
 		if err = q.client.Stop(ctx); err != nil {

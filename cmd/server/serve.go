@@ -229,6 +229,7 @@ func (s *server) stop(ctx context.Context) {
 	start := time.Now()
 	s.draining.Store(true)
 	s.logger.Info("stopping")
+	s.queue.EndWaits()
 	// Calls are still taken for a moment: for callers to leave, and for whoever
 	// spreads them to see that health says 503.
 	time.Sleep(min(time.Second, s.config.StopTimeout/10))

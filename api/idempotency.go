@@ -1,0 +1,121 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+const (
+	keyLifetime = 24 * time.Hour
+	// keyMargin is what a call may take besides its work until its request is
+	// committed. After that the key of a process that died is free again.
+	keyMargin = 30 * time.Second
+	maxKey    = 255 // bytes
+)
+
+// keyOf returns the Idempotency-Key of a call, draft-ietf-httpapi-idempotency-key-header,
+// which is for the given request and whose work takes at most limit; without the
+// header, one that is "".
+func keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
+	values := c.Request.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return db.Key{}, nil
+	}
+	name, ok := parseKey(values[0])
+	if !ok || len(values) > 1 {
+		return db.Key{}, newProblem("malformed-idempotency-key",
+			fmt.Sprintf("Idempotency-Key must be one string of 1 to %d printable ASCII characters.", maxKey))
+	}
+	fingerprint, err := fingerprintOf(c.Request, body)
+	if err != nil {
+		return db.Key{}, err
+	}
+	return db.Key{
+		Client: request.Client, Key: name, Fingerprint: fingerprint, RequestID: request.ID,
+		HeldUntil: request.AcceptedAt.Add(limit + keyMargin), ExpiresAt: request.AcceptedAt.Add(keyLifetime),
+	}, nil
+}
+
+// parseKey takes a string of RFC 9651, section 3.3.3, which is what the draft
+// asks for, and the same without its quotes, which is what most clients send.
+func parseKey(value string) (key string, ok bool) {
+	if quoted, found := strings.CutPrefix(value, `"`); found {
+		value, found = strings.CutSuffix(quoted, `"`)
+		if value, ok = unescape(value); !found || !ok {
+			return "", false
+		}
+	}
+	printable := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+	return value, printable && value != "" && len(value) <= maxKey
+}
+
+// unescape undoes \" and \\, the only escapes there are.
+func unescape(text string) (plain string, ok bool) {
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] == '"' {
+			return "", false
+		}
+		if text[i] == '\\' {
+			i++
+			if i == len(text) || text[i] != '"' && text[i] != '\\' {
+				return "", false
+			}
+		}
+		out.WriteByte(text[i])
+	}
+	return out.String(), true
+}
+
+// fingerprintOf tells a call from another one, but not from the same one with
+// other white space or the fields in another order.
+func fingerprintOf(call *http.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {
+	canonical := jsontext.Value(body).Clone()
+	if err := canonical.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
+		return fingerprint, fmt.Errorf("making a fingerprint: %w", err)
+	}
+	return sha256.Sum256(append([]byte(call.Method+" "+call.URL.Path+"\n"), canonical...)), nil
+}
+
+// replay returns the request that a key stands for, if it was made by the same
+// call.
+func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.Holder) (db.Request, error) {
+	if holder.Fingerprint != key.Fingerprint {
+		return db.Request{}, newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new one.")
+	}
+	request, err := db.GetRequest(ctx, a.Pool, key.Client, holder.RequestID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return db.Request{}, newProblem("request-in-flight", "The first call with this Idempotency-Key is still being worked on.")
+	}
+	if err != nil {
+		return db.Request{}, err
+	}
+	c.Set(requestKey, request.ID.String())
+	c.Header("Idempotent-Replayed", "true")
+	return request, nil
+}
+
+// answerRecorded answers a sync request as it was answered the first time.
+func answerRecorded(request db.Request) (reply, error) {
+	if request.Error == nil {
+		return answerSync(request, work.Outcome{})
+	}
+	var failed work.Error
+	if err := json.Unmarshal(request.Error, &failed); err != nil {
+		return reply{}, fmt.Errorf("decoding work error: %w", err)
+	}
+	return answerSync(request, work.Outcome{Error: &failed})
+}

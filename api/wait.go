@@ -1,0 +1,87 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// maxWait is the longest that a call waits, whatever it prefers: about what
+// proxies allow.
+const maxWait = 60 * time.Second
+
+// preferredWait returns the wait that a call prefers (RFC 7240, section 4.3), 0
+// for none. What isn't valid is ignored, as that standard asks.
+func preferredWait(header http.Header) time.Duration {
+	for _, values := range header.Values("Prefer") {
+		for preference := range strings.SplitSeq(values, ",") {
+			preference, _, _ = strings.Cut(preference, ";") // its parameters
+			name, value, _ := strings.Cut(preference, "=")
+			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+				continue
+			}
+			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`)) // the first one counts
+			if err != nil || seconds < 1 {
+				return 0
+			}
+			return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
+		}
+	}
+	return 0
+}
+
+// await holds a call until the work of its request may have ended, and tells
+// whether it did: not when too many wait. It is over, too, when the caller goes
+// away and when the process stops.
+func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
+	ended, stop, ok := a.Queue.Watch(id)
+	if !ok {
+		return false
+	}
+	defer stop()
+	releaseBody(c)
+	c.Header("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	case <-c.Request.Context().Done():
+	}
+	return true
+}
+
+// awaitAccepted answers a request that was accepted with the whole of it, if the
+// caller prefers to wait and it ends in time. It is accepted whatever happens, so
+// there is no error.
+func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, ended bool) {
+	wait := preferredWait(c.Request.Header)
+	if wait == 0 || !a.await(c, id, wait) {
+		return wholeRequest{}, false
+	}
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	return whole, err == nil && whole.Status != db.Accepted
+}
+
+// loadAwaited is loadWhole for a caller who may prefer to wait.
+func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
+	load := func() (wholeRequest, error) {
+		ctx, cancel := databaseContext(c.Request.Context())
+		defer cancel()
+		return a.loadWhole(ctx, c.GetString(clientKey), id)
+	}
+	whole, err := load()
+	wait := preferredWait(c.Request.Header)
+	if err != nil || wait == 0 || whole.Status != db.Accepted || !a.await(c, id, wait) {
+		return whole, err
+	}
+	return load()
+}

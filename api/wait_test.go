@@ -1,0 +1,84 @@
+package api_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ringback/api"
+)
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+
+	t.Run("EndsWhenTheWorkEndsInAnotherProcess", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		created := s.call(t, "POST", "/async", asyncBody)
+		answers := make(chan answer)
+		for range 2 {
+			go func() {
+				answers <- s.call(t, "GET", created.header.Get("Location"), "", "Prefer", "respond-async, wait=10")
+			}()
+		}
+		go func() { answers <- s.call(t, "POST", "/async", asyncBody, "Prefer", "Wait=99;x=1, wait=1") }()
+		s.waitFor(t, "SELECT count(*) = 2 FROM requests")
+		if _, err := s.pool.Exec(t.Context(), `
+			UPDATE requests
+			SET status = 'succeeded', result = '1', started_at = now(), finished_at = now(), callback_state = 'pending', callback_job_id = 1`); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			got := <-answers
+			if applied := got.header.Get("Preference-Applied"); got.status != http.StatusOK || !strings.Contains(string(got.body), `"status":"succeeded"`) ||
+				applied != "wait=10" && applied != "wait=60" {
+				t.Errorf("got %d %s, applied %q, want the request when it has ended", got.status, got.body, applied)
+			}
+		}
+	})
+
+	t.Run("EndsInTimeWhereTheWorkDoesNot", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		got := s.call(t, "POST", "/async", asyncBody, "Prefer", "wait=1")
+		decode[asyncAnswer](t, got, http.StatusAccepted)
+		if got := s.call(t, "GET", got.header.Get("Location"), "", "Prefer", "wait=1"); got.status != http.StatusOK || !strings.Contains(string(got.body), `"status":"accepted"`) {
+			t.Errorf("got %d %s, want it as it is", got.status, got.body)
+		}
+	})
+
+	t.Run("EndsWhenTheRequestIsCancelledOrTheProcessStops", func(t *testing.T) {
+		t.Parallel()
+		var config *api.Config
+		s := newService(t, func(c *api.Config) { config = c })
+		queue := config.Queue
+		for _, end := range []func(location string){
+			func(location string) { s.call(t, "POST", location+"/cancel", "") },
+			func(string) { queue.EndWaits() },
+		} {
+			location := s.call(t, "POST", "/async", asyncBody).header.Get("Location")
+			got := make(chan answer)
+			go func() { got <- s.call(t, "GET", location, "", "Prefer", "wait=60") }()
+			end(location)
+			select {
+			case <-got:
+			case <-time.After(10 * time.Second):
+				t.Fatal("it still waits")
+			}
+		}
+		if got := s.call(t, "POST", "/async", asyncBody, "Prefer", "wait=60"); got.header.Get("Preference-Applied") != "" || got.status != http.StatusAccepted {
+			t.Errorf("afterwards: got %d, applied %q, want it not to wait", got.status, got.header.Get("Preference-Applied"))
+		}
+	})
+
+	for _, prefer := range []string{"wait", "wait=", "wait=x", "wait=0", "wait=-1", "waiting=5", "respond-async"} {
+		t.Run("IsNotDoneFor/"+prefer, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, nil)
+			if got := s.call(t, "POST", "/async", asyncBody, "Prefer", prefer); got.status != http.StatusAccepted || got.header.Get("Preference-Applied") != "" {
+				t.Errorf("got %d, applied %q, want 202 at once", got.status, got.header.Get("Preference-Applied"))
+			}
+		})
+	}
+}

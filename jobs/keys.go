@@ -1,0 +1,82 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"ringback/db"
+)
+
+// acceptance is an async request that is to be accepted, and its key, if any.
+type acceptance struct {
+	request db.Request
+	key     db.Key
+}
+
+func requestsOf(calls []acceptance) []db.Request {
+	requests := make([]db.Request, len(calls))
+	for i, call := range calls {
+		requests[i] = call.request
+	}
+	return requests
+}
+
+func hasKey(call acceptance) bool { return call.key.Key != "" }
+
+// claimKeys takes the keys of those calls that have one. It returns what each is
+// answered, and the calls that are to be accepted.
+func claimKeys(ctx context.Context, q db.Querier, calls []acceptance) ([]db.Holder, []acceptance, error) {
+	var keys []db.Key
+	for _, call := range calls {
+		if hasKey(call) {
+			keys = append(keys, call.key)
+		}
+	}
+	answers, err := db.ClaimKeys(ctx, q, keys, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	holders := make([]db.Holder, len(calls))
+	var fresh []acceptance
+	for i, call := range calls {
+		if hasKey(call) {
+			holders[i], answers = answers[0], answers[1:]
+		}
+		if !holders[i].Held {
+			fresh = append(fresh, call)
+		}
+	}
+	return holders, fresh, nil
+}
+
+// Claim takes the key of a sync call, or returns the request for which it stands
+// already.
+func (q *Queue) Claim(ctx context.Context, key db.Key) (db.Holder, error) {
+	holders, err := db.ClaimKeys(ctx, q.pool, []db.Key{key}, time.Now())
+	if err != nil {
+		return db.Holder{}, err
+	}
+	return holders[0], nil
+}
+
+const (
+	keysInterval = time.Minute // between two looks for expired keys
+	keysAtOnce   = 1000
+)
+
+// dropKeys removes keys that have expired until ctx ends. What a failed look
+// leaves, the next one finds.
+func (q *Queue) dropKeys(ctx context.Context) {
+	tick := time.NewTicker(keysInterval)
+	defer tick.Stop()
+	for {
+		for dropped := keysAtOnce; dropped == keysAtOnce; {
+			dropped, _ = db.DropKeys(ctx, q.pool, time.Now(), keysAtOnce)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package jobs
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// waitInterval is how often the database is asked for all who wait, and so how
+	// late they may hear of work that another process did.
+	waitInterval = 100 * time.Millisecond
+	waitTimeout  = 2 * time.Second // of one such question
+	maxWaits     = 1000
+)
+
+// waits wakes callers when the work of their request has ended. Work of this
+// process tells at once; for that of others one query asks for all callers, while
+// there are any.
+type waits struct {
+	find func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
+
+	mu      sync.Mutex
+	open    map[uuid.UUID]map[chan struct{}]bool // closed when the work has ended
+	count   int
+	polling bool
+	closed  bool // nobody may wait any more
+}
+
+// Watch returns a channel that is closed when the work of a request has ended, or
+// when waiting has: look what it is. stop must follow. It is false where no more
+// may wait. Work that has ended before is told late, so look first.
+func (q *Queue) Watch(id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
+	return q.waits.watch(id)
+}
+
+// EndWaits wakes all who wait, and lets nobody wait any more.
+func (q *Queue) EndWaits() {
+	w := &q.waits
+	w.mu.Lock()
+	w.closed = true
+	ids := slices.Collect(maps.Keys(w.open))
+	w.mu.Unlock()
+	w.wake(ids)
+}
+
+func (w *waits) watch(id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || w.count >= maxWaits {
+		return nil, nil, false
+	}
+	if w.open == nil {
+		w.open = map[uuid.UUID]map[chan struct{}]bool{}
+	}
+	if w.open[id] == nil {
+		w.open[id] = map[chan struct{}]bool{}
+	}
+	done := make(chan struct{})
+	w.open[id][done] = true
+	w.count++
+	if !w.polling {
+		w.polling = true
+		go w.poll()
+	}
+	return done, func() { w.leave(id, done) }, true
+}
+
+func (w *waits) leave(id uuid.UUID, done chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.open[id][done] {
+		return // woken
+	}
+	w.count--
+	delete(w.open[id], done)
+	if len(w.open[id]) == 0 {
+		delete(w.open, id)
+	}
+}
+
+// wake tells all who wait for one of the requests.
+func (w *waits) wake(ids []uuid.UUID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.count == 0 {
+		return
+	}
+	for _, id := range ids {
+		for done := range w.open[id] {
+			close(done)
+			w.count--
+		}
+		delete(w.open, id)
+	}
+}
+
+// poll asks the database for all who wait, until nobody does. A database that is
+// away tells nothing: then they wait as long as they wanted.
+func (w *waits) poll() {
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	for range tick.C {
+		ids := w.waiting()
+		if len(ids) == 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
+		ended, _ := w.find(ctx, ids)
+		cancel()
+		w.wake(ended)
+	}
+}
+
+// waiting are the requests that somebody waits for. Where there are none, the
+// next one has to begin asking anew.
+func (w *waits) waiting() []uuid.UUID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.polling = len(w.open) > 0
+	return slices.Collect(maps.Keys(w.open))
+}
