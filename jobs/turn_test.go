@@ -152,6 +152,21 @@ func TestEnter(t *testing.T) {
 		})
 	})
 
+	t.Run("AsksAgainWhereANameThatGrantedHasMoved", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &stubIO{consent: everything}
+			s := newTestOrigins(ConsentEarned, 400, stub)
+			leave, _ := s.enter(t.Context(), hookURL, false)
+			leave(sentTo("192.0.2.99:443", webhook.Timeout, 0))
+			stub.consent = webhook.Consent{Address: netip.MustParseAddr("192.0.2.99")}
+			time.Sleep(askAfterMove)
+			if left, _ := enterAll(t.Context(), s, 50); len(left) > newcomer.most || stub.asked.Load() != 2 {
+				t.Errorf("got %d left, asked %d times, want it asked there and a stranger's few", len(left), stub.asked.Load())
+			}
+		})
+	})
+
 	t.Run("AsksNobodyWhenItIsOff", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
