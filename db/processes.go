@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Beat says that a working process lives, by the database's clock.
@@ -69,6 +71,46 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Du
 		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
 	}
 	return returned, nil
+}
+
+// RunningJobs returns the jobs that a process took up longer ago than that, and
+// that haven't ended.
+func RunningJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {
+	const sql = `
+		SELECT id
+		FROM river_job
+		WHERE state = 'running'
+		  AND attempted_by[array_upper(attempted_by, 1)] = $1
+		  AND attempted_at < now() - $2::interval
+		ORDER BY queue, priority, scheduled_at, id` // River's index for fetching
+	rows, err := q.Query(ctx, sql, process, longer)
+	if err != nil {
+		return nil, fmt.Errorf("reading running jobs: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("reading running jobs: %w", err)
+	}
+	return ids, nil
+}
+
+// ReturnStrays gives back those of the jobs that RunningJobs would still return,
+// with their attempt, and returns how many those are.
+func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Duration, ids []int64) (int64, error) {
+	const sql = `
+		UPDATE river_job
+		SET state = 'available',
+		    scheduled_at = now(),
+		    attempt = attempt - 1
+		WHERE id = ANY ($3)
+		  AND state = 'running'
+		  AND attempted_by[array_upper(attempted_by, 1)] = $1
+		  AND attempted_at < now() - $2::interval`
+	tag, err := q.Exec(ctx, sql, process, longer, ids)
+	if err != nil {
+		return 0, fmt.Errorf("returning stray jobs: %w", err)
+	}
+	return tag.RowsAffected(), nil
 }
 
 // ForgetProcesses removes those that have been silent for longer than silence.

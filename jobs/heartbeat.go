@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -35,8 +36,15 @@ const (
 // heartbeat says that this process lives, and gives back the jobs of others that
 // died. A process that was only paused does no harm when it goes on: its steps
 // find that they are done, or are done first.
+//
+// It also gives back the jobs that the database takes for this process's and that
+// don't run here. Where a connection broke, the answer to a fetch was lost after
+// its commit; where the database was away for long, River has given up saying what
+// came of a job.
 type heartbeat struct {
 	process string
+	held    *held
+	strays  []int64 // jobs that didn't run here at the last look
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
 	stop    context.CancelFunc // nil before start
@@ -87,6 +95,7 @@ func (h *heartbeat) run(ctx context.Context) {
 		}
 		if seen.trusts(time.Now()) {
 			h.returnJobs(ctx)
+			h.returnStrays(ctx)
 		}
 	}
 }
@@ -109,6 +118,27 @@ func (h *heartbeat) returnJobs(ctx context.Context) {
 	}
 	if err != nil && ctx.Err() == nil {
 		h.logger.WarnContext(ctx, "jobs_of_dead_processes_not_returned", "error", err)
+	}
+}
+
+// returnStrays gives back what was stray at two looks. One is not enough: a job
+// may have ended just now, and River not yet have said so.
+func (h *heartbeat) returnStrays(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	running, err := db.RunningJobs(ctx, h.pool, h.process, deathAfter)
+	strays := slices.DeleteFunc(running, h.held.has)
+	twice := slices.DeleteFunc(slices.Clone(strays), func(id int64) bool { return !slices.Contains(h.strays, id) })
+	h.strays = strays
+	var returned int64
+	if err == nil && len(twice) > 0 {
+		returned, err = db.ReturnStrays(ctx, h.pool, h.process, deathAfter, twice)
+	}
+	if returned > 0 {
+		h.logger.WarnContext(ctx, "stray_jobs_returned", "jobs", returned)
+	}
+	if err != nil && ctx.Err() == nil {
+		h.logger.WarnContext(ctx, "stray_jobs_not_returned", "error", err)
 	}
 }
 

@@ -117,6 +117,18 @@ func TestHeartbeat(t *testing.T) {
 		other.wantNoOrphans(t)
 	})
 
+	// As after a connection that broke between the commit of a fetch and its answer.
+	t.Run("GivesBackWhatItDoesNotRun", func(t *testing.T) {
+		t.Parallel()
+		receiver := newReceiver(t, always(http.StatusOK))
+		q := newQueue(t, doNothing)
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		q.exec(t, "UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 minute', attempted_by = ARRAY[$1]", q.client.ID())
+		q.start(t)
+		q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_attempt = 1 AND work_job_state = 'completed'")
+	})
+
 	// As at the end of an outage: all were silent, and come back one after another.
 	t.Run("ThatWasAwayForAllTakesNothingFromTheLiving", func(t *testing.T) {
 		t.Parallel()

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 	"ringback/jobs/webhook"
@@ -73,6 +74,7 @@ type Queue struct {
 	backlog backlog
 	quota   *quota
 	heart   heartbeat
+	held    held
 	sweeper sweeper
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	recent  recent
@@ -98,7 +100,7 @@ func New(config Config) (*Queue, error) {
 		return nil, fmt.Errorf("setting up river: %w", err)
 	}
 	queue.client = client
-	queue.heart = heartbeat{process: client.ID(), pool: config.RiverPool, logger: config.Logger}
+	queue.heart = heartbeat{process: client.ID(), held: &queue.held, pool: config.RiverPool, logger: config.Logger}
 	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
@@ -153,7 +155,8 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets,
 	})
 	settings := &river.Config{
-		Workers: workers,
+		Workers:          workers,
+		WorkerMiddleware: []rivertype.WorkerMiddleware{queue.held.around()},
 		// River's own lines at info repeat ours, which say more.
 		Logger: slog.New(warnings{config.Logger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
