@@ -194,9 +194,9 @@ func riverConfig(queue *Queue, config Config) *river.Config {
 const stepTimeout = 10 * time.Second
 
 // Start begins to work jobs off, to watch the backlog and to remove old requests,
-// until Stop. The end of
-// ctx doesn't stop it. A process that only inserts doesn't start River: it would
-// become leader and discard jobs of the kinds that it doesn't know.
+// until Stop. The end of ctx doesn't stop it. A process that only inserts doesn't
+// start River: it would become leader and discard jobs of the kinds that it
+// doesn't know.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	if q.works {
