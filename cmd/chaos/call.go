@@ -65,8 +65,8 @@ type lane struct {
 }
 
 const (
-	ordered = 0 // lanes that have an ordering key, one each: what they send one after the other must arrive so
-	keyed   = 0 // calls with an idempotency key, percent
+	ordered = 0  // lanes that have an ordering key, one each: what they send one after the other must arrive so
+	keyed   = 45 // calls with an idempotency key, percent
 )
 
 func newLane(seed uint64, number int) *lane {
