@@ -192,7 +192,7 @@ func TestSendTooSlow(t *testing.T) {
 				}
 			})
 			sender := localSender(t)
-			sender.exchange = 200 * time.Millisecond
+			sender.exchange = time.Second // so that the first bytes are there by then
 			sender.transport.TLSHandshakeTimeout = 50 * time.Millisecond
 			expect(t, sender.Send(t.Context(), message(test.scheme+target.address)),
 				Attempt{Outcome: Timeout, Cause: test.cause})
