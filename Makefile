@@ -1,4 +1,4 @@
-# What a person runs here is what CI runs: .ci/run is `make test fuzz`.
+# What a person runs here is what CI runs: .ci/run is `make test fuzz chaos`.
 #
 # DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
 # brings one up. POSTGRES_PORT moves that one away from 5433.
@@ -19,7 +19,7 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-test: go cc browser up ## everything that CI runs, apart from fuzz
+test: go cc browser up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
