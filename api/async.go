@@ -3,7 +3,10 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,6 +20,7 @@ type asyncBody struct {
 	Input       jsontext.Value `json:"input"`
 	CallbackURL string         `json:"callback_url"`
 	ExpiresIn   *int           `json:"expires_in"` // seconds in which the work has to begin
+	OrderingKey *string        `json:"ordering_key"`
 }
 
 // maxExpiresIn is two days, like the age of callbacks.
@@ -93,6 +97,10 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	if body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn) {
 		return db.Request{}, invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))
 	}
+	orderingKey, err := checkOrderingKey(body.OrderingKey)
+	if err != nil {
+		return db.Request{}, err
+	}
 	request, err := newRequest(c, db.Async, input)
 	if err != nil {
 		return db.Request{}, err
@@ -103,5 +111,21 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	request.Status = db.Accepted
 	request.CallbackURL = callbackURL
 	request.CallbackState = db.CallbackWaiting
+	request.OrderingKey = orderingKey
 	return request, nil
+}
+
+// maxOrderingKey is in characters.
+const maxOrderingKey = 255
+
+// checkOrderingKey returns the key, nothing where there is none.
+func checkOrderingKey(key *string) (string, error) {
+	if key == nil {
+		return "", nil
+	}
+	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+	if n := utf8.RuneCountInString(*key); n < 1 || n > maxOrderingKey || strings.ContainsFunc(*key, unprintable) {
+		return "", invalidInput("/ordering_key", fmt.Sprintf("must be 1 to %d printable characters", maxOrderingKey))
+	}
+	return *key, nil
 }

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,12 +33,15 @@ type Attempt struct {
 type Settlement struct {
 	Attempt
 	State CallbackState
+	Place Place // of the request
 }
 
 // SettleCallbacks adds each attempt to its request's log, ends the callbacks
 // that are pending where the attempt ended them, and returns the attempts'
 // numbers. What has ended stays as it is, so that a step that runs again does no
-// harm. It is one statement, and so one transaction of its own.
+// harm. Where the attempt ended the callback of a request with an ordering key,
+// the next of the key may leave. It is one transaction of its own unless q is
+// one.
 //
 // Two batches that log an attempt of the same request at the same time may take
 // the same number: the later one then fails with a violation of
@@ -88,7 +92,8 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		SELECT attempt
 		FROM ended
 		ORDER BY position`
-	rows, err := q.Query(ctx, sql,
+	var numbers []int
+	settle := statement{sql, []any{
 		column(settlements, func(s Settlement) pgtype.UUID { return uuidOf(s.RequestID) }),
 		column(settlements, func(s Settlement) string { return string(s.State) }),
 		column(settlements, func(s Settlement) time.Time { return s.StartedAt }),
@@ -101,15 +106,25 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.DNS) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.Connect) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
-		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }))
-	if err != nil {
-		return nil, fmt.Errorf("settling callbacks: %w", err)
-	}
-	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil {
+		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }),
+	}, func(rows pgx.Rows) (err error) {
+		numbers, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		return err
+	}}
+	places := placesOf(settlements, Settlement.ended)
+	statements := slices.Concat(lockKeys(callbackLocks, places), []statement{settle}, leaveOrder(places))
+	if err := runTogether(ctx, q, statements...); err != nil {
 		return nil, fmt.Errorf("settling callbacks: %w", err)
 	}
 	return numbers, nil
+}
+
+// ended is the place that the attempt makes free, if any.
+func (s Settlement) ended() Place {
+	if s.State == CallbackPending {
+		return Place{}
+	}
+	return s.Place
 }
 
 func microseconds(d time.Duration) zeronull.Int4 { return zeronull.Int4(d.Microseconds()) }

@@ -85,12 +85,13 @@ func setDefault(params map[string]string, name, value string) {
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
-// Querier is what a single statement needs: a pool, or a transaction that it is
-// part of.
+// Querier is what statements need: a pool, or a transaction that they are part
+// of.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, batch *pgx.Batch) pgx.BatchResults
 }
 
 // InTx runs do in a transaction and commits it, or rolls it back when do

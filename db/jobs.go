@@ -22,15 +22,16 @@ type Jobs struct {
 // test holds the rows against those that River inserts. Like River's, the
 // notification reaches the workers when the transaction commits.
 //
-// due is the column or expression that says when they are due. A job in the
-// future is available all the same, since fetching looks at the time itself:
-// River would hold jobs in the state scheduled back for up to five seconds more.
+// due is the column or expression that says when they are due, state the one that
+// says whether they may be taken up. A job in the future is available all the
+// same, since fetching looks at the time itself: River would hold jobs in the
+// state scheduled back for up to five seconds more.
 //
 // The parameters are $1 the kind, $2 the queue and $3 the most attempts.
-func insertJobs(source, due string) string {
+func insertJobs(source, due, state string) string {
 	return `jobs AS (
-			INSERT INTO river_job (id, args, kind, queue, max_attempts, scheduled_at)
-			SELECT job_id, jsonb_build_object('request_id', id), $1, $2, $3, ` + due + `
+			INSERT INTO river_job (id, state, args, kind, queue, max_attempts, scheduled_at)
+			SELECT job_id, ` + state + `, jsonb_build_object('request_id', id), $1, $2, $3, ` + due + `
 			FROM ` + source + `
 			WHERE job_id IS NOT NULL
 			RETURNING id
@@ -63,7 +64,7 @@ func CountUnfinished(ctx context.Context, q Querier, queues []string, most int64
 		SELECT count(*)
 		FROM (
 			SELECT
-			FROM unnest(ARRAY['available', 'running', 'retryable', 'scheduled']::river_job_state[]) AS unfinished (state)
+			FROM unnest(ARRAY['available', 'running', 'retryable', 'scheduled', 'pending']::river_job_state[]) AS unfinished (state)
 			CROSS JOIN unnest($1::text[]) AS queues (name)
 			CROSS JOIN LATERAL (
 				SELECT

@@ -47,7 +47,7 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 			USING redelivered
 			WHERE dead_letters.client = redelivered.client
 			  AND dead_letters.request_id = redelivered.id
-		), ` + insertJobs("redelivered", "at") + `
+		), ` + insertJobs("redelivered", "at", "'available'") + `
 		SELECT id, job_id
 		FROM redelivered
 		WHERE (SELECT count(*) >= 0 FROM notified)`

@@ -58,6 +58,8 @@ type Request struct {
 	Error         jsontext.Value `json:"error,omitzero"` // {"code", "message"}
 	CallbackURL   string         `json:"callback_url,omitzero"`
 	CallbackState CallbackState  `json:"callback_state,omitzero"`
+	OrderingKey   string         `json:"ordering_key,omitzero"`
+	Sequence      int64          `json:"sequence,omitzero"` // acceptance order; only with an ordering key
 	WorkJobID     int64          `json:"-"`
 	CallbackJobID int64          `json:"-"`
 	Traceparent   string         `json:"traceparent,omitzero"`
@@ -69,39 +71,53 @@ type Request struct {
 	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
 }
 
+// Inserted is what a request got when it was inserted.
+type Inserted struct {
+	WorkJobID int64
+	Sequence  int64 // Request.Sequence
+}
+
 // InsertRequests writes new rows: async requests that are accepted, each with its
-// work job, and sync requests that have already ended. It returns the ids of the
-// work jobs by request. It is one statement, and so one transaction of its own
-// unless q is one.
-func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]int64, error) {
+// work job, and sync requests that have already ended. It returns what the async
+// ones got, by id. Those with an ordering key get their places in its order, as
+// requests has them. It is one transaction of its own unless q is one.
+func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]Inserted, error) {
+	places := placesOf(requests, Request.Place)
+	// Nothing below sorts or joins what unnest returns, so that sequences rise in
+	// the order of requests.
 	sql := `
 		WITH made AS MATERIALIZED (
-			SELECT *, CASE mode WHEN 'async' THEN nextval('river_job_id_seq') END AS job_id
+			SELECT *,
+			       nextval('requests_seq_seq') AS seq,
+			       CASE mode WHEN 'async' THEN nextval('river_job_id_seq') END AS job_id
 			FROM unnest(
 				$4::uuid[], $5::text[], $6::text[], $7::text[], $8::json[], $9::json[], $10::json[],
-				$11::text[], $12::text[], $13::text[],
-				$14::timestamptz[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[]
+				$11::text[], $12::text[], $13::text[], $14::text[],
+				$15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[]
 			) AS made (
 				id, mode, client, status, input, result, error,
-				callback_url, callback_state, traceparent,
+				callback_url, callback_state, ordering_key, traceparent,
 				accepted_at, started_at, finished_at, expires_at
 			)
-		), ` + insertJobs("made", "now()") + `, inserted AS (
+		), ` + insertJobs("made", "now()", "'available'") + insertPlaces("made", places) + `, inserted AS (
 			INSERT INTO requests (
-				id, mode, client, status, input, result, error,
-				callback_url, callback_state, work_job_id, traceparent,
+				id, seq, mode, client, status, input, result, error,
+				callback_url, callback_state, ordering_key, work_job_id, traceparent,
 				accepted_at, started_at, finished_at, expires_at
 			)
-			SELECT id, mode, client, status, input, result, error,
-			       callback_url, callback_state, job_id, traceparent,
+			OVERRIDING SYSTEM VALUE
+			SELECT id, seq, mode, client, status, input, result, error,
+			       callback_url, callback_state, ordering_key, job_id, traceparent,
 			       accepted_at, started_at, finished_at, expires_at
 			FROM made
 		)
-		SELECT id, job_id
+		SELECT id, job_id, CASE WHEN ordering_key IS NOT NULL THEN seq ELSE 0 END
 		FROM made
 		WHERE job_id IS NOT NULL
 		  AND (SELECT count(*) >= 0 FROM notified)`
-	rows, err := q.Query(ctx, sql, work.Kind, work.Queue, work.MaxAttempts,
+	all := make(map[uuid.UUID]Inserted, len(requests))
+	insert := statement{sql, []any{
+		work.Kind, work.Queue, work.MaxAttempts,
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Mode) }),
 		column(requests, func(r Request) string { return r.Client }),
@@ -111,19 +127,25 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) []byte { return r.Error }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackURL) }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackState) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.OrderingKey) }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Traceparent) }),
 		column(requests, func(r Request) time.Time { return r.AcceptedAt }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
-		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }))
-	if err != nil {
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }),
+	}, func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var one Inserted
+		_, err := pgx.ForEachRow(rows, []any{&id, &one.WorkJobID, &one.Sequence}, func() error {
+			all[id] = one
+			return nil
+		})
+		return err
+	}}
+	if err := runTogether(ctx, q, append(lockKeys(acceptLocks, places), insert)...); err != nil {
 		return nil, fmt.Errorf("inserting requests: %w", err)
 	}
-	ids, err := readJobIDs(rows, len(requests))
-	if err != nil {
-		return nil, fmt.Errorf("inserting requests: %w", err)
-	}
-	return ids, nil
+	return all, nil
 }
 
 // column takes one value of each item. A statement that unnests such columns
@@ -175,9 +197,11 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 // FinishRequests writes the outcomes of those of the requests that have none
 // yet, Status, Result or Error, StartedAt and FinishedAt, each with its callback
 // job, and returns the ids of those jobs by request. Their callbacks are pending
-// from then on. No request may stand in it twice. It is one statement, and so one
-// transaction of its own unless q is one.
+// from then on; one that isn't the first of its ordering key is held back until
+// LeaveOrder or SettleCallbacks lets it go. No request may stand in it twice. It
+// is one transaction of its own unless q is one.
 func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]int64, error) {
+	places := placesOf(requests, Request.Place)
 	// Sorted, so that two batches that share requests lock them in one order as
 	// far as the plan keeps it. Where they meet in a deadlock all the same, one of
 	// them fails with 40P01 and is tried again.
@@ -200,23 +224,25 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			FROM outcome
 			WHERE requests.id = outcome.id
 			  AND requests.status = 'accepted'
-			RETURNING requests.id, requests.callback_job_id AS job_id
-		), ` + insertJobs("finished", "now()") + `
+			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq
+		), ` + insertJobs("finished", "now()", stateIn("finished", places)) + `
 		SELECT id, job_id
 		FROM finished
 		WHERE (SELECT count(*) >= 0 FROM notified)`
-	rows, err := q.Query(ctx, sql, callback.Kind, callback.Queue, callback.MaxAttempts,
+	var ids map[uuid.UUID]int64
+	finish := statement{sql, []any{
+		callback.Kind, callback.Queue, callback.MaxAttempts,
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Status) }),
 		column(requests, func(r Request) []byte { return r.Result }),
 		column(requests, func(r Request) []byte { return r.Error }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
-		column(requests, func(r Request) time.Time { return r.FinishedAt }))
-	if err != nil {
-		return nil, fmt.Errorf("finishing requests: %w", err)
-	}
-	ids, err := readJobIDs(rows, len(requests))
-	if err != nil {
+		column(requests, func(r Request) time.Time { return r.FinishedAt }),
+	}, func(rows pgx.Rows) (err error) {
+		ids, err = readJobIDs(rows, len(requests))
+		return err
+	}}
+	if err := runTogether(ctx, q, append(lockKeys(callbackLocks, places), finish)...); err != nil {
 		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
 	return ids, nil
@@ -320,12 +346,14 @@ func listAny(ctx context.Context, q Querier, filter Filter) (pgx.Rows, error) {
 // summaryColumns are the small columns of a request, which the fields of
 // summary take in the same order.
 const summaryColumns = `id, mode, client, status, callback_url, callback_state,
+			ordering_key, CASE WHEN ordering_key IS NOT NULL THEN seq END,
 			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
 
 func (r *Request) summary() []any {
 	return []any{
 		&r.ID, &r.Mode, &r.Client, &r.Status,
 		(*zeronull.Text)(&r.CallbackURL), (*zeronull.Text)(&r.CallbackState),
+		(*zeronull.Text)(&r.OrderingKey), (*zeronull.Int8)(&r.Sequence),
 		(*zeronull.Int8)(&r.WorkJobID), (*zeronull.Int8)(&r.CallbackJobID), (*zeronull.Text)(&r.Traceparent),
 		&r.AcceptedAt, (*zeronull.Timestamptz)(&r.StartedAt),
 		(*zeronull.Timestamptz)(&r.FinishedAt), (*zeronull.Timestamptz)(&r.SettledAt),

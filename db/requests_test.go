@@ -52,11 +52,11 @@ func insert(t *testing.T, pool *pgxpool.Pool, requests ...db.Request) {
 // inserted is the request with the job that it got.
 func inserted(t *testing.T, pool *pgxpool.Pool, request db.Request) db.Request {
 	t.Helper()
-	ids, err := db.InsertRequests(t.Context(), pool, workJobs, []db.Request{request})
-	if err != nil || (ids[request.ID] != 0) != (request.Mode == db.Async) {
-		t.Fatalf("inserting a request that is %s: got the jobs %v, %v", request.Mode, ids, err)
+	got, err := db.InsertRequests(t.Context(), pool, workJobs, []db.Request{request})
+	if err != nil || (got[request.ID].WorkJobID != 0) != (request.Mode == db.Async) {
+		t.Fatalf("inserting a request that is %s: got %+v, %v", request.Mode, got, err)
 	}
-	request.WorkJobID = ids[request.ID]
+	request.WorkJobID, request.Sequence = got[request.ID].WorkJobID, got[request.ID].Sequence
 	return request
 }
 
@@ -91,6 +91,7 @@ func TestRequests(t *testing.T) {
 
 	full := asyncRequest()
 	full.ExpiresAt = morning.Add(time.Minute)
+	full.OrderingKey = "order 7 of ünïcode"
 	full.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	full.Input = jsontext.Value(`{ "text" : "\u00e9 stays\tas it was" }`)
 	failed := syncRequest()

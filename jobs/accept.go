@@ -120,9 +120,10 @@ func insert(ctx context.Context, tx db.Querier, requests []db.Request) error {
 	if len(requests) == 0 {
 		return nil
 	}
-	ids, err := db.InsertRequests(ctx, tx, workJobs, requests)
+	inserted, err := db.InsertRequests(ctx, tx, workJobs, requests)
 	for i := range requests {
-		requests[i].WorkJobID = ids[requests[i].ID]
+		got := inserted[requests[i].ID]
+		requests[i].WorkJobID, requests[i].Sequence = got.WorkJobID, got.Sequence
 	}
 	return err
 }

@@ -96,7 +96,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 		sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
 	}
 	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
-	number, err := w.queue.settle(ctx, request.ID, sent, next)
+	number, err := w.queue.settle(ctx, request, sent, next)
 	if err != nil {
 		return step{}, err
 	}
@@ -143,7 +143,7 @@ func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay t
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
 	ended := step{state: db.CallbackDead}
-	_, err := w.queue.settle(ctx, request.ID, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended)
+	_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended)
 	if err != nil {
 		return step{}, err
 	}
@@ -225,9 +225,9 @@ func (s step) jobResult() error {
 // batch with others, and returns the attempt's number in the request's log. A
 // callback that is settled already stays so, but the attempt happened and is
 // logged.
-func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, next step) (number int, err error) {
+func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step) (number int, err error) {
 	attempt := db.Attempt{
-		RequestID: id,
+		RequestID: request.ID,
 		StartedAt: sent.StartedAt, EndedAt: sent.EndedAt, Outcome: string(sent.Outcome), HTTPStatus: sent.Status,
 		Address: sent.Address, Cause: sent.Cause,
 		DNS: sent.DNS, Connect: sent.Connect, TLS: sent.TLS, FirstByte: sent.FirstByte,
@@ -237,7 +237,7 @@ func (q *Queue) settle(ctx context.Context, id uuid.UUID, sent webhook.Attempt, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, State: next.state})
+	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, State: next.state, Place: request.Place()})
 }
 
 func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {

@@ -173,10 +173,10 @@ func TestSettle(t *testing.T) {
 	t.Run("LogsTwiceAndSettlesOnce", func(t *testing.T) {
 		t.Parallel()
 		id := pending(t)
-		first, err1 := q.settle(t.Context(), id, sent(webhook.Delivered, 200), step{state: db.CallbackDelivered})
+		first, err1 := q.settle(t.Context(), db.Request{ID: id}, sent(webhook.Delivered, 200), step{state: db.CallbackDelivered})
 		later := sent(webhook.HTTPStatus, 500)
 		later.EndedAt = later.EndedAt.Add(time.Hour)
-		second, err2 := q.settle(t.Context(), id, later, step{state: db.CallbackDead})
+		second, err2 := q.settle(t.Context(), db.Request{ID: id}, later, step{state: db.CallbackDead})
 		if err := errors.Join(err1, err2); err != nil || first != 1 || second != 2 {
 			t.Errorf("attempts: got %d, %d, %v, want 1, 2", first, second, err)
 		}
@@ -199,7 +199,7 @@ func TestSettle(t *testing.T) {
 		results := make(chan result)
 		for range 8 {
 			go func() {
-				number, err := q.settle(t.Context(), id, sent(webhook.Delivered, 200), step{state: db.CallbackDelivered})
+				number, err := q.settle(t.Context(), db.Request{ID: id}, sent(webhook.Delivered, 200), step{state: db.CallbackDelivered})
 				results <- result{number, err}
 			}()
 		}
@@ -230,7 +230,7 @@ func TestSettle(t *testing.T) {
 	t.Run("KeepsTheCallbackPendingUntilTheNextTry", func(t *testing.T) {
 		t.Parallel()
 		id := pending(t)
-		if _, err := q.settle(t.Context(), id, sent(webhook.HTTPStatus, 500), step{state: db.CallbackPending, delay: time.Minute, charged: true}); err != nil {
+		if _, err := q.settle(t.Context(), db.Request{ID: id}, sent(webhook.HTTPStatus, 500), step{state: db.CallbackPending, delay: time.Minute, charged: true}); err != nil {
 			t.Fatal(err)
 		}
 		attempts, err := db.ListAttempts(t.Context(), q.pool, id, 10)
@@ -328,7 +328,7 @@ func TestCallbackWorker(t *testing.T) {
 		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := q.settle(t.Context(), request.ID, webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Gone}, step{state: db.CallbackDead}); err != nil {
+		if _, err := q.settle(t.Context(), request, webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Gone}, step{state: db.CallbackDead}); err != nil {
 			t.Fatal(err)
 		}
 		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'callback'") // which did it, and died

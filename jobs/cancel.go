@@ -21,7 +21,7 @@ const codeCancelled = "cancelled"
 // Cancel stops what is still to be done for a request, and its job with it: one
 // that runs has its context ended, wherever that is, and finds afterwards that
 // there is nothing to write. No callback is sent, not even to say so: who cancels
-// knows it. It returns what it stopped, which is nothing where all has ended or
+// knows it. The next of its ordering key may leave. It returns what it stopped, which is nothing where all has ended or
 // the client has no such request.
 func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
 	reason, err := json.Marshal(work.Error{Code: codeCancelled, Message: "The request was cancelled before its work ended."})
@@ -30,10 +30,17 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	}
 	cancellation := db.Cancellation{RequestID: id, Client: client, At: time.Now(), Error: reason}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		place, err := db.FindPlace(ctx, tx, client, id)
+		if err == nil {
+			err = db.LockOrder(ctx, tx, place)
+		}
+		if err != nil {
+			return err
+		}
 		if stopped, err = db.CancelRequest(ctx, tx, cancellation); err != nil || stopped.JobID == 0 {
 			return err
 		}
-		return q.cancelJob(ctx, tx, stopped.JobID)
+		return errors.Join(db.LeaveOrder(ctx, tx, place), q.cancelJob(ctx, tx, stopped.JobID))
 	})
 	if err != nil {
 		return db.Stopped{}, err

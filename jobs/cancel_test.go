@@ -50,6 +50,24 @@ func TestCancel(t *testing.T) {
 		}
 	})
 
+	t.Run("LetsTheNextOfItsOrderingKeyLeave", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		first, second := newRequest("http://127.0.0.1:9/"), newRequest(receiver.URL)
+		first.OrderingKey, second.OrderingKey = "key", "key"
+		q.accept(t, first)
+		q.accept(t, second)
+		if err := q.finish(t.Context(), second, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		q.waitFor(t, second.ID, "callback_job_state = 'pending'") // behind the first, whose work goes on
+		q.cancel(t, "alice", first.ID)
+		q.waitFor(t, second.ID, "callback_job_state = 'available'")
+		q.start(t)
+		receiver.next(t)
+		q.waitFor(t, second.ID, "callback_state = 'delivered'")
+	})
+
 	t.Run("EndsWorkThatRunsInAnotherProcess", func(t *testing.T) {
 		t.Parallel()
 		started, ended := make(chan struct{}), make(chan struct{})
@@ -95,7 +113,7 @@ func TestCancel(t *testing.T) {
 			t.Fatal(err)
 		}
 		q.cancel(t, "alice", request.ID)
-		if _, err := q.settle(t.Context(), request.ID, sentNow("gone"), step{state: db.CallbackDead}); err != nil {
+		if _, err := q.settle(t.Context(), request, sentNow("gone"), step{state: db.CallbackDead}); err != nil {
 			t.Fatal(err)
 		}
 		q.waitFor(t, request.ID, "callback_state = 'cancelled' AND attempt = 1")

@@ -200,7 +200,7 @@ func TestLostConnections(t *testing.T) {
 		{"Finish", func(q *testQueue, ctx context.Context, r db.Request) error { return q.finish(ctx, r, succeeded) },
 			"status = 'succeeded' AND callback_state = 'pending' AND callback_job_state = 'available'"},
 		{"Settle", func(q *testQueue, ctx context.Context, r db.Request) error {
-			_, err := q.settle(ctx, r.ID, outcome, step{state: db.CallbackDelivered})
+			_, err := q.settle(ctx, r, outcome, step{state: db.CallbackDelivered})
 			return err
 		}, "callback_state = 'delivered' AND outcome = 'delivered'"},
 	}
@@ -308,7 +308,7 @@ func TestCallersWhoGo(t *testing.T) {
 			t.Errorf("finish: got %v", err)
 		}
 		q.waitFor(t, request.ID, "status = 'succeeded'")
-		if _, err := q.settle(ended, request.ID, sent, step{state: db.CallbackDelivered}); err != nil && !errors.Is(err, context.Canceled) {
+		if _, err := q.settle(ended, request, sent, step{state: db.CallbackDelivered}); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("settle: got %v", err)
 		}
 		q.stop(t)

@@ -26,7 +26,7 @@ func (q *testQueue) end(t *testing.T, request db.Request, state db.CallbackState
 	if state == db.CallbackDead {
 		outcome = webhook.Gone
 	}
-	if _, err := q.settle(t.Context(), request.ID, sentNow(outcome), step{state: state}); err != nil {
+	if _, err := q.settle(t.Context(), request, sentNow(outcome), step{state: state}); err != nil {
 		t.Fatal(err)
 	}
 	q.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE state <> 'completed' AND args ->> 'request_id' = $1", request.ID.String())

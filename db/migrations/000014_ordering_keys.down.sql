@@ -1,0 +1,4 @@
+DROP TABLE ordered_requests;
+
+ALTER TABLE requests
+    DROP COLUMN ordering_key;
