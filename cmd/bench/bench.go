@@ -29,6 +29,7 @@ func parts() []part {
 	return []part{
 		{"accept", "accept through HTTP, no workers", (*bench).measureAccept},
 		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
+		{"ordered", "with ordering keys, against without", (*bench).measureOrdered},
 		{"timing", "acknowledgement and callback at a rate below capacity", (*bench).measureTiming},
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},

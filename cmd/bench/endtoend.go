@@ -53,9 +53,14 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 
 // saturate keeps the window full and returns what happened while it was.
 func (b *bench) saturate(ctx context.Context, v variant, d database, settings ...string) (used spent, err error) {
+	return b.saturateWith(ctx, v, d, settings, func(url string) [][]byte { return [][]byte{asyncBody(url)} })
+}
+
+// saturateWith sends the bodies that are made for a callback URL in turn.
+func (b *bench) saturateWith(ctx context.Context, v variant, d database, settings []string, bodies func(url string) [][]byte) (used spent, err error) {
 	err = b.onServer(ctx, v, d, settings, func(s *server) error {
 		used, err = b.deliverAll(ctx, d, s, b.windowOf(v), func(r *receiver) *load {
-			return &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: b.plan.senders}
+			return &load{target: s.url, path: "/async", bodies: bodies(r.url), connections: b.plan.senders}
 		})
 		return err
 	})

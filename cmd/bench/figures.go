@@ -76,6 +76,7 @@ func headlines() []headline {
 		{"sql_per_request", "SQL statements per async request", "≤ 1", atMost(1)},
 		{"wal_bytes_per_request", "WAL per async request, bytes", "≤ 8192", atMost(8192)},
 		{"cpu_us_per_request", "CPU of server and Postgres per async request, µs", "", nil},
+		{"ordered_ratio", "throughput with 1,000 ordering keys ÷ without", "≥ 0.5", atLeast(0.5)},
 		{"blackhole_ratio", "p99 of others' callbacks beside 10,000 to one black hole ÷ alone", "< 2", below(2)},
 		{"refusing_ratio", "… beside 10,000 to one that refuses connections", "< 2", below(2)},
 		{"failing_ratio", "… beside 10,000 to one that answers 500", "< 2", below(2)},

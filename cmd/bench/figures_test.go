@@ -106,7 +106,7 @@ func TestHeadlinesAreWritten(t *testing.T) {
 	want := strings.Fields(`accept_ratio_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_naive e2e_ratio_river
 		ttc_p50_ms ttc_p99_ms goodput_ratio_5x_sync goodput_ratio_5x_async served_p99_ms_5x refused_p99_ms_5x
 		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_per_request
-		blackhole_ratio refusing_ratio failing_ratio grown_ratio`)
+		ordered_ratio blackhole_ratio refusing_ratio failing_ratio grown_ratio`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

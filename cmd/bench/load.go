@@ -20,9 +20,11 @@ type load struct {
 	target      string // base URL of the server
 	path        string // /async or /sync
 	body        []byte
+	bodies      [][]byte // sent in turn, instead of body, where there are any
 	connections int
 	window      chan struct{} // takes one for each request that isn't called back yet; nil for no limit
 
+	turn      atomic.Int64
 	accepted  atomic.Int64
 	refused   atomic.Int64 // 503
 	failed    atomic.Int64 // anything else
@@ -89,6 +91,9 @@ func (l *load) loop(ctx context.Context, client *fasthttp.HostClient) {
 	request.SetRequestURI(l.target + l.path)
 	request.SetBodyRaw(l.body)
 	for l.enter(ctx) {
+		if len(l.bodies) > 0 {
+			request.SetBodyRaw(l.bodies[l.turn.Add(1)%int64(len(l.bodies))])
+		}
 		start := time.Now()
 		err := client.Do(request, response)
 		if l.count(err, response.StatusCode()) {

@@ -65,7 +65,7 @@ type lane struct {
 }
 
 const (
-	ordered = 0  // lanes that have an ordering key, one each: what they send one after the other must arrive so
+	ordered = 8  // lanes that have an ordering key, one each: what they send one after the other must arrive so
 	keyed   = 45 // calls with an idempotency key, percent
 )
 
