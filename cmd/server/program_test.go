@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -190,17 +191,37 @@ type request struct {
 		Outcome    string
 		HTTPStatus int `json:"http_status"`
 	}
+
+	problem string // its type, where the answer is one
 }
 
 // post sends a body and returns the answer's status and what it tells.
 func (p *program) post(path, body string) (status int, answer request, err error) {
-	response, err := http.Post(p.url+path, "application/json", bytes.NewBufferString(body))
+	return p.postOnce(path, body, "")
+}
+
+// postOnce posts with an idempotency key, if there is one: the client then
+// repeats the call by itself where the server closed the connection before it
+// read it.
+func (p *program) postOnce(path, body, key string) (status int, answer request, err error) {
+	call, err := http.NewRequest(http.MethodPost, p.url+path, strings.NewReader(body))
+	if err != nil {
+		return 0, answer, err
+	}
+	call.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		call.Header.Set("Idempotency-Key", key)
+	}
+	response, err := http.DefaultClient.Do(call)
 	if err != nil {
 		return 0, answer, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode >= http.StatusBadRequest { // a problem
-		return response.StatusCode, answer, nil
+	if response.StatusCode >= http.StatusBadRequest {
+		var problem struct{ Type string }
+		err := json.NewDecoder(response.Body).Decode(&problem)
+		answer.problem = problem.Type
+		return response.StatusCode, answer, err
 	}
 	return response.StatusCode, answer, json.NewDecoder(response.Body).Decode(&answer)
 }
