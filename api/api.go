@@ -42,7 +42,7 @@ type Config struct {
 type API struct {
 	Config
 	sync   *gate
-	bodies bodyBudget
+	bodies *bodyBudget
 	quotas *quotas
 }
 
@@ -55,7 +55,7 @@ func New(config Config) http.Handler {
 	api := &API{
 		Config: config,
 		sync:   newGate(config.SyncLimit),
-		bodies: newBodyBudget(),
+		bodies: newBodyBudget(config.LocalClient),
 		quotas: newQuotas(config),
 	}
 	router := api.newRouter()

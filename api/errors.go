@@ -3,8 +3,10 @@ package api
 import (
 	"errors"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
@@ -151,6 +153,8 @@ func explainSemantic(err *json.SemanticError) string {
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
 		return "is not a known field"
+	case err.GoType == reflect.TypeFor[time.Time]():
+		return "must be a time, as in RFC 3339"
 	case err.GoType != nil && err.JSONKind != 0:
 		return "must be " + kindNames[err.GoType.Kind().String()]
 	default:

@@ -9,12 +9,12 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"golang.org/x/sync/semaphore"
 
 	"ringback/work"
 )
@@ -52,7 +52,7 @@ func (a *API) readBody(c *gin.Context) ([]byte, error) {
 	if c.Request.ContentLength > maxBodyBytes {
 		return nil, &http.MaxBytesError{Limit: maxBodyBytes}
 	}
-	release, err := a.bodies.reserve(c.Request.ContentLength)
+	release, err := a.bodies.reserve(c.GetString(clientKey), c.Request.ContentLength)
 	if err != nil {
 		return nil, err
 	}
@@ -91,10 +91,14 @@ func dropBody(c *gin.Context) bool {
 }
 
 // bodyBudget bounds the memory of the bodies of all calls that are under way:
-// slow callers with large bodies could otherwise take all there is.
+// slow callers with large bodies could otherwise take all there is. No client
+// has more than its share, or one could have the bodies of all others refused.
 type bodyBudget struct {
-	bytes *semaphore.Weighted
-	limit int64
+	limit, share int64 // bytes, in all and of one client
+
+	mu    sync.Mutex
+	taken int64
+	of    map[string]int64 // by client
 }
 
 const (
@@ -103,26 +107,51 @@ const (
 )
 
 // newBodyBudget allows an eighth of GOMEMLIMIT, where that is set: while a body
-// is decoded and stored, it exists about four times.
-func newBodyBudget() bodyBudget {
+// is decoded and stored, it exists about four times. The only client there is, if
+// it is known, may have all of it, any other a quarter.
+func newBodyBudget(only string) *bodyBudget {
 	limit := min(maxBodiesBytes, debug.SetMemoryLimit(-1)/8)
-	return bodyBudget{semaphore.NewWeighted(limit), limit}
+	b := &bodyBudget{limit: limit, share: limit / 4, of: map[string]int64{}}
+	if only != "" {
+		b.share = limit
+	}
+	return b
 }
 
 // reserve takes a body's declared length, the largest there is where it
-// declares none (-1), until release. A body larger than the whole budget takes all of it.
-func (b bodyBudget) reserve(length int64) (release func(), err error) {
+// declares none (-1), until release. A body larger than the share takes all of it.
+func (b *bodyBudget) reserve(client string, length int64) (release func(), err error) {
 	if length < 0 {
 		length = maxBodyBytes
 	}
 	if length <= smallBody {
 		return func() {}, nil
 	}
-	length = min(length, b.limit)
-	if !b.bytes.TryAcquire(length) {
+	length = min(length, b.share)
+	if !b.take(client, length) {
 		return nil, newProblem("temporary-reduced-capacity", "Too many large bodies are under way. Nothing was accepted; try again.")
 	}
-	return func() { b.bytes.Release(length) }, nil
+	return func() { b.give(client, length) }, nil
+}
+
+func (b *bodyBudget) take(client string, length int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.taken+length > b.limit || b.of[client]+length > b.share {
+		return false
+	}
+	b.taken += length
+	b.of[client] += length
+	return true
+}
+
+func (b *bodyBudget) give(client string, length int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.taken -= length
+	if b.of[client] -= length; b.of[client] == 0 {
+		delete(b.of, client)
+	}
 }
 
 // checkInput returns the canonical form of the work's input.

@@ -123,6 +123,8 @@ func (a *API) readRedeliveries(c *gin.Context) (filter db.EndedFilter, body rede
 		}
 	}
 	switch {
+	case strings.ContainsFunc(filter.Host, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return filter, body, invalidInput("/filter/callback_host", "must be a host as it stands in a callback URL")
 	case filter.State != db.CallbackDead && filter.State != db.CallbackDelivered:
 		return filter, body, invalidInput("/filter/callback_state", "must be dead or delivered")
 	case filter.State == db.CallbackDelivered && filter.From.IsZero():

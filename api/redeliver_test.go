@@ -157,7 +157,7 @@ func TestRedeliveries(t *testing.T) {
 		for body, field := range map[string]string{
 			`{"filter":{"callback_state":"pending"}}`: "#/filter/callback_state", `{"filter":{"callback_state":"delivered"}}`: "#/filter/from",
 			`{"rate":0}`: "#/rate", `{"rate":101}`: "#/rate", `{"rate":null}`: "#/rate", `{"cursor":"x"}`: "#/cursor", `{"filter":{"host":"x"}}`: "#/filter/host",
-			`{"filter":{"from":"yesterday"}}`: "#/filter/from",
+			`{"filter":{"from":"yesterday"}}`: "#/filter/from", `{"filter":{"callback_host":"\u0000"}}`: "#/filter/callback_host",
 		} {
 			s.wantProblem(t, s.call(t, "POST", "/redeliveries", body), http.StatusUnprocessableEntity, "invalid-input", field)
 		}

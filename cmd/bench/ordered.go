@@ -12,7 +12,7 @@ const orderingKeys = 1000
 // measureOrdered asks what ordering keys cost: callbacks of a key leave one after
 // the other, each released by the end of the one before.
 func (b *bench) measureOrdered(ctx context.Context) error {
-	return rounds(b.plan.repeat, func() error {
+	return rounds(b.plan.stormRepeat, func() error {
 		var rates [2]float64
 		for i, ordered := range []bool{false, true} {
 			err := b.onFresh(ctx, "ordered", func(d database) error {

@@ -89,8 +89,11 @@ func (c clientCommand) disable(ctx context.Context, q db.Querier, stdout io.Writ
 
 func (c clientCommand) reseal(ctx context.Context, q db.Querier, config Config, stdout io.Writer) error {
 	count, err := clients.Reseal(ctx, q, config.SecretsKey)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(stdout, "The secrets of %d clients are sealed with the first SECRETS_KEY.\n", count)
-	return err
+	return nil
 }
 
 func (c clientCommand) list(ctx context.Context, q db.Querier, stdout io.Writer) error {

@@ -102,8 +102,8 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
        ringback client list|reseal
        ringback healthcheck
 
-  --dev        local mode: loopback only, no API key needed, http callbacks to
-               loopback allowed, logs for people
+  --dev        local mode: loopback only, no API key needed, callbacks by
+               http and to loopback allowed, logs for people
   --role       all (default), api: accepts only, worker: works jobs off only
   --help       this, and every setting
   client       add prints an API key and the secret that callbacks are signed

@@ -376,6 +376,12 @@ func TestAdminPages(t *testing.T) {
 			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
 		{"AnotherNameIsRefusedByTheLocalAPI", "GET", "/requests",
 			func(r *http.Request) { r.URL.Host, r.Host = strings.TrimPrefix(p.url, "http://"), "rebound.example" }, 403},
+		{"PageOfAnotherOriginMayNotCancelInLocalMode", "POST", "/requests/01a20bd7-2978-722f-bf9b-7fdc9ae0399b/cancel",
+			func(r *http.Request) {
+				r.URL.Host = strings.TrimPrefix(p.url, "http://")
+				r.Host = r.URL.Host
+				r.Header.Set("Sec-Fetch-Site", "cross-site")
+			}, 403},
 		{"PublicListenerHasNone", "GET", "/riverui/", func(r *http.Request) { r.URL.Host = strings.TrimPrefix(p.url, "http://") }, 404},
 	}
 	for _, test := range tests {

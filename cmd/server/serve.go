@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/net/netutil"
 
 	"ringback/api"
 	"ringback/db"
@@ -141,7 +140,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.F
 	}
 	public := handler(settings)
 	if s.config.dev {
-		public = localOnly(public)
+		public = localOnly(http.NewCrossOriginProtection().Handler(public))
 	}
 	public = s.leaving(public)
 	// The calls' context outlives ctx: a signal lets them end by themselves.
@@ -193,17 +192,13 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
-	go serveOn(netutil.LimitListener(listener, maxConnections), s.public, failed)
+	go serveOn(newBoundListener(listener, maxConnections), s.public, failed)
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
 		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
 	}
 	return nil
 }
-
-// maxConnections bounds what idle and slow callers hold: some 20 KiB each. Those
-// beyond it wait in the kernel until one leaves.
-const maxConnections = 8192
 
 const welcome = `
 Ringback is ready, in local mode.
@@ -212,7 +207,7 @@ Ringback is ready, in local mode.
   River UI  http://%[2]s/riverui/
 
   curl -s http://%[1]s/sync -H 'Content-Type: application/json' -d '{"input":{"text":"hello"}}'
-  go run ./cmd/storm -target http://%[1]s
+  make storm HTTP_ADDR=%[1]s
 
 `
 

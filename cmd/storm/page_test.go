@@ -110,13 +110,15 @@ func checkPlots(t *testing.T, found pageFindings) {
 // stormPage is the report of a short run in which everything happens.
 func stormPage(t *testing.T) string {
 	t.Helper()
-	service := start(t, &service{onSync: func(n int, w http.ResponseWriter) {
+	service := &service{onSync: func(n int, w http.ResponseWriter) {
 		if n%3 == 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		answerSync(n, w)
-	}})
+	}}
+	service.onAsync = service.callBackLate // so that there is a backlog to draw
+	start(t, service)
 	file := filepath.Join(t.TempDir(), "report.html")
 	runStorm(t, "-target", service.url, "-rate", "400", "-duration", "1s", "-html", file, "-slo", "shed<50%").want(t, exitOK)
 	page, err := os.ReadFile(file)

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ringback/work"
 )
@@ -41,6 +42,17 @@ type job struct {
 	id     string
 	url    string
 	input  any
+}
+
+// callBackLate is an onAsync that calls back a while after the acknowledgement.
+func (s *service) callBackLate(_ int, job job, w http.ResponseWriter) {
+	accept(job, w)
+	called := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() {
+		defer close(called)
+		job.callBack(job.id, "succeeded")
+	})
+	s.later(func() { <-called })
 }
 
 func jobID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }

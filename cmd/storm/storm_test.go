@@ -51,15 +51,7 @@ func TestEverythingIsCalledBack(t *testing.T) {
 	t.Run("callbacks long after the last answer", func(t *testing.T) {
 		t.Parallel()
 		service := &service{}
-		service.onAsync = func(_ int, job job, w http.ResponseWriter) {
-			accept(job, w)
-			called := make(chan struct{})
-			time.AfterFunc(300*time.Millisecond, func() {
-				defer close(called)
-				job.callBack(job.id, "succeeded")
-			})
-			service.later(func() { <-called })
-		}
+		service.onAsync = service.callBackLate
 		output := runStorm(t, against(start(t, service))...)
 		output.want(t, exitOK)
 		output.wantCallbacks(t, callbacks{delivered: 20})

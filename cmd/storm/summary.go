@@ -87,13 +87,22 @@ func (r *report) finding() string {
 	case len(breaches) > 0:
 		return "broken: " + strings.Join(append(breaches, missed...), "; ")
 	case len(missed) > 0:
-		return "objectives missed: " + strings.Join(missed, "; ")
+		return "objectives missed: " + strings.Join(missed, "; ") + " (otherwise " + r.kept() + ")"
+	case r.Async.Acked > 0:
+		return "kept its word: " + r.kept()
+	}
+	return r.kept()
+}
+
+// kept tells what a run that isn't broken has shown.
+func (r *report) kept() string {
+	switch {
 	case r.Async.Acked == 0:
 		return "all answered as they should be"
 	case r.Async.Dead+r.Async.Pending > 0:
-		return "kept its word: of " + r.fates()
+		return "of " + r.fates()
 	}
-	return fmt.Sprintf("kept its word: all %d acknowledged requests were called back", r.Async.Acked)
+	return fmt.Sprintf("all %d acknowledged requests were called back", r.Async.Acked)
 }
 
 // fates tells what became of the acknowledged requests where not all were

@@ -99,7 +99,9 @@ func (p Policy) parse(raw string) (*url.URL, error) {
 	switch {
 	case err != nil:
 		return nil, refuse("The callback URL must be a well-formed absolute URL.")
-	case parsed.Scheme == "http" && !p.allowsPort(80), parsed.Scheme != "http" && parsed.Scheme != "https":
+	case parsed.Scheme != "https" && p.allowsPort(80) && parsed.Scheme != "http":
+		return nil, refuse("The callback URL must start with https:// or http://.")
+	case parsed.Scheme != "https" && parsed.Scheme != "http", parsed.Scheme == "http" && !p.allowsPort(80):
 		return nil, refuse("The callback URL must start with https://.")
 	case parsed.Opaque != "", parsed.Hostname() == "": // Go parses "https://:443/", and dials this machine for it
 		return nil, refuse("The callback URL must name a host.")

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestBoundListener(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }))
+	server.Listener.Close()
+	server.Listener = newBoundListener(listener, 2)
+	server.Start()
+	t.Cleanup(server.Close)
+	call := func(client *http.Client) (int, http.Header, string) {
+		t.Helper()
+		response, err := client.Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode, response.Header, string(body)
+	}
+	var holders []*http.Client // of a connection each
+	for range 2 {
+		client := &http.Client{Transport: &http.Transport{}}
+		t.Cleanup(client.CloseIdleConnections)
+		if status, _, body := call(client); status != http.StatusOK || body != "served" {
+			t.Errorf("within the bound: got %d, %q, want it served", status, body)
+		}
+		holders = append(holders, client)
+	}
+	late := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(late.CloseIdleConnections)
+	status, header, body := call(late)
+	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(body, "temporary-reduced-capacity") {
+		t.Errorf("beyond it: got %d, %v, %q, want 503 with Retry-After and a problem", status, header, body)
+	}
+	holders[0].CloseIdleConnections()
+	until(t, func() bool { status, _, _ := call(late); return status == http.StatusOK }, func() string { return "a place to be free again" })
+}
