@@ -21,8 +21,8 @@ const codeCancelled = "cancelled"
 // Cancel stops what is still to be done for a request, and its job with it: one
 // that runs has its context ended, wherever that is, and finds afterwards that
 // there is nothing to write. No callback is sent, not even to say so: who cancels
-// knows it. The next of its ordering key may leave. It returns what it stopped, which is nothing where all has ended or
-// the client has no such request.
+// knows it. The next of its ordering key may leave. It returns what it stopped,
+// which is nothing where all has ended or the client has no such request.
 func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
 	reason, err := json.Marshal(work.Error{Code: codeCancelled, Message: "The request was cancelled before its work ended."})
 	if err != nil {
