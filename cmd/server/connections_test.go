@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -50,4 +53,37 @@ func TestBoundListener(t *testing.T) {
 	}
 	holders[0].CloseIdleConnections()
 	until(t, func() bool { status, _, _ := call(late); return status == http.StatusOK }, func() string { return "a place to be free again" })
+}
+
+func TestConnectionsThatWaitAreServedBeforeTheListenerCloses(t *testing.T) {
+	t.Parallel()
+	listener, err := listenTCP(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answers sync.WaitGroup
+	for range 20 {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		answers.Go(func() {
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || response.StatusCode != http.StatusNoContent {
+				t.Errorf("got %v, %v, want it served", response, err)
+			}
+		})
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	if err := emptyQueue(t.Context(), listener); err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	answers.Wait()
+	server.Close()
+	<-ended
 }

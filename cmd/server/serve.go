@@ -32,7 +32,8 @@ type server struct {
 	sender    *webhook.Sender
 	queue     *jobs.Queue
 	public    *http.Server
-	admin     *http.Server // nil for none
+	listener  *net.TCPListener // of public
+	admin     *http.Server     // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
 	unwatch   context.CancelFunc // ends what keeps the clients up to date
@@ -171,10 +172,11 @@ func (s *server) leaving(next http.Handler) http.Handler {
 // start begins to work and to listen. A listener that fails later is reported
 // on failed.
 func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- error) error {
-	listener, err := net.Listen("tcp", s.config.HTTPAddr)
+	listener, err := listenTCP(ctx, s.config.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("listening for the API: %w", err)
 	}
+	s.listener = listener
 	adminAddr := ""
 	if s.admin != nil {
 		adminListener, err := net.Listen("tcp", s.config.AdminAddr)
@@ -198,6 +200,18 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
 	}
 	return nil
+}
+
+// listenTCP takes TCP only, without the multipath that is Go's default where the
+// kernel has it: emptyQueue needs a socket that takes a filter.
+func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return listener.(*net.TCPListener), nil
 }
 
 const welcome = `
@@ -239,6 +253,7 @@ func (s *server) stop(ctx context.Context) {
 // stopCalls lets open calls end. Those that take too long are interrupted,
 // which they answer with 503.
 func (s *server) stopCalls(ctx context.Context) {
+	s.within(ctx, "waiting connections", time.Second, func(ctx context.Context) error { return emptyQueue(ctx, s.listener) })
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
 		return
 	}
