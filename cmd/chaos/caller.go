@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
@@ -148,6 +149,21 @@ func (c *caller) follow(ctx context.Context, made *call) {
 		made.Stopped = got.Stopped
 	case status == 0 || status >= 500: // done, perhaps
 		made.Stopped = []string{unknown}
+	}
+}
+
+// redeliver has dead letters delivered again, many at a time, every few seconds
+// until ctx ends.
+func (c *caller) redeliver(ctx context.Context, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 1+lanes))
+	for wait(ctx, seconds(random, 2, 8)); ctx.Err() == nil; wait(ctx, seconds(random, 2, 8)) {
+		status, answer := c.post(c.servers.pick(random), "/redeliveries", "", map[string]int{"rate": 100})
+		var got struct {
+			Redelivered int `json:"redelivered"`
+		}
+		if status == http.StatusAccepted && json.Unmarshal(answer, &got) == nil {
+			c.history.addRedelivered(got.Redelivered)
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ func check(h *history) []violation {
 		j.checkCallback(came)
 	}
 	j.checkOrder()
+	j.checkRedelivered()
 	j.checkCounts()
 	var violations []violation
 	for _, v := range j.broken {
@@ -229,6 +230,28 @@ func (j *judge) checkPair(a, b *call) {
 	at := j.callbacks[first.ID][taken].Answered
 	j.hold(!tried[0].At.Before(at), "order is held per key", second.ID, "it came at %s, and %s, before it, was taken at %s",
 		tried[0].At.Format("15:04:05.000"), first.ID, at.Format("15:04:05.000"))
+}
+
+// checkRedelivered: a dead letter was tried once, and once more for each time
+// that it was let off again, unless it was cancelled then.
+func (j *judge) checkRedelivered() {
+	tries, least := 0, j.Redelivered
+	for _, a := range j.Attempts {
+		if a.Outcome == "gone" {
+			tries++
+		}
+	}
+	for _, r := range j.Rows {
+		if r.CallbackState == "dead" {
+			least++
+		}
+	}
+	for _, c := range j.Calls {
+		if c.CancelAfter > 0 {
+			least--
+		}
+	}
+	j.hold(tries >= least, "what is redelivered is tried again", "", "%d attempts found a receiver gone, want at least %d", tries, least)
 }
 
 // checkCounts compares storm, the API and SQL.

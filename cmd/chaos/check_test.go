@@ -107,6 +107,7 @@ func TestCheckNames(t *testing.T) {
 		{"the trace is complete", func(h *history) { h.Attempts = h.Attempts[1:] }},
 		{"the trace is complete", func(h *history) { h.Attempts[0].Number = 2 }},
 		{"the trace is complete", func(h *history) { h.Rows[0].FinishedAt = at(-1) }},
+		{"what is redelivered is tried again", func(h *history) { h.Redelivered = 1 }},
 		{"counts agree", func(h *history) { h.Listed["async"]-- }},
 		{"counts agree", func(h *history) { h.Storm.Acked = 1 }},
 	}
@@ -137,7 +138,7 @@ func TestCheckAllows(t *testing.T) {
 			h.Calls[0].AnsweredAt, h.Callbacks[1].At = at(30), at(2)
 		},
 		"a dead letter of a receiver that is gone": func(h *history) {
-			h.Calls[0].Receiver, h.Rows[0].CallbackState, h.Dead["a"] = gone, "dead", true
+			h.Calls[0].Receiver, h.Rows[0].CallbackState, h.Dead["a"], h.Attempts[0].Outcome = gone, "dead", true, "gone"
 		},
 	}
 	for name, do := range tests {

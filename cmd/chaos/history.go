@@ -12,16 +12,16 @@ type history struct {
 	mu        sync.Mutex
 	following sync.WaitGroup // cancels and redeliveries
 
-	Calls     []*call
-	Callbacks []callback
-	Rows      []row
-	Jobs      []job
-	Attempts  []attempt
-	Dead      map[string]bool // ids that the table of dead letters lists
-	Listed    map[string]int  // how many requests the API lists, by mode
-	Mine      string          // what the texts of the run's own calls begin with
-	Storm     stormCounts
-	StormURL  string // no callback of another's goes there
+	Calls       []*call
+	Redelivered int // dead letters, many at a time
+	Callbacks   []callback
+	Rows        []row
+	Jobs        []job
+	Attempts    []attempt
+	Dead        map[string]bool // ids that the table of dead letters lists
+	Listed      map[string]int  // how many requests the API lists, by mode
+	Mine        string          // what the texts of the run's own calls begin with
+	Storm       stormCounts
 }
 
 // row is a request as it is stored.
@@ -66,6 +66,12 @@ func (h *history) addCall(c *call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Calls = append(h.Calls, c)
+}
+
+func (h *history) addRedelivered(count int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Redelivered += count
 }
 
 func (h *history) addCallback(c callback) {

@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -39,6 +41,7 @@ type options struct {
 	patience  time.Duration // for what is under way when they end
 	rate      int           // calls a second
 	stormRate int
+	faults    []kind // all, if none
 	server    string
 	storm     string
 	script    string // that runs Postgres
@@ -58,6 +61,7 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.DurationVar(&o.patience, "patience", 5*time.Minute, "how much `time` everything may take to settle afterwards")
 	flags.IntVar(&o.rate, "rate", 30, "`calls` a second")
 	flags.IntVar(&o.stormRate, "storm-rate", 20, "`requests` a second of the storm beside them")
+	flags.Func("faults", "only these `kinds`, with commas between: "+kinds(), o.addFaults)
 	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
 	flags.StringVar(&o.storm, "storm", "bin/storm", "`path` of storm")
 	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
@@ -79,6 +83,25 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 		return o, errors.New("-runs and the rates must be at least 1, -duration at least 5s")
 	}
 	return o, nil
+}
+
+// kinds names all kinds of faults.
+func kinds() string {
+	var names []string
+	for _, c := range chances {
+		names = append(names, string(c.kind))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (o *options) addFaults(list string) error {
+	for name := range strings.SplitSeq(list, ",") {
+		if !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
+			return fmt.Errorf("there is no %q, only %s", name, kinds())
+		}
+		o.faults = append(o.faults, kind(name))
+	}
+	return nil
 }
 
 // errBroken is a run that did what it should, and found something.

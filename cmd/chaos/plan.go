@@ -54,33 +54,52 @@ type plan struct {
 }
 
 // draw follows from its arguments alone, so a seed that failed can be run again.
-// (How the processes meet the faults does not: that is up to the machine.)
-func draw(seed uint64, duration time.Duration) plan {
+// (How the processes meet the faults does not: that is up to the machine.) Only
+// those kinds are drawn, all if there are none.
+func draw(seed uint64, duration time.Duration, only []kind) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	layouts := [][]string{{"all", "all"}, {"all", "all", "all"}, {"all", "api", "worker"}, {"all", "worker", "worker"}}
 	p := plan{Seed: seed, Duration: duration, Roles: layouts[random.IntN(len(layouts))]}
 	for at := seconds(random, 1, 3); at < duration-time.Second; at += seconds(random, 1.5, 5) {
-		p.Faults = append(p.Faults, drawFault(random, at, duration, len(p.Roles)))
+		p.Faults = append(p.Faults, drawFault(random, among(only), at, duration, len(p.Roles)))
 	}
 	return p
 }
 
-// chances are out of a hundred.
-var chances = []struct {
-	kind   kind
-	chance int
-}{
+// chance is how often a kind is drawn, beside the others.
+type chance struct {
+	kind  kind
+	share int
+}
+
+var chances = []chance{
 	{kill, 25}, {pause, 15}, {leader, 10}, {restart, 12}, {fast, 8}, {crash, 8}, {outage, 6}, {backends, 8}, {refuse, 4}, {hang, 4},
 }
 
-func drawFault(random *rand.Rand, at, duration time.Duration, servers int) fault {
-	f := fault{At: at.Truncate(time.Millisecond), Target: random.IntN(servers)}
-	left := random.IntN(100)
+func among(only []kind) []chance {
+	if len(only) == 0 {
+		return chances
+	}
+	return slices.DeleteFunc(slices.Clone(chances), func(c chance) bool { return !slices.Contains(only, c.kind) })
+}
+
+func drawKind(random *rand.Rand, chances []chance) (drawn kind) {
+	total := 0
 	for _, c := range chances {
-		if f.Kind, left = c.kind, left-c.chance; left < 0 {
+		total += c.share
+	}
+	left := random.IntN(total)
+	for _, c := range chances {
+		if drawn, left = c.kind, left-c.share; left < 0 {
 			break
 		}
 	}
+	return drawn
+}
+
+func drawFault(random *rand.Rand, chances []chance, at, duration time.Duration, servers int) fault {
+	f := fault{At: at.Truncate(time.Millisecond), Target: random.IntN(servers)}
+	f.Kind = drawKind(random, chances)
 	switch f.Kind {
 	case pause, leader:
 		f.Length = seconds(random, 3, 20)

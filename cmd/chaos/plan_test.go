@@ -8,10 +8,10 @@ import (
 
 func TestDrawFollowsFromTheSeed(t *testing.T) {
 	t.Parallel()
-	if a, b := draw(7, time.Minute), draw(7, time.Minute); !reflect.DeepEqual(a, b) {
+	if a, b := draw(7, time.Minute, nil), draw(7, time.Minute, nil); !reflect.DeepEqual(a, b) {
 		t.Errorf("one seed gave %v and %v", a, b)
 	}
-	if a, b := draw(7, time.Minute), draw(8, time.Minute); reflect.DeepEqual(a.Faults, b.Faults) {
+	if a, b := draw(7, time.Minute, nil), draw(8, time.Minute, nil); reflect.DeepEqual(a.Faults, b.Faults) {
 		t.Errorf("two seeds gave %v", a.Faults)
 	}
 }
@@ -20,7 +20,7 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	t.Parallel()
 	seen := map[kind]bool{}
 	for seed := range uint64(100) {
-		p := draw(seed, time.Minute)
+		p := draw(seed, time.Minute, nil)
 		for _, f := range p.Faults {
 			seen[f.Kind] = true
 			if f.At < 0 || f.At+f.Length > p.Duration {
@@ -34,6 +34,17 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	for _, c := range chances {
 		if !seen[c.kind] {
 			t.Errorf("no seed has %s", c.kind)
+		}
+	}
+}
+
+func TestDrawKeepsToTheKindsThatAreWanted(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		for _, f := range draw(seed, time.Minute, []kind{kill, crash}).Faults {
+			if f.Kind != kill && f.Kind != crash {
+				t.Errorf("seed %d: %s was not wanted", seed, f)
+			}
 		}
 	}
 }

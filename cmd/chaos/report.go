@@ -26,6 +26,7 @@ type outcome struct {
 	Refused      int             `json:"refused"`
 	Callbacks    int             `json:"callbacks"`
 	Repeated     int             `json:"repeated_callbacks"` // of a request that had been taken before
+	Redelivered  int             `json:"redelivered"`        // dead letters, many at a time
 	Outcomes     map[string]int  `json:"outcomes"`           // status and state of the callback
 	Storm        stormCounts     `json:"storm"`
 	Recovered    []time.Duration `json:"recovered"`   // from a kill until a job ran again
@@ -38,7 +39,7 @@ type outcome struct {
 // count fills in what the history says by itself.
 func (o *outcome) count(h *history) {
 	o.Outcomes = map[string]int{}
-	o.Calls, o.Callbacks = len(h.Calls), len(h.Callbacks)
+	o.Calls, o.Callbacks, o.Redelivered = len(h.Calls), len(h.Callbacks), h.Redelivered
 	for _, c := range h.Calls {
 		switch {
 		case c.acknowledged():
@@ -83,8 +84,8 @@ func (o *outcome) measureOutages(h *history, outages []window) {
 func (o outcome) broken() bool { return len(o.Violations) > 0 || o.Storm.Verdict != "" }
 
 func (o outcome) print(out io.Writer) {
-	fmt.Fprintf(out, "  %d calls: %d acknowledged, %d refused, %d without an answer; %d callbacks, %d of them repeated; settled in %.1f s\n",
-		o.Calls, o.Acknowledged, o.Refused, o.Unanswered, o.Callbacks, o.Repeated, o.Settled)
+	fmt.Fprintf(out, "  %d calls: %d acknowledged, %d refused, %d without an answer; %d callbacks, %d of them repeated; %d dead letters redelivered; settled in %.1f s\n",
+		o.Calls, o.Acknowledged, o.Refused, o.Unanswered, o.Callbacks, o.Repeated, o.Redelivered, o.Settled)
 	fmt.Fprintf(out, "  storm: %d acknowledged, %d called back, %d without an answer\n", o.Storm.Acked, o.Storm.Delivered, o.Storm.Ambiguous)
 	for _, name := range slices.Sorted(maps.Keys(o.Outcomes)) {
 		fmt.Fprintf(out, "  %6d %s\n", o.Outcomes[name], name)

@@ -32,7 +32,7 @@ type trial struct {
 // runSeed starts everything on a fresh database, breaks it, lets it settle and
 // judges. An error says that it could not: what it found is in the outcome.
 func runSeed(ctx context.Context, o options, seed uint64, out io.Writer) (outcome, error) {
-	t := &trial{options: o, plan: draw(seed, o.duration), history: &history{Mine: fmt.Sprintf("chaos %d ", seed)}}
+	t := &trial{options: o, plan: draw(seed, o.duration, o.faults), history: &history{Mine: fmt.Sprintf("chaos %d ", seed)}}
 	t.say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	t.say("seed %d: servers %v, %d faults in %s", seed, t.plan.Roles, len(t.plan.Faults), o.duration)
 	for _, f := range t.plan.Faults {
@@ -112,6 +112,7 @@ func (t *trial) load(ctx context.Context, seed uint64) error {
 	for number := range lanes {
 		callers.Go(func() { t.caller.run(calling, newLane(seed, number), seed, pause) })
 	}
+	callers.Go(func() { t.caller.redeliver(calling, seed) })
 	t.history.following.Go(func() {
 		counts, err := runStorm(ctx, t.storm, t.servers.url(0), t.database.url, t.stormRate, t.plan.Duration, t.patience)
 		if err != nil {
