@@ -261,12 +261,13 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 		if _, err := db.InsertRequests(t.Context(), tx, workJobs, []db.Request{accepted}); err != nil || want.Status == db.Accepted {
 			return err
 		}
-		if _, err := db.FinishRequests(t.Context(), tx, callbackJobs, []db.Request{want}); err != nil {
+		callbacks, err := db.FinishRequests(t.Context(), tx, callbackJobs, []db.Request{want})
+		if err != nil {
 			return err
 		}
 		for i, attempt := range attempts {
 			attempt.RequestID = want.ID
-			settlement := db.Settlement{Attempt: attempt, State: db.CallbackPending}
+			settlement := db.Settlement{Attempt: attempt, JobID: callbacks[want.ID], State: db.CallbackPending}
 			if i == len(attempts)-1 {
 				settlement.State = want.CallbackState
 			}
@@ -278,7 +279,7 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 			return nil
 		}
 		const sql = "UPDATE requests SET callback_state = $2, settled_at = $3 WHERE id = $1"
-		_, err := tx.Exec(t.Context(), sql, want.ID, want.CallbackState, want.SettledAt)
+		_, err = tx.Exec(t.Context(), sql, want.ID, want.CallbackState, want.SettledAt)
 		if err != nil || want.CallbackState != db.CallbackDead {
 			return err
 		}

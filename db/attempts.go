@@ -32,6 +32,7 @@ type Attempt struct {
 // callback: the state in which it ends, or pending when there is another try.
 type Settlement struct {
 	Attempt
+	JobID int64 // that sent it: one from before a redelivery ends nothing
 	State CallbackState
 	Place Place // of the request
 }
@@ -56,10 +57,10 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			       + coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id), 0) AS attempt
 			FROM unnest(
 				$1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::smallint[], $7::timestamptz[],
-				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[]
+				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::bigint[]
 			) WITH ORDINALITY AS made (
 				request_id, state, started_at, ended_at, outcome, http_status, next_attempt_at,
-				address, cause, dns_us, connect_us, tls_us, first_byte_us, position
+				address, cause, dns_us, connect_us, tls_us, first_byte_us, job_id, position
 			)
 		), inserted AS (
 			INSERT INTO callback_attempts (
@@ -70,17 +71,18 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			       address, cause, dns_us, connect_us, tls_us, first_byte_us
 			FROM ended
 		), ending AS (
-			-- One for each request, and sorted as in FinishRequests.
-			SELECT DISTINCT ON (request_id) request_id, state, ended_at
+			-- One for each callback job, and sorted as in FinishRequests.
+			SELECT DISTINCT ON (request_id, job_id) request_id, job_id, state, ended_at
 			FROM ended
 			WHERE state <> 'pending'
-			ORDER BY request_id, position
+			ORDER BY request_id, job_id, position
 		), settled AS (
 			UPDATE requests
 			SET callback_state = ending.state,
 			    settled_at = ending.ended_at
 			FROM ending
 			WHERE requests.id = ending.request_id
+			  AND requests.callback_job_id = ending.job_id
 			  AND requests.callback_state = 'pending'
 			RETURNING id, client, callback_url, callback_state, accepted_at
 		), died AS (
@@ -107,6 +109,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.Connect) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }),
+		column(settlements, func(s Settlement) int64 { return s.JobID }),
 	}, func(rows pgx.Rows) (err error) {
 		numbers, err = pgx.CollectRows(rows, pgx.RowTo[int])
 		return err

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -25,8 +26,18 @@ func insertAttempt(ctx context.Context, tx pgx.Tx, request uuid.UUID, attempt db
 
 func settle(ctx context.Context, tx pgx.Tx, request uuid.UUID, state db.CallbackState, attempt db.Attempt) (int, error) {
 	attempt.RequestID = request
-	numbers, err := db.SettleCallbacks(ctx, tx, []db.Settlement{{Attempt: attempt, State: state}})
+	job, err := callbackJob(ctx, tx, request)
+	if err != nil {
+		return 0, err
+	}
+	numbers, err := db.SettleCallbacks(ctx, tx, []db.Settlement{{Attempt: attempt, JobID: job, State: state}})
 	return append(numbers, 0)[0], err
+}
+
+// callbackJob is the one of a request, 0 while there is none.
+func callbackJob(ctx context.Context, q db.Querier, request uuid.UUID) (id int64, err error) {
+	err = q.QueryRow(ctx, "SELECT coalesce(callback_job_id, 0) FROM requests WHERE id = $1", request).Scan(&id)
+	return id, err
 }
 
 func TestAttempts(t *testing.T) {
@@ -125,7 +136,7 @@ func TestSettleCallbacks(t *testing.T) {
 		return request
 	}
 	at := func(request db.Request, state db.CallbackState, start time.Time) db.Settlement {
-		settlement := db.Settlement{Attempt: attemptAt(start), State: state}
+		settlement := db.Settlement{Attempt: attemptAt(start), JobID: request.CallbackJobID, State: state}
 		settlement.RequestID = request.ID
 		return settlement
 	}
@@ -160,6 +171,32 @@ func TestSettleCallbacks(t *testing.T) {
 		got, err := db.GetRequest(t.Context(), pool, request.Client, request.ID)
 		if err != nil || got.CallbackState != db.CallbackDelivered || !got.SettledAt.Equal(morning.Add(time.Millisecond)) {
 			t.Errorf("got %+v, %v, want it as the first one left it", got, err)
+		}
+	})
+
+	t.Run("LeavesWhatWasLetOffAgainToItsOwnJob", func(t *testing.T) {
+		t.Parallel()
+		request := pending(t)
+		late := at(request, db.CallbackDead, morning)
+		if _, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{late}); err != nil {
+			t.Fatal(err)
+		}
+		ids, err := db.RedeliverCallbacks(t.Context(), pool, callbackJobs,
+			[]db.Redelivery{{RequestID: request.ID, Client: request.Client, At: morning.Add(time.Hour)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := late
+		again.JobID, again.State = ids[request.ID], db.CallbackDelivered
+		for _, step := range []struct {
+			made db.Settlement
+			want db.CallbackState
+		}{{late, db.CallbackPending}, {again, db.CallbackDelivered}} {
+			_, err := db.SettleCallbacks(t.Context(), pool, []db.Settlement{step.made})
+			got, getErr := db.GetRequest(t.Context(), pool, request.Client, request.ID)
+			if err := errors.Join(err, getErr); err != nil || got.CallbackState != step.want {
+				t.Errorf("after job %d: got %s, %v, want %s", step.made.JobID, got.CallbackState, err, step.want)
+			}
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -31,10 +32,12 @@ func BenchmarkStatements(b *testing.B) {
 		}
 		return requests
 	}
-	finish := func(b *testing.B, requests []db.Request) {
-		if finished, err := db.FinishRequests(b.Context(), pool, callbackJobs, requests); err != nil || len(finished) != len(requests) {
+	finish := func(b *testing.B, requests []db.Request) map[uuid.UUID]int64 {
+		finished, err := db.FinishRequests(b.Context(), pool, callbackJobs, requests)
+		if err != nil || len(finished) != len(requests) {
 			b.Fatalf("got %d finished, %v, want %d", len(finished), err, len(requests))
 		}
+		return finished
 	}
 	for _, rows := range []int{1, 16, 256} {
 		b.Run(fmt.Sprintf("InsertRequests/%d", rows), func(b *testing.B) {
@@ -56,10 +59,10 @@ func BenchmarkStatements(b *testing.B) {
 		b.Run(fmt.Sprintf("SettleCallbacks/%d", rows), func(b *testing.B) {
 			perRow(b, rows, func() func() {
 				requests := accepted(b, rows)
-				finish(b, requests)
+				callbacks := finish(b, requests)
 				settlements := make([]db.Settlement, rows)
 				for i, request := range requests {
-					settlements[i] = db.Settlement{Attempt: attemptAt(morning), State: db.CallbackDelivered}
+					settlements[i] = db.Settlement{Attempt: attemptAt(morning), JobID: callbacks[request.ID], State: db.CallbackDelivered}
 					settlements[i].RequestID = request.ID
 				}
 				return func() {

@@ -33,9 +33,9 @@ func (l *life) finish(status db.Status) bool {
 	return true
 }
 
-func (l *life) settle(state db.CallbackState) {
+func (l *life) settle(state db.CallbackState, latest bool) {
 	l.attempts++
-	if l.callback == db.CallbackPending {
+	if l.callback == db.CallbackPending && latest {
 		l.callback, l.letter = state, state == db.CallbackDead
 	}
 }
@@ -64,6 +64,7 @@ func (l *life) cancel() db.Stopped {
 type machine struct {
 	pool    *pgxpool.Pool
 	request db.Request
+	jobs    []int64 // that sent its callback, the latest last
 	want    life
 }
 
@@ -80,14 +81,23 @@ func (m *machine) finish(t *rapid.T) {
 	if want := m.want.finish(outcome.Status); err != nil || (len(ids) == 1) != want {
 		t.Fatalf("finish: got %v, %v, want it done: %v", ids, err, want)
 	}
+	m.noteJob(ids)
 }
 
+func (m *machine) noteJob(ids map[uuid.UUID]int64) {
+	if id, made := ids[m.request.ID]; made {
+		m.jobs = append(m.jobs, id)
+	}
+}
+
+// settle is of the latest job, or of one before a redelivery.
 func (m *machine) settle(t *rapid.T) {
 	attempt := attemptAt(morning.Add(2 * time.Minute))
 	attempt.RequestID = m.request.ID
 	state := rapid.SampledFrom([]db.CallbackState{db.CallbackPending, db.CallbackDelivered, db.CallbackDead}).Draw(t, "state")
-	numbers, err := db.SettleCallbacks(context.Background(), m.pool, []db.Settlement{{Attempt: attempt, State: state}})
-	m.want.settle(state)
+	job := rapid.SampledFrom(append([]int64{0}, m.jobs...)).Draw(t, "job")
+	numbers, err := db.SettleCallbacks(context.Background(), m.pool, []db.Settlement{{Attempt: attempt, JobID: job, State: state}})
+	m.want.settle(state, len(m.jobs) > 0 && job == m.jobs[len(m.jobs)-1])
 	if err != nil || len(numbers) != 1 || numbers[0] != m.want.attempts {
 		t.Fatalf("settle: got %v, %v, want attempt %d", numbers, err, m.want.attempts)
 	}
@@ -100,6 +110,7 @@ func (m *machine) redeliver(t *rapid.T) {
 	if want := m.want.redeliver(from); err != nil || (len(ids) == 1) != want {
 		t.Fatalf("redeliver: got %v, %v, want it done: %v", ids, err, want)
 	}
+	m.noteJob(ids)
 }
 
 func (m *machine) cancel(t *rapid.T) {

@@ -58,7 +58,11 @@ func finishAll(ctx context.Context, q db.Querier, requests ...db.Request) error 
 func settleAll(ctx context.Context, q db.Querier, state db.CallbackState, requests ...db.Request) error {
 	settlements := make([]db.Settlement, len(requests))
 	for i, request := range requests {
-		settlements[i] = db.Settlement{Attempt: attemptAt(morning), State: state, Place: request.Place()}
+		job, err := callbackJob(ctx, q, request.ID)
+		if err != nil {
+			return err
+		}
+		settlements[i] = db.Settlement{Attempt: attemptAt(morning), JobID: job, State: state, Place: request.Place()}
 		settlements[i].RequestID = request.ID
 	}
 	_, err := db.SettleCallbacks(ctx, q, settlements)

@@ -237,7 +237,7 @@ func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Att
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, State: next.state, Place: request.Place()})
+	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place()})
 }
 
 func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {

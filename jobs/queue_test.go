@@ -166,6 +166,15 @@ func (q *testQueue) get(t *testing.T, id uuid.UUID) db.Request {
 	return request
 }
 
+// settle is that of the run of a request's present callback job.
+func (q *testQueue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step) (int, error) {
+	const sql = "SELECT callback_job_id FROM requests WHERE id = $1"
+	if err := q.direct.QueryRow(context.WithoutCancel(ctx), sql, request.ID).Scan(&request.CallbackJobID); err != nil {
+		return 0, err
+	}
+	return q.Queue.settle(ctx, request, sent, next)
+}
+
 func (q *testQueue) outcomes(t *testing.T, id uuid.UUID) (words []string) {
 	t.Helper()
 	attempts, err := db.ListAttempts(t.Context(), q.direct, id, 100)
