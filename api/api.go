@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/jobs"
 	"ringback/jobs/webhook"
@@ -36,14 +37,17 @@ type Config struct {
 
 	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
 	Draining  func() bool // tells that the process is stopping
+
+	Metrics prometheus.Registerer // nil for none
 }
 
 // API serves the routes.
 type API struct {
 	Config
-	sync   *gate
-	bodies *bodyBudget
-	quotas *quotas
+	sync    *gate
+	bodies  *bodyBudget
+	quotas  *quotas
+	metrics *metrics
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear
@@ -53,11 +57,13 @@ const databaseTimeout = 1500 * time.Millisecond
 // New returns the handler of the public listener.
 func New(config Config) http.Handler {
 	api := &API{
-		Config: config,
-		sync:   newGate(config.SyncLimit),
-		bodies: newBodyBudget(config.LocalClient),
-		quotas: newQuotas(config),
+		Config:  config,
+		sync:    newGate(config.SyncLimit),
+		bodies:  newBodyBudget(config.LocalClient),
+		quotas:  newQuotas(config),
+		metrics: newMetrics(config.Metrics),
 	}
+	watchGate(config.Metrics, api.sync)
 	router := api.newRouter()
 	router.HandleMethodNotAllowed = true
 	router.NoMethod(api.handle(api.noMethod))
@@ -80,7 +86,7 @@ func New(config Config) http.Handler {
 
 // NewHealth returns the handler of a process that only works jobs off.
 func NewHealth(config Config) http.Handler {
-	api := &API{Config: config}
+	api := &API{Config: config, metrics: newMetrics(config.Metrics)}
 	router := api.newRouter()
 	router.GET("/healthz", api.handle(api.health))
 	return router

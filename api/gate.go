@@ -91,6 +91,13 @@ func (g *gate) giveUp(w *waiter) (turn bool) {
 	return <-w.turn
 }
 
+// counts returns how many work and how many wait.
+func (g *gate) counts() (running, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.depth - g.free, len(g.waiting)
+}
+
 // leave passes the place to the newest waiter.
 func (g *gate) leave() {
 	g.mu.Lock()

@@ -39,7 +39,9 @@ func (a *API) observe(c *gin.Context) {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
 		}
 		releaseBody(c)
-		a.log(c, callID, time.Since(start))
+		took := time.Since(start)
+		a.metrics.answered(c, took)
+		a.log(c, callID, took)
 	}()
 	c.Next()
 }

@@ -100,6 +100,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 	if err != nil {
 		return step{}, err
 	}
+	w.queue.metrics.attempted(request, sent, next)
 	// As strings, which slog doesn't have to look into.
 	w.logger.InfoContext(ctx, "callback_attempt",
 		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
@@ -140,6 +141,7 @@ func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay t
 	}
 	now := time.Now()
 	if now.Sub(owedSince(request))+delay <= maxCallbackAge {
+		w.queue.metrics.putOff.Inc()
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
 	ended := step{state: db.CallbackDead}
@@ -147,6 +149,7 @@ func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay t
 	if err != nil {
 		return step{}, err
 	}
+	w.queue.metrics.ended.WithLabelValues(string(ended.state)).Inc()
 	w.logger.InfoContext(ctx, "callback_not_sent", "request_id", request.ID.String(), "state", string(ended.state))
 	return ended, nil
 }

@@ -69,6 +69,19 @@ func (s *origins) meet(name string) *origin {
 	return o
 }
 
+// counts returns how many origins are known, and how many of them may not be
+// called now.
+func (s *origins) counts(now time.Time) (known, closed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.known {
+		if o.opens().After(now) {
+			closed++
+		}
+	}
+	return len(s.known), closed
+}
+
 func (o *origin) isBusy() bool { return o.budget.underWay > 0 || o.meeting != nil }
 
 func (s *origins) budgetAt(address netip.Prefix) *budget {

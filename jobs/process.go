@@ -64,6 +64,7 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 		w.logger.ErrorContext(ctx, "work_postponed", "request_id", job.Args.RequestID, "job_id", job.ID, "error", err)
 		return river.JobSnooze(faultDelay())
 	}
+	w.queue.metrics.worked(outcome)
 	w.log(ctx, job, outcome)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
@@ -63,6 +64,8 @@ type Config struct {
 	Consent         ConsentMode   // whether receivers are asked for it
 	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
+
+	Metrics prometheus.Registerer // nil for none
 }
 
 // Queue accepts requests and works them off. Each of its steps is a batcher,
@@ -80,6 +83,8 @@ type Queue struct {
 	recent  recent
 	origins *origins
 	waits   waits
+	places  chan struct{} // holds one for each work that runs
+	metrics *metrics
 
 	accepts   *db.Batcher[acceptance, db.Holder]
 	records   *db.Batcher[db.Request, struct{}]
@@ -93,7 +98,7 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
-	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}}
+	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, places: make(chan struct{}, config.Works)}
 	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
 	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
 	if err != nil {
@@ -111,6 +116,7 @@ func New(config Config) (*Queue, error) {
 	queue.waits.find = func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
 	}
+	queue.metrics = newMetrics(config.Metrics, queue)
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -148,8 +154,7 @@ func (q *Queue) startBatchers(config Config) {
 func riverConfig(queue *Queue, config Config) *river.Config {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &processWorker{
-		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout,
-		places: make(chan struct{}, config.Works),
+		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: queue.places,
 	})
 	river.AddWorker(workers, &callbackWorker{
 		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets,

@@ -16,7 +16,7 @@ import (
 )
 
 // newAdmin returns the server of the admin listener, or nil when there is none.
-func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slog.Logger) (*http.Server, error) {
+func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, metrics http.Handler, logger *slog.Logger) (*http.Server, error) {
 	if config.AdminAddr == noAdmin {
 		return nil, nil
 	}
@@ -32,6 +32,7 @@ func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, logger *slo
 	mux := http.NewServeMux()
 	mux.Handle("/riverui/", ui)
 	mux.Handle("/{$}", http.RedirectHandler("/riverui/", http.StatusFound))
+	mux.Handle("/metrics", metrics)
 	mux.Handle("/debug/pprof/", notFromPages(pprof.Index))
 	mux.Handle("/debug/pprof/cmdline", notFromPages(pprof.Cmdline))
 	mux.Handle("/debug/pprof/profile", notFromPages(pprof.Profile))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/api"
 	"ringback/db"
@@ -81,6 +82,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		s.close()
 		return nil, err
 	}
+	registry := newRegistry(s.pool, s.riverPool)
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
@@ -88,15 +90,15 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		Workers: workers(config), Consent: config.CallbackConsent, Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
-		Retention: config.Retention, SoftStopTimeout: config.StopTimeout,
+		Retention: config.Retention, SoftStopTimeout: config.StopTimeout, Metrics: registry,
 	}); err == nil {
-		s.admin, err = newAdmin(ctx, config, s.queue, logger)
+		s.admin, err = newAdmin(ctx, config, s.queue, metricsHandler(registry), logger)
 	}
 	if err != nil {
 		s.close()
 		return nil, err
 	}
-	s.public = s.newPublic(ctx, policy, do)
+	s.public = s.newPublic(ctx, policy, registry, do)
 	return s, nil
 }
 
@@ -124,13 +126,13 @@ func workers(config Config) int {
 	return config.Workers
 }
 
-func (s *server) newPublic(ctx context.Context, policy webhook.Policy, do work.Func) *http.Server {
+func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry, do work.Func) *http.Server {
 	settings := api.Config{
 		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
 		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit, ClientRate: s.config.ClientRate,
 		ClientUnfinished: s.config.ClientLimit, DestinationUnfinished: s.config.OriginLimit,
-		Draining: s.draining.Load,
+		Draining: s.draining.Load, Metrics: registry,
 	}
 	if s.config.dev {
 		settings.LocalClient = clients.Local

@@ -1,0 +1,50 @@
+package api
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics count what is answered.
+type metrics struct {
+	answers  *prometheus.HistogramVec // by route and status
+	problems *prometheus.CounterVec   // by name
+}
+
+// newMetrics registers nothing where there is no registerer.
+func newMetrics(registerer prometheus.Registerer) *metrics {
+	auto := promauto.With(registerer)
+	return &metrics{
+		answers: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty for an unknown one) and status.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+		}, []string{"route", "status"}),
+		problems: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringback_http_problems_total", Help: "Calls that were answered with a problem, by its name.",
+		}, []string{"problem"}),
+	}
+}
+
+func (m *metrics) answered(c *gin.Context, took time.Duration) {
+	route := c.FullPath()
+	if route != "" {
+		route = c.Request.Method + " " + route
+	}
+	m.answers.WithLabelValues(route, strconv.Itoa(c.Writer.Status())).Observe(took.Seconds())
+	if name := c.GetString(problemKey); name != "" {
+		m.problems.WithLabelValues(name).Inc()
+	}
+}
+
+// watchGate tells how many sync works run and wait.
+func watchGate(registerer prometheus.Registerer, g *gate) {
+	auto := promauto.With(registerer)
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_running", Help: "Works of sync requests that run."},
+		func() float64 { running, _ := g.counts(); return float64(running) })
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_waiting", Help: "Sync requests that wait for a place to work in."},
+		func() float64 { _, waiting := g.counts(); return float64(waiting) })
+}

@@ -1,0 +1,97 @@
+package jobs
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// metrics count what the steps come to. No label holds a client, a host or
+// anything else that callers choose.
+type metrics struct {
+	works    *prometheus.HistogramVec // by status
+	attempts *prometheus.HistogramVec // by outcome
+	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
+	ended    *prometheus.CounterVec   // by state
+	waited   prometheus.Histogram     // of callbacks that were delivered
+	putOff   prometheus.Counter
+}
+
+// newMetrics registers nothing where there is no registerer.
+func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
+	auto := promauto.With(registerer)
+	gauge := func(name, help string, read func() float64) {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help}, read)
+	}
+	gauge("unfinished_requests", "Async requests accepted and not finished, by the sample of about a second ago.",
+		func() float64 { return float64(q.backlog.sampled.Load() + q.backlog.accepted.Load()) })
+	gauge("database_away", "1 while the database doesn't answer.", func() float64 {
+		if q.backlog.away.Load() {
+			return 1
+		}
+		return 0
+	})
+	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(len(q.places)) })
+	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running.Load()) })
+	gauge("callback_origins", "Receivers, by host and port, that this process remembers.",
+		func() float64 { known, _ := q.origins.counts(time.Now()); return float64(known) })
+	gauge("callback_origins_closed", "Those of them that are left alone for now, by their circuit or their Retry-After.",
+		func() float64 { _, closed := q.origins.counts(time.Now()); return float64(closed) })
+	return &metrics{
+		works: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by the status that they ended with.",
+			Buckets: durations,
+		}, []string{"status"}),
+		attempts: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ringback_callback_attempt_duration_seconds", Help: "Attempts to call back, by outcome.",
+			Buckets: durations,
+		}, []string{"outcome"}),
+		causes: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringback_callback_attempt_causes_total", Help: "Attempts whose outcome has a cause, which callers don't see.",
+		}, []string{"outcome", "cause"}),
+		ended: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringback_callbacks_ended_total", Help: "Callbacks that were delivered or given up, by that state.",
+		}, []string{"state"}),
+		waited: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "ringback_time_to_callback_seconds", Help: "From accepting a request, or letting it off again, to its delivered callback.",
+			Buckets: append(durations, 60, 600, 3600, 6*3600, 24*3600),
+		}),
+		putOff: auto.NewCounter(prometheus.CounterOpts{
+			Name: "ringback_callbacks_put_off_total", Help: "Times that a callback had to wait for its receiver's budget, without an attempt.",
+		}),
+	}
+}
+
+// durations are the buckets for what may take from a millisecond to the longest
+// timeout.
+var durations = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
+func (m *metrics) worked(outcome work.Outcome) {
+	m.works.WithLabelValues(string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
+}
+
+// startOf is the end for a work that never began.
+func startOf(outcome work.Outcome) time.Time {
+	if outcome.StartedAt.IsZero() {
+		return outcome.FinishedAt
+	}
+	return outcome.StartedAt
+}
+
+func (m *metrics) attempted(request db.Request, sent webhook.Attempt, next step) {
+	m.attempts.WithLabelValues(string(sent.Outcome)).Observe(sent.EndedAt.Sub(sent.StartedAt).Seconds())
+	if sent.Cause != "" {
+		m.causes.WithLabelValues(string(sent.Outcome), sent.Cause).Inc()
+	}
+	if next.state != db.CallbackPending {
+		m.ended.WithLabelValues(string(next.state)).Inc()
+	}
+	if next.state == db.CallbackDelivered {
+		m.waited.Observe(sent.EndedAt.Sub(latest(request.AcceptedAt, request.RedeliveredAt)).Seconds())
+	}
+}
