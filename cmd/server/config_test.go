@@ -6,6 +6,8 @@ import (
 	"flag"
 	"io"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -126,5 +128,28 @@ func TestReadmeHasTheSettings(t *testing.T) {
 	}
 	if !strings.Contains(string(readme), settingsTable()) {
 		t.Errorf("README.md doesn't hold this table:\n%s", settingsTable())
+	}
+}
+
+var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z]*)`")
+
+func TestReadmeNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := exec.Command("grep", "-rhoE", "--include=*_test.go", "^func (Test|Fuzz)[A-Za-z]+", "../..").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := testName.FindAllStringSubmatch(string(readme), -1)
+	for _, name := range named {
+		if !strings.Contains(string(files), "func "+name[1]+"\n") {
+			t.Errorf("README.md names %s, which doesn't exist", name[1])
+		}
+	}
+	if len(named) == 0 {
+		t.Error("README.md names no tests")
 	}
 }

@@ -1,0 +1,106 @@
+package dbtest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Cluster is a Postgres of a test's own, which it may crash.
+type Cluster struct {
+	URL    string
+	root   string // of the checkout
+	folder string
+	port   string
+}
+
+// NewCluster starts a Postgres with an empty database, which is gone when the
+// test ends.
+func NewCluster(t testing.TB) *Cluster {
+	t.Helper()
+	port := freePort(t)
+	c := &Cluster{
+		URL:  fmt.Sprintf("postgres://ringback:ringback@127.0.0.1:%s/ringback?sslmode=disable", port),
+		root: checkout(t), folder: ".postgres-test-" + port, port: port,
+	}
+	t.Cleanup(func() { c.script(t, "clean") })
+	c.Start(t)
+	return c
+}
+
+// Start starts it, and waits until it has recovered.
+func (c *Cluster) Start(t testing.TB) {
+	t.Helper()
+	c.script(t, "up")
+}
+
+// Stop stops it as an operator does: sessions are broken off, all is written.
+func (c *Cluster) Stop(t testing.TB) {
+	t.Helper()
+	c.script(t, "down")
+}
+
+// Crash ends it at once, as pg_ctl stop -m immediate does: what was committed has
+// to be recovered from its log.
+func (c *Cluster) Crash(t testing.TB) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(c.root, c.folder, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatalf("looking for the postmaster: %v", err)
+	}
+	first, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatalf("looking for the postmaster: %v", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
+		t.Fatalf("crashing the postmaster: %v", err)
+	}
+	c.script(t, "down") // waits for it
+}
+
+func (c *Cluster) script(t testing.TB, what string) {
+	t.Helper()
+	command := exec.Command(filepath.Join(c.root, "scripts", "postgres.sh"), what)
+	for _, setting := range os.Environ() {
+		if !strings.HasPrefix(setting, "DATABASE_URL=") {
+			command.Env = append(command.Env, setting)
+		}
+	}
+	command.Env = append(command.Env, "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port)
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("scripts/postgres.sh %s: %v\n%s", what, err, out)
+	}
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+}
+
+// checkout is the folder that holds go.mod. Tests run in that of their package.
+func checkout(t testing.TB) string {
+	t.Helper()
+	folder, err := os.Getwd()
+	for ; err == nil; folder = filepath.Dir(folder) {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder
+		}
+		if folder == filepath.Dir(folder) {
+			break
+		}
+	}
+	t.Fatalf("no go.mod above the test's folder (%v)", err)
+	return ""
+}
