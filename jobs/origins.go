@@ -173,6 +173,10 @@ const (
 	// meetingPutOff is how long callbacks are put off at least while their origin is
 	// asked for its consent: it may be there in a moment, and without limit.
 	meetingPutOff = 500 * time.Millisecond
+	// slowest is how many a second come back beyond the first second of them:
+	// thousands are queued for a receiver that takes its time to answer, if it ever
+	// does.
+	slowest = 200
 )
 
 // waitForMeeting lets as many wait for what another finds out of a new origin
@@ -181,7 +185,11 @@ func (s *origins) waitForMeeting(o *origin, now time.Time, patient bool) verdict
 	if patient && o.waiting < s.share {
 		return verdict{wait: o.meeting}
 	}
-	return verdict{until: o.budget.recall(now.Add(meetingPutOff), perSecond(fastest))}
+	step := perSecond(fastest)
+	if o.budget.recalled.After(now.Add(2 * meetingPutOff)) {
+		step = perSecond(slowest)
+	}
+	return verdict{until: o.budget.recall(now.Add(meetingPutOff), step)}
 }
 
 // decideAsk lets a callback ask for consent, which strangers are bothered with

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -106,6 +107,23 @@ func TestEnter(t *testing.T) {
 			time.Sleep(time.Second)
 			if left, putOff := enterAll(t.Context(), s, 99); len(left) != 99 {
 				t.Errorf("a second later: got %d left and %v put off, want all 99 places", len(left), putOff)
+			}
+		})
+	})
+
+	t.Run("SpreadsThousandsThatWaitForASlowAnswer", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newTestOrigins(ConsentEarned, 400, &stubIO{askTakes: askPatience})
+			_, putOff := enterAll(t.Context(), s, 2000)
+			soon := 0
+			for _, delay := range putOff {
+				if delay < 2*meetingPutOff {
+					soon++
+				}
+			}
+			if most := int(fastest * meetingPutOff.Seconds()); soon > most+1 || slices.Max(putOff) < 7*time.Second {
+				t.Errorf("got %d that come back within a second and the last after %v, want %d and 7.5 s", soon, slices.Max(putOff), most)
 			}
 		})
 	})
