@@ -137,6 +137,11 @@ func TestCheckAllows(t *testing.T) {
 		"order of calls that met": func(h *history) {
 			h.Calls[0].AnsweredAt, h.Callbacks[1].At = at(30), at(2)
 		},
+		"a callback of storm's that storm isn't told of": func(h *history) {
+			h.Rows = append(h.Rows, row{ID: "s", Mode: "async", Status: "succeeded", CallbackState: "pending", Text: "storm", WorkJobID: 8, CallbackJobID: 9})
+			h.Jobs = append(h.Jobs, job{8, "process", "completed", "s"}, job{9, "callback", "retryable", "s"})
+			h.Storm.Ambiguous, h.Listed["async"] = 1, 3
+		},
 		"a dead letter of a receiver that is gone": func(h *history) {
 			h.Calls[0].Receiver, h.Rows[0].CallbackState, h.Dead["a"], h.Attempts[0].Outcome = gone, "dead", true, "gone"
 		},

@@ -130,7 +130,7 @@ func (t *trial) settle(ctx context.Context) error {
 	if err := t.servers.waitHealthy(ctx); err != nil {
 		return err
 	}
-	if err := settle(ctx, t.database, t.patience); err != nil {
+	if err := settle(ctx, t.database, t.history.Mine, t.patience); err != nil {
 		return err
 	}
 	t.history.following.Wait()

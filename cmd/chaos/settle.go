@@ -12,10 +12,13 @@ import (
 // try gets it now: nothing fails any more, so that every callback must arrive.
 // It returns without an error when patience runs out, since the check tells
 // what is missing.
-func settle(ctx context.Context, d *database, patience time.Duration) error {
+//
+// Callbacks of requests whose text doesn't begin with mine are storm's own, who
+// may have left: it waits for those alone that were acknowledged.
+func settle(ctx context.Context, d *database, mine string, patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for {
-		left, err := hasten(ctx, d)
+		left, err := hasten(ctx, d, mine)
 		if err != nil {
 			return fmt.Errorf("waiting for what is under way: %w", err)
 		}
@@ -28,7 +31,7 @@ func settle(ctx context.Context, d *database, patience time.Duration) error {
 
 // hasten returns how many requests have not come to their end, or jobs to
 // theirs.
-func hasten(ctx context.Context, d *database) (left int, err error) {
+func hasten(ctx context.Context, d *database, mine string) (left int, err error) {
 	err = d.connect(ctx, func(conn *pgx.Conn) error {
 		const due = `
 			UPDATE river_job
@@ -38,9 +41,18 @@ func hasten(ctx context.Context, d *database) (left int, err error) {
 			return fmt.Errorf("hastening jobs: %w", err)
 		}
 		const sql = `
+			WITH storms AS (
+				SELECT callback_job_id
+				FROM requests
+				WHERE callback_state = 'pending'
+				  AND NOT starts_with(input ->> 'text', $1)
+			)
 			SELECT (SELECT count(*) FROM requests WHERE callback_state IN ('waiting', 'pending'))
-			     + (SELECT count(*) FROM river_job WHERE state NOT IN ('completed', 'cancelled', 'discarded'))`
-		return conn.QueryRow(ctx, sql).Scan(&left)
+			     + (SELECT count(*) FROM river_job
+			        WHERE state NOT IN ('completed', 'cancelled', 'discarded')
+			          AND id NOT IN (SELECT callback_job_id FROM storms))
+			     - (SELECT count(*) FROM storms)`
+		return conn.QueryRow(ctx, sql, mine).Scan(&left)
 	})
 	return left, err
 }
