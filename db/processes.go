@@ -21,11 +21,18 @@ func Beat(ctx context.Context, q Querier, process string) error {
 	return nil
 }
 
-// RemoveProcess says that a process has ended and left no job running.
+// RemoveProcess says that a process has ended, unless the database still takes
+// jobs to run there: then its silence gives them back.
 func RemoveProcess(ctx context.Context, q Querier, process string) error {
 	const sql = `
 		DELETE FROM processes
-		WHERE id = $1`
+		WHERE id = $1
+		  AND NOT EXISTS (
+		      SELECT
+		      FROM river_job
+		      WHERE state = 'running'
+		        AND attempted_by[array_upper(attempted_by, 1)] = $1
+		  )`
 	if _, err := q.Exec(ctx, sql, process); err != nil {
 		return fmt.Errorf("removing a heartbeat: %w", err)
 	}

@@ -103,20 +103,23 @@ func TestProcesses(t *testing.T) {
 	pool := dbtest.NewPool(t)
 	beatAt(t, pool, "back again", 7000)
 	beatAt(t, pool, "long gone", 7000)
-	for _, process := range []string{"back again", "new", "stopped", "new"} {
+	for _, process := range []string{"back again", "new", "stopped", "stopped in an outage", "new"} {
 		if err := db.Beat(t.Context(), pool, process); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := db.RemoveProcess(t.Context(), pool, "stopped"); err != nil {
-		t.Fatal(err)
+	runIn(t, pool, "stopped in an outage", "work", 1)
+	for _, process := range []string{"stopped", "stopped in an outage"} {
+		if err := db.RemoveProcess(t.Context(), pool, process); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := db.ForgetProcesses(t.Context(), pool, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	var known string
 	const sql = "SELECT string_agg(id, ', ' ORDER BY id) FROM processes WHERE beat_at > now() - interval '1 minute'"
-	if err := pool.QueryRow(t.Context(), sql).Scan(&known); err != nil || known != "back again, new" {
-		t.Errorf("got %q, %v, want those that beat", known, err)
+	if err := pool.QueryRow(t.Context(), sql).Scan(&known); err != nil || known != "back again, new, stopped in an outage" {
+		t.Errorf("got %q, %v, want those that beat, but for one that stopped", known, err)
 	}
 }

@@ -63,8 +63,8 @@ func (h *heartbeat) start(ctx context.Context) error {
 	return nil
 }
 
-// end stops beating. A process that has left no job running takes back that it
-// lives; otherwise its silence tells others that it is dead.
+// end stops beating. A process that left no job running, as far as it knows, takes
+// back that it lives; otherwise its silence tells others that it is dead.
 func (h *heartbeat) end(ctx context.Context, jobsLeft bool) error {
 	if h.stop == nil {
 		return nil

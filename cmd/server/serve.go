@@ -33,7 +33,7 @@ type server struct {
 	sender    *webhook.Sender
 	queue     *jobs.Queue
 	public    *http.Server
-	listener  *net.TCPListener // of public
+	listener  *net.TCPListener // of public, once it serves
 	admin     *http.Server     // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
@@ -178,7 +178,6 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	if err != nil {
 		return fmt.Errorf("listening for the API: %w", err)
 	}
-	s.listener = listener
 	adminAddr := ""
 	if s.admin != nil {
 		adminListener, err := net.Listen("tcp", s.config.AdminAddr)
@@ -196,6 +195,7 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
+	s.listener = listener
 	go serveOn(newBoundListener(listener, maxConnections), s.public, failed)
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
@@ -255,7 +255,9 @@ func (s *server) stop(ctx context.Context) {
 // stopCalls lets open calls end. Those that take too long are interrupted,
 // which they answer with 503.
 func (s *server) stopCalls(ctx context.Context) {
-	s.within(ctx, "waiting connections", time.Second, func(ctx context.Context) error { return emptyQueue(ctx, s.listener) })
+	if s.listener != nil {
+		s.within(ctx, "waiting connections", time.Second, func(ctx context.Context) error { return emptyQueue(ctx, s.listener) })
+	}
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
 		return
 	}
