@@ -20,10 +20,11 @@ type origin struct {
 	address     netip.Prefix  // where the latest attempt went, zero when not known
 	proven      bool          // it has taken a callback
 
-	loaded  bool          // what the database knows
-	meeting chan struct{} // closed when the load or the question that is under way is over; nil for none
-	waiting int           // for the end of meeting
-	freed   chan struct{} // wakes one that waits for a place
+	loaded       bool          // what the database knows
+	meeting      chan struct{} // closed when the load or the question that is under way is over; nil for none
+	meetingSince time.Time
+	waiting      int           // for the end of meeting
+	freed        chan struct{} // wakes one that waits for a place
 }
 
 func newOrigin(name string) *origin {

@@ -173,10 +173,11 @@ const (
 	// meetingPutOff is how long callbacks are put off at least while their origin is
 	// asked for its consent: it may be there in a moment, and without limit.
 	meetingPutOff = 500 * time.Millisecond
-	// slowest is how many a second come back beyond the first second of them:
-	// thousands are queued for a receiver that takes its time to answer, if it ever
-	// does.
-	slowest = 200
+	// slowMeeting is after how long a receiver is one that takes its time to answer,
+	// if it ever does. Of the thousands that may be queued for it, slowest come back
+	// a second.
+	slowMeeting = time.Second
+	slowest     = 200
 )
 
 // waitForMeeting lets as many wait for what another finds out of a new origin
@@ -186,7 +187,7 @@ func (s *origins) waitForMeeting(o *origin, now time.Time, patient bool) verdict
 		return verdict{wait: o.meeting}
 	}
 	step := perSecond(fastest)
-	if o.budget.recalled.After(now.Add(2 * meetingPutOff)) {
+	if now.Sub(o.meetingSince) > slowMeeting {
 		step = perSecond(slowest)
 	}
 	return verdict{until: o.budget.recall(now.Add(meetingPutOff), step)}

@@ -51,7 +51,7 @@ func (s *origins) next(name string, cameBack bool, deadline time.Time) (*origin,
 	o := s.meet(name)
 	next := s.decide(o, now, cameBack, now.Before(deadline))
 	if next.load || next.ask != nil {
-		o.meeting = make(chan struct{})
+		o.meeting, o.meetingSince = make(chan struct{}), now
 	}
 	if next.wait != nil {
 		o.waiting++
