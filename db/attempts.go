@@ -162,15 +162,17 @@ func ListAttempts(ctx context.Context, q Querier, request uuid.UUID, most int) (
 	return attempts, nil
 }
 
-// CountAttempts returns how many attempts of a request had the given outcome.
-func CountAttempts(ctx context.Context, q Querier, request uuid.UUID, outcome string) (int, error) {
+// CountAttempts returns how many attempts of a request since then had the given
+// outcome.
+func CountAttempts(ctx context.Context, q Querier, request uuid.UUID, since time.Time, outcome string) (int, error) {
 	const sql = `
 		SELECT count(*)
 		FROM callback_attempts
 		WHERE request_id = $1
-		  AND outcome = $2`
+		  AND started_at >= $2
+		  AND outcome = $3`
 	var count int
-	if err := q.QueryRow(ctx, sql, request, outcome).Scan(&count); err != nil {
+	if err := q.QueryRow(ctx, sql, request, since, outcome).Scan(&count); err != nil {
 		return 0, fmt.Errorf("counting callback attempts: %w", err)
 	}
 	return count, nil

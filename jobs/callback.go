@@ -89,7 +89,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 		return step{}, err
 	}
 	if sent.Outcome == webhook.Throttled {
-		earlier, err := w.countThrottled(ctx, request.ID)
+		earlier, err := w.countThrottled(ctx, request)
 		if err != nil {
 			return step{}, err
 		}
@@ -154,10 +154,11 @@ func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay t
 	return ended, nil
 }
 
-func (w *callbackWorker) countThrottled(ctx context.Context, id uuid.UUID) (int, error) {
+// countThrottled counts how often the callback was put off since it is owed.
+func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return db.CountAttempts(ctx, w.queue.pool, id, string(webhook.Throttled))
+	return db.CountAttempts(ctx, w.queue.pool, request.ID, owedSince(request), string(webhook.Throttled))
 }
 
 // callbackBody is the same for every attempt, also after a redelivery.

@@ -73,6 +73,33 @@ func TestRedeliver(t *testing.T) {
 		})
 	}
 
+	t.Run("ForgetsHowOftenItWasPutOffBefore", func(t *testing.T) {
+		t.Parallel()
+		receiver := newReceiver(t, func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		q := newQueue(t, doNothing)
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		for range 12 {
+			if _, err := q.settle(t.Context(), request, sentNow(webhook.Throttled), step{state: db.CallbackPending}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := q.settle(t.Context(), request, sentNow(webhook.Gone), step{state: db.CallbackDead}); err != nil {
+			t.Fatal(err)
+		}
+		q.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now()")
+		q.redeliver(t, db.Redelivery{RequestID: request.ID, Client: "alice", At: time.Now()})
+		q.start(t)
+		receiver.next(t)
+		q.waitFor(t, request.ID, "attempt = 14 AND next_attempt_at < attempt_ended_at + '1 minute'")
+	})
+
 	t.Run("LeavesWhatHasNotEndedAndWhatIsNotTheClients", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, nil)
