@@ -58,7 +58,7 @@ const databaseTimeout = 1500 * time.Millisecond
 func New(config Config) http.Handler {
 	api := &API{
 		Config:  config,
-		sync:    newGate(config.SyncLimit),
+		sync:    newGate(config.SyncLimit, config.LocalClient),
 		bodies:  newBodyBudget(config.LocalClient),
 		quotas:  newQuotas(config),
 		metrics: newMetrics(config.Metrics),

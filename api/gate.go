@@ -5,27 +5,34 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"ringback/work"
 )
 
 // gate lets a bounded number of calls work at a time. As many may wait for a
-// moment, and the newest of them is next: under a storm, first come, first
-// served would make everybody wait for as long as the queue is, and serve those
-// who are about to give up. When too many wait, the oldest is refused.
+// moment, and the newest of them whose client may have a place is next: under a
+// storm, first come, first served would make everybody wait for as long as the
+// queue is, and serve those who are about to give up. When too many wait, the
+// oldest is refused.
 //
 // How long one waits at most follows Facebook's controlled delay (B. Maurer,
 // "Fail at Scale", ACM Queue 2015): a burst may wait it out, a standing queue is
 // cut short, since it means that not all can be served anyway.
 type gate struct {
+	limit int
+
 	mu      sync.Mutex
-	free    int
-	depth   int
+	places  work.Places
 	waiting []*waiter // oldest first
 	since   time.Time // when the first of a standing queue came, zero when nobody waits
 }
 
 // waiter is a call that waits. It is told true for its turn, false when it is
 // refused.
-type waiter struct{ turn chan bool }
+type waiter struct {
+	client string
+	turn   chan bool
+}
 
 const (
 	burstPatience    = 100 * time.Millisecond
@@ -33,11 +40,14 @@ const (
 	standingAfter    = 100 * time.Millisecond
 )
 
-func newGate(limit int) *gate { return &gate{free: limit, depth: limit} }
+// newGate lets the only client there is, if it is known, have all places.
+func newGate(limit int, only string) *gate {
+	return &gate{limit: limit, places: work.NewPlaces(limit, only == "")}
+}
 
 // enter returns a problem when there is no room; otherwise leave must follow.
-func (g *gate) enter(ctx context.Context) error {
-	w, patience := g.join(time.Now())
+func (g *gate) enter(ctx context.Context, client string) error {
+	w, patience := g.join(client, time.Now())
 	if w == nil {
 		return nil
 	}
@@ -58,21 +68,20 @@ func (g *gate) enter(ctx context.Context) error {
 }
 
 // join takes a free place and returns nil, or queues.
-func (g *gate) join(now time.Time) (*waiter, time.Duration) {
+func (g *gate) join(client string, now time.Time) (*waiter, time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.free > 0 {
-		g.free--
+	if g.places.Take(client) {
 		return nil, 0
 	}
-	if len(g.waiting) == g.depth {
+	if len(g.waiting) == g.limit {
 		g.waiting[0].turn <- false
 		g.waiting = slices.Delete(g.waiting, 0, 1)
 	}
 	if len(g.waiting) == 0 {
 		g.since = now
 	}
-	w := &waiter{make(chan bool, 1)}
+	w := &waiter{client, make(chan bool, 1)}
 	g.waiting = append(g.waiting, w)
 	if now.Sub(g.since) > standingAfter {
 		return w, standingPatience
@@ -95,18 +104,19 @@ func (g *gate) giveUp(w *waiter) (turn bool) {
 func (g *gate) counts() (running, waiting int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.depth - g.free, len(g.waiting)
+	return g.limit - g.places.Free(), len(g.waiting)
 }
 
-// leave passes the place to the newest waiter.
-func (g *gate) leave() {
+// leave passes the place on.
+func (g *gate) leave(client string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	newest := len(g.waiting) - 1
-	if newest < 0 {
-		g.free++
-		return
+	g.places.Leave(client)
+	for at, w := range slices.Backward(g.waiting) {
+		if g.places.Take(w.client) {
+			w.turn <- true
+			g.waiting = slices.Delete(g.waiting, at, at+1)
+			return
+		}
 	}
-	g.waiting[newest].turn <- true
-	g.waiting = slices.Delete(g.waiting, newest, newest+1)
 }

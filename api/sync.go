@@ -24,10 +24,10 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := a.sync.enter(c.Request.Context()); err != nil {
+	if err := a.sync.enter(c.Request.Context(), request.Client); err != nil {
 		return reply{}, err
 	}
-	defer a.sync.leave()
+	defer a.sync.leave(request.Client)
 	if key.Key != "" {
 		if recorded, found, err := a.claim(c, key); err != nil {
 			return reply{}, err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 	"ringback/work"
@@ -71,14 +72,14 @@ func TestExpire(t *testing.T) {
 
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
-		w := &processWorker{places: make(chan struct{}, 1), do: doNothing, timeout: time.Minute}
-		w.places <- struct{}{}
-		request := db.Request{ExpiresAt: time.Now().Add(20 * time.Millisecond)}
-		time.AfterFunc(time.Until(request.ExpiresAt), func() { <-w.places })
-		if outcome, err := w.begin(t.Context(), 1, request); err != nil || statusOf(outcome) != db.Expired {
+		w := &processWorker{places: newPlaces(1, 10, false), do: doNothing, timeout: time.Minute}
+		leave, _ := w.places.enter(t.Context(), "alice", false)
+		request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
+		time.AfterFunc(time.Until(request.ExpiresAt), leave)
+		if outcome, _, err := w.begin(t.Context(), &rivertype.JobRow{}, request); err != nil || statusOf(outcome) != db.Expired {
 			t.Errorf("got %+v, %v, want it expired", outcome, err)
 		}
-		if len(w.places) != 0 {
+		if w.places.running() != 0 {
 			t.Error("its place is still taken")
 		}
 	})

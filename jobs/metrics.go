@@ -36,7 +36,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		}
 		return 0
 	})
-	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(len(q.places)) })
+	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running.Load()) })
 	gauge("callback_origins", "Receivers, by host and port, that this process remembers.",
 		func() float64 { known, _ := q.origins.counts(time.Now()); return float64(known) })

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 	"ringback/work"
@@ -29,12 +30,12 @@ type processWorker struct {
 	logger  *slog.Logger
 	do      work.Func
 	timeout time.Duration
-	places  chan struct{} // one for each work that runs
+	places  *places
 }
 
 // Timeout leaves room for the steps around the work and the wait for a place.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration {
-	return w.timeout + 3*stepTimeout
+	return w.timeout + placePatience + 2*stepTimeout
 }
 
 // NextRetry is asked when a crashed process's job is taken up again: at once.
@@ -48,11 +49,12 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 		return nil // an earlier run finished it, and was cut off before it could say so
 	}
 	var outcome work.Outcome
+	var putOff time.Duration
 	if err == nil {
-		outcome, err = w.begin(ctx, job.Attempt, request)
+		outcome, putOff, err = w.begin(ctx, job.JobRow, request)
 	}
-	if errors.Is(err, errNoPlace) {
-		return river.JobSnooze(0) // the works take long: let others of the queue's jobs have a turn
+	if putOff > 0 {
+		return river.JobSnooze(putOff)
 	}
 	if err == nil {
 		err = w.queue.finish(ctx, request, outcome)
@@ -79,22 +81,22 @@ func (w *processWorker) load(ctx context.Context, job *river.Job[workArgs]) (req
 	return request, request.ID == job.Args.RequestID, err
 }
 
-// errNoPlace says that other works hold all places.
-var errNoPlace = errors.New("no place to work in")
-
-// begin runs the work in a place of its own, unless its time is over.
-func (w *processWorker) begin(ctx context.Context, attempt int, request db.Request) (work.Outcome, error) {
+// begin runs the work when there is a place for it, unless its time is over. Or
+// it returns how long to put the job off.
+func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
 	if outcome, over := expire(request, time.Now()); over {
-		return outcome, nil
+		return outcome, 0, nil
 	}
-	if !w.enter(ctx) {
-		return work.Outcome{}, errNoPlace
+	leave, putOff := w.places.enter(ctx, request.Client, ranBefore(job))
+	if leave == nil {
+		return work.Outcome{}, untilExpiry(request, putOff), ctx.Err()
 	}
-	defer func() { <-w.places }()
+	defer leave()
 	if outcome, over := expire(request, time.Now()); over { // while it waited
-		return outcome, nil
+		return outcome, 0, nil
 	}
-	return w.run(ctx, attempt, request.Input)
+	outcome, err = w.run(ctx, job.Attempt, request.Input)
+	return outcome, 0, err
 }
 
 // codeExpired is that of requests whose work had not begun in time.
@@ -110,17 +112,12 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 	}}, true
 }
 
-// enter waits for a place to work in. Jobs are many more than works, since most
-// of a job's time is spent waiting for Postgres, together with others.
-func (w *processWorker) enter(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	select {
-	case w.places <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
+// untilExpiry lets a job that is put off come back in time to say that it expired.
+func untilExpiry(request db.Request, putOff time.Duration) time.Duration {
+	if request.ExpiresAt.IsZero() {
+		return putOff
 	}
+	return min(putOff, max(soonest, time.Until(request.ExpiresAt)))
 }
 
 func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {

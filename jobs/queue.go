@@ -83,7 +83,7 @@ type Queue struct {
 	recent  recent
 	origins *origins
 	waits   waits
-	places  chan struct{} // holds one for each work that runs
+	places  *places
 	metrics *metrics
 
 	accepts   *db.Batcher[acceptance, db.Holder]
@@ -98,7 +98,8 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
-	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, places: make(chan struct{}, config.Works)}
+	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}}
+	queue.places = newPlaces(config.Works, config.Workers, config.ClientUnfinished > 0)
 	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
 	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
 	if err != nil {

@@ -30,7 +30,7 @@ type Config struct {
 	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	Workers     int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
 	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
+	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
 	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
 	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`

@@ -1,0 +1,214 @@
+package jobs
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/work"
+)
+
+// workForce takes jobs up as River does: so many at a time, the rest in the order
+// in which they come.
+type workForce struct {
+	*places
+	workers chan struct{}
+	visits  atomic.Int64 // of workers
+}
+
+// run does a client's work, however often it is put off.
+func (f *workForce) run(ctx context.Context, client string, takes time.Duration) {
+	for cameBack := false; ; cameBack = true {
+		f.workers <- struct{}{}
+		f.visits.Add(1)
+		leave, putOff := f.enter(ctx, client, cameBack)
+		if leave != nil {
+			time.Sleep(takes) // the fake clock's, as below
+			leave()
+		}
+		<-f.workers
+		if leave != nil {
+			return
+		}
+		time.Sleep(putOff)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+
+	t.Run("LeaveRoomToOthersBesideThousandsOfLongWorks", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			const longWorks, fair = 5000, 80 // of 100 places
+			f := &workForce{places: newPlaces(100, 500, true), workers: make(chan struct{}, 500)}
+			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
+			var long, short sync.WaitGroup
+			var worked time.Duration
+			for range longWorks {
+				takes := time.Duration(1000+random.IntN(4000)) * time.Millisecond
+				worked += takes
+				long.Go(func() { f.run(t.Context(), "greedy", takes) })
+			}
+			ended := make(chan struct{})
+			go func() { long.Wait(); close(ended) }()
+			for n := 0; ; n++ {
+				select {
+				case <-ended:
+					took, least := time.Since(start), worked/fair
+					if took > least+least/10 {
+						t.Errorf("the long works: got %v, want hardly more than %v", took, least)
+					}
+					if visits := f.visits.Load() - int64(n); visits > 6*longWorks {
+						t.Errorf("got %d visits of %d jobs, want few of each", visits, longWorks)
+					}
+					short.Wait()
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
+				short.Go(func() {
+					came := time.Now()
+					f.run(t.Context(), "modest", 10*time.Millisecond)
+					if took := time.Since(came); took > 10*time.Millisecond {
+						t.Errorf("a short work of another client at %v: got %v, want that it waits for nothing", came.Sub(start), took)
+					}
+				})
+			}
+		})
+	})
+
+	t.Run("GoToWhoWaitedLongest", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlaces(1, 100, false)
+			leave, _ := p.enter(t.Context(), "a", false)
+			var order []int
+			var all sync.WaitGroup
+			for n := range 3 {
+				all.Go(func() {
+					next, _ := p.enter(t.Context(), "a", false)
+					order = append(order, n)
+					next()
+				})
+				synctest.Wait()
+			}
+			leave()
+			all.Wait()
+			if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 2 {
+				t.Errorf("got %v, want them in the order in which they came", order)
+			}
+		})
+	})
+
+	t.Run("PutOffWhoWaitsForTooLong", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlaces(1, 100, false)
+			start := time.Now()
+			first, _ := p.enter(t.Context(), "a", false)
+			leave, putOff := p.enter(t.Context(), "a", false)
+			if leave != nil || putOff < soonest || time.Since(start) != placePatience {
+				t.Errorf("got put off by %v after %v, want after %v", putOff, time.Since(start), placePatience)
+			}
+			first()
+			if leave, _ := p.enter(t.Context(), "a", true); leave == nil {
+				t.Error("the place is lost")
+			}
+		})
+	})
+
+	t.Run("AreWaitedForFirstByWhoWasPutOff", func(t *testing.T) {
+		t.Parallel()
+		p := newPlaces(1, 4, false) // room for one client's one that waits
+		for n, wantPutOff := range []bool{false, false, true} {
+			if _, putOff := p.join("a", false, morning); (putOff > 0) != wantPutOff {
+				t.Fatalf("number %d: got put off by %v, want %v", n, putOff, wantPutOff)
+			}
+		}
+		p.leave("a", time.Second)
+		if _, putOff := p.join("a", false, morning); putOff == 0 {
+			t.Error("one that comes for the first time got ahead of one that was put off")
+		}
+		if w, _ := p.join("a", true, morning.Add(time.Second)); w == nil {
+			t.Error("one that came back was put off again, with room for it")
+		}
+	})
+
+	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlaces(3, 100, true)
+			var all sync.WaitGroup
+			var most, inside atomic.Int64
+			for n := range 200 {
+				all.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%7)*5*time.Millisecond)
+					defer cancel()
+					time.Sleep(time.Duration(n%11) * 5 * time.Millisecond)
+					if leave, _ := p.enter(ctx, string(rune('a'+n%3)), n%2 == 0); leave != nil {
+						if now := inside.Add(1); now > most.Load() {
+							most.Store(now)
+						}
+						time.Sleep(5 * time.Millisecond)
+						inside.Add(-1)
+						leave()
+					}
+				})
+			}
+			all.Wait()
+			if p.running() != 0 || len(p.waiting) != 0 || most.Load() != 3 {
+				t.Errorf("got %d running, %d waiting and %d at a time, want none, none and 3", p.running(), len(p.waiting), most.Load())
+			}
+			for client, c := range p.clients {
+				if c.waiting != 0 {
+					t.Errorf("client %s: got %d waiting, want none", client, c.waiting)
+				}
+			}
+		})
+	})
+}
+
+func TestLongWorksOfAClientLeaveAPlaceToOthers(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	url := newServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	do := func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
+		if string(input) == `"long"` {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return input, ctx.Err()
+	}
+	database := dbtest.New(t)
+	q := newQueueOf(t, database, database, do, 12)
+	q.places.count, q.places.places = 5, work.NewPlaces(5, true)
+	request := func(client, input string) db.Request {
+		request := newRequest(url)
+		request.Client, request.Input = client, jsontext.Value(input)
+		q.accept(t, request)
+		return request
+	}
+	var long []uuid.UUID
+	for range 20 {
+		long = append(long, request("alice", `"long"`).ID)
+	}
+	q.start(t)
+	short := request("bob", `"short"`).ID
+	q.waitFor(t, short, "callback_state = 'delivered'")
+	close(release)
+	for _, id := range long {
+		q.waitFor(t, id, "callback_state = 'delivered'")
+	}
+}
