@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,10 +22,11 @@ const maxRefusals = 256
 type boundListener struct {
 	net.Listener
 	places, refusals chan struct{}
+	silent           *atomic.Int64 // connections on which no call has come yet
 }
 
 func newBoundListener(listener net.Listener, most int) boundListener {
-	return boundListener{listener, make(chan struct{}, most), make(chan struct{}, maxRefusals)}
+	return boundListener{listener, make(chan struct{}, most), make(chan struct{}, maxRefusals), &atomic.Int64{}}
 }
 
 // Accept returns the next connection that there is a place for.
@@ -35,9 +38,25 @@ func (l boundListener) Accept() (net.Conn, error) {
 		}
 		select {
 		case l.places <- struct{}{}:
-			return &placedConn{conn, sync.OnceFunc(func() { <-l.places })}, nil
+			l.silent.Add(1)
+			return &placedConn{conn, sync.OnceFunc(func() { <-l.places }), sync.OnceFunc(func() { l.silent.Add(-1) })}, nil
 		default:
 			l.refuse(conn)
+		}
+	}
+}
+
+// awaitCalls waits until a call has come on every connection that was accepted,
+// and is being answered. Until then a server that shuts down would close it without
+// an answer, and its caller not know why.
+func (l boundListener) awaitCalls(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.silent.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return // some open connections ahead
 		}
 	}
 }
@@ -45,12 +64,28 @@ func (l boundListener) Accept() (net.Conn, error) {
 // placedConn gives its place back when it is closed.
 type placedConn struct {
 	net.Conn
-	leave func()
+	leave  func()
+	called func() // is to be told of each call
 }
 
 func (c *placedConn) Close() error {
 	defer c.leave()
+	c.called()
 	return c.Conn.Close()
+}
+
+// connKey is where a call's context has its connection.
+type connKey struct{}
+
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// noteCall tells a call's connection of it.
+func noteCall(ctx context.Context) {
+	if conn, ok := ctx.Value(connKey{}).(*placedConn); ok {
+		conn.called()
+	}
 }
 
 func (l boundListener) refuse(conn net.Conn) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,7 +10,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
+
+	"ringback/db/dbtest"
+	"ringback/work"
 )
 
 func TestBoundListener(t *testing.T) {
@@ -86,4 +92,31 @@ func TestConnectionsThatWaitAreServedBeforeTheListenerCloses(t *testing.T) {
 	answers.Wait()
 	server.Close()
 	<-ended
+}
+
+func TestFirstCallIsAnsweredThoughTheListenerIsClosed(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	address := strings.TrimPrefix(p.url, "http://")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	p.stop()
+	until(t, func() bool {
+		late, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+		if err == nil {
+			late.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}, func() string { return "the listener to be closed" })
+	fmt.Fprint(conn, "GET /requests HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || response.StatusCode != http.StatusOK || !response.Close {
+		t.Errorf("got %v, %v, want an answer, and the connection closed after it", response, err)
+	}
+	if err := p.waitStopped(t); err != nil {
+		t.Errorf("got %v, want it to stop", err)
+	}
 }

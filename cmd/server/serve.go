@@ -34,6 +34,8 @@ type server struct {
 	queue     *jobs.Queue
 	public    *http.Server
 	listener  *net.TCPListener // of public, once it serves
+	bound     boundListener    // the same, bounded
+	served    chan struct{}    // closed when nothing more is accepted
 	admin     *http.Server     // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
@@ -152,6 +154,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry 
 	return &http.Server{
 		Handler:           public,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withConn,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    16 << 10,
@@ -164,6 +167,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry 
 // whether its call was done.
 func (s *server) leaving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		noteCall(r.Context())
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
@@ -195,8 +199,11 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
-	s.listener = listener
-	go serveOn(newBoundListener(listener, maxConnections), s.public, failed)
+	s.listener, s.bound, s.served = listener, newBoundListener(listener, maxConnections), make(chan struct{})
+	go func() {
+		defer close(s.served)
+		serveOn(s.bound, s.public, failed)
+	}()
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
 		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
@@ -227,8 +234,9 @@ Ringback is ready, in local mode.
 
 `
 
+// serveOn serves until the server or the listener is closed.
 func serveOn(listener net.Listener, server *http.Server, failed chan<- error) {
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		failed <- fmt.Errorf("serving HTTP: %w", err)
 	}
 }
@@ -256,7 +264,7 @@ func (s *server) stop(ctx context.Context) {
 // which they answer with 503.
 func (s *server) stopCalls(ctx context.Context) {
 	if s.listener != nil {
-		s.within(ctx, "waiting connections", time.Second, func(ctx context.Context) error { return emptyQueue(ctx, s.listener) })
+		s.within(ctx, "waiting connections", min(2*time.Second, s.config.StopTimeout), s.stopListening)
 	}
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
 		return
@@ -265,6 +273,18 @@ func (s *server) stopCalls(ctx context.Context) {
 	if !s.within(ctx, "interrupted calls", 5*time.Second, s.public.Shutdown) {
 		s.public.Close()
 	}
+}
+
+// stopListening closes the listener when every connection that was made is
+// accepted, and returns when each has brought its first call.
+func (s *server) stopListening(ctx context.Context) error {
+	if err := emptyQueue(ctx, s.listener); err != nil {
+		return err // Shutdown closes it
+	}
+	s.listener.Close()
+	<-s.served
+	s.bound.awaitCalls(ctx)
+	return nil
 }
 
 // within runs a step of stopping and tells whether it ended in time.
