@@ -134,6 +134,10 @@ func TestCheckAllows(t *testing.T) {
 			h.Callbacks = append([]callback{failed}, h.Callbacks...)
 		},
 		"a call without an answer that was taken": func(h *history) { h.Calls[2].IDs, h.Calls[2].Status = nil, 0 },
+		"a sync call that is made again after its caller gave up": func(h *history) {
+			h.Rows = append(h.Rows, row{ID: "d", Seq: 8, Mode: "sync", Status: "cancelled", ErrorCode: "abandoned", Text: h.Calls[2].Text, FinishedAt: at(1)})
+			h.Calls[2].Sent, h.Calls[2].IdempotencyKey, h.Listed["sync"] = 2, "c", 2
+		},
 		"order of calls that met": func(h *history) {
 			h.Calls[0].AnsweredAt, h.Callbacks[1].At = at(30), at(2)
 		},

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"sync"
 	"time"
+
+	"ringback/work"
 )
 
 // history is all that is known of a run when it is judged: what was asked and
@@ -41,6 +43,10 @@ type row struct {
 	StartedAt     time.Time // zero for never
 	FinishedAt    time.Time
 }
+
+// abandoned tells whether the caller of a sync request went away: nobody has its
+// answer, and its idempotency key is free again.
+func (r row) abandoned() bool { return r.ErrorCode == work.CodeAbandoned }
 
 // job is one of River's.
 type job struct {
