@@ -267,7 +267,7 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 		}
 		for i, attempt := range attempts {
 			attempt.RequestID = want.ID
-			settlement := db.Settlement{Attempt: attempt, JobID: callbacks[want.ID], State: db.CallbackPending}
+			settlement := db.Settlement{Attempt: attempt, JobID: callbacks[want.ID].CallbackJobID, State: db.CallbackPending}
 			if i == len(attempts)-1 {
 				settlement.State = want.CallbackState
 			}

@@ -39,8 +39,8 @@ type Settlement struct {
 
 // SettleCallbacks adds each attempt to its request's log, ends the callbacks
 // that are pending where the attempt ended them, and returns the attempts'
-// numbers. What has ended stays as it is, so that a step that runs again does no
-// harm. Where the attempt ended the callback of a request with an ordering key,
+// numbers. It completes the jobs of callbacks that the attempts ended. What has
+// ended stays as it is, so that a step that runs again does no harm. Where the attempt ended the callback of a request with an ordering key,
 // the next of the key may leave. It is one transaction of its own unless q is
 // one.
 //
@@ -50,7 +50,7 @@ type Settlement struct {
 func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) ([]int, error) {
 	// position pairs the numbers with the attempts: Postgres promises no order of
 	// what is returned, and two attempts may be of one request.
-	const sql = `
+	sql := `
 		WITH ended AS (
 			SELECT *,
 			       row_number() OVER (PARTITION BY request_id ORDER BY position)
@@ -85,7 +85,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			  AND requests.callback_job_id = ending.job_id
 			  AND requests.callback_state = 'pending'
 			RETURNING id, client, callback_url, callback_state, accepted_at
-		), died AS (
+		), ` + completeJobs("$15") + `, died AS (
 			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
 			SELECT client, id, ` + callbackHost + `, accepted_at
 			FROM settled
@@ -110,6 +110,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }),
 		column(settlements, func(s Settlement) int64 { return s.JobID }),
+		column(settlements, Settlement.endedJob),
 	}, func(rows pgx.Rows) (err error) {
 		numbers, err = pgx.CollectRows(rows, pgx.RowTo[int])
 		return err
@@ -120,6 +121,14 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		return nil, fmt.Errorf("settling callbacks: %w", err)
 	}
 	return numbers, nil
+}
+
+// endedJob is the job that ends with the attempt, 0 where it goes on.
+func (s Settlement) endedJob() int64 {
+	if s.State == CallbackPending {
+		return 0
+	}
+	return s.JobID
 }
 
 // ended is the place that the attempt makes free, if any.

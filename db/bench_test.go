@@ -32,7 +32,7 @@ func BenchmarkStatements(b *testing.B) {
 		}
 		return requests
 	}
-	finish := func(b *testing.B, requests []db.Request) map[uuid.UUID]int64 {
+	finish := func(b *testing.B, requests []db.Request) map[uuid.UUID]db.Finished {
 		finished, err := db.FinishRequests(b.Context(), pool, callbackJobs, requests)
 		if err != nil || len(finished) != len(requests) {
 			b.Fatalf("got %d finished, %v, want %d", len(finished), err, len(requests))
@@ -62,7 +62,7 @@ func BenchmarkStatements(b *testing.B) {
 				callbacks := finish(b, requests)
 				settlements := make([]db.Settlement, rows)
 				for i, request := range requests {
-					settlements[i] = db.Settlement{Attempt: attemptAt(morning), JobID: callbacks[request.ID], State: db.CallbackDelivered}
+					settlements[i] = db.Settlement{Attempt: attemptAt(morning), JobID: callbacks[request.ID].CallbackJobID, State: db.CallbackDelivered}
 					settlements[i].RequestID = request.ID
 				}
 				return func() {

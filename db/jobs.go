@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -13,44 +12,72 @@ type Jobs struct {
 	Kind        string
 	Queue       string
 	MaxAttempts int
+	Process     string // River's client id of the process that runs the jobs born running
+	Running     int    // how many of the jobs, the first ones, are born running there
 }
 
 // insertJobs writes the jobs of a statement that has a source with the columns
-// id, of the request, and job_id. River would take three round trips of its own
-// for it (begin, insert, notify), while the request waits in this transaction for
-// the id of its job. The columns that are left out have River's own defaults; a
-// test holds the rows against those that River inserts. Like River's, the
-// notification reaches the workers when the transaction commits.
+// id, of the request, job_id and position, counted from 1. River would take three
+// round trips of its own for it (begin, insert, notify), while the request waits in
+// this transaction for the id of its job. The columns that are left out have
+// River's own defaults; a test holds the rows against the rows that River writes.
+// Like River's, the notification reaches the workers when the transaction commits.
 //
-// due is the column or expression that says when they are due, state the one that
-// says whether they may be taken up. A job in the future is available all the
-// same, since fetching looks at the time itself: River would hold jobs in the
-// state scheduled back for up to five seconds more.
+// A job that is born running has the columns that River's fetch would have given
+// it, and nobody is notified of it: Jobs.Process knows that it runs there.
 //
-// The parameters are $1 the kind, $2 the queue and $3 the most attempts.
-func insertJobs(source, due, state string) string {
+// due is the column or expression that says when the jobs are due. first is the
+// one that says whether a job may be taken up now, or is held back for its
+// ordering key. A job in the future is available all the same, since fetching looks
+// at the time itself: River would hold jobs in the state scheduled back for up to
+// five seconds more.
+//
+// The parameters are Jobs.args.
+func insertJobs(source, due, first string) string {
 	return `jobs AS (
-			INSERT INTO river_job (id, state, args, kind, queue, max_attempts, scheduled_at)
-			SELECT job_id, ` + state + `, jsonb_build_object('request_id', id), $1, $2, $3, ` + due + `
+			INSERT INTO river_job (id, state, args, kind, queue, max_attempts, scheduled_at, attempt, attempted_at, attempted_by)
+			SELECT job_id, state, jsonb_build_object('request_id', id), $1, $2, $3, ` + due + `,
+			       CASE state WHEN 'running' THEN 1 ELSE 0 END,
+			       CASE state WHEN 'running' THEN now() END,
+			       CASE state WHEN 'running' THEN ARRAY[$4::text] END
 			FROM ` + source + `
+			CROSS JOIN LATERAL (
+				SELECT CASE WHEN NOT ` + first + ` THEN 'pending'
+				            WHEN position <= $5 THEN 'running'
+				            ELSE 'available' END::river_job_state AS state
+			) AS born
 			WHERE job_id IS NOT NULL
-			RETURNING id
+			RETURNING id, state
 		), notified AS MATERIALIZED (
 			SELECT pg_notify(current_schema() || '.river_insert', json_build_object('queue', $2::text)::text)
-			WHERE EXISTS (SELECT FROM jobs)
+			WHERE EXISTS (SELECT FROM jobs WHERE state = 'available')
 		)`
 }
 
-// readJobIDs reads rows of a request's id and its job's id.
-func readJobIDs(rows pgx.Rows, most int) (map[uuid.UUID]int64, error) {
-	ids := make(map[uuid.UUID]int64, most)
-	var request uuid.UUID
-	var job int64
-	_, err := pgx.ForEachRow(rows, []any{&request, &job}, func() error {
-		ids[request] = job
-		return nil
-	})
-	return ids, err
+// args are the parameters $1 to $5 of insertJobs.
+func (j Jobs) args() []any { return []any{j.Kind, j.Queue, j.MaxAttempts, j.Process, j.Running} }
+
+// completeJobs ends the jobs whose ids the array parameter holds, as River's
+// completer does, and leaves alone what doesn't run any more. The ids are an array
+// since a join may get a plan that reads the whole table, and the cast keeps the
+// planner from River's index of states, where it would read all that runs.
+func completeJobs(ids string) string {
+	return `completed AS (
+			UPDATE river_job
+			SET state = 'completed',
+			    finalized_at = now()
+			WHERE id = ANY (` + ids + `::bigint[])
+			  AND state::text = 'running'
+		)`
+}
+
+// WakeQueue lets the processes fetch from a queue at once.
+func WakeQueue(ctx context.Context, q Querier, queue string) error {
+	const sql = `SELECT pg_notify(current_schema() || '.river_insert', json_build_object('queue', $1::text)::text)`
+	if _, err := q.Exec(ctx, sql, queue); err != nil {
+		return fmt.Errorf("waking a queue: %w", err)
+	}
+	return nil
 }
 
 // CountUnfinished returns how many jobs of the queues have not ended, up to

@@ -76,7 +76,7 @@ func (p Place) bucket() int32 {
 }
 
 // insertPlaces puts the rows of a source that have an ordering key into the
-// order. Only batches with such rows pay for it, as with stateIn.
+// order. Only batches with such rows pay for it, as with isFirst.
 func insertPlaces(source string, places []Place) string {
 	if len(places) == 0 {
 		return ""
@@ -89,19 +89,19 @@ func insertPlaces(source string, places []Place) string {
 		)`
 }
 
-// stateIn is the state of the callback jobs of a source: one that isn't the
-// first of its key is held back.
-func stateIn(source string, places []Place) string {
+// isFirst tells whether a row of a source is the first of its key: the callback
+// job of one that isn't is held back.
+func isFirst(source string, places []Place) string {
 	if len(places) == 0 {
-		return "'available'"
+		return "true"
 	}
-	return `CASE WHEN EXISTS (
+	return `NOT EXISTS (
 				SELECT
 				FROM ordered_requests
 				WHERE ordered_requests.client = ` + source + `.client
 				  AND ordered_requests.ordering_key = ` + source + `.ordering_key
 				  AND ordered_requests.seq < ` + source + `.seq
-			) THEN 'pending' ELSE 'available' END::river_job_state`
+			)`
 }
 
 // FindPlace returns where a request of a client stands, without an OrderingKey

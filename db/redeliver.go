@@ -28,7 +28,7 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 	sql := `
 		WITH due AS MATERIALIZED (
 			SELECT *, nextval('river_job_id_seq') AS job_id
-			FROM unnest($4::uuid[], $5::text[], $6::text[], $7::timestamptz[]) AS due (id, client, state, at)
+			FROM unnest($6::uuid[], $7::text[], $8::text[], $9::timestamptz[]) WITH ORDINALITY AS due (id, client, state, at, position)
 			ORDER BY id
 		), redelivered AS (
 			UPDATE requests
@@ -41,26 +41,28 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 			  AND requests.client = due.client
 			  AND requests.callback_state IN ('dead', 'delivered')
 			  AND (due.state IS NULL OR requests.callback_state = due.state)
-			RETURNING requests.id, requests.client, requests.callback_job_id AS job_id, due.at
+			RETURNING requests.id, requests.client, requests.callback_job_id AS job_id, due.at, position
 		), forgotten AS (
 			DELETE FROM dead_letters
 			USING redelivered
 			WHERE dead_letters.client = redelivered.client
 			  AND dead_letters.request_id = redelivered.id
-		), ` + insertJobs("redelivered", "at", "'available'") + `
+		), ` + insertJobs("redelivered", "at", "true") + `
 		SELECT id, job_id
 		FROM redelivered
 		WHERE (SELECT count(*) >= 0 FROM notified)`
-	rows, err := q.Query(ctx, sql, callback.Kind, callback.Queue, callback.MaxAttempts,
+	rows, err := q.Query(ctx, sql, append(callback.args(),
 		column(redeliveries, func(r Redelivery) pgtype.UUID { return uuidOf(r.RequestID) }),
 		column(redeliveries, func(r Redelivery) string { return r.Client }),
 		column(redeliveries, func(r Redelivery) zeronull.Text { return zeronull.Text(r.From) }),
-		column(redeliveries, func(r Redelivery) time.Time { return r.At }))
+		column(redeliveries, func(r Redelivery) time.Time { return r.At }))...)
 	if err != nil {
 		return nil, fmt.Errorf("redelivering callbacks: %w", err)
 	}
-	ids, err := readJobIDs(rows, len(redeliveries))
-	if err != nil {
+	ids := make(map[uuid.UUID]int64, len(redeliveries))
+	var request uuid.UUID
+	var job int64
+	if _, err := pgx.ForEachRow(rows, []any{&request, &job}, func() error { ids[request] = job; return nil }); err != nil {
 		return nil, fmt.Errorf("redelivering callbacks: %w", err)
 	}
 	return ids, nil

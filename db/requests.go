@@ -77,10 +77,17 @@ type Inserted struct {
 	Sequence  int64 // Request.Sequence
 }
 
+// Finished is what a request got when its outcome was written.
+type Finished struct {
+	CallbackJobID int64
+	Running       bool // the job was born running
+}
+
 // InsertRequests writes new rows: async requests that are accepted, each with its
 // work job, and sync requests that have already ended. It returns what the async
-// ones got, by id. Those with an ordering key get their places in its order, as
-// requests has them. It is one transaction of its own unless q is one.
+// ones got, by id; the work jobs of the first work.Running are born running. Those
+// with an ordering key get their places in its order, as requests has them. It is
+// one transaction of its own unless q is one.
 func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]Inserted, error) {
 	places := placesOf(requests, Request.Place)
 	// Nothing below sorts or joins what unnest returns, so that sequences rise in
@@ -91,15 +98,15 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			       nextval('requests_seq_seq') AS seq,
 			       CASE mode WHEN 'async' THEN nextval('river_job_id_seq') END AS job_id
 			FROM unnest(
-				$4::uuid[], $5::text[], $6::text[], $7::text[], $8::json[], $9::json[], $10::json[],
-				$11::text[], $12::text[], $13::text[], $14::text[],
-				$15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[]
-			) AS made (
+				$6::uuid[], $7::text[], $8::text[], $9::text[], $10::json[], $11::json[], $12::json[],
+				$13::text[], $14::text[], $15::text[], $16::text[],
+				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[]
+			) WITH ORDINALITY AS made (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, traceparent,
-				accepted_at, started_at, finished_at, expires_at
+				accepted_at, started_at, finished_at, expires_at, position
 			)
-		), ` + insertJobs("made", "now()", "'available'") + insertPlaces("made", places) + `, inserted AS (
+		), ` + insertJobs("made", "now()", "true") + insertPlaces("made", places) + `, inserted AS (
 			INSERT INTO requests (
 				id, seq, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, work_job_id, traceparent,
@@ -116,8 +123,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		WHERE job_id IS NOT NULL
 		  AND (SELECT count(*) >= 0 FROM notified)`
 	all := make(map[uuid.UUID]Inserted, len(requests))
-	insert := statement{sql, []any{
-		work.Kind, work.Queue, work.MaxAttempts,
+	insert := statement{sql, append(work.args(),
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Mode) }),
 		column(requests, func(r Request) string { return r.Client }),
@@ -133,7 +139,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }),
-	}, func(rows pgx.Rows) error {
+	), func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var one Inserted
 		_, err := pgx.ForEachRow(rows, []any{&id, &one.WorkJobID, &one.Sequence}, func() error {
@@ -196,11 +202,13 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 
 // FinishRequests writes the outcomes of those of the requests that have none
 // yet, Status, Result or Error, StartedAt and FinishedAt, each with its callback
-// job, and returns the ids of those jobs by request. Their callbacks are pending
-// from then on; one that isn't the first of its ordering key is held back until
-// LeaveOrder or SettleCallbacks lets it go. No request may stand in it twice. It
-// is one transaction of its own unless q is one.
-func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]int64, error) {
+// job, and returns what they got, by id. It completes the work jobs of all of the
+// requests. Callbacks are pending from then on: the jobs of the first
+// callback.Running of the requests are born running, but a job that isn't the first
+// of its ordering key is held back until LeaveOrder or SettleCallbacks releases it.
+// No request may stand in it twice. It is one transaction of its own unless q is
+// one.
+func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]Finished, error) {
 	places := placesOf(requests, Request.Place)
 	// Sorted, so that two batches that share requests lock them in one order as
 	// far as the plan keeps it. Where they meet in a deadlock all the same, one of
@@ -209,8 +217,8 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 		WITH outcome AS MATERIALIZED (
 			SELECT *, nextval('river_job_id_seq') AS job_id
 			FROM unnest(
-				$4::uuid[], $5::text[], $6::json[], $7::json[], $8::timestamptz[], $9::timestamptz[]
-			) AS outcome (id, status, result, error, started_at, finished_at)
+				$6::uuid[], $7::text[], $8::json[], $9::json[], $10::timestamptz[], $11::timestamptz[]
+			) WITH ORDINALITY AS outcome (id, status, result, error, started_at, finished_at, position)
 			ORDER BY id
 		), finished AS (
 			UPDATE requests
@@ -224,28 +232,34 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			FROM outcome
 			WHERE requests.id = outcome.id
 			  AND requests.status = 'accepted'
-			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq
-		), ` + insertJobs("finished", "now()", stateIn("finished", places)) + `
-		SELECT id, job_id
+			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq, position
+		), ` + completeJobs("$12") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
+		SELECT finished.id, jobs.id, jobs.state = 'running'
 		FROM finished
+		JOIN jobs ON jobs.id = finished.job_id
 		WHERE (SELECT count(*) >= 0 FROM notified)`
-	var ids map[uuid.UUID]int64
-	finish := statement{sql, []any{
-		callback.Kind, callback.Queue, callback.MaxAttempts,
+	all := make(map[uuid.UUID]Finished, len(requests))
+	finish := statement{sql, append(callback.args(),
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),
 		column(requests, func(r Request) string { return string(r.Status) }),
 		column(requests, func(r Request) []byte { return r.Result }),
 		column(requests, func(r Request) []byte { return r.Error }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) time.Time { return r.FinishedAt }),
-	}, func(rows pgx.Rows) (err error) {
-		ids, err = readJobIDs(rows, len(requests))
+		column(requests, func(r Request) int64 { return r.WorkJobID }),
+	), func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var one Finished
+		_, err := pgx.ForEachRow(rows, []any{&id, &one.CallbackJobID, &one.Running}, func() error {
+			all[id] = one
+			return nil
+		})
 		return err
 	}}
 	if err := runTogether(ctx, q, append(lockKeys(callbackLocks, places), finish)...); err != nil {
 		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
-	return ids, nil
+	return all, nil
 }
 
 // LoadCallbacks returns what callbacks carry, by id, of those of the requests

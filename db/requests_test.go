@@ -77,8 +77,8 @@ func loadCallback(t *testing.T, pool *pgxpool.Pool, id uuid.UUID) (request db.Re
 // finish writes the outcome of a request that has none yet, and the id of its
 // callback job into the request.
 func finish(ctx context.Context, q db.Querier, request *db.Request) error {
-	ids, err := db.FinishRequests(ctx, q, callbackJobs, []db.Request{*request})
-	request.CallbackJobID = ids[request.ID]
+	finished, err := db.FinishRequests(ctx, q, callbackJobs, []db.Request{*request})
+	request.CallbackJobID = finished[request.ID].CallbackJobID
 	if err == nil && request.CallbackJobID == 0 {
 		err = errors.New("the request was finished before")
 	}
@@ -201,14 +201,14 @@ func TestFinishRequests(t *testing.T) {
 			}
 			return outcomes
 		}
-		second := make(chan map[uuid.UUID]int64, 1)
+		second := make(chan map[uuid.UUID]db.Finished, 1)
 		inTx(t, pool, func(tx pgx.Tx) error {
 			first, err := db.FinishRequests(t.Context(), tx, callbackJobs, outcome(`1`))
 			if len(first) != 2 {
 				t.Errorf("first: got %v, %v, want both", first, err)
 			}
 			go func() {
-				var got map[uuid.UUID]int64
+				var got map[uuid.UUID]db.Finished
 				if err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
 					reversed := outcome(`2`)
 					slices.Reverse(reversed) // the other order must not deadlock

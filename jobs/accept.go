@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -90,37 +91,46 @@ func (q *Queue) leave(request db.Request) {
 func (q *Queue) Left(client string) int64 { return q.quota.left(client) }
 
 // acceptAll commits requests with their work jobs, and with the keys of those
-// that have one.
+// that have one. It starts the jobs that are born running.
 func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db.Holder, err error) {
-	if !slices.ContainsFunc(calls, hasKey) {
-		requests := requestsOf(calls)
-		if err := insert(ctx, q.pool, requests); err != nil {
-			return nil, err
-		}
-		q.remember(requests)
-		return make([]db.Holder, len(calls)), nil
+	reserved := q.work.reserve(len(calls), time.Now())
+	holders, requests, err := q.insert(ctx, calls, reserved)
+	if err != nil {
+		requests = nil
 	}
-	var requests []db.Request
+	running := requests[:min(len(requests), reserved)]
+	q.work.inserted(len(calls), reserved, len(running))
+	for _, request := range running {
+		q.handoff.start(task{q.work, q.processor, q.handoff.born(request.WorkJobID, workJobs), request})
+	}
+	return holders, err
+}
+
+// insert writes the requests of calls, of which the jobs of the first are born
+// running. It returns what each call is answered, and the requests as they were
+// written, without those whose key stands for another.
+func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (holders []db.Holder, requests []db.Request, err error) {
+	if !slices.ContainsFunc(calls, hasKey) {
+		requests = requestsOf(calls)
+		return make([]db.Holder, len(calls)), requests, q.insertRequests(ctx, q.pool, requests, running)
+	}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		var fresh []acceptance
 		if holders, fresh, err = claimKeys(ctx, tx, calls); err != nil {
 			return err
 		}
 		requests = requestsOf(fresh)
-		return insert(ctx, tx, requests)
+		return q.insertRequests(ctx, tx, requests, running)
 	})
-	if err == nil {
-		q.remember(requests)
-	}
-	return holders, err
+	return holders, requests, err
 }
 
-// insert writes requests and notes the work job of each.
-func insert(ctx context.Context, tx db.Querier, requests []db.Request) error {
+// insertRequests writes requests and notes the work job of each.
+func (q *Queue) insertRequests(ctx context.Context, tx db.Querier, requests []db.Request, running int) error {
 	if len(requests) == 0 {
 		return nil
 	}
-	inserted, err := db.InsertRequests(ctx, tx, workJobs, requests)
+	inserted, err := db.InsertRequests(ctx, tx, q.bornHere(workJobs, running), requests)
 	for i := range requests {
 		got := inserted[requests[i].ID]
 		requests[i].WorkJobID, requests[i].Sequence = got.WorkJobID, got.Sequence
@@ -128,11 +138,10 @@ func insert(ctx context.Context, tx db.Querier, requests []db.Request) error {
 	return err
 }
 
-// remember keeps requests that are committed for the workers of this process.
-func (q *Queue) remember(requests []db.Request) {
-	if q.works {
-		q.recent.putAll(requests, func(r db.Request) int64 { return r.WorkJobID })
-	}
+// bornHere is jobs of which the first are born running in this process.
+func (q *Queue) bornHere(jobs db.Jobs, running int) db.Jobs {
+	jobs.Process, jobs.Running = q.client.ID(), running
+	return jobs
 }
 
 // Record commits a sync request that has ended, in a batch with others.

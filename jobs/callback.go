@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 	"ringback/jobs/webhook"
@@ -30,13 +31,19 @@ type callbackWorker struct {
 	secrets func(client string) ([]webhook.Secret, error)
 }
 
-// Timeout leaves room for a whole exchange (10 s) and the steps around it.
-func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration {
-	return 10*time.Second + 2*stepTimeout
+// Timeout is limit, for River.
+func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return w.limit() }
+
+// limit leaves room for a whole exchange (10 s) and the steps around it.
+func (w *callbackWorker) limit() time.Duration { return 10*time.Second + 2*stepTimeout }
+
+// NextRetry is retryAt, for River.
+func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
+	return w.retryAt(job.JobRow)
 }
 
-// NextRetry is the retry schedule.
-func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
+// retryAt is the retry schedule.
+func (w *callbackWorker) retryAt(job *rivertype.JobRow) time.Time {
 	delay, _ := retryDelay(job.ID, job.Attempt)
 	return time.Now().Add(delay)
 }
@@ -45,46 +52,52 @@ func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
 // stored in the job row, so it says no more than a caller may see.
 var errNotDelivered = errors.New("not delivered")
 
-// Work sends one attempt, with no transaction open.
+// Work is River's way to run: it loads the request first.
 func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
-	request, todo, err := w.load(ctx, job)
-	if err == nil && !todo {
+	request, err := w.load(ctx, job.Args.RequestID)
+	switch {
+	case err != nil:
+		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
+	case request.ID != job.Args.RequestID:
 		return nil // settled by an earlier run, which was cut off before it could say so
+	case request.CallbackJobID != job.ID:
+		return nil // a job before a redelivery, back after a crash: the callback has another by now
 	}
-	var next step
-	if err == nil {
-		next, err = w.attempt(ctx, job, request)
-	}
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another one takes the job up
-	}
+	return w.run(ctx, job.JobRow, request)
+}
+
+func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (db.Request, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return w.queue.callbacks.Do(ctx, id)
+}
+
+// run sends one attempt, with no transaction open.
+func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+	next, err := w.attempt(ctx, job, request)
 	if err != nil {
-		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", job.Args.RequestID, "job_id", job.ID, "error", err)
-		return river.JobSnooze(faultDelay())
+		return w.postpone(ctx, job, request.ID, err)
 	}
 	return next.jobResult()
 }
 
-func (w *callbackWorker) load(ctx context.Context, job *river.Job[callbackArgs]) (request db.Request, todo bool, err error) {
-	if request, ok := w.queue.recent.take(job.JobRow); ok {
-		return request, true, nil
+// postpone snoozes a job after a fault of our own, which charges no attempt.
+func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	request, err = w.queue.callbacks.Do(ctx, job.Args.RequestID)
-	// A job before a redelivery may come back after a crash: it is that one's turn.
-	return request, request.ID == job.Args.RequestID && request.CallbackJobID == job.ID, err
+	w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
+	return river.JobSnooze(faultDelay())
 }
 
 // attempt sends the callback once, if it may leave by now, and settles what came
 // of it.
-func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArgs], request db.Request) (step, error) {
-	leave, putOff := w.queue.origins.enter(ctx, request.CallbackURL, ranBefore(job.JobRow))
+func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
+	leave, putOff := w.queue.origins.enter(ctx, request.CallbackURL, ranBefore(job))
 	if leave == nil {
 		return w.putOff(ctx, request, putOff)
 	}
-	sent, err := w.send(ctx, request)
-	leave(sent)
+	sent, err := w.sendOnce(ctx, request, leave)
 	if err != nil {
 		return step{}, err
 	}
@@ -108,6 +121,13 @@ func (w *callbackWorker) attempt(ctx context.Context, job *river.Job[callbackArg
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
 		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds())
 	return next, nil
+}
+
+// sendOnce gives back what the callback held while it was under way, also when a
+// fault of our own panics.
+func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent webhook.Attempt, err error) {
+	defer func() { leave(sent) }()
+	return w.send(ctx, request)
 }
 
 // send returns an error when the callback could not be made, or was cut off by

@@ -37,7 +37,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		return 0
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
-	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running.Load()) })
+	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
 	gauge("callback_origins", "Receivers, by host and port, that this process remembers.",
 		func() float64 { known, _ := q.origins.counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that are left alone for now, by their circuit or their Retry-After.",

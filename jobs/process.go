@@ -33,52 +33,61 @@ type processWorker struct {
 	places  *places
 }
 
-// Timeout leaves room for the steps around the work and the wait for a place.
-func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration {
-	return w.timeout + placePatience + 2*stepTimeout
-}
+// Timeout is limit, for River.
+func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return w.limit() }
 
-// NextRetry is asked when a crashed process's job is taken up again: at once.
-func (w *processWorker) NextRetry(*river.Job[workArgs]) time.Time { return time.Now() }
+// limit leaves room for the steps around the work and the wait for a place.
+func (w *processWorker) limit() time.Duration { return w.timeout + placePatience + 2*stepTimeout }
 
-// Work runs with no transaction open. A fault of ours snoozes the job, which
-// charges no attempt: it comes back until the outcome is written.
+// NextRetry is retryAt, for River.
+func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
+
+// retryAt is asked when a crashed process's job is taken up again: at once.
+func (w *processWorker) retryAt(*rivertype.JobRow) time.Time { return time.Now() }
+
+// Work is River's way to run: it loads the request first.
 func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
-	request, todo, err := w.load(ctx, job)
-	if err == nil && !todo {
+	request, err := w.load(ctx, job.Args.RequestID)
+	switch {
+	case err != nil:
+		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
+	case request.ID != job.Args.RequestID:
 		return nil // an earlier run finished it, and was cut off before it could say so
 	}
-	var outcome work.Outcome
-	var putOff time.Duration
-	if err == nil {
-		outcome, putOff, err = w.begin(ctx, job.JobRow, request)
-	}
+	return w.run(ctx, job.JobRow, request)
+}
+
+func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return w.queue.loads.Do(ctx, id)
+}
+
+// run does the work of a request and finishes it, with no transaction open.
+func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+	outcome, putOff, err := w.begin(ctx, job, request)
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
 		err = w.queue.finish(ctx, request, outcome)
 	}
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another one takes the job up
-	}
 	if err != nil {
-		w.logger.ErrorContext(ctx, "work_postponed", "request_id", job.Args.RequestID, "job_id", job.ID, "error", err)
-		return river.JobSnooze(faultDelay())
+		return w.postpone(ctx, job, request.ID, err)
 	}
 	w.queue.metrics.worked(outcome)
-	w.log(ctx, job, outcome)
+	w.log(ctx, job, request, outcome)
 	return nil
 }
 
-func (w *processWorker) load(ctx context.Context, job *river.Job[workArgs]) (request db.Request, todo bool, err error) {
-	if request, ok := w.queue.recent.take(job.JobRow); ok {
-		return request, true, nil
+// postpone snoozes a job after a fault of our own, which charges no attempt: the job
+// comes back until the outcome is written.
+func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	request, err = w.queue.loads.Do(ctx, job.Args.RequestID)
-	return request, request.ID == job.Args.RequestID, err
+	w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
+	return river.JobSnooze(faultDelay())
 }
 
 // begin runs the work when there is a place for it, unless its time is over. Or
@@ -95,7 +104,7 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, reques
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	outcome, err = w.run(ctx, job.Attempt, request.Input)
+	outcome, err = w.work(ctx, job.Attempt, request.Input)
 	return outcome, 0, err
 }
 
@@ -120,7 +129,7 @@ func untilExpiry(request db.Request, putOff time.Duration) time.Duration {
 	return min(putOff, max(soonest, time.Until(request.ExpiresAt)))
 }
 
-func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
+func (w *processWorker) work(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
 	if attempt > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
@@ -130,8 +139,8 @@ func (w *processWorker) run(ctx context.Context, attempt int, input jsontext.Val
 	return work.Run(ctx, w.do, input, w.timeout)
 }
 
-func (w *processWorker) log(ctx context.Context, job *river.Job[workArgs], outcome work.Outcome) {
-	attrs := []any{"request_id", job.Args.RequestID.String(), "job_id", job.ID, "status", string(statusOf(outcome))}
+func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {
+	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "status", string(statusOf(outcome))}
 	if !outcome.StartedAt.IsZero() {
 		attrs = append(attrs, "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds())
 	}
@@ -155,21 +164,23 @@ func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Out
 	return err
 }
 
-// finishAll commits the outcomes with their callback jobs.
+// finishAll commits the outcomes with their callback jobs, and starts the jobs that
+// are born running.
 func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{}, error) {
 	done := make([]struct{}, len(outcomes))
 	outcomes = firstOfEach(outcomes)
-	ids, err := db.FinishRequests(ctx, q.pool, callbackJobs, outcomes)
+	reserved := q.callback.reserve(len(outcomes), time.Now())
+	finished, err := db.FinishRequests(ctx, q.pool, q.bornHere(callbackJobs, reserved), outcomes)
+	running := slices.DeleteFunc(outcomes, func(r db.Request) bool { return !finished[r.ID].Running })
+	q.callback.inserted(len(outcomes), reserved, len(running))
 	if err != nil {
 		return nil, err
 	}
-	finished := slices.DeleteFunc(outcomes, func(r db.Request) bool { return ids[r.ID] == 0 })
-	for i := range finished {
-		finished[i].CallbackJobID = ids[finished[i].ID]
-		finished[i].CallbackState = db.CallbackPending
+	for _, request := range running {
+		request.CallbackJobID, request.CallbackState = finished[request.ID].CallbackJobID, db.CallbackPending
+		q.handoff.start(task{q.callback, q.caller, q.handoff.born(request.CallbackJobID, callbackJobs), request})
 	}
-	q.recent.putAll(finished, func(r db.Request) int64 { return r.CallbackJobID })
-	q.waits.wake(slices.Collect(maps.Keys(ids)))
+	q.waits.wake(slices.Collect(maps.Keys(finished)))
 	return done, nil
 }
 

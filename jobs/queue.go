@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
@@ -80,11 +80,17 @@ type Queue struct {
 	held    held
 	sweeper sweeper
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
-	recent  recent
 	origins *origins
 	waits   waits
 	places  *places
 	metrics *metrics
+
+	// What takes the steps: the workers of each queue, and how its jobs are started.
+	work, callback *lane
+	processor      *processWorker
+	caller         *callbackWorker
+	handoff        *handoff
+	grace          time.Duration // before Stop interrupts jobs
 
 	accepts   *db.Batcher[acceptance, db.Holder]
 	records   *db.Batcher[db.Request, struct{}]
@@ -98,15 +104,13 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
-	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}}
+	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.places = newPlaces(config.Works, config.Workers, config.ClientUnfinished > 0)
 	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
-	client, err := river.NewClient(riverpgxv5.New(config.RiverPool), riverConfig(queue, config))
-	if err != nil {
-		return nil, fmt.Errorf("setting up river: %w", err)
+	if err := queue.setUpRiver(config); err != nil {
+		return nil, err
 	}
-	queue.client = client
-	queue.heart = heartbeat{process: client.ID(), held: &queue.held, pool: config.RiverPool, logger: config.Logger}
+	queue.heart = heartbeat{process: queue.client.ID(), held: &queue.held, pool: config.RiverPool, logger: config.Logger}
 	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
@@ -134,6 +138,10 @@ const maxRecords = 10_000
 // acceptQueueBytes bounds the memory of the requests that wait for their commit.
 const acceptQueueBytes = 16 << 20
 
+// settleRest is the least time between two commits of attempts. Nobody waits for
+// them, and Postgres has a tenth less to do at 200 requests a second.
+const settleRest = 10 * time.Millisecond
+
 // startBatchers bounds what comes from outside, and gives the steps of the
 // workers room for all of them, twice over: what has been done is not refused.
 // Sync requests, which are recorded when their work is done, are bounded before
@@ -148,31 +156,63 @@ func (q *Queue) startBatchers(config Config) {
 	q.loads = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room})
 	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
-	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{Flush: q.settleAll, Queue: room})
+	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{
+		Flush: q.settleAll, Queue: room, Rest: settleRest,
+		Urgent: func(s db.Settlement) bool { return s.Place.OrderingKey != "" }, // the next of the key waits
+	})
+	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room})
 	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadOrigins, Queue: room})
 }
 
-func riverConfig(queue *Queue, config Config) *river.Config {
+// setUpRiver makes the workers, and the two ways on which jobs reach them.
+func (q *Queue) setUpRiver(config Config) error {
+	q.processor = &processWorker{
+		queue: q, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: q.places,
+	}
+	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets}
+	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
+	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
+	driver := newDriver(config.RiverPool, lanes, q.held.cancel)
+	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
+	if err != nil {
+		return fmt.Errorf("setting up river: %w", err)
+	}
+	q.client = client
+	q.handoff = newHandoff(client.ID(), driver.GetExecutor(), &q.held, config.Logger)
+	return nil
+}
+
+// waker returns what lets River fetch from a queue at once. Where that fails, the
+// next poll does it.
+func (q *Queue) waker(queue string) func() {
+	return func() {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+			defer cancel()
+			_ = db.WakeQueue(ctx, q.pool, queue)
+		}()
+	}
+}
+
+// fetchPollInterval is how often River fetches at least. A retry that is due is
+// seen then: half of this late, at the median.
+const fetchPollInterval = 100 * time.Millisecond
+
+func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config {
 	workers := river.NewWorkers()
-	river.AddWorker(workers, &processWorker{
-		queue: queue, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: queue.places,
-	})
-	river.AddWorker(workers, &callbackWorker{
-		queue: queue, logger: config.Logger, sender: config.Sender, secrets: config.Secrets,
-	})
+	river.AddWorker(workers, q.processor)
+	river.AddWorker(workers, q.caller)
 	settings := &river.Config{
 		Workers:          workers,
-		WorkerMiddleware: []rivertype.WorkerMiddleware{queue.held.around()},
+		WorkerMiddleware: []rivertype.WorkerMiddleware{q.held.around(lanes)},
 		// River's own lines at info repeat ours, which say more.
 		Logger: slog.New(warnings{config.Logger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
 		// inserting process throttles the notification, so it is here for
 		// processes that only insert, too.
-		FetchCooldown: 10 * time.Millisecond,
-		// A retry that is due is seen at the next poll: half of this late, at the
-		// median.
-		FetchPollInterval: 100 * time.Millisecond,
+		FetchCooldown:     10 * time.Millisecond,
+		FetchPollInterval: fetchPollInterval,
 		// The net below the heartbeat, for jobs that it doesn't give back. It is well
 		// above the longest job, since a job that still runs would run twice. (River's
 		// default is one hour.)
@@ -212,6 +252,9 @@ func (q *Queue) Start(ctx context.Context) error {
 		if err := q.client.Start(ctx); err != nil {
 			return fmt.Errorf("starting river: %w", err)
 		}
+		q.work.start()
+		q.callback.start()
+		go q.handoff.watchCancellations()
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
@@ -234,19 +277,28 @@ func (q *Queue) Stop(ctx context.Context) error {
 	q.EndWaits()
 	var err error
 	if q.works {
-		if err = q.client.Stop(ctx); err != nil {
-			err = fmt.Errorf("stopping river: %w", err)
-		}
+		err = q.stopJobs(ctx)
 		err = errors.Join(err, q.heart.end(ctx, err != nil))
 	}
 	q.origins.saveAll(ctx)
 	return errors.Join(err, q.stopBatchers(ctx))
 }
 
+// stopJobs ends the jobs of both ways at the same time.
+func (q *Queue) stopJobs(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- q.handoff.end(ctx, q.grace, q.work, q.callback) }()
+	err := q.client.Stop(ctx)
+	if err != nil {
+		err = fmt.Errorf("stopping river: %w", err)
+	}
+	return errors.Join(err, <-ended)
+}
+
 func (q *Queue) stopBatchers(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
-		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles, q.meetings} {
+		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles, q.handoff.ends, q.meetings} {
 			batcher.Stop()
 		}
 		close(stopped)

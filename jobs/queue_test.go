@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,16 +74,22 @@ func newQueueOf(t *testing.T, url, through string, do work.Func, workers int) *t
 	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
 }
 
-// testSecret is what every client's callbacks are signed with, but for those of
-// unreadable.
+// testSecret is what every client's callbacks are signed with, but for the clients
+// whose secrets can't be had.
 const (
 	testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	unreadable = "unreadable"
+	panicking  = "panicking" // begins the name of a client whose secret can be had at the second look
 )
+
+var panicked sync.Map
 
 func secretsOf(client string) ([]webhook.Secret, error) {
 	if client == unreadable {
 		return nil, errors.New("its secret can't be read")
+	}
+	if _, again := panicked.LoadOrStore(client, true); strings.HasPrefix(client, panicking) && !again {
+		panic("its secret is worse than unreadable")
 	}
 	secret, err := webhook.ParseSecret(testSecret)
 	return []webhook.Secret{secret}, err

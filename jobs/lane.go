@@ -1,0 +1,143 @@
+package jobs
+
+import (
+	"sync"
+	"time"
+)
+
+// lane is the workers of one queue in this process. River's fetches and the jobs
+// that are born running share them, so that no more than size run in all, and no
+// job is born running while an older one waits in the queue.
+type lane struct {
+	size int
+	wake func() // lets River fetch at once
+
+	mu      sync.Mutex
+	open    bool          // jobs may be born running: from Start to Stop
+	born    int           // jobs that were born running and still run, or are being inserted
+	fetched int           // jobs that River runs here, or is fetching
+	drained chan struct{} // closed once the lane is closed and born is 0
+
+	// What tells that nothing waits in the queue.
+	clear   bool      // the latest fetch found less than it had room for, and nothing was left to the queue since
+	asOf    time.Time // when that fetch began
+	leaving int       // inserts under way that leave jobs to the queue
+	left    int       // how many such inserts there were
+	hungry  bool      // the latest fetch was cut short for want of a worker that a job born running holds
+}
+
+// freshFor is how long a fetch says something of the queue. River fetches at least
+// once in a poll interval, unless the queue is paused or the database doesn't
+// answer: then jobs take the way over the queue.
+const freshFor = 5 * fetchPollInterval
+
+func newLane(size int, wake func()) *lane {
+	return &lane{size: size, wake: wake, drained: make(chan struct{})}
+}
+
+// reserve takes workers for the first of n jobs that are about to be inserted, and
+// returns how many may be born running. inserted must follow.
+func (l *lane) reserve(n int, now time.Time) (reserved int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open && l.clear && now.Sub(l.asOf) <= freshFor {
+		reserved = max(0, min(n, l.size-l.born-l.fetched))
+	}
+	l.born += reserved
+	if reserved < n {
+		l.leaving++
+		l.clear = false
+	}
+	return reserved
+}
+
+// inserted ends what reserve began: of n jobs for which workers were reserved,
+// running are committed and run now.
+func (l *lane) inserted(n, reserved, running int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.born -= reserved - running
+	if reserved < n {
+		l.leaving--
+		l.left++
+	}
+	l.freed()
+}
+
+// ended gives back the worker of a job that was born running.
+func (l *lane) ended() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.born--
+	l.freed()
+}
+
+// fetchedEnded gives back the worker of a job that River ran.
+func (l *lane) fetchedEnded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetched--
+	l.freed()
+}
+
+// freed tells who waits for a worker, or for the last job to end.
+func (l *lane) freed() {
+	if l.hungry {
+		l.hungry = false
+		l.wake()
+	}
+	if !l.open && l.born == 0 {
+		select {
+		case <-l.drained:
+		default:
+			close(l.drained)
+		}
+	}
+}
+
+// fetch lets River fetch: at most limit jobs, as many as it has workers for by its
+// own count, and fewer where jobs that were born running hold them. It takes River's
+// count of what runs for its own.
+func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error {
+	room, before, steady := l.beginFetch(limit)
+	began := time.Now()
+	got, err := 0, error(nil)
+	if room > 0 {
+		got, err = lock(room)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetched -= room - got
+	l.hungry = got == room && room < limit
+	l.clear = err == nil && got < room && steady && l.left == before && l.leaving == 0
+	l.asOf = began
+	return err
+}
+
+// beginFetch takes the workers that a fetch may fill. A fetch is steady when no
+// insert is under way whose jobs it may not see yet.
+func (l *lane) beginFetch(limit int) (room, left int, steady bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetched = l.size - limit
+	room = max(0, limit-l.born)
+	l.fetched += room
+	return room, l.left, l.leaving == 0
+}
+
+// start lets jobs be born running.
+func (l *lane) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = true
+}
+
+// stop lets no more jobs be born running, and returns a channel that is closed when
+// the last of them has ended.
+func (l *lane) stop() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = false
+	l.freed()
+	return l.drained
+}
