@@ -99,7 +99,7 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 		requests = nil
 	}
 	running := requests[:min(len(requests), reserved)]
-	q.work.inserted(len(calls), reserved, len(running))
+	q.work.inserted(reserved, len(running))
 	for _, request := range running {
 		q.handoff.start(task{q.work, q.processor, q.handoff.born(request.WorkJobID, workJobs), request})
 	}

@@ -6,8 +6,10 @@ import (
 )
 
 // lane is the workers of one queue in this process. River's fetches and the jobs
-// that are born running share them, so that no more than size run in all, and no
-// job is born running while an older one waits in the queue.
+// that are born running share them, so that no more than size run in all. No job is
+// born running while older ones are known to wait in the queue: a job is overtaken
+// by no more than what is inserted until the next fetch, which its own notification
+// brings about.
 type lane struct {
 	size int
 	wake func() // lets River fetch at once
@@ -18,12 +20,9 @@ type lane struct {
 	fetched int           // jobs that River runs here, or is fetching
 	drained chan struct{} // closed once the lane is closed and born is 0
 
-	// What tells that nothing waits in the queue.
-	clear   bool      // the latest fetch found less than it had room for, and nothing was left to the queue since
-	asOf    time.Time // when that fetch began
-	leaving int       // inserts under way that leave jobs to the queue
-	left    int       // how many such inserts there were
-	hungry  bool      // the latest fetch was cut short for want of a worker that a job born running holds
+	clear  bool      // the latest fetch left nothing, and no insert has lacked a worker since
+	asOf   time.Time // when that fetch began
+	hungry bool      // the latest fetch was cut short for want of a worker that a job born running holds
 }
 
 // freshFor is how long a fetch says something of the queue. River fetches at least
@@ -40,27 +39,21 @@ func newLane(size int, wake func()) *lane {
 func (l *lane) reserve(n int, now time.Time) (reserved int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open && l.clear && now.Sub(l.asOf) <= freshFor {
-		reserved = max(0, min(n, l.size-l.born-l.fetched))
+	if !l.open || !l.clear || now.Sub(l.asOf) > freshFor {
+		return 0
 	}
+	reserved = max(0, min(n, l.size-l.born-l.fetched))
 	l.born += reserved
-	if reserved < n {
-		l.leaving++
-		l.clear = false
-	}
+	l.clear = reserved == n
 	return reserved
 }
 
-// inserted ends what reserve began: of n jobs for which workers were reserved,
+// inserted ends what reserve began: of the jobs for which workers were reserved,
 // running are committed and run now.
-func (l *lane) inserted(n, reserved, running int) {
+func (l *lane) inserted(reserved, running int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.born -= reserved - running
-	if reserved < n {
-		l.leaving--
-		l.left++
-	}
 	l.freed()
 }
 
@@ -99,8 +92,8 @@ func (l *lane) freed() {
 // own count, and fewer where jobs that were born running hold them. It takes River's
 // count of what runs for its own.
 func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error {
-	room, before, steady := l.beginFetch(limit)
 	began := time.Now()
+	room := l.beginFetch(limit)
 	got, err := 0, error(nil)
 	if room > 0 {
 		got, err = lock(room)
@@ -109,20 +102,17 @@ func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error 
 	defer l.mu.Unlock()
 	l.fetched -= room - got
 	l.hungry = got == room && room < limit
-	l.clear = err == nil && got < room && steady && l.left == before && l.leaving == 0
-	l.asOf = began
+	l.clear, l.asOf = err == nil && got < room, began
 	return err
 }
 
-// beginFetch takes the workers that a fetch may fill. A fetch is steady when no
-// insert is under way whose jobs it may not see yet.
-func (l *lane) beginFetch(limit int) (room, left int, steady bool) {
+// beginFetch takes the workers that a fetch may fill.
+func (l *lane) beginFetch(limit int) (room int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.fetched = l.size - limit
 	room = max(0, limit-l.born)
-	l.fetched += room
-	return room, l.left, l.leaving == 0
+	l.fetched = l.size - limit + room
+	return room
 }
 
 // start lets jobs be born running.

@@ -172,7 +172,7 @@ func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{
 	reserved := q.callback.reserve(len(outcomes), time.Now())
 	finished, err := db.FinishRequests(ctx, q.pool, q.bornHere(callbackJobs, reserved), outcomes)
 	running := slices.DeleteFunc(outcomes, func(r db.Request) bool { return !finished[r.ID].Running })
-	q.callback.inserted(len(outcomes), reserved, len(running))
+	q.callback.inserted(reserved, len(running))
 	if err != nil {
 		return nil, err
 	}
