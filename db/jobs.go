@@ -71,6 +71,15 @@ func completeJobs(ids string) string {
 		)`
 }
 
+// CompleteJob ends a job whose step was done before.
+func CompleteJob(ctx context.Context, q Querier, id int64) error {
+	sql := `WITH ` + completeJobs("$1") + ` SELECT`
+	if _, err := q.Exec(ctx, sql, []int64{id}); err != nil {
+		return fmt.Errorf("completing a job: %w", err)
+	}
+	return nil
+}
+
 // WakeQueue lets the processes fetch from a queue at once.
 func WakeQueue(ctx context.Context, q Querier, queue string) error {
 	const sql = `SELECT pg_notify(current_schema() || '.river_insert', json_build_object('queue', $1::text)::text)`

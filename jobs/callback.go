@@ -58,10 +58,9 @@ func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs])
 	switch {
 	case err != nil:
 		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
-	case request.ID != job.Args.RequestID:
-		return nil // settled by an earlier run, which was cut off before it could say so
-	case request.CallbackJobID != job.ID:
-		return nil // a job before a redelivery, back after a crash: the callback has another by now
+	case request.ID != job.Args.RequestID, // an earlier run settled it
+		request.CallbackJobID != job.ID: // back after a crash, and the callback has another job since a redelivery
+		return w.queue.complete(ctx, job.ID)
 	}
 	return w.run(ctx, job.JobRow, request)
 }

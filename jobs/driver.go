@@ -7,11 +7,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 )
 
-// driver is River's driver for pgx. It leaves River's statements as they are, and
-// looks on at two of them: a fetch goes through the lane of its queue, and the
-// cancellation of a job reaches the jobs that River doesn't know to run here.
+// driver is River's driver for pgx, with three differences. A fetch goes through the
+// lane of its queue. What is completed by the statement that ended its step is not
+// completed again. And the cancellation of a job reaches the jobs that River doesn't
+// know to run here.
 type driver struct {
 	*riverpgxv5.Driver
 	lanes  map[string]*lane // by queue
@@ -38,12 +40,12 @@ type fetcher struct {
 }
 
 // JobGetAvailable is River's fetch.
-func (e *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
 	fetched := &riverdriver.JobGetAvailableResult{}
-	err := e.lanes[params.Queue].fetch(params.MaxToLock, func(room int) (int, error) {
+	err := f.lanes[params.Queue].fetch(params.MaxToLock, func(room int) (int, error) {
 		limited := *params
 		limited.MaxToLock = room
-		got, err := e.Executor.JobGetAvailable(ctx, &limited)
+		got, err := f.Executor.JobGetAvailable(ctx, &limited)
 		if err != nil {
 			return 0, err
 		}
@@ -51,6 +53,29 @@ func (e *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		return len(got.Jobs), nil
 	})
 	return fetched, err
+}
+
+// JobSetStateIfRunningMany is River's completer. A worker that returns no error has
+// completed its job by then.
+func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdriver.JobSetStateIfRunningManyParams) ([]*rivertype.JobRow, error) {
+	left := riverdriver.JobSetStateIfRunningManyParams{Now: params.Now, Schema: params.Schema}
+	for i, state := range params.State {
+		if state == rivertype.JobStateCompleted && !params.MetadataDoMerge[i] {
+			continue
+		}
+		left.ID = append(left.ID, params.ID[i])
+		left.Attempt = append(left.Attempt, params.Attempt[i])
+		left.ErrData = append(left.ErrData, params.ErrData[i])
+		left.FinalizedAt = append(left.FinalizedAt, params.FinalizedAt[i])
+		left.MetadataDoMerge = append(left.MetadataDoMerge, params.MetadataDoMerge[i])
+		left.MetadataUpdates = append(left.MetadataUpdates, params.MetadataUpdates[i])
+		left.ScheduledAt = append(left.ScheduledAt, params.ScheduledAt[i])
+		left.State = append(left.State, state)
+	}
+	if len(left.ID) == 0 {
+		return nil, nil
+	}
+	return f.Executor.JobSetStateIfRunningMany(ctx, &left)
 }
 
 type hearer struct {

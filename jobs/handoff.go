@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/rivertype"
 
@@ -199,6 +200,16 @@ func (h *handoff) write(end *riverdriver.JobSetStateIfRunningParams) error {
 			return err
 		}
 	}
+}
+
+// complete ends a job for which there is nothing to do, or lets it come back.
+func (q *Queue) complete(ctx context.Context, job int64) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if err := db.CompleteJob(ctx, q.pool, job); err != nil {
+		return river.JobSnooze(faultDelay())
+	}
+	return nil
 }
 
 // endAll writes what came of jobs that didn't end with their step, with River's own

@@ -14,6 +14,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
@@ -149,6 +151,32 @@ func TestBornRunning(t *testing.T) {
 
 func TestHandoff(t *testing.T) {
 	t.Parallel()
+
+	t.Run("CompletesAsRiverDoes", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		var ids []int64
+		for range 2 {
+			request := newRequest("http://127.0.0.1:9/")
+			inserted, err := db.InsertRequests(t.Context(), q.direct, q.bornHere(workJobs, 1), []db.Request{request})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, inserted[request.ID].WorkJobID)
+		}
+		ends := &riverdriver.JobSetStateIfRunningManyParams{
+			ID: ids[:1], Attempt: []*int{nil}, ErrData: [][]byte{nil}, FinalizedAt: []*time.Time{&morning}, MetadataDoMerge: []bool{false},
+			MetadataUpdates: [][]byte{nil}, ScheduledAt: []*time.Time{nil}, State: []rivertype.JobState{rivertype.JobStateCompleted},
+		}
+		_, err := riverpgxv5.New(q.direct).GetExecutor().JobSetStateIfRunningMany(t.Context(), ends)
+		if err := errors.Join(err, db.CompleteJob(t.Context(), q.direct, ids[1])); err != nil {
+			t.Fatal(err)
+		}
+		rows := q.rows(t, "work")
+		if diff := cmp.Diff(rows[0], rows[1]); diff != "" || rows[0]["state"] != "completed" {
+			t.Errorf("rows (-River's +ours):\n%s\nof %v", diff, rows)
+		}
+	})
 
 	t.Run("NeedsNoFetch", func(t *testing.T) {
 		t.Parallel()

@@ -52,7 +52,7 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 	case err != nil:
 		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
 	case request.ID != job.Args.RequestID:
-		return nil // an earlier run finished it, and was cut off before it could say so
+		return w.queue.complete(ctx, job.ID) // an earlier run finished it
 	}
 	return w.run(ctx, job.JobRow, request)
 }

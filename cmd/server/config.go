@@ -28,7 +28,7 @@ type Config struct {
 	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
 	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI, metrics and pprof, which have no login: loopback only, or the word none"`
 	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
-	Workers     int           `env:"WORKERS" envDefault:"500" help:"jobs of either kind, work and callback, that are under way at a time"`
+	Workers     int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
 	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
 	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
 	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
