@@ -14,3 +14,13 @@ func MigrateDown(ctx context.Context, url string) error {
 	defer migrator.Close()
 	return migrator.Down()
 }
+
+// MigrateTo brings the schema to the given version, up or down.
+func MigrateTo(ctx context.Context, url string, version uint) error {
+	migrator, err := newMigrator(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer migrator.Close()
+	return migrator.Migrate(version)
+}

@@ -282,6 +282,9 @@ func TestConstraints(t *testing.T) {
 		{"requests_settled_has_time", pending, "callback_state = 'dead'"},
 		{"requests_settled_has_time", pending, "callback_state = 'cancelled'"},
 		{"requests_settled_has_time", pending, "settled_at = now()"},
+		{"requests_ordering_key_bounded", accepted, "ordering_key = ''"},
+		{"requests_ordering_key_bounded", accepted, "ordering_key = repeat('k', 256)"},
+		{"requests_ordering_key_bounded", done, "ordering_key = 'k'"},
 	} {
 		t.Run(test.name+"/"+test.set, func(t *testing.T) {
 			t.Parallel()
@@ -291,15 +294,24 @@ func TestConstraints(t *testing.T) {
 			}
 		})
 	}
-	for _, test := range []struct{ name, set string }{
-		{"callback_attempts_numbered_from_one", "attempt = 0"},
-		{"callback_attempts_outcome_known", "outcome = 'lost'"},
-		{"callback_attempts_delivered_is_last", "outcome = 'delivered', next_attempt_at = now()"},
-		{"callback_attempts_delivered_is_last", "outcome = 'gone', next_attempt_at = now()"},
+	for _, test := range []struct{ table, name, set string }{
+		{"callback_attempts", "callback_attempts_numbered_from_one", "attempt = 0"},
+		{"callback_attempts", "callback_attempts_outcome_known", "outcome = 'lost'"},
+		{"callback_attempts", "callback_attempts_delivered_is_last", "outcome = 'delivered', next_attempt_at = now()"},
+		{"callback_attempts", "callback_attempts_delivered_is_last", "outcome = 'gone', next_attempt_at = now()"},
+		{"river_job", "finalized_or_finalized_at_null", "state = 'completed'"},
+		{"river_job", "finalized_or_finalized_at_null", "finalized_at = now()"},
+		{"river_job", "kind_length", "kind = ''"},
+		{"river_job", "kind_length", "kind = repeat('k', 128)"},
+		{"river_job", "max_attempts_is_positive", "max_attempts = 0"},
+		{"river_job", "priority_in_range", "priority = 0"},
+		{"river_job", "priority_in_range", "priority = 5"},
+		{"river_job", "queue_length", "queue = ''"},
+		{"river_job", "queue_length", "queue = repeat('q', 128)"},
 	} {
 		t.Run(test.name+"/"+test.set, func(t *testing.T) {
 			t.Parallel()
-			_, err := pool.Exec(t.Context(), "UPDATE callback_attempts SET "+test.set)
+			_, err := pool.Exec(t.Context(), "UPDATE "+test.table+" SET "+test.set)
 			if got := constraintOf(err); got != test.name {
 				t.Errorf("setting %s: got %v, want a violation of %s", test.set, err, test.name)
 			}
