@@ -13,8 +13,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 
-	"ringback/db"
-	"ringback/jobs"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -32,6 +30,7 @@ type problem struct {
 	ViolatedPolicies []string `json:"violated-policies,omitempty"`
 
 	name       string
+	reason     string // of the refusals, if it is one
 	location   string // of the request that failed, if one was recorded
 	retryAfter int    // seconds, where it is known better than by the status
 }
@@ -115,19 +114,11 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
-	case errors.Is(err, db.ErrFull), errors.Is(err, jobs.ErrBacklog):
-		return newProblem("temporary-reduced-capacity", "Too many requests are unfinished. Nothing was accepted; try again.")
-	case errors.Is(err, jobs.ErrClientQuota):
-		return quotaExceeded(unfinishedPolicy, "Too many of your requests are unfinished. Nothing was accepted; try again when some have been called back.")
-	case errors.Is(err, jobs.ErrDestinationQuota):
-		return quotaExceeded(destinationPolicy, "Too many of your requests for this destination are unfinished. Nothing was accepted; try again when some have been called back.")
-	case errors.Is(err, jobs.ErrAway):
-		return newProblem("unavailable", "The database can't be reached at the moment. Nothing was accepted; try again.")
-	case db.IsUnavailable(err):
-		return newProblem("unavailable", "The database can't be reached at the moment. A POST /async that was under way may yet be called back.")
-	default:
-		return newProblem("internal-error", "The operators see in the log what it was.")
 	}
+	if reason := reasonOf(err); reason != "" {
+		return refuse(reason)
+	}
+	return newProblem("internal-error", "The operators see in the log what it was.")
 }
 
 // invalidInput names a field by its RFC 6901 pointer into the body.

@@ -62,7 +62,7 @@ func (g *gate) enter(ctx context.Context, client string) error {
 		turn = g.giveUp(w)
 	}
 	if !turn {
-		return newProblem("temporary-reduced-capacity", "Too many requests are under way. Nothing was done; try again.")
+		return refuse(g.reason())
 	}
 	return nil
 }
@@ -98,6 +98,17 @@ func (g *gate) giveUp(w *waiter) (turn bool) {
 		return false
 	}
 	return <-w.turn
+}
+
+// reason tells whether all places are taken, or all that a refused client may
+// have.
+func (g *gate) reason() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.places.Free() > 0 {
+		return reasonClientSync
+	}
+	return reasonSync
 }
 
 // counts returns how many work and how many wait.

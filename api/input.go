@@ -128,21 +128,25 @@ func (b *bodyBudget) reserve(client string, length int64) (release func(), err e
 		return func() {}, nil
 	}
 	length = min(length, b.share)
-	if !b.take(client, length) {
-		return nil, newProblem("temporary-reduced-capacity", "Too many large bodies are under way. Nothing was accepted; try again.")
+	if reason := b.take(client, length); reason != "" {
+		return nil, refuse(reason)
 	}
 	return func() { b.give(client, length) }, nil
 }
 
-func (b *bodyBudget) take(client string, length int64) bool {
+// take returns the reason for which there is no room, if there is none.
+func (b *bodyBudget) take(client string, length int64) (reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.taken+length > b.limit || b.of[client]+length > b.share {
-		return false
+	switch {
+	case b.taken+length > b.limit:
+		return reasonBodies
+	case b.of[client]+length > b.share:
+		return reasonClientBodies
 	}
 	b.taken += length
 	b.of[client] += length
-	return true
+	return ""
 }
 
 func (b *bodyBudget) give(client string, length int64) {

@@ -11,14 +11,22 @@ import (
 
 // metrics count what is answered.
 type metrics struct {
-	answers  *prometheus.HistogramVec // by route and status
-	problems *prometheus.CounterVec   // by name
+	answers  *prometheus.HistogramVec      // by route and status
+	problems *prometheus.CounterVec        // by name
+	refused  map[string]prometheus.Counter // by reason
 }
 
 // newMetrics registers nothing where there is no registerer.
 func newMetrics(registerer prometheus.Registerer) *metrics {
 	auto := promauto.With(registerer)
+	refused := map[string]prometheus.Counter{}
+	for _, known := range refusals {
+		if known.reason != Connections {
+			refused[known.reason] = CountRefusals(registerer, known.reason)
+		}
+	}
 	return &metrics{
+		refused: refused,
 		answers: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty for an unknown one) and status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
@@ -37,6 +45,9 @@ func (m *metrics) answered(c *gin.Context, took time.Duration) {
 	m.answers.WithLabelValues(route, strconv.Itoa(c.Writer.Status())).Observe(took.Seconds())
 	if name := c.GetString(problemKey); name != "" {
 		m.problems.WithLabelValues(name).Inc()
+	}
+	if reason := c.GetString(reasonKey); reason != "" {
+		m.refused[reason].Inc()
 	}
 }
 

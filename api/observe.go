@@ -14,6 +14,7 @@ import (
 
 const (
 	problemKey  = "problem"   // the name of the problem that was answered
+	reasonKey   = "reason"    // for which the call was refused, if it was
 	requestKey  = "request"   // the id of the request that the call was about
 	bodyReadKey = "body_read" // whether the body was read to its end
 	releaseKey  = "release"   // gives back the body's part of the budget
@@ -78,6 +79,9 @@ func (a *API) log(c *gin.Context, callID string, took time.Duration) {
 	}
 	if name := c.GetString(problemKey); name != "" {
 		attrs = append(attrs, "problem", name)
+	}
+	if reason := c.GetString(reasonKey); reason != "" {
+		attrs = append(attrs, "reason", reason)
 	}
 	if len(c.Errors) > 0 {
 		attrs = append(attrs, "error", c.Errors[0].Err)

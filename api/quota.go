@@ -62,7 +62,7 @@ func (a *API) limit(c *gin.Context) {
 	c.Header("RateLimit-Policy", a.quotas.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d, "%s";r=%d`, ratePolicy, left, reset, unfinishedPolicy, a.Queue.Left(client)))
 	if !allowed {
-		problem := quotaExceeded(ratePolicy, fmt.Sprintf("You send more than %d requests a second. Nothing was accepted; try again.", a.quotas.perSecond))
+		problem := refuse(reasonRate, a.quotas.perSecond)
 		problem.retryAfter = reset
 		a.writeProblem(c, problem)
 	}
@@ -76,11 +76,4 @@ func rateLeft(tokens float64, perSecond int) (left, reset int) {
 		want = 1
 	}
 	return max(0, int(tokens)), int(math.Ceil(max(0, want-tokens) / float64(perSecond)))
-}
-
-// quotaExceeded names the policy that a client has exceeded.
-func quotaExceeded(policy, detail string) *problem {
-	p := newProblem("quota-exceeded", detail)
-	p.ViolatedPolicies = []string{policy}
-	return p
 }

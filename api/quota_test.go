@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"ringback/api"
 	"ringback/jobs"
 )
@@ -110,6 +112,23 @@ func TestQuotas(t *testing.T) {
 		}
 	})
 
+	t.Run("RefusalsAreCountedByReason", func(t *testing.T) {
+		t.Parallel()
+		registry := prometheus.NewRegistry()
+		s := newService(t, func(c *api.Config) {
+			c.Metrics = registry
+			c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 1000, ClientUnfinished: 1, DestinationUnfinished: 1})
+		})
+		for range 3 {
+			s.call(t, "POST", "/async", asyncBody)
+		}
+		for reason, want := range map[string]float64{"client_unfinished": 2, "destination_unfinished": 0, "queue_full": 0} {
+			if got, ok := refusalsFor(t, registry, reason); !ok || got != want {
+				t.Errorf("%s: got %v (there: %v), want %v", reason, got, ok, want)
+			}
+		}
+	})
+
 	t.Run("WithoutThemNothingIsTold", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
@@ -117,4 +136,24 @@ func TestQuotas(t *testing.T) {
 			t.Errorf("got %d with %v, want 202 without quotas", got.status, got.header)
 		}
 	})
+}
+
+// refusalsFor reads the counter of a reason.
+func refusalsFor(t *testing.T, registry *prometheus.Registry, reason string) (count float64, there bool) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "ringback_http_refusals_total" {
+			continue
+		}
+		for _, metric := range family.Metric {
+			if metric.Label[0].GetValue() == reason {
+				return metric.Counter.GetValue(), true
+			}
+		}
+	}
+	return 0, false
 }

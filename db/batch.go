@@ -27,6 +27,8 @@ const flushTimeout = 5 * time.Second
 // Reasons for which a batcher takes no item. Nothing was done with it.
 var (
 	ErrFull    = errors.New("too many items wait for the database")
+	ErrLarge   = errors.New("the items that wait for the database are too large together")
+	ErrLate    = errors.New("items wait too long for the database")
 	ErrStopped = errors.New("the batcher has stopped")
 )
 
@@ -109,8 +111,8 @@ func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
 }
 
 // Do waits for a flush that includes item and returns its result. It fails at
-// once with ErrFull or ErrStopped. When ctx ends first, its error is returned,
-// and the item is flushed all the same.
+// once with ErrFull, ErrLarge, ErrLate or ErrStopped. When ctx ends first, its
+// error is returned, and the item is flushed all the same.
 func (b *Batcher[T, R]) Do(ctx context.Context, item T) (result R, err error) {
 	c := &call[T, R]{item, b.config.Size(item), time.Now(), make(chan answer[R], 1)}
 	if err := b.send(c); err != nil {
@@ -131,17 +133,19 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 		return ErrStopped
 	}
 	if b.late() {
+		return ErrLate
+	}
+	if bytes := b.bytes.Add(int64(c.size)); b.tooLarge(bytes) {
+		b.bytes.Add(-int64(c.size))
+		return ErrLarge
+	}
+	select {
+	case b.calls <- c:
+		return nil
+	default:
+		b.bytes.Add(-int64(c.size))
 		return ErrFull
 	}
-	if bytes := b.bytes.Add(int64(c.size)); !b.tooLarge(bytes) {
-		select {
-		case b.calls <- c:
-			return nil
-		default:
-		}
-	}
-	b.bytes.Add(-int64(c.size))
-	return ErrFull
 }
 
 func (b *Batcher[T, R]) tooLarge(bytes int64) bool {
@@ -152,10 +156,18 @@ func (b *Batcher[T, R]) late() bool {
 	return b.config.Patience > 0 && time.Duration(b.waited.Load()) > b.config.Patience && len(b.calls) > 0
 }
 
-// Full tells whether Do would fail with ErrFull, for callers that want to know
-// before they prepare an item.
-func (b *Batcher[T, R]) Full() bool {
-	return b.late() || len(b.calls) == cap(b.calls) || b.tooLarge(b.bytes.Load()+1)
+// Admit tells for what want of room Do would fail, if it would, for callers that
+// want to know before they prepare an item.
+func (b *Batcher[T, R]) Admit() error {
+	switch {
+	case b.late():
+		return ErrLate
+	case b.tooLarge(b.bytes.Load() + 1):
+		return ErrLarge
+	case len(b.calls) == cap(b.calls):
+		return ErrFull
+	}
+	return nil
 }
 
 // Stop takes no more items and returns when those it has are flushed.

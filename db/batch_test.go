@@ -187,25 +187,35 @@ func TestBatcherCollects(t *testing.T) {
 
 func TestBatcherRefuses(t *testing.T) {
 	t.Parallel()
-	refuses := func(t *testing.T, b *Batcher[int, int], want bool) (taken []*caller) {
+	refuses := func(t *testing.T, b *Batcher[int, int], want error) {
 		t.Helper()
 		synctest.Wait()
-		if got := b.Full(); got != want {
-			t.Errorf("full: got %v, want %v", got, want)
+		if got := b.Admit(); !errors.Is(got, want) {
+			t.Errorf("admit: got %v, want %v", got, want)
 		}
-		callers := ask(t.Context(), b, 1)
-		if refused := callers[0].done && errors.Is(callers[0].err, ErrFull); refused != want {
-			t.Errorf("got done %v with %v, want it refused at once: %v", callers[0].done, callers[0].err, want)
+		if c := ask(t.Context(), b, 1)[0]; !c.done || !errors.Is(c.err, want) {
+			t.Errorf("got done %v with %v, want %v at once", c.done, c.err, want)
 		}
-		return callers
+	}
+	takes := func(t *testing.T, b *Batcher[int, int]) (taken []*caller) {
+		t.Helper()
+		synctest.Wait()
+		if got := b.Admit(); got != nil {
+			t.Errorf("admit: got %v, want none", got)
+		}
+		taken = ask(t.Context(), b, 1)
+		if taken[0].done && taken[0].err != nil {
+			t.Errorf("got %v, want it taken", taken[0].err)
+		}
+		return taken
 	}
 	for name, test := range map[string]func(t *testing.T){
 		"AFullQueue": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{Queue: 3})
 			callers := ask(t.Context(), b, numbers(1, 4)...) // one is being flushed, three wait
-			refuses(t, b, true)
+			refuses(t, b, ErrFull)
 			d.end <- nil
-			callers = append(callers, refuses(t, b, false)...)
+			callers = append(callers, takes(t, b)...)
 			d.end <- nil
 			d.end <- nil
 			wantResults(t, callers)
@@ -213,10 +223,10 @@ func TestBatcherRefuses(t *testing.T) {
 		"TooManyQueuedBytes": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{QueueBytes: 16 << 20, Size: func(int) int { return 4 << 20 }})
 			callers := ask(t.Context(), b, numbers(1, 5)...) // one is being flushed, 16 MiB wait
-			refuses(t, b, true)
-			refuses(t, b, true) // what was refused isn't counted
+			refuses(t, b, ErrLarge)
+			refuses(t, b, ErrLarge) // what was refused isn't counted
 			d.end <- nil
-			callers = append(callers, refuses(t, b, false)...)
+			callers = append(callers, takes(t, b)...)
 			for range 5 {
 				d.end <- nil
 			}
@@ -227,7 +237,7 @@ func TestBatcherRefuses(t *testing.T) {
 		},
 		"NothingForItsSizeWithoutALimit": func(t *testing.T) {
 			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(int) int { return 1 << 30 }})
-			callers := append(ask(t.Context(), b, numbers(1, 5)...), refuses(t, b, false)...)
+			callers := append(ask(t.Context(), b, numbers(1, 5)...), takes(t, b)...)
 			for range callers {
 				d.end <- nil
 			}
@@ -238,22 +248,22 @@ func TestBatcherRefuses(t *testing.T) {
 			callers := ask(t.Context(), b, 1, 2) // 2 waits for as long as 1 takes
 			time.Sleep(40 * time.Millisecond)    // the fake clock's, as below
 			d.end <- nil
-			callers = append(callers, refuses(t, b, false)...)
-			callers = append(callers, refuses(t, b, false)...) // exactly patience is not too long
+			callers = append(callers, takes(t, b)...)
+			callers = append(callers, takes(t, b)...) // exactly patience is not too long
 			time.Sleep(41 * time.Millisecond)
 			d.end <- nil
 			synctest.Wait()
-			callers = append(callers, refuses(t, b, false)...) // nobody waits
-			refuses(t, b, true)
+			callers = append(callers, takes(t, b)...) // nobody waits
+			refuses(t, b, ErrLate)
 			time.Sleep(41 * time.Millisecond)
 			d.end <- nil
 			synctest.Wait()
-			callers = append(callers, refuses(t, b, false)...) // nobody waits again
-			refuses(t, b, true)
+			callers = append(callers, takes(t, b)...) // nobody waits again
+			refuses(t, b, ErrLate)
 			d.end <- nil // the one that waits has just come
 			synctest.Wait()
-			callers = append(callers, refuses(t, b, false)...)
-			callers = append(callers, refuses(t, b, false)...)
+			callers = append(callers, takes(t, b)...)
+			callers = append(callers, takes(t, b)...)
 			d.end <- nil
 			d.end <- nil
 			wantResults(t, callers)
@@ -277,8 +287,8 @@ func TestBatcherRefuses(t *testing.T) {
 			callers := ask(t.Context(), b, 1, 2)
 			time.Sleep(time.Hour)
 			d.end <- nil
-			callers = append(callers, refuses(t, b, false)...)
-			callers = append(callers, refuses(t, b, false)...)
+			callers = append(callers, takes(t, b)...)
+			callers = append(callers, takes(t, b)...)
 			d.end <- nil
 			d.end <- nil
 			wantResults(t, callers)

@@ -22,8 +22,8 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request of a client, whatever its destination: with ErrBacklog, db.ErrFull,
-// ErrAway or ErrClientQuota. It is for callers that want to know before they read
+// a request of a client, whatever its destination: with ErrBacklog, ErrAway,
+// ErrClientQuota, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that want to know before they read
 // a body.
 func (q *Queue) Admit(client string) error {
 	if err := q.backlog.admit(); err != nil {
@@ -32,10 +32,7 @@ func (q *Queue) Admit(client string) error {
 	if err := q.quota.admit(client); err != nil {
 		return err
 	}
-	if q.accepts.Full() {
-		return db.ErrFull
-	}
-	return nil
+	return q.accepts.Admit()
 }
 
 // Ready returns ErrAway while the database is known to be away.

@@ -8,6 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ringback/api"
 )
 
 // maxConnections bounds what idle and slow callers hold: some 20 KiB each.
@@ -23,10 +27,21 @@ type boundListener struct {
 	net.Listener
 	places, refusals chan struct{}
 	silent           *atomic.Int64 // connections on which no call has come yet
+	refused          *refusedConnections
 }
 
-func newBoundListener(listener net.Listener, most int) boundListener {
-	return boundListener{listener, make(chan struct{}, most), make(chan struct{}, maxRefusals), &atomic.Int64{}}
+// refusedConnections are told the same, and counted.
+type refusedConnections struct {
+	answer []byte
+	count  prometheus.Counter
+}
+
+func newRefusedConnections(registerer prometheus.Registerer) *refusedConnections {
+	return &refusedConnections{api.RefusalBody(api.Connections), api.CountRefusals(registerer, api.Connections)}
+}
+
+func newBoundListener(listener net.Listener, most int, refused *refusedConnections) boundListener {
+	return boundListener{listener, make(chan struct{}, most), make(chan struct{}, maxRefusals), &atomic.Int64{}, refused}
 }
 
 // Accept returns the next connection that there is a place for.
@@ -89,29 +104,28 @@ func noteCall(ctx context.Context) {
 }
 
 func (l boundListener) refuse(conn net.Conn) {
+	l.refused.count.Inc()
 	select {
 	case l.refusals <- struct{}{}:
 		go func() {
 			defer func() { <-l.refusals }()
-			sayNoRoom(conn)
+			sayNoRoom(conn, l.refused.answer)
 		}()
 	default:
 		_ = conn.Close()
 	}
 }
 
-const noRoom = `{"type":"/problems/temporary-reduced-capacity","title":"The service is too busy.","status":503,"detail":"Too many connections are open. Nothing was accepted; try again."}`
-
 // sayNoRoom answers when a call begins to come, and reads the rest of it for a
 // moment: closing a connection that has unread bytes would take the answer away.
-func sayNoRoom(conn net.Conn) {
+func sayNoRoom(conn net.Conn, answer []byte) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	if _, err := conn.Read(make([]byte, 4<<10)); err != nil {
 		return
 	}
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"+
-		"Content-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(noRoom), noRoom)
+		"Content-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(answer), answer)
 	if half, ok := conn.(*net.TCPConn); ok {
 		_ = half.CloseWrite()
 	}

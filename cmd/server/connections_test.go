@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"ringback/db/dbtest"
 	"ringback/work"
 )
@@ -26,7 +28,8 @@ func TestBoundListener(t *testing.T) {
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }))
 	server.Listener.Close()
-	server.Listener = newBoundListener(listener, 2)
+	registry := prometheus.NewRegistry()
+	server.Listener = newBoundListener(listener, 2, newRefusedConnections(registry))
 	server.Start()
 	t.Cleanup(server.Close)
 	call := func(client *http.Client) (int, http.Header, string) {
@@ -56,6 +59,9 @@ func TestBoundListener(t *testing.T) {
 	status, header, body := call(late)
 	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(body, "temporary-reduced-capacity") {
 		t.Errorf("beyond it: got %d, %v, %q, want 503 with Retry-After and a problem", status, header, body)
+	}
+	if counted, err := registry.Gather(); err != nil || counted[0].Metric[0].Counter.GetValue() != 1 {
+		t.Errorf("counted: got %v, %v, want one refusal", counted, err)
 	}
 	holders[0].CloseIdleConnections()
 	until(t, func() bool { status, _, _ := call(late); return status == http.StatusOK }, func() string { return "a place to be free again" })

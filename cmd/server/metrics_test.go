@@ -32,6 +32,8 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_http_request_duration_seconds_count{route="POST /async",status="202"} 3`,
 		`ringback_http_request_duration_seconds_count{route="POST /sync",status="422"} 1`,
 		`ringback_http_problems_total{problem="invalid-input"} 1`,
+		`ringback_http_refusals_total{reason="connections"} 0`,
+		`ringback_http_refusals_total{reason="queue_patience"} 0`,
 		`ringback_work_duration_seconds_count{status="succeeded"} 3`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="delivered"} 1`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="gone"} 1`,

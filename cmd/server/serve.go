@@ -35,8 +35,9 @@ type server struct {
 	public    *http.Server
 	listener  *net.TCPListener // of public, once it serves
 	bound     boundListener    // the same, bounded
-	served    chan struct{}    // closed when nothing more is accepted
-	admin     *http.Server     // nil for none
+	refused   *refusedConnections
+	served    chan struct{} // closed when nothing more is accepted
+	admin     *http.Server  // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
 	unwatch   context.CancelFunc // ends what keeps the clients up to date
@@ -85,6 +86,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		return nil, err
 	}
 	registry := newRegistry(s.pool, s.riverPool)
+	s.refused = newRefusedConnections(registry)
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
@@ -199,7 +201,7 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
-	s.listener, s.bound, s.served = listener, newBoundListener(listener, maxConnections), make(chan struct{})
+	s.listener, s.bound, s.served = listener, newBoundListener(listener, maxConnections, s.refused), make(chan struct{})
 	go func() {
 		defer close(s.served)
 		serveOn(s.bound, s.public, failed)

@@ -55,13 +55,16 @@ func TestAnswersGoWrong(t *testing.T) {
 	t.Run("no database", func(t *testing.T) {
 		t.Parallel()
 		// As the service words the two: before anything was accepted, and perhaps after.
-		answers := []string{"Nothing was accepted; try again.", "A POST /async that was under way may yet be called back."}
+		answers := []string{
+			"The database doesn't answer. Nothing was accepted; try again.",
+			"The database could not finish the call. A POST /async that was under way may yet be called back.",
+		}
 		unavailable := func(n int, w http.ResponseWriter) bool {
 			if n > len(answers) {
 				return false
 			}
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintf(w, `{"type":"/problems/unavailable","detail":"The database can't be reached at the moment. %s"}`, answers[n-1])
+			fmt.Fprintf(w, `{"type":"/problems/unavailable","detail":"%s"}`, answers[n-1])
 			return true
 		}
 		service := start(t, &service{

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/db"
+	"ringback/jobs"
+)
+
+// refusal is a reason for which a call is turned away although nothing is wrong
+// with it. Each has words of its own for the caller, and a name of its own for
+// metrics and log.
+type refusal struct {
+	reason  string
+	problem string
+	detail  string
+	policy  string // the quota that is used up, if it is one
+	cause   error  // what the queue says, if it is the queue that refuses
+}
+
+// Reasons that no error of the queue stands for.
+const (
+	// Connections is the reason for which a connection is refused before there is a
+	// call: that is the listener's to tell and to count.
+	Connections = "connections"
+
+	reasonRate         = "client_rate"
+	reasonSync         = "sync"
+	reasonClientSync   = "client_sync"
+	reasonBodies       = "bodies"
+	reasonClientBodies = "client_bodies"
+	reasonFailed       = "database_failed"
+)
+
+const (
+	busy        = "temporary-reduced-capacity"
+	unavailable = "unavailable"
+	overQuota   = "quota-exceeded"
+)
+
+// refusals are all of them. Storm relies on the sentence that begins with
+// "Nothing was accepted".
+var refusals = [...]refusal{
+	{reason: Connections, problem: busy,
+		detail: "Too many connections are open. Nothing was accepted; try again."},
+	{reason: reasonRate, problem: overQuota, policy: ratePolicy,
+		detail: "You send more than %d requests a second. Nothing was accepted; try again."},
+	{reason: reasonSync, problem: busy,
+		detail: "Too many sync requests are under way. Nothing was done; try again."},
+	{reason: reasonClientSync, problem: busy,
+		detail: "Too many of your sync requests are under way. Nothing was done; try again."},
+	{reason: reasonBodies, problem: busy,
+		detail: "Too many large bodies are under way. Nothing was accepted; try again."},
+	{reason: reasonClientBodies, problem: busy,
+		detail: "Too many large bodies of yours are under way. Nothing was accepted; try again."},
+	{reason: "unfinished", problem: busy, cause: jobs.ErrBacklog,
+		detail: "Too many requests are unfinished. Nothing was accepted; try again."},
+	{reason: "client_unfinished", problem: overQuota, policy: unfinishedPolicy, cause: jobs.ErrClientQuota,
+		detail: "Too many of your requests are unfinished. Nothing was accepted; try again when some have been called back."},
+	{reason: "destination_unfinished", problem: overQuota, policy: destinationPolicy, cause: jobs.ErrDestinationQuota,
+		detail: "Too many of your requests for this destination are unfinished. Nothing was accepted; try again when some have been called back."},
+	{reason: "queue_full", problem: busy, cause: db.ErrFull,
+		detail: "Too many requests wait to be stored. Nothing was accepted; try again."},
+	{reason: "queue_bytes", problem: busy, cause: db.ErrLarge,
+		detail: "The requests that wait to be stored take too much memory. Nothing was accepted; try again."},
+	{reason: "queue_patience", problem: busy, cause: db.ErrLate,
+		detail: "Requests wait too long to be stored. Nothing was accepted; try again."},
+	{reason: "stopping", problem: unavailable, cause: db.ErrStopped,
+		detail: "The process has stopped. Nothing was accepted; try again."},
+	{reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
+		detail: "The database doesn't answer. Nothing was accepted; try again."},
+	{reason: reasonFailed, problem: unavailable,
+		detail: "The database could not finish the call. A POST /async that was under way may yet be called back."},
+}
+
+// refuse makes the problem that tells a reason; values are for its detail.
+func refuse(reason string, values ...any) *problem {
+	for _, known := range refusals {
+		if known.reason != reason {
+			continue
+		}
+		p := newProblem(known.problem, fmt.Sprintf(known.detail, values...))
+		p.reason = reason
+		if known.policy != "" {
+			p.ViolatedPolicies = []string{known.policy}
+		}
+		return p
+	}
+	panic("unknown reason " + reason)
+}
+
+// reasonOf tells why the queue or the database refused, and nothing for errors
+// that say something else.
+func reasonOf(err error) string {
+	for _, known := range refusals {
+		if known.cause != nil && errors.Is(err, known.cause) {
+			return known.reason
+		}
+	}
+	if db.IsUnavailable(err) {
+		return reasonFailed
+	}
+	return ""
+}
+
+// RefusalBody is the problem that tells a reason, for a caller that is refused
+// before there is a call.
+func RefusalBody(reason string) []byte {
+	body, err := json.Marshal(refuse(reason))
+	if err != nil {
+		panic(err) // strings and a number
+	}
+	return body
+}
+
+// CountRefusals registers the counter of one reason.
+func CountRefusals(registerer prometheus.Registerer, reason string) prometheus.Counter {
+	return promauto.With(registerer).NewCounter(prometheus.CounterOpts{
+		Name: "ringback_http_refusals_total", Help: "Calls that were turned away although nothing was wrong with them, by the reason.",
+		ConstLabels: prometheus.Labels{"reason": reason},
+	})
+}

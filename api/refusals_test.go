@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+
+	"ringback/db"
+	"ringback/jobs"
+)
+
+// TestRefusals holds the words of every refusal, and that no two causes share
+// them.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{} // reasons, by their words
+	var reasons []string
+	for _, test := range []struct {
+		reason  string
+		err     error
+		problem string
+		status  int
+		detail  string
+		policy  string
+	}{
+		{"connections", connectionsRefused(t), "temporary-reduced-capacity", 503,
+			"Too many connections are open. Nothing was accepted; try again.", ""},
+		{"client_rate", refuse(reasonRate, 50), "quota-exceeded", 429,
+			"You send more than 50 requests a second. Nothing was accepted; try again.", "rate"},
+		{"sync", gateRefuses(t, newGate(1, "alice")), "temporary-reduced-capacity", 503,
+			"Too many sync requests are under way. Nothing was done; try again.", ""},
+		{"client_sync", gateRefuses(t, newGate(5, "")), "temporary-reduced-capacity", 503,
+			"Too many of your sync requests are under way. Nothing was done; try again.", ""},
+		{"bodies", bodyRefused(t, newBodyBudget("alice")), "temporary-reduced-capacity", 503,
+			"Too many large bodies are under way. Nothing was accepted; try again.", ""},
+		{"client_bodies", bodyRefused(t, newBodyBudget("")), "temporary-reduced-capacity", 503,
+			"Too many large bodies of yours are under way. Nothing was accepted; try again.", ""},
+		{"unfinished", jobs.ErrBacklog, "temporary-reduced-capacity", 503,
+			"Too many requests are unfinished. Nothing was accepted; try again.", ""},
+		{"client_unfinished", jobs.ErrClientQuota, "quota-exceeded", 429,
+			"Too many of your requests are unfinished. Nothing was accepted; try again when some have been called back.", "unfinished"},
+		{"destination_unfinished", jobs.ErrDestinationQuota, "quota-exceeded", 429,
+			"Too many of your requests for this destination are unfinished. Nothing was accepted; try again when some have been called back.", "destination"},
+		{"queue_full", db.ErrFull, "temporary-reduced-capacity", 503,
+			"Too many requests wait to be stored. Nothing was accepted; try again.", ""},
+		{"queue_bytes", db.ErrLarge, "temporary-reduced-capacity", 503,
+			"The requests that wait to be stored take too much memory. Nothing was accepted; try again.", ""},
+		{"queue_patience", db.ErrLate, "temporary-reduced-capacity", 503,
+			"Requests wait too long to be stored. Nothing was accepted; try again.", ""},
+		{"stopping", db.ErrStopped, "unavailable", 503,
+			"The process has stopped. Nothing was accepted; try again.", ""},
+		{"database_away", jobs.ErrAway, "unavailable", 503,
+			"The database doesn't answer. Nothing was accepted; try again.", ""},
+		{"database_failed", io.ErrUnexpectedEOF, "unavailable", 503,
+			"The database could not finish the call. A POST /async that was under way may yet be called back.", ""},
+	} {
+		got := problemOf(fmt.Errorf("accepting: %w", test.err))
+		if got.reason != test.reason || got.name != test.problem || got.Status != test.status || got.Detail != test.detail {
+			t.Errorf("%v: got %s, %s, %d, %q, want %s, %s, %d, %q", test.err,
+				got.reason, got.name, got.Status, got.Detail, test.reason, test.problem, test.status, test.detail)
+		}
+		if policies := strings.Join(got.ViolatedPolicies, " "); policies != test.policy {
+			t.Errorf("%s: got policies %q, want %q", test.reason, policies, test.policy)
+		}
+		words, _, _ := strings.Cut(got.Detail, ".")
+		if other := seen[words]; other != "" {
+			t.Errorf("%s and %s share the words %q", other, test.reason, words)
+		}
+		seen[words] = test.reason
+		reasons = append(reasons, test.reason)
+	}
+	for _, known := range refusals {
+		if !slices.Contains(reasons, known.reason) {
+			t.Errorf("nothing is held of the reason %s", known.reason)
+		}
+	}
+}
+
+// connectionsRefused is what the listener answers, as an error.
+func connectionsRefused(t *testing.T) error {
+	t.Helper()
+	told := problem{name: "temporary-reduced-capacity", reason: Connections}
+	if err := json.Unmarshal(RefusalBody(Connections), &told); err != nil {
+		t.Fatal(err)
+	}
+	if told.Type != "/problems/"+told.name {
+		t.Errorf("got type %q", told.Type)
+	}
+	return &told
+}
+
+// gateRefuses fills a gate with calls of alice, and returns what her next one is
+// told.
+func gateRefuses(t *testing.T, g *gate) error {
+	t.Helper()
+	away, leave := context.WithCancel(t.Context())
+	leave() // so that nobody waits
+	for range g.limit {
+		if err := g.enter(away, "alice"); err != nil {
+			return err
+		}
+	}
+	return g.enter(away, "alice")
+}
+
+func bodyRefused(t *testing.T, b *bodyBudget) error {
+	t.Helper()
+	for range b.limit / maxBodyBytes {
+		if _, err := b.reserve("alice", -1); err != nil {
+			return err
+		}
+	}
+	_, err := b.reserve("alice", -1)
+	return err
+}
