@@ -68,7 +68,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := storm.snapshot(t.Context(), snapshot{})
-	if got.answered[ok] != 40 || got.acked != 20 || got.delivered != 19 || got.inFlight != 0 || got.waiting != 0 || got.left != 0 {
+	if got.answered[ok] != 40 || got.acked != 20 || got.delivered != 19 || got.inFlight != 0 || got.waiting != 0 || got.left > 5*time.Millisecond { // the last one was due 5 ms before the end
 		t.Errorf("got %+v, want 40 answered, 20 acknowledged and 19 delivered", got)
 	}
 	if got.oldest <= 0 || got.oldest > got.elapsed {
