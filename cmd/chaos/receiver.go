@@ -38,6 +38,10 @@ type callback struct {
 
 func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
 
+// receiversGrant is whether receivers consent to callbacks at any rate when they
+// are asked. One that doesn't knows of nothing but POST.
+const receiversGrant = true
+
 // crowd is all receivers, each an origin of its own.
 type crowd struct {
 	urls     map[receiver]string
@@ -88,9 +92,8 @@ func (c *crowd) suffer(ctx context.Context, trouble kind, length time.Duration) 
 }
 
 func (c *crowd) receive(r receiver, w http.ResponseWriter, call *http.Request) {
-	if call.Method == http.MethodOptions { // asked whether callbacks are wanted
-		w.Header().Set("WebHook-Allowed-Origin", "*")
-		w.Header().Set("WebHook-Allowed-Rate", "*")
+	if call.Method == http.MethodOptions {
+		answerOptions(w)
 		return
 	}
 	came := callback{At: time.Now(), Receiver: r, ID: strings.TrimPrefix(call.Header.Get("webhook-id"), "req_")}
@@ -111,6 +114,17 @@ func (c *crowd) receive(r receiver, w http.ResponseWriter, call *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.WriteHeader(came.Answer)
+}
+
+// answerOptions tells who asks whether callbacks are wanted.
+func answerOptions(w http.ResponseWriter) {
+	if !receiversGrant {
+		w.Header().Set("Allow", http.MethodPost)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("WebHook-Allowed-Origin", "*")
+	w.Header().Set("WebHook-Allowed-Rate", "*")
 }
 
 // answerOf is what a receiver answers to its nth callback.

@@ -63,7 +63,7 @@ func defaults() config {
 		timeout:     10 * time.Second,
 		drain:       time.Minute,
 		seed:        1,
-		receivers:   allOK(),
+		receivers:   allOf(defaultKind),
 	}
 }
 
@@ -199,8 +199,8 @@ func newFlags(config *config) *flag.FlagSet {
 // addCallbackFlags adds the flags about what the run receives.
 func addCallbackFlags(flags *flag.FlagSet, config *config) {
 	flags.Var(setting[shares]{&config.receivers, parseShares}, "receivers",
-		"`shares` of callbacks to kinds of receivers, each an origin of its own: ok, slow (takes 2 s),\n"+
-			"flaky (fails once), hang (never answers), reset (breaks the connection), gone (410),\n"+
+		"`shares` of callbacks to kinds of receivers, each an origin of its own: ok, granting (ok, and\n"+
+			"grants any rate when asked), slow (takes 2 s), flaky (fails once), hang (never answers), reset (breaks the connection), gone (410),\n"+
 			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
 	flags.Var(setting[int]{&config.orderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")

@@ -15,14 +15,18 @@ import (
 type kind uint8
 
 const (
-	kindOK    kind = iota
-	kindSlow       // takes a callback after slowDelay
-	kindFlaky      // answers 500 at first and takes the second attempt
-	kindHang       // answers nothing for hangTime
-	kindReset      // resets the connection
-	kindGone       // answers 410
-	kinds          // how many there are
+	kindOK       kind = iota // takes every callback, and knows of nothing but POST
+	kindGranting             // takes every callback, and grants any rate when it is asked
+	kindSlow                 // takes a callback after slowDelay
+	kindFlaky                // answers 500 at first and takes the second attempt
+	kindHang                 // answers nothing for hangTime
+	kindReset                // resets the connection
+	kindGone                 // answers 410
+	kinds                    // how many there are
 )
+
+// defaultKind is what receives where nothing is said about receivers.
+const defaultKind = kindGranting
 
 const (
 	slowDelay = 2 * time.Second
@@ -30,11 +34,15 @@ const (
 )
 
 func (k kind) String() string {
-	return [...]string{"ok", "slow", "flaky", "hang", "reset", "gone"}[k]
+	return [...]string{"ok", "granting", "slow", "flaky", "hang", "reset", "gone"}[k]
 }
 
 // delivers tells whether a receiver of this kind takes callbacks in the end.
 func (k kind) delivers() bool { return k <= kindFlaky }
+
+// isPrompt tells whether a receiver of this kind takes each callback at once, so
+// that the time until then is the service's alone.
+func (k kind) isPrompt() bool { return k == kindOK || k == kindGranting }
 
 // mayBePending tells whether a service may take its time with a receiver of this
 // kind: one that fails or is slow is called less and less often.
@@ -43,7 +51,11 @@ func (k kind) mayBePending() bool { return k == kindSlow || k == kindFlaky }
 // shares is how the callbacks are shared out among the kinds of receivers.
 type shares [kinds]int
 
-func allOK() shares { return shares{kindOK: 1} }
+func allOf(kind kind) shares {
+	var all shares
+	all[kind] = 1
+	return all
+}
 
 func (s shares) String() string {
 	var parts []string
@@ -90,7 +102,7 @@ func parseShares(text string) (shares, error) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s: want ok, slow, flaky, hang, reset or gone", name)
+		return fmt.Errorf("%s: want ok, granting, slow, flaky, hang, reset or gone", name)
 	})
 	if err == nil && parsed.total() == 0 {
 		err = errors.New("want a share above 0")

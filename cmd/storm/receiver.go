@@ -124,7 +124,7 @@ func (r *receiver) appendURL(to []byte, number int) []byte {
 func (o *origin) handle(ctx *fasthttp.RequestCtx) {
 	came := o.ledger.clock.now()
 	if ctx.IsOptions() {
-		consent(ctx)
+		o.kind.answerOptions(ctx)
 		return
 	}
 	number, known := o.slot(ctx)
@@ -138,15 +138,19 @@ func (o *origin) handle(ctx *fasthttp.RequestCtx) {
 	if !o.kind.behave(ctx, earlier, o.closing) {
 		return
 	}
-	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	if !o.ledger.deliver(number, came, o.read(ctx)) {
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
 }
 
-// consent answers the handshake of CloudEvents' HTTP webhook: whoever asks may
-// call, at any rate.
-func consent(ctx *fasthttp.RequestCtx) {
+// answerOptions answers the handshake of CloudEvents' HTTP webhook where the kind
+// knows it: whoever asks may call, at any rate.
+func (k kind) answerOptions(ctx *fasthttp.RequestCtx) {
+	if k != kindGranting {
+		ctx.SetStatusCode(fasthttp.StatusMethodNotAllowed)
+		ctx.Response.Header.Set("Allow", "POST")
+		return
+	}
 	if len(ctx.Request.Header.Peek("WebHook-Request-Origin")) > 0 {
 		ctx.Response.Header.Set("WebHook-Allowed-Origin", "*")
 		ctx.Response.Header.Set("WebHook-Allowed-Rate", "*")

@@ -46,20 +46,24 @@ func TestReceiversOfEveryKind(t *testing.T) {
 	service.onAsync = func(_ int, job job, w http.ResponseWriter) {
 		accept(job, w)
 		service.later(func() {
-			outcome := callUntilDone(job)
+			status, granted := job.ask()
+			outcome := granted + callUntilDone(job)
+			if want := map[bool]int{true: http.StatusOK, false: http.StatusMethodNotAllowed}[granted != ""]; status != want {
+				t.Errorf("OPTIONS: got %d and granted %q, want %d", status, granted, want)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			ports[outcome] = append(ports[outcome], strings.Split(job.url, "/")[2])
 		})
 	}
 	output := runStorm(t, "-target", start(t, service).url, "-mix", "sync=0,async=1", "-rate", "120", "-duration", "1s",
-		"-receivers", "ok=10,slow=10,flaky=10,hang=10,reset=10,gone=10", "-drain", "20s")
+		"-receivers", "ok=10,granting=10,slow=10,flaky=10,hang=10,reset=10,gone=10", "-drain", "20s")
 	output.want(t, exitOK, "went to receivers that take nothing")
 	service.calls.Wait()
 
 	kinds := output.report.Async.Kinds
 	for kind, outcome := range map[string]string{
-		"ok": "204", "slow": "204 after seconds", "flaky": "500", "gone": "410",
+		"ok": "200", "granting": "granted, 200", "slow": "200 after seconds", "flaky": "500", "gone": "410",
 	} {
 		got := kinds[kind]
 		if got.Acked == 0 || len(ports[outcome]) != got.Acked {
@@ -83,9 +87,30 @@ func TestReceiversOfEveryKind(t *testing.T) {
 	}
 	dead := kinds["hang"].Acked + kinds["reset"].Acked + kinds["gone"].Acked
 	output.wantCallbacks(t, callbacks{delivered: 120 - dead, dead: dead})
-	if got := output.report.Async.TimeToCallback.Count; got != int64(kinds["ok"].Acked) {
-		t.Errorf("times to callback: got %d, want those of ok receivers alone, %d", got, kinds["ok"].Acked)
+	if got := output.report.Async.TimeToCallback.Count; got != int64(kinds["ok"].Acked+kinds["granting"].Acked) {
+		t.Errorf("times to callback: got %d, want those of prompt receivers alone, %d and %d", got, kinds["ok"].Acked, kinds["granting"].Acked)
 	}
+}
+
+// ask asks a receiver for its consent, as a service may that is open to the public,
+// and returns the status, and "granted, " if it gave it.
+func (j job) ask() (status int, granted string) {
+	request, err := http.NewRequestWithContext(j.t.Context(), http.MethodOptions, j.url, nil)
+	if err != nil {
+		j.t.Error(err)
+		return 0, ""
+	}
+	request.Header.Set("WebHook-Request-Origin", "ringback.example")
+	response, err := j.client.Do(request)
+	if err != nil {
+		j.t.Error(err)
+		return 0, ""
+	}
+	response.Body.Close()
+	if response.Header.Get("WebHook-Allowed-Origin") == "*" {
+		granted = "granted, "
+	}
+	return response.StatusCode, granted
 }
 
 // callUntilDone calls back once, and again after a 500; it returns what came
@@ -99,8 +124,8 @@ func callUntilDone(job job) string {
 	case err != nil: // reset, if not at once then at the end of the run
 		return "no answer"
 	case status == http.StatusInternalServerError:
-		if again, err := job.call(ctx, nil); again != http.StatusNoContent {
-			job.t.Errorf("second attempt: got status %d and error %v, want 204", again, err)
+		if again, err := job.call(ctx, nil); again != http.StatusOK {
+			job.t.Errorf("second attempt: got status %d and error %v, want 200", again, err)
 		}
 	case time.Since(began) >= slowDelay:
 		return fmt.Sprint(status, " after seconds")
@@ -176,8 +201,8 @@ func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
 		response.Body.Close()
 		return response.StatusCode
 	}
-	if got := post(); got != http.StatusNoContent {
-		t.Errorf("during the run: got status %d, want 204", got)
+	if got := post(); got != http.StatusOK {
+		t.Errorf("during the run: got status %d, want 200", got)
 	}
 	receiver.ledger.close()
 	if got := post(); got != http.StatusServiceUnavailable {
@@ -190,7 +215,7 @@ func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
 
 func TestReceiverConsents(t *testing.T) {
 	t.Parallel()
-	receiver := startReceiver(t, func(*config) {})
+	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindGranting: 1} })
 	url := string(receiver.appendURL(nil, 0))
 	for origin, want := range map[string]string{"ringback.example": "*", "": ""} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url, nil)

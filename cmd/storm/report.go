@@ -84,7 +84,7 @@ type asyncReport struct {
 	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
 	Verified       int       `json:"verified"`            // results computed again and compared
 	Unverified     int       `json:"unverified"`          // results that there was no time for
-	TimeToCallback quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok
+	TimeToCallback quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok or granting
 
 	Kinds           map[string]kindReport `json:"receiver_kinds,omitempty"`
 	MissingRequests []lostRequest         `json:"missing_requests,omitempty"` // a thousand at most

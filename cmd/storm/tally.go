@@ -26,7 +26,7 @@ type tally struct {
 	sync   endpointTally
 	async  endpointTally
 
-	callback *histogram // due to first delivery, at receivers that are ok
+	callback *histogram // due to first delivery, at receivers that are prompt
 	byKind   [kinds]kindTally
 	left     *histogram // due to left
 	lastLeft micros     // when the last request left
@@ -44,16 +44,15 @@ func newEndpointTally() endpointTally {
 
 func (l *ledger) tally(window window) *tally {
 	t := &tally{
-		window: window,
-		sync:   newEndpointTally(),
-		async:  newEndpointTally(),
-		left:   newHistogram(),
+		window:   window,
+		sync:     newEndpointTally(),
+		async:    newEndpointTally(),
+		callback: newHistogram(),
+		left:     newHistogram(),
 	}
 	for kind := range t.byKind {
 		t.byKind[kind].callback = newHistogram()
 	}
-	// What other kinds of receivers take longer is their own doing.
-	t.callback = t.byKind[kindOK].callback
 	for number := range l.entries {
 		entry := &l.entries[number]
 		t.addDeparture(entry)
@@ -118,7 +117,11 @@ func (t *tally) addCallback(entry *entry, slot *slot) {
 	if entry.at < t.window.warmup {
 		return
 	}
-	kind.callback.recordMicros(slot.called - min(entry.at, slot.called))
+	took := slot.called - min(entry.at, slot.called)
+	kind.callback.recordMicros(took)
+	if slot.kind.isPrompt() { // what other kinds take longer is their own doing
+		t.callback.recordMicros(took)
+	}
 }
 
 // kinds reports on each kind of receiver that was called, where there was more

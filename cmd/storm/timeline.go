@@ -158,7 +158,7 @@ func (c *charting) addCallback(entry *entry, slot *slot) {
 		c.Backlog[acked]++
 		c.Backlog[called]--
 	}
-	if slot.kind == kindOK {
+	if slot.kind.isPrompt() {
 		due := entry.at / c.bin
 		c.callback[due] = append(c.callback[due], slot.called-min(entry.at, slot.called))
 	}
