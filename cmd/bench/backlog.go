@@ -26,7 +26,7 @@ const workOffTime = time.Minute
 // workOff accepts a backlog with no worker there, and measures how fast a
 // server that then starts delivers it.
 func (b *bench) workOff(ctx context.Context, d database) error {
-	receiver, err := startReceiver(nil)
+	receiver, err := startReceiver(defaultReceiver, nil)
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,11 @@ import (
 type bench struct {
 	options
 	self    string // path of this program, which is naive and river, too
+	before  string // path of an earlier commit's server, empty where there is none
 	cluster *cluster
 	figures figures
 	out     io.Writer
+	log     io.Writer // for what is no figure, but helps to judge one
 }
 
 // part is a group of measurements that can be run alone.
@@ -30,10 +32,12 @@ func parts() []part {
 		{"accept", "accept through HTTP, no workers", (*bench).measureAccept},
 		{"e2e", "accepted to delivered, at saturation", (*bench).measureEndToEnd},
 		{"ordered", "with ordering keys, against without", (*bench).measureOrdered},
-		{"timing", "acknowledgement and callback at a rate below capacity", (*bench).measureTiming},
+		{"rates", "acknowledgement, callback and CPU at fixed rates", (*bench).measureRates},
+		{"timing", "callback at half of the rate at saturation", (*bench).measureTiming},
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
+		{"snapshot", "beside a transaction that has read and stays open", (*bench).measureSnapshot},
 		{"growth", "with finished requests in the table", (*bench).measureGrowth},
 		{"retention", "while old requests are removed", (*bench).measureRetention},
 	}
@@ -48,7 +52,7 @@ func partNames() (names []string) {
 
 // measure runs the parts in turn, prints the table and writes the figures,
 // also of a run that ended early.
-func measure(ctx context.Context, options options, out io.Writer) error {
+func measure(ctx context.Context, options options, out, log io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the program itself: %w", err)
@@ -58,7 +62,15 @@ func measure(ctx context.Context, options options, out io.Writer) error {
 		return err
 	}
 	defer cluster.close()
-	b := &bench{options: options, self: self, cluster: cluster, figures: figures{}, out: out}
+	b := &bench{options: options, self: self, cluster: cluster, figures: figures{}, out: out, log: log}
+	folder, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return fmt.Errorf("making a folder for an earlier server: %w", err)
+	}
+	defer os.RemoveAll(folder)
+	if err := b.buildBefore(ctx, folder); err != nil {
+		return err
+	}
 	start := time.Now()
 	err = b.runParts(ctx)
 	b.say("took %s", time.Since(start).Round(time.Second))
@@ -73,7 +85,7 @@ func measure(ctx context.Context, options options, out io.Writer) error {
 
 func (b *bench) runParts(ctx context.Context) error {
 	for _, part := range parts() {
-		if len(b.only) > 0 && !slices.Contains(b.only, part.name) {
+		if !b.wants(part.name) {
 			continue
 		}
 		b.say("%s: %s", part.name, part.what)
@@ -83,6 +95,9 @@ func (b *bench) runParts(ctx context.Context) error {
 	}
 	return nil
 }
+
+// wants tells whether a part is to be run.
+func (b *bench) wants(part string) bool { return len(b.only) == 0 || slices.Contains(b.only, part) }
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.out, format+"\n", args...)

@@ -123,11 +123,16 @@ func (b *bench) timeBeside(ctx context.Context, rate float64, name, url string) 
 	return p99, err
 }
 
+// queueTimeout is how long it may take to queue the callbacks to a broken receiver.
+const queueTimeout = 5 * time.Minute
+
 // queueCallbacks has so many requests accepted, and returns when their work is
 // done.
 func (b *bench) queueCallbacks(ctx context.Context, d database, s *server, url string) error {
 	l := &load{target: s.url, path: "/async", body: asyncBody(url), connections: 64}
 	stop := l.start(ctx)
+	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
 	for l.accepted.Load() < int64(b.plan.broken) && l.failed.Load() == 0 && pause(ctx, 10*time.Millisecond) {
 	}
 	stop()

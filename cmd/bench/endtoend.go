@@ -28,7 +28,7 @@ const drainTimeout = time.Minute
 func (b *bench) measureEndToEnd(ctx context.Context) error {
 	return rounds(b.plan.repeat, func() error {
 		rates := map[variant]float64{}
-		for _, v := range variants() {
+		for _, v := range b.variantsAtSaturation() {
 			err := b.onFresh(ctx, "e2e", func(d database) error {
 				used, err := b.saturate(ctx, v, d)
 				rates[v] = used.rate()
@@ -47,8 +47,18 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 		}
 		b.figures.add("e2e_ratio_naive", rates[ours]/rates[naive])
 		b.figures.add("e2e_ratio_river", rates[ours]/alone)
+		if b.before != "" {
+			b.figures.add("e2e_ratio_before", rates[ours]/rates[before])
+		}
 		return nil
 	})
+}
+
+func (b *bench) variantsAtSaturation() []variant {
+	if b.before == "" {
+		return variants()
+	}
+	return []variant{ours, before, naive}
 }
 
 // saturate keeps the window full and returns what happened while it was.
@@ -84,7 +94,7 @@ func (b *bench) onServer(ctx context.Context, v variant, d database, settings []
 // all that was accepted: a rate that is reached by losing some would be no rate.
 func (b *bench) deliverAll(ctx context.Context, d database, s *server, window int, newLoad func(*receiver) *load) (spent, error) {
 	slots, release := newWindow(window)
-	receiver, err := startReceiver(release)
+	receiver, err := startReceiver(receiverOf(s.variant), release)
 	if err != nil {
 		return spent{}, err
 	}
@@ -135,8 +145,7 @@ func awaitDelivery(ctx context.Context, r *receiver, accepted int64) error {
 
 func (b *bench) reportSaturation(v variant, used spent) {
 	n := used.delivered
-	server := float64(used.server.Microseconds()) / n
-	postgres := float64(used.postgres.Microseconds()) / n
+	server, postgres := used.cpuPerRequest(n)
 	self := float64(used.self.Microseconds()) / n
 	b.say("  %-6s %8.0f/s  per request: %5.2f statements and %4.2f BEGIN, COMMIT; %6.0f B of WAL; CPU %4.0f µs server, %4.0f µs Postgres, %3.0f µs here",
 		v, used.rate(), used.statements/n, used.brackets/n, used.wal/n, server, postgres, self)
@@ -151,6 +160,7 @@ func (b *bench) reportSaturation(v variant, used spent) {
 	}
 	if used.server > 0 && b.cluster.postmaster != 0 {
 		b.figures.add("cpu_us_per_request_postgres"+suffix, postgres)
-		b.figures.add("cpu_us_per_request"+suffix, server+postgres)
 	}
+	b.addCPU("cpu_us_per_request"+suffix, server, postgres)
+	b.addCPU("cpu_us_at_saturation"+suffix, server, postgres)
 }

@@ -103,11 +103,26 @@ func TestHeadlinesAreWritten(t *testing.T) {
 	for _, h := range headlines() {
 		got = append(got, h.key)
 	}
-	want := strings.Fields(`accept_ratio_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_naive e2e_ratio_river
+	want := strings.Fields(`accept_ratio_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_naive e2e_ratio_before e2e_ratio_river
+		ttc_p50_ms_at_200 ttc_p99_ms_at_200 ttc_p50_ms_at_500 ttc_p99_ms_at_500 ttc_p50_ms_at_1000 ttc_p99_ms_at_1000
 		ttc_p50_ms ttc_p99_ms goodput_ratio_5x_sync goodput_ratio_5x_async served_p99_ms_5x refused_p99_ms_5x
-		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_per_request
-		ordered_ratio blackhole_ratio refusing_ratio failing_ratio grown_ratio`)
+		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_at_200 cpu_us_at_1000 cpu_us_at_saturation
+		ordered_ratio blackhole_ratio refusing_ratio failing_ratio snapshot_ratio snapshot_p99_ratio grown_ratio`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestReadmeHasEveryHeadline holds README's table to what bench prints.
+func TestReadmeHasEveryHeadline(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headlines() {
+		if !strings.Contains(string(readme), "| `"+h.key+"` |") {
+			t.Errorf("README has no line for %s: %s", h.key, h.what)
+		}
 	}
 }

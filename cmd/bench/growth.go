@@ -16,7 +16,11 @@ func (b *bench) measureGrowth(ctx context.Context) error {
 	}
 	grown, err := b.growAll(ctx)
 	if err == nil {
-		err = rounds(b.plan.repeat, func() error { return b.compareGrown(ctx, grown) })
+		repetition := 0
+		err = rounds(b.plan.repeat, func() error {
+			repetition++
+			return b.compareGrown(ctx, grown, repetition)
+		})
 	}
 	for _, d := range grown {
 		err = errors.Join(err, b.cluster.drop(ctx, d))
@@ -51,7 +55,7 @@ func (b *bench) growAll(ctx context.Context) (grown []database, err error) {
 
 // plant lets the service itself make the one request that is multiplied.
 func (b *bench) plant(ctx context.Context, d database) error {
-	receiver, err := startReceiver(nil)
+	receiver, err := startReceiver(defaultReceiver, nil)
 	if err != nil {
 		return err
 	}
@@ -64,16 +68,21 @@ func (b *bench) plant(ctx context.Context, d database) error {
 	})
 }
 
-func (b *bench) compareGrown(ctx context.Context, grown []database) error {
+func (b *bench) compareGrown(ctx context.Context, grown []database, repetition int) error {
 	rates := make([]float64, len(grown))
 	for i, d := range grown {
+		name := rowsName(b.plan.grown[i])
 		measure := func(d database) error {
-			used, err := b.saturate(ctx, ours, d)
-			if err != nil {
-				return err
-			}
-			rates[i] = used.rate()
-			return b.timeGrown(ctx, d, rowsName(b.plan.grown[i]), rates[i], rates[0]/2)
+			vacuum, err := b.cluster.watchVacuum(ctx, d, func() error {
+				used, err := b.saturate(ctx, ours, d)
+				if err != nil {
+					return err
+				}
+				rates[i] = used.rate()
+				return b.timeGrown(ctx, d, name, rates[i], rates[0]/2)
+			})
+			b.reportVacuum(name, repetition, vacuum)
+			return err
 		}
 		var err error
 		if i == 0 {
@@ -87,6 +96,17 @@ func (b *bench) compareGrown(ctx context.Context, grown []database) error {
 	}
 	b.figures.add("grown_ratio", rates[len(rates)-1]/rates[0])
 	return nil
+}
+
+// reportVacuum helps to judge a repetition: a vacuum of millions of rows takes a
+// core while it runs.
+func (b *bench) reportVacuum(name string, repetition int, vacuum *vacuumWatch) {
+	if b.cluster.postmaster == 0 {
+		return
+	}
+	fmt.Fprintf(b.log, "  %4s finished requests, repetition %d: autovacuum took %.1f s of CPU (%s)\n",
+		name, repetition, vacuum.total().Seconds(), vacuum)
+	b.figures.add("autovacuum_cpu_s_grown_"+name, vacuum.total().Seconds())
 }
 
 // timeGrown measures the time to callback at half of what the smallest table

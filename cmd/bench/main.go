@@ -47,5 +47,5 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	return measure(ctx, options, stdout)
+	return measure(ctx, options, stdout, stderr)
 }

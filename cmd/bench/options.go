@@ -20,6 +20,7 @@ type options struct {
 	out         string   // file for the figures, none when empty
 	logs        string   // folder for what the servers write, nowhere when empty
 	settings    []string // NAME=VALUE for our server, to try one out
+	against     string   // an earlier commit, whose server ours is compared with; none when empty
 	plan        plan
 }
 
@@ -40,6 +41,8 @@ type plan struct {
 
 	stormRepeat int           // of every measurement with storm
 	timingFor   time.Duration // of a storm that measures latency
+	rates       []int         // requests a second at which it is measured
+	snapshotFor time.Duration // of a storm beside an open snapshot; none when 0
 	stormFor    time.Duration // of one that is too much
 	storms      []int         // multiples of the capacity
 
@@ -61,6 +64,8 @@ func fullPlan() plan {
 		steadyFor:    8 * time.Second,
 		stormRepeat:  3,
 		timingFor:    12 * time.Second,
+		rates:        []int{200, 500, 1000},
+		snapshotFor:  5 * time.Minute,
 		stormFor:     8 * time.Second,
 		storms:       []int{1, 2, 5},
 		grown:        []int{10_000, 1_000_000, 10_000_000},
@@ -73,13 +78,15 @@ func fullPlan() plan {
 // shortPlan leaves out growth and retention, and fits in three minutes.
 func shortPlan() plan {
 	short := fullPlan()
+	short.repeat = 2
 	short.connections = []int{64}
 	short.acceptWarmup = time.Second / 2
 	short.acceptFor = 2 * time.Second
 	short.steadyWarmup = time.Second
 	short.steadyFor = 3 * time.Second
 	short.stormRepeat = 1
-	short.timingFor = 5 * time.Second
+	short.timingFor = 4 * time.Second
+	short.snapshotFor = 15 * time.Second
 	short.stormFor = 5 * time.Second
 	short.storms = []int{5}
 	short.grown = nil
@@ -90,7 +97,7 @@ func shortPlan() plan {
 }
 
 func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{databaseURL: getenv("DATABASE_URL"), plan: fullPlan()}
+	o := options{databaseURL: getenv("DATABASE_URL"), against: beforeHandOver, plan: fullPlan()}
 	if getenv("BENCH") == "short" {
 		o.plan = shortPlan()
 	}
@@ -105,6 +112,10 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case o.databaseURL == "":
 		return o, errors.New("DATABASE_URL must name a Postgres: scripts/bench.sh starts one")
+	case strings.HasPrefix(o.against, "-"):
+		return o, fmt.Errorf("-against: no commit is called %q", o.against)
+	case o.plan.snapshotFor != 0 && o.plan.snapshotFor < 5*time.Second || o.plan.snapshotFor > 30*time.Minute:
+		return o, errors.New("-snapshot must be from 5s to 30m, or 0")
 	case o.plan.repeat < 1 || o.plan.senders < 1 || o.plan.window < o.plan.senders:
 		return o, errors.New("-repeat and -senders must be at least 1, and -window no less than -senders")
 	}
@@ -121,11 +132,13 @@ func newFlags(o *options) *flag.FlagSet {
 	flags.StringVar(&o.storm, "storm", "bin/storm", "storm's `program`")
 	flags.StringVar(&o.out, "out", "", "`file` for the figures, as JSON")
 	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs, which are thrown away otherwise")
+	flags.StringVar(&o.against, "against", o.against, "earlier `commit` to compare the throughput with, empty for none")
+	flags.DurationVar(&o.plan.snapshotFor, "snapshot", o.plan.snapshotFor, "how long the part snapshot has one open, 0 for not at all;\nthe last fifth is measured")
 	flags.Func("only", "comma-separated `parts` to run: "+strings.Join(partNames(), ", "), func(text string) error {
 		o.only = strings.Split(text, ",")
 		return checkParts(o.only)
 	})
-	flags.Func("env", "`NAME=VALUE`: a setting for our server, to try one out; may be repeated", func(text string) error {
+	flags.Func("env", "`NAME=VALUE`: a setting for our server as it is now, to try one out; may be repeated", func(text string) error {
 		o.settings = append(o.settings, text)
 		return nil
 	})

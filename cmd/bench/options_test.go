@@ -14,7 +14,8 @@ func TestReadOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(o.only, []string{"accept", "e2e"}) || o.plan.repeat != 2 ||
-		!slices.Equal(o.plan.grown, []int{5000, 2_000_000}) || o.plan.steadyFor != shortPlan().steadyFor {
+		!slices.Equal(o.plan.grown, []int{5000, 2_000_000}) || o.plan.steadyFor != shortPlan().steadyFor ||
+		o.against != beforeHandOver || o.plan.snapshotFor != shortPlan().snapshotFor {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -27,7 +28,7 @@ func environment(mode string) func(string) string {
 
 func TestReadOptionsRefuses(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"-only speed", "-repeat 0", "-rows 0", "-rows many", "-window 0", "more"} {
+	for _, args := range []string{"-only speed", "-repeat 0", "-rows 0", "-rows many", "-window 0", "-against -x", "-snapshot 1s", "-snapshot 2h", "more"} {
 		if _, err := readOptions(strings.Fields(args), environment(""), io.Discard); err == nil {
 			t.Errorf("%q was taken", args)
 		}

@@ -11,10 +11,32 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// receiverKind is what a receiver does besides taking callbacks, by the name that
+// storm has for it.
+type receiverKind string
+
+const (
+	ordinary receiverKind = "ok"       // nothing: it answers OPTIONS with 405
+	granting receiverKind = "granting" // grants any rate when it is asked for its consent
+)
+
+// defaultReceiver is what everything is measured with, by storm too.
+const defaultReceiver = granting
+
+// receiverOf is what a variant calls back. An earlier server may be slow to
+// call a receiver that grants nothing.
+func receiverOf(v variant) receiverKind {
+	if v == before {
+		return granting
+	}
+	return defaultReceiver
+}
+
 // receiver takes callbacks as cheaply as it can, because it shares the machine
 // with what is measured, and counts the requests that were called back.
 type receiver struct {
 	url       string
+	kind      receiverKind
 	server    fasthttp.Server
 	delivered atomic.Int64 // distinct requests
 	repeated  atomic.Int64 // callbacks beyond the first of a request
@@ -27,12 +49,12 @@ type shard struct {
 	ids map[uuid.UUID]struct{}
 }
 
-func startReceiver(onNew func()) (*receiver, error) {
+func startReceiver(kind receiverKind, onNew func()) (*receiver, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for callbacks: %w", err)
 	}
-	r := &receiver{url: "http://" + listener.Addr().String() + "/callback", onNew: onNew}
+	r := &receiver{url: "http://" + listener.Addr().String() + "/callback", kind: kind, onNew: onNew}
 	for i := range r.seen {
 		r.seen[i].ids = map[uuid.UUID]struct{}{}
 	}
@@ -44,9 +66,8 @@ func startReceiver(onNew func()) (*receiver, error) {
 }
 
 func (r *receiver) handle(c *fasthttp.RequestCtx) {
-	if c.IsOptions() { // whoever asks may call, at any rate
-		c.Response.Header.Set("WebHook-Allowed-Origin", "*")
-		c.Response.Header.Set("WebHook-Allowed-Rate", "*")
+	if c.IsOptions() {
+		r.kind.answerOptions(c)
 		return
 	}
 	id, err := uuid.ParseBytes(bytes.TrimPrefix(c.Request.Header.Peek("Webhook-Id"), []byte("req_")))
@@ -54,7 +75,6 @@ func (r *receiver) handle(c *fasthttp.RequestCtx) {
 		c.SetStatusCode(fasthttp.StatusBadRequest)
 		return
 	}
-	c.SetStatusCode(fasthttp.StatusNoContent)
 	if !r.note(id) {
 		r.repeated.Add(1)
 		return
@@ -63,6 +83,16 @@ func (r *receiver) handle(c *fasthttp.RequestCtx) {
 	if r.onNew != nil {
 		r.onNew()
 	}
+}
+
+func (k receiverKind) answerOptions(c *fasthttp.RequestCtx) {
+	if k != granting {
+		c.SetStatusCode(fasthttp.StatusMethodNotAllowed)
+		c.Response.Header.Set("Allow", "POST")
+		return
+	}
+	c.Response.Header.Set("WebHook-Allowed-Origin", "*")
+	c.Response.Header.Set("WebHook-Allowed-Rate", "*")
 }
 
 // note tells whether a request is called back for the first time.

@@ -16,8 +16,9 @@ import (
 type variant string
 
 const (
-	ours  variant = "ours"
-	naive variant = "naive"
+	ours   variant = "ours"
+	naive  variant = "naive"
+	before variant = "before" // ours as it was at an earlier commit
 )
 
 func variants() []variant { return []variant{ours, naive} }
@@ -25,7 +26,8 @@ func variants() []variant { return []variant{ours, naive} }
 // server is one of them, running as a process of its own.
 type server struct {
 	*program.Server
-	url string
+	url     string
+	variant variant
 }
 
 // start starts a server on a database and returns when it is healthy. Its role
@@ -35,9 +37,14 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	if err != nil {
 		return nil, err
 	}
-	command := exec.Command(b.server, "--dev", "--role="+role)
-	if v == naive {
+	var command *exec.Cmd
+	switch v {
+	case naive:
 		command = exec.Command(b.self, "naive", "-role="+role)
+	case before:
+		command = exec.Command(b.before, "--dev", "--role="+role)
+	default:
+		command = exec.Command(b.server, "--dev", "--role="+role)
 	}
 	// Nothing of the caller's environment: a setting in it would be measured, too.
 	command.Env = append([]string{"DATABASE_URL=" + d.url, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
@@ -54,7 +61,7 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	if err := process.WaitHealthy(ctx); err != nil {
 		return nil, errors.Join(err, process.Stop())
 	}
-	return &server{process, process.URL}, nil
+	return &server{process, process.URL, v}, nil
 }
 
 // openLog sends what a child writes to a file in the folder of -logs. Else it

@@ -41,7 +41,7 @@ func TestNaive(t *testing.T) {
 // settled, and the server has drained.
 func deliverByNaive(t *testing.T, d database) {
 	t.Helper()
-	receiver, err := startReceiver(nil)
+	receiver, err := startReceiver(defaultReceiver, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

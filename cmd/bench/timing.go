@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,21 +12,16 @@ import (
 	"time"
 )
 
-const (
-	stormWarmup = 2 * time.Second
-	ackRate     = 1000 // requests a second at which acknowledging is timed
-)
+const stormWarmup = 2 * time.Second
 
-// measureTiming asks how long a request waits for its acknowledgement and for
-// its callback, at rates that the service can keep up with.
+// measureTiming asks how long a request waits for its callback at half of what the
+// service can do.
 func (b *bench) measureTiming(ctx context.Context) error {
 	half, err := b.halfRate(ctx)
 	if err != nil {
 		return err
 	}
-	return rounds(b.plan.stormRepeat, func() error {
-		return errors.Join(b.timeAcknowledgements(ctx), b.timeCallbacks(ctx, half))
-	})
+	return rounds(b.plan.stormRepeat, func() error { return b.timeCallbacks(ctx, half) })
 }
 
 // halfRate is half of the rate at saturation, which is measured first where it
@@ -40,21 +36,6 @@ func (b *bench) halfRate(ctx context.Context) (float64, error) {
 		return err
 	})
 	return used.rate() / 2, err
-}
-
-func (b *bench) timeAcknowledgements(ctx context.Context) error {
-	return b.onFresh(ctx, "ack", func(d database) error {
-		return b.onServer(ctx, ours, d, nil, func(s *server) error {
-			told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: ackRate, length: b.plan.timingFor})
-			if err != nil {
-				return err
-			}
-			b.say("  acknowledged at %5d/s  p50 %6.2f ms  p99 %6.2f ms", ackRate, told.Async.Latency.P50, told.Async.Latency.P99)
-			b.figures.add("ack_p50_ms_at_1000", told.Async.Latency.P50)
-			b.figures.add("ack_p99_ms_at_1000", told.Async.Latency.P99)
-			return nil
-		})
-	})
 }
 
 func (b *bench) timeCallbacks(ctx context.Context, rate float64) error {
@@ -78,9 +59,11 @@ func (b *bench) timeCallbacks(ctx context.Context, rate float64) error {
 // stormOrder is what storm is asked for.
 type stormOrder struct {
 	mix    string
-	rate   float64 // requests a second
-	length time.Duration
-	work   string // as -work takes it, the cheapest when empty
+	rate   float64       // requests a second
+	warmup time.Duration // before what is measured; stormWarmup when 0
+	length time.Duration // of what is measured
+	drain  time.Duration // how long callbacks may take after it; drainTimeout when 0
+	work   string        // as -work takes it, the cheapest when empty
 }
 
 // stormReport is what of storm's report is used here.
@@ -128,13 +111,11 @@ func (b *bench) runStorm(ctx context.Context, s *server, order stormOrder) (stor
 	}
 	defer os.RemoveAll(folder)
 	report := filepath.Join(folder, "storm.json")
-	work := order.work
-	if work == "" {
-		work = "text=64,rounds=0,delay=0s"
-	}
+	work, warmup := cmp.Or(order.work, "text=64,rounds=0,delay=0s"), cmp.Or(order.warmup, stormWarmup)
 	command := exec.CommandContext(ctx, b.storm, "-target", s.url, "-json", report, "-profile", "steady",
-		"-mix", order.mix, "-rate", fmt.Sprintf("%.0f", max(1, order.rate)), "-duration", (stormWarmup + order.length).String(),
-		"-warmup", stormWarmup.String(), "-work", work, "-drain", drainTimeout.String())
+		"-mix", order.mix, "-rate", fmt.Sprintf("%.0f", max(1, order.rate)), "-duration", (warmup + order.length).String(),
+		"-warmup", warmup.String(), "-work", work, "-drain", cmp.Or(order.drain, drainTimeout).String(),
+		"-receivers", string(defaultReceiver)+"=1")
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = 5 * time.Second
 	output, failed := command.CombinedOutput()

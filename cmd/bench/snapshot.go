@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	snapshotRate = 800 // requests a second
+	// snapshotLast is the part at the end that is measured: what a snapshot keeps
+	// from being removed piles up for as long as it is open. It is a fifth, as a minute
+	// is of five.
+	snapshotLast = 5
+)
+
+// measureSnapshot asks what it costs that somebody has read in a transaction and
+// then leaves it open, as a forgotten prompt or a long backup does: no version of
+// a row that has come to be since can be removed.
+func (b *bench) measureSnapshot(ctx context.Context) error {
+	if b.plan.snapshotFor == 0 {
+		b.say("  left out")
+		return nil
+	}
+	return rounds(b.plan.stormRepeat, func() error {
+		alone, err := b.timeSnapshot(ctx, "without", func(context.Context, database) (func() error, error) {
+			return func() error { return nil }, nil
+		})
+		if err != nil {
+			return err
+		}
+		beside, err := b.timeSnapshot(ctx, "with", openSnapshot)
+		if err != nil {
+			return err
+		}
+		b.figures.add("snapshot_ratio", beside.Goodput/alone.Goodput)
+		b.figures.add("snapshot_p99_ratio", beside.TimeToCallback.P99/alone.TimeToCallback.P99)
+		return nil
+	})
+}
+
+// timeSnapshot measures the last part of a long storm, while what open opens is
+// there.
+func (b *bench) timeSnapshot(ctx context.Context, name string, open func(context.Context, database) (func() error, error)) (told stormCallback, err error) {
+	last := b.plan.snapshotFor / snapshotLast
+	order := stormOrder{
+		mix: "async=100", rate: snapshotRate, warmup: b.plan.snapshotFor - last, length: last, drain: b.plan.snapshotFor,
+	}
+	err = b.onFresh(ctx, "snapshot", func(d database) error {
+		return b.onServer(ctx, ours, d, nil, func(s *server) error {
+			end, err := open(ctx, d)
+			if err != nil {
+				return err
+			}
+			report, err := b.runStorm(ctx, s, order)
+			told = report.Async
+			return errors.Join(err, end())
+		})
+	})
+	if err != nil {
+		return told, fmt.Errorf("%s a snapshot: %w", name, err)
+	}
+	b.say("  %-7s a snapshot, the last %s of %s at %d/s: %6.0f/s  p50 %6.2f ms  p99 %6.2f ms",
+		name, last, b.plan.snapshotFor, snapshotRate, told.Goodput, told.TimeToCallback.P50, told.TimeToCallback.P99)
+	b.figures.add("snapshot_per_s_"+name, told.Goodput)
+	b.figures.add("snapshot_ttc_p99_ms_"+name, told.TimeToCallback.P99)
+	return told, nil
+}
+
+// openSnapshot opens a transaction that has read and then idles. End ends it, and
+// returns an error if it had ended before.
+func openSnapshot(ctx context.Context, d database) (end func() error, err error) {
+	conn, err := pgx.Connect(ctx, d.url)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", d.name, err)
+	}
+	for _, sql := range []string{
+		"SET idle_in_transaction_session_timeout = 0",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ",
+		"SELECT count(*) FROM requests",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", sql, err), conn.Close(context.WithoutCancel(ctx)))
+		}
+	}
+	return func() error {
+		_, err := conn.Exec(ctx, "ROLLBACK")
+		if err != nil {
+			err = fmt.Errorf("the snapshot ended before the measurement: %w", err)
+		}
+		return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	}, nil
+}
