@@ -86,7 +86,7 @@ func shortPlan() plan {
 	short.steadyFor = 3 * time.Second
 	short.stormRepeat = 1
 	short.timingFor = 4 * time.Second
-	short.snapshotFor = 15 * time.Second
+	short.snapshotFor = 10 * time.Second
 	short.stormFor = 5 * time.Second
 	short.storms = []int{5}
 	short.grown = nil
