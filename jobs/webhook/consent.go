@@ -51,7 +51,8 @@ func (s *Sender) options(ctx context.Context, url string, perMinute int) (*http.
 		return nil, err
 	}
 	request.Header.Set("Webhook-Request-Rate", strconv.Itoa(perMinute))
-	return s.transport.RoundTrip(request)
+	// On kept connections, net/http would repeat an OPTIONS for as long as they fail.
+	return s.fresh.RoundTrip(request)
 }
 
 // readConsent reads the answer to origin's question. A header that stands

@@ -71,7 +71,8 @@ func TestAskAnswered(t *testing.T) {
 		"User-Agent: Ringback/test\r\n" +
 		"Cdn-Loop: ringback\r\n" +
 		"Webhook-Request-Origin: ringback\r\n" +
-		"Webhook-Request-Rate: 240\r\n\r\n"
+		"Webhook-Request-Rate: 240\r\n" +
+		"Connection: close\r\n\r\n"
 	if got := <-questions; got != question {
 		t.Errorf("question is %q; want %q", got, question)
 	}

@@ -63,6 +63,15 @@ func causeOf(status int) string {
 	return ""
 }
 
+// withRepetition adds to a cause that this was the second try of the attempt.
+func withRepetition(cause string) string {
+	const twice = "tried twice: a kept connection failed first"
+	if cause == "" {
+		return twice
+	}
+	return cause + "; " + twice
+}
+
 // retryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
 // 10.2.3), clamped. It reports false for a value that is absent or malformed.
 func retryAfter(value string, now time.Time) (time.Duration, bool) {

@@ -22,6 +22,8 @@ type phases struct {
 type sighting struct {
 	doing                        string // what the request waits for
 	address                      string
+	reused                       bool // the connection was a kept one
+	answered                     bool // a byte of the answer came
 	tlsFailed                    bool
 	dns, connect, tls, firstByte time.Duration
 }
@@ -36,14 +38,13 @@ func (p *phases) report() sighting {
 // trace returns the hooks. Got1xxResponse stays unset: setting it lifts the
 // limit on the number of interim answers.
 func (p *phases) trace() *httptrace.ClientTrace {
-	p.begin()
+	p.seen.doing = "connecting"
 	return &httptrace.ClientTrace{
-		GetConn: func(string) { p.begin() },
 		GotConn: p.gotConn,
 		GotFirstResponseByte: func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.seen.firstByte = time.Since(p.connected)
+			p.seen.answered, p.seen.firstByte = true, time.Since(p.connected)
 			p.seen.doing = "reading the answer"
 		},
 		DNSStart: func(httptrace.DNSStartInfo) {
@@ -65,21 +66,12 @@ func (p *phases) trace() *httptrace.ClientTrace {
 	}
 }
 
-// begin is also called when a stale connection is replaced: what counts is the
-// one that the answer came from.
-func (p *phases) begin() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ready, p.connectStart = false, time.Time{}
-	p.seen = sighting{doing: "connecting"}
-}
-
 func (p *phases) gotConn(info httptrace.GotConnInfo) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready, p.connected = true, time.Now()
 	if info.Reused { // a dial of our own may have begun before it came free
-		p.seen = sighting{}
+		p.seen = sighting{reused: true}
 	}
 	p.seen.doing = "waiting for the answer"
 	p.seen.address = info.Conn.RemoteAddr().String()

@@ -52,9 +52,10 @@ type Sender struct {
 	userAgent string
 	origin    string // who we are, in a CloudEvents handshake and after it
 	guard     *guard
-	transport *http.Transport
-	exchange  time.Duration // bounds an attempt from the dial to the status line
-	drain     time.Duration // bounds the reading of the body after it
+	transport *http.Transport // keeps connections
+	fresh     *http.Transport // makes one for each request
+	exchange  time.Duration   // bounds an attempt from the first dial to the status line
+	drain     time.Duration   // bounds the reading of the body after it
 }
 
 // LoopID is ours in CDN-Loop (RFC 8586): an intake that sees it knows that the
@@ -73,12 +74,14 @@ func NewSender(policy Policy, version string) *Sender {
 	// machine. Where there are none, that handshake says so.
 	_, _ = x509.SystemCertPool()
 	guard := newGuard(policy)
+	transport := newTransport(guard.dialContext)
 	return &Sender{
 		policy:    policy,
 		userAgent: userAgent(policy, version),
 		origin:    originOf(policy),
 		guard:     guard,
-		transport: newTransport(guard.dialContext),
+		transport: transport,
+		fresh:     withoutKeptConnections(transport),
 		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
 		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
 	}
@@ -102,6 +105,16 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 		MaxIdleConnsPerHost:    128,              // what one origin may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
+}
+
+// withoutKeptConnections returns a transport that dials for each request, and
+// asks the receiver to close the connection after the answer. It resumes the TLS
+// sessions of the other.
+func withoutKeptConnections(transport *http.Transport) *http.Transport {
+	fresh := transport.Clone()
+	fresh.DisableKeepAlives = true
+	fresh.TLSClientConfig = transport.TLSClientConfig
+	return fresh
 }
 
 // originOf is a name of ours, and a constant where we have none: the machine's
@@ -130,40 +143,61 @@ func (s *Sender) Close() { s.transport.CloseIdleConnections() }
 // was cancelled is a value too, but says nothing about the receiver: the
 // caller looks at ctx.Err() and throws it away.
 //
-// On a kept connection that turns out to be stale, the message is sent again
-// at once, and a receiver may see it twice with the same webhook-id.
+// A kept connection may turn out to be closed only when the message has been
+// sent on it. So when one fails before any byte of an answer, the message is sent
+// once more, on a fresh connection: a receiver may see it twice in one attempt,
+// with the same webhook-id, and no more often than that.
 func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
 	attempt := Attempt{StartedAt: time.Now()}
-	var followed phases
-	response, err := s.post(httptrace.WithClientTrace(ctx, followed.trace()), m)
+	response, seen, err := s.post(ctx, s.transport, m)
+	again := err != nil && seen.reused && !seen.answered && ctx.Err() == nil
+	if again {
+		response, seen, err = s.post(ctx, s.fresh, m)
+	}
 	attempt.EndedAt = time.Now()
-	seen := followed.report()
 	attempt.Address = seen.address
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
-	if err != nil {
+	if err == nil {
+		attempt.Status = response.StatusCode
+		attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
+		attempt.Cause = causeOf(response.StatusCode)
+		s.finish(response, cancel)
+	} else {
 		attempt.Outcome, attempt.Cause = explain(err, seen)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
 			attempt.Address = blocked.address
 		}
-		return attempt
 	}
-	attempt.Status = response.StatusCode
-	attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
-	attempt.Cause = causeOf(response.StatusCode)
-	s.finish(response, cancel)
+	if again {
+		attempt.Cause = withRepetition(attempt.Cause)
+	}
 	return attempt
 }
 
-// post returns the answer's head. It uses the transport rather than a client:
-// a bare round trip follows no redirect, keeps no cookie and, unlike a client
-// told not to follow, doesn't fail on a redirect's malformed Location.
-func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
+// post returns the answer's head, and what was seen on the way to it. It uses a
+// transport rather than a client: a bare round trip follows no redirect, keeps no
+// cookie and, unlike a client told not to follow, doesn't fail on a redirect's
+// malformed Location.
+func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message) (*http.Response, sighting, error) {
+	var followed phases
+	request, err := s.newPost(httptrace.WithClientTrace(ctx, followed.trace()), m)
+	if err != nil {
+		return nil, followed.report(), err
+	}
+	response, err := transport.RoundTrip(request)
+	return response, followed.report(), err
+}
+
+func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) {
 	request, err := s.newRequest(ctx, http.MethodPost, m.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, err
 	}
+	// With it, net/http sends a request again by itself on the next kept
+	// connection, and the next, for as long as they fail.
+	request.GetBody = nil
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Webhook-Id", m.ID)
 	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
@@ -174,10 +208,7 @@ func (s *Sender) post(ctx context.Context, m Message) (*http.Response, error) {
 	if m.Traceparent != "" {
 		request.Header.Set("Traceparent", m.Traceparent)
 	}
-	// The presence of the entry marks the POST as replayable when a kept
-	// connection fails; without a value nothing is sent (http.Transport's doc).
-	request.Header["Idempotency-Key"] = nil
-	return s.transport.RoundTrip(request)
+	return request, nil
 }
 
 // newRequest checks the URL and sets what every request of ours says.

@@ -230,48 +230,6 @@ func field(request, name string) string {
 	return value
 }
 
-func TestSendReplaysOnStaleConnection(t *testing.T) {
-	t.Parallel()
-	for name, hangUp := range map[string]func(net.Conn){
-		"closed": func(net.Conn) {},
-		"reset":  func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			requests := make(chan string, 3)
-			var target *receiver
-			target = receive(t, func(conn net.Conn) {
-				requests <- readRequest(t, conn)
-				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-				if target.connections.Load() == 1 {
-					requests <- readRequest(t, conn)
-					hangUp(conn)
-				}
-			})
-			sender := localSender(t)
-			expect(t, sender.Send(t.Context(), message(target.url)), Attempt{Outcome: Delivered, Status: 200})
-			<-requests
-			m := message(target.url)
-			m.ID = "msg_2"
-			got := sender.Send(t.Context(), m)
-			expect(t, got, Attempt{Outcome: Delivered, Status: 200})
-			if len(requests) != 2 {
-				t.Fatalf("receiver got %d requests for one message; want the lost and the replayed one", len(requests))
-			}
-			lost, replayed := <-requests, <-requests
-			if lost != replayed || field(replayed, "Webhook-Id") != "msg_2" || !strings.HasSuffix(replayed, string(m.Body)) {
-				t.Errorf("replayed request is %q; want %q", replayed, lost)
-			}
-			if strings.Contains(strings.ToLower(replayed), "idempotency") {
-				t.Errorf("request is %q; want no idempotency key", replayed)
-			}
-			if connections := target.connections.Load(); connections != 2 || got.Connect <= 0 {
-				t.Errorf("took %d connections, the last attempt's connect %s; want 2 and some time", connections, got.Connect)
-			}
-		})
-	}
-}
-
 func TestSendKeepsNoCookies(t *testing.T) {
 	t.Parallel()
 	server := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
