@@ -37,10 +37,10 @@ func preferredWait(header http.Header) time.Duration {
 }
 
 // await holds a call until the work of its request may have ended, and tells
-// whether it did: not when too many wait. It is over, too, when the caller goes
+// whether it did: not when too many callers of its client wait. It is over, too, when the caller goes
 // away and when the process stops.
 func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
-	ended, stop, ok := a.Queue.Watch(id)
+	ended, stop, ok := a.Queue.Watch(c.GetString(clientKey), id)
 	if !ok {
 		return false
 	}

@@ -2,11 +2,15 @@ package api_test
 
 import (
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"ringback/api"
+	"ringback/jobs"
 )
 
 func TestWait(t *testing.T) {
@@ -86,5 +90,34 @@ func TestWait(t *testing.T) {
 				t.Errorf("got %d, applied %q, want 202 at once", got.status, got.header.Get("Preference-Applied"))
 			}
 		})
+	}
+}
+
+func TestWaitsOfAClientLeavePlacesToOthers(t *testing.T) {
+	t.Parallel()
+	var queue *jobs.Queue
+	s := newService(t, func(c *api.Config) {
+		keyed(map[string]string{"m-key": "mallory", "a-key": "alice"})(c)
+		queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 100, ClientUnfinished: 10, DestinationUnfinished: 10})
+		c.Queue = queue
+	})
+	hers := s.call(t, "POST", "/async", asyncBody, "Authorization", "Bearer m-key").header.Get("Location")
+	taken := 0
+	for {
+		_, stop, ok := queue.Watch("mallory", uuid.MustParse(path.Base(hers)))
+		if !ok {
+			break
+		}
+		defer stop()
+		taken++
+	}
+	if taken < 500 {
+		t.Errorf("one client alone: got %d places, want most of a thousand", taken)
+	}
+	if got := s.call(t, "GET", hers, "", "Authorization", "Bearer m-key", "Prefer", "wait=60"); got.status != http.StatusOK || got.header.Get("Preference-Applied") != "" {
+		t.Errorf("one more: got %d, applied %q, want it not to wait", got.status, got.header.Get("Preference-Applied"))
+	}
+	if got := s.call(t, "POST", "/async", asyncBody, "Authorization", "Bearer a-key", "Prefer", "wait=1"); got.status != http.StatusAccepted || got.header.Get("Preference-Applied") != "wait=1" {
+		t.Errorf("another client: got %d, applied %q, want that it may wait", got.status, got.header.Get("Preference-Applied"))
 	}
 }

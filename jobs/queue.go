@@ -81,7 +81,7 @@ type Queue struct {
 	sweeper sweeper
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	origins *origins
-	waits   waits
+	waits   *waits
 	places  *places
 	metrics *metrics
 
@@ -118,9 +118,9 @@ func New(config Config) (*Queue, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
 	}
 	queue.quota = newQuota(config)
-	queue.waits.find = func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	queue.waits = newWaits(config.ClientUnfinished > 0, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
-	}
+	})
 	queue.metrics = newMetrics(config.Metrics, queue)
 	queue.startBatchers(config)
 	return queue, nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"ringback/work"
 )
 
 const (
@@ -15,32 +17,39 @@ const (
 	// late they may hear of work that another process did.
 	waitInterval = 100 * time.Millisecond
 	waitTimeout  = 2 * time.Second // of one such question
-	maxWaits     = 1000
+	maxWaits     = 1000            // callers of all clients
 )
 
 // waits wakes callers when the work of their request has ended. Work of this
 // process tells at once; for that of others one query asks for all callers, while
-// there are any.
+// there are any. Clients share the places to wait in.
 type waits struct {
 	find func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
 
 	mu      sync.Mutex
-	open    map[uuid.UUID]map[chan struct{}]bool // closed when the work has ended
-	count   int
+	places  work.Places
+	open    map[uuid.UUID]map[chan struct{}]string // client by channel, which is closed when the work has ended
 	polling bool
 	closed  bool // nobody may wait any more
 }
 
+// newWaits lets the only client there is have all places, unless clients share
+// them.
+func newWaits(shared bool, find func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)) *waits {
+	return &waits{find: find, places: work.NewPlaces(maxWaits, shared), open: map[uuid.UUID]map[chan struct{}]string{}}
+}
+
 // Watch returns a channel that is closed when the work of a request has ended, or
-// when waiting has: look what it is. stop must follow. It is false where no more
-// may wait. Work that has ended before is told late, so look first.
-func (q *Queue) Watch(id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
-	return q.waits.watch(id)
+// when waiting has: look what it is. stop must follow. It is false where the client
+// may have no more callers that wait. Work that has ended before is told late, so
+// look first.
+func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
+	return q.waits.watch(client, id)
 }
 
 // EndWaits wakes all who wait, and lets nobody wait any more.
 func (q *Queue) EndWaits() {
-	w := &q.waits
+	w := q.waits
 	w.mu.Lock()
 	w.closed = true
 	ids := slices.Collect(maps.Keys(w.open))
@@ -48,21 +57,17 @@ func (q *Queue) EndWaits() {
 	w.wake(ids)
 }
 
-func (w *waits) watch(id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
+func (w *waits) watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || w.count >= maxWaits {
+	if w.closed || !w.places.Take(client) {
 		return nil, nil, false
 	}
-	if w.open == nil {
-		w.open = map[uuid.UUID]map[chan struct{}]bool{}
-	}
 	if w.open[id] == nil {
-		w.open[id] = map[chan struct{}]bool{}
+		w.open[id] = map[chan struct{}]string{}
 	}
 	done := make(chan struct{})
-	w.open[id][done] = true
-	w.count++
+	w.open[id][done] = client
 	if !w.polling {
 		w.polling = true
 		go w.poll()
@@ -73,10 +78,11 @@ func (w *waits) watch(id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool
 func (w *waits) leave(id uuid.UUID, done chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.open[id][done] {
+	client, waiting := w.open[id][done]
+	if !waiting {
 		return // woken
 	}
-	w.count--
+	w.places.Leave(client)
 	delete(w.open[id], done)
 	if len(w.open[id]) == 0 {
 		delete(w.open, id)
@@ -87,13 +93,13 @@ func (w *waits) leave(id uuid.UUID, done chan struct{}) {
 func (w *waits) wake(ids []uuid.UUID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.count == 0 {
+	if len(w.open) == 0 {
 		return
 	}
 	for _, id := range ids {
-		for done := range w.open[id] {
+		for done, client := range w.open[id] {
 			close(done)
-			w.count--
+			w.places.Leave(client)
 		}
 		delete(w.open, id)
 	}
