@@ -46,6 +46,7 @@ type API struct {
 	Config
 	sync    *gate
 	bodies  *bodyBudget
+	answers *answerBudget
 	quotas  *quotas
 	metrics *metrics
 }
@@ -59,11 +60,13 @@ func New(config Config) http.Handler {
 	api := &API{
 		Config:  config,
 		sync:    newGate(config.SyncLimit, config.LocalClient),
-		bodies:  newBodyBudget(config.LocalClient),
+		bodies:  newBodyBudget(memoryBudget(), config.LocalClient),
+		answers: newAnswerBudget(memoryBudget()),
 		quotas:  newQuotas(config),
 		metrics: newMetrics(config.Metrics),
 	}
 	watchGate(config.Metrics, api.sync)
+	watchAnswers(config.Metrics, api.answers)
 	router := api.newRouter()
 	router.HandleMethodNotAllowed = true
 	router.NoMethod(api.handle(api.noMethod))
@@ -86,7 +89,7 @@ func New(config Config) http.Handler {
 
 // NewHealth returns the handler of a process that only works jobs off.
 func NewHealth(config Config) http.Handler {
-	api := &API{Config: config, metrics: newMetrics(config.Metrics)}
+	api := &API{Config: config, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(config.Metrics)}
 	router := api.newRouter()
 	router.GET("/healthz", api.handle(api.health))
 	return router

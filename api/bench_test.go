@@ -16,7 +16,7 @@ import (
 // BenchmarkReadAsync is what a POST /async costs before the database.
 func BenchmarkReadAsync(b *testing.B) {
 	const body = `{"input":{"text":"The quick brown fox jumps over the lazy dog."},"callback_url":"https://hooks.example.com/ringback"}`
-	a := &API{Config: Config{Check: work.Check, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget("local")}
+	a := &API{Config: Config{Check: work.Check, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget(maxBudget, "local")}
 	router := a.newRouter()
 	request := httptest.NewRequest(http.MethodPost, "/async", nil)
 	request.Header.Set("Content-Type", "application/json")

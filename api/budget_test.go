@@ -4,9 +4,9 @@ import "testing"
 
 func TestBodyBudget(t *testing.T) {
 	t.Parallel()
-	budget := newBodyBudget("local")
+	budget := newBodyBudget(maxBudget, "local")
 	var releases []func()
-	for range maxBodiesBytes / maxBodyBytes {
+	for range maxBudget / maxBodyBytes {
 		release, err := budget.reserve("local", -1) // as large as a body may be
 		if err != nil {
 			t.Fatalf("got %v within the budget", err)
@@ -27,8 +27,8 @@ func TestBodyBudget(t *testing.T) {
 
 func TestBodyBudgetOfAClient(t *testing.T) {
 	t.Parallel()
-	budget := newBodyBudget("")
-	for range maxBodiesBytes / 4 / maxBodyBytes {
+	budget := newBodyBudget(maxBudget, "")
+	for range maxBudget / 4 / maxBodyBytes {
 		if _, err := budget.reserve("greedy", -1); err != nil {
 			t.Fatalf("got %v within its share", err)
 		}

@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -101,16 +100,12 @@ type bodyBudget struct {
 	of    map[string]int64 // by client
 }
 
-const (
-	maxBodiesBytes = 64 << 20
-	smallBody      = 4 << 10 // costs no more than its connection does, and isn't counted
-)
+// smallBody costs no more than its connection does, and isn't counted.
+const smallBody = 4 << 10
 
-// newBodyBudget allows an eighth of GOMEMLIMIT, where that is set: while a body
-// is decoded and stored, it exists about four times. The only client there is, if
-// it is known, may have all of it, any other a quarter.
-func newBodyBudget(only string) *bodyBudget {
-	limit := min(maxBodiesBytes, debug.SetMemoryLimit(-1)/8)
+// newBodyBudget lets the only client there is, if it is known, have all of the
+// limit, and any other a quarter.
+func newBodyBudget(limit int64, only string) *bodyBudget {
 	b := &bodyBudget{limit: limit, share: limit / 4, of: map[string]int64{}}
 	if only != "" {
 		b.share = limit

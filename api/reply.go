@@ -30,7 +30,7 @@ func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 		if r.location != "" {
 			c.Header("Location", r.location)
 		}
-		write(c, r.status, "application/json", r.body)
+		a.write(c, r.status, "application/json", r.body)
 	}
 }
 
@@ -54,14 +54,14 @@ func (a *API) writeProblem(c *gin.Context, err error) {
 	if problem.location != "" {
 		c.Header("Location", problem.location)
 	}
-	write(c, problem.Status, "application/problem+json", problem)
+	a.write(c, problem.Status, "application/problem+json", problem)
 	c.Abort()
 }
 
 // writeTimeout is how long a client may take to read an answer.
 const writeTimeout = 10 * time.Second
 
-func write(c *gin.Context, status int, contentType string, body any) {
+func (a *API) write(c *gin.Context, status int, contentType string, body any) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
@@ -77,8 +77,10 @@ func write(c *gin.Context, status int, contentType string, body any) {
 	}
 	// Not the server's WriteTimeout, which would also count the work's time.
 	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	// The newline puts the prompt of who calls by hand on a line of its own.
+	encoded = append(encoded, '\n')
+	defer a.answers.reserve(c.GetString(clientKey), cap(encoded), func() { _ = control.SetWriteDeadline(time.Now()) })()
 	c.Status(status)
-	// The newline puts the prompt of who calls by hand on a line of its own. An
-	// error means that the caller is gone.
-	_, _ = c.Writer.Write(append(encoded, '\n'))
+	// An error means that the caller is gone, or has read nothing for too long.
+	_, _ = c.Writer.Write(encoded)
 }
