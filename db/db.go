@@ -34,6 +34,42 @@ func CheckURL(url string) error {
 // forgotten transaction can hold the others up; a setting in url wins.
 // statementTimeout is the longest that one statement may run.
 func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, statementTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return openPool(ctx, config)
+}
+
+// OpenReads is Open for what clients read: a pool of its own, with a quarter of the
+// connections, at least two, none of which can write. Every read has an index that
+// holds its rows in order. All other plans are ruled out, since a plan outlives what
+// Postgres knew of a table when it was small.
+func OpenReads(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, statementTimeout)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = max(2, config.MaxConns/4)
+	config.MinConns, config.MinIdleConns = min(config.MinConns, config.MaxConns), min(config.MinIdleConns, config.MaxConns)
+	settings := config.ConnConfig.RuntimeParams
+	for _, plan := range []string{"enable_seqscan", "enable_bitmapscan", "enable_sort"} {
+		settings[plan] = "off"
+	}
+	settings["jit"] = "off" // where there is no other plan, it looks worth compiling
+	prepare := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// Not before: a URL that asks for the primary takes a server by whether it
+		// refuses to write.
+		if _, err := conn.Exec(ctx, "SET default_transaction_read_only = on"); err != nil {
+			return fmt.Errorf("making a connection read-only: %w", err)
+		}
+		return prepare(ctx, conn)
+	}
+	return openPool(ctx, config)
+}
+
+func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("parsing database URL: %w", hideSecrets(err))
@@ -60,6 +96,10 @@ func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgx
 		})
 		return nil
 	}
+	return config, nil
+}
+
+func openPool(ctx context.Context, config *pgxpool.Config) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening database pool: %w", err)

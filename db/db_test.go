@@ -56,6 +56,22 @@ func TestOpen(t *testing.T) {
 		}
 	})
 
+	t.Run("ReadsHaveAFewConnectionsOfTheirOwnThatCannotWrite", func(t *testing.T) {
+		t.Parallel()
+		for parameters, want := range map[string]int32{"": 5, "&pool_max_conns=40": 10, "&pool_max_conns=1&pool_min_conns=1": 2, "&target_session_attrs=read-write": 5} {
+			pool := dbtest.Reads(t, url+parameters)
+			if got := pool.Config().MaxConns; got != want {
+				t.Errorf("connections at most with %q: got %d, want %d", parameters, got, want)
+			}
+			if _, err := pool.Exec(t.Context(), "CREATE TABLE refused ()"); err == nil || !strings.Contains(err.Error(), "25006") {
+				t.Errorf("writing with %q: got %v, want it refused as read-only", parameters, err)
+			}
+			if got := valueOf[time.Time](t, pool, "SELECT now()").Location(); got != time.UTC {
+				t.Errorf("location of a time with %q: got %v, want UTC", parameters, got)
+			}
+		}
+	})
+
 	t.Run("KeepsThePasswordOutOfItsError", func(t *testing.T) {
 		t.Parallel()
 		const bad = "postgres://someone:hunter2@[::1/db?sslmode=nonsense"

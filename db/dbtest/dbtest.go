@@ -53,6 +53,17 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
+// Reads returns a pool for what clients read, likewise.
+func Reads(t testing.TB, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := db.OpenReads(t.Context(), url, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
 func create(t testing.TB, options string) string {
 	t.Helper()
 	name := "ringback_test_" + strings.ReplaceAll(uuid.NewString(), "-", "")
