@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ type life struct {
 	attempts int
 	jobs     int // callback jobs that were ever inserted
 	letter   bool
+	endings  string // under which it is found among the unsuccessful
 }
 
 func (l *life) finish(status db.Status) bool {
@@ -30,6 +32,9 @@ func (l *life) finish(status db.Status) bool {
 		return false
 	}
 	l.status, l.callback, l.jobs = status, db.CallbackPending, l.jobs+1
+	if status != db.Succeeded {
+		l.endings = string(status)
+	}
 	return true
 }
 
@@ -57,6 +62,10 @@ func (l *life) cancel() db.Stopped {
 		l.status = db.Cancelled
 	}
 	l.callback = db.CallbackCancelled
+	if work {
+		l.endings = "cancelled"
+	}
+	l.endings = strings.TrimSpace("callback_cancelled " + l.endings)
 	return db.Stopped{Work: work, JobID: 1} // any
 }
 
@@ -140,11 +149,12 @@ func (m *machine) check(t *rapid.T) {
 		SELECT status, callback_state,
 		       (SELECT count(*) FROM callback_attempts WHERE request_id = id),
 		       (SELECT count(*) FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = requests.id::text),
-		       EXISTS (SELECT FROM dead_letters WHERE request_id = id)
+		       EXISTS (SELECT FROM dead_letters WHERE request_id = id),
+		       coalesce((SELECT string_agg(ending, ' ' ORDER BY ending) FROM unsuccessful_requests WHERE request_id = id), '')
 		FROM requests
 		WHERE id = $1`
 	var got life
-	err := m.pool.QueryRow(context.Background(), sql, m.request.ID).Scan(&got.status, &got.callback, &got.attempts, &got.jobs, &got.letter)
+	err := m.pool.QueryRow(context.Background(), sql, m.request.ID).Scan(&got.status, &got.callback, &got.attempts, &got.jobs, &got.letter, &got.endings)
 	if err != nil || got != m.want {
 		t.Fatalf("got %+v, %v, want %+v", got, err, m.want)
 	}

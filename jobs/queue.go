@@ -79,6 +79,7 @@ type Queue struct {
 	heart   heartbeat
 	held    held
 	sweeper sweeper
+	search  searcher
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	origins *origins
 	waits   *waits
@@ -112,6 +113,7 @@ func New(config Config) (*Queue, error) {
 	}
 	queue.heart = heartbeat{process: queue.client.ID(), held: &queue.held, pool: config.RiverPool, logger: config.Logger}
 	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
+	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
@@ -262,6 +264,9 @@ func (q *Queue) Start(ctx context.Context) error {
 	go q.dropKeys(ctx)
 	if q.quota != nil {
 		go q.quota.watch(ctx)
+	}
+	if q.works {
+		go q.search.run(ctx)
 	}
 	if q.works && q.sweeper.retention > 0 {
 		go q.sweeper.run(ctx)
