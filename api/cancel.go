@@ -28,7 +28,7 @@ func (a *API) cancelRequest(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	whole, err := loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
 	if err != nil {
 		return reply{}, err
 	}

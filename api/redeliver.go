@@ -26,7 +26,7 @@ func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	if _, err := a.Queue.Redeliver(ctx, []db.Redelivery{{RequestID: id, Client: client, At: time.Now()}}); err != nil {
 		return reply{}, err
 	}
-	whole, err := a.loadWhole(ctx, client, id)
+	whole, err := loadWhole(ctx, a.Pool, client, id)
 	if err != nil {
 		return reply{}, err
 	}
@@ -67,8 +67,10 @@ type redeliveries struct {
 // Limits of POST /redeliveries.
 const (
 	maxRedeliveries = 1000 // a call, which takes a few statements
-	defaultRate     = 10
-	maxRate         = 100
+	// redeliveryWindow is how many callbacks are looked at for them.
+	redeliveryWindow = 2 * maxRedeliveries
+	defaultRate      = 10
+	maxRate          = 100
 )
 
 // redeliver lets many callbacks off again, oldest first, spaced by the rate.
@@ -77,57 +79,52 @@ func (a *API) redeliver(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	filter.Client, filter.Limit = c.GetString(clientKey), maxRedeliveries+1 // one more tells whether there are more
-	ctx, cancel := databaseContext(c.Request.Context())
-	defer cancel()
-	ids, err := db.FindEnded(ctx, a.Pool, filter)
+	page, err := a.list(c, filter)
 	if err != nil {
 		return reply{}, err
 	}
-	var answer redeliveries
-	if answer.More = len(ids) > maxRedeliveries; answer.More {
-		ids = ids[:maxRedeliveries]
-		answer.NextCursor = ids[maxRedeliveries-1].String()
-	}
-	answer.Matched = len(ids)
+	answer := redeliveries{Matched: len(page.Requests), More: page.Next != uuid.Nil, NextCursor: cursorOf(page)}
 	if body.DryRun {
 		return reply{status: http.StatusOK, body: answer}, nil
 	}
-	if answer.Redelivered, err = a.Queue.Redeliver(ctx, redeliveriesOf(ids, filter, *body.Rate)); err != nil {
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	if answer.Redelivered, err = a.Queue.Redeliver(ctx, redeliveriesOf(page.Requests, filter, *body.Rate)); err != nil {
 		return reply{}, err
 	}
 	return reply{status: http.StatusAccepted, body: answer}, nil
 }
 
-func redeliveriesOf(ids []uuid.UUID, filter db.EndedFilter, rate int) []db.Redelivery {
-	wanted := make([]db.Redelivery, len(ids))
-	for i, due := range jobs.Spaced(time.Now(), len(ids), rate) {
-		wanted[i] = db.Redelivery{RequestID: ids[i], Client: filter.Client, From: filter.State, At: due}
+func redeliveriesOf(requests []db.Request, filter db.Filter, rate int) []db.Redelivery {
+	wanted := make([]db.Redelivery, len(requests))
+	for i, due := range jobs.Spaced(time.Now(), len(requests), rate) {
+		wanted[i] = db.Redelivery{RequestID: requests[i].ID, Client: filter.Client, From: filter.CallbackState, At: due}
 	}
 	return wanted
 }
 
 // readRedeliveries decodes and checks the body.
-func (a *API) readRedeliveries(c *gin.Context) (filter db.EndedFilter, body redeliveriesBody, err error) {
+func (a *API) readRedeliveries(c *gin.Context) (filter db.Filter, body redeliveriesBody, err error) {
 	rate := defaultRate
 	body.Rate, body.Filter.CallbackState = &rate, db.CallbackDead
 	if _, err := a.decode(c, &body); err != nil {
 		return filter, body, err
 	}
-	filter = db.EndedFilter{
-		State: body.Filter.CallbackState, Host: strings.ToLower(body.Filter.CallbackHost), From: body.Filter.From, To: body.Filter.To,
+	filter = db.Filter{
+		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: body.Filter.CallbackState, CallbackHost: strings.ToLower(body.Filter.CallbackHost),
+		From: body.Filter.From, To: body.Filter.To, OldestFirst: true, Limit: maxRedeliveries, Window: redeliveryWindow,
 	}
 	if body.Cursor != "" {
-		if filter.After, err = parseID(body.Cursor); err != nil {
+		if filter.Cursor, err = parseID(body.Cursor); err != nil {
 			return filter, body, invalidInput("/cursor", "must be the next_cursor of an earlier answer")
 		}
 	}
 	switch {
-	case strings.ContainsFunc(filter.Host, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case !mayBeHost(filter.CallbackHost):
 		return filter, body, invalidInput("/filter/callback_host", "must be a host as it stands in a callback URL")
-	case filter.State != db.CallbackDead && filter.State != db.CallbackDelivered:
+	case filter.CallbackState != db.CallbackDead && filter.CallbackState != db.CallbackDelivered:
 		return filter, body, invalidInput("/filter/callback_state", "must be dead or delivered")
-	case filter.State == db.CallbackDelivered && filter.From.IsZero():
+	case filter.CallbackState == db.CallbackDelivered && filter.From.IsZero():
 		return filter, body, invalidInput("/filter/from", "is required with delivered")
 	case body.Rate == nil || *body.Rate < 1 || *body.Rate > maxRate:
 		return filter, body, invalidInput("/rate", fmt.Sprintf("must be from 1 to %d a second", maxRate))

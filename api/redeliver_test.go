@@ -25,6 +25,27 @@ func (s *service) ended(t *testing.T, state db.CallbackState) db.Request {
 		db.Attempt{StartedAt: morning.Add(time.Minute), EndedAt: morning.Add(time.Minute), Outcome: "gone", HTTPStatus: 410})
 }
 
+// storeDead stores dead letters for h.example, older than all others.
+func (s *service) storeDead(t *testing.T, count int) {
+	t.Helper()
+	const sql = `
+		WITH dead AS (
+			INSERT INTO requests (
+				id, mode, client, status, input, result, callback_url, callback_state,
+				work_job_id, callback_job_id, accepted_at, finished_at, settled_at
+			)
+			SELECT lpad(to_hex(n), 32, '0')::uuid, 'async', 'local', 'succeeded', '1', '1', 'https://h.example/', 'dead', n, n, now(), now(), now()
+			FROM generate_series(1, $1::int) AS n
+			RETURNING client, id, accepted_at
+		)
+		INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
+		SELECT client, id, 'h.example', accepted_at
+		FROM dead`
+	if _, err := s.pool.Exec(t.Context(), sql, count); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRedeliverRequest(t *testing.T) {
 	t.Parallel()
 	s := newService(t, keyed(map[string]string{"a": "local", "b": "bob"}))
@@ -121,12 +142,8 @@ func TestRedeliveries(t *testing.T) {
 		s := newService(t, nil)
 		request := s.ended(t, db.CallbackDelivered)
 		s.ended(t, db.CallbackDead)
-		// Ids tell the time too, and those of a test are of now.
-		if _, err := s.pool.Exec(t.Context(), "UPDATE requests SET accepted_at = now()"); err != nil {
-			t.Fatal(err)
-		}
 		for from, want := range map[time.Duration]redeliveries{-time.Minute: {Matched: 1}, time.Minute: {}} {
-			body := fmt.Sprintf(`{"filter":{"callback_state":"delivered","from":%q},"dry_run":true}`, time.Now().Add(from).Format(time.RFC3339))
+			body := fmt.Sprintf(`{"filter":{"callback_state":"delivered","from":%q},"dry_run":true}`, morning.Add(from).Format(time.RFC3339))
 			if got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", body), http.StatusOK); got != want {
 				t.Errorf("%s with %v: got %+v, want %+v", body, request.ID, got, want)
 			}
@@ -136,11 +153,7 @@ func TestRedeliveries(t *testing.T) {
 	t.Run("TakeAThousandACallAndSayThatThereAreMore", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
-		if _, err := s.pool.Exec(t.Context(), `
-			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
-			SELECT 'local', gen_random_uuid(), 'h', now() FROM generate_series(1, 1001)`); err != nil {
-			t.Fatal(err)
-		}
+		s.storeDead(t, 1001)
 		first := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", `{"dry_run":true}`), http.StatusOK)
 		if first.Matched != 1000 || !first.More || first.NextCursor == "" {
 			t.Errorf("first: got %+v, want a thousand and more", first)
@@ -148,6 +161,22 @@ func TestRedeliveries(t *testing.T) {
 		next := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", `{"dry_run":true,"cursor":"`+first.NextCursor+`"}`), http.StatusOK)
 		if next != (redeliveries{Matched: 1}) {
 			t.Errorf("next: got %+v, want the last one", next)
+		}
+	})
+
+	t.Run("LookAtTwoThousandACallAndSayWhereToGoOn", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		s.storeDead(t, 2000)
+		last := s.ended(t, db.CallbackDead)
+		const filter = `"filter":{"callback_host":"hooks.example.com"}`
+		first := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{"+filter+"}"), http.StatusAccepted)
+		if first.Matched != 0 || !first.More || first.NextCursor == "" {
+			t.Errorf("first: got %+v, want none, and more", first)
+		}
+		next := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{"+filter+`,"cursor":"`+first.NextCursor+`"}`), http.StatusAccepted)
+		if next != (redeliveries{Matched: 1, Redelivered: 1}) {
+			t.Errorf("next: got %+v, want %s", next, last.ID)
 		}
 	})
 

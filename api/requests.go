@@ -1,14 +1,11 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -61,6 +58,9 @@ type requestPage struct {
 const (
 	defaultPage = 20
 	maxPage     = 100
+	// listWindow is how many requests are looked at for a page. Far more would be
+	// too many for a database that has to read each of them from its disk.
+	listWindow = 500
 )
 
 func (a *API) listRequests(c *gin.Context) (reply, error) {
@@ -72,70 +72,41 @@ func (a *API) listRequests(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	filter.Client = c.GetString(clientKey)
-	limit := filter.Limit
-	filter.Limit++ // one more tells whether there is a next page
-	ctx, cancel := databaseContext(c.Request.Context())
-	defer cancel()
-	requests, err := db.ListRequests(ctx, a.Pool, filter)
+	filter.Client, filter.Window = c.GetString(clientKey), listWindow
+	listed, err := a.list(c, filter)
 	if err != nil {
 		return reply{}, err
 	}
-	page := requestPage{Requests: requests}
-	if len(requests) > limit {
-		page.Requests = requests[:limit]
-		page.NextCursor = requests[limit-1].ID.String()
-	}
+	page := requestPage{Requests: listed.Requests, NextCursor: cursorOf(listed)}
 	for i := range page.Requests {
 		hideTiming(&page.Requests[i])
 	}
 	return reply{status: http.StatusOK, body: page}, nil
 }
 
-// readFilter reads all parameters and reports every one that is wrong.
-func readFilter(query url.Values) (db.Filter, error) {
-	filter := db.Filter{
-		Mode: db.Mode(query.Get("mode")), Status: db.Status(query.Get("status")),
-		CallbackState: db.CallbackState(query.Get("callback")), Limit: defaultPage,
+func cursorOf(page db.Page) string {
+	if page.Next == uuid.Nil {
+		return ""
 	}
-	var wrong []fieldProblem
-	refuse := func(parameter, detail string) {
-		wrong = append(wrong, fieldProblem{Parameter: printable(parameter), Detail: detail})
-	}
-	for parameter, values := range query {
-		if !slices.Contains([]string{"mode", "status", "callback", "limit", "cursor"}, parameter) {
-			refuse(parameter, "is not a known parameter")
-		} else if len(values) > 1 {
-			refuse(parameter, "stands more than once")
-		}
-	}
-	refuseUnknown(refuse, query, "mode", db.Sync, db.Async)
-	refuseUnknown(refuse, query, "status", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled)
-	refuseUnknown(refuse, query, "callback",
-		db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled)
-	if query.Has("limit") {
-		var err error
-		if filter.Limit, err = strconv.Atoi(query.Get("limit")); err != nil || filter.Limit < 1 || filter.Limit > maxPage {
-			refuse("limit", fmt.Sprintf("must be a whole number from 1 to %d", maxPage))
-		}
-	}
-	if query.Has("cursor") {
-		var err error
-		if filter.Before, err = parseID(query.Get("cursor")); err != nil {
-			refuse("cursor", "must be a next_cursor of an earlier page")
-		}
-	}
-	if len(wrong) > 0 {
-		slices.SortFunc(wrong, func(a, b fieldProblem) int { return cmp.Compare(a.Parameter, b.Parameter) })
-		return filter, newProblem("invalid-parameter", wrong[0].Parameter+" "+wrong[0].Detail+".", wrong...)
-	}
-	return filter, nil
+	return page.Next.String()
 }
 
-func refuseUnknown[T ~string](refuse func(parameter, detail string), query url.Values, parameter string, known ...T) {
-	if query.Has(parameter) && !slices.Contains(known, T(query.Get(parameter))) {
-		refuse(parameter, fmt.Sprintf("must be one of %v", known))
+// readFilter reads all parameters and reports every mistake.
+func readFilter(query url.Values) (db.Filter, error) {
+	p := parameters{query: query}
+	p.refuseUnknown("mode", "status", "callback", "callback_host", "from", "to", "limit", "cursor")
+	filter := db.Filter{
+		Mode:   oneOf(&p, "mode", db.Sync, db.Async),
+		Status: oneOf(&p, "status", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled),
+		CallbackState: oneOf(&p, "callback",
+			db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled),
+		CallbackHost: p.host("callback_host"),
+		From:         p.time("from"),
+		To:           p.time("to"),
+		Limit:        p.number("limit", defaultPage, maxPage),
+		Cursor:       p.cursor("cursor"),
 	}
+	return filter, p.problem()
 }
 
 // parseID takes the canonical form of a UUID only.
@@ -184,12 +155,12 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 	return reply{status: http.StatusOK, body: whole}, nil
 }
 
-func (a *API) loadWhole(ctx context.Context, client string, id uuid.UUID) (wholeRequest, error) {
-	request, err := db.GetRequest(ctx, a.Pool, client, id)
+func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (wholeRequest, error) {
+	request, err := db.GetRequest(ctx, q, client, id)
 	if err != nil {
 		return wholeRequest{}, err
 	}
-	log, err := db.ListAttempts(ctx, a.Pool, id, maxAttempts)
+	log, err := db.ListAttempts(ctx, q, id, maxAttempts)
 	if err != nil {
 		return wholeRequest{}, err
 	}

@@ -61,20 +61,26 @@ func TestListRequests(t *testing.T) {
 	})
 
 	for query, want := range map[string]func(db.Request) bool{
-		"limit=1":                   func(db.Request) bool { return true },
-		"limit=7":                   func(db.Request) bool { return true },
-		"limit=25":                  func(db.Request) bool { return true },
-		"limit=100":                 func(db.Request) bool { return true },
-		"limit=3&mode=sync":         func(r db.Request) bool { return r.Mode == db.Sync },
-		"limit=3&mode=async":        func(r db.Request) bool { return r.Mode == db.Async },
-		"limit=2&status=failed":     func(r db.Request) bool { return r.Status == db.Failed },
-		"limit=2&status=accepted":   func(r db.Request) bool { return r.Status == db.Accepted },
-		"limit=2&callback=dead":     func(r db.Request) bool { return r.CallbackState == db.CallbackDead },
-		"limit=2&status=expired":    func(r db.Request) bool { return false },
-		"mode=sync&callback=dead":   func(r db.Request) bool { return false },
-		"status=failed&mode=async":  func(r db.Request) bool { return r.Status == db.Failed && r.Mode == db.Async },
-		"callback=delivered":        func(r db.Request) bool { return r.CallbackState == db.CallbackDelivered },
-		"callback=waiting&limit=50": func(r db.Request) bool { return r.CallbackState == db.CallbackWaiting },
+		"limit=1":                                 func(db.Request) bool { return true },
+		"limit=7":                                 func(db.Request) bool { return true },
+		"limit=25":                                func(db.Request) bool { return true },
+		"limit=100":                               func(db.Request) bool { return true },
+		"limit=3&mode=sync":                       func(r db.Request) bool { return r.Mode == db.Sync },
+		"limit=3&mode=async":                      func(r db.Request) bool { return r.Mode == db.Async },
+		"limit=2&status=failed":                   func(r db.Request) bool { return r.Status == db.Failed },
+		"limit=2&status=accepted":                 func(r db.Request) bool { return r.Status == db.Accepted },
+		"limit=2&callback=dead":                   func(r db.Request) bool { return r.CallbackState == db.CallbackDead },
+		"limit=2&status=expired":                  func(r db.Request) bool { return false },
+		"mode=sync&callback=dead":                 func(r db.Request) bool { return false },
+		"status=failed&mode=async":                func(r db.Request) bool { return r.Status == db.Failed && r.Mode == db.Async },
+		"callback=delivered":                      func(r db.Request) bool { return r.CallbackState == db.CallbackDelivered },
+		"callback_host=Hooks.example.com&limit=9": func(r db.Request) bool { return r.Mode == db.Async },
+		"callback_host=example.com":               func(r db.Request) bool { return false },
+		"from=2026-03-01T08:00:00Z&limit=9":       func(r db.Request) bool { return true },
+		"from=2026-03-01T09:00:01%2B01:00":        func(r db.Request) bool { return false },
+		"to=2026-03-01T08:00:00.123456Z":          func(r db.Request) bool { return false },
+		"to=2026-03-01T08:00:00.123457Z&limit=9":  func(r db.Request) bool { return true },
+		"callback=waiting&limit=50":               func(r db.Request) bool { return r.CallbackState == db.CallbackWaiting },
 	} {
 		t.Run("PagesGiveEachOnce/"+query, func(t *testing.T) {
 			t.Parallel()
@@ -98,6 +104,31 @@ func TestListRequests(t *testing.T) {
 		})
 	}
 
+	t.Run("GoesOnWhereNothingMatchesForLong", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		want := s.store(t, db.Request{Status: db.Succeeded})
+		const sql = `
+			INSERT INTO requests (id, mode, client, status, input, error, accepted_at, finished_at)
+			SELECT gen_random_uuid(), 'sync', 'local', 'failed', '1', '1', now(), now()
+			FROM generate_series(1, 1200)`
+		if _, err := s.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		pages, cursor := 0, ""
+		for ; pages == 0 || cursor != ""; pages++ {
+			next := decode[page](t, s.call(t, "GET", "/requests?status=succeeded"+cursor, ""), http.StatusOK)
+			if got = append(got, next.ids()...); next.NextCursor == "" {
+				break
+			}
+			cursor = "&cursor=" + next.NextCursor
+		}
+		if !slices.Equal(got, []string{want.ID.String()}) || pages != 2 {
+			t.Errorf("got %q in %d pages and one, want %s after two that looked at 500 each", got, pages, want.ID)
+		}
+	})
+
 	t.Run("IsAnEmptyListWithoutAny", func(t *testing.T) {
 		t.Parallel()
 		if got, want := string(s.call(t, "GET", "/requests?status=expired", "").body), `{"requests":[]}`+"\n"; got != want {
@@ -109,8 +140,8 @@ func TestListRequests(t *testing.T) {
 		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=0197AB00-0000-7000-8000-000000000000": {"cursor"},
 		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},
 		"limit=": {"limit"}, "limit=0": {"limit"}, "limit=101": {"limit"}, "limit=-1": {"limit"}, "limit=ten": {"limit"}, "limit=99999999999999999999": {"limit"},
-		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"},
-		"limit=0&mode=x&status=x&callback=x&cursor=x&extra=x": {"callback", "cursor", "extra", "limit", "mode", "status"},
+		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"}, "from=": {"from"}, "to=yesterday": {"to"}, "callback_host=": {"callback_host"}, "callback_host=%00": {"callback_host"},
+		"limit=0&mode=x&status=x&callback=x&callback_host=+&from=x&to=x&cursor=x&extra=x": {"callback", "callback_host", "cursor", "extra", "from", "limit", "mode", "status", "to"},
 	} {
 		t.Run("NamesEveryBadParameter/"+query, func(t *testing.T) {
 			t.Parallel()

@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -230,7 +232,7 @@ func (s *service) waitFor(t *testing.T, sql string) {
 // store writes a request with all that its fields say, through every step.
 func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) db.Request {
 	t.Helper()
-	want.ID, want.Input = uuid.Must(uuid.NewV7()), jsontext.Value(`{"text":"a"}`)
+	want.ID, want.Input = idOfTheMorning(), jsontext.Value(`{"text":"a"}`)
 	if want.Client == "" {
 		want.Client = "local"
 	}
@@ -297,6 +299,15 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 }
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
+
+// idOfTheMorning is above those before.
+func idOfTheMorning() (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], uint64(morning.UnixMilli())<<16|7<<12)
+	binary.BigEndian.PutUint64(id[8:], 1<<63|uint64(idsOfTheMorning.Add(1)))
+	return id
+}
+
+var idsOfTheMorning atomic.Int64
 
 var discard = slog.New(slog.DiscardHandler)
 

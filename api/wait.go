@@ -67,7 +67,7 @@ func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, e
 	}
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	whole, err := a.loadWhole(ctx, c.GetString(clientKey), id)
+	whole, err := loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
 	return whole, err == nil && whole.Status != db.Accepted
 }
 
@@ -76,7 +76,7 @@ func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
 	load := func() (wholeRequest, error) {
 		ctx, cancel := databaseContext(c.Request.Context())
 		defer cancel()
-		return a.loadWhole(ctx, c.GetString(clientKey), id)
+		return loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
 	}
 	whole, err := load()
 	wait := preferredWait(c.Request.Header)

@@ -29,6 +29,7 @@ type Stopped struct {
 // work where that has not ended. Whatever has ended stays as it is. The caller
 // cancels the job, in the same transaction.
 func CancelRequest(ctx context.Context, q Querier, c Cancellation) (Stopped, error) {
+	// IS TRUE is for the reason that GetRequest has.
 	const sql = `
 		UPDATE requests
 		SET status = CASE status WHEN 'accepted' THEN 'cancelled' ELSE status END,
@@ -37,7 +38,7 @@ func CancelRequest(ctx context.Context, q Querier, c Cancellation) (Stopped, err
 		    callback_state = 'cancelled',
 		    settled_at = $4
 		WHERE id = $1
-		  AND client = $2
+		  AND (client = $2) IS TRUE
 		  AND callback_state IN ('waiting', 'pending')
 		RETURNING callback_job_id IS NULL, coalesce(callback_job_id, work_job_id)`
 	var stopped Stopped

@@ -2,112 +2,207 @@ package db_test
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ringback/db"
 	"ringback/db/dbtest"
 )
 
+// kind is what a request may be.
+type kind struct {
+	mode     db.Mode
+	status   db.Status
+	callback db.CallbackState
+}
+
+// kinds are all that there are.
+func kinds() (all []kind) {
+	for _, status := range []db.Status{db.Succeeded, db.Failed, db.Cancelled} {
+		all = append(all, kind{db.Sync, status, ""})
+	}
+	all = append(all, kind{db.Async, db.Accepted, db.CallbackWaiting}, kind{db.Async, db.Cancelled, db.CallbackCancelled})
+	for _, status := range []db.Status{db.Succeeded, db.Failed, db.Expired} {
+		for _, callback := range []db.CallbackState{db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled} {
+			all = append(all, kind{db.Async, status, callback})
+		}
+	}
+	return all
+}
+
+// filters are all combinations of mode, status and callback state, of the client.
+func filters(client string) (all []db.Filter) {
+	for _, mode := range []db.Mode{"", db.Sync, db.Async} {
+		for _, status := range []db.Status{"", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled} {
+			for _, callback := range []db.CallbackState{"", db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled} {
+				all = append(all, db.Filter{Client: client, Mode: mode, Status: status, CallbackState: callback})
+			}
+		}
+	}
+	return all
+}
+
+// plantKind writes the requests of the numbers from first to last, in steps, as
+// they would be after all that led to them, with their live jobs and dead letters.
+// Their ids are made, and they are accepted, at so many seconds.
+func plantKind(t *testing.T, pool *pgxpool.Pool, client string, k kind, first, last, step int) {
+	t.Helper()
+	const sql = `
+		WITH made AS (
+			INSERT INTO requests (
+				id, mode, client, status, input, result, error, callback_url, callback_state,
+				work_job_id, callback_job_id, accepted_at, finished_at, settled_at, expires_at
+			)
+			SELECT (lpad(to_hex(n * 1000::bigint), 12, '0') || '7000a' || lpad(to_hex(n), 15, '0'))::uuid, $2, $1, $3, '{}',
+			       CASE WHEN $3 = 'succeeded' THEN '1'::json END,
+			       CASE WHEN $3 IN ('failed', 'expired', 'cancelled') THEN '1'::json END,
+			       CASE WHEN $2 = 'async' THEN CASE n % 2 WHEN 0 THEN 'https://even.example.com:8443/' ELSE 'https://odd.example.com/' END END,
+			       nullif($4, ''),
+			       CASE WHEN $2 = 'async' THEN n END,
+			       CASE WHEN $4 NOT IN ('', 'waiting') THEN n END,
+			       to_timestamp(n),
+			       CASE WHEN $3 <> 'accepted' THEN now() END,
+			       CASE WHEN $4 IN ('delivered', 'dead', 'cancelled') THEN now() END,
+			       CASE WHEN $3 = 'expired' THEN now() END
+			FROM generate_series($5::int, $6::int, $7::int) AS n
+			RETURNING id, seq, client, callback_url, callback_state, accepted_at
+		), died AS (
+			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
+			SELECT client, id, split_part(callback_url, '/', 3), accepted_at
+			FROM made
+			WHERE callback_state = 'dead'
+		)
+		INSERT INTO river_job (state, args, kind, queue, max_attempts)
+		SELECT (ARRAY['available', 'running', 'retryable', 'scheduled', 'pending'])[1 + seq % 5]::river_job_state,
+		       jsonb_build_object('request_id', id), 'any', CASE callback_state WHEN 'waiting' THEN 'work' ELSE 'callback' END, 1000
+		FROM made
+		WHERE callback_state IN ('waiting', 'pending')`
+	if _, err := pool.Exec(t.Context(), sql, client, string(k.mode), string(k.status), string(k.callback), first, last, step); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestListRequests holds all that can be asked for against the plain question, to
+// the end of each listing.
 func TestListRequests(t *testing.T) {
 	t.Parallel()
-	pool := dbtest.NewPool(t)
-	// Ids count up; a third of the requests are sync. Half of all are alice's, one
-	// in a hundred is carol's.
-	const sql = `
-		INSERT INTO requests (id, mode, client, status, input, result, callback_url, callback_state, work_job_id, accepted_at, finished_at)
-		SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid,
-		       CASE WHEN n % 3 = 0 THEN 'sync' ELSE 'async' END,
-		       CASE WHEN n % 2 = 0 THEN 'alice' WHEN n % 100 = 1 THEN 'carol' ELSE 'bob' END,
-		       CASE WHEN n % 3 = 0 THEN 'succeeded' ELSE 'accepted' END,
-		       '{}',
-		       CASE WHEN n % 3 = 0 THEN '1'::json END,
-		       CASE WHEN n % 3 <> 0 THEN 'https://hooks.example.com/' END,
-		       CASE WHEN n % 3 <> 0 THEN 'waiting' END,
-		       CASE WHEN n % 3 <> 0 THEN n END,
-		       now(),
-		       CASE WHEN n % 3 = 0 THEN now() END
-		FROM generate_series(1, 6000) AS n`
-	if _, err := pool.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
+	url := dbtest.New(t)
+	pool := dbtest.Pool(t, url)
+	reads := dbtest.Reads(t, url)
+	all := kinds()
+	for i, k := range all { // six of each, mixed, for alice and for bob
+		plantKind(t, pool, "alice", k, 1000+2*i, 1203, 2*len(all))
+		plantKind(t, pool, "bob", k, 1001+2*i, 1203, 2*len(all))
 	}
-	if _, err := pool.Exec(t.Context(), "VACUUM ANALYZE requests"); err != nil {
-		t.Fatal(err)
-	}
-	idOf := func(n int) uuid.UUID { return uuid.MustParse(fmt.Sprintf("00000000-0000-7000-8000-%012d", n)) }
-
-	for _, test := range []struct {
-		name   string
-		filter db.Filter
-		want   []int
-	}{
-		{"GivesTheNewestFirst", db.Filter{Limit: 4}, []int{6000, 5998, 5996, 5994}},
-		{"GoesOnBelowTheCursor", db.Filter{Limit: 3, Before: idOf(5996)}, []int{5994, 5992, 5990}},
-		{"EndsWithTheOldest", db.Filter{Limit: 3, Before: idOf(5)}, []int{4, 2}},
-		{"FiltersByMode", db.Filter{Limit: 2, Mode: db.Sync}, []int{6000, 5994}},
-		{"FiltersByModeBelowTheCursor", db.Filter{Limit: 2, Mode: db.Async, Before: idOf(5998)}, []int{5996, 5992}},
-		{"FiltersByStatus", db.Filter{Limit: 2, Status: db.Accepted}, []int{5998, 5996}},
-		{"FiltersByCallbackState", db.Filter{Limit: 2, CallbackState: db.CallbackWaiting}, []int{5998, 5996}},
-		{"FindsNothing", db.Filter{Limit: 2, Status: db.Failed}, nil},
+	// Notes of requests that somebody removed by hand.
+	for _, sql := range []string{
+		"INSERT INTO unsuccessful_requests (client, ending, mode, request_id) VALUES ('alice', 'failed', 'async', $1)",
+		"INSERT INTO dead_letters (client, request_id, callback_host, accepted_at) VALUES ('alice', $1, 'h', now())",
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			test.filter.Client = "alice"
-			requests, err := db.ListRequests(t.Context(), pool, test.filter)
-			if err != nil {
+		if _, err := pool.Exec(t.Context(), sql, db.FirstID(time.Unix(1100, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	ranges := []db.Filter{
+		{}, {CallbackHost: "even.example.com:8443"}, {From: time.Unix(1050, 0)}, {To: time.Unix(1050, 0)},
+		{From: time.Unix(1040, 0), To: time.Unix(1140, 0), CallbackHost: "odd.example.com"},
+	}
+	for _, variant := range []struct {
+		name          string
+		limit, window int
+		searched      bool
+	}{
+		{"InOnePage", 1000, 1001, true}, {"InPages", 7, 1000, true}, {"InWindows", 3, 5, true}, {"BeforeTheSearchIsDone", 7, 50, false},
+	} {
+		t.Run("AnswersAllCombinations"+variant.name, func(t *testing.T) { // in order, because of the search
+			if _, err := pool.Exec(t.Context(), "UPDATE unsuccessful_search SET done = $1", variant.searched); err != nil {
 				t.Fatal(err)
 			}
-			var got, want []uuid.UUID
-			for _, request := range requests {
-				got = append(got, request.ID)
-			}
-			for _, n := range test.want {
-				want = append(want, idOf(n))
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%+v (-want +got):\n%s", test.filter, diff)
+			for _, filter := range filters("alice") {
+				for _, between := range ranges {
+					filter.CallbackHost, filter.From, filter.To = between.CallbackHost, between.From, between.To
+					filter.Limit, filter.Window = variant.limit, variant.window
+					for _, filter.OldestFirst = range []bool{false, true} {
+						wantListed(t, reads, filter, askedPlainly(t, pool, filter))
+					}
+				}
 			}
 		})
 	}
 
-	// What a page costs depends neither on how deep it lies nor on how rare the
-	// client is, also when Postgres has turned to its generic plan, which it does
-	// at the sixth run of a statement.
-	for name, before := range map[string]uuid.UUID{"FirstPage": {}, "PageInTheMiddle": idOf(3000), "LastPage": idOf(50)} {
-		for _, client := range []string{"alice", "carol"} {
-			t.Run("ReadsLittleMoreThanItGives/"+name+"/"+client, func(t *testing.T) {
-				t.Parallel()
-				conn := connect(t, pool.Config().ConnString())
-				seen := &recorder{Querier: conn}
-				if _, err := db.ListRequests(t.Context(), seen, db.Filter{Client: client, Before: before, Limit: 20}); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := conn.Exec(t.Context(), "PREPARE list AS "+seen.sql); err != nil {
-					t.Fatal(err)
-				}
-				cursor := "NULL"
-				if before != uuid.Nil {
-					cursor = "'" + before.String() + "'"
-				}
-				for run := 1; run <= 7; run++ {
-					plan := explain(t, conn, fmt.Sprintf("EXECUTE list ('{sync,async}', '%s', %s, NULL, NULL, 20)", client, cursor))
-					if strings.Contains(plan, "Seq Scan on requests") {
-						t.Fatalf("run %d reads the whole table:\n%s", run, plan)
-					}
-					// A client with half of the rows may be read by id, throwing others' away.
-					if removed := removedByFilter(t, plan); removed > 5*20 {
-						t.Fatalf("run %d threw away %d rows of each mode, want at most 100:\n%s", run, removed, plan)
-					}
-				}
-			})
+	t.Run("LooksAtNoMoreThanTheWindow", func(t *testing.T) {
+		t.Parallel()
+		// Of five in a row, one at most was delivered.
+		page, err := db.ListRequests(t.Context(), reads, db.Filter{Client: "bob", Status: db.Succeeded, CallbackState: db.CallbackDelivered, Limit: 2, Window: 5})
+		if err != nil || len(page.Requests) > 1 || page.Next == uuid.Nil {
+			t.Errorf("got %d requests, and next %v, %v, want at most one, and more to come", len(page.Requests), page.Next, err)
 		}
+	})
+}
+
+// askedPlainly are the ids of the requests that match, by a statement that may
+// read all there is.
+func askedPlainly(t *testing.T, pool *pgxpool.Pool, f db.Filter) []uuid.UUID {
+	t.Helper()
+	sql := `
+		SELECT id
+		FROM requests
+		WHERE client = $1
+		  AND ($2 = '' OR mode = $2)
+		  AND ($3 = '' OR status = $3)
+		  AND ($4 = '' OR callback_state = $4)
+		  AND ($5 = '' OR split_part(callback_url, '/', 3) = $5)
+		  AND ($6::timestamptz IS NULL OR accepted_at >= $6)
+		  AND ($7::timestamptz IS NULL OR accepted_at < $7)
+		ORDER BY id `
+	if !f.OldestFirst {
+		sql += "DESC"
+	}
+	rows, err := pool.Query(t.Context(), sql, f.Client, string(f.Mode), string(f.Status), string(f.CallbackState), f.CallbackHost, timeOrNull(f.From), timeOrNull(f.To))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func timeOrNull(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return &at
+}
+
+// wantListed goes through all pages.
+func wantListed(t *testing.T, q db.Querier, filter db.Filter, want []uuid.UUID) {
+	t.Helper()
+	got := []uuid.UUID{}
+	for pages := 0; ; pages++ {
+		page, err := db.ListRequests(t.Context(), q, filter)
+		if err != nil || len(page.Requests) > filter.Limit || pages > 1000 {
+			t.Fatalf("%+v: page %d: got %d requests, %v", filter, pages, len(page.Requests), err)
+		}
+		for _, request := range page.Requests {
+			got = append(got, request.ID)
+		}
+		if filter.Cursor = page.Next; page.Next == uuid.Nil {
+			break
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" && len(want)+len(got) > 0 {
+		t.Errorf("%+v (-want +got):\n%s", filter, diff)
 	}
 }
 

@@ -68,58 +68,6 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 	return ids, nil
 }
 
-// EndedFilter selects callbacks that have ended. Zero fields don't filter.
-type EndedFilter struct {
-	Client   string        // required
-	State    CallbackState // required: CallbackDead or CallbackDelivered
-	Host     string        // as it stands in the URL, with its port if there is one
-	From, To time.Time     // when the request was accepted, To excluded
-	After    uuid.UUID     // only ids above it: the last one of the page before
-	Limit    int           // how many at most, required
-}
-
-// FindEnded returns the ids of requests whose callback has ended, oldest first.
-func FindEnded(ctx context.Context, q Querier, filter EndedFilter) ([]uuid.UUID, error) {
-	const dead = `
-		SELECT request_id
-		FROM dead_letters
-		WHERE client = $1
-		  AND ($2::text IS NULL OR callback_host = $2)
-		  AND ($3::timestamptz IS NULL OR accepted_at >= $3)
-		  AND ($4::timestamptz IS NULL OR accepted_at < $4)
-		  AND ($5::uuid IS NULL OR request_id > $5)
-		ORDER BY request_id
-		LIMIT $6`
-	// Ids begin with their time, so the index leads to where the range begins.
-	const delivered = `
-		SELECT id
-		FROM requests
-		WHERE client = $1
-		  AND mode = 'async'
-		  AND callback_state = 'delivered'
-		  AND ($2::text IS NULL OR ` + callbackHost + ` = $2)
-		  AND ($3::timestamptz IS NULL OR accepted_at >= $3)
-		  AND ($4::timestamptz IS NULL OR accepted_at < $4)
-		  AND ($5::uuid IS NULL OR id > $5)
-		ORDER BY id
-		LIMIT $6`
-	sql := dead
-	if filter.State == CallbackDelivered {
-		sql = delivered
-		filter.After = laterID(filter.After, firstID(filter.From.Add(-time.Second))) // ids are made a moment before
-	}
-	rows, err := q.Query(ctx, sql, filter.Client, zeronull.Text(filter.Host),
-		zeronull.Timestamptz(filter.From), zeronull.Timestamptz(filter.To), zeronull.UUID(filter.After), filter.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("finding ended callbacks: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("finding ended callbacks: %w", err)
-	}
-	return ids, nil
-}
-
 // callbackHost is the host of a stored callback URL, which is in canonical form.
 const callbackHost = `substring(callback_url FROM '^[a-z]+://([^/?#]+)')`
 
@@ -130,32 +78,4 @@ func firstID(t time.Time) (id uuid.UUID) {
 		id[i] = byte(milliseconds)
 	}
 	return id
-}
-
-func laterID(a, b uuid.UUID) uuid.UUID {
-	if a.String() > b.String() {
-		return a
-	}
-	return b
-}
-
-// listDead is ListRequests for dead letters, which are found without looking at
-// any other request.
-func listDead(ctx context.Context, q Querier, filter Filter) (pgx.Rows, error) {
-	const sql = `
-		SELECT letter.*
-		FROM dead_letters
-		CROSS JOIN LATERAL (
-			SELECT ` + summaryColumns + `
-			FROM requests
-			WHERE requests.id = dead_letters.request_id
-			  AND ($2::text IS NULL OR mode = $2)
-			  AND ($4::text IS NULL OR status = $4)
-		) AS letter
-		WHERE dead_letters.client = $1
-		  AND ($3::uuid IS NULL OR dead_letters.request_id < $3)
-		ORDER BY dead_letters.request_id DESC
-		LIMIT $5`
-	return q.Query(ctx, sql, filter.Client, zeronull.Text(filter.Mode), zeronull.UUID(filter.Before),
-		zeronull.Text(filter.Status), filter.Limit)
 }

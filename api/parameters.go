@@ -1,0 +1,96 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// parameters reads the parameters of a URL and notes every mistake. A parameter
+// that isn't given is the zero value.
+type parameters struct {
+	query url.Values
+	wrong []fieldProblem
+}
+
+func (p *parameters) refuse(parameter, detail string) {
+	p.wrong = append(p.wrong, fieldProblem{Parameter: printable(parameter), Detail: detail})
+}
+
+// refuseUnknown notes parameters that aren't known or stand more than once.
+func (p *parameters) refuseUnknown(known ...string) {
+	for parameter, values := range p.query {
+		if !slices.Contains(known, parameter) {
+			p.refuse(parameter, "is not a known parameter")
+		} else if len(values) > 1 {
+			p.refuse(parameter, "stands more than once")
+		}
+	}
+}
+
+func oneOf[T ~string](p *parameters, parameter string, known ...T) T {
+	value := T(p.query.Get(parameter))
+	if p.query.Has(parameter) && !slices.Contains(known, value) {
+		p.refuse(parameter, fmt.Sprintf("must be one of %v", known))
+	}
+	return value
+}
+
+func (p *parameters) host(parameter string) string {
+	host := strings.ToLower(p.query.Get(parameter))
+	if p.query.Has(parameter) && (host == "" || !mayBeHost(host)) {
+		p.refuse(parameter, "must be a host as it stands in a callback URL")
+	}
+	return host
+}
+
+// mayBeHost tells whether a callback URL may have it, or nothing.
+func mayBeHost(host string) bool {
+	return !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+func (p *parameters) time(parameter string) (at time.Time) {
+	if p.query.Has(parameter) {
+		var err error
+		if at, err = time.Parse(time.RFC3339, p.query.Get(parameter)); err != nil {
+			p.refuse(parameter, "must be a time, as in RFC 3339")
+		}
+	}
+	return at
+}
+
+func (p *parameters) number(parameter string, otherwise, most int) int {
+	if !p.query.Has(parameter) {
+		return otherwise
+	}
+	number, err := strconv.Atoi(p.query.Get(parameter))
+	if err != nil || number < 1 || number > most {
+		p.refuse(parameter, fmt.Sprintf("must be a whole number from 1 to %d", most))
+	}
+	return number
+}
+
+func (p *parameters) cursor(parameter string) (id uuid.UUID) {
+	if p.query.Has(parameter) {
+		var err error
+		if id, err = parseID(p.query.Get(parameter)); err != nil {
+			p.refuse(parameter, "must be a next_cursor of an earlier page")
+		}
+	}
+	return id
+}
+
+// problem names every mistake; it is nil where there is none.
+func (p *parameters) problem() error {
+	if len(p.wrong) == 0 {
+		return nil
+	}
+	slices.SortFunc(p.wrong, func(a, b fieldProblem) int { return cmp.Compare(a.Parameter, b.Parameter) })
+	return newProblem("invalid-parameter", p.wrong[0].Parameter+" "+p.wrong[0].Detail+".", p.wrong...)
+}

@@ -1,0 +1,324 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
+)
+
+// Filter selects requests of a client for a listing. Zero fields don't filter.
+type Filter struct {
+	Client        string // required
+	Mode          Mode
+	Status        Status
+	CallbackState CallbackState
+	CallbackHost  string    // as it stands in the URL, with its port if there is one
+	From, To      time.Time // when the request was accepted, To excluded
+	Cursor        uuid.UUID // Page.Next of the page before
+	OldestFirst   bool      // else the newest first
+	Limit         int       // how many requests a page has at most, required
+	Window        int       // how many requests are looked at for it at most, required and above Limit
+}
+
+// Page is a part of a listing.
+type Page struct {
+	Requests []Request // without inputs, results and errors
+	Next     uuid.UUID // the cursor of the next page, zero where nothing is left
+}
+
+// ListRequests returns a page of the requests of a client. Its cost depends on the
+// limit and the window alone, not on how many requests there are or how they ended.
+// So a page may be short or empty although Next is set: few of the requests in the
+// window match, and Next goes on behind them.
+//
+// It needs a pool of OpenReads, whose settings rule out all plans but the intended.
+func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
+	filter = filter.withImplied()
+	if filter.contradictsItself() {
+		return Page{}, nil
+	}
+	from, err := sourceOf(ctx, q, filter)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests: %w", err)
+	}
+	rows, err := q.Query(ctx, from.listing(filter), from.arguments(filter)...)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests: %w", err)
+	}
+	page, err := readPage(rows, filter.Limit)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests: %w", err)
+	}
+	return page, nil
+}
+
+// withImplied adds what follows from what is asked for.
+func (f Filter) withImplied() Filter {
+	if f.Status == Accepted && f.CallbackState == "" {
+		f.CallbackState = CallbackWaiting
+	}
+	if f.CallbackState == CallbackWaiting && f.Status == "" {
+		f.Status = Accepted
+	}
+	if f.Mode == "" && (f.CallbackState != "" || f.CallbackHost != "" || f.Status == Expired) {
+		f.Mode = Async
+	}
+	return f
+}
+
+// contradictsItself tells that no request can match.
+func (f Filter) contradictsItself() bool {
+	switch {
+	case f.Mode == Sync:
+		return f.CallbackState != "" || f.CallbackHost != "" || f.Status == Expired
+	case (f.Status == Accepted) != (f.CallbackState == CallbackWaiting):
+		return true
+	case f.Status == Cancelled:
+		return f.CallbackState != "" && f.CallbackState != CallbackCancelled
+	}
+	return !f.To.IsZero() && !f.From.Before(f.To)
+}
+
+// source is where a listing finds its requests, in the order of their ids.
+type source struct {
+	sql       string // reads candidates from an index, with {mode}, {order} and {window} left open
+	modes     []Mode // each of which has a part of the index; at least one
+	ascending bool   // whether the index holds ids so
+	argument  any    // $10; nil for none
+}
+
+// sourceOf picks the source with the fewest requests that don't match. Only what
+// most requests come to is looked for among all of them.
+func sourceOf(ctx context.Context, q Querier, f Filter) (source, error) {
+	switch f.CallbackState {
+	case CallbackWaiting, CallbackPending:
+		live, all, err := liveRequests(ctx, q, f.Window)
+		if err != nil || all {
+			return source{sql: lookUp(fromIDs), modes: []Mode{Async}, argument: live}, err
+		}
+	case CallbackDead:
+		return source{sql: lookUp(fromDeadLetters), modes: []Mode{Async}, ascending: true}, nil
+	}
+	if ending := f.unsuccessfulEnding(); ending != "" {
+		known, err := unsuccessfulAreKnown(ctx, q)
+		if err != nil || known {
+			return source{sql: lookUp(fromUnsuccessful), modes: f.modes(), ascending: true, argument: ending}, err
+		}
+	}
+	return source{sql: fromRequests, modes: f.modes()}, nil
+}
+
+func (f Filter) modes() []Mode {
+	if f.Mode != "" {
+		return []Mode{f.Mode}
+	}
+	return []Mode{Sync, Async}
+}
+
+// unsuccessfulEnding is the ending under which unsuccessful_requests has every
+// request that matches; empty where it hasn't.
+func (f Filter) unsuccessfulEnding() string {
+	switch {
+	case f.Status == Cancelled:
+		return "cancelled"
+	case f.CallbackState == CallbackCancelled:
+		return "callback_cancelled"
+	case f.Status == Failed, f.Status == Expired:
+		return string(f.Status)
+	}
+	return ""
+}
+
+// The candidates of each source. The client is an array of one, and in the order
+// that is asked for, so that the primary key of requests hasn't that order. The
+// planner would otherwise read that key backwards and throw away the requests of
+// other clients and modes, which may be nearly all. The limits are written out,
+// since plans are made before the arguments are known.
+const (
+	fromRequests = `
+			SELECT client AS owner, id AS candidate, ` + summaryColumns + `
+			FROM requests
+			WHERE client = ANY ($1::text[])
+			  AND mode = '{mode}'
+			  AND id > $2
+			  AND id < $3
+			ORDER BY {order}
+			LIMIT {window}`
+	fromUnsuccessful = `
+			SELECT client AS owner, request_id AS candidate
+			FROM unsuccessful_requests
+			WHERE client = ANY ($1::text[])
+			  AND ending = $10
+			  AND mode = '{mode}'
+			  AND request_id > $2
+			  AND request_id < $3
+			ORDER BY {order}
+			LIMIT {window}`
+	fromDeadLetters = `
+			SELECT client AS owner, request_id AS candidate
+			FROM dead_letters
+			WHERE client = ANY ($1::text[])
+			  AND request_id > $2
+			  AND request_id < $3
+			ORDER BY {order}
+			LIMIT {window}`
+	fromIDs = `
+			SELECT '' AS owner, id AS candidate
+			FROM unnest($10::uuid[]) AS live (id)
+			WHERE id > $2
+			  AND id < $3
+			ORDER BY {order}
+			LIMIT {window}`
+)
+
+// lookUp adds the requests to candidates. A request that is gone or another
+// client's stays a candidate, without columns, so that the window keeps its end.
+// IS TRUE is for the reason that GetRequest has.
+func lookUp(candidates string) string {
+	return `
+			SELECT owner, candidate, ` + summaryNames + `
+			FROM (` + candidates + `) AS found
+			LEFT JOIN LATERAL (
+				SELECT ` + summaryColumns + `
+				FROM requests
+				WHERE requests.id = found.candidate
+				  AND (requests.client = ANY ($1::text[])) IS TRUE
+			) AS request ON true
+			ORDER BY {order}`
+}
+
+// listing is the statement that reads a page. It stops when the page is full. The
+// last row of the window is returned in any case, as the cursor of the next page.
+func (s source) listing(f Filter) string {
+	var parts []string
+	for _, mode := range s.modes {
+		parts = append(parts, "("+strings.ReplaceAll(s.sql, "{mode}", string(mode))+")")
+	}
+	sql := `
+		SELECT candidate, matches, seen = {window} AS is_last, ` + summaryNames + `
+		FROM (
+			SELECT owner, candidate, ` + summaryNames + `,
+			       row_number() OVER (ORDER BY {order}) AS seen,
+			       coalesce(id IS NOT NULL
+			                AND ($5::text IS NULL OR status = $5)
+			                AND ($6::text IS NULL OR callback_state = $6)
+			                AND ($7::text IS NULL OR ` + callbackHost + ` = $7)
+			                AND ($8::timestamptz IS NULL OR accepted_at >= $8)
+			                AND ($9::timestamptz IS NULL OR accepted_at < $9), false) AS matches
+			FROM (` + strings.Join(parts, " UNION ALL ") + `) AS candidates
+			ORDER BY {order}
+			LIMIT {window}
+		) AS page
+		WHERE matches OR seen = {window}
+		ORDER BY {order}
+		LIMIT $4`
+	return strings.NewReplacer("{order}", s.order(f.OldestFirst), "{window}", fmt.Sprint(f.Window)).Replace(sql)
+}
+
+// order is the order of the source's index, forwards or backwards. There is one
+// owner, so its direction means nothing.
+func (s source) order(oldestFirst bool) string {
+	ids := "candidate DESC"
+	if oldestFirst {
+		ids = "candidate"
+	}
+	if oldestFirst == s.ascending {
+		return "owner, " + ids
+	}
+	return "owner DESC, " + ids
+}
+
+func (s source) arguments(f Filter) []any {
+	after, before := f.bounds()
+	arguments := []any{
+		[]string{f.Client}, after, before, f.Limit + 1, // one more tells whether there is another page
+		zeronull.Text(f.Status), zeronull.Text(f.CallbackState), zeronull.Text(f.CallbackHost),
+		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To),
+	}
+	if s.argument != nil {
+		arguments = append(arguments, s.argument)
+	}
+	return arguments
+}
+
+// bounds are two ids between which the page lies. Ids begin with their time, so the
+// index leads to the page's first request.
+func (f Filter) bounds() (after, before uuid.UUID) {
+	before = uuid.Max
+	if !f.From.IsZero() {
+		after = firstID(f.From.Add(-time.Second)) // ids are made a moment before
+	}
+	if !f.To.IsZero() {
+		before = firstID(f.To.Add(time.Millisecond))
+	}
+	switch {
+	case f.Cursor == uuid.Nil:
+	case f.OldestFirst && bytes.Compare(f.Cursor[:], after[:]) > 0:
+		after = f.Cursor
+	case !f.OldestFirst && bytes.Compare(f.Cursor[:], before[:]) < 0:
+		before = f.Cursor
+	}
+	return after, before
+}
+
+func readPage(rows pgx.Rows, limit int) (page Page, err error) {
+	defer rows.Close()
+	var unread [17]any // the columns of summary
+	for rows.Next() {
+		var candidate uuid.UUID
+		var matches, isLast bool
+		if err := rows.Scan(append([]any{&candidate, &matches, &isLast}, unread[:]...)...); err != nil {
+			return Page{}, err
+		}
+		if isLast {
+			page.Next = candidate
+		}
+		if !matches { // and may have no columns
+			continue
+		}
+		var r Request
+		if err := rows.Scan(append([]any{nil, nil, nil}, r.summary()...)...); err != nil {
+			return Page{}, err
+		}
+		page.Requests = append(page.Requests, r)
+	}
+	if len(page.Requests) > limit {
+		page.Requests = page.Requests[:limit]
+		page.Next = page.Requests[limit-1].ID
+	}
+	return page, rows.Err()
+}
+
+// liveRequests returns the requests that have a job that has not ended, of all
+// clients, unless there are more than most.
+func liveRequests(ctx context.Context, q Querier, most int) (ids []uuid.UUID, all bool, err error) {
+	// As CountUnfinished finds them, in the order of River's index for fetching.
+	sql := fmt.Sprintf(`
+		SELECT (job.args ->> 'request_id')::uuid
+		FROM unnest(ARRAY['available', 'running', 'retryable', 'scheduled', 'pending']::river_job_state[]) AS unfinished (state)
+		CROSS JOIN LATERAL (
+			SELECT args
+			FROM river_job
+			WHERE river_job.state = unfinished.state
+			ORDER BY queue, priority, scheduled_at, id
+			LIMIT %[1]d
+		) AS job
+		LIMIT %[1]d`, most+1)
+	rows, err := q.Query(ctx, sql)
+	if err != nil {
+		return nil, false, fmt.Errorf("looking for live jobs: %w", err)
+	}
+	ids, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (id uuid.UUID, err error) {
+		return id, row.Scan((*zeronull.UUID)(&id)) // somebody else's jobs have none
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("looking for live jobs: %w", err)
+	}
+	return ids, len(ids) <= most, nil
+}
