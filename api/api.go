@@ -20,6 +20,8 @@ import (
 // Config is what the API is built from.
 type Config struct {
 	Pool           *pgxpool.Pool
+	Reads          *pgxpool.Pool // for what clients read, made by db.OpenReads
+	ReadLimit      int           // reads at a time: as many as Reads has connections
 	Queue          *jobs.Queue
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
@@ -34,6 +36,8 @@ type Config struct {
 	// ClientRate is how many POSTs a second one client may make, with a burst of
 	// twice as many; 0 for no quotas. The others are the limits of Queue, to be told.
 	ClientRate, ClientUnfinished, DestinationUnfinished int
+	// ClientReads is the same as ClientRate for the GETs of requests.
+	ClientReads int
 
 	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
 	Draining  func() bool // tells that the process is stopping
@@ -47,6 +51,7 @@ type API struct {
 	sync    *gate
 	bodies  *bodyBudget
 	answers *answerBudget
+	reads   *reads
 	quotas  *quotas
 	metrics *metrics
 }
@@ -62,6 +67,7 @@ func New(config Config) http.Handler {
 		sync:    newGate(config.SyncLimit, config.LocalClient),
 		bodies:  newBodyBudget(memoryBudget(), config.LocalClient),
 		answers: newAnswerBudget(memoryBudget()),
+		reads:   newReads(config.ReadLimit, config.ClientReads),
 		quotas:  newQuotas(config),
 		metrics: newMetrics(config.Metrics),
 	}
@@ -79,8 +85,8 @@ func New(config Config) http.Handler {
 	}
 	private.POST("/sync", api.handle(api.postSync))
 	private.POST("/async", api.handle(api.postAsync))
-	private.GET("/requests", api.handle(api.listRequests))
-	private.GET("/requests/:id", api.handle(api.getRequest))
+	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
+	private.GET("/requests/:id", api.limitReads, api.handle(api.getRequest))
 	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
 	private.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
 	private.POST("/redeliveries", api.handle(api.redeliver))

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/api"
@@ -18,7 +19,7 @@ func newLimited(t *testing.T, perSecond, unfinished, destination int) *service {
 	t.Helper()
 	return newService(t, func(c *api.Config) {
 		keyed(map[string]string{"a-key": "alice", "b-key": "bob"})(c)
-		c.ClientRate, c.ClientUnfinished, c.DestinationUnfinished = perSecond, unfinished, destination
+		c.ClientRate, c.ClientReads, c.ClientUnfinished, c.DestinationUnfinished = perSecond, perSecond, unfinished, destination
 		c.Queue = newQueue(t, c.Pool, jobs.Config{
 			AcceptQueue: 100, Unfinished: 1000, ClientUnfinished: unfinished, DestinationUnfinished: destination,
 		})
@@ -58,10 +59,42 @@ func TestQuotas(t *testing.T) {
 		if got := s.call(t, "POST", "/sync", sync, "Authorization", bob); got.status != http.StatusOK {
 			t.Errorf("bob: got %d with %s, want 200", got.status, got.body)
 		}
-		for _, path := range []string{"/requests", "/healthz"} {
-			if got := s.call(t, "GET", path, "", "Authorization", alice); got.status != http.StatusOK || got.header.Get("RateLimit") != "" {
-				t.Errorf("GET %s: got %d and RateLimit %q, want 200 and none", path, got.status, got.header.Get("RateLimit"))
+		if got := s.call(t, "GET", "/requests", "", "Authorization", alice); got.status != http.StatusOK {
+			t.Errorf("GET: got %d with %s, want 200", got.status, got.body)
+		}
+	})
+
+	t.Run("MoreReadsThanItsRateAreRefusedAndOthersGoOn", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, 1, 10, 10) // a burst of two
+		start, served := time.Now(), 0
+		var last answer
+		for _, path := range slices.Repeat([]string{"/requests", "/requests/" + uuid.NewString()}, 10) {
+			if last = s.call(t, "GET", path, "", "Authorization", alice); last.status == http.StatusTooManyRequests {
+				break
 			}
+			served++
+		}
+		if most := 2 + int(time.Since(start)/time.Second) + 1; served < 2 || served > most {
+			t.Errorf("got %d served, want 2 to %d", served, most)
+		}
+		s.wantQuotaExceeded(t, last, "reads")
+		if got, want := last.header.Get("RateLimit"), `"reads";r=0;t=1`; got != want || last.header.Get("Retry-After") != "1" {
+			t.Errorf("RateLimit: got %q, Retry-After %q, want %q and 1", got, last.header.Get("Retry-After"), want)
+		}
+		if got, want := last.header.Get("RateLimit-Policy"), `"reads";q=2;w=2, "concurrent-reads";q=2;qu="concurrent-requests"`; got != want {
+			t.Errorf("RateLimit-Policy: got %q, want %q", got, want)
+		}
+		for key, want := range map[string]int{alice: http.StatusOK, bob: http.StatusOK} {
+			if got := s.call(t, "POST", "/sync", sync, "Authorization", key); got.status != want {
+				t.Errorf("POST as %s: got %d with %s, want %d", key, got.status, got.body, want)
+			}
+		}
+		if got := s.call(t, "GET", "/requests", "", "Authorization", bob); got.status != http.StatusOK {
+			t.Errorf("bob: got %d with %s, want 200", got.status, got.body)
+		}
+		if got := s.call(t, "GET", "/healthz", "", "Authorization", alice); got.status != http.StatusOK || got.header.Get("RateLimit") != "" {
+			t.Errorf("GET /healthz: got %d and RateLimit %q, want 200 and none", got.status, got.header.Get("RateLimit"))
 		}
 	})
 
@@ -132,8 +165,10 @@ func TestQuotas(t *testing.T) {
 	t.Run("WithoutThemNothingIsTold", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
-		if got := s.call(t, "POST", "/async", asyncBody); got.status != http.StatusAccepted || got.header.Get("RateLimit-Policy")+got.header.Get("RateLimit") != "" {
-			t.Errorf("got %d with %v, want 202 without quotas", got.status, got.header)
+		for method, path := range map[string]string{"POST": "/async", "GET": "/requests"} {
+			if got := s.call(t, method, path, asyncBody); got.status >= 300 || got.header.Get("RateLimit-Policy")+got.header.Get("RateLimit") != "" {
+				t.Errorf("%s %s: got %d with %v, want it done without quotas", method, path, got.status, got.header)
+			}
 		}
 	})
 }

@@ -33,6 +33,9 @@ const (
 	reasonSync         = "sync"
 	reasonClientSync   = "client_sync"
 	reasonBodies       = "bodies"
+	reasonReadRate     = "read_rate"
+	reasonClientReads  = "client_reads"
+	reasonReads        = "reads"
 	reasonClientBodies = "client_bodies"
 	reasonFailed       = "database_failed"
 )
@@ -58,6 +61,12 @@ var refusals = [...]refusal{
 		detail: "Too many large bodies are under way. Nothing was accepted; try again."},
 	{reason: reasonClientBodies, problem: busy,
 		detail: "Too many large bodies of yours are under way. Nothing was accepted; try again."},
+	{reason: reasonReadRate, problem: overQuota, policy: readRatePolicy,
+		detail: "You read more than %d times a second. Try again."},
+	{reason: reasonClientReads, problem: overQuota, policy: concurrentReadPolicy,
+		detail: "You have %d reads under way, which take long. Try again when they have ended."},
+	{reason: reasonReads, problem: busy,
+		detail: "Too many reads are under way. Try again."},
 	{reason: "unfinished", problem: busy, cause: jobs.ErrBacklog,
 		detail: "Too many requests are unfinished. Nothing was accepted; try again."},
 	{reason: "client_unfinished", problem: overQuota, policy: unfinishedPolicy, cause: jobs.ErrClientQuota,

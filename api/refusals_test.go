@@ -36,10 +36,14 @@ func TestRefusals(t *testing.T) {
 			"Too many sync requests are under way. Nothing was done; try again.", ""},
 		{"client_sync", gateRefuses(t, newGate(5, "")), "temporary-reduced-capacity", 503,
 			"Too many of your sync requests are under way. Nothing was done; try again.", ""},
-		{"bodies", bodyRefused(t, newBodyBudget("alice")), "temporary-reduced-capacity", 503,
+		{"bodies", bodyRefused(t, newBodyBudget(maxBudget, "alice")), "temporary-reduced-capacity", 503,
 			"Too many large bodies are under way. Nothing was accepted; try again.", ""},
-		{"client_bodies", bodyRefused(t, newBodyBudget("")), "temporary-reduced-capacity", 503,
+		{"client_bodies", bodyRefused(t, newBodyBudget(maxBudget, "")), "temporary-reduced-capacity", 503,
 			"Too many large bodies of yours are under way. Nothing was accepted; try again.", ""},
+		{"read_rate", refuse(reasonReadRate, 50), "quota-exceeded", 429, "You read more than 50 times a second. Try again.", "reads"},
+		{"client_reads", readsRefuse(t, newReads(4, 50)), "quota-exceeded", 429,
+			"You have 2 reads under way, which take long. Try again when they have ended.", "concurrent-reads"},
+		{"reads", readsRefuse(t, newReads(1, 0)), "temporary-reduced-capacity", 503, "Too many reads are under way. Try again.", ""},
 		{"unfinished", jobs.ErrBacklog, "temporary-reduced-capacity", 503,
 			"Too many requests are unfinished. Nothing was accepted; try again.", ""},
 		{"client_unfinished", jobs.ErrClientQuota, "quota-exceeded", 429,
@@ -106,6 +110,25 @@ func gateRefuses(t *testing.T, g *gate) error {
 		}
 	}
 	return g.enter(away, "alice")
+}
+
+// readsRefuse fills the slots that alice, and then bob, may have, and returns what is
+// told to the next read of alice where she has all of her share, or else of bob.
+func readsRefuse(t *testing.T, r *reads) error {
+	t.Helper()
+	away, leave := context.WithCancel(t.Context())
+	leave() // so that nobody waits
+	for range r.share {
+		if _, err := r.enter(away, "alice"); err != nil {
+			return err
+		}
+	}
+	if r.perSecond == 0 {
+		_, err := r.enter(away, "bob")
+		return err
+	}
+	_, err := r.enter(away, "alice")
+	return err
 }
 
 func bodyRefused(t *testing.T, b *bodyBudget) error {

@@ -43,10 +43,10 @@ func newService(t *testing.T, adjust func(*api.Config)) *service {
 // newServiceAt reaches the database at url through another address.
 func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *service {
 	t.Helper()
-	pool := dbtest.Pool(t, through)
+	pool, reads := dbtest.Pool(t, through), dbtest.Reads(t, through)
 
 	config := api.Config{
-		Pool: pool, Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
+		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
 		FindClient: findClient(nil), LocalClient: "local", SyncLimit: 100, Draining: func() bool { return false },
 	}
 	if adjust != nil {

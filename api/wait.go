@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -73,10 +74,12 @@ func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, e
 
 // loadAwaited is loadWhole for a caller who may prefer to wait.
 func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
-	load := func() (wholeRequest, error) {
-		ctx, cancel := databaseContext(c.Request.Context())
-		defer cancel()
-		return loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
+	load := func() (whole wholeRequest, err error) {
+		err = a.read(c, func(ctx context.Context) error {
+			whole, err = loadWhole(ctx, a.Reads, c.GetString(clientKey), id)
+			return err
+		})
+		return whole, err
 	}
 	whole, err := load()
 	wait := preferredWait(c.Request.Header)

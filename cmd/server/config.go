@@ -24,7 +24,7 @@ import (
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
-	DatabaseURL string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20)"`
+	DatabaseURL string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
 	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
 	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI, metrics and pprof, which have no login: loopback only, or the word none"`
 	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
@@ -34,6 +34,7 @@ type Config struct {
 	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
 	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`
+	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, likewise"`
 	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
 	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
 	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them for ever"`
@@ -118,6 +119,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
 	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
 	refuse(c.ClientRate < 1 || c.ClientRate > 1_000_000, "CLIENT_RATE", "must be from 1 to 1000000, not %d", c.ClientRate)
+	refuse(c.ClientReads < 1 || c.ClientReads > 1_000_000, "CLIENT_READ_RATE", "must be from 1 to 1000000, not %d", c.ClientReads)
 	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
 	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
 	refuse(!slices.Contains(jobs.ConsentModes(), c.CallbackConsent), "CALLBACK_CONSENT", "must be earned, required or off, not %q", c.CallbackConsent)

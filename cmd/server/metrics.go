@@ -12,15 +12,16 @@ import (
 
 // newRegistry holds the metrics of this process. Nothing is asked of the
 // database when they are read.
-func newRegistry(pool, riverPool *pgxpool.Pool) *prometheus.Registry {
+func newRegistry(pools map[string]*pgxpool.Pool) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	promauto.With(registry).NewGauge(prometheus.GaugeOpts{
 		Name: "ringback_build_info", Help: "1, labelled with the version.",
 		ConstLabels: prometheus.Labels{"version": version()},
 	}).Set(1)
-	watchPool(registry, "steps", pool)
-	watchPool(registry, "river", riverPool)
+	for name, pool := range pools {
+		watchPool(registry, name, pool)
+	}
 	return registry
 }
 

@@ -28,6 +28,7 @@ type server struct {
 	config    Config
 	logger    *slog.Logger
 	pool      *pgxpool.Pool // our steps and the API
+	readPool  *pgxpool.Pool // what clients read: slow reads take no connection from anything else
 	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
 	clients   *clients.Directory
 	sender    *webhook.Sender
@@ -66,26 +67,21 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Wr
 
 func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.Func) (*server, error) {
 	if config.dev { // whoever calls has the machine to himself
-		config.ClientRate, config.ClientLimit, config.OriginLimit = 0, 0, 0
+		config.ClientRate, config.ClientReads, config.ClientLimit, config.OriginLimit = 0, 0, 0, 0
 	}
 	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
 		return nil, err
 	}
 	s := &server{config: config, logger: logger}
-	var err error
-	if s.pool, err = db.Open(ctx, config.DatabaseURL, 5*time.Second); err != nil {
-		return nil, err
+	err := s.openPools(ctx)
+	if err == nil {
+		err = s.openClients(ctx)
 	}
-	// River's cleaner and reindexer run statements of up to a minute.
-	if s.riverPool, err = db.Open(ctx, config.DatabaseURL, 90*time.Second); err != nil {
-		s.pool.Close()
-		return nil, err
-	}
-	if err := s.openClients(ctx); err != nil {
+	if err != nil {
 		s.close()
 		return nil, err
 	}
-	registry := newRegistry(s.pool, s.riverPool)
+	registry := newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
 	s.refused = newRefusedConnections(registry)
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
@@ -104,6 +100,19 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	}
 	s.public = s.newPublic(ctx, policy, registry, do)
 	return s, nil
+}
+
+// openPools makes the pools, without connecting yet.
+func (s *server) openPools(ctx context.Context) (err error) {
+	if s.pool, err = db.Open(ctx, s.config.DatabaseURL, 5*time.Second); err != nil {
+		return err
+	}
+	if s.readPool, err = db.OpenReads(ctx, s.config.DatabaseURL, time.Second); err != nil {
+		return err
+	}
+	// River's cleaner and reindexer run statements of up to a minute.
+	s.riverPool, err = db.Open(ctx, s.config.DatabaseURL, 90*time.Second)
+	return err
 }
 
 // openClients reads who may call, and says what an operator should know of it.
@@ -132,9 +141,9 @@ func workers(config Config) int {
 
 func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry, do work.Func) *http.Server {
 	settings := api.Config{
-		Pool: s.pool, Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
+		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
-		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit, ClientRate: s.config.ClientRate,
+		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit, ClientRate: s.config.ClientRate, ClientReads: s.config.ClientReads,
 		ClientUnfinished: s.config.ClientLimit, DestinationUnfinished: s.config.OriginLimit,
 		Draining: s.draining.Load, Metrics: registry,
 	}
@@ -314,8 +323,11 @@ func (s *server) close() {
 	}
 	closed := make(chan struct{})
 	go func() {
-		s.riverPool.Close()
-		s.pool.Close()
+		for _, pool := range []*pgxpool.Pool{s.riverPool, s.readPool, s.pool} {
+			if pool != nil {
+				pool.Close()
+			}
+		}
 		close(closed)
 	}()
 	select {
