@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +38,8 @@ type Config struct {
 	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, likewise"`
 	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
 	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the one that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
 	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them for ever"`
 	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
 	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
@@ -58,7 +61,7 @@ const noAdmin = "none"
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
 func readConfig(environ map[string]string, o options) (Config, error) {
-	config := Config{options: o}
+	config := Config{options: o, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err
@@ -123,6 +126,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
 	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
 	refuse(!slices.Contains(jobs.ConsentModes(), c.CallbackConsent), "CALLBACK_CONSENT", "must be earned, required or off, not %q", c.CallbackConsent)
+	refuse(c.Connections < 1 || c.Connections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.Connections)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }

@@ -2,72 +2,203 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net"
+	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/api"
 )
 
-// maxConnections bounds what idle and slow callers hold: some 20 KiB each.
-const maxConnections = 8192
+const (
+	// reserve is how many connections there may be beyond the bound. They get to
+	// GET /healthz, and hear that there is no room for anything else.
+	reserve = 256
+	// settled is how long a connection is idle before it may be closed for another
+	// one: its first or next call may be on its way.
+	settled = 250 * time.Millisecond
+	// socketBuffer is how much of calls and answers the kernel holds for each
+	// connection, either way. It would give megabytes to callers that don't read.
+	socketBuffer = 64 << 10
+)
 
-// maxRefusals bounds the connections that are told that there is no room.
-const maxRefusals = 256
+// connections bounds how many connections there are at a time. Where there is no
+// room for another one, the one that has been idle the longest is closed, of the
+// address that has the most. No address has more than four times as many as are
+// free. A connection with a call on it is never closed.
+type connections struct {
+	most    int
+	settled time.Duration
+	exempt  []netip.Prefix // whose connections may take all the room
 
-// boundListener takes a bounded number of connections at a time, and tells those
-// beyond it at once: one that waited in the kernel for a place would get no
-// answer at all.
+	noRoom          []byte             // what callers in the reserve are told
+	refused, closed prometheus.Counter // for want of room, for another connection
+
+	mu        sync.Mutex
+	count     int
+	addresses addresses
+
+	silent atomic.Int64 // connections on which no call has come yet
+}
+
+// loopback is where a proxy on the same machine calls from.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+func newConnections(most int, exempt []netip.Prefix, registerer prometheus.Registerer) *connections {
+	s := &connections{
+		most: most, settled: settled, exempt: exempt, addresses: newAddresses(),
+		noRoom:  api.RefusalBody(api.Connections),
+		refused: api.CountRefusals(registerer, api.Connections),
+		closed: promauto.With(registerer).NewCounter(prometheus.CounterOpts{
+			Name: "ringback_connections_closed_total", Help: "Idle connections of callers that were closed for another one.",
+		}),
+	}
+	s.watch(registerer)
+	return s
+}
+
+// watch tells how many connections there are.
+func (s *connections) watch(registerer prometheus.Registerer) {
+	for state, count := range map[string]func() int{
+		"open": func() int { open, _ := s.counts(); return open },
+		"idle": func() int { _, idle := s.counts(); return idle },
+		"max":  func() int { return s.most },
+	} {
+		promauto.With(registerer).NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ringback_connections", Help: "Connections of callers, by state; max is how many there may be.",
+			ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 { return float64(count()) })
+	}
+}
+
+// on returns a listener whose connections are bounded. The server that uses it
+// needs changed as its ConnState, and noteConn as its ConnContext.
+func (s *connections) on(listener net.Listener) net.Listener { return boundListener{listener, s} }
+
 type boundListener struct {
 	net.Listener
-	places, refusals chan struct{}
-	silent           *atomic.Int64 // connections on which no call has come yet
-	refused          *refusedConnections
+	connections *connections
 }
 
-// refusedConnections are told the same, and counted.
-type refusedConnections struct {
-	answer []byte
-	count  prometheus.Counter
-}
-
-func newRefusedConnections(registerer prometheus.Registerer) *refusedConnections {
-	return &refusedConnections{api.RefusalBody(api.Connections), api.CountRefusals(registerer, api.Connections)}
-}
-
-func newBoundListener(listener net.Listener, most int, refused *refusedConnections) boundListener {
-	return boundListener{listener, make(chan struct{}, most), make(chan struct{}, maxRefusals), &atomic.Int64{}, refused}
-}
-
-// Accept returns the next connection that there is a place for.
+// Accept returns the next connection that there is room for, if only in the
+// reserve.
 func (l boundListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.places <- struct{}{}:
-			l.silent.Add(1)
-			return &placedConn{conn, sync.OnceFunc(func() { <-l.places }), sync.OnceFunc(func() { l.silent.Add(-1) })}, nil
-		default:
-			l.refuse(conn)
+		if admitted := l.connections.admit(conn, time.Now()); admitted != nil {
+			return admitted, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+// admit returns nil where even the reserve is taken.
+func (s *connections) admit(conn net.Conn, now time.Time) *boundConn {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetReadBuffer(socketBuffer)
+		_ = tcp.SetWriteBuffer(socketBuffer)
+	}
+	s.mu.Lock()
+	of := s.addresses.of(conn.RemoteAddr(), s.exempt)
+	victims, room := s.makeRoom(of, now)
+	c := s.enter(conn, of, !room, now)
+	s.mu.Unlock()
+	for _, victim := range victims {
+		_ = victim.Close()
+	}
+	return c
+}
+
+func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Time) *boundConn {
+	if s.count >= s.most+reserve {
+		s.refused.Inc()
+		return nil
+	}
+	c := &boundConn{Conn: conn, all: s, address: of, spare: spare}
+	c.called = sync.OnceFunc(func() { s.silent.Add(-1) })
+	s.silent.Add(1)
+	s.count++
+	s.addresses.enter(c, now)
+	return c
+}
+
+// makeRoom tells whether there is room for one more connection of an address,
+// once the victims are closed. An address that has its share gives up one of its
+// own; beyond the bound the address with the most does, if that has no fewer.
+func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn, room bool) {
+	if hasRoom(of, of.held, s.most-s.count) {
+		return nil, true
+	}
+	for {
+		from := of
+		if greatest := s.addresses.greatest(); s.count >= s.most && greatest != nil && greatest.held >= of.held {
+			from = greatest
+		}
+		victim := from.longestIdle()
+		if victim == nil || now.Sub(victim.since) < s.settled {
+			return victims, false
+		}
+		s.leave(victim)
+		victim.cut = true
+		s.closed.Inc()
+		victims = append(victims, victim)
+		if s.count < s.most { // it isn't where the reserve is in use
+			return victims, true
 		}
 	}
+}
+
+// hasRoom tells whether an address that holds so many connections may have one
+// more of those that are free.
+func hasRoom(of *address, held, free int) bool { return free > 0 && (of.exempt || held < 4*free) }
+
+// leave takes a connection out, once.
+func (s *connections) leave(c *boundConn) {
+	if c.address == nil {
+		return
+	}
+	s.addresses.leave(c)
+	s.count--
+	c.address = nil
+}
+
+// changed is an http.Server's ConnState: a connection is idle from the end of one
+// call to the head of the next. One whose call is slow to come is idle, too.
+func (s *connections) changed(conn net.Conn, state http.ConnState) {
+	c := conn.(*boundConn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case c.address == nil: // it is being closed
+	case state == http.StateActive:
+		s.addresses.busy(c)
+	case state == http.StateIdle:
+		s.addresses.idle(c, time.Now())
+	}
+}
+
+// counts returns how many connections there are, and how many of them are idle.
+func (s *connections) counts() (open, idle int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count, s.addresses.idling
 }
 
 // awaitCalls waits until a call has come on every connection that was accepted,
 // and is being answered. Until then a server that shuts down would close it without
 // an answer, and its caller not know why.
-func (l boundListener) awaitCalls(ctx context.Context) {
+func (s *connections) awaitCalls(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for l.silent.Load() > 0 {
+	for s.silent.Load() > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -76,58 +207,80 @@ func (l boundListener) awaitCalls(ctx context.Context) {
 	}
 }
 
-// placedConn gives its place back when it is closed.
-type placedConn struct {
+// boundConn is one of the connections. What isn't a constant of it is guarded by
+// their lock.
+type boundConn struct {
 	net.Conn
-	leave  func()
+	all    *connections
 	called func() // is to be told of each call
+
+	spare bool // it is in the reserve
+	cut   bool // it was closed for another one
+
+	address *address // nil when it has left
+	idleConn
 }
 
-func (c *placedConn) Close() error {
-	defer c.leave()
+func (c *boundConn) Close() error {
 	c.called()
+	c.all.mu.Lock()
+	c.all.leave(c)
+	c.all.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// begin tells whether a call may be answered. A connection may have been closed
+// for another one just as its call came, which then isn't done. One of the reserve
+// leaves it when there is room by now, and is otherwise for health alone.
+func (c *boundConn) begin(health bool) (cut, refused bool) {
+	c.called()
+	s := c.all
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.cut {
+		return true, false
+	}
+	if c.spare && c.address != nil && hasRoom(c.address, c.address.held-1, s.most-s.count+1) {
+		c.spare = false
+	}
+	if refused = c.spare && !health; refused {
+		s.refused.Inc()
+	}
+	return false, refused
 }
 
 // connKey is where a call's context has its connection.
 type connKey struct{}
 
-func withConn(ctx context.Context, conn net.Conn) context.Context {
+// noteConn is an http.Server's ConnContext.
+func noteConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// noteCall tells a call's connection of it.
-func noteCall(ctx context.Context) {
-	if conn, ok := ctx.Value(connKey{}).(*placedConn); ok {
-		conn.called()
-	}
+// bounded answers the calls of connections that there is room for, and those to
+// health of all.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := r.Context().Value(connKey{}).(*boundConn)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		switch cut, refused := c.begin(r.URL.Path == "/healthz"); {
+		case cut:
+			panic(http.ErrAbortHandler) // ends the connection and nothing else
+		case refused:
+			c.all.sayNoRoom(w)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
 }
 
-func (l boundListener) refuse(conn net.Conn) {
-	l.refused.count.Inc()
-	select {
-	case l.refusals <- struct{}{}:
-		go func() {
-			defer func() { <-l.refusals }()
-			sayNoRoom(conn, l.refused.answer)
-		}()
-	default:
-		_ = conn.Close()
-	}
-}
-
-// sayNoRoom answers when a call begins to come, and reads the rest of it for a
-// moment: closing a connection that has unread bytes would take the answer away.
-func sayNoRoom(conn net.Conn, answer []byte) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Read(make([]byte, 4<<10)); err != nil {
-		return
-	}
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"+
-		"Content-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(answer), answer)
-	if half, ok := conn.(*net.TCPConn); ok {
-		_ = half.CloseWrite()
-	}
-	_, _ = io.CopyN(io.Discard, conn, 64<<10)
+func (s *connections) sayNoRoom(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", "2")
+	w.Header().Set("Connection", "close")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = w.Write(s.noRoom)
 }

@@ -7,9 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,51 +21,343 @@ import (
 	"ringback/work"
 )
 
-func TestBoundListener(t *testing.T) {
-	t.Parallel()
+// boundServer answers GET /wait when it is told to, and anything else at once.
+type boundServer struct {
+	registry    *prometheus.Registry
+	connections *connections
+	address     string
+	waiting     chan bool // gets one for each call that waits
+	answer      chan bool // closed to answer them
+	served      atomic.Int64
+}
+
+// newBoundServer takes so many connections, and closes idle ones at once. Each
+// address of loopback counts.
+func newBoundServer(t *testing.T, most int, adjust func(*boundServer, *http.Server)) *boundServer {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "served") }))
-	server.Listener.Close()
 	registry := prometheus.NewRegistry()
-	server.Listener = newBoundListener(listener, 2, newRefusedConnections(registry))
-	server.Start()
-	t.Cleanup(server.Close)
-	call := func(client *http.Client) (int, http.Header, string) {
-		t.Helper()
-		response, err := client.Get(server.URL)
+	s := &boundServer{registry: registry, connections: newConnections(most, nil, registry), address: listener.Addr().String(), waiting: make(chan bool), answer: make(chan bool)}
+	s.connections.settled = 0
+	server := &http.Server{ConnContext: noteConn, ConnState: s.connections.changed}
+	server.Handler = bounded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.served.Add(1)
+		if r.URL.Path == "/wait" {
+			s.waiting <- true
+			<-s.answer
+		}
+		_, _ = io.WriteString(w, "served")
+	}))
+	if adjust != nil {
+		adjust(s, server)
+	}
+	go server.Serve(s.connections.on(listener))
+	t.Cleanup(func() { server.Close() })
+	return s
+}
+
+// caller has one connection.
+type caller struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// dial connects from an address of loopback.
+func (s *boundServer) dial(t *testing.T, from string) caller {
+	t.Helper()
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return caller{conn, bufio.NewReader(conn)}
+}
+
+func (c caller) send(path string) { fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path) }
+
+// status is that of the next answer, 0 for none.
+func (c caller) status() int {
+	response, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return 0
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+func (c caller) call(path string) int {
+	c.send(path)
+	return c.status()
+}
+
+// fill makes connections that are idle after a call each.
+func (s *boundServer) fill(t *testing.T, from string, count int) (callers []caller) {
+	t.Helper()
+	active := func() int { open, idle := s.connections.counts(); return open - idle }
+	before := active()
+	for range count {
+		c := s.dial(t, from)
+		if got := c.call("/"); got != http.StatusOK {
+			t.Fatalf("a call from %s: got %d, want 200", from, got)
+		}
+		until(t, func() bool { return active() <= before }, func() string { return "it to be idle" })
+		callers = append(callers, c)
+	}
+	return callers
+}
+
+func TestLongestIdleConnectionIsClosedForTheNext(t *testing.T) {
+	t.Parallel()
+	s := newBoundServer(t, 3, nil)
+	first, second, third := s.fill(t, "127.0.0.2", 1)[0], s.fill(t, "127.0.0.3", 1)[0], s.fill(t, "127.0.0.4", 1)[0]
+	if first.call("/") != http.StatusOK { // it isn't the longest idle any more
+		t.Fatal("a kept connection isn't served")
+	}
+	s.fill(t, "127.0.0.5", 1)
+	if got := second.call("/"); got != 0 {
+		t.Errorf("the longest idle: got %d, want it closed", got)
+	}
+	for _, kept := range []caller{third, first} {
+		if got := kept.call("/"); got != http.StatusOK {
+			t.Errorf("another: got %d, want it kept", got)
+		}
+	}
+}
+
+func TestConnectionWithACallIsNeverClosed(t *testing.T) {
+	t.Parallel()
+	s := newBoundServer(t, 2, nil)
+	active := []caller{s.dial(t, "127.0.0.2"), s.dial(t, "127.0.0.3")}
+	for _, c := range active {
+		c.send("/wait")
+		<-s.waiting
+	}
+	for range 3 {
+		if got := s.dial(t, "127.0.0.4").call("/healthz"); got != http.StatusOK {
+			t.Errorf("health: got %d, want 200", got)
+		}
+		c := s.dial(t, "127.0.0.4")
+		c.send("/")
+		response, err := http.ReadResponse(c.in, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
+		body, _ := io.ReadAll(response.Body)
+		if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !response.Close || !strings.Contains(string(body), "temporary-reduced-capacity") {
+			t.Errorf("anything else: got %v with %s, want 503 with Retry-After, a problem, and the connection closed", response, body)
+		}
+	}
+	metrics, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metric := range metrics {
+		if got := metric.Metric[0].Counter.GetValue(); metric.GetName() == "ringback_http_refusals_total" && got != 3 {
+			t.Errorf("counted: got %v refusals, want 3", got)
+		}
+	}
+	close(s.answer)
+	for _, c := range active {
+		if got := c.status(); got != http.StatusOK {
+			t.Errorf("a call under way: got %d, want 200", got)
+		}
+	}
+	if got := s.dial(t, "127.0.0.4").call("/"); got != http.StatusOK {
+		t.Errorf("afterwards: got %d, want 200", got)
+	}
+}
+
+func TestConnectionsOfAnAddressLeaveRoomToOthers(t *testing.T) {
+	t.Parallel()
+	const alice, mallory = "127.0.0.2", "127.0.0.3"
+
+	t.Run("ThoughItOpensThousands", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 20, nil)
+		hers := s.fill(t, alice, 2) // idle for longer than all others
+		for range 2000 {
+			s.dial(t, mallory).Close()
+			s.dial(t, mallory)
+		}
+		if open, _ := s.connections.counts(); open > 17 {
+			t.Errorf("got %d connections, want some room left of 20", open)
+		}
+		s.fill(t, alice, 2)
+		for _, c := range hers {
+			if got := c.call("/"); got != http.StatusOK {
+				t.Errorf("another address: got %d, want its connections kept", got)
+			}
+		}
+	})
+
+	t.Run("ThoughItHasACallOnEach", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 20, nil)
+		for {
+			c := s.dial(t, mallory)
+			c.send("/wait")
+			refused := make(chan int, 1)
+			go func() { refused <- c.status() }()
+			select {
+			case <-s.waiting:
+				continue
+			case got := <-refused:
+				if got != http.StatusServiceUnavailable {
+					t.Errorf("beyond its share: got %d, want 503", got)
+				}
+			}
+			break
+		}
+		if open, _ := s.connections.counts(); open < 15 || open > 17 {
+			t.Errorf("one address alone got %d of 20, want most", open)
+		}
+		s.fill(t, alice, 3)
+		close(s.answer)
+	})
+
+	t.Run("WhoseIdleOnesGoFirst", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 8, nil)
+		hers := s.fill(t, alice, 1)
+		s.fill(t, mallory, 5)
+		s.fill(t, "127.0.0.4", 1)
+		s.fill(t, "127.0.0.5", 1)
+		s.fill(t, "127.0.0.6", 1) // there were eight
+		if got := hers[0].call("/"); got != http.StatusOK {
+			t.Errorf("got %d, want one closed of the address that has the most, though another is idle for longer", got)
+		}
+	})
+
+	t.Run("WhichKeepTheirIdleOnes", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 8, nil)
+		for range 6 {
+			s.dial(t, mallory).send("/wait")
+			<-s.waiting
+		}
+		others := append(s.fill(t, alice, 1), s.fill(t, "127.0.0.4", 1)...)
+		if got := s.dial(t, mallory).call("/"); got != http.StatusServiceUnavailable {
+			t.Errorf("the address that has the most: got %d, want 503", got)
+		}
+		for _, c := range others {
+			if got := c.call("/"); got != http.StatusOK {
+				t.Errorf("another's: got %d, want it kept", got)
+			}
+		}
+		close(s.answer)
+	})
+
+	t.Run("UnlessItIsExempt", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 20, func(s *boundServer, _ *http.Server) { s.connections.exempt = loopback })
+		s.fill(t, mallory, 20)
+		if open, _ := s.connections.counts(); open != 20 {
+			t.Errorf("got %d connections, want all 20", open)
+		}
+	})
+}
+
+func TestConnectionsThatHaveJustComeAreKept(t *testing.T) {
+	t.Parallel()
+	s := newBoundServer(t, 2, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
+	first, second := s.dial(t, "127.0.0.2"), s.dial(t, "127.0.0.3")
+	if got := s.dial(t, "127.0.0.4").call("/"); got != http.StatusServiceUnavailable {
+		t.Errorf("one more: got %d, want 503", got)
+	}
+	for _, c := range []caller{first, second} {
+		if got := c.call("/"); got != http.StatusOK {
+			t.Errorf("got %d, want 200", got)
+		}
+	}
+}
+
+func TestReserveIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newBoundServer(t, 1, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
+	for range 2 * reserve {
+		s.dial(t, "127.0.0.2")
+	}
+	if got := s.dial(t, "127.0.0.2").call("/healthz"); got != 0 {
+		t.Errorf("got %d, want the connection closed", got)
+	}
+	if open, _ := s.connections.counts(); open != 1+reserve {
+		t.Errorf("got %d connections, want %d", open, 1+reserve)
+	}
+}
+
+func TestCallOnAConnectionThatWasJustClosedIsNotDone(t *testing.T) {
+	t.Parallel()
+	var another atomic.Bool
+	served := make(chan bool)
+	s := newBoundServer(t, 1, func(s *boundServer, server *http.Server) {
+		server.ConnState = func(conn net.Conn, state http.ConnState) {
+			if state == http.StateActive && another.CompareAndSwap(false, true) { // its call is there, and another connection comes just now
+				s.fill(t, "127.0.0.3", 1)
+				close(served)
+			}
+			s.connections.changed(conn, state)
+		}
+	})
+	got := s.dial(t, "127.0.0.2").call("/")
+	<-served
+	if got != 0 || s.served.Load() != 1 {
+		t.Errorf("got %d and %d calls done, want that of the other connection alone", got, s.served.Load())
+	}
+}
+
+func TestFullOfIdleConnectionsEveryoneIsServed(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), map[string]string{"MAX_CONNECTIONS": "8"}, work.Do)
+	for range 50 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return response.StatusCode, response.Header, string(body)
+		t.Cleanup(func() { conn.Close() })
 	}
-	var holders []*http.Client // of a connection each
-	for range 2 {
-		client := &http.Client{Transport: &http.Transport{}}
-		t.Cleanup(client.CloseIdleConnections)
-		if status, _, body := call(client); status != http.StatusOK || body != "served" {
-			t.Errorf("within the bound: got %d, %q, want it served", status, body)
+	for range 20 {
+		fresh := &http.Client{Transport: &http.Transport{}}
+		t.Cleanup(fresh.CloseIdleConnections)
+		for _, path := range []string{"/healthz", "/requests"} {
+			until(t, func() bool {
+				response, err := fresh.Get(p.url + path)
+				if err != nil {
+					return false
+				}
+				response.Body.Close()
+				return response.StatusCode == http.StatusOK
+			}, func() string { return path + " to be served" })
 		}
-		holders = append(holders, client)
 	}
-	late := &http.Client{Transport: &http.Transport{}}
-	t.Cleanup(late.CloseIdleConnections)
-	status, header, body := call(late)
-	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(body, "temporary-reduced-capacity") {
-		t.Errorf("beyond it: got %d, %v, %q, want 503 with Retry-After and a problem", status, header, body)
+}
+
+func TestAnswersThatNobodyReadsAreGivenUp(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, work.Do)
+	for name, host := range map[string]string{"OfTheAPI": "localhost", "ThatComeBeforeIt": "elsewhere.example.com"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
+			for err == nil {
+				_, err = fmt.Fprintf(conn, "GET /problems/not-found HTTP/1.1\r\nHost: %s\r\n\r\n", host)
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("after a minute the connection is still open")
+			}
+		})
 	}
-	if counted, err := registry.Gather(); err != nil || counted[0].Metric[0].Counter.GetValue() != 1 {
-		t.Errorf("counted: got %v, %v, want one refusal", counted, err)
-	}
-	holders[0].CloseIdleConnections()
-	until(t, func() bool { status, _, _ := call(late); return status == http.StatusOK }, func() string { return "a place to be free again" })
 }
 
 func TestConnectionsThatWaitAreServedBeforeTheListenerCloses(t *testing.T) {

@@ -35,10 +35,9 @@ type server struct {
 	queue     *jobs.Queue
 	public    *http.Server
 	listener  *net.TCPListener // of public, once it serves
-	bound     boundListener    // the same, bounded
-	refused   *refusedConnections
-	served    chan struct{} // closed when nothing more is accepted
-	admin     *http.Server  // nil for none
+	bound     *connections     // that come from it
+	served    chan struct{}    // closed when nothing more is accepted
+	admin     *http.Server     // nil for none
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
 	unwatch   context.CancelFunc // ends what keeps the clients up to date
@@ -82,7 +81,6 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		return nil, err
 	}
 	registry := newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
-	s.refused = newRefusedConnections(registry)
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
@@ -98,6 +96,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		s.close()
 		return nil, err
 	}
+	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), registry)
 	s.public = s.newPublic(ctx, policy, registry, do)
 	return s, nil
 }
@@ -158,15 +157,17 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry 
 	if s.config.dev {
 		public = localOnly(http.NewCrossOriginProtection().Handler(public))
 	}
-	public = s.leaving(public)
+	public = bounded(s.leaving(public))
 	// The calls' context outlives ctx: a signal lets them end by themselves.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.interrupt = cancel
 	return &http.Server{
 		Handler:           public,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withConn,
+		ConnContext:       noteConn,
+		ConnState:         s.bound.changed,
 		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      10 * time.Second, // for what isn't an answer of the API, which begins its own when it is there
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
@@ -178,7 +179,6 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry 
 // whether its call was done.
 func (s *server) leaving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		noteCall(r.Context())
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
@@ -210,10 +210,10 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
-	s.listener, s.bound, s.served = listener, newBoundListener(listener, maxConnections, s.refused), make(chan struct{})
+	s.listener, s.served = listener, make(chan struct{})
 	go func() {
 		defer close(s.served)
-		serveOn(s.bound, s.public, failed)
+		serveOn(s.bound.on(listener), s.public, failed)
 	}()
 	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
