@@ -200,11 +200,12 @@ func TestHandoff(t *testing.T) {
 
 	t.Run("LetsNobodyOvertake", func(t *testing.T) {
 		t.Parallel()
-		release := make(chan struct{})
+		started, release := make(chan struct{}, 10), make(chan struct{})
 		var mu sync.Mutex
 		var order []string
 		url := dbtest.New(t)
 		q := newQueueOf(t, url, url, func(_ context.Context, input jsontext.Value) (jsontext.Value, error) {
+			started <- struct{}{}
 			<-release
 			mu.Lock()
 			defer mu.Unlock()
@@ -219,6 +220,9 @@ func TestHandoff(t *testing.T) {
 			request.Input = jsontext.Value([]byte{byte('0' + n)})
 			requests, want = append(requests, request), append(want, string(request.Input))
 			q.accept(t, request)
+			if n == 0 {
+				<-started
+			}
 		}
 		close(release)
 		for _, request := range requests {
