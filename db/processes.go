@@ -48,19 +48,32 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 // that is in no row isn't known to have ended, so its jobs are left to River's
 // rescue.
 func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Duration) (int64, error) {
-	// The ids as an array, and the order of River's index for fetching: without
-	// them, a plan made before anything is known may read the whole table.
-	const sql = `
-		WITH lost AS MATERIALIZED (
+	sql := `
+		WITH dead AS (
+			SELECT id
+			FROM processes
+			WHERE beat_at < now() - $2::interval
+		), ` + returnLost("attempted_at < now() - $2::interval")
+	var returned int64
+	if err := q.QueryRow(ctx, sql, refunded, silence).Scan(&returned); err != nil {
+		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
+	}
+	return returned, nil
+}
+
+// returnLost gives back the jobs of the processes dead that meet a condition, and
+// selects how many those are. $1 is the kind whose attempt is refunded.
+//
+// The ids as an array, and the order of River's index for fetching: without them, a
+// plan made before anything is known may read the whole table. The notification is
+// River's, so that the jobs are fetched at once.
+func returnLost(condition string) string {
+	return `lost AS MATERIALIZED (
 			SELECT id
 			FROM river_job
 			WHERE state = 'running'
-			  AND attempted_by[array_upper(attempted_by, 1)] = ANY (ARRAY(
-			      SELECT id
-			      FROM processes
-			      WHERE beat_at < now() - $2::interval
-			  ))
-			  AND attempted_at < now() - $2::interval
+			  AND attempted_by[array_upper(attempted_by, 1)] = ANY (ARRAY(SELECT id FROM dead))
+			  AND ` + condition + `
 			ORDER BY queue, priority, scheduled_at, id
 			FOR UPDATE SKIP LOCKED
 		), returned AS (
@@ -69,15 +82,13 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Du
 			    scheduled_at = now(),
 			    attempt = CASE kind WHEN $1 THEN attempt - 1 ELSE attempt END
 			WHERE id = ANY (ARRAY(SELECT id FROM lost))
-			RETURNING id
+			RETURNING queue
+		), notified AS MATERIALIZED (
+			SELECT jobs, pg_notify(current_schema() || '.river_insert', json_build_object('queue', queue)::text)
+			FROM (SELECT queue, count(*) AS jobs FROM returned GROUP BY queue) AS queues
 		)
-		SELECT count(*)
-		FROM returned`
-	var returned int64
-	if err := q.QueryRow(ctx, sql, refunded, silence).Scan(&returned); err != nil {
-		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
-	}
-	return returned, nil
+		SELECT coalesce(sum(jobs), 0)::bigint
+		FROM notified`
 }
 
 // RunningJobs returns the jobs that a process took up longer ago than that, and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -18,8 +19,8 @@ const (
 	// beatTimeout leaves time for the next beat to be on time.
 	beatTimeout = 2 * time.Second
 	// deathAfter is how long a process must be silent: five beats, so that a busy
-	// machine isn't taken for a dead one. To take its jobs up is then at most 14 s
-	// after its end.
+	// machine isn't taken for a dead one. Where its lock doesn't tell, its jobs are
+	// taken up at most 14 s after its end.
 	deathAfter = 10 * time.Second
 	// maxBeatGap is how far apart two beats are at most while the database is there.
 	maxBeatGap = 2 * beatInterval
@@ -37,6 +38,10 @@ const (
 // died. A process that was only paused does no harm when it goes on: its steps
 // find that they are done, or are done first.
 //
+// Two things tell that a process is dead: its lock, within two seconds, and its
+// silence. Silence is what is left where the lock is kept after the process, as with
+// a machine that vanished, and where there is none.
+//
 // It also gives back the jobs that the database takes for this process's and that
 // don't run here. Where a connection broke, the answer to a fetch was lost after
 // its commit; where the database was away for long, River has given up saying what
@@ -45,10 +50,18 @@ type heartbeat struct {
 	process string
 	held    *held
 	strays  []int64 // jobs that didn't run here at the last look
+	lock    lock
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
 	stop    context.CancelFunc // nil before start
-	ended   chan struct{}      // closed when run has ended
+	running sync.WaitGroup     // what start began
+}
+
+func newHeartbeat(process string, held *held, pool *pgxpool.Pool, logger *slog.Logger) *heartbeat {
+	return &heartbeat{
+		process: process, held: held, pool: pool, logger: logger,
+		lock: lock{process: process, pool: pool, logger: logger, held: true},
+	}
 }
 
 // start beats until end. The first beat is over when it returns, since no job may
@@ -57,30 +70,32 @@ func (h *heartbeat) start(ctx context.Context) error {
 	if err := h.beat(ctx); err != nil {
 		return err
 	}
+	h.lock.hold(ctx)
 	ctx, h.stop = context.WithCancel(ctx)
-	h.ended = make(chan struct{})
-	go h.run(ctx)
+	h.running.Go(func() { h.run(ctx) })
+	h.running.Go(func() { h.watch(ctx) })
 	return nil
 }
 
 // end stops beating. A process that left no job running, as far as it knows, takes
-// back that it lives; otherwise its silence tells others that it is dead.
+// back that it lives. Otherwise it keeps its lock until it is over, which then tells
+// others.
 func (h *heartbeat) end(ctx context.Context, jobsLeft bool) error {
 	if h.stop == nil {
 		return nil
 	}
 	h.stop()
-	<-h.ended
+	h.running.Wait()
 	if jobsLeft {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
+	defer h.lock.close(ctx)
 	return db.RemoveProcess(ctx, h.pool, h.process)
 }
 
 func (h *heartbeat) run(ctx context.Context) {
-	defer close(h.ended)
 	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	seen := vigil{}.at(time.Now())
@@ -110,15 +125,49 @@ func (h *heartbeat) returnJobs(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	returned, err := db.ReturnJobs(ctx, h.pool, callbackJobs.Kind, deathAfter)
-	if returned > 0 {
-		h.logger.WarnContext(ctx, "jobs_of_dead_processes_returned", "jobs", returned)
-	}
 	if err == nil {
 		err = db.ForgetProcesses(ctx, h.pool, forgetAfter)
 	}
-	if err != nil && ctx.Err() == nil {
-		h.logger.WarnContext(ctx, "jobs_of_dead_processes_not_returned", "error", err)
+	h.logReturned(ctx, "silence", returned, err)
+}
+
+func (h *heartbeat) logReturned(ctx context.Context, judgedBy string, returned int64, err error) {
+	if returned > 0 {
+		h.logger.WarnContext(ctx, "jobs_of_dead_processes_returned", "judged_by", judgedBy, "jobs", returned)
 	}
+	if err != nil && ctx.Err() == nil {
+		h.logger.WarnContext(ctx, "jobs_of_dead_processes_not_returned", "judged_by", judgedBy, "error", err)
+	}
+}
+
+// watch holds this process's lock, and gives back the jobs of those whose lock is
+// free.
+func (h *heartbeat) watch(ctx context.Context) {
+	var absent absences
+	for ; ctx.Err() == nil; h.lock.rest(ctx) {
+		broke := h.lock.lost()
+		h.lock.hold(ctx)
+		if broke {
+			absent = absences{from: time.Now().Add(settleAfter)}
+		}
+		if h.lock.lost() {
+			continue
+		}
+		if free, err := h.lock.look(ctx); err == nil {
+			absent = absent.at(time.Now(), free)
+			h.returnJobsOf(ctx, absent.gone())
+		}
+	}
+}
+
+func (h *heartbeat) returnJobsOf(ctx context.Context, gone []db.Process) {
+	if len(gone) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	returned, err := db.ReturnJobsOf(ctx, h.pool, callbackJobs.Kind, gone)
+	h.logReturned(ctx, "lock", returned, err)
 }
 
 // returnStrays gives back what was stray at two looks. One is not enough: a job

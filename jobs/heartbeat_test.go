@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
+	"ringback/db/dbtest"
 )
 
 func TestVigil(t *testing.T) {
@@ -48,6 +49,182 @@ func (q *testQueue) silence(t *testing.T) {
 	t.Helper()
 	q.exec(t, "UPDATE processes SET beat_at = beat_at - interval '1 minute'")
 	q.exec(t, "UPDATE river_job SET attempted_at = attempted_at - interval '1 minute' WHERE state = 'running'")
+}
+
+// pause stops what says that a process lives. It keeps its lock.
+func (q *testQueue) pause() {
+	q.heart.stop()
+	q.heart.running.Wait()
+}
+
+// killed makes a job that runs in a process that was killed just now. Nobody can be
+// judged by silence any more.
+func (q *testQueue) killed(t *testing.T) (job int64) {
+	t.Helper()
+	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('killed', now())")
+	conn, err := q.direct.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := conn.Hijack()
+	if held, err := db.HoldLock(t.Context(), session, "killed", session.PgConn().PID()); !held || err != nil {
+		t.Fatalf("got %v, %v, want it to hold its lock", held, err)
+	}
+	q.exec(t, "UPDATE processes SET beat_at = now() + interval '1 day'")
+	const sql = `
+		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
+		VALUES (jsonb_build_object('request_id', gen_random_uuid()), 'work', 'work', 1000, 'running', 1, now(), ARRAY['killed'])
+		RETURNING id`
+	if err := q.direct.QueryRow(t.Context(), sql).Scan(&job); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// waitForSecondRun returns when a job that killed made has been taken up again. It
+// finds no request, and ends.
+func (q *testQueue) waitForSecondRun(t *testing.T, job int64) {
+	t.Helper()
+	waitUntil(t, func() bool {
+		return q.holds(t, "SELECT state = 'completed' AND attempt = 2 FROM river_job WHERE id = $1", job)
+	})
+}
+
+// occupy starts queues and has each of their workers do a work until the test ends.
+func occupy(t *testing.T, url string, addresses ...string) (queues []*testQueue) {
+	t.Helper()
+	started, end := make(chan struct{}, 100), make(chan struct{})
+	for _, address := range addresses {
+		q := newQueueAt(t, url, address, func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			started <- struct{}{}
+			<-end
+			return succeeded.Result, nil
+		})
+		q.start(t)
+		queues = append(queues, q)
+	}
+	for range 4 * len(queues) {
+		queues[0].accept(t, newRequest("http://127.0.0.1:9/"))
+	}
+	t.Cleanup(func() { close(end) }) // before they stop
+	for range 4 * len(queues) {
+		<-started
+	}
+	return queues
+}
+
+// wantOccupied checks that all works are done by those that took them up.
+func (q *testQueue) wantOccupied(t *testing.T, works int) {
+	t.Helper()
+	var running int
+	const sql = "SELECT count(*) FROM request_trace WHERE work_job_state = 'running' AND work_job_attempt = 1"
+	if err := q.direct.QueryRow(t.Context(), sql).Scan(&running); err != nil || running != works {
+		t.Errorf("jobs of living processes that still run: got %d, %v, want %d", running, err, works)
+	}
+}
+
+// holdsLock is the backend of the session that holds the lock of the process $1.
+const holdsLock = `
+	SELECT pid
+	FROM pg_locks
+	WHERE locktype = 'advisory'
+	  AND objsubid = 1
+	  AND classid::bigint << 32 | objid::bigint = hashtextextended('ringback process ' || $1, 0)
+	  AND granted`
+
+func TestLock(t *testing.T) {
+	t.Parallel()
+
+	t.Run("OfAKilledProcessTellsAnother", func(t *testing.T) {
+		t.Parallel()
+		other := newQueue(t, doNothing)
+		other.start(t)
+		other.waitForSecondRun(t, other.killed(t))
+	})
+
+	t.Run("OfAKilledProcessTellsTheNext", func(t *testing.T) {
+		t.Parallel()
+		next := newQueue(t, doNothing)
+		job := next.killed(t)
+		next.start(t)
+		next.waitForSecondRun(t, job)
+	})
+
+	t.Run("OfAPausedProcessIsKept", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		occupy(t, url, url)[0].pause()
+		other := newQueueAt(t, url, url, doNothing)
+		other.start(t)
+		other.waitForSecondRun(t, other.killed(t))
+		other.wantOccupied(t, 4)
+	})
+
+	t.Run("IsHeldAgainAfterItsConnectionWasEnded", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		living := occupy(t, url, url)[0]
+		other := newQueueAt(t, url, url, doNothing)
+		other.start(t)
+		var ended int
+		if err := living.direct.QueryRow(t.Context(), holdsLock, living.client.ID()).Scan(&ended); err != nil {
+			t.Fatal(err)
+		}
+		living.exec(t, "SELECT pg_terminate_backend($1)", ended)
+		waitUntil(t, func() bool {
+			return living.holds(t, "SELECT EXISTS (SELECT FROM ("+holdsLock+") AS lock WHERE pid <> $2)", living.client.ID(), ended)
+		})
+		other.waitForSecondRun(t, other.killed(t))
+		other.wantOccupied(t, 4)
+	})
+
+	t.Run("IsGoneWithTheProcess", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		if err := q.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !q.holds(t, "SELECT EXISTS (SELECT FROM locked_processes JOIN processes USING (id) WHERE id = $1)", q.client.ID()) {
+			t.Error("the process started without its lock")
+		}
+		q.stop(t)
+		waitUntil(t, func() bool { return q.holds(t, "SELECT NOT EXISTS ("+holdsLock+")", q.client.ID()) })
+		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM locked_processes)") {
+			t.Error("the process says that it holds its lock after it stopped")
+		}
+	})
+}
+
+// A process that comes back late has lost its lock, and must not lose its jobs.
+func TestLockThatEndedWithTheDatabase(t *testing.T) {
+	t.Parallel()
+	faults := map[string]func(*dbtest.Cluster, testing.TB){
+		"Restart":         func(c *dbtest.Cluster, t testing.TB) { c.Stop(t); c.Start(t) },
+		"Crash":           func(c *dbtest.Cluster, t testing.TB) { c.Crash(t); c.Start(t) },
+		"CrashOfABackend": (*dbtest.Cluster).CrashBackend,
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := dbtest.NewCluster(t)
+			if err := db.Migrate(t.Context(), cluster.URL); err != nil {
+				t.Fatal(err)
+			}
+			proxy, through := dbtest.NewProxy(t, cluster.URL)
+			occupy(t, cluster.URL, cluster.URL, through)
+			proxy.Refuse()
+			fault(cluster, t)
+			next := newQueueAt(t, cluster.URL, cluster.URL, doNothing)
+			job := next.killed(t)
+			next.start(t)
+			next.waitForSecondRun(t, job)
+			next.wantOccupied(t, 8)
+			proxy.Pass()
+		})
+	}
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -95,8 +272,7 @@ func TestHeartbeat(t *testing.T) {
 		for range requests {
 			<-started
 		}
-		paused.heart.stop()
-		<-paused.heart.ended
+		paused.pause()
 		paused.silence(t)
 
 		other := newQueueAt(t, paused.url, paused.url, doNothing)

@@ -76,7 +76,7 @@ type Queue struct {
 	works   bool // false when this process only inserts
 	backlog backlog
 	quota   *quota
-	heart   heartbeat
+	heart   *heartbeat
 	held    held
 	sweeper sweeper
 	search  searcher
@@ -111,7 +111,7 @@ func New(config Config) (*Queue, error) {
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
-	queue.heart = heartbeat{process: queue.client.ID(), held: &queue.held, pool: config.RiverPool, logger: config.Logger}
+	queue.heart = newHeartbeat(queue.client.ID(), &queue.held, config.RiverPool, config.Logger)
 	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
 	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)

@@ -27,12 +27,21 @@ func awaitRunning(t *testing.T, database, id string) {
 	}, func() string { return "a running job, it is " + state })
 }
 
+// neverSilent has all processes, dead or alive, taken for such as beat: what is
+// left to tell them apart is their lock.
+func neverSilent(t *testing.T, database string) {
+	t.Helper()
+	if _, err := dbtest.Pool(t, database).Exec(t.Context(), "UPDATE processes SET beat_at = now() + interval '1 day'"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // River itself would take the jobs up after two minutes, for which no test here
 // waits.
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
 
-	t.Run("HasItsWorkDoneByAnotherSoon", func(t *testing.T) {
+	t.Run("HasItsWorkDoneByTheNextSoon", func(t *testing.T) {
 		t.Parallel()
 		database := dbtest.New(t)
 		first := startProcess(t, database, nil)
@@ -41,12 +50,13 @@ func TestKilledProcess(t *testing.T) {
 		awaitRunning(t, database, id)
 		_ = first.process.Kill()
 		<-first.ended
+		neverSilent(t, database)
 		second := startProcess(t, database, nil)
 		r.next(t)
 		second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	})
 
-	t.Run("HasItsCallbackSentByAnotherForTheSameAttempt", func(t *testing.T) {
+	t.Run("HasItsCallbackSentByAnotherSoonForTheSameAttempt", func(t *testing.T) {
 		t.Parallel()
 		database := dbtest.New(t)
 		first := startProcess(t, database, nil)
@@ -60,10 +70,11 @@ func TestKilledProcess(t *testing.T) {
 		})
 		id := first.accept(t, `{"text":"x"}`, r.URL)
 		<-started
+		second := startProcess(t, database, nil)
 		_ = first.process.Kill()
 		<-first.ended
+		neverSilent(t, database)
 		close(release)
-		second := startProcess(t, database, nil)
 		last := second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 		var charged int
 		const sql = `SELECT callback_job_attempt FROM request_trace WHERE request_id = $1 LIMIT 1`
@@ -72,6 +83,34 @@ func TestKilledProcess(t *testing.T) {
 			t.Errorf("got %d attempts charged, %v, and %+v, want one", charged, err, last)
 		}
 	})
+}
+
+// TestPausedProcessKeepsItsJobs until it has been silent for long: it keeps its lock.
+func TestPausedProcessKeepsItsJobs(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	paused := startProcess(t, database, nil)
+	t.Cleanup(func() { _ = paused.process.Signal(syscall.SIGCONT) })
+	r := newReceiver(t, nil)
+	kept := paused.accept(t, `{"text":"x","delay_ms":2000}`, r.URL)
+	awaitRunning(t, database, kept)
+	_ = paused.process.Signal(syscall.SIGSTOP)
+	neverSilent(t, database)
+	killed := startProcess(t, database, nil)
+	id := killed.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)
+	awaitRunning(t, database, id)
+	_ = killed.process.Kill()
+	<-killed.ended
+	neverSilent(t, database)
+	other := startProcess(t, database, nil)
+	other.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	_ = paused.process.Signal(syscall.SIGCONT)
+	other.waitFor(t, kept, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	var runs int
+	const sql = "SELECT work_job_attempt FROM request_trace WHERE request_id = $1"
+	if err := dbtest.Pool(t, database).QueryRow(t.Context(), sql, kept).Scan(&runs); err != nil || runs != 1 {
+		t.Errorf("got %d runs of the paused process's job, %v, want one", runs, err)
+	}
 }
 
 func TestPausedProcessDoesNoHarmWhenItGoesOn(t *testing.T) {

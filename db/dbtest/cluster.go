@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Cluster is a Postgres of a test's own, which it may crash.
@@ -63,6 +66,24 @@ func (c *Cluster) Crash(t testing.TB) {
 		t.Fatalf("crashing the postmaster: %v", err)
 	}
 	c.script(t, "down") // waits for it
+}
+
+// CrashBackend ends one session as a fault of Postgres does. The postmaster then
+// ends all others, recovers, and goes on.
+func (c *Cluster) CrashBackend(t testing.TB) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), c.URL)
+	if err != nil {
+		t.Fatalf("connecting to crash: %v", err)
+	}
+	defer conn.Close(context.Background())
+	if err := syscall.Kill(int(conn.PgConn().PID()), syscall.SIGKILL); err != nil {
+		t.Fatalf("crashing a backend: %v", err)
+	}
+	if _, err := conn.WaitForNotification(t.Context()); err == nil {
+		t.Fatal("got a notification from a backend that was killed")
+	}
+	c.Start(t) // waits for it
 }
 
 func (c *Cluster) script(t testing.TB, what string) {

@@ -1,0 +1,1 @@
+DROP TABLE locked_processes;

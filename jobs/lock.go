@@ -1,0 +1,137 @@
+package jobs
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+)
+
+const (
+	// lookInterval is how often a process looks for locks that are free.
+	lookInterval = 250 * time.Millisecond
+	// goneAfter is how long a lock must be free: a process whose connection broke
+	// takes its lock again within milliseconds.
+	goneAfter = time.Second
+	// maxLookGap is how far apart two looks are at most: a process that paused can't
+	// tell what happened meanwhile.
+	maxLookGap = goneAfter
+	// settleAfter is how long the others have to come back after this process's own
+	// connection broke, as theirs may have. It is as long as a connect may take.
+	settleAfter = 2 * time.Second
+)
+
+// lock is this process's in the database, held by a connection that it keeps for as
+// long as it lives. Postgres frees it when the process ends, however it ends, and
+// not when it is paused. Where no lock can be had, the heartbeat alone says that the
+// process lives.
+type lock struct {
+	process string
+	pool    *pgxpool.Pool
+	logger  *slog.Logger
+	session *pgx.Conn // nil before the first
+	held    bool      // as far as was logged
+	due     time.Time // when to make sure again that it is held
+}
+
+// hold makes sure of the lock where that is due.
+func (l *lock) hold(ctx context.Context) {
+	if !l.lost() && time.Now().Before(l.due) {
+		return
+	}
+	held, err := l.take(ctx)
+	l.due = time.Now().Add(beatInterval)
+	if held == l.held || ctx.Err() != nil {
+		return
+	}
+	l.held = held
+	if held {
+		l.logger.InfoContext(ctx, "process_lock_held")
+	} else {
+		l.logger.WarnContext(ctx, "process_lock_not_held", "error", err)
+	}
+}
+
+// take needs a connection of its own. It comes from the pool, which mostly has one
+// ready.
+func (l *lock) take(ctx context.Context) (held bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if l.lost() {
+		conn, err := l.pool.Acquire(ctx)
+		if err != nil {
+			return false, err
+		}
+		l.session = conn.Hijack()
+	}
+	held, err = db.HoldLock(ctx, l.session, l.process, l.session.PgConn().PID())
+	if err != nil && db.IsUnavailable(err) {
+		l.close(ctx) // the next may lead to a database that takes it
+	}
+	return held, err
+}
+
+func (l *lock) lost() bool { return l.session == nil || l.session.IsClosed() }
+
+// look returns whose lock is free.
+func (l *lock) look(ctx context.Context) ([]db.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return db.FreeLocks(ctx, l.session, l.process)
+}
+
+// rest waits until the next look, or until the connection breaks.
+func (l *lock) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookInterval)
+	defer cancel()
+	if l.lost() {
+		<-ctx.Done()
+		return
+	}
+	_, _ = l.session.WaitForNotification(ctx) // none comes
+}
+
+// close frees the lock.
+func (l *lock) close(ctx context.Context) {
+	if l.session != nil {
+		_ = l.session.Close(ctx)
+	}
+}
+
+// absences is since when the locks of processes have been free at every look, with
+// no sign of life from them.
+type absences struct {
+	from  time.Time // what was free before may come back until then
+	last  time.Time // look
+	since map[db.Process]time.Time
+}
+
+// at is the absences after a look.
+func (a absences) at(now time.Time, free []db.Process) absences {
+	next := absences{from: a.from, last: now, since: make(map[db.Process]time.Time, len(free))}
+	for _, process := range free {
+		since, known := a.since[process]
+		if !known || now.Sub(a.last) > maxLookGap {
+			since = now
+		}
+		if since.Before(a.from) {
+			since = a.from
+		}
+		next.since[process] = since
+	}
+	return next
+}
+
+// gone is who is dead.
+func (a absences) gone() (dead []db.Process) {
+	for process, since := range a.since {
+		if a.last.Sub(since) >= goneAfter {
+			dead = append(dead, process)
+		}
+	}
+	return dead
+}
