@@ -22,7 +22,7 @@ func lockKey(id string) string { return "hashtextextended('ringback process ' ||
 func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (bool, error) {
 	take := `
 		SELECT pg_try_advisory_lock(` + lockKey("$1::text") + `)
-		WHERE pg_backend_pid() = $2`
+		WHERE pg_backend_pid() = $2::bigint`
 	if _, err := q.Exec(ctx, take, process, backend); err != nil {
 		return false, fmt.Errorf("locking a process: %w", err)
 	}
@@ -30,7 +30,7 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 		WITH held AS MATERIALIZED (
 			SELECT
 			FROM pg_locks
-			WHERE pid = $2
+			WHERE pid = $2::bigint
 			  AND pid = pg_backend_pid()
 			  AND locktype = 'advisory'
 			  AND objsubid = 1 -- a key of 64 bits, in two halves

@@ -86,7 +86,7 @@ func TestHoldLock(t *testing.T) {
 		{name: "IsNotWhereAnotherSessionHasIt", prepare: func(t *testing.T, pool *pgxpool.Pool, _ *pgx.Conn) {
 			hold(t, pool, "this one")
 		}},
-		{name: "IsNotBehindAPooler", backend: func(real uint32) uint32 { return real + 1 }},
+		{name: "IsNotBehindAPooler", backend: func(real uint32) uint32 { return real | 1<<31 }},
 		{name: "IsNotByAProcessThatNobodyKnows", prepare: func(t *testing.T, pool *pgxpool.Pool, _ *pgx.Conn) {
 			exec(t, pool, "DELETE FROM processes")
 		}},
