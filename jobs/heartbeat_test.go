@@ -57,8 +57,14 @@ func (q *testQueue) pause() {
 	q.heart.running.Wait()
 }
 
-// killed makes a job that runs in a process that was killed just now. Nobody can be
-// judged by silence any more.
+// outlast lets nobody be judged by silence that doesn't beat any more.
+func (q *testQueue) outlast(t *testing.T) {
+	t.Helper()
+	q.exec(t, "UPDATE processes SET beat_at = now() + interval '1 day'")
+}
+
+// killed makes a job that runs in a process that was killed just now. Only its lock
+// can tell.
 func (q *testQueue) killed(t *testing.T) (job int64) {
 	t.Helper()
 	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('killed', now())")
@@ -70,7 +76,7 @@ func (q *testQueue) killed(t *testing.T) (job int64) {
 	if held, err := db.HoldLock(t.Context(), session, "killed", session.PgConn().PID()); !held || err != nil {
 		t.Fatalf("got %v, %v, want it to hold its lock", held, err)
 	}
-	q.exec(t, "UPDATE processes SET beat_at = now() + interval '1 day'")
+	q.outlast(t)
 	const sql = `
 		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
 		VALUES (jsonb_build_object('request_id', gen_random_uuid()), 'work', 'work', 1000, 'running', 1, now(), ARRAY['killed'])
@@ -156,7 +162,9 @@ func TestLock(t *testing.T) {
 	t.Run("OfAPausedProcessIsKept", func(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
-		occupy(t, url, url)[0].pause()
+		paused := occupy(t, url, url)[0]
+		paused.pause()
+		paused.outlast(t)
 		other := newQueueAt(t, url, url, doNothing)
 		other.start(t)
 		other.waitForSecondRun(t, other.killed(t))
@@ -198,7 +206,7 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// A process that comes back late has lost its lock, and must not lose its jobs.
+// Processes that come back late have lost their locks, and must not lose their jobs.
 func TestLockThatEndedWithTheDatabase(t *testing.T) {
 	t.Parallel()
 	faults := map[string]func(*dbtest.Cluster, testing.TB){
@@ -214,8 +222,9 @@ func TestLockThatEndedWithTheDatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy, through := dbtest.NewProxy(t, cluster.URL)
-			occupy(t, cluster.URL, cluster.URL, through)
+			late := occupy(t, cluster.URL, through, through)
 			proxy.Refuse()
+			late[0].outlast(t)
 			fault(cluster, t)
 			next := newQueueAt(t, cluster.URL, cluster.URL, doNothing)
 			job := next.killed(t)
@@ -223,6 +232,9 @@ func TestLockThatEndedWithTheDatabase(t *testing.T) {
 			next.waitForSecondRun(t, job)
 			next.wantOccupied(t, 8)
 			proxy.Pass()
+			for _, q := range late {
+				waitUntil(t, func() bool { return q.holds(t, "SELECT EXISTS ("+holdsLock+")", q.client.ID()) })
+			}
 		})
 	}
 }

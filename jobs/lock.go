@@ -14,6 +14,8 @@ import (
 const (
 	// lookInterval is how often a process looks for locks that are free.
 	lookInterval = 250 * time.Millisecond
+	// retryInterval is how long a process waits after it could not connect.
+	retryInterval = 100 * time.Millisecond
 	// goneAfter is how long a lock must be free: a process whose connection broke
 	// takes its lock again within milliseconds.
 	goneAfter = time.Second
@@ -44,7 +46,9 @@ func (l *lock) hold(ctx context.Context) {
 		return
 	}
 	held, err := l.take(ctx)
-	l.due = time.Now().Add(beatInterval)
+	if held || err != nil { // or the connection before is about to end
+		l.due = time.Now().Add(beatInterval)
+	}
 	if held == l.held || ctx.Err() != nil {
 		return
 	}
@@ -86,12 +90,14 @@ func (l *lock) look(ctx context.Context) ([]db.Process, error) {
 
 // rest waits until the next look, or until the connection breaks.
 func (l *lock) rest(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookInterval)
-	defer cancel()
 	if l.lost() {
+		ctx, cancel := context.WithTimeout(ctx, retryInterval)
+		defer cancel()
 		<-ctx.Done()
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookInterval)
+	defer cancel()
 	_, _ = l.session.WaitForNotification(ctx) // none comes
 }
 
