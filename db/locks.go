@@ -30,8 +30,7 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 		WITH held AS MATERIALIZED (
 			SELECT
 			FROM pg_locks
-			WHERE pid = $2::bigint
-			  AND pid = pg_backend_pid()
+			WHERE pid = pg_backend_pid()
 			  AND locktype = 'advisory'
 			  AND objsubid = 1 -- a key of 64 bits, in two halves
 			  AND classid::bigint << 32 | objid::bigint = ` + lockKey("$1::text") + `
@@ -50,7 +49,7 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 		ON CONFLICT (id) DO UPDATE
 		SET locked_at = EXCLUDED.locked_at,
 		    database_started_at = EXCLUDED.database_started_at`
-	tag, err := q.Exec(ctx, say, process, backend)
+	tag, err := q.Exec(ctx, say, process)
 	if err != nil {
 		return false, fmt.Errorf("saying that a process is locked: %w", err)
 	}
