@@ -22,7 +22,7 @@ func Beat(ctx context.Context, q Querier, process string) error {
 }
 
 // RemoveProcess says that a process has ended, unless the database still takes
-// jobs to run there: then its silence gives them back.
+// jobs to run there: then other processes give them back.
 func RemoveProcess(ctx context.Context, q Querier, process string) error {
 	const sql = `
 		DELETE FROM processes

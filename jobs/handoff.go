@@ -185,7 +185,7 @@ func attemptError(job *rivertype.JobRow, began time.Time, failure error, trace s
 }
 
 // write gives a job back to River, again and again while the database is away. When
-// the process stops meanwhile, the heartbeat's silence gives it back.
+// the process stops meanwhile, the heartbeat gives it back.
 func (h *handoff) write(end *riverdriver.JobSetStateIfRunningParams) error {
 	for {
 		_, err := h.ends.Do(context.Background(), end)

@@ -63,7 +63,7 @@ func (l *lock) hold(ctx context.Context) {
 // take needs a connection of its own. It comes from the pool, which mostly has one
 // ready.
 func (l *lock) take(ctx context.Context) (held bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	ctx, cancel := uninterrupted(ctx)
 	defer cancel()
 	if l.lost() {
 		conn, err := l.pool.Acquire(ctx)
@@ -72,18 +72,20 @@ func (l *lock) take(ctx context.Context) (held bool, err error) {
 		}
 		l.session = conn.Hijack()
 	}
-	held, err = db.HoldLock(ctx, l.session, l.process, l.session.PgConn().PID())
-	if err != nil && db.IsUnavailable(err) {
-		l.close(ctx) // the next may lead to a database that takes it
-	}
-	return held, err
+	return db.HoldLock(ctx, l.session, l.process, l.session.PgConn().PID())
+}
+
+// uninterrupted lets a statement end though ctx does: interrupting it would cost the
+// connection, and with it the lock.
+func uninterrupted(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 }
 
 func (l *lock) lost() bool { return l.session == nil || l.session.IsClosed() }
 
 // look returns whose lock is free.
 func (l *lock) look(ctx context.Context) ([]db.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	ctx, cancel := uninterrupted(ctx)
 	defer cancel()
 	return db.FreeLocks(ctx, l.session, l.process)
 }
