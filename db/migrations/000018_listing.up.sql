@@ -55,12 +55,14 @@ $$;
 
 -- Creating a trigger waits for all transactions that write to the table, and later
 -- transactions wait behind it. So ask for its lock for a moment at a time, until it
--- is free.
+-- is free. The first lock lets everybody read and write. It ends an autovacuum,
+-- which would outlast these attempts.
+LOCK TABLE requests IN SHARE UPDATE EXCLUSIVE MODE;
 DO $$
 BEGIN
+    PERFORM set_config('lock_timeout', '200ms', true);
     LOOP
         BEGIN
-            PERFORM set_config('lock_timeout', '200ms', true);
             LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
