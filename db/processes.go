@@ -65,13 +65,16 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Du
 // selects how many those are. $1 is the kind whose attempt is refunded.
 //
 // The ids as an array, and the order of River's index for fetching: without them, a
-// plan made before anything is known may read the whole table. The notification is
-// River's, so that the jobs are fetched at once.
+// plan made before anything is known may read the whole table. Where nobody is dead,
+// nothing is read: with an old snapshot open, the dead rows of all jobs that ran
+// stand among the running ones. The notification is River's, so that the jobs are
+// fetched at once.
 func returnLost(condition string) string {
 	return `lost AS MATERIALIZED (
 			SELECT id
 			FROM river_job
-			WHERE state = 'running'
+			WHERE EXISTS (SELECT FROM dead)
+			  AND state = 'running'
 			  AND attempted_by[array_upper(attempted_by, 1)] = ANY (ARRAY(SELECT id FROM dead))
 			  AND ` + condition + `
 			ORDER BY queue, priority, scheduled_at, id

@@ -28,6 +28,9 @@ const (
 	// calls others dead. When the database was away, or this process paused, all
 	// have been silent, and get this long to say otherwise.
 	trustAfter = 3 * beatInterval
+	// strayShare is how many times longer than a look for stray jobs the pause after it
+	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
+	strayShare = 20
 	// forgetAfter is how long a silent process is remembered. One that was paused
 	// for that long, and dies as soon as it goes on, leaves its jobs to River's
 	// rescue.
@@ -99,6 +102,7 @@ func (h *heartbeat) run(ctx context.Context) {
 	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	seen := vigil{}.at(time.Now())
+	var nextStrays time.Time
 	for {
 		select {
 		case <-tick.C:
@@ -110,7 +114,10 @@ func (h *heartbeat) run(ctx context.Context) {
 		}
 		if seen.trusts(time.Now()) {
 			h.returnJobs(ctx)
+		}
+		if start := time.Now(); seen.trusts(start) && !start.Before(nextStrays) {
 			h.returnStrays(ctx)
+			nextStrays = time.Now().Add(strayShare * time.Since(start))
 		}
 	}
 }
