@@ -69,6 +69,19 @@ func OpenReads(ctx context.Context, url string, statementTimeout time.Duration) 
 	return openPool(ctx, config)
 }
 
+// OpenRiver is Open for River and for upkeep, whose commits don't wait for the disk.
+// What a crash of Postgres takes back of them, the last fraction of a second, is done
+// again: a fetched job is fetched once more. The steps of a request commit on other
+// connections, and each of their commits puts all that came before it on the disk.
+func OpenRiver(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
+	config, err := poolConfig(url, statementTimeout)
+	if err != nil {
+		return nil, err
+	}
+	setDefault(config.ConnConfig.RuntimeParams, "synchronous_commit", "off")
+	return openPool(ctx, config)
+}
+
 func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {

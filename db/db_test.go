@@ -37,6 +37,20 @@ func TestOpen(t *testing.T) {
 		}
 	})
 
+	t.Run("WaitsForTheDiskButForRiver", func(t *testing.T) {
+		t.Parallel()
+		for want, open := range map[string]func(context.Context, string, time.Duration) (*pgxpool.Pool, error){"on": db.Open, "off": db.OpenRiver} {
+			pool, err := open(t.Context(), url, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			if got := valueOf[string](t, pool, "SELECT current_setting('synchronous_commit')"); got != want {
+				t.Errorf("synchronous_commit: got %q, want %q", got, want)
+			}
+		}
+	})
+
 	t.Run("LetsTheURLWin", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.Pool(t, url+"&statement_timeout=777&pool_max_conns=3")

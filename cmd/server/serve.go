@@ -110,7 +110,7 @@ func (s *server) openPools(ctx context.Context) (err error) {
 		return err
 	}
 	// River's cleaner and reindexer run statements of up to a minute.
-	s.riverPool, err = db.Open(ctx, s.config.DatabaseURL, 90*time.Second)
+	s.riverPool, err = db.OpenRiver(ctx, s.config.DatabaseURL, 90*time.Second)
 	return err
 }
 
