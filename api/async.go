@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/jobs/webhook"
 )
 
 // asyncBody is the body of POST /async.
@@ -93,6 +94,9 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	callbackURL, err := a.CallbackPolicy.Check(body.CallbackURL)
 	if err != nil {
 		return db.Request{}, err
+	}
+	if a.Queue.IsDenied(callbackURL) {
+		return db.Request{}, &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
 	}
 	if body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn) {
 		return db.Request{}, invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"ringback/work"
+	"ringback/jobs/limit"
 )
 
 // gate lets a bounded number of calls work at a time. As many may wait for a
@@ -22,7 +22,7 @@ type gate struct {
 	limit int
 
 	mu      sync.Mutex
-	places  work.Places
+	places  limit.Slots
 	waiting []*waiter // oldest first
 	since   time.Time // when the first of a standing queue came, zero when nobody waits
 }
@@ -41,8 +41,8 @@ const (
 )
 
 // newGate lets the only client there is, if it is known, have all places.
-func newGate(limit int, only string) *gate {
-	return &gate{limit: limit, places: work.NewPlaces(limit, only == "")}
+func newGate(count int, only string) *gate {
+	return &gate{limit: count, places: limit.NewSlots(count, only == "")}
 }
 
 // enter returns a problem when there is no room; otherwise leave must follow.
@@ -71,7 +71,7 @@ func (g *gate) enter(ctx context.Context, client string) error {
 func (g *gate) join(client string, now time.Time) (*waiter, time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.places.Take(client) {
+	if g.places.Take(client, 1) {
 		return nil, 0
 	}
 	if len(g.waiting) == g.limit {
@@ -122,9 +122,9 @@ func (g *gate) counts() (running, waiting int) {
 func (g *gate) leave(client string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.places.Leave(client)
+	g.places.Release(client, 1)
 	for at, w := range slices.Backward(g.waiting) {
-		if g.places.Take(w.client) {
+		if g.places.Take(w.client, 1) {
 			w.turn <- true
 			g.waiting = slices.Delete(g.waiting, at, at+1)
 			return

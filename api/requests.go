@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/jobs/limit"
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
@@ -121,8 +122,9 @@ func parseID(text string) (uuid.UUID, error) {
 // wholeRequest is the answer to GET /requests/{id}.
 type wholeRequest struct {
 	db.Request
-	Attempts []attempt `json:"attempts"` // the latest hundred, oldest first
-	Timeline []event   `json:"timeline"`
+	CallbackWaitsFor limit.Reason `json:"callback_waits_for,omitzero"` // while it is pending
+	Attempts         []attempt    `json:"attempts"`                    // the latest hundred, oldest first
+	Timeline         []event      `json:"timeline"`
 }
 
 // attempt is what a caller gets to see of a callback attempt: no address, no
@@ -177,7 +179,10 @@ func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (
 		})
 	}
 	whole.Timeline = timelineOf(whole, earlier)
-	return whole, nil
+	if request.CallbackState == db.CallbackPending {
+		whole.CallbackWaitsFor, err = a.Queue.WaitsFor(ctx, request, log)
+	}
+	return whole, err
 }
 
 // timelineOf lists what happened, in order. Where a time is cut to the second

@@ -220,3 +220,21 @@ func runTogether(ctx context.Context, q Querier, statements ...statement) error 
 	}
 	return q.SendBatch(ctx, batch).Close()
 }
+
+// IsBehind tells whether the callback of a place waits for one before it.
+func IsBehind(ctx context.Context, q Querier, place Place) (behind bool, err error) {
+	const sql = `
+		SELECT EXISTS (
+			SELECT
+			FROM ordered_requests AS before
+			JOIN ordered_requests AS own USING (client, ordering_key)
+			WHERE client = $1
+			  AND ordering_key = $2
+			  AND own.request_id = $3
+			  AND before.seq < own.seq
+		)`
+	if err := q.QueryRow(ctx, sql, place.Client, place.OrderingKey, place.RequestID).Scan(&behind); err != nil {
+		return false, fmt.Errorf("looking for what an ordering key waits for: %w", err)
+	}
+	return behind, nil
+}

@@ -13,20 +13,25 @@ import (
 
 // CallbackOrigin is a row of callback_origins: what is remembered of a receiver.
 type CallbackOrigin struct {
-	Name         string         // host:port
+	Name         string         // scheme://host:port
+	Rate         float64        // callbacks a second that it was known to take; zero for a receiver that took none
+	InFlight     int            // likewise at a time
+	AnsweredFrom []netip.Prefix // of the addresses that took callbacks
 	GrantedUntil time.Time      // zero when it granted nothing
 	PerMinute    int            // callbacks granted, 0 for no limit
 	Prefixes     []netip.Prefix // of the addresses that granted them
-	ClosedUntil  time.Time      // no callbacks until then; zero for open
+	ClosedUntil  time.Time      // no callbacks of anybody until then; zero for open
 	Openings     int            // of the circuit breaker, in a row
+	Closings     []byte         // JSON: the clients to which alone it is closed; nil for none
+	LastOutcome  string
 	ExpiresAt    time.Time
 }
 
 // LoadCallbackOrigins returns what is remembered, by name, of those of the
-// origins of which something is.
+// receivers of which something is.
 func LoadCallbackOrigins(ctx context.Context, q Querier, names []string) (map[string]CallbackOrigin, error) {
 	const sql = `
-		SELECT origin, granted_until, per_minute, coalesce(array_to_string(prefixes, ' '), ''), closed_until, openings, expires_at
+		SELECT ` + callbackOriginColumns + `
 		FROM callback_origins
 		WHERE origin = ANY ($1::text[])
 		  AND expires_at > now()`
@@ -34,7 +39,9 @@ func LoadCallbackOrigins(ctx context.Context, q Querier, names []string) (map[st
 	if err != nil {
 		return nil, fmt.Errorf("loading callback origins: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, readCallbackOrigin)
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o CallbackOrigin, err error) {
+		return readCallbackOrigin(row)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("loading callback origins: %w", err)
 	}
@@ -45,25 +52,43 @@ func LoadCallbackOrigins(ctx context.Context, q Querier, names []string) (map[st
 	return origins, nil
 }
 
-func readCallbackOrigin(row pgx.CollectableRow) (o CallbackOrigin, err error) {
-	var prefixes string
-	var perMinute int32
-	if err := row.Scan(&o.Name, (*zeronull.Timestamptz)(&o.GrantedUntil), (*zeronull.Int4)(&perMinute), &prefixes,
-		(*zeronull.Timestamptz)(&o.ClosedUntil), &o.Openings, &o.ExpiresAt); err != nil {
+const callbackOriginColumns = `origin, rate, in_flight, coalesce(array_to_string(answered_from, ' '), ''),
+	granted_until, per_minute, coalesce(array_to_string(prefixes, ' '), ''),
+	closed_until, openings, closings, last_outcome, expires_at`
+
+// readCallbackOrigin reads callbackOriginColumns, and what comes after them into
+// more.
+func readCallbackOrigin(row pgx.CollectableRow, more ...any) (o CallbackOrigin, err error) {
+	var answeredFrom, prefixes string
+	var inFlight, perMinute zeronull.Int4
+	targets := []any{
+		&o.Name, (*zeronull.Float8)(&o.Rate), &inFlight, &answeredFrom,
+		(*zeronull.Timestamptz)(&o.GrantedUntil), &perMinute, &prefixes,
+		(*zeronull.Timestamptz)(&o.ClosedUntil), &o.Openings, &o.Closings, (*zeronull.Text)(&o.LastOutcome), &o.ExpiresAt,
+	}
+	if err := row.Scan(append(targets, more...)...); err != nil {
 		return o, err
 	}
-	o.PerMinute = int(perMinute)
-	for text := range strings.FieldsSeq(prefixes) {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return o, fmt.Errorf("reading an address prefix: %w", err)
-		}
-		o.Prefixes = append(o.Prefixes, prefix)
+	o.InFlight, o.PerMinute = int(inFlight), int(perMinute)
+	if o.AnsweredFrom, err = readPrefixes(answeredFrom); err != nil {
+		return o, err
 	}
-	return o, nil
+	o.Prefixes, err = readPrefixes(prefixes)
+	return o, err
 }
 
-// SaveCallbackOrigins remembers origins, each at most once in the set, and
+func readPrefixes(text string) (prefixes []netip.Prefix, err error) {
+	for one := range strings.FieldsSeq(text) {
+		prefix, err := netip.ParsePrefix(one)
+		if err != nil {
+			return nil, fmt.Errorf("reading an address prefix: %w", err)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+// SaveCallbackOrigins remembers receivers, each at most once in the set, and
 // forgets some of those that have expired, about as many as it is given twice
 // over, so that the table doesn't grow with receivers that are never met again.
 func SaveCallbackOrigins(ctx context.Context, q Querier, origins []CallbackOrigin) error {
@@ -80,28 +105,47 @@ func SaveCallbackOrigins(ctx context.Context, q Querier, origins []CallbackOrigi
 				FOR UPDATE SKIP LOCKED
 			)
 		)
-		INSERT INTO callback_origins (origin, granted_until, per_minute, prefixes, closed_until, openings, expires_at)
-		SELECT origin, granted_until, per_minute, string_to_array(prefixes, ' '), closed_until, openings, expires_at
+		INSERT INTO callback_origins (
+			origin, rate, in_flight, answered_from, granted_until, per_minute, prefixes,
+			closed_until, openings, closings, last_outcome, expires_at, saved_at
+		)
+		SELECT origin, rate, in_flight, string_to_array(answered_from, ' '), granted_until, per_minute, string_to_array(prefixes, ' '),
+		       closed_until, openings, closings, last_outcome, expires_at, now()
 		FROM unnest(
-			$1::text[], $2::timestamptz[], $3::integer[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[]
-		) AS met (origin, granted_until, per_minute, prefixes, closed_until, openings, expires_at)
+			$1::text[], $2::double precision[], $3::integer[], $4::text[], $5::timestamptz[], $6::integer[], $7::text[],
+			$8::timestamptz[], $9::integer[], $10::jsonb[], $11::text[], $12::timestamptz[]
+		) AS met (
+			origin, rate, in_flight, answered_from, granted_until, per_minute, prefixes,
+			closed_until, openings, closings, last_outcome, expires_at
+		)
 		-- In one order, so that two processes that save the same ones don't lock
 		-- each other out.
 		ORDER BY origin
 		ON CONFLICT (origin) DO UPDATE
-		SET granted_until = excluded.granted_until,
+		SET rate = excluded.rate,
+		    in_flight = excluded.in_flight,
+		    answered_from = excluded.answered_from,
+		    granted_until = excluded.granted_until,
 		    per_minute = excluded.per_minute,
 		    prefixes = excluded.prefixes,
 		    closed_until = excluded.closed_until,
 		    openings = excluded.openings,
-		    expires_at = excluded.expires_at`
+		    closings = excluded.closings,
+		    last_outcome = excluded.last_outcome,
+		    expires_at = excluded.expires_at,
+		    saved_at = excluded.saved_at`
 	_, err := q.Exec(ctx, sql,
 		column(origins, func(o CallbackOrigin) string { return o.Name }),
+		column(origins, func(o CallbackOrigin) zeronull.Float8 { return zeronull.Float8(o.Rate) }),
+		column(origins, func(o CallbackOrigin) zeronull.Int4 { return zeronull.Int4(o.InFlight) }),
+		column(origins, func(o CallbackOrigin) zeronull.Text { return zeronull.Text(joinPrefixes(o.AnsweredFrom)) }),
 		column(origins, func(o CallbackOrigin) zeronull.Timestamptz { return zeronull.Timestamptz(o.GrantedUntil) }),
 		column(origins, func(o CallbackOrigin) zeronull.Int4 { return zeronull.Int4(o.PerMinute) }),
 		column(origins, func(o CallbackOrigin) zeronull.Text { return zeronull.Text(joinPrefixes(o.Prefixes)) }),
 		column(origins, func(o CallbackOrigin) zeronull.Timestamptz { return zeronull.Timestamptz(o.ClosedUntil) }),
 		column(origins, func(o CallbackOrigin) int32 { return int32(o.Openings) }),
+		column(origins, func(o CallbackOrigin) []byte { return o.Closings }),
+		column(origins, func(o CallbackOrigin) zeronull.Text { return zeronull.Text(o.LastOutcome) }),
 		column(origins, func(o CallbackOrigin) time.Time { return o.ExpiresAt }))
 	if err != nil {
 		return fmt.Errorf("saving callback origins: %w", err)

@@ -14,6 +14,8 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/limit"
+	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 )
 
@@ -92,11 +94,13 @@ func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, re
 // attempt sends the callback once, if it may leave by now, and settles what came
 // of it.
 func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
-	leave, putOff := w.queue.origins.enter(ctx, request.CallbackURL, ranBefore(job))
-	if leave == nil {
-		return w.putOff(ctx, request, putOff)
+	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
+		Client: request.Client, URL: request.CallbackURL, CameBack: ranBefore(job),
+	})
+	if pass == nil {
+		return w.holdBack(ctx, request, decision)
 	}
-	sent, err := w.sendOnce(ctx, request, leave)
+	sent, err := w.sendOnce(ctx, request, pass.Leave)
 	if err != nil {
 		return step{}, err
 	}
@@ -150,17 +154,21 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 }
 
 // notSent is the outcome of a callback that was held back, with no attempt made,
-// until it was too old.
+// until it was too old, or whose receiver the operator denied.
 const notSent webhook.Outcome = "not_sent"
 
-// putOff lets a callback wait for its turn. Nothing but its age ends that.
-func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay time.Duration) (step, error) {
+// holdBack lets a callback wait for its turn. Nothing but its age or the operator
+// ends that.
+func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decision limit.Decision) (step, error) {
 	if ctx.Err() != nil {
 		return step{}, ctx.Err()
 	}
 	now := time.Now()
-	if now.Sub(owedSince(request))+delay <= maxCallbackAge {
-		w.queue.metrics.putOff.Inc()
+	delay := max(0, decision.RetryAt.Sub(now))
+	if decision.Reason != pacing.Denied && now.Sub(owedSince(request))+delay <= maxCallbackAge {
+		w.queue.metrics.postponed(decision.Reason)
+		w.logger.DebugContext(ctx, "callback_waits",
+			"request_id", request.ID.String(), "reason", decision.Reason, "until", decision.RetryAt)
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
 	ended := step{state: db.CallbackDead}
@@ -169,7 +177,8 @@ func (w *callbackWorker) putOff(ctx context.Context, request db.Request, delay t
 		return step{}, err
 	}
 	w.queue.metrics.ended.WithLabelValues(string(ended.state)).Inc()
-	w.logger.InfoContext(ctx, "callback_not_sent", "request_id", request.ID.String(), "state", string(ended.state))
+	w.logger.InfoContext(ctx, "callback_not_sent",
+		"request_id", request.ID.String(), "state", string(ended.state), "reason", decision.Reason)
 	return ended, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/db"
+	"ringback/jobs/limit"
+	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -19,7 +21,7 @@ type metrics struct {
 	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
 	ended    *prometheus.CounterVec   // by state
 	waited   prometheus.Histogram     // of callbacks that were delivered
-	putOff   prometheus.Counter
+	waits    *prometheus.CounterVec   // by reason
 }
 
 // newMetrics registers nothing where there is no registerer.
@@ -38,11 +40,11 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
-	gauge("callback_origins", "Receivers, by host and port, that this process remembers.",
-		func() float64 { known, _ := q.origins.counts(time.Now()); return float64(known) })
-	gauge("callback_origins_closed", "Those of them that are left alone for now, by their circuit or their Retry-After.",
-		func() float64 { _, closed := q.origins.counts(time.Now()); return float64(closed) })
-	return &metrics{
+	gauge("callback_origins", "Receivers, by scheme, host and port, that this process remembers.",
+		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
+	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
+		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
+	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by the status that they ended with.",
 			Buckets: durations,
@@ -61,11 +63,17 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 			Name: "ringback_time_to_callback_seconds", Help: "From accepting a request, or letting it off again, to its delivered callback.",
 			Buckets: append(durations, 60, 600, 3600, 6*3600, 24*3600),
 		}),
-		putOff: auto.NewCounter(prometheus.CounterOpts{
-			Name: "ringback_callbacks_put_off_total", Help: "Times that a callback had to wait for its receiver's budget, without an attempt.",
-		}),
+		waits: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
+		}, []string{"reason"}),
 	}
+	for _, reason := range append(pacing.Reasons(), workSlots) {
+		m.waits.WithLabelValues(string(reason)) // there from the start, at 0
+	}
+	return m
 }
+
+func (m *metrics) postponed(reason limit.Reason) { m.waits.WithLabelValues(string(reason)).Inc() }
 
 // durations are the buckets for what may take from a millisecond to the longest
 // timeout.
@@ -92,6 +100,6 @@ func (m *metrics) attempted(request db.Request, sent webhook.Attempt, next step)
 		m.ended.WithLabelValues(string(next.state)).Inc()
 	}
 	if next.state == db.CallbackDelivered {
-		m.waited.Observe(sent.EndedAt.Sub(latest(request.AcceptedAt, request.RedeliveredAt)).Seconds())
+		m.waited.Observe(sent.EndedAt.Sub(limit.Latest(request.AcceptedAt, request.RedeliveredAt)).Seconds())
 	}
 }

@@ -6,93 +6,97 @@ import (
 	"sync"
 	"time"
 
-	"ringback/work"
+	"ringback/jobs/limit"
 )
 
-// places lets so many works run at a time, and divides them among clients. Jobs
+// places lets so many works run at a time, and divides the slots among clients. Jobs
 // are many more than works, since most of a job's time is spent waiting for
-// Postgres, together with others. Where works take long, some of those that find
-// no place wait for one and the rest is put off, so that a client with thousands
+// Postgres, together with others. Where works take long, some of the jobs that find
+// no slot wait for one and the rest is postponed, so that a client with thousands
 // of them leaves workers, too, to the others.
 type places struct {
 	count int
-	room  int // for those that wait
+	room  int // for jobs that wait
 
 	mu      sync.Mutex
-	places  work.Places
+	slots   limit.Slots
 	waiting []*placeless          // oldest first
 	clients map[string]*clientele // no more than there are clients
 }
 
-// placeless is a job that waits for a place.
+// placeless is a job that waits for a slot.
 type placeless struct {
 	client string
-	turn   chan struct{} // closed when it has a place
+	turn   chan struct{} // closed when it has a slot
 }
 
 // clientele is what is known of a client's works in this process.
 type clientele struct {
 	waiting int
-	slots   budget        // that jobs are put off to
+	line    limit.Line    // of jobs that were postponed
 	took    time.Duration // moving average of a work, 0 before the first
 }
 
 // newPlaces lets no more than half of the workers wait.
 func newPlaces(count, workers int, shared bool) *places {
-	return &places{count: count, room: workers / 2, places: work.NewPlaces(count, shared), clients: map[string]*clientele{}}
+	return &places{count: count, room: workers / 2, slots: limit.NewSlots(count, shared), clients: map[string]*clientele{}}
 }
 
 const (
-	// placePatience is how long a job waits for a place at most.
+	// workSlots is why a work waits.
+	workSlots limit.Reason = "work_slots"
+	// placePatience is how long a job waits for a slot at most.
 	placePatience = 10 * time.Second
 	// assumedWork spaces the works of a client of which none has ended yet.
 	assumedWork = time.Second
-	// soonest is what a job is put off by at least.
+	// soonest is what a job is postponed by at least.
 	soonest = 10 * time.Millisecond
+	// recallStep is the time between two jobs that come back with nothing reserved.
+	recallStep = time.Millisecond
 )
 
 // enter waits until a work of a client may run, which must call leave when it has
-// run, or returns how long to put the job off. When ctx ends, it does neither. A
-// job that came back has been put off before.
-func (p *places) enter(ctx context.Context, client string, cameBack bool) (leave func(), putOff time.Duration) {
-	w, putOff := p.join(client, cameBack, time.Now())
-	if putOff > 0 {
-		return nil, putOff
+// run, or returns when the job may come back. When ctx ends, it does neither. A job
+// that came back has been postponed before.
+func (p *places) enter(ctx context.Context, client string, cameBack bool) (leave func(), postponed limit.Decision) {
+	w, postponed := p.join(client, cameBack, time.Now())
+	if !postponed.OK() {
+		return nil, postponed
 	}
 	timer := time.NewTimer(placePatience)
 	defer timer.Stop()
 	select {
 	case <-w.turn:
 	case <-timer.C:
-		if putOff = p.giveUp(w, time.Now()); putOff > 0 {
-			return nil, putOff
+		if postponed = p.giveUp(w, time.Now()); !postponed.OK() {
+			return nil, postponed
 		}
 	case <-ctx.Done():
-		if p.giveUp(w, time.Now()) > 0 {
-			return nil, 0
+		if !p.giveUp(w, time.Now()).OK() {
+			return nil, limit.Decision{}
 		}
 	}
 	began := time.Now()
-	return func() { p.leave(client, time.Since(began)) }, 0
+	return func() { p.leave(client, time.Since(began)) }, limit.Decision{}
 }
 
-// join takes a place or queues. Jobs that come for the first time queue behind
-// those that were put off.
-func (p *places) join(client string, cameBack bool, now time.Time) (w *placeless, putOff time.Duration) {
+// join takes a slot or queues. Jobs that come for the first time queue behind those
+// that were postponed.
+func (p *places) join(client string, cameBack bool, now time.Time) (w *placeless, postponed limit.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.of(client)
 	w = &placeless{client, make(chan struct{})}
-	if p.places.Take(client) {
+	if p.slots.Take(client, 1) {
 		close(w.turn)
-		return w, 0
+		return w, limit.Decision{}
 	}
-	if c.waiting >= p.room-len(p.waiting) || !cameBack && c.slots.promised.After(now) {
-		return nil, p.putOff(c, now)
+	if c.waiting >= p.room-len(p.waiting) || !cameBack && c.line.Last().After(now) {
+		return nil, p.postpone(c, now)
 	}
 	c.waiting++
 	p.waiting = append(p.waiting, w)
-	return w, 0
+	return w, limit.Decision{}
 }
 
 func (p *places) of(client string) *clientele {
@@ -104,27 +108,27 @@ func (p *places) of(client string) *clientele {
 	return c
 }
 
-// putOff tells a job to come back when half of those of its client that wait are
-// gone, and one after the other as places are left.
-func (p *places) putOff(c *clientele, now time.Time) time.Duration {
+// postpone tells a job to come back when half of those of its client that wait are
+// gone, and one after the other as slots are free.
+func (p *places) postpone(c *clientele, now time.Time) limit.Decision {
 	took := c.took
 	if took == 0 {
 		took = assumedWork
 	}
 	gone := took * time.Duration(c.waiting) / time.Duration(2*p.count)
-	slot := c.slots.promise(now.Add(gone), limit{most: p.count, ceiling: fastest}, took)
-	return max(soonest, slot.Sub(now))
+	at := c.line.Reserve(now.Add(max(soonest, gone)), took/time.Duration(p.count), recallStep)
+	return limit.Decision{Reason: workSlots, RetryAt: at}
 }
 
-// giveUp leaves the queue and is put off, unless it was given a place just now.
-func (p *places) giveUp(w *placeless, now time.Time) (putOff time.Duration) {
+// giveUp leaves the queue and is postponed, unless it was given a slot just now.
+func (p *places) giveUp(w *placeless, now time.Time) (postponed limit.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := slices.Index(p.waiting, w)
 	if at < 0 {
-		return 0
+		return limit.Decision{}
 	}
-	return p.putOff(p.remove(at), now)
+	return p.postpone(p.remove(at), now)
 }
 
 func (p *places) remove(at int) *clientele {
@@ -134,7 +138,7 @@ func (p *places) remove(at int) *clientele {
 	return c
 }
 
-// leave passes the place on to whoever waited longest and may have it.
+// leave passes the slot on to the client's job that waited longest and may have it.
 func (p *places) leave(client string, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,9 +147,9 @@ func (p *places) leave(client string, took time.Duration) {
 		c.took = took
 	}
 	c.took += (took - c.took) / 8
-	p.places.Leave(client)
+	p.slots.Release(client, 1)
 	for at, w := range p.waiting {
-		if p.places.Take(w.client) {
+		if p.slots.Take(w.client, 1) {
 			close(w.turn)
 			p.remove(at)
 			return
@@ -157,5 +161,5 @@ func (p *places) leave(client string, took time.Duration) {
 func (p *places) running() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.count - p.places.Free()
+	return p.slots.Taken()
 }

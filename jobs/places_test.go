@@ -15,7 +15,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/jobs/limit"
 )
 
 // workForce takes jobs up as River does: so many at a time, the rest in the order
@@ -26,12 +26,12 @@ type workForce struct {
 	visits  atomic.Int64 // of workers
 }
 
-// run does a client's work, however often it is put off.
+// run does a client's work, however often it is postponed.
 func (f *workForce) run(ctx context.Context, client string, takes time.Duration) {
 	for cameBack := false; ; cameBack = true {
 		f.workers <- struct{}{}
 		f.visits.Add(1)
-		leave, putOff := f.enter(ctx, client, cameBack)
+		leave, postponed := f.enter(ctx, client, cameBack)
 		if leave != nil {
 			time.Sleep(takes) // the fake clock's, as below
 			leave()
@@ -40,7 +40,7 @@ func (f *workForce) run(ctx context.Context, client string, takes time.Duration)
 		if leave != nil {
 			return
 		}
-		time.Sleep(putOff)
+		time.Sleep(time.Until(postponed.RetryAt))
 	}
 }
 
@@ -87,7 +87,7 @@ func TestPlaces(t *testing.T) {
 		})
 	})
 
-	t.Run("GoToWhoWaitedLongest", func(t *testing.T) {
+	t.Run("GoToTheJobThatWaitedLongest", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			p := newPlaces(1, 100, false)
@@ -110,15 +110,15 @@ func TestPlaces(t *testing.T) {
 		})
 	})
 
-	t.Run("PutOffWhoWaitsForTooLong", func(t *testing.T) {
+	t.Run("PostponeWhatWaitsForTooLong", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			p := newPlaces(1, 100, false)
 			start := time.Now()
 			first, _ := p.enter(t.Context(), "a", false)
-			leave, putOff := p.enter(t.Context(), "a", false)
-			if leave != nil || putOff < soonest || time.Since(start) != placePatience {
-				t.Errorf("got put off by %v after %v, want after %v", putOff, time.Since(start), placePatience)
+			leave, postponed := p.enter(t.Context(), "a", false)
+			if leave != nil || time.Until(postponed.RetryAt) < soonest || postponed.Reason != workSlots || time.Since(start) != placePatience {
+				t.Errorf("got %+v after %v, want it postponed after %v", postponed, time.Since(start), placePatience)
 			}
 			first()
 			if leave, _ := p.enter(t.Context(), "a", true); leave == nil {
@@ -127,20 +127,20 @@ func TestPlaces(t *testing.T) {
 		})
 	})
 
-	t.Run("AreWaitedForFirstByWhoWasPutOff", func(t *testing.T) {
+	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
 		p := newPlaces(1, 4, false) // room for one client's one that waits
-		for n, wantPutOff := range []bool{false, false, true} {
-			if _, putOff := p.join("a", false, morning); (putOff > 0) != wantPutOff {
-				t.Fatalf("number %d: got put off by %v, want %v", n, putOff, wantPutOff)
+		for n, wantOK := range []bool{true, true, false} {
+			if _, postponed := p.join("a", false, morning); postponed.OK() != wantOK {
+				t.Fatalf("number %d: got %+v, want OK to be %v", n, postponed, wantOK)
 			}
 		}
 		p.leave("a", time.Second)
-		if _, putOff := p.join("a", false, morning); putOff == 0 {
-			t.Error("one that comes for the first time got ahead of one that was put off")
+		if _, postponed := p.join("a", false, morning); postponed.OK() {
+			t.Error("a job that comes for the first time got ahead of one that was postponed")
 		}
 		if w, _ := p.join("a", true, morning.Add(time.Second)); w == nil {
-			t.Error("one that came back was put off again, with room for it")
+			t.Error("a job that came back was postponed again, with room for it")
 		}
 	})
 
@@ -193,7 +193,7 @@ func TestLongWorksOfAClientLeaveAPlaceToOthers(t *testing.T) {
 	}
 	database := dbtest.New(t)
 	q := newQueueOf(t, database, database, do, 12)
-	q.places.count, q.places.places = 5, work.NewPlaces(5, true)
+	q.places.count, q.places.slots = 5, limit.NewSlots(5, true)
 	request := func(client, input string) db.Request {
 		request := newRequest(url)
 		request.Client, request.Input = client, jsontext.Value(input)

@@ -16,6 +16,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/limit"
 	"ringback/work"
 )
 
@@ -96,9 +97,9 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, reques
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
-	leave, putOff := w.places.enter(ctx, request.Client, ranBefore(job))
+	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
-		return work.Outcome{}, untilExpiry(request, putOff), ctx.Err()
+		return work.Outcome{}, w.untilTurn(ctx, request, postponed), ctx.Err()
 	}
 	defer leave()
 	if outcome, over := expire(request, time.Now()); over { // while it waited
@@ -121,12 +122,19 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 	}}, true
 }
 
-// untilExpiry lets a job that is put off come back in time to say that it expired.
-func untilExpiry(request db.Request, putOff time.Duration) time.Duration {
-	if request.ExpiresAt.IsZero() {
-		return putOff
+// untilTurn is how long a job is postponed, 0 where ctx has ended. It comes back in
+// time to say that it expired.
+func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
+	if postponed.OK() {
+		return 0
 	}
-	return min(putOff, max(soonest, time.Until(request.ExpiresAt)))
+	w.queue.metrics.postponed(postponed.Reason)
+	w.logger.DebugContext(ctx, "work_waits", "request_id", request.ID.String(), "reason", postponed.Reason, "until", postponed.RetryAt)
+	wait := time.Until(postponed.RetryAt)
+	if !request.ExpiresAt.IsZero() {
+		wait = min(wait, time.Until(request.ExpiresAt))
+	}
+	return max(soonest, wait)
 }
 
 func (w *processWorker) work(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {

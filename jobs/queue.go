@@ -20,6 +20,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -61,7 +62,8 @@ type Config struct {
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
-	Consent         ConsentMode   // whether receivers are asked for it
+	CallbackRate    int           // callbacks a second that a receiver gets at most, 0 for no limit
+	Consent         bool          // a receiver that granted nothing gets no callback
 	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 
@@ -81,7 +83,7 @@ type Queue struct {
 	sweeper sweeper
 	search  searcher
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
-	origins *origins
+	pacing  *pacing.Pacing
 	waits   *waits
 	places  *places
 	metrics *metrics
@@ -107,7 +109,10 @@ type Queue struct {
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.places = newPlaces(config.Works, config.Workers, config.ClientUnfinished > 0)
-	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
+	queue.pacing = pacing.New(pacing.Config{
+		Workers: config.Workers, Shared: config.ClientUnfinished > 0, Rate: float64(config.CallbackRate), Consent: config.Consent,
+		Logger: config.Logger, Outside: queue.outside(config.Sender),
+	})
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
@@ -163,7 +168,7 @@ func (q *Queue) startBatchers(config Config) {
 		Urgent: func(s db.Settlement) bool { return s.Place.OrderingKey != "" }, // the next of the key waits
 	})
 	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room})
-	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadOrigins, Queue: room})
+	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room})
 }
 
 // setUpRiver makes the workers, and the two ways on which jobs reach them.
@@ -260,7 +265,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
-	go q.origins.remember(ctx)
+	q.pacing.Run(ctx)
 	go q.dropKeys(ctx)
 	if q.quota != nil {
 		go q.quota.watch(ctx)
@@ -285,7 +290,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		err = q.stopJobs(ctx)
 		err = errors.Join(err, q.heart.end(ctx, err != nil))
 	}
-	q.origins.saveAll(ctx)
+	q.pacing.SaveAll(ctx)
 	return errors.Join(err, q.stopBatchers(ctx))
 }
 

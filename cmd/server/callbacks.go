@@ -74,6 +74,24 @@ func (r *resolvers) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// consent is whether receivers must grant callbacks before they get any.
+type consent bool
+
+// UnmarshalText reads required or off. Settings from before may still say earned:
+// receivers that were not asked for their consent got what they showed to take, as
+// all do now.
+func (c *consent) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "required":
+		*c = true
+	case "off", "earned":
+		*c = false
+	default:
+		return fmt.Errorf("must be required or off, not %q", text)
+	}
+	return nil
+}
+
 // hosts are our own public names, and public addresses as ranges of one each.
 type hosts struct {
 	names  []string

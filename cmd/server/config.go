@@ -18,7 +18,6 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"ringback/db"
-	"ringback/jobs"
 	"ringback/jobs/clients"
 )
 
@@ -50,7 +49,8 @@ type Config struct {
 	CallbackDeny  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that they may not go to, such as a NAT64 prefix of the network"`
 	CallbackDNS   resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
-	CallbackConsent jobs.ConsentMode `env:"CALLBACK_CONSENT" envDefault:"earned" help:"whether receivers are asked for their consent: earned (who grants nothing gets what it has shown to take), required (who grants nothing gets none) or off (nobody is asked)"`
+	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"callbacks a second that one receiver gets at most of one process, unless the operator allowed it more with ringback receiver allow; 0 for no limit but what it shows to take"`
+	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
 
 	options
 }
@@ -125,8 +125,8 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.ClientReads < 1 || c.ClientReads > 1_000_000, "CLIENT_READ_RATE", "must be from 1 to 1000000, not %d", c.ClientReads)
 	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
 	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
-	refuse(!slices.Contains(jobs.ConsentModes(), c.CallbackConsent), "CALLBACK_CONSENT", "must be earned, required or off, not %q", c.CallbackConsent)
 	refuse(c.Connections < 1 || c.Connections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.Connections)
+	refuse(c.CallbackRate < 0 || c.CallbackRate > 1_000_000, "CALLBACK_RATE", "must be from 0 to 1000000, not %d", c.CallbackRate)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }

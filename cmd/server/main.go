@@ -60,6 +60,9 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.client.action != "" {
 		return options.client.run(ctx, config, stdout)
 	}
+	if options.receiver.action != "" {
+		return options.receiver.run(ctx, config, stdout)
+	}
 	return serve(ctx, config, newLogger(config, stderr), stdout, do)
 }
 
@@ -69,6 +72,7 @@ type options struct {
 	role        string
 	healthcheck bool          // the command is healthcheck instead of serving
 	client      clientCommand // likewise, where it has an action
+	receiver    receiverCommand
 }
 
 func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
@@ -86,6 +90,8 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		o.healthcheck = true
 	case err == nil && flags.Arg(0) == "client":
 		o.client, err = readClientCommand(flags.Args()[1:])
+	case err == nil && flags.Arg(0) == "receiver":
+		o.receiver, err = readReceiverCommand(flags.Args()[1:])
 	case err == nil && flags.NArg() > 0:
 		err = fmt.Errorf("unknown argument %q", flags.Arg(flags.NArg()-1))
 	case err == nil && o.role != "all" && o.role != "api" && o.role != "worker":
@@ -101,6 +107,9 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 const usage = `Usage: ringback [--dev] [--role=all|api|worker]
        ringback client add|rotate|disable NAME
        ringback client list|reseal
+       ringback receiver list [--json]
+       ringback receiver allow HOST[:PORT] [--rate N] [--concurrency N]
+       ringback receiver deny|forget HOST[:PORT]
        ringback healthcheck
 
   --dev        local mode: loopback only, no API key needed, callbacks by
@@ -111,5 +120,10 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
                with, once; rotate prints new ones, and the old ones work for
                another day; reseal stores the secrets again, sealed with the
                first SECRETS_KEY
+  receiver     list shows what is known of the receivers of callbacks; allow
+               lets one have so many callbacks a second and at a time, without
+               a number as many as it takes; deny sends it none; forget takes
+               that back, and drops what it was known to take. Without a port
+               it is for all ports
   healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
 `

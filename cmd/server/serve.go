@@ -85,7 +85,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
 		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
-		Workers: workers(config), Consent: config.CallbackConsent, Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
+		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
 		Retention: config.Retention, SoftStopTimeout: config.StopTimeout, Metrics: registry,

@@ -1,39 +1,26 @@
-package jobs
+package pacing
 
 import (
 	"net/netip"
 	"slices"
 	"time"
 
+	"ringback/jobs/limit"
 	"ringback/jobs/webhook"
 )
 
-// ConsentMode is whether receivers are asked for their consent, by the
-// handshake of CloudEvents' HTTP webhook.
-type ConsentMode string
-
-// The modes.
 const (
-	ConsentEarned   ConsentMode = "earned"   // who grants nothing gets what it has earned
-	ConsentRequired ConsentMode = "required" // who grants nothing gets no callback
-	ConsentOff      ConsentMode = "off"      // nobody is asked
+	grantLasts      = 24 * time.Hour
+	renewBefore     = time.Hour       // the grant's end
+	askAfterRefusal = time.Hour       // so that a receiver that learns to grant is soon found out
+	askAfterSilence = 5 * time.Minute // when there was no answer
+	askAfterMove    = time.Second     // the least, when it answers from ever new addresses
+	askPatience     = 3 * time.Second
+	ratePerMinute   = 6000 // that is asked for
 )
 
-// ConsentModes are all of them.
-func ConsentModes() []ConsentMode { return []ConsentMode{ConsentEarned, ConsentRequired, ConsentOff} }
-
-const (
-	grantLasts       = 24 * time.Hour
-	renewBefore      = time.Hour       // the grant's end
-	askAfterRefusal  = time.Hour       // so that a receiver that learns to grant is soon found out
-	askAfterSilence  = 5 * time.Minute // when there was no answer
-	askAfterMove     = time.Second     // the least, when it answers from ever new addresses
-	askPatience      = 3 * time.Second
-	ratePerMinute    = 6000 // that is asked for
-	maxGrantPrefixes = 16   // of an origin that answers from several addresses
-)
-
-// consent is what an origin answered when it was asked.
+// consent is what a receiver answered when it was asked whether it wants callbacks,
+// by the handshake of CloudEvents' HTTP webhook.
 type consent struct {
 	until     time.Time      // end of the grant, zero for none
 	perMinute int            // callbacks that were granted, 0 for no limit
@@ -64,7 +51,7 @@ func (c consent) answered(answer webhook.Consent, err error, now time.Time) cons
 	prefix := prefixOf(answer.Address)
 	if now.Before(c.until.Add(-renewBefore)) { // asked since it answered from another address
 		others := slices.DeleteFunc(slices.Clone(c.prefixes), func(p netip.Prefix) bool { return p == prefix })
-		c.prefixes = append(others[max(0, len(others)+1-maxGrantPrefixes):], prefix)
+		c.prefixes = append(others[max(0, len(others)+1-maxPrefixes):], prefix)
 	} else {
 		c.until, c.prefixes = now.Add(grantLasts), []netip.Prefix{prefix}
 	}
@@ -76,19 +63,7 @@ func (c consent) answered(answer webhook.Consent, err error, now time.Time) cons
 // of those that granted it, it is asked, too.
 func (c consent) seenAt(address netip.Prefix, now time.Time) consent {
 	if now.Before(c.until) && !slices.Contains(c.prefixes, address) {
-		c.askAt = latest(now, c.asked.Add(askAfterMove))
+		c.askAt = limit.Latest(now, c.asked.Add(askAfterMove))
 	}
 	return c
-}
-
-// prefixOf is what belongs together of addresses: of IPv6, whoever has one has
-// its /64.
-func prefixOf(address netip.Addr) netip.Prefix {
-	address = address.Unmap()
-	bits := 64
-	if address.Is4() {
-		bits = 32
-	}
-	prefix, _ := address.Prefix(bits) // zero for no address
-	return prefix
 }

@@ -1,0 +1,60 @@
+package limit
+
+import "time"
+
+// Horizon is how far ahead a time is reserved at most: by then a limit may have
+// grown.
+const Horizon = time.Minute
+
+// overdue is for how long one that doesn't come at its time is waited for.
+const overdue = time.Second
+
+// Line is those that a limit refused: each reserves a time of its own at which it
+// comes back. So it is touched once more and not again and again.
+type Line struct {
+	first, last time.Time // reserved
+	waiting     int       // reservations between them
+	recalled    time.Time // the last that was told to come back without one
+}
+
+// Reserve returns the next time that nobody else in the line has: no sooner than
+// earliest, and spacing after the one before. Where that is beyond the horizon, it
+// returns when to come back and ask, one every step.
+func (l *Line) Reserve(earliest time.Time, spacing, step time.Duration) time.Time {
+	at := Latest(earliest, l.last.Add(spacing))
+	if beyond := earliest.Add(Horizon); at.After(beyond) {
+		return l.Recall(beyond, step)
+	}
+	if l.waiting == 0 || !l.last.Add(overdue).After(earliest) {
+		l.first, l.waiting = at, 0
+	}
+	l.last = at
+	l.waiting++
+	return at
+}
+
+// Recall returns a time to come back at and ask: no sooner than earliest, and step
+// after the one before.
+func (l *Line) Recall(earliest time.Time, step time.Duration) time.Time {
+	l.recalled = Latest(earliest, l.recalled.Add(step))
+	return l.recalled
+}
+
+// CameBack takes one out of the line.
+func (l *Line) CameBack() {
+	if l.waiting == 0 {
+		return
+	}
+	if l.waiting--; l.waiting > 0 {
+		l.first = l.first.Add(l.last.Sub(l.first) / time.Duration(l.waiting))
+	}
+}
+
+// Last is the last time that was reserved.
+func (l *Line) Last() time.Time { return l.last }
+
+// Due tells whether the next in the line comes before a time, or should have come
+// just now.
+func (l *Line) Due(now, before time.Time) bool {
+	return l.waiting > 0 && !l.first.After(before) && l.last.Add(overdue).After(now)
+}

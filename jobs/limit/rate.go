@@ -1,0 +1,50 @@
+package limit
+
+import "time"
+
+// Rate is a rate limit, by the generic cell rate algorithm (ITU-T I.371). What of
+// it is used is one time, the theoretical arrival time (TAT): until then those that
+// came have used the rate up. The zero TAT is an unused limit.
+type Rate struct {
+	PerSecond float64 // 0 for no limit
+	Burst     int     // that may come at once after a pause, at least 1
+}
+
+// Interval is the time between two at the rate, 0 for no limit.
+func (r Rate) Interval() time.Duration { return PerSecond(r.PerSecond) }
+
+// PerSecond is the time between two of so many a second, 0 for no limit.
+func PerSecond(rate float64) time.Duration {
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / rate)
+}
+
+// FreeAt is when the next n may come. More than the burst may come once nobody has
+// for as much longer.
+func (r Rate) FreeAt(tat time.Time, n int) time.Time {
+	return tat.Add(-time.Duration(r.Burst-n) * r.Interval())
+}
+
+// Spend returns the TAT after n that come now.
+func (r Rate) Spend(tat, now time.Time, n int) time.Time {
+	return Latest(tat, now).Add(time.Duration(n) * r.Interval())
+}
+
+// Decide lets one come now and returns the TAT after it, or refuses it for the
+// reason and leaves the TAT as it is.
+func (r Rate) Decide(tat, now time.Time, reason Reason) (time.Time, Decision) {
+	if free := r.FreeAt(tat, 1); free.After(now) {
+		return tat, Decision{reason, free}
+	}
+	return r.Spend(tat, now, 1), Decision{}
+}
+
+// Left is how many may come at once.
+func (r Rate) Left(tat, now time.Time) int {
+	if r.PerSecond == 0 || !tat.After(now) {
+		return r.Burst
+	}
+	return max(0, r.Burst-int((tat.Sub(now)+r.Interval()-1)/r.Interval()))
+}

@@ -1,0 +1,65 @@
+package limit
+
+import "time"
+
+// Window is a rate limit that clients share: at most so many within any period.
+// Each that comes holds a slot for the period, so that shares are those of Slots:
+// a client alone gets four fifths of the rate, and some of it is left for the next
+// one who comes.
+type Window struct {
+	slots  Slots
+	period time.Duration
+	held   []held // oldest first
+}
+
+type held struct {
+	client string
+	until  time.Time
+}
+
+// NewWindow allows count within a period.
+func NewWindow(count int, period time.Duration, shared bool) Window {
+	return Window{slots: NewSlots(count, shared), period: period}
+}
+
+// Room tells whether n of a client may come now.
+func (w *Window) Room(client string, now time.Time, n int) bool {
+	w.release(now)
+	return w.slots.Room(client, n)
+}
+
+// Take lets one of a client come now, if it may.
+func (w *Window) Take(client string, now time.Time) bool {
+	w.release(now)
+	if !w.slots.Take(client, 1) {
+		return false
+	}
+	w.held = append(w.held, held{client, now.Add(w.period)})
+	return true
+}
+
+func (w *Window) release(now time.Time) {
+	over := 0
+	for over < len(w.held) && !w.held[over].until.After(now) {
+		w.slots.Release(w.held[over].client, 1)
+		over++
+	}
+	w.held = w.held[over:]
+}
+
+// FreeAt is when the next slot is free.
+func (w *Window) FreeAt(now time.Time) time.Time {
+	if w.release(now); w.slots.Free() > 0 || len(w.held) == 0 {
+		return now
+	}
+	return w.held[0].until
+}
+
+// Interval is the time between two of a client that is alone.
+func (w *Window) Interval() time.Duration {
+	count := w.slots.count
+	if w.slots.shared {
+		count = max(1, count*4/5)
+	}
+	return w.period / time.Duration(count)
+}

@@ -1,0 +1,70 @@
+package pacing
+
+import "time"
+
+// A receiver that fails so often in a row is down: it is left alone for a while
+// that doubles, up to the longest, each time that a probe finds it so.
+const (
+	failuresToOpen = 10
+	firstOpening   = 30 * time.Second
+	longestOpening = 15 * time.Minute
+)
+
+// breaker is a circuit breaker: closed (its zero value), open, or half open, when
+// one probe at a time decides.
+//
+//	        10 failures in a row            its time is over
+//	closed ─────────────────────► open ─────────────────────► half open
+//	   ▲                            ▲                              │
+//	   │                            └──────── the probe fails ─────┤
+//	   └───────────────────────────────── the probe succeeds ──────┘
+type breaker struct {
+	failures int       // in a row
+	openings int       // in a row, with no success in between
+	until    time.Time // open until then
+}
+
+func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
+
+func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
+
+// afterFailure is the breaker after a failure that counts.
+func (b breaker) afterFailure(now time.Time) breaker {
+	b.failures++
+	wasUnderWay := b.isOpen(now) // when the breaker opened
+	if wasUnderWay || b.openings == 0 && b.failures < failuresToOpen {
+		return b
+	}
+	b.until = now.Add(min(firstOpening<<min(b.openings, 10), longestOpening))
+	b.openings++
+	return b
+}
+
+// evidence is whose failures in a row there were, since the last success or
+// opening: to the breaker that is for everybody they count where two clients saw
+// them, or where they came before HTTP.
+type evidence struct {
+	client  string // who saw the first
+	shared  bool   // another client saw one, too
+	counted int    // that the breaker has been told
+	total   int
+	preHTTP int
+}
+
+// add takes in a failure, and returns how many more count now.
+func (e *evidence) add(client string, k kind) (more int) {
+	if e.total++; e.total == 1 {
+		e.client = client
+	}
+	e.shared = e.shared || client != e.client
+	if k == silent || k == unreachable {
+		e.preHTTP++
+	}
+	count := e.preHTTP
+	if e.shared {
+		count = e.total
+	}
+	more = count - e.counted
+	e.counted = count
+	return more
+}

@@ -1,0 +1,114 @@
+package pacing
+
+import (
+	"net/http"
+	"time"
+
+	"ringback/jobs/webhook"
+)
+
+// kind is what an attempt says of a receiver.
+type kind int
+
+const (
+	good        kind = iota // it took the callback
+	neutral                 // 410: it says nothing of other callbacks
+	refused                 // it is up, and refused this callback
+	failing                 // it answered that it can't
+	silent                  // it gave no answer in time
+	unreachable             // it failed before HTTP
+)
+
+func kindOf(sent webhook.Attempt) kind {
+	switch sent.Outcome {
+	case webhook.Delivered:
+		return good
+	case webhook.Gone:
+		return neutral
+	case webhook.Timeout:
+		return silent
+	case webhook.TLSFailed, webhook.ConnectionFailed:
+		return unreachable
+	case webhook.HTTPStatus:
+		if sent.Status < http.StatusInternalServerError {
+			return refused
+		}
+	}
+	return failing
+}
+
+// isFailure tells what is no success.
+func (k kind) isFailure() bool { return k > neutral }
+
+// isDown tells what a breaker counts. A receiver that refuses a callback, with 404
+// say, is up: else a URL that isn't there would close it.
+func (k kind) isDown() bool { return k > refused }
+
+// health is how a receiver answers one client: for how long, and how often it
+// fails.
+type health struct {
+	usual, recent    time.Duration // moving averages of an answer's time: with few in flight, and of late
+	calm             time.Time     // of the latest answer with few in flight
+	answered, failed float64       // of late: halved each half second
+	failing          float64       // share of failures that a slower pace doesn't mend
+	rolled           time.Time
+}
+
+const (
+	slack      = 50 * time.Millisecond // that an answer may take longer, whatever is usual
+	calmEvery  = 10 * time.Second      // how often the usual time is measured at least
+	tolerance  = 1.5                   // times the usual that leave the limit in flight as it is
+	failSlack  = 0.02                  // share of failures that is no sign of load
+	maxFailing = 0.2                   // share that may pass for a receiver's own
+)
+
+// note takes in an attempt, and tells whether it shows that the receiver has
+// trouble with its load: more failures than it has anyway, or answers that take
+// twice the usual time and 50 ms more. few says that few were in flight, and
+// slowed that the pace was halved not long ago.
+func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) (trouble bool) {
+	h.roll(slowed, now)
+	h.answered++
+	if k.isFailure() {
+		h.failed++
+		return h.failed > (2*h.failing+failSlack)*h.answered
+	}
+	if k != good {
+		return false
+	}
+	h.recent = average(h.recent, took)
+	if few || h.usual == 0 {
+		h.usual, h.calm = average(h.usual, took), now
+	}
+	return h.recent > 2*h.usual+slack
+}
+
+func (h *health) roll(slowed bool, now time.Time) {
+	if now.Sub(h.rolled) < halfASec {
+		return
+	}
+	if slowed && h.answered >= 1 {
+		h.failing += (min(maxFailing, h.failed/h.answered) - h.failing) / 4
+	}
+	for ; now.Sub(h.rolled) >= halfASec && h.answered > 0.01; h.rolled = h.rolled.Add(halfASec) {
+		h.answered, h.failed = h.answered/2, h.failed/2
+	}
+	h.rolled = now
+}
+
+// slope is how much of a limit in flight the answers' time leaves: all while it is
+// about the usual, at least half (Gradient2 of Netflix's concurrency-limits).
+func (h *health) slope() float64 {
+	if h.recent <= h.usual+slack/5 {
+		return 1
+	}
+	return min(1, max(0.5, tolerance*float64(h.usual)/float64(h.recent)))
+}
+
+// average is a moving average, of which the first value is all.
+func average(before, next time.Duration) time.Duration {
+	if before == 0 {
+		return next
+	}
+	return before + (next-before)/8
+}

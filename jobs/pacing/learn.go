@@ -1,0 +1,164 @@
+package pacing
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
+)
+
+const (
+	// sharedPause is how long a Retry-After closes a receiver at most to clients
+	// that did not get it.
+	sharedPause = time.Minute
+	// sawToo is how far apart the troubles of two clients are at most that count as
+	// the receiver's.
+	sawToo = 10 * time.Second
+	// oneByOneFor is how long a receiver is taken for one that serves one connection
+	// at a time: to find out anew costs a callback ten seconds.
+	oneByOneFor = 24 * time.Hour
+	maxPrefixes = 16 // of a receiver that answers from several addresses
+)
+
+// conclude ends a pass, and takes in what the attempt showed.
+func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
+	r, c, k := pass.receiver, pass.party, kindOf(sent)
+	if sent.Outcome == "" {
+		p.release(pass, false)
+		return
+	}
+	r.roll(c, now)
+	took := sent.EndedAt.Sub(sent.StartedAt)
+	r.took, r.outcome = average(r.took, took), sent.Outcome
+	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
+	r.seenAt(sent, k, now)
+	p.release(pass, k == good)
+	r.learnPace(pass, k, took, now)
+	r.learnBreakers(c, k, now)
+	if sent.Outcome == webhook.Throttled {
+		r.learnPause(c, now.Add(sent.RetryAfter), now)
+	}
+	p.keep(r, now)
+}
+
+// roll ends half seconds that are over.
+func (r *receiver) roll(c *party, now time.Time) {
+	slope := c.health.slope()
+	r.pace.roll(now, 1)
+	c.pace.roll(now, slope)
+	if c.bound && c.pace.rate >= min(Unlimited, r.pace.rate) && c.pace.flight >= r.pace.flight {
+		c.bound = false
+	}
+}
+
+// seenAt takes in where an attempt went. A name that took callbacks elsewhere is a
+// stranger where it fails: else it could be pointed at a victim afterwards.
+func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
+	address, err := netip.ParseAddrPort(sent.Address)
+	if err == nil {
+		r.address = prefixOf(address.Addr())
+		r.consent = r.consent.seenAt(r.address, now)
+	}
+	known := slices.Contains(r.answeredFrom, r.address)
+	switch {
+	case k == good:
+		if !r.proven {
+			r.proven, r.pace = true, r.memory.pace(now)
+		}
+		if !known && r.address.IsValid() {
+			r.answeredFrom = append(slices.Clone(r.answeredFrom[max(0, len(r.answeredFrom)+1-maxPrefixes):]), r.address)
+		}
+	case k.isFailure() && err == nil && !known && r.proven:
+		r.memory.rate, r.memory.flight = r.known()
+		r.proven, r.pace = false, newPace(now)
+	}
+}
+
+// learnPace lets the paces follow what an attempt showed. Trouble that a client had
+// binds that client. It binds all where two had it, where it came before HTTP, and
+// where the receiver has never taken a callback.
+func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
+	c := pass.party
+	slowed := c.bound && c.pace.rate < c.pace.knee
+	hasTrouble := c.health.note(k, took, pass.few, slowed, now)
+	if !r.proven {
+		if k.isFailure() {
+			r.pace.fail()
+		}
+		return
+	}
+	r.learnOneByOne(pass, k, now)
+	if !hasTrouble {
+		return
+	}
+	others := r.troubled.client != c.client && now.Sub(r.troubled.at) <= sawToo
+	c.bind(r, pass.left, now)
+	if others || k == unreachable {
+		r.pace.halve(pass.left, now)
+	}
+	r.troubled = trouble{c.client, now}
+}
+
+// bind gives a client a pace of its own, half of what it had.
+func (c *party) bind(r *receiver, left, now time.Time) {
+	if !c.bound {
+		c.bound, c.pace.rate, c.pace.flight = true, r.pace.rate, r.pace.flight
+	}
+	c.pace.halve(left, now)
+}
+
+// learnOneByOne finds a receiver out that serves one connection at a time: where
+// callbacks went together, one got no answer, and none was ever answered together
+// with another.
+func (r *receiver) learnOneByOne(pass *Pass, k kind, now time.Time) {
+	c := pass.party
+	switch {
+	case k == good:
+		c.together = c.together || pass.left.Before(r.goodEnd)
+		r.goodEnd = now
+	case k == silent && !c.together && r.pace.flight > 1 && r.goodEnd.After(pass.left):
+		c.until = now.Add(oneByOneFor)
+	}
+}
+
+// learnBreakers counts failures in a row, for the client and for all.
+func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
+	if !k.isDown() {
+		if r.breaker.openings > 0 { // it is back, as a newcomer
+			r.pace, c.pace, c.bound = newPace(now), newPace(now), false
+		} else if c.breaker.openings > 0 {
+			c.pace, c.bound = newPace(now), false
+		}
+		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
+		return
+	}
+	c.breaker = c.breaker.afterFailure(now)
+	openings := r.breaker.openings
+	for range r.failed.add(c.client, k) {
+		r.breaker = r.breaker.afterFailure(now)
+	}
+	if r.breaker.openings > openings {
+		r.failed = evidence{}
+	}
+	if r.breaker.isOpen(now) {
+		r.took = 0 // when it comes back it will be as it was before
+	}
+}
+
+// learnPause closes the receiver to a client as long as it said. It closes it to
+// all for a minute at most, and for longer where it said so to another client, too.
+func (r *receiver) learnPause(c *party, until, now time.Time) {
+	c.pause = limit.Latest(c.pause, until)
+	shared := now.Add(sharedPause)
+	for _, other := range r.parties {
+		if other != c {
+			shared = limit.Latest(shared, other.pause)
+		}
+	}
+	if shared.After(c.pause) {
+		shared = c.pause
+	}
+	r.pause = limit.Latest(r.pause, shared)
+}

@@ -1,0 +1,222 @@
+package pacing
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"ringback/db"
+	"ringback/jobs/limit"
+)
+
+// memory is what the database knows of a receiver.
+type memory struct {
+	loaded  bool
+	rate    float64 // that it was known to take
+	flight  float64
+	saved   db.CallbackOrigin // what was written last
+	savedAt time.Time
+	unsaved bool
+}
+
+// pace is where a receiver begins that takes its first callback from this process:
+// at half of what it was known to take, or as a newcomer.
+func (m memory) pace(now time.Time) pace {
+	begin := newPace(now)
+	begin.rate, begin.flight = max(begin.rate, m.rate/2), max(begin.flight, m.flight/2)
+	return begin
+}
+
+// closing is what only one client may not do: a receiver that is down, or paused,
+// for that client.
+type closing struct {
+	Openings int       `json:"openings,omitzero"` // of its breaker
+	Down     time.Time `json:"down_until,omitzero"`
+	Paused   time.Time `json:"paused_until,omitzero"`
+	OneByOne time.Time `json:"one_by_one_until,omitzero"`
+}
+
+// recall takes in what the database remembers, the zero row for nothing.
+func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
+	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
+	if row.Openings > 0 {
+		r.breaker = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}
+	} else {
+		r.pause = row.ClosedUntil
+	}
+	if len(row.AnsweredFrom) > 0 {
+		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
+	}
+	if len(row.Prefixes) > 0 && !row.GrantedUntil.IsZero() {
+		r.consent = consent{until: row.GrantedUntil, perMinute: row.PerMinute, prefixes: row.Prefixes, askAt: row.GrantedUntil.Add(-renewBefore)}
+	}
+	if known := append(slices.Clone(row.AnsweredFrom), row.Prefixes...); len(known) > 0 {
+		r.address = known[len(known)-1] // until the first callback shows where it goes by now
+	}
+	var closings map[string]closing
+	if json.Unmarshal(row.Closings, &closings) != nil {
+		return // of a later version: what it says is found out again
+	}
+	for client, closed := range closings {
+		c := r.party(client, now)
+		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
+		c.pause, c.until = closed.Paused, closed.OneByOne
+	}
+}
+
+// known is what a receiver takes, by the client to which it gives most.
+func (r *receiver) known() (rate, flight float64) {
+	for _, c := range r.parties {
+		if !c.bound {
+			return r.pace.rate, r.pace.flight
+		}
+		rate, flight = max(rate, c.pace.rate), max(flight, c.pace.flight)
+	}
+	return min(rate, r.pace.rate), min(flight, r.pace.flight)
+}
+
+// provenFor is how long it is remembered that a receiver took callbacks.
+const provenFor = 30 * 24 * time.Hour
+
+// row is what of a receiver outlives the process.
+func (r *receiver) row(now time.Time) db.CallbackOrigin {
+	row := db.CallbackOrigin{
+		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
+		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
+		LastOutcome: string(r.outcome),
+	}
+	// A half-open breaker is worth remembering for as long as it might have been
+	// open: then its next opening goes on where the last one was.
+	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestOpening))
+	if r.proven {
+		rate, flight := r.known()
+		row.Rate, row.InFlight, row.AnsweredFrom = rate, int(flight), r.answeredFrom
+		row.ExpiresAt = limit.Latest(row.ExpiresAt, now.Add(provenFor))
+	}
+	closings := r.closings(now)
+	for _, c := range closings {
+		row.ExpiresAt = limit.Latest(row.ExpiresAt, c.Down.Add(longestOpening), c.Paused, c.OneByOne)
+	}
+	if len(closings) > 0 {
+		row.Closings, _ = json.Marshal(closings, json.Deterministic(true)) // has no value that could fail
+	}
+	return row
+}
+
+// closings are those of single clients that last for longer than a minute.
+func (r *receiver) closings(now time.Time) map[string]closing {
+	found := map[string]closing{}
+	for client, c := range r.parties {
+		if limit.Latest(c.opens(), c.until).After(now.Add(sharedPause)) {
+			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.until}
+		}
+	}
+	return found
+}
+
+const (
+	// saveInterval is how long what is to be remembered waits for company.
+	saveInterval = time.Second
+	// saveAgain is the least time between two writes of a receiver.
+	saveAgain = 10 * time.Second
+	// renewAfter is when a row is written again though it says the same, so that it
+	// doesn't expire.
+	renewAfter = 24 * time.Hour
+)
+
+// keep notes that a receiver is to be written, if what is to be remembered has
+// changed.
+func (p *Pacing) keep(r *receiver, now time.Time) {
+	if !r.memory.unsaved && differs(r.memory.saved, r.row(now), now.Sub(r.memory.savedAt)) && p.receivers[r.name] == r {
+		r.memory.unsaved = true
+		p.unsaved[r.name] = r
+	}
+}
+
+// differs tells whether a row says enough that another one didn't.
+func differs(saved, row db.CallbackOrigin, age time.Duration) bool {
+	apart := func(a, b float64) bool { return a >= 2*b || b >= 2*a }
+	switch {
+	case row.Openings != saved.Openings, !row.ClosedUntil.Equal(saved.ClosedUntil), string(row.Closings) != string(saved.Closings):
+	case !row.GrantedUntil.Equal(saved.GrantedUntil), !slices.Equal(row.Prefixes, saved.Prefixes):
+	case !slices.Equal(row.AnsweredFrom, saved.AnsweredFrom):
+	case row.Rate > 0 && (apart(row.Rate, saved.Rate) || apart(float64(row.InFlight), float64(saved.InFlight))):
+	case len(row.AnsweredFrom) > 0 && (row.LastOutcome != saved.LastOutcome || age > renewAfter):
+	default:
+		return false
+	}
+	return true
+}
+
+// remember saves what is to be remembered, until ctx ends.
+func (p *Pacing) remember(ctx context.Context) {
+	tick := time.NewTicker(saveInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.save(ctx, p.takeUnsaved(time.Now(), saveAgain))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// SaveAll saves all that is to be remembered of what was called lately. It is for
+// the end of a process.
+func (p *Pacing) SaveAll(ctx context.Context) {
+	p.mu.Lock()
+	for _, r := range p.receivers {
+		if r.memory.loaded && r.used.After(r.memory.savedAt) && (r.proven || r.row(r.used).ExpiresAt.After(r.used)) {
+			p.unsaved[r.name] = r
+		}
+	}
+	p.mu.Unlock()
+	p.save(ctx, p.takeUnsaved(time.Now(), 0))
+}
+
+// takeUnsaved returns the rows of what is to be saved and was not saved for so
+// long.
+func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.CallbackOrigin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, r := range p.unsaved {
+		if now.Sub(r.memory.savedAt) < since {
+			continue
+		}
+		delete(p.unsaved, name)
+		r.memory.unsaved, r.memory.saved, r.memory.savedAt = false, r.row(now), now
+		rows = append(rows, r.memory.saved)
+	}
+	return rows
+}
+
+// saveTimeout bounds one write.
+const saveTimeout = 10 * time.Second
+
+// save writes rows. What can't be saved now is tried with the next that is.
+func (p *Pacing) save(ctx context.Context, rows []db.CallbackOrigin) {
+	if len(rows) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	err := p.outside.Save(ctx, rows)
+	if err == nil {
+		return
+	}
+	p.logger.WarnContext(ctx, "callback_origins_not_saved", "error", err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	again := map[string]*receiver{}
+	for _, row := range rows {
+		if r := p.receivers[row.Name]; r != nil {
+			r.memory.unsaved = true
+			again[row.Name] = r
+		}
+	}
+	maps.Copy(p.unsaved, again)
+}

@@ -1,0 +1,193 @@
+package pacing
+
+import (
+	"math"
+	"time"
+
+	"ringback/jobs/limit"
+)
+
+// pace is how fast callbacks may go to a receiver: a rate, and how many may be in
+// flight. Both follow the receiver's answers, as in congestion control. A pace
+// doubles in slow start, until the first trouble halves it, and grows slowly from
+// then on.
+type pace struct {
+	rate   float64 // callbacks a second; from Unlimited on only flight counts
+	flight float64 // at a time, at least 1
+	steady bool    // slow start is over
+	knee   float64 // up to this rate it grows fast again after trouble
+	clean  int     // half seconds without trouble since it reached the knee
+
+	tat      time.Time // of the rate
+	halved   time.Time
+	achieved float64 // a second, within the last period
+	peak     int     // in flight, within the last period
+	now      period
+	round    round
+}
+
+// period is half a second, or as long as four callbacks take at the rate.
+type period struct {
+	began   time.Time
+	left    int  // callbacks
+	good    int  // answers
+	peak    int  // in flight
+	limited bool // the rate held a callback back
+	full    bool // the limit in flight was reached
+	trouble bool
+}
+
+// round is the callbacks that were in flight when the limit was reached.
+type round struct {
+	last     int // the latest of them, by number; 0 for no round
+	awaiting int // their answers
+}
+
+const (
+	newcomerRate = 20.0 // a second
+	// Unlimited is the rate from which only the limit in flight counts. A pace that
+	// gets there jumps to twice as much, so that half of what was known is still
+	// there after a restart.
+	Unlimited = 1000.0
+	leastRate = 0.1 // one in 10 s
+	halfASec  = 500 * time.Millisecond
+	kneeShare = 0.85
+)
+
+func newPace(now time.Time) pace {
+	return pace{rate: newcomerRate, flight: 1, now: period{began: now}}
+}
+
+// burst is how many may come at once after a pause: the queue hands callbacks out
+// every tenth of a second.
+func burst(rate float64) int { return 1 + int(rate*0.15) }
+
+func (p *pace) limit() limit.Rate {
+	if p.rate >= Unlimited {
+		return limit.Rate{Burst: 1}
+	}
+	return limit.Rate{PerSecond: p.rate, Burst: burst(p.rate)}
+}
+
+// roll ends the period when its time is over, and lets the pace grow by what it
+// showed. slope is how much of the limit in flight the answers' time leaves.
+func (p *pace) roll(now time.Time, slope float64) {
+	took := now.Sub(p.now.began)
+	if took < max(halfASec, 4*limit.PerSecond(p.rate)) {
+		return
+	}
+	p.achieved, p.peak = float64(p.now.left)/took.Seconds(), p.now.peak
+	if p.now.good > 0 && !p.now.trouble {
+		p.grow(took, slope)
+	}
+	p.now = period{began: now}
+}
+
+func (p *pace) grow(took time.Duration, slope float64) {
+	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
+		p.rate = p.faster()
+	}
+	if !p.steady {
+		return // each round doubles it
+	}
+	p.flight = max(1, p.flight*slope)
+	if p.now.full && slope == 1 {
+		p.flight += max(1, p.flight/20)
+	}
+}
+
+// faster is the rate after a period that used it, without trouble. Beyond the
+// knee, it grows the faster the longer all goes well.
+func (p *pace) faster() float64 {
+	next := p.rate
+	switch {
+	case !p.steady:
+		next *= 2
+	case next < p.knee:
+		next = min(p.knee, next*1.5)
+	default:
+		p.clean++
+		next += max(0.5, p.knee*0.01*float64(min(p.clean, 10)))
+	}
+	if next >= Unlimited {
+		return 2 * Unlimited
+	}
+	return next
+}
+
+// take counts a callback that leaves, the number-th, with so many in flight then.
+func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
+	p.tat = rate.Spend(p.tat, now, 1)
+	p.now.left++
+	p.now.peak = max(p.now.peak, inFlight)
+	if inFlight < int(p.flight) {
+		return
+	}
+	p.now.full = true
+	if p.round.last == 0 {
+		p.round = round{last: number, awaiting: inFlight}
+	}
+}
+
+// answered takes in an answer of any kind. In slow start the limit in flight
+// doubles when all those that reached it are answered, the last of them well.
+func (p *pace) answered(number int, good bool) {
+	if good {
+		p.now.good++
+	}
+	if p.round.last == 0 || number > p.round.last {
+		return
+	}
+	if p.round.awaiting--; p.round.awaiting > 0 {
+		return
+	}
+	p.round = round{}
+	if good && !p.steady && !p.now.trouble {
+		p.flight *= 2
+	}
+}
+
+// halve answers trouble with a callback that left at a time. What left before it
+// was halved last says nothing of the pace since.
+func (p *pace) halve(left, now time.Time) {
+	p.now.trouble = true
+	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
+		return
+	}
+	base, peak := p.carried(now), float64(max(p.peak, p.now.peak))
+	p.halved, p.steady, p.clean = now, true, 0
+	p.rate, p.knee = max(leastRate, base/2), kneeShare*base
+	p.flight = max(1, min(p.flight, peak)/2)
+	p.round = round{}
+}
+
+// carried is the rate at which callbacks went when there was trouble.
+func (p *pace) carried(now time.Time) float64 {
+	if p.now.limited {
+		return min(p.rate, Unlimited)
+	}
+	achieved := p.achieved
+	if took := now.Sub(p.now.began); took > halfASec/5 {
+		achieved = max(achieved, float64(p.now.left)/took.Seconds())
+	}
+	return min(p.rate, max(achieved, newcomerRate))
+}
+
+// fail answers any failure of a receiver that has never taken a callback.
+func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
+
+// rateAt is the rate that a pace has by a time if all goes well.
+func (p *pace) rateAt(at time.Time) float64 {
+	if p.steady || !at.After(p.now.began) {
+		return min(p.rate, Unlimited)
+	}
+	return min(Unlimited, p.rate*math.Exp2(math.Floor(float64(at.Sub(p.now.began))/float64(halfASec))))
+}
+
+// flightAt is the limit in flight by then, where an answer takes so long.
+func (p *pace) flightAt(at, now time.Time, took time.Duration) float64 {
+	if p.steady || !at.After(now) {
+		return p.flight
+	}
+	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(took, 50*time.Millisecond)))))
+}

@@ -1,0 +1,275 @@
+// Package pacing decides which callback may leave when. README.md is its manual.
+//
+// Whoever has a callback to send calls Enter, and Leave with what came of it.
+// decide.go says what is asked in which order, learn.go what an attempt shows.
+package pacing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
+)
+
+// Reasons for which a callback waits. They say nothing of other clients, nor of
+// addresses.
+const (
+	Down      limit.Reason = "receiver_down"   // its client's callbacks failed in a row
+	Paused    limit.Reason = "receiver_paused" // by a Retry-After that its client got
+	Closed    limit.Reason = "receiver_closed" // it fails for others, too, or answers nobody
+	Pace      limit.Reason = "receiver_pace"   // it gets no more for now
+	Consent   limit.Reason = "receiver_consent"
+	Denied    limit.Reason = "receiver_denied" // by the operator, for good
+	Strangers limit.Reason = "strangers"       // of the budgets of receivers that have taken no callback yet
+	Workers   limit.Reason = "workers"         // of its client's share
+	Unknown   limit.Reason = "memory"          // the database doesn't say what is known of the receiver
+)
+
+// Reasons are all of them.
+func Reasons() []limit.Reason {
+	return []limit.Reason{Down, Paused, Closed, Pace, Consent, Denied, Strangers, Workers, Unknown}
+}
+
+// Config is what a Pacing is built from.
+type Config struct {
+	Workers int     // callbacks at a time
+	Shared  bool    // clients share them
+	Rate    float64 // callbacks a second that a receiver gets at most, 0 for no limit
+	Consent bool    // a receiver that granted nothing gets none
+	Logger  *slog.Logger
+	Outside
+}
+
+// Outside is what a Pacing asks of others.
+type Outside struct {
+	Load   func(ctx context.Context, name string) (db.CallbackOrigin, error)
+	Save   func(ctx context.Context, receivers []db.CallbackOrigin) error
+	Words  func(ctx context.Context) ([]db.ReceiverWord, error)
+	Locate func(ctx context.Context, url string) (netip.Addr, error)                     // where a callback would go
+	Ask    func(ctx context.Context, url string, perMinute int) (webhook.Consent, error) // for consent
+}
+
+// Pacing paces the callbacks of this process.
+type Pacing struct {
+	workers, share int // callbacks at a time, in all and to one receiver
+	rate           float64
+	required       bool // consent
+	shared         bool
+	logger         *slog.Logger
+	outside        Outside
+
+	mu            sync.Mutex
+	receivers     map[string]*receiver
+	slots         limit.Slots // of the workers
+	strangers     *budget
+	strangerSlots limit.Slots // half of the workers
+	addresses     map[netip.Prefix]*budget
+	clients       map[string]*clientele
+	words         map[string]word // the operator's, by WordFor
+	unsaved       map[string]*receiver
+}
+
+// clientele is what is known of a client's callbacks, whichever receivers they go
+// to. There are no more than there are clients.
+type clientele struct {
+	line limit.Line    // for workers
+	took time.Duration // moving average of an attempt
+}
+
+// New returns a Pacing that knows no receiver.
+func New(config Config) *Pacing {
+	workers := max(1, config.Workers)
+	return &Pacing{
+		workers: workers, share: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
+		logger: config.Logger, outside: config.Outside,
+		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientele{}, words: map[string]word{},
+		slots:     limit.NewSlots(workers, config.Shared),
+		strangers: newBudget(strangersRate, config.Shared), strangerSlots: limit.NewSlots(max(1, workers/2), config.Shared),
+		unsaved: map[string]*receiver{},
+	}
+}
+
+// Callback is one that wants to leave.
+type Callback struct {
+	Client   string
+	URL      string
+	CameBack bool // it has been postponed, or has failed before
+}
+
+// patience is how long a callback waits in its worker for its time: to postpone it
+// would take longer.
+const patience = 50 * time.Millisecond
+
+// Enter lets a callback leave, and returns the pass that must Leave. Or it returns
+// when the callback may come back, and why: no attempt was made, and none is to be
+// charged. When ctx ends, it does neither.
+func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Decision) {
+	name, deadline := ReceiverOf(callback.URL), time.Now().Add(patience)
+	r, err := p.meet(ctx, name)
+	if err != nil {
+		return nil, limit.Decision{Reason: Unknown, RetryAt: time.Now().Add(faultDelay())}
+	}
+	for ctx.Err() == nil {
+		pass, decision := p.next(r, callback)
+		if pass != nil {
+			return p.prepare(ctx, pass, callback.URL)
+		}
+		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) {
+			return nil, decision
+		}
+		sleep(ctx, time.Until(decision.RetryAt))
+		callback.CameBack = true
+	}
+	return nil, limit.Decision{}
+}
+
+// faultDelay is how long a callback waits for the database.
+func faultDelay() time.Duration { return time.Second + rand.N(2*time.Second) }
+
+func sleep(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// errUnknown says that the database didn't tell what it knows of a receiver.
+var errUnknown = errors.New("what is known of the receiver was not loaded")
+
+// meet returns what is known of a receiver. The first that meets it asks the
+// database, and the others wait for the answer.
+func (p *Pacing) meet(ctx context.Context, name string) (*receiver, error) {
+	r, isNew := p.find(name)
+	if isNew {
+		return r, p.load(ctx, r)
+	}
+	select {
+	case <-r.loading:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if !r.memory.loaded { // which doesn't change any more
+		return nil, errUnknown
+	}
+	return r, nil
+}
+
+func (p *Pacing) find(name string) (r *receiver, isNew bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r = p.receivers[name]; r != nil {
+		return r, false
+	}
+	return p.add(name, time.Now()), true
+}
+
+// loadTimeout bounds what the first callback to a receiver waits for the database.
+const loadTimeout = 10 * time.Second
+
+// load reads what the database remembers of a receiver. After a failure the
+// receiver is to be met anew.
+func (p *Pacing) load(ctx context.Context, r *receiver) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	row, err := p.outside.Load(ctx, r.name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer close(r.loading)
+	if err != nil {
+		delete(p.receivers, r.name)
+		return err
+	}
+	r.recall(row, time.Now())
+	return nil
+}
+
+func (p *Pacing) next(r *receiver, callback Callback) (*Pass, limit.Decision) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.decide(r, callback, time.Now())
+}
+
+// prepare finds out what has to be known before a callback leaves: a stranger's
+// address, and whether a receiver consents, where it must.
+func (p *Pacing) prepare(ctx context.Context, pass *Pass, url string) (*Pass, limit.Decision) {
+	if pass.locate {
+		address, err := p.outside.Locate(ctx, url)
+		if decision := p.located(pass, address, err, time.Now()); !decision.OK() {
+			return nil, decision
+		}
+	}
+	if pass.ask {
+		limited, cancel := context.WithTimeout(ctx, askPatience)
+		defer cancel()
+		answer, err := p.outside.Ask(limited, url, ratePerMinute)
+		if ctx.Err() != nil { // it was us who cut it off
+			err = ctx.Err()
+		}
+		if decision := p.asked(pass, answer, err, time.Now()); !decision.OK() {
+			return nil, decision
+		}
+	}
+	if ctx.Err() != nil {
+		pass.Leave(webhook.Attempt{})
+		return nil, limit.Decision{}
+	}
+	return pass, limit.Decision{}
+}
+
+// Leave ends the pass of a callback with what came of it, the zero Attempt if that
+// says nothing of the receiver.
+func (pass *Pass) Leave(sent webhook.Attempt) {
+	p, r, now := pass.pacing, pass.receiver, time.Now()
+	p.mu.Lock()
+	before := r.breaker.openings
+	p.conclude(pass, sent, now)
+	after := r.breaker
+	p.mu.Unlock()
+	switch {
+	case after.openings > before:
+		p.logger.Warn("receiver_closed", "receiver", r.name, "failures", after.failures, "until", after.until)
+	case after.openings < before:
+		p.logger.Info("receiver_open", "receiver", r.name)
+	}
+}
+
+// Counts returns how many receivers are known, and how many of them no client may
+// call now.
+func (p *Pacing) Counts(now time.Time) (known, closed int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.receivers {
+		if limit.Latest(r.breaker.until, r.pause).After(now) {
+			closed++
+		}
+	}
+	return len(p.receivers), closed
+}
+
+// ReceiverOf returns scheme, host and port of a URL in canonical form.
+func ReceiverOf(callbackURL string) string {
+	parsed, err := url.Parse(callbackURL)
+	if err != nil {
+		return "" // the sender will refuse it
+	}
+	port := parsed.Port()
+	switch {
+	case port != "":
+	case parsed.Scheme == "http":
+		port = "80"
+	default:
+		port = "443"
+	}
+	return parsed.Scheme + "://" + net.JoinHostPort(parsed.Hostname(), port)
+}

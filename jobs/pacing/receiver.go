@@ -1,0 +1,250 @@
+package pacing
+
+import (
+	"net/netip"
+	"time"
+
+	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
+)
+
+// receiver is what is known of a scheme, host and port, whichever clients' callbacks
+// go there.
+type receiver struct {
+	name    string
+	word    word // the operator's
+	pace    pace // of all clients together
+	breaker breaker
+	failed  evidence // of its breaker
+	pause   time.Time
+	consent consent
+	parties map[string]*party
+
+	answeredFrom []netip.Prefix // the addresses that took callbacks
+	proven       bool           // the latest address that is known took one
+	address      netip.Prefix   // of the latest attempt, zero when not known
+	took         time.Duration  // moving average of an attempt, 0 before the first
+	outcome      webhook.Outcome
+
+	inFlight int
+	number   int // of callbacks that left
+	troubled trouble
+	goodEnd  time.Time // of the latest callback that was taken
+
+	used    time.Time
+	memory  memory
+	loading chan struct{} // closed when what the database knows is loaded
+}
+
+// trouble is who had it last.
+type trouble struct {
+	client string
+	at     time.Time
+}
+
+// party is one client at one receiver. What only that client saw binds nobody
+// else.
+type party struct {
+	client  string
+	bound   bool // by a pace of its own, since it had trouble
+	pace    pace
+	health  health
+	breaker breaker
+	pause   time.Time // by Retry-After
+	oneByOne
+	inFlight int
+	line     limit.Line
+	turn     time.Time // the later it is, the more others go first
+}
+
+// oneByOne is a receiver that serves one connection at a time: a second one is
+// never accepted while the first is kept open.
+type oneByOne struct {
+	together bool      // it has answered two callbacks at once
+	until    time.Time // taken for such a receiver until then
+}
+
+func newReceiver(name string, now time.Time) *receiver {
+	return &receiver{name: name, pace: newPace(now), used: now, parties: map[string]*party{}, loading: make(chan struct{})}
+}
+
+// maxParties bounds the clients that are remembered for one receiver.
+const maxParties = 1000
+
+func (r *receiver) party(client string, now time.Time) *party {
+	c := r.parties[client]
+	if c == nil {
+		if len(r.parties) >= maxParties {
+			r.forgetParties(now)
+		}
+		c = &party{client: client, pace: newPace(now), turn: now}
+		r.parties[client] = c
+	}
+	return c
+}
+
+func (r *receiver) forgetParties(now time.Time) {
+	for client, c := range r.parties {
+		if c.inFlight == 0 && !c.opens().After(now) && !c.line.Due(now, now.Add(limit.Horizon)) {
+			delete(r.parties, client)
+		}
+	}
+}
+
+func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
+
+// closed tells until when the receiver may not be called for a client, and why; OK
+// when it may be now.
+func (r *receiver) closed(c *party, now time.Time) limit.Decision {
+	for _, closing := range []limit.Decision{{Reason: Down, RetryAt: c.breaker.until}, {Reason: Paused, RetryAt: c.pause}} {
+		if closing.RetryAt.After(now) {
+			return closing
+		}
+	}
+	if opens := limit.Latest(r.breaker.until, r.pause); opens.After(now) {
+		return limit.Decision{Reason: Closed, RetryAt: opens}
+	}
+	return limit.Decision{}
+}
+
+// allowance is how much may go to a receiver now.
+type allowance struct {
+	rate    limit.Rate // of all clients
+	own     limit.Rate // of the client
+	most    int        // in flight, of all clients
+	ownMost int
+}
+
+func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
+	a := allowance{rate: r.pace.limit(), most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	if r.word.isAllowed() {
+		a.rate, a.most = r.word.rate(), cmpOr(r.word.Concurrency, p.share)
+	} else if ceiling := p.ceiling(r); ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > ceiling) {
+		a.rate = limit.Rate{PerSecond: ceiling, Burst: burst(ceiling)}
+	}
+	if c.bound && !r.word.isAllowed() {
+		a.own, a.ownMost = c.pace.limit(), c.most(now)
+	}
+	if !r.proven && !r.word.isAllowed() {
+		a.rate.Burst = 1
+	}
+	if r.breaker.isHalfOpen(now) {
+		a.most = 1 // the probe
+	}
+	if c.breaker.isHalfOpen(now) || c.until.After(now) {
+		a.ownMost = 1
+	}
+	return a
+}
+
+// most is a bound client's limit in flight. Where it has long been reached, it is
+// half as much for a moment, to see how long answers take with few in flight.
+func (c *party) most(now time.Time) int {
+	if c.health.recent > 0 && now.Sub(c.health.calm) > calmEvery {
+		return max(1, int(c.pace.flight)/2)
+	}
+	return int(c.pace.flight)
+}
+
+// ceiling is the most that a receiver gets that the operator has not named.
+func (p *Pacing) ceiling(r *receiver) float64 {
+	ceiling := p.rate
+	if granted := float64(r.consent.perMinute) / 60; p.required && granted > 0 && (ceiling == 0 || granted < ceiling) {
+		ceiling = granted
+	}
+	return ceiling
+}
+
+func cmpOr(value, otherwise int) int {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}
+
+// room tells whether a callback of a client may go by the pace of its receiver. It
+// leaves a slot to each client that waits and whose turn is before, and to those of
+// its own that were promised one, unless it is one of them.
+func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
+	need, own := 1+r.owed(c, a, now), 1
+	if !cameBack && c.line.Last().After(now) {
+		need, own = need+1, 2
+	}
+	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
+	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
+	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
+	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
+	return !full && !ownFull && !limited && !ownLimited
+}
+
+// owed is how many other clients wait for a slot whose turn is before.
+func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
+	if len(r.parties) == 1 {
+		return 0
+	}
+	soon := now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
+	for _, other := range r.parties {
+		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
+			owed++
+		}
+	}
+	return owed
+}
+
+// attemptTime is how long an attempt may be expected to take.
+func (r *receiver) attemptTime() time.Duration {
+	if r.took == 0 {
+		return 100 * time.Millisecond
+	}
+	return r.took
+}
+
+// reserve tells a callback that found no room when to come back: at a time of its
+// own, by the pace that the receiver has then if all goes well.
+func (r *receiver) reserve(c *party, a allowance, from, now time.Time) time.Time {
+	at := limit.Latest(from, c.line.Last())
+	spacing := r.spacing(c, a, at, now)
+	if c.bound {
+		spacing = max(spacing, a.own.Interval(), r.attemptTime()/time.Duration(max(1, a.ownMost)))
+	}
+	if !c.line.Due(now, now.Add(limit.Horizon)) {
+		c.turn = now // it begins to wait
+	}
+	earliest := limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
+	if !earliest.After(now) {
+		earliest = now.Add(min(spacing, r.attemptTime()))
+	}
+	return c.line.Reserve(earliest, spacing, recallStep(a))
+}
+
+// spacing is the time between two callbacks of a client at a time, where others
+// wait as well.
+func (r *receiver) spacing(c *party, a allowance, at, now time.Time) time.Duration {
+	rate, most := a.rate.PerSecond, float64(a.most)
+	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
+		most = r.pace.flightAt(at, now, r.attemptTime())
+		if ceiling := rate; rate == 0 || rate >= r.pace.rate {
+			rate = r.pace.rateAt(at)
+		} else {
+			rate = min(ceiling, r.pace.rateAt(at))
+		}
+	}
+	waiting := 1
+	if len(r.parties) > 1 {
+		for _, other := range r.parties {
+			if other != c && other.line.Due(now, now.Add(limit.Horizon)) {
+				waiting++
+			}
+		}
+	}
+	return max(limit.PerSecond(rate), time.Duration(float64(r.attemptTime())/max(1, most))) * time.Duration(waiting)
+}
+
+// recallStep is the time between two that come to ask when there is no telling how
+// fast the receiver will be.
+func recallStep(a allowance) time.Duration {
+	if a.rate.PerSecond == 0 {
+		return limit.PerSecond(Unlimited)
+	}
+	return limit.PerSecond(max(50, a.rate.PerSecond))
+}

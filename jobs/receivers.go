@@ -1,0 +1,57 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/limit"
+	"ringback/jobs/pacing"
+	"ringback/jobs/webhook"
+)
+
+// outside lets the pacing use the database and the sender.
+func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
+	return pacing.Outside{
+		Load: func(ctx context.Context, name string) (db.CallbackOrigin, error) { return q.meetings.Do(ctx, name) },
+		Save: func(ctx context.Context, receivers []db.CallbackOrigin) error {
+			return db.SaveCallbackOrigins(ctx, q.pool, receivers)
+		},
+		Words:  func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
+		Locate: sender.Locate,
+		Ask:    sender.Ask,
+	}
+}
+
+func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.CallbackOrigin, error) {
+	receivers, err := db.LoadCallbackOrigins(ctx, q.pool, names)
+	return inOrder(names, receivers), err
+}
+
+// IsDenied tells whether the operator denied the receiver of a callback.
+func (q *Queue) IsDenied(callbackURL string) bool { return q.pacing.IsDenied(callbackURL) }
+
+// Reasons for which a callback waits, besides those of pacing.
+const (
+	waitsForRetry limit.Reason = "retry" // an attempt failed
+	waitsForOrder limit.Reason = "order" // the callback before it, of the same ordering key
+)
+
+// WaitsFor tells why the callback of a request that is pending waits, in a word that
+// says nothing of other clients; nothing where it is on its way. log is the latest
+// attempts.
+func (q *Queue) WaitsFor(ctx context.Context, request db.Request, log []db.Attempt) (limit.Reason, error) {
+	if request.OrderingKey != "" {
+		behind, err := db.IsBehind(ctx, q.pool, request.Place())
+		if behind || err != nil {
+			return waitsForOrder, err
+		}
+	}
+	if len(log) > 0 && log[len(log)-1].NextAttemptAt.After(time.Now()) {
+		if log[len(log)-1].Outcome == string(webhook.Throttled) {
+			return pacing.Paused, nil
+		}
+		return waitsForRetry, nil
+	}
+	return q.pacing.Why(ctx, request.Client, request.CallbackURL)
+}
