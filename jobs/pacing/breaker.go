@@ -20,6 +20,7 @@ const (
 //	   └───────────────────────────────── the probe succeeds ──────┘
 type breaker struct {
 	failures int       // in a row
+	since    time.Time // the first of them
 	openings int       // in a row, with no success in between
 	until    time.Time // open until then
 }
@@ -28,11 +29,19 @@ func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
 
 func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
 
-// afterFailure is the breaker after a failure that counts.
-func (b breaker) afterFailure(now time.Time) breaker {
-	b.failures++
+// overloadLasts is for how long a receiver must have failed that answers: one that
+// is called too fast says so many times within a moment.
+const overloadLasts = 3 * time.Second
+
+// afterFailure is the breaker after a failure that counts, one that was answered or
+// not.
+func (b breaker) afterFailure(answered bool, now time.Time) breaker {
+	if b.failures++; b.failures == 1 {
+		b.since = now
+	}
 	wasUnderWay := b.isOpen(now) // when the breaker opened
-	if wasUnderWay || b.openings == 0 && b.failures < failuresToOpen {
+	isEarly := b.failures < failuresToOpen || answered && now.Sub(b.since) < overloadLasts
+	if wasUnderWay || b.openings == 0 && isEarly {
 		return b
 	}
 	b.until = now.Add(min(firstOpening<<min(b.openings, 10), longestOpening))

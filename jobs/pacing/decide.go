@@ -37,7 +37,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 		return nil, limit.Decision{Reason: Denied}
 	}
 	if closed := r.closed(c, now); !closed.OK() {
-		return nil, limit.Decision{Reason: closed.Reason, RetryAt: r.reserve(c, a, closed.RetryAt, now)}
+		return nil, limit.Decision{Reason: closed.Reason, RetryAt: p.reserve(r, c, a, closed.RetryAt, now)}
 	}
 	ask := p.mustAsk(r, now)
 	if ask && !r.consent.due(now) {
@@ -45,7 +45,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 		return nil, limit.Decision{Reason: Consent, RetryAt: at}
 	}
 	if !r.room(c, a, now, callback.CameBack) {
-		return nil, limit.Decision{Reason: Pace, RetryAt: r.reserve(c, a, now, now)}
+		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserve(r, c, a, now, now)}
 	}
 	stranger := !r.proven && !r.word.isAllowed()
 	if stranger {

@@ -58,20 +58,27 @@ const (
 	slack      = 50 * time.Millisecond // that an answer may take longer, whatever is usual
 	calmEvery  = 10 * time.Second      // how often the usual time is measured at least
 	tolerance  = 1.5                   // times the usual that leave the limit in flight as it is
-	failSlack  = 0.02                  // share of failures that is no sign of load
+	failSlack  = 0.03                  // share of failures that is no sign of load
 	maxFailing = 0.2                   // share that may pass for a receiver's own
 )
 
 // note takes in an attempt, and tells whether it shows that the receiver has
 // trouble with its load: more failures than it has anyway, or answers that take
-// twice the usual time and 50 ms more. few says that few were in flight, and
-// slowed that the pace was halved not long ago.
+// twice the usual time and 50 ms more. few says that few were in flight when it
+// left, and slowed that the pace had been halved not long before.
 func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) (trouble bool) {
-	h.roll(slowed, now)
+	h.roll(now)
 	h.answered++
+	if slowed {
+		h.failing += (min(maxFailing, share(k)) - h.failing) / 16
+	}
 	if k.isFailure() {
 		h.failed++
-		return h.failed > (2*h.failing+failSlack)*h.answered
+		usual := h.failing
+		if k == refused {
+			usual = maxFailing // no load makes a receiver refuse a callback
+		}
+		return h.failed > (2*usual+failSlack)*h.answered+k.slack()
 	}
 	if k != good {
 		return false
@@ -83,17 +90,29 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 	return h.recent > 2*h.usual+slack
 }
 
-func (h *health) roll(slowed bool, now time.Time) {
-	if now.Sub(h.rolled) < halfASec {
-		return
+// share is what an attempt adds to the share of failures.
+func share(k kind) float64 {
+	if k.isFailure() {
+		return 1
 	}
-	if slowed && h.answered >= 1 {
-		h.failing += (min(maxFailing, h.failed/h.answered) - h.failing) / 4
+	return 0
+}
+
+// slack is one failure: a single one that is an answer may be that callback's own.
+func (k kind) slack() float64 {
+	if k == refused || k == failing {
+		return 1
 	}
+	return 0
+}
+
+func (h *health) roll(now time.Time) {
 	for ; now.Sub(h.rolled) >= halfASec && h.answered > 0.01; h.rolled = h.rolled.Add(halfASec) {
 		h.answered, h.failed = h.answered/2, h.failed/2
 	}
-	h.rolled = now
+	if now.Sub(h.rolled) >= halfASec {
+		h.rolled = now
+	}
 }
 
 // slope is how much of a limit in flight the answers' time leaves: all while it is

@@ -31,7 +31,10 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	}
 	r.roll(c, now)
 	took := sent.EndedAt.Sub(sent.StartedAt)
-	r.took, r.outcome = average(r.took, took), sent.Outcome
+	r.outcome = sent.Outcome
+	if k != silent || r.took == 0 {
+		r.took = average(r.took, took)
+	}
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
 	p.release(pass, k == good)
@@ -81,7 +84,7 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 // where the receiver has never taken a callback.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
-	slowed := c.bound && c.pace.rate < c.pace.knee
+	slowed := c.bound && c.pace.rate < c.pace.worst && pass.left.Sub(c.pace.halved) > time.Second
 	hasTrouble := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
 		if k.isFailure() {
@@ -134,10 +137,11 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
 		return
 	}
-	c.breaker = c.breaker.afterFailure(now)
+	answered := k == failing
+	c.breaker = c.breaker.afterFailure(answered, now)
 	openings := r.breaker.openings
 	for range r.failed.add(c.client, k) {
-		r.breaker = r.breaker.afterFailure(now)
+		r.breaker = r.breaker.afterFailure(answered, now)
 	}
 	if r.breaker.openings > openings {
 		r.failed = evidence{}

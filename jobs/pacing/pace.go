@@ -16,24 +16,25 @@ type pace struct {
 	flight float64 // at a time, at least 1
 	steady bool    // slow start is over
 	knee   float64 // up to this rate it grows fast again after trouble
+	worst  float64 // the highest knee of troubles that followed each other
 	clean  int     // half seconds without trouble since it reached the knee
 
-	tat      time.Time // of the rate
-	halved   time.Time
-	achieved float64 // a second, within the last period
-	peak     int     // in flight, within the last period
-	now      period
-	round    round
+	tat    time.Time // of the rate
+	halved time.Time
+	before period
+	now    period
+	round  round
 }
 
 // period is half a second, or as long as four callbacks take at the rate.
 type period struct {
 	began   time.Time
-	left    int  // callbacks
-	good    int  // answers
-	peak    int  // in flight
-	limited bool // the rate held a callback back
-	full    bool // the limit in flight was reached
+	took    time.Duration // once it is over
+	left    int           // callbacks
+	good    int           // answers
+	peak    int           // in flight
+	limited bool          // the rate held a callback back
+	full    bool          // the limit in flight was reached
 	trouble bool
 }
 
@@ -76,16 +77,19 @@ func (p *pace) roll(now time.Time, slope float64) {
 	if took < max(halfASec, 4*limit.PerSecond(p.rate)) {
 		return
 	}
-	p.achieved, p.peak = float64(p.now.left)/took.Seconds(), p.now.peak
 	if p.now.good > 0 && !p.now.trouble {
 		p.grow(took, slope)
 	}
-	p.now = period{began: now}
+	p.before, p.now = p.now, period{began: now}
+	p.before.took = took
 }
 
 func (p *pace) grow(took time.Duration, slope float64) {
 	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
 		p.rate = p.faster()
+	}
+	if p.rate > p.worst {
+		p.worst = 0
 	}
 	if !p.steady {
 		return // each round doubles it
@@ -97,7 +101,7 @@ func (p *pace) grow(took time.Duration, slope float64) {
 }
 
 // faster is the rate after a period that used it, without trouble. Beyond the
-// knee, it grows the faster the longer all goes well.
+// knee, it grows the faster the longer all goes well, at most by a tenth a second.
 func (p *pace) faster() float64 {
 	next := p.rate
 	switch {
@@ -107,7 +111,7 @@ func (p *pace) faster() float64 {
 		next = min(p.knee, next*1.5)
 	default:
 		p.clean++
-		next += max(0.5, p.knee*0.01*float64(min(p.clean, 10)))
+		next += max(0.5, next*0.01*float64(min(p.clean, 5)))
 	}
 	if next >= Unlimited {
 		return 2 * Unlimited
@@ -154,23 +158,19 @@ func (p *pace) halve(left, now time.Time) {
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
 		return
 	}
-	base, peak := p.carried(now), float64(max(p.peak, p.now.peak))
+	base, peak := p.carried(now), float64(max(p.before.peak, p.now.peak))
 	p.halved, p.steady, p.clean = now, true, 0
 	p.rate, p.knee = max(leastRate, base/2), kneeShare*base
+	p.worst = max(p.worst, p.knee)
 	p.flight = max(1, min(p.flight, peak)/2)
 	p.round = round{}
 }
 
-// carried is the rate at which callbacks went when there was trouble.
+// carried is the rate at which callbacks were taken until there was trouble, within
+// this period and the last. It is no less than a newcomer's, if the rate isn't.
 func (p *pace) carried(now time.Time) float64 {
-	if p.now.limited {
-		return min(p.rate, Unlimited)
-	}
-	achieved := p.achieved
-	if took := now.Sub(p.now.began); took > halfASec/5 {
-		achieved = max(achieved, float64(p.now.left)/took.Seconds())
-	}
-	return min(p.rate, max(achieved, newcomerRate))
+	took, taken := p.before.took+now.Sub(p.now.began), p.before.good+p.now.good
+	return min(p.rate, max(newcomerRate, float64(taken)/max(halfASec, took).Seconds()))
 }
 
 // fail answers any failure of a receiver that has never taken a callback.

@@ -113,6 +113,7 @@ type allowance struct {
 	own     limit.Rate // of the client
 	most    int        // in flight, of all clients
 	ownMost int
+	oneEach bool // a client that has none in flight may have one beyond that
 }
 
 func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
@@ -128,13 +129,27 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if !r.proven && !r.word.isAllowed() {
 		a.rate.Burst = 1
 	}
-	if r.breaker.isHalfOpen(now) {
-		a.most = 1 // the probe
+	// Else a client whose callbacks take long would hold the few slots there are.
+	a.oneEach = r.proven && a.most > 1 && !r.word.isAllowed()
+	if r.breaker.isHalfOpen(now) || r.isOneByOne(now) {
+		a.most, a.oneEach = 1, false // the probe, or the only connection
 	}
 	if c.breaker.isHalfOpen(now) || c.until.After(now) {
 		a.ownMost = 1
 	}
 	return a
+}
+
+// isOneByOne tells whether two clients found that a receiver serves one connection
+// at a time. What one of them found binds that one alone.
+func (r *receiver) isOneByOne(now time.Time) bool {
+	found := 0
+	for _, c := range r.parties {
+		if c.until.After(now) {
+			found++
+		}
+	}
+	return found > 1
 }
 
 // most is a bound client's limit in flight. Where it has long been reached, it is
@@ -171,6 +186,9 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 		need, own = need+1, 2
 	}
 	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
+	if a.oneEach && c.inFlight == 0 {
+		full = false
+	}
 	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
 	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
 	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
@@ -201,9 +219,9 @@ func (r *receiver) attemptTime() time.Duration {
 
 // reserve tells a callback that found no room when to come back: at a time of its
 // own, by the pace that the receiver has then if all goes well.
-func (r *receiver) reserve(c *party, a allowance, from, now time.Time) time.Time {
+func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
-	spacing := r.spacing(c, a, at, now)
+	spacing := r.spacing(c, a, p.share, at, now)
 	if c.bound {
 		spacing = max(spacing, a.own.Interval(), r.attemptTime()/time.Duration(max(1, a.ownMost)))
 	}
@@ -219,10 +237,10 @@ func (r *receiver) reserve(c *party, a allowance, from, now time.Time) time.Time
 
 // spacing is the time between two callbacks of a client at a time, where others
 // wait as well.
-func (r *receiver) spacing(c *party, a allowance, at, now time.Time) time.Duration {
+func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
 	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
-		most = r.pace.flightAt(at, now, r.attemptTime())
+		most = min(float64(share), r.pace.flightAt(at, now, r.attemptTime()))
 		if ceiling := rate; rate == 0 || rate >= r.pace.rate {
 			rate = r.pace.rateAt(at)
 		} else {

@@ -1,0 +1,326 @@
+package pacing
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"ringback/jobs/webhook"
+)
+
+// calm is how long callbacks of a client may wait that nobody holds up.
+const calm = 200 * time.Millisecond
+
+func wantCalm(t *testing.T, what string, client string, receivers ...*simReceiver) {
+	t.Helper()
+	var waits []time.Duration
+	for _, o := range receivers {
+		for _, job := range o.jobs {
+			if job.client == client {
+				waits = append(waits, job.first)
+			}
+		}
+	}
+	slices.Sort(waits)
+	if len(waits) == 0 || waits[0] == 0 {
+		t.Fatalf("%s: some callbacks of %s never left", what, client)
+	}
+	if p50, p99 := waits[len(waits)/2], waits[len(waits)*99/100]; p50 > 10*time.Millisecond || p99 > calm {
+		t.Errorf("%s: got waits of %v at the median and %v at the 99th, want hardly any", what, p50, p99)
+	}
+}
+
+// Mallory plays what a client may within its quotas. Acme must not feel it.
+func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
+	t.Parallel()
+	acmes := func(s *simulation, answers answer) *simReceiver {
+		o := &simReceiver{name: "https://acme.example.com:443", address: here, answer: answers}
+		for at := time.Duration(0); at < 5*second; at += second / 5 { // known before
+			s.send("acme", o, at)
+		}
+		s.sendEvery("acme", o, 5, 10*second, 2*time.Minute)
+		return o
+	}
+
+	t.Run("BySlowReceiversThatTakeAllWorkers", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		acme := acmes(s, takes(10*time.Millisecond))
+		for n := range 8 {
+			slow := &simReceiver{name: fmt.Sprintf("https://slow%d:443", n), address: fmt.Sprintf("198.51.100.%d:443", n), answer: takes(8 * second)}
+			for range 2500 {
+				s.send("mallory", slow, 6*second)
+			}
+		}
+		s.run(3 * time.Minute)
+		if taken := s.slots.Of("mallory"); taken < 250 {
+			t.Errorf("got %d workers for mallory, want the attack to take many", taken)
+		}
+		wantCalm(t, "acme's", "acme", acme)
+	})
+
+	t.Run("ByARetryAfterOfADayAtTheSameReceiver", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		acme := acmes(s, func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.client == "mallory" {
+				return webhook.Throttled, 86_400, time.Millisecond
+			}
+			return takes(10 * time.Millisecond)(call)
+		})
+		for range 60 {
+			s.send("mallory", acme, 6*second)
+		}
+		s.run(3 * time.Minute)
+		for _, job := range acme.jobs {
+			if job.client == "acme" && (job.first == 0 || job.first > sharedPause+calm+5*second) {
+				t.Fatalf("a callback of acme at %v waited for %v, want at most a minute", job.arrived.Sub(morning), job.first)
+			}
+		}
+		if got := len(s.receivers[acme.name].closings(s.now)); got != 1 {
+			t.Errorf("got it closed to %d clients, want to mallory for the day", got)
+		}
+	})
+
+	t.Run("ByFailuresAtTheSameReceiver", func(t *testing.T) {
+		t.Parallel()
+		for name, says := range map[string]answer{"500": fails, "404": func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond }, "slow": takes(9 * second)} {
+			s := newSimulation(500)
+			acme := acmes(s, func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.client == "mallory" {
+					return says(call)
+				}
+				return takes(10 * time.Millisecond)(call)
+			})
+			s.sendEvery("mallory", acme, 50, 6*second, 2*time.Minute)
+			s.run(3 * time.Minute)
+			wantCalm(t, "beside "+name, "acme", acme)
+			if name == "500" && s.receivers[acme.name].parties["mallory"].breaker.openings == 0 {
+				t.Error("it isn't closed to mallory")
+			}
+		}
+	})
+
+	t.Run("ByTenThousandMadeUpNames", func(t *testing.T) {
+		t.Parallel()
+		for name, says := range map[string]answer{"that take callbacks": takes(10 * time.Millisecond), "that hang": hangs} {
+			s := newSimulation(500)
+			for n := range 10_000 {
+				madeUp := &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: fmt.Sprintf("198.51.%d.%d:443", n/250, n%250), answer: says}
+				s.send("mallory", madeUp, 0)
+			}
+			var fresh []*simReceiver
+			for n := range 20 {
+				o := &simReceiver{name: fmt.Sprintf("https://fresh%d:443", n), address: fmt.Sprintf("192.0.2.%d:443", n), answer: takes(10 * time.Millisecond)}
+				s.send("acme", o, 30*second)
+				fresh = append(fresh, o)
+			}
+			s.run(time.Minute)
+			wantCalm(t, "beside names "+name, "acme", fresh...)
+		}
+	})
+
+	t.Run("ByAFullQueueAtAReceiverThatServesOneAtATime", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		shared := &simReceiver{name: "https://shared:443", address: here, answer: servesAtATime(1, 50*time.Millisecond)}
+		for range 5000 {
+			s.send("mallory", shared, 0)
+		}
+		s.sendEvery("acme", shared, 2, 30*second, 90*second)
+		s.run(2 * time.Minute)
+		waits := []time.Duration{}
+		for _, job := range shared.jobs {
+			if job.client == "acme" {
+				waits = append(waits, job.first)
+			}
+		}
+		slices.Sort(waits)
+		if p50, p99 := waits[len(waits)/2], waits[len(waits)*99/100]; waits[0] == 0 || p50 > second || p99 > 3*second {
+			t.Errorf("got waits of %v at the median and %v at the 99th, want acme's turn to come soon", p50, p99)
+		}
+		if postponed := postponedAJob(shared); postponed > 4 {
+			t.Errorf("got %.2f postponements a callback, want few", postponed)
+		}
+	})
+
+	t.Run("ByAStrangerThatFailsForOne", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		shared := &simReceiver{name: "https://shared:443", address: here, answer: func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.client == "mallory" {
+				return webhook.HTTPStatus, 404, time.Millisecond
+			}
+			return takes(10 * time.Millisecond)(call)
+		}}
+		for range 1000 {
+			s.send("mallory", shared, 0)
+		}
+		first := s.send("acme", shared, 30*second)
+		s.sendEvery("acme", shared, 5, 90*second, 2*time.Minute)
+		s.run(2 * time.Minute)
+		if first.first == 0 || first.first > 25*second {
+			t.Errorf("acme's first: got a wait of %v, want its turn within two of the stranger's attempts", first.first)
+		}
+		later := &simReceiver{jobs: slices.DeleteFunc(slices.Clone(shared.jobs), func(job *simJob) bool { return job.arrived.Before(morning.Add(80 * second)) })}
+		wantCalm(t, "acme's once one was taken", "acme", later)
+	})
+}
+
+// Names are free: *.evil.example may all be one victim. And so are addresses, nearly.
+func TestManyNames(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AtOneAddressShareItsBudget", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(400)
+		var victims []*simReceiver
+		for n := range 1000 {
+			victims = append(victims, &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: here, answer: fails})
+			for range 5 {
+				s.send("mallory", victims[n], 0)
+			}
+		}
+		s.run(time.Minute)
+		sent := allSent(victims)
+		if got := mostWithin(sent, time.Second); got > addressRate || len(sent) < 500 {
+			t.Errorf("got %d callbacks within a second, %d in all, want at most %d a second and steadily so", got, len(sent), addressRate)
+		}
+	})
+
+	t.Run("TogetherAreLimited", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(400)
+		var victims []*simReceiver
+		for n := range 3000 {
+			victims = append(victims, &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: fmt.Sprintf("198.51.%d.%d:443", n/250, n%250), answer: fails})
+			s.send([]string{"mallory", "trudy", "eve"}[n%3], victims[n], 0)
+		}
+		s.run(20 * second)
+		sent := allSent(victims)
+		if got := mostWithin(sent, time.Second); got > strangersRate || len(sent) < 1000 {
+			t.Errorf("got %d callbacks within a second, %d in all, want at most %d a second and steadily so", got, len(sent), strangersRate)
+		}
+	})
+
+	t.Run("ThatHangLeaveHalfOfTheWorkersToOthers", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(200)
+		s.shared = false
+		for n := range 2000 {
+			hanging := &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: fmt.Sprintf("198.51.%d.%d:443", n/250, n%250), answer: hangs}
+			s.send("mallory", hanging, second)
+		}
+		s.run(30 * second)
+		if s.free < 100 {
+			t.Errorf("got %d workers free, want half of 200", s.free)
+		}
+	})
+
+	t.Run("AreForgottenButForThoseUnderWay", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(400)
+		busy := s.meets("https://busy:443", emptyRow)
+		busy.inFlight++
+		for n := range 3 * maxReceivers {
+			s.meets(fmt.Sprintf("https://%d.evil.example:443", n), emptyRow).used = morning.Add(time.Duration(n))
+		}
+		if len(s.receivers) > maxReceivers || s.receivers["https://busy:443"] != busy {
+			t.Errorf("got %d kept, want at most %d with the busy one", len(s.receivers), maxReceivers)
+		}
+		if s.receivers[fmt.Sprintf("https://%d.evil.example:443", 3*maxReceivers-1)] == nil {
+			t.Error("the latest was forgotten")
+		}
+	})
+}
+
+func allSent(receivers []*simReceiver) (sent []time.Duration) {
+	for _, o := range receivers {
+		sent = append(sent, o.sent...)
+	}
+	slices.Sort(sent)
+	return sent
+}
+
+func TestAnHourOfAThousandReceivers(t *testing.T) {
+	t.Parallel()
+	s := newSimulation(200)
+	group := func(count int, name string, says answer) (made []*simReceiver) {
+		for n := range count {
+			made = append(made, &simReceiver{
+				name: fmt.Sprintf("https://%s%d:443", name, n), address: fmt.Sprintf("198.51.%d.%d:443", len(name), n%250), answer: says,
+			})
+		}
+		return made
+	}
+	good := group(700, "good", takes(20*time.Millisecond))
+	slow := group(100, "slow..", takes(2*time.Second))
+	hanging := group(100, "hanging.", hangs)
+	failing := group(50, "failing..", fails)
+	flapping := group(50, "flapping..", flaps)
+	all := slices.Concat(good, slow, hanging, failing, flapping)
+	for n, o := range all { // one every 40 s
+		for at := time.Duration(s.random.Int64N(int64(40 * time.Second))); at < time.Hour; at += 40 * time.Second {
+			s.send(fmt.Sprintf("client%d", n%10), o, at)
+		}
+	}
+	floods := []*simReceiver{
+		{name: "https://flooded-dead:443", address: "203.0.113.1:443", answer: hangs},
+		{name: "https://flooded-failing:443", address: "203.0.113.2:443", answer: fails},
+		{name: "https://flooded:443", address: "203.0.113.3:443", answer: takes(20 * time.Millisecond)},
+	}
+	for n, o := range floods {
+		for range 5000 {
+			s.send(fmt.Sprintf("client%d", n), o, 10*time.Minute)
+		}
+	}
+	s.run(time.Hour)
+
+	t.Run("TheGoodAreNotHeldUp", func(t *testing.T) {
+		waits := waitsOf(good...)
+		if p50, p99 := waits[len(waits)/2], waits[len(waits)*99/100]; p50 > 50*time.Millisecond || p99 > time.Second {
+			t.Errorf("waits: got %v at the median, %v at the 99th, want at most 50ms, 1s", p50, p99)
+		}
+	})
+
+	t.Run("NobodyGetsMoreThanTheShareOfTheWorkers", func(t *testing.T) {
+		for _, o := range slices.Concat(all, floods) {
+			if o.mostEver > s.share {
+				t.Errorf("%s: got %d at a time, want at most %d", o.name, o.mostEver, s.share)
+			}
+		}
+	})
+
+	t.Run("TheDeadAreLeftAlone", func(t *testing.T) {
+		for _, o := range slices.Concat(hanging, failing, floods[:2]) {
+			// Ten to open, and a probe each 30 s, 1, 2, 4, 8 and 15 minutes after.
+			if len(o.sent) > failuresToOpen+20 {
+				t.Errorf("%s: got %d attempts within the hour, want about a dozen", o.name, len(o.sent))
+			}
+		}
+	})
+
+	t.Run("TheOthersAreDeliveredTo", func(t *testing.T) {
+		for _, o := range slices.Concat(good, slow, floods[2:]) {
+			for _, job := range o.jobs {
+				if job.delivered == 0 && morning.Add(time.Hour).Sub(job.arrived) > time.Minute {
+					t.Fatalf("%s: a callback of %v was not delivered within the hour: %+v", o.name, job.arrived.Sub(morning), job)
+				}
+			}
+		}
+	})
+
+	t.Run("EachJobIsTouchedAFewTimes", func(t *testing.T) {
+		for _, test := range []struct {
+			of   []*simReceiver
+			most float64 // postponements a job
+		}{{good, 0.01}, {slow, 0.1}, {flapping, 4}, {floods[2:], 2}, {floods[:1], 14}, {floods[1:2], 14}} {
+			got := postponedAJob(test.of...)
+			t.Logf("%s: postponed %.2f times a job, %d sent for %d jobs", test.of[0].name, got, len(test.of[0].sent), len(test.of[0].jobs))
+			if got > test.most {
+				t.Errorf("%s and the like: got %.2f postponements a job, want at most %.2f", test.of[0].name, got, test.most)
+			}
+		}
+	})
+}

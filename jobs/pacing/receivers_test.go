@@ -1,0 +1,323 @@
+package pacing
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+const second = time.Second
+
+func newOrdinary(took time.Duration) *simReceiver {
+	return &simReceiver{name: "https://hooks.example.com:443", address: here, answer: takes(took)}
+}
+
+// What an ordinary receiver gets, which knows no handshake and answers.
+func TestRamp(t *testing.T) {
+	t.Parallel()
+
+	t.Run("IsOverFiveSecondsAfterTheFirstCallback", func(t *testing.T) {
+		t.Parallel()
+		s, busy := newSimulation(500), newOrdinary(2*time.Millisecond)
+		s.sendEvery("acme", busy, 1000, 0, 30*second)
+		s.run(40 * second)
+		if got := countWithin(busy.sent, 4*second, second); got < 1000 {
+			t.Errorf("got %d sent in the fifth second, want 1000 a second or more", got)
+		}
+		if got := busy.waitingAt(12 * second); got > 100 {
+			t.Errorf("got %d waiting after 12 s, want the backlog of the ramp to be worked off", got)
+		}
+		if got := postponedAJob(busy); got > 0.2 {
+			t.Errorf("got %.2f postponements a callback, want few of them to be touched twice", got)
+		}
+	})
+
+	t.Run("IsSkippedByAReceiverThatIsRemembered", func(t *testing.T) {
+		t.Parallel()
+		first, busy := newSimulation(500), newOrdinary(2*time.Millisecond)
+		first.sendEvery("acme", busy, 1000, 0, 10*second)
+		first.run(20 * second)
+		row := first.receivers[busy.name].row(first.now)
+
+		second, again := newSimulation(500), newOrdinary(2*time.Millisecond)
+		second.meets(again.name, row)
+		second.sendEvery("acme", again, 1000, 0, 10*time.Second)
+		second.run(20 * time.Second)
+		waits := waitsOf(again)
+		if got := waits[len(waits)*99/100]; got > 5*time.Millisecond || postponedAJob(again) > 0 {
+			t.Errorf("got a wait of %v at the 99th, %.2f postponements, want hardly any", got, postponedAJob(again))
+		}
+	})
+
+	t.Run("DoesNotKeepTheSlotsOfItsFirstSecond", func(t *testing.T) {
+		t.Parallel()
+		for took, want := range map[time.Duration]time.Duration{2 * time.Millisecond: 4 * second, 100 * time.Millisecond: 4 * second, second: 15 * second} {
+			s, fresh := newSimulation(500), newOrdinary(took)
+			for range 200 {
+				s.send("acme", fresh, 0)
+			}
+			s.run(time.Minute)
+			waits := waitsOf(fresh)
+			if last := waits[len(waits)-1]; len(waits) != 200 || last > want || postponedAJob(fresh) > 4 {
+				t.Errorf("answers of %v: got %d sent, the last after %v, %.2f postponements each, want all after %v",
+					took, len(waits), last, postponedAJob(fresh), want)
+			}
+		}
+	})
+
+	t.Run("EndsWhereTheReceiverIsAtItsLimit", func(t *testing.T) {
+		t.Parallel()
+		s, slow := newSimulation(500), newOrdinary(0)
+		slow.answer = servesAtATime(50, 200*time.Millisecond)
+		s.sendEvery("acme", slow, 400, 0, time.Minute)
+		s.run(time.Minute)
+		if got := countWithin(slow.sent, 10*second, 50*second); got < 50*225 || len(slow.failed) > 0 {
+			t.Errorf("got %d a second and %d failed, want 225 of the 250 that it can, and none", got/50, len(slow.failed))
+		}
+	})
+
+	t.Run("SettlesBelowTheRateAtWhichItSays503", func(t *testing.T) {
+		t.Parallel()
+		for name, limited := range map[string]answer{"a leaky bucket": leakyBucket(300), "a count each second": countsEachSecond(300), "a sliding window": slidingWindow(300)} {
+			s, limits := newSimulation(500), newOrdinary(0)
+			limits.answer = limited
+			s.sendEvery("acme", limits, 600, 0, 90*second)
+			s.run(90 * second)
+			sent := countWithin(limits.sent, 20*second, 70*second)
+			failed := countWithin(limits.failed, 20*second, 70*second)
+			if taken := (sent - failed) / 70; taken < 240 || failed*20 > sent {
+				t.Errorf("%s: got %d taken a second, and %d of %d failed, want at least 240 and less than 5 %%", name, taken, failed, sent)
+			}
+			if all := len(limits.sent); len(limits.failed)*20 > all {
+				t.Errorf("%s: got %d of %d failed from the start, want less than 5 %%", name, len(limits.failed), all)
+			}
+		}
+	})
+
+	t.Run("IsNotEndedByAFewFailuresThatNoLoadCauses", func(t *testing.T) {
+		t.Parallel()
+		random := rand.New(rand.NewPCG(1, 2))
+		for name, own := range map[string]struct {
+			share  float64
+			status int
+		}{"one in a hundred is 500": {0.01, 500}, "one in five is 404": {0.2, 404}} {
+			s, flawed := newSimulation(500), newOrdinary(0)
+			flawed.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if random.Float64() < own.share {
+					return webhook.HTTPStatus, own.status, 2 * time.Millisecond
+				}
+				return takes(2 * time.Millisecond)(call)
+			}
+			s.sendEvery("acme", flawed, 1000, 0, 30*second)
+			s.run(30 * second)
+			if got := countWithin(flawed.sent, 10*second, 20*second); got < 20*1000 {
+				t.Errorf("%s: got %d a second, want all 1000", name, got/20)
+			}
+		}
+	})
+
+	t.Run("GivesNoMoreThanTheOperatorsCeiling", func(t *testing.T) {
+		t.Parallel()
+		s, busy := newSimulation(500), newOrdinary(2*time.Millisecond)
+		s.rate = 100
+		s.sendEvery("acme", busy, 300, 0, 30*second)
+		s.run(30 * second)
+		if most := mostWithin(busy.sent, second); most > 100+burst(100) || len(busy.sent) < 25*100 {
+			t.Errorf("got %d within a second, %d in all, want 100 a second", most, len(busy.sent))
+		}
+	})
+}
+
+// A server that keeps a connection open serves no other meanwhile, as Python's
+// HTTPServer does.
+func TestOneConnectionAtATime(t *testing.T) {
+	t.Parallel()
+	s, python := newSimulation(500), newOrdinary(0)
+	var servedUntil time.Duration
+	python.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+		if call.at < servedUntil {
+			return hangs(call)
+		}
+		servedUntil = call.at + 20*time.Millisecond
+		return takes(20 * time.Millisecond)(call)
+	}
+	for range 40 {
+		s.send("acme", python, 0)
+	}
+	s.sendEvery("acme", python, 10, 20*second, 60*second)
+	s.run(10 * time.Minute)
+	if len(python.failed) > 1 {
+		t.Errorf("got %d timeouts, want at most one in all", len(python.failed))
+	}
+	for _, job := range python.jobs {
+		if job.delivered == 0 || job.delivered > time.Minute {
+			t.Fatalf("a callback of %v was delivered after %v (0 for never)", job.arrived.Sub(morning), job.delivered)
+		}
+	}
+	if row := s.receivers[python.name].row(s.now); len(row.Closings) == 0 {
+		t.Error("it isn't remembered for the next process")
+	}
+}
+
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]answer{
+		"404":       func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond },
+		"500":       fails,
+		"429":       func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Throttled, 1, time.Millisecond },
+		"no answer": hangs,
+		"no connection": func(simCall) (webhook.Outcome, int, time.Duration) {
+			return webhook.ConnectionFailed, 0, time.Millisecond
+		},
+	} {
+		t.Run("ThatGive "+name+" GetTwentyInTenSecondsAndThenLess", func(t *testing.T) {
+			t.Parallel()
+			s, stranger := newSimulation(500), newOrdinary(0)
+			stranger.answer = says
+			for n := range 10_000 {
+				s.send([]string{"acme", "mallory"}[n%2], stranger, 0)
+			}
+			s.run(10 * time.Minute)
+			first, next := countWithin(stranger.sent, 0, 10*second), countWithin(stranger.sent, 10*second, 10*second)
+			if first > 20 || next > first || mostWithin(stranger.sent[first:], 10*second) > 10 {
+				t.Errorf("got %d in the first ten seconds and %d in the next, want at most 20 and less", first, next)
+			}
+			if len(stranger.sent) == first {
+				t.Error("got none afterwards, want one now and then")
+			}
+			if got := postponedAJob(stranger); got > 8 {
+				t.Errorf("got %.2f postponements a callback within ten minutes, want few", got)
+			}
+		})
+	}
+
+	t.Run("ThatAnswerSlowlyGetNoMoreThanTheyAnswer", func(t *testing.T) {
+		t.Parallel()
+		s, slow := newSimulation(500), newOrdinary(3*second)
+		for range 1000 {
+			s.send("acme", slow, 0)
+		}
+		s.run(20 * second)
+		if got := countWithin(slow.sent, 0, 10*second); got > 20 || slow.mostEver > 64 {
+			t.Errorf("got %d in ten seconds and %d at a time, want it not pushed", got, slow.mostEver)
+		}
+		if got := postponedAJob(slow); got > 4 {
+			t.Errorf("got %.2f postponements a callback, want few", got)
+		}
+	})
+
+	t.Run("AreStrangersAgainWhereTheirNameHasMovedAndFails", func(t *testing.T) {
+		t.Parallel()
+		s, moves := newSimulation(500), newOrdinary(2*time.Millisecond)
+		s.sendEvery("mallory", moves, 1000, 0, 10*second)
+		s.at(morning.Add(10*second), func() { moves.address, moves.answer = "198.51.100.1:443", fails })
+		s.sendEvery("mallory", moves, 1000, 10*second, 60*second)
+		s.run(time.Minute)
+		if got := countWithin(moves.sent, 11*second, 10*second); got > 20 {
+			t.Errorf("got %d in ten seconds at the other address, want a stranger's few", got)
+		}
+	})
+}
+
+func TestOperatorsWord(t *testing.T) {
+	t.Parallel()
+	s := newSimulation(500)
+	say := func(word db.ReceiverWord) { s.words[word.Target] = wordOf(word) }
+	say(db.ReceiverWord{Target: WordFor("allowed.example.com", ""), Word: db.ReceiverAllowed, Rate: 50, Concurrency: 3})
+	say(db.ReceiverWord{Target: WordFor("free.example.com", "8443"), Word: db.ReceiverAllowed})
+	say(db.ReceiverWord{Target: WordFor("denied.example.com", ""), Word: db.ReceiverDenied})
+
+	t.Run("AllowsARateAndSoManyAtATime", func(t *testing.T) {
+		allowed := &simReceiver{name: "https://allowed.example.com:443", address: here, answer: takes(100 * time.Millisecond)}
+		for range 200 {
+			s.send("acme", allowed, 0)
+		}
+		s.run(20 * second)
+		if got := countWithin(allowed.sent, 0, 3*second); allowed.mostEver != 3 || got < 60 || mostWithin(allowed.sent, second) > 60 {
+			t.Errorf("got %d at a time and %d in three seconds, want 3 from the first second on", allowed.mostEver, got)
+		}
+	})
+
+	t.Run("AllowsWithoutNumbersTheShareOfTheWorkers", func(t *testing.T) {
+		free := &simReceiver{name: "http://free.example.com:8443", address: here, answer: takes(second)}
+		for range 200 {
+			s.send("acme", free, 20*second)
+		}
+		s.run(21 * second)
+		if free.mostEver != 125 {
+			t.Errorf("got %d at a time, want a quarter of 500 at once", free.mostEver)
+		}
+	})
+
+	t.Run("Denies", func(t *testing.T) {
+		r := s.meets("https://denied.example.com:8443", db.CallbackOrigin{})
+		if pass, decision := s.decide(r, Callback{Client: "acme"}, s.now); pass != nil || decision.Reason != Denied {
+			t.Errorf("got %+v, want it denied", decision)
+		}
+		if !s.IsDenied("http://denied.example.com/x") || s.IsDenied("https://other.example.com/") {
+			t.Error("IsDenied doesn't say so, or says it of another")
+		}
+	})
+}
+
+func wordOf(said db.ReceiverWord) word { return word{said} }
+
+// servesAtATime answers in the order in which callbacks come, so many at a time.
+func servesAtATime(count int, took time.Duration) answer {
+	free := make([]time.Duration, count)
+	return func(call simCall) (webhook.Outcome, int, time.Duration) {
+		next := 0
+		for n := range free {
+			if free[n] < free[next] {
+				next = n
+			}
+		}
+		free[next] = max(call.at, free[next]) + took
+		if wait := free[next] - call.at; wait < 10*second {
+			return webhook.Delivered, 200, wait
+		}
+		return hangs(call)
+	}
+}
+
+func leakyBucket(rate float64) answer {
+	level, last := 0.0, time.Duration(0)
+	return func(call simCall) (webhook.Outcome, int, time.Duration) {
+		level, last = max(0, level-rate*(call.at-last).Seconds()), call.at
+		if level > rate/10 {
+			return webhook.HTTPStatus, 503, 2 * time.Millisecond
+		}
+		level++
+		return takes(5 * time.Millisecond)(call)
+	}
+}
+
+func countsEachSecond(rate int) answer {
+	count, last := 0, time.Duration(0)
+	return func(call simCall) (webhook.Outcome, int, time.Duration) {
+		if call.at/second != last {
+			count, last = 0, call.at/second
+		}
+		if count++; count > rate {
+			return webhook.HTTPStatus, 503, 2 * time.Millisecond
+		}
+		return takes(5 * time.Millisecond)(call)
+	}
+}
+
+// slidingWindow counts what it refuses, too.
+func slidingWindow(rate int) answer {
+	var times []time.Duration
+	return func(call simCall) (webhook.Outcome, int, time.Duration) {
+		for len(times) > 0 && times[0] <= call.at-second {
+			times = times[1:]
+		}
+		if times = append(times, call.at); len(times) > rate {
+			return webhook.HTTPStatus, 503, 2 * time.Millisecond
+		}
+		return takes(5 * time.Millisecond)(call)
+	}
+}
