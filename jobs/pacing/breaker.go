@@ -34,10 +34,10 @@ func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.is
 const overloadLasts = 3 * time.Second
 
 // afterFailure is the breaker after a failure that counts, one that was answered or
-// not.
-func (b breaker) afterFailure(answered bool, now time.Time) breaker {
+// not, since the first of which failures have come in a row.
+func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 	if b.failures++; b.failures == 1 {
-		b.since = now
+		b.since = since
 	}
 	wasUnderWay := b.isOpen(now) // when the breaker opened
 	isEarly := b.failures < failuresToOpen || answered && now.Sub(b.since) < overloadLasts
@@ -50,30 +50,41 @@ func (b breaker) afterFailure(answered bool, now time.Time) breaker {
 }
 
 // evidence is whose failures in a row there were, since the last success or
-// opening: to the breaker that is for everybody they count where two clients saw
-// them, or where they came before HTTP.
+// opening. To the breaker that is for everybody they count where they came before
+// HTTP, and otherwise where two clients saw as many.
 type evidence struct {
-	client  string // who saw the first
-	shared  bool   // another client saw one, too
-	counted int    // that the breaker has been told
-	total   int
+	since   time.Time      // the first of them
+	of      map[string]int // by client
 	preHTTP int
+	counted int // that the breaker has been told
 }
 
 // add takes in a failure, and returns how many more count now.
-func (e *evidence) add(client string, k kind) (more int) {
-	if e.total++; e.total == 1 {
-		e.client = client
+func (e *evidence) add(client string, k kind, now time.Time) (more int) {
+	if e.of == nil {
+		e.since, e.of = now, map[string]int{}
 	}
-	e.shared = e.shared || client != e.client
+	e.of[client]++
 	if k == silent || k == unreachable {
 		e.preHTTP++
 	}
-	count := e.preHTTP
-	if e.shared {
-		count = e.total
-	}
-	more = count - e.counted
-	e.counted = count
+	count := max(e.preHTTP, e.seenByTwo())
+	more = max(0, count-e.counted)
+	e.counted = max(e.counted, count)
 	return more
+}
+
+// seenByTwo is how many failures there were, but for those of the client with most
+// of them that no other client matched.
+func (e *evidence) seenByTwo() (seen int) {
+	most, second := 0, 0
+	for _, count := range e.of {
+		seen += count
+		if count > most {
+			most, second = count, most
+		} else {
+			second = max(second, count)
+		}
+	}
+	return seen - (most - second)
 }

@@ -138,15 +138,16 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 		return
 	}
 	answered := k == failing
-	c.breaker = c.breaker.afterFailure(answered, now)
+	c.breaker = c.breaker.afterFailure(answered, now, now)
+	if r.breaker.isOpen(now) {
+		return // it was under way
+	}
 	openings := r.breaker.openings
-	for range r.failed.add(c.client, k) {
-		r.breaker = r.breaker.afterFailure(answered, now)
+	for range r.failed.add(c.client, k, now) {
+		r.breaker = r.breaker.afterFailure(answered, r.failed.since, now)
 	}
 	if r.breaker.openings > openings {
 		r.failed = evidence{}
-	}
-	if r.breaker.isOpen(now) {
 		r.took = 0 // when it comes back it will be as it was before
 	}
 }

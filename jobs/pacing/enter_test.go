@@ -1,0 +1,433 @@
+package pacing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
+)
+
+// outsideStub is what the outside says.
+type outsideStub struct {
+	mu            sync.Mutex
+	consent       webhook.Consent
+	askTakes      time.Duration
+	asked, loaded int
+	located       int
+	address       netip.Addr
+	row           db.CallbackOrigin
+	loadErr       error
+	words         []db.ReceiverWord
+	saved         chan []db.CallbackOrigin
+}
+
+func (o *outsideStub) count(what *int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*what++
+}
+
+func newTestPacing(config Config, stub *outsideStub) *Pacing {
+	config.Logger = slog.New(slog.DiscardHandler)
+	config.Outside = Outside{
+		Load: func(context.Context, string) (db.CallbackOrigin, error) {
+			stub.count(&stub.loaded)
+			time.Sleep(time.Millisecond) // the fake clock's
+			return stub.row, stub.loadErr
+		},
+		Locate: func(context.Context, string) (netip.Addr, error) {
+			stub.count(&stub.located)
+			return stub.address, nil
+		},
+		Ask: func(ctx context.Context, _ string, _ int) (webhook.Consent, error) {
+			stub.count(&stub.asked)
+			select {
+			case <-time.After(stub.askTakes):
+				return stub.consent, nil
+			case <-ctx.Done():
+				return webhook.Consent{}, ctx.Err()
+			}
+		},
+		Save:  func(_ context.Context, rows []db.CallbackOrigin) error { stub.saved <- rows; return nil },
+		Words: func(context.Context) ([]db.ReceiverWord, error) { return stub.words, nil },
+	}
+	return New(config)
+}
+
+const hookURL = "https://a.example.com/hook"
+
+var (
+	hookAddress = netip.MustParseAddr("192.0.2.1")
+	everything  = webhook.Consent{Granted: true, Address: hookAddress}
+	known       = db.CallbackOrigin{Rate: 2 * Unlimited, InFlight: 100, AnsweredFrom: []netip.Prefix{prefixOf(hookAddress)}}
+)
+
+func sentTo(address string, outcome webhook.Outcome, status int) webhook.Attempt {
+	now := time.Now()
+	return webhook.Attempt{StartedAt: now.Add(-time.Millisecond), EndedAt: now, Outcome: outcome, Status: status, Address: address}
+}
+
+// enterAll lets callbacks try at the same time, and returns which may leave and
+// what the others are told.
+func enterAll(ctx context.Context, p *Pacing, client string, count int) (left []*Pass, told []limit.Decision) {
+	type result struct {
+		pass     *Pass
+		decision limit.Decision
+	}
+	results := make(chan result, count)
+	for range count {
+		go func() {
+			pass, decision := p.Enter(ctx, Callback{Client: client, URL: hookURL})
+			results <- result{pass, decision}
+		}()
+	}
+	for range count {
+		if got := <-results; got.pass != nil {
+			left = append(left, got.pass)
+		} else {
+			told = append(told, got.decision)
+		}
+	}
+	return left, told
+}
+
+func TestEnter(t *testing.T) {
+	t.Parallel()
+
+	t.Run("AsksTheDatabaseOnceHoweverManyCome", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{row: known}
+			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 50)
+			if stub.loaded != 1 || len(left) != 50 || stub.located != 0 {
+				t.Errorf("got %d loaded, %d left and %+v told, want one and all", stub.loaded, len(left), told)
+			}
+		})
+	})
+
+	t.Run("LetsOneCallbackGoToAStrangerAndGivesTheOthersTimesOfTheirOwn", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{address: hookAddress}
+			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 50)
+			seen := map[time.Time]bool{}
+			for _, decision := range told {
+				if decision.Reason != Pace || time.Until(decision.RetryAt) > limit.Horizon || seen[decision.RetryAt] {
+					t.Errorf("got %+v, want a time of its own", decision)
+				}
+				seen[decision.RetryAt] = true
+			}
+			if len(left) != 1 || stub.located != 1 {
+				t.Errorf("got %d left, %d located, want one", len(left), stub.located)
+			}
+		})
+	})
+
+	t.Run("WaitsAMomentForASlotThatIsFreeSoon", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newTestPacing(Config{Workers: 4}, &outsideStub{row: known})
+			first, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
+			first.receiver.took = 10 * time.Millisecond
+			go func() {
+				time.Sleep(patience / 10)
+				first.Leave(sentTo(here, webhook.Delivered, 204))
+			}()
+			if second, decision := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL}); second == nil {
+				t.Errorf("got %+v, want the slot that became free", decision)
+			}
+		})
+	})
+
+	t.Run("GivesNoReceiverMoreThanItsShareOfTheWorkers", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 20}, &outsideStub{row: known}), "acme", 8)
+			if len(left) != 5 || told[0].Reason != Pace {
+				t.Errorf("got %d left and %+v told, want the share of 5", len(left), told)
+			}
+		})
+	})
+
+	t.Run("SaysWhyNothingIsSentWhileTheDatabaseIsAway", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{loadErr: errors.New("away"), row: known}
+			p := newTestPacing(Config{Workers: 400}, stub)
+			left, told := enterAll(t.Context(), p, "acme", 3)
+			if len(left) > 0 || told[0].Reason != Unknown || time.Until(told[0].RetryAt) < time.Second/2 {
+				t.Errorf("got %d left, %+v, want them postponed", len(left), told)
+			}
+			stub.loadErr = nil
+			if pass, _ := p.Enter(t.Context(), Callback{URL: hookURL}); pass == nil {
+				t.Error("got it postponed when the database is back")
+			}
+		})
+	})
+
+	t.Run("EndsWithItsContext", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newTestPacing(Config{Workers: 400}, &outsideStub{row: known})
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if pass, _ := p.Enter(ctx, Callback{URL: hookURL}); pass != nil {
+				t.Error("got it to leave after the end")
+			}
+			if left, _ := enterAll(t.Context(), p, "acme", 50); len(left) != 50 {
+				t.Errorf("got %d of the next 50, want all slots to be there", len(left))
+			}
+		})
+	})
+}
+
+func TestConsentIsRequired(t *testing.T) {
+	t.Parallel()
+	required := Config{Workers: 400, Consent: true}
+
+	t.Run("AndNobodyIsAskedWhereItIsNot", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			if left, _ := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 5); len(left) != 1 || stub.asked != 0 {
+				t.Errorf("got %d left and %d asked, want one and none", len(left), stub.asked)
+			}
+		})
+	})
+
+	t.Run("BeforeTheFirstCallback", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress, saved: make(chan []db.CallbackOrigin, 1)}
+			p := newTestPacing(required, stub)
+			left, _ := enterAll(t.Context(), p, "acme", 5)
+			if len(left) != 1 || stub.asked != 1 {
+				t.Fatalf("got %d left and %d asked, want one each", len(left), stub.asked)
+			}
+			left[0].Leave(sentTo(here, webhook.Delivered, 204))
+			p.SaveAll(t.Context())
+			if saved := <-stub.saved; len(saved) != 1 || saved[0].GrantedUntil.Sub(time.Now()) < 23*time.Hour {
+				t.Errorf("saved: got %+v, want the grant", saved)
+			}
+			if pass, _ := p.Enter(t.Context(), Callback{URL: hookURL}); pass == nil || stub.asked != 1 {
+				t.Errorf("the next: got it asked %d times, want it to leave unasked", stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndIsTheCeilingOfTheRate", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			row := known
+			row.GrantedUntil, row.PerMinute, row.Prefixes = time.Now().Add(2*time.Hour), 60, row.AnsweredFrom
+			p := newTestPacing(required, &outsideStub{row: row})
+			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
+			pass.Leave(sentTo(here, webhook.Delivered, 204))
+			if again, decision := p.Enter(t.Context(), Callback{URL: hookURL}); again != nil || time.Until(decision.RetryAt) < 900*time.Millisecond {
+				t.Errorf("got %+v, want one a second", decision)
+			}
+		})
+	})
+
+	t.Run("OrNothingIsSentAndItIsAskedAgainInAnHour", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{address: hookAddress}
+			p := newTestPacing(required, stub)
+			left, told := enterAll(t.Context(), p, "acme", 5)
+			if len(left) != 0 {
+				t.Errorf("got %d left, %+v, want none", len(left), told)
+			}
+			_, decision := p.Enter(t.Context(), Callback{URL: hookURL, CameBack: true})
+			if wait := time.Until(decision.RetryAt); decision.Reason != Consent || wait < 50*time.Minute || wait > 61*time.Minute {
+				t.Errorf("got %+v, want it postponed until it is asked again, in an hour", decision)
+			}
+			time.Sleep(61 * time.Minute)
+			stub.consent = everything
+			if pass, decision := p.Enter(t.Context(), Callback{URL: hookURL, CameBack: true}); pass == nil || stub.asked != 2 {
+				t.Errorf("an hour later: got %+v, asked %d times, want it to leave", decision, stub.asked)
+			}
+		})
+	})
+
+	t.Run("AnewWhereItsNameHasMoved", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			p := newTestPacing(required, stub)
+			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
+			pass.Leave(sentTo("192.0.2.99:443", webhook.Delivered, 200))
+			stub.consent = webhook.Consent{Address: netip.MustParseAddr("192.0.2.99")}
+			time.Sleep(askAfterMove)
+			if left, _ := enterAll(t.Context(), p, "acme", 50); len(left) != 0 || stub.asked != 2 {
+				t.Errorf("got %d left, asked %d times, want none there", len(left), stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndAQuestionThatIsNotAnsweredIsGivenUp", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, askTakes: time.Hour, address: hookAddress}
+			start := time.Now()
+			pass, decision := newTestPacing(required, stub).Enter(t.Context(), Callback{URL: hookURL})
+			if took := time.Since(start); pass != nil || decision.Reason != Consent || took > askPatience+time.Second {
+				t.Errorf("got %+v after %v, want it given up after %v", decision, took, askPatience)
+			}
+		})
+	})
+
+	t.Run("ButNotOfAReceiverThatTheOperatorAllowed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{words: []db.ReceiverWord{{Target: WordFor("a.example.com", ""), Word: db.ReceiverAllowed}}}
+			p := newTestPacing(required, stub)
+			p.readWords(t.Context())
+			if left, told := enterAll(t.Context(), p, "acme", 50); len(left) != 50 || stub.asked != 0 {
+				t.Errorf("got %d left, %+v, %d asked, want all and none", len(left), told, stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndAskedForWithinTheBudgetOfTheAddress", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			p := newTestPacing(required, stub)
+			left := 0
+			for n := range addressRate {
+				if pass, _ := p.Enter(t.Context(), Callback{URL: "https://" + string(rune('a'+n)) + ".evil.example/"}); pass != nil {
+					left++
+				}
+			}
+			if left != addressRate/2 {
+				t.Errorf("got %d left within a second, want half of %d, since each was asked, too", left, addressRate)
+			}
+		})
+	})
+}
+
+func TestMemory(t *testing.T) {
+	t.Parallel()
+
+	t.Run("IsWrittenAtMostOnceInTenSeconds", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{saved: make(chan []db.CallbackOrigin, 1000), address: hookAddress}
+			p := newTestPacing(Config{Workers: 400}, stub)
+			ctx, cancel := context.WithCancel(t.Context())
+			p.Run(ctx)
+			for range 600 { // a minute
+				time.Sleep(100 * time.Millisecond)
+				for range 8 {
+					if pass, _ := p.Enter(ctx, Callback{Client: "acme", URL: hookURL, CameBack: true}); pass != nil {
+						pass.Leave(sentTo(here, webhook.Delivered, 204))
+					}
+				}
+			}
+			cancel()
+			synctest.Wait()
+			if got := len(stub.saved); got < 1 || got > 6 {
+				t.Errorf("got %d writes of a receiver within a minute, want one to six", got)
+			}
+			if first := <-stub.saved; len(first) != 1 || first[0].Rate < newcomerRate || len(first[0].AnsweredFrom) != 1 {
+				t.Errorf("got %+v, want what it was known to take", first)
+			}
+		})
+	})
+
+	t.Run("BeginsAtHalfOfWhatWasKnown", func(t *testing.T) {
+		t.Parallel()
+		r := newReceiver("https://a:443", morning)
+		r.recall(db.CallbackOrigin{Rate: 400, InFlight: 30, AnsweredFrom: prefixes(here)}, morning)
+		if r.pace.rate != 200 || r.pace.flight != 15 || !r.proven {
+			t.Errorf("got %+v, want half of 400 a second and 30 at a time", r.pace)
+		}
+	})
+
+	t.Run("HoldsWhoIsClosedToWhom", func(t *testing.T) {
+		t.Parallel()
+		before := newReceiver("https://a:443", morning)
+		for range failuresToOpen {
+			before.learnBreakers(before.party("acme", morning), failing, morning)
+		}
+		acme, other := before.party("acme", morning), before.party("other", morning)
+		acme.breaker = breaker{openings: 3, until: morning.Add(4 * time.Minute)}
+		other.pause, other.until = morning.Add(time.Hour), morning.Add(24*time.Hour)
+		before.breaker = breaker{openings: 2, until: morning.Add(time.Minute)}
+		after := newReceiver(before.name, morning)
+		after.recall(before.row(morning), morning)
+		if after.breaker.openings != 2 || !after.breaker.until.Equal(before.breaker.until) {
+			t.Errorf("got %+v, want %+v", after.breaker, before.breaker)
+		}
+		if got := after.party("acme", morning); got.breaker.openings != 3 || !got.opens().Equal(acme.opens()) {
+			t.Errorf("acme: got %+v, want it closed until %v", got.breaker, acme.opens())
+		}
+		if got := after.party("other", morning); !got.pause.Equal(other.pause) || !got.until.Equal(other.until) {
+			t.Errorf("other: got %v and %v, want %v and %v", got.pause, got.until, other.pause, other.until)
+		}
+		if got := after.closed(after.party("third", morning), morning); got.Reason != Closed || !got.RetryAt.Equal(before.breaker.until) {
+			t.Errorf("third: got %+v, want it closed as it is to all", got)
+		}
+	})
+
+	t.Run("IsDroppedForWhatTheOperatorForgets", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{row: known, saved: make(chan []db.CallbackOrigin, 100)}
+			p := newTestPacing(Config{Workers: 400}, stub)
+			ctx, cancel := context.WithCancel(t.Context())
+			p.Run(ctx)
+			pass, _ := p.Enter(ctx, Callback{URL: hookURL})
+			pass.Leave(sentTo(here, webhook.Delivered, 204))
+			stub.row = db.CallbackOrigin{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
+			stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
+			time.Sleep(3 * time.Second)
+			if pass, decision := p.Enter(ctx, Callback{URL: hookURL}); pass != nil || stub.loaded != 2 {
+				t.Errorf("got %+v, loaded %d times, want it met anew within three seconds", decision, stub.loaded)
+			}
+			cancel()
+		})
+	})
+}
+
+func TestWhy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		stub := &outsideStub{}
+		p := newTestPacing(Config{Workers: 400}, stub)
+		want := func(what, client string, want limit.Reason) {
+			t.Helper()
+			if got, err := p.Why(t.Context(), client, hookURL); err != nil || got != want {
+				t.Errorf("%s: got %q, %v, want %q", what, got, err, want)
+			}
+		}
+		want("nothing known", "acme", "")
+		stub.row = db.CallbackOrigin{ClosedUntil: time.Now().Add(time.Minute), Openings: 1}
+		want("by the database", "acme", Closed)
+		stub.row = known
+		pass, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
+		want("nothing in the way", "acme", "")
+		throttled := sentTo(here, webhook.Throttled, 429)
+		throttled.RetryAfter = time.Hour
+		pass.Leave(throttled)
+		want("paused", "acme", Paused)
+		want("to others for a minute", "other", Closed)
+		time.Sleep(2 * time.Minute)
+		want("to others no longer", "other", "")
+		p.words[WordFor("a.example.com", "")] = wordOf(db.ReceiverWord{Word: db.ReceiverDenied})
+		want("denied", "acme", Denied)
+	})
+	if reasons := Reasons(); len(slices.Compact(slices.Sorted(slices.Values(reasons)))) != len(reasons) {
+		t.Error("two reasons have one word")
+	}
+}
