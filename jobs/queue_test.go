@@ -111,21 +111,8 @@ func (r recorder) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// newServer starts a receiver that takes callbacks at any rate.
+// newServer starts a receiver.
 func newServer(t *testing.T, handler http.HandlerFunc) string {
-	t.Helper()
-	return newStranger(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodOptions {
-			handler(w, r)
-			return
-		}
-		w.Header().Set("WebHook-Allowed-Origin", "*")
-		w.Header().Set("WebHook-Allowed-Rate", "*")
-	})
-}
-
-// newStranger starts a receiver that answers questions as it likes, too.
-func newStranger(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)

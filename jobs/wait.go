@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"ringback/work"
+	"ringback/jobs/limit"
 )
 
 const (
@@ -27,7 +27,7 @@ type waits struct {
 	find func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
 
 	mu      sync.Mutex
-	places  work.Places
+	places  limit.Slots
 	open    map[uuid.UUID]map[chan struct{}]string // client by channel, which is closed when the work has ended
 	polling bool
 	closed  bool // nobody may wait any more
@@ -36,7 +36,7 @@ type waits struct {
 // newWaits lets the only client there is have all places, unless clients share
 // them.
 func newWaits(shared bool, find func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)) *waits {
-	return &waits{find: find, places: work.NewPlaces(maxWaits, shared), open: map[uuid.UUID]map[chan struct{}]string{}}
+	return &waits{find: find, places: limit.NewSlots(maxWaits, shared), open: map[uuid.UUID]map[chan struct{}]string{}}
 }
 
 // Watch returns a channel that is closed when the work of a request has ended, or
@@ -60,7 +60,7 @@ func (q *Queue) EndWaits() {
 func (w *waits) watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed || !w.places.Take(client) {
+	if w.closed || !w.places.Take(client, 1) {
 		return nil, nil, false
 	}
 	if w.open[id] == nil {
@@ -82,7 +82,7 @@ func (w *waits) leave(id uuid.UUID, done chan struct{}) {
 	if !waiting {
 		return // woken
 	}
-	w.places.Leave(client)
+	w.places.Release(client, 1)
 	delete(w.open[id], done)
 	if len(w.open[id]) == 0 {
 		delete(w.open, id)
@@ -99,7 +99,7 @@ func (w *waits) wake(ids []uuid.UUID) {
 	for _, id := range ids {
 		for done, client := range w.open[id] {
 			close(done)
-			w.places.Leave(client)
+			w.places.Release(client, 1)
 		}
 		delete(w.open, id)
 	}

@@ -184,6 +184,6 @@ func (p *Pacing) release(pass *Pass, good bool) {
 	}
 	pass.receiver.inFlight--
 	pass.party.inFlight--
-	pass.receiver.pace.answered(pass.number, good)
-	pass.party.pace.answered(pass.number, good)
+	pass.receiver.pace.answered(pass.number, good, pass.receiver.together)
+	pass.party.pace.answered(pass.number, good, pass.receiver.together)
 }

@@ -362,7 +362,7 @@ func TestMemory(t *testing.T) {
 		}
 		acme, other := before.party("acme", morning), before.party("other", morning)
 		acme.breaker = breaker{openings: 3, until: morning.Add(4 * time.Minute)}
-		other.pause, other.until = morning.Add(time.Hour), morning.Add(24*time.Hour)
+		other.pause, other.oneByOne = morning.Add(time.Hour), morning.Add(24*time.Hour)
 		before.breaker = breaker{openings: 2, until: morning.Add(time.Minute)}
 		after := newReceiver(before.name, morning)
 		after.recall(before.row(morning), morning)
@@ -372,8 +372,8 @@ func TestMemory(t *testing.T) {
 		if got := after.party("acme", morning); got.breaker.openings != 3 || !got.opens().Equal(acme.opens()) {
 			t.Errorf("acme: got %+v, want it closed until %v", got.breaker, acme.opens())
 		}
-		if got := after.party("other", morning); !got.pause.Equal(other.pause) || !got.until.Equal(other.until) {
-			t.Errorf("other: got %v and %v, want %v and %v", got.pause, got.until, other.pause, other.until)
+		if got := after.party("other", morning); !got.pause.Equal(other.pause) || !got.oneByOne.Equal(other.oneByOne) {
+			t.Errorf("other: got %v and %v, want %v and %v", got.pause, got.oneByOne, other.pause, other.oneByOne)
 		}
 		if got := after.closed(after.party("third", morning), morning); got.Reason != Closed || !got.RetryAt.Equal(before.breaker.until) {
 			t.Errorf("third: got %+v, want it closed as it is to all", got)

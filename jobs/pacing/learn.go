@@ -37,6 +37,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	}
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
+	r.learnOneByOne(pass, k, sent.Conn, now)
 	p.release(pass, k == good)
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
@@ -92,7 +93,6 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 		}
 		return
 	}
-	r.learnOneByOne(pass, k, now)
 	if !hasTrouble {
 		return
 	}
@@ -114,15 +114,14 @@ func (c *party) bind(r *receiver, left, now time.Time) {
 
 // learnOneByOne finds a receiver out that serves one connection at a time: where
 // callbacks went together, one got no answer, and none was ever answered together
-// with another.
-func (r *receiver) learnOneByOne(pass *Pass, k kind, now time.Time) {
-	c := pass.party
+// with another on a connection of its own.
+func (r *receiver) learnOneByOne(pass *Pass, k kind, conn string, now time.Time) {
 	switch {
 	case k == good:
-		c.together = c.together || pass.left.Before(r.goodEnd)
-		r.goodEnd = now
-	case k == silent && !c.together && r.pace.flight > 1 && r.goodEnd.After(pass.left):
-		c.until = now.Add(oneByOneFor)
+		r.together = r.together || pass.left.Before(r.taken.end) && conn != r.taken.conn
+		r.taken = taken{now, conn}
+	case k == silent && !r.together && r.taken.end.After(pass.left):
+		pass.party.oneByOne = now.Add(oneByOneFor)
 	}
 }
 

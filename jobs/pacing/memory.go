@@ -49,6 +49,7 @@ func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
+		r.together = row.InFlight > 2 // or it would not have got there
 	}
 	if len(row.Prefixes) > 0 && !row.GrantedUntil.IsZero() {
 		r.consent = consent{until: row.GrantedUntil, perMinute: row.PerMinute, prefixes: row.Prefixes, askAt: row.GrantedUntil.Add(-renewBefore)}
@@ -63,7 +64,7 @@ func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
 	for client, closed := range closings {
 		c := r.party(client, now)
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
-		c.pause, c.until = closed.Paused, closed.OneByOne
+		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
 	}
 }
 
@@ -110,8 +111,8 @@ func (r *receiver) row(now time.Time) db.CallbackOrigin {
 func (r *receiver) closings(now time.Time) map[string]closing {
 	found := map[string]closing{}
 	for client, c := range r.parties {
-		if limit.Latest(c.opens(), c.until).After(now.Add(sharedPause)) {
-			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.until}
+		if limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
+			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne}
 		}
 	}
 	return found

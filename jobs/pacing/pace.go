@@ -134,8 +134,9 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 }
 
 // answered takes in an answer of any kind. In slow start the limit in flight
-// doubles when all those that reached it are answered, the last of them well.
-func (p *pace) answered(number int, good bool) {
+// doubles when all those that reached it are answered, the last of them well: beyond
+// two only once two were answered together.
+func (p *pace) answered(number int, good, together bool) {
 	if good {
 		p.now.good++
 	}
@@ -146,7 +147,7 @@ func (p *pace) answered(number int, good bool) {
 		return
 	}
 	p.round = round{}
-	if good && !p.steady && !p.now.trouble {
+	if good && !p.steady && !p.now.trouble && (p.flight < 2 || together) {
 		p.flight *= 2
 	}
 }

@@ -29,7 +29,8 @@ type receiver struct {
 	inFlight int
 	number   int // of callbacks that left
 	troubled trouble
-	goodEnd  time.Time // of the latest callback that was taken
+	taken    taken
+	together bool // it answered two callbacks at once, on two connections
 
 	used    time.Time
 	memory  memory
@@ -51,17 +52,18 @@ type party struct {
 	health  health
 	breaker breaker
 	pause   time.Time // by Retry-After
-	oneByOne
+	// Until then the receiver is taken for one that serves one connection at a time: a
+	// second one is never accepted while the first is kept open.
+	oneByOne time.Time
 	inFlight int
 	line     limit.Line
 	turn     time.Time // the later it is, the more others go first
 }
 
-// oneByOne is a receiver that serves one connection at a time: a second one is
-// never accepted while the first is kept open.
-type oneByOne struct {
-	together bool      // it has answered two callbacks at once
-	until    time.Time // taken for such a receiver until then
+// taken is the latest callback that a receiver took.
+type taken struct {
+	end  time.Time
+	conn string
 }
 
 func newReceiver(name string, now time.Time) *receiver {
@@ -134,7 +136,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if r.breaker.isHalfOpen(now) || r.isOneByOne(now) {
 		a.most, a.oneEach = 1, false // the probe, or the only connection
 	}
-	if c.breaker.isHalfOpen(now) || c.until.After(now) {
+	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
 		a.ownMost = 1
 	}
 	return a
@@ -145,7 +147,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 func (r *receiver) isOneByOne(now time.Time) bool {
 	found := 0
 	for _, c := range r.parties {
-		if c.until.After(now) {
+		if c.oneByOne.After(now) && !r.together {
 			found++
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"ringback/db"
@@ -33,6 +34,7 @@ type simReceiver struct {
 	sent               []time.Duration // since the start
 	failed             []time.Duration
 	underWay, mostEver int
+	conns              []bool // that are in use
 	jobs               []*simJob
 }
 
@@ -169,10 +171,18 @@ func (s *simulation) attempt(job *simJob, pass *Pass) {
 	if job.first == 0 {
 		job.first = max(1, started.Sub(job.arrived))
 	}
+	conn := slices.Index(o.conns, false)
+	if conn < 0 {
+		conn, o.conns = len(o.conns), append(o.conns, false)
+	}
+	o.conns[conn] = true
 	outcome, status, took := o.answer(simCall{job.client, started.Sub(morning), o.underWay})
 	s.at(started.Add(took), func() {
 		o.underWay--
-		sent := webhook.Attempt{StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: o.address}
+		o.conns[conn] = false
+		sent := webhook.Attempt{
+			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: o.address, Conn: strconv.Itoa(conn),
+		}
 		if outcome == webhook.Throttled {
 			sent.RetryAfter = time.Duration(status) * time.Second // stands for it
 		}

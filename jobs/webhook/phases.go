@@ -21,7 +21,7 @@ type phases struct {
 // sighting is what is known of a request so far.
 type sighting struct {
 	doing                        string // what the request waits for
-	address                      string
+	address, conn                string
 	reused                       bool // the connection was a kept one
 	answered                     bool // a byte of the answer came
 	tlsFailed                    bool
@@ -74,7 +74,7 @@ func (p *phases) gotConn(info httptrace.GotConnInfo) {
 		p.seen = sighting{reused: true}
 	}
 	p.seen.doing = "waiting for the answer"
-	p.seen.address = info.Conn.RemoteAddr().String()
+	p.seen.address, p.seen.conn = info.Conn.RemoteAddr().String(), info.Conn.LocalAddr().String()
 }
 
 // dialing notes a step of a dial, unless the request no longer waits for it.

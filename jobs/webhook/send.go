@@ -38,6 +38,7 @@ type Attempt struct {
 	// callbacks into a port scanner.
 
 	Address string // last one dialled, even if refused, or reused, with its port; empty if none
+	Conn    string // our end of the connection that was used, which tells one from another; empty if none
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
 	// How long each phase took, zero when it didn't happen or didn't end. A
@@ -157,7 +158,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 		response, seen, err = s.post(ctx, s.fresh, m)
 	}
 	attempt.EndedAt = time.Now()
-	attempt.Address = seen.address
+	attempt.Address, attempt.Conn = seen.address, seen.conn
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
 	if err == nil {
 		attempt.Status = response.StatusCode

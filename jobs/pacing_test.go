@@ -1,0 +1,257 @@
+package jobs
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/jobs/limit"
+	"ringback/jobs/pacing"
+)
+
+func TestPacing(t *testing.T) {
+	t.Parallel()
+
+	t.Run("GivesAStrangerThatRefusesNoMoreThanAFewFromTwoClients", func(t *testing.T) {
+		t.Parallel()
+		times := make(chan time.Time, 100)
+		stranger := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusNotFound)
+			times <- time.Now()
+		})
+		url := dbtest.New(t)
+		q := newQueueOf(t, url, url, doNothing, 40)
+		for n := range 80 {
+			request := newRequest(stranger)
+			request.Client = []string{"alice", "bob"}[n%2]
+			q.accept(t, request)
+		}
+		q.start(t)
+		first := <-times
+		const callbacks = 6
+		for range callbacks - 2 {
+			<-times
+		}
+		// 20 a second, and half of it after each: 1/20 s after the first, 1/10 after the
+		// second, and so on. That it takes longer does no harm.
+		if took, least := (<-times).Sub(first), time.Second*31/20/2; took < least {
+			t.Errorf("got %d callbacks within %v, want it to take %v at least", callbacks, took, least)
+		}
+		waitUntil(t, func() bool {
+			return q.holds(t, "SELECT count(*) >= 60 FROM river_job WHERE kind = 'callback' AND attempt = 0 AND metadata ? 'snoozes'")
+		})
+	})
+
+	t.Run("GivesAnOrdinaryReceiverFullSpeedOnceItIsKnown", func(t *testing.T) {
+		t.Parallel()
+		var asked, together atomic.Int32
+		all := make(chan struct{})
+		const callbacks = 10 // a quarter of the workers
+		receiver := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPost {
+				asked.Add(1)
+			}
+			if together.Add(1) == callbacks {
+				close(all)
+			}
+			<-all // they must all be under way for one to end
+		})
+		url := dbtest.New(t)
+		q := newQueueOf(t, url, url, doNothing, 4*callbacks)
+		q.exec(t, `INSERT INTO callback_origins (origin, rate, in_flight, answered_from, openings, expires_at)
+			VALUES ($1, 2000, $2, '{127.0.0.1/32}', 0, now() + '1h')`, pacing.ReceiverOf(receiver), 2*callbacks)
+		q.start(t)
+		for range callbacks {
+			q.accept(t, newRequest(receiver))
+		}
+		select {
+		case <-all:
+		case <-time.After(patience):
+			t.Fatalf("got %d callbacks under way, want %d", together.Load(), callbacks)
+		}
+		waitUntil(t, func() bool {
+			return q.holds(t, "SELECT count(*) = $1 FROM requests WHERE callback_state = 'delivered'", callbacks)
+		})
+		if asked.Load() != 0 || q.holds(t, "SELECT EXISTS (SELECT FROM river_job WHERE metadata ? 'snoozes')") {
+			t.Errorf("some were postponed, or it was asked %d times: want neither", asked.Load())
+		}
+	})
+
+	t.Run("RemembersWhatAReceiverTakesWhenTheProcessStops", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		if err := q.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		q.waitFor(t, request.ID, "callback_state = 'delivered'")
+		q.stop(t)
+		q.waitForOrigin(t, "rate >= 20 AND in_flight >= 1 AND answered_from = '{127.0.0.1/32}' AND last_outcome = 'delivered' AND saved_at IS NOT NULL")
+	})
+
+	t.Run("PausesAReceiverForTheClientThatItToldAndRemembersItInTheNextProcess", func(t *testing.T) {
+		t.Parallel()
+		receiver := newReceiver(t, func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		first := newQueue(t, doNothing)
+		if err := first.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first.accept(t, newRequest(receiver.URL))
+		receiver.next(t)
+		const postponed = `attempt IS NULL AND callback_job_attempt = 0 AND callback_job_state = 'scheduled'
+			AND callback_job_scheduled_at BETWEEN now() + '59m' AND now() + '61m'`
+		others := []db.Request{newRequest(receiver.URL + "other"), newRequest(receiver.URL + "another")}
+		first.waitForOrigin(t, `closed_until BETWEEN now() + '30s' AND now() + '1m' AND openings = 0
+			AND (closings->'alice'->>'paused_until')::timestamptz BETWEEN now() + '59m' AND now() + '60m'`)
+		first.accept(t, others[0])
+		first.waitFor(t, others[0].ID, "status = 'succeeded'")
+		first.stop(t)
+		second := newQueueAt(t, first.url, first.url, doNothing)
+		second.start(t)
+		second.accept(t, others[1])
+		for _, other := range others {
+			second.waitFor(t, other.ID, postponed)
+		}
+		if got := len(receiver.calls); got != 0 {
+			t.Errorf("got %d more calls within the pause, want none", got)
+		}
+		if got, err := second.WaitsFor(t.Context(), second.get(t, others[0].ID), nil); got != pacing.Paused || err != nil {
+			t.Errorf("got %q, %v, want the reason %q", got, err, pacing.Paused)
+		}
+	})
+
+	t.Run("EndsWhatWasHeldBackUntilItWasTooOld", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, nil), newReceiver(t, always(http.StatusOK))
+		q.exec(t, `INSERT INTO callback_origins (origin, closed_until, openings, expires_at)
+			VALUES ($1, now() + '15m', 6, now() + '1h')`, pacing.ReceiverOf(receiver.URL))
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		if err := q.finish(t.Context(), request, outcomeAt(time.Now().Add(-maxCallbackAge+10*time.Minute))); err != nil {
+			t.Fatal(err)
+		}
+		q.start(t)
+		q.waitFor(t, request.ID, "callback_state = 'dead' AND callback_job_state = 'completed' AND outcome = 'not_sent' AND next_attempt_at IS NULL")
+		if got := len(receiver.calls); got != 0 {
+			t.Errorf("got %d calls, want none", got)
+		}
+	})
+
+	t.Run("EndsWhatWaitsForAReceiverThatTheOperatorDenies", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		})
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		q.start(t)
+		receiver.next(t)
+		denied := db.ReceiverWord{Target: pacing.WordFor("127.0.0.1", ""), Word: db.ReceiverDenied}
+		if err := db.SayOfReceiver(t.Context(), q.direct, denied); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, func() bool {
+			words := q.outcomes(t, request.ID)
+			return q.get(t, request.ID).CallbackState == db.CallbackDead && words[len(words)-1] == string(notSent)
+		})
+		if !q.IsDenied(receiver.URL) || q.IsDenied("https://hooks.example.com/") {
+			t.Error("requests that name it are not refused, or others are")
+		}
+	})
+
+	t.Run("SaysWhatACallbackWaitsFor", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		first, second := newRequest("http://127.0.0.1:1/"), newRequest("http://127.0.0.1:1/")
+		first.OrderingKey, second.OrderingKey = "k", "k"
+		q.accept(t, first)
+		q.accept(t, second)
+		retried := []db.Attempt{{NextAttemptAt: time.Now().Add(time.Hour), Outcome: "timeout"}}
+		for _, test := range []struct {
+			request db.Request
+			log     []db.Attempt
+			want    limit.Reason
+		}{
+			{newRequest("http://127.0.0.1:1/"), nil, ""}, {newRequest("http://127.0.0.1:1/"), retried, waitsForRetry},
+			{first, nil, ""}, {second, nil, waitsForOrder},
+		} {
+			if got, err := q.WaitsFor(t.Context(), test.request, test.log); got != test.want || err != nil {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+		}
+	})
+}
+
+// A server that keeps a connection open serves no other meanwhile, as Python's
+// HTTPServer does.
+func TestServerOfOneConnectionAtATime(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	q := newQueueOf(t, url, url, doNothing, 40)
+	receiver := newOneByOne(t)
+	for range 40 {
+		q.accept(t, newRequest(receiver))
+	}
+	q.start(t)
+	waitUntil(t, func() bool {
+		return q.holds(t, "SELECT count(*) >= 39 FROM requests WHERE callback_state = 'delivered'")
+	})
+	if !q.holds(t, "SELECT count(*) <= 1 FROM callback_attempts WHERE outcome <> 'delivered'") {
+		t.Error("more than one callback was not delivered at once")
+	}
+}
+
+// newOneByOne starts a server that takes the next connection when the one before is
+// closed.
+func newOneByOne(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serveConnection(conn)
+		}
+	}()
+	return "http://" + listener.Addr().String() + "/"
+}
+
+// serveConnection answers one call after the other until its end.
+func serveConnection(conn net.Conn) {
+	defer conn.Close()
+	for reader := bufio.NewReader(conn); ; {
+		call, err := http.ReadRequest(reader)
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, call.Body)
+		if _, err := io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n"); err != nil {
+			return
+		}
+	}
+}
+
+// waitForOrigin returns when the only receiver that is remembered meets condition.
+func (q *testQueue) waitForOrigin(t *testing.T, condition string) {
+	t.Helper()
+	waitUntil(t, func() bool {
+		return q.holds(t, "SELECT count(*) = 1 AND coalesce(bool_and("+condition+"), false) FROM callback_origins")
+	})
+}
