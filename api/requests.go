@@ -151,10 +151,26 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	whole, err := a.loadAwaited(c, id)
+	if err == nil && whole.CallbackState == db.CallbackPending {
+		whole.CallbackWaitsFor, err = a.waitsFor(c, whole)
+	}
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{status: http.StatusOK, body: whole}, nil
+}
+
+// waitsFor tells why a callback that is pending waits.
+func (a *API) waitsFor(c *gin.Context, whole wholeRequest) (limit.Reason, error) {
+	request := whole.Request
+	request.Client = c.GetString(clientKey)
+	var last db.Attempt
+	if n := len(whole.Attempts); n > 0 {
+		last = db.Attempt{Outcome: whole.Attempts[n-1].Outcome, NextAttemptAt: whole.Attempts[n-1].NextAttemptAt}
+	}
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	return a.Queue.WaitsFor(ctx, request, last)
 }
 
 func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (wholeRequest, error) {
@@ -179,10 +195,7 @@ func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (
 		})
 	}
 	whole.Timeline = timelineOf(whole, earlier)
-	if request.CallbackState == db.CallbackPending {
-		whole.CallbackWaitsFor, err = a.Queue.WaitsFor(ctx, request, log)
-	}
-	return whole, err
+	return whole, nil
 }
 
 // timelineOf lists what happened, in order. Where a time is cut to the second

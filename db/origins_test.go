@@ -3,10 +3,12 @@ package db_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -16,11 +18,12 @@ func TestCallbackOrigins(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	granted := db.CallbackOrigin{
-		Name: "a.example.com:443", GrantedUntil: now.Add(time.Hour), PerMinute: 60, ExpiresAt: now.Add(time.Hour),
+		Name: "https://a.example.com:443", Rate: 320, InFlight: 16, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")},
+		Closings: []byte(`{"acme": {"openings": 2}}`), LastOutcome: "delivered", GrantedUntil: now.Add(time.Hour), PerMinute: 60, ExpiresAt: now.Add(time.Hour),
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/64")},
 	}
-	open := db.CallbackOrigin{Name: "b.example.com:443", ClosedUntil: now.Add(time.Minute), Openings: 3, ExpiresAt: now.Add(time.Hour)}
-	expired := db.CallbackOrigin{Name: "c.example.com:443", ExpiresAt: now.Add(-time.Hour)}
+	open := db.CallbackOrigin{Name: "https://b.example.com:443", ClosedUntil: now.Add(time.Minute), Openings: 3, ExpiresAt: now.Add(time.Hour)}
+	expired := db.CallbackOrigin{Name: "https://c.example.com:443", ExpiresAt: now.Add(-time.Hour)}
 
 	t.Run("AreLoadedAsTheyWereSaved", func(t *testing.T) {
 		t.Parallel()
@@ -73,4 +76,84 @@ func saveOrigins(t *testing.T, q db.Querier, origins ...db.CallbackOrigin) {
 	if err := db.SaveCallbackOrigins(t.Context(), q, origins); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestReceivers(t *testing.T) {
+	t.Parallel()
+	later := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
+	known := db.CallbackOrigin{Name: "https://a.example.com:443", Rate: 20, InFlight: 1, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, ExpiresAt: later}
+	plain := db.CallbackOrigin{Name: "http://a.example.com:80", ExpiresAt: later}
+	other := db.CallbackOrigin{Name: "https://xa.example.com:443", ExpiresAt: later}
+	say := func(t *testing.T, q db.Querier, word db.ReceiverWord) {
+		t.Helper()
+		if err := db.SayOfReceiver(t.Context(), q, word); err != nil {
+			t.Fatal(err)
+		}
+	}
+	words := func(t *testing.T, q db.Querier) map[string]db.ReceiverWord {
+		t.Helper()
+		rows, err := db.ReceiverWords(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]db.ReceiverWord{}
+		for _, row := range rows {
+			if row.At.IsZero() {
+				t.Errorf("%+v has no time", row)
+			}
+			row.At = time.Time{}
+			found[row.Target] = row
+		}
+		return found
+	}
+	names := func(t *testing.T, q db.Querier) (names []string) {
+		t.Helper()
+		receivers, err := db.ListReceivers(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, receiver := range receivers {
+			names = append(names, receiver.Name)
+		}
+		return names
+	}
+
+	t.Run("HaveTheOperatorsLatestWord", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		say(t, pool, db.ReceiverWord{Target: "*://a.example.com:443", Word: db.ReceiverAllowed, Rate: 5, Concurrency: 2})
+		say(t, pool, db.ReceiverWord{Target: "*://a.example.com:443", Word: db.ReceiverDenied})
+		allowed := db.ReceiverWord{Target: "*://b.example.com:*", Word: db.ReceiverAllowed, Rate: 0.5, Concurrency: 3}
+		say(t, pool, allowed)
+		saveOrigins(t, pool, known) // is no word
+		want := map[string]db.ReceiverWord{
+			"*://a.example.com:443": {Target: "*://a.example.com:443", Word: db.ReceiverDenied}, allowed.Target: allowed,
+		}
+		if diff := cmp.Diff(want, words(t, pool)); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"*://a.example.com:443", known.Name, allowed.Target}, names(t, pool)); diff != "" {
+			t.Errorf("listed: -want +got:\n%s", diff)
+		}
+	})
+
+	t.Run("AreForgottenOfAPortOrOfAll", func(t *testing.T) {
+		t.Parallel()
+		for port, want := range map[string][]string{"443": {plain.Name, other.Name}, "*": {other.Name}, "8443": {known.Name, plain.Name, other.Name}} {
+			pool := dbtest.NewPool(t)
+			saveOrigins(t, pool, known, plain, other)
+			target := "*://a.example.com:" + port
+			say(t, pool, db.ReceiverWord{Target: target, Word: db.ReceiverDenied})
+			err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error { return db.ForgetReceiver(t.Context(), tx, "a.example.com", port) })
+			got := names(t, pool)
+			slices.Sort(got)
+			slices.Sort(want)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("port %s: %v, -want +got:\n%s", port, err, diff)
+			}
+			if got := words(t, pool)[target].Word; got != db.ReceiverForgotten {
+				t.Errorf("port %s: got the word %q, want that running processes hear of it", port, got)
+			}
+		}
+	})
 }

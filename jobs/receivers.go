@@ -38,17 +38,17 @@ const (
 )
 
 // WaitsFor tells why the callback of a request that is pending waits, in a word that
-// says nothing of other clients; nothing where it is on its way. log is the latest
-// attempts.
-func (q *Queue) WaitsFor(ctx context.Context, request db.Request, log []db.Attempt) (limit.Reason, error) {
+// says nothing of other clients; nothing where it is on its way. last is its latest
+// attempt, if there is one.
+func (q *Queue) WaitsFor(ctx context.Context, request db.Request, last db.Attempt) (limit.Reason, error) {
 	if request.OrderingKey != "" {
 		behind, err := db.IsBehind(ctx, q.pool, request.Place())
 		if behind || err != nil {
 			return waitsForOrder, err
 		}
 	}
-	if len(log) > 0 && log[len(log)-1].NextAttemptAt.After(time.Now()) {
-		if log[len(log)-1].Outcome == string(webhook.Throttled) {
+	if last.NextAttemptAt.After(time.Now()) {
+		if last.Outcome == string(webhook.Throttled) {
 			return pacing.Paused, nil
 		}
 		return waitsForRetry, nil

@@ -130,7 +130,7 @@ func TestKindOf(t *testing.T) {
 		status  int
 		want    kind
 	}{
-		{webhook.Delivered, 200, good}, {webhook.Gone, 410, neutral}, {webhook.Throttled, 503, failing},
+		{webhook.Delivered, 200, good}, {webhook.Gone, 410, neutral}, {webhook.Throttled, 503, throttled},
 		{webhook.HTTPStatus, 404, refused}, {webhook.HTTPStatus, 499, refused}, {webhook.HTTPStatus, 500, failing}, {webhook.HTTPStatus, 599, failing},
 		{webhook.Timeout, 0, silent}, {webhook.TLSFailed, 0, unreachable}, {webhook.ConnectionFailed, 0, unreachable},
 	} {

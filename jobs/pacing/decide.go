@@ -111,7 +111,7 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	r.number++
 	pass := &Pass{
 		pacing: p, receiver: r, party: c, left: now, number: r.number,
-		few: 2*r.inFlight <= a.most && 2*c.inFlight <= a.ownMost, stranger: stranger, ask: ask,
+		few: 4*r.inFlight <= a.most && (!c.bound || 4*c.inFlight <= int(c.pace.flight)), stranger: stranger, ask: ask,
 	}
 	r.inFlight++
 	c.inFlight++
@@ -148,7 +148,7 @@ func (p *Pacing) takeAddress(pass *Pass, now time.Time) limit.Decision {
 	callback := Callback{Client: pass.party.client, CameBack: true}
 	b := p.addressBudget(pass.receiver.address, now)
 	if !b.room(callback, now) {
-		p.release(pass, false)
+		p.release(pass, verdict{})
 		return limit.Decision{Reason: Strangers, RetryAt: b.reserve(callback.Client, now)}
 	}
 	b.window.Take(callback.Client, now)
@@ -167,7 +167,7 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	}
 	p.keep(r, now)
 	if !r.consent.covers(r.address, now) {
-		p.release(pass, false)
+		p.release(pass, verdict{})
 		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.consent.askAt, now.Add(halfASec))}
 	}
 	if pass.stranger && r.address.IsValid() {
@@ -176,14 +176,15 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	return limit.Decision{}
 }
 
-// release gives back what a pass holds. good says that the callback was taken.
-func (p *Pacing) release(pass *Pass, good bool) {
+// release gives back what a pass holds, with what came of the callback.
+func (p *Pacing) release(pass *Pass, v verdict) {
 	p.slots.Release(pass.party.client, 1)
 	if pass.stranger {
 		p.strangerSlots.Release(pass.party.client, 1)
 	}
 	pass.receiver.inFlight--
 	pass.party.inFlight--
-	pass.receiver.pace.answered(pass.number, good, pass.receiver.together)
-	pass.party.pace.answered(pass.number, good, pass.receiver.together)
+	v.number, v.together = pass.number, pass.receiver.together
+	pass.receiver.pace.answered(v)
+	pass.party.pace.answered(v)
 }

@@ -14,6 +14,7 @@ const (
 	good        kind = iota // it took the callback
 	neutral                 // 410: it says nothing of other callbacks
 	refused                 // it is up, and refused this callback
+	throttled               // it is up, and said when to come back
 	failing                 // it answered that it can't
 	silent                  // it gave no answer in time
 	unreachable             // it failed before HTTP
@@ -29,6 +30,8 @@ func kindOf(sent webhook.Attempt) kind {
 		return silent
 	case webhook.TLSFailed, webhook.ConnectionFailed:
 		return unreachable
+	case webhook.Throttled:
+		return throttled
 	case webhook.HTTPStatus:
 		if sent.Status < http.StatusInternalServerError {
 			return refused
@@ -42,7 +45,7 @@ func (k kind) isFailure() bool { return k > neutral }
 
 // isDown tells what a breaker counts. A receiver that refuses a callback, with 404
 // say, is up: else a URL that isn't there would close it.
-func (k kind) isDown() bool { return k > refused }
+func (k kind) isDown() bool { return k > throttled }
 
 // health is how a receiver answers one client: for how long, and how often it
 // fails.
@@ -56,7 +59,7 @@ type health struct {
 
 const (
 	slack      = 50 * time.Millisecond // that an answer may take longer, whatever is usual
-	calmEvery  = 10 * time.Second      // how often the usual time is measured at least
+	calmEvery  = 10 * time.Second      // how often the usual time is measured at least, or 20 answers
 	tolerance  = 1.5                   // times the usual that leave the limit in flight as it is
 	failSlack  = 0.03                  // share of failures that is no sign of load
 	maxFailing = 0.2                   // share that may pass for a receiver's own
@@ -70,7 +73,7 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 	h.roll(now)
 	h.answered++
 	if slowed {
-		h.failing += (min(maxFailing, share(k)) - h.failing) / 16
+		h.failing = min(maxFailing, h.failing+(share(k)-h.failing)/32)
 	}
 	if k.isFailure() {
 		h.failed++
@@ -85,10 +88,27 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 	}
 	h.recent = average(h.recent, took)
 	if few || h.usual == 0 {
-		h.usual, h.calm = average(h.usual, took), now
+		h.calm = now
+		h.usual = towards(h.usual, took)
 	}
 	return h.recent > 2*h.usual+slack
 }
+
+// towards is the usual time after an answer with few in flight. It falls fast and
+// rises slowly: what makes an answer late is not usual.
+func towards(usual, took time.Duration) time.Duration {
+	switch {
+	case usual == 0:
+		return took
+	case took < usual:
+		return usual - (usual-took)/2
+	default:
+		return usual + (took-usual)/16
+	}
+}
+
+// isLate tells whether an answer took clearly longer than is usual.
+func (h *health) isLate(took time.Duration) bool { return took > h.usual+h.usual/4+slack }
 
 // share is what an attempt adds to the share of failures.
 func share(k kind) float64 {

@@ -26,7 +26,7 @@ const (
 func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r, c, k := pass.receiver, pass.party, kindOf(sent)
 	if sent.Outcome == "" {
-		p.release(pass, false)
+		p.release(pass, verdict{})
 		return
 	}
 	r.roll(c, now)
@@ -38,7 +38,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
 	r.learnOneByOne(pass, k, sent.Conn, now)
-	p.release(pass, k == good)
+	p.release(pass, verdict{good: k == good, late: k == good && c.health.isLate(took)})
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
 	if sent.Outcome == webhook.Throttled {

@@ -41,7 +41,9 @@ type period struct {
 // round is the callbacks that were in flight when the limit was reached.
 type round struct {
 	last     int // the latest of them, by number; 0 for no round
+	count    int
 	awaiting int // their answers
+	late     int // answers that took longer than is usual
 }
 
 const (
@@ -129,25 +131,37 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	}
 	p.now.full = true
 	if p.round.last == 0 {
-		p.round = round{last: number, awaiting: inFlight}
+		p.round = round{last: number, count: inFlight, awaiting: inFlight}
 	}
 }
 
+// verdict is what came of a callback, for the pace.
+type verdict struct {
+	number   int // of the callback
+	good     bool
+	late     bool // it took longer than is usual
+	together bool // the receiver has answered two at once
+}
+
 // answered takes in an answer of any kind. In slow start the limit in flight
-// doubles when all those that reached it are answered, the last of them well: beyond
-// two only once two were answered together.
-func (p *pace) answered(number int, good, together bool) {
-	if good {
+// doubles when all those that reached it are answered, the last of them well and
+// most of them in the usual time: beyond two only once two were answered together.
+func (p *pace) answered(v verdict) {
+	if v.good {
 		p.now.good++
 	}
-	if p.round.last == 0 || number > p.round.last {
+	if p.round.last == 0 || v.number > p.round.last {
 		return
+	}
+	if v.late {
+		p.round.late++
 	}
 	if p.round.awaiting--; p.round.awaiting > 0 {
 		return
 	}
+	wasPrompt := 4*p.round.late <= p.round.count
 	p.round = round{}
-	if good && !p.steady && !p.now.trouble && (p.flight < 2 || together) {
+	if v.good && wasPrompt && !p.steady && !p.now.trouble && (p.flight < 2 || v.together) {
 		p.flight *= 2
 	}
 }

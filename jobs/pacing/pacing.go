@@ -113,12 +113,11 @@ const patience = 50 * time.Millisecond
 // when the callback may come back, and why: no attempt was made, and none is to be
 // charged. When ctx ends, it does neither.
 func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Decision) {
-	name, deadline := ReceiverOf(callback.URL), time.Now().Add(patience)
-	r, err := p.meet(ctx, name)
+	r, err := p.meet(ctx, ReceiverOf(callback.URL))
 	if err != nil {
 		return nil, limit.Decision{Reason: Unknown, RetryAt: time.Now().Add(faultDelay())}
 	}
-	for ctx.Err() == nil {
+	for deadline := time.Now().Add(patience); ctx.Err() == nil; {
 		pass, decision := p.next(r, callback)
 		if pass != nil {
 			return p.prepare(ctx, pass, callback.URL)

@@ -1,6 +1,7 @@
 package pacing
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -57,7 +58,7 @@ type party struct {
 	oneByOne time.Time
 	inFlight int
 	line     limit.Line
-	turn     time.Time // the later it is, the more others go first
+	turn     time.Time // when a callback left last
 }
 
 // taken is the latest callback that a receiver took.
@@ -115,15 +116,17 @@ type allowance struct {
 	own     limit.Rate // of the client
 	most    int        // in flight, of all clients
 	ownMost int
-	oneEach bool // a client that has none in flight may have one beyond that
+	oneEach bool    // a client that has none in flight may have one beyond that
+	ceiling float64 // that the rate may grow to, 0 for no limit
 }
 
 func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	a := allowance{rate: r.pace.limit(), most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	a.ceiling = p.ceiling(r)
 	if r.word.isAllowed() {
-		a.rate, a.most = r.word.rate(), cmpOr(r.word.Concurrency, p.share)
-	} else if ceiling := p.ceiling(r); ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > ceiling) {
-		a.rate = limit.Rate{PerSecond: ceiling, Burst: burst(ceiling)}
+		a.rate, a.most = r.word.rate(), cmp.Or(r.word.Concurrency, p.share)
+	} else if a.ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > a.ceiling) {
+		a.rate = limit.Rate{PerSecond: a.ceiling, Burst: burst(a.ceiling)}
 	}
 	if c.bound && !r.word.isAllowed() {
 		a.own, a.ownMost = c.pace.limit(), c.most(now)
@@ -154,11 +157,11 @@ func (r *receiver) isOneByOne(now time.Time) bool {
 	return found > 1
 }
 
-// most is a bound client's limit in flight. Where it has long been reached, it is
-// half as much for a moment, to see how long answers take with few in flight.
+// most is a bound client's limit in flight. Where it has long been reached, it is a
+// quarter for a moment, to see how long answers take with few in flight.
 func (c *party) most(now time.Time) int {
-	if c.health.recent > 0 && now.Sub(c.health.calm) > calmEvery {
-		return max(1, int(c.pace.flight)/2)
+	if c.health.recent > 0 && now.Sub(c.health.calm) > max(calmEvery, 20*c.health.recent) {
+		return max(1, int(c.pace.flight)/4)
 	}
 	return int(c.pace.flight)
 }
@@ -172,99 +175,10 @@ func (p *Pacing) ceiling(r *receiver) float64 {
 	return ceiling
 }
 
-func cmpOr(value, otherwise int) int {
-	if value == 0 {
-		return otherwise
-	}
-	return value
-}
-
-// room tells whether a callback of a client may go by the pace of its receiver. It
-// leaves a slot to each client that waits and whose turn is before, and to those of
-// its own that were promised one, unless it is one of them.
-func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
-	need, own := 1+r.owed(c, a, now), 1
-	if !cameBack && c.line.Last().After(now) {
-		need, own = need+1, 2
-	}
-	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
-	if a.oneEach && c.inFlight == 0 {
-		full = false
-	}
-	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
-	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
-	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
-	return !full && !ownFull && !limited && !ownLimited
-}
-
-// owed is how many other clients wait for a slot whose turn is before.
-func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
-	if len(r.parties) == 1 {
-		return 0
-	}
-	soon := now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
-	for _, other := range r.parties {
-		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
-			owed++
-		}
-	}
-	return owed
-}
-
 // attemptTime is how long an attempt may be expected to take.
 func (r *receiver) attemptTime() time.Duration {
 	if r.took == 0 {
 		return 100 * time.Millisecond
 	}
 	return r.took
-}
-
-// reserve tells a callback that found no room when to come back: at a time of its
-// own, by the pace that the receiver has then if all goes well.
-func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
-	at := limit.Latest(from, c.line.Last())
-	spacing := r.spacing(c, a, p.share, at, now)
-	if c.bound {
-		spacing = max(spacing, a.own.Interval(), r.attemptTime()/time.Duration(max(1, a.ownMost)))
-	}
-	if !c.line.Due(now, now.Add(limit.Horizon)) {
-		c.turn = now // it begins to wait
-	}
-	earliest := limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
-	if !earliest.After(now) {
-		earliest = now.Add(min(spacing, r.attemptTime()))
-	}
-	return c.line.Reserve(earliest, spacing, recallStep(a))
-}
-
-// spacing is the time between two callbacks of a client at a time, where others
-// wait as well.
-func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
-	rate, most := a.rate.PerSecond, float64(a.most)
-	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
-		most = min(float64(share), r.pace.flightAt(at, now, r.attemptTime()))
-		if ceiling := rate; rate == 0 || rate >= r.pace.rate {
-			rate = r.pace.rateAt(at)
-		} else {
-			rate = min(ceiling, r.pace.rateAt(at))
-		}
-	}
-	waiting := 1
-	if len(r.parties) > 1 {
-		for _, other := range r.parties {
-			if other != c && other.line.Due(now, now.Add(limit.Horizon)) {
-				waiting++
-			}
-		}
-	}
-	return max(limit.PerSecond(rate), time.Duration(float64(r.attemptTime())/max(1, most))) * time.Duration(waiting)
-}
-
-// recallStep is the time between two that come to ask when there is no telling how
-// fast the receiver will be.
-func recallStep(a allowance) time.Duration {
-	if a.rate.PerSecond == 0 {
-		return limit.PerSecond(Unlimited)
-	}
-	return limit.PerSecond(max(50, a.rate.PerSecond))
 }

@@ -219,6 +219,9 @@ func TestStrangers(t *testing.T) {
 		if got := countWithin(moves.sent, 11*second, 10*second); got > 20 {
 			t.Errorf("got %d in ten seconds at the other address, want a stranger's few", got)
 		}
+		if r := s.receivers[moves.name]; r.proven || s.strangerSlots.Taken() > 1 {
+			t.Errorf("got it proven: %v, want it to be a stranger", r.proven)
+		}
 	})
 }
 

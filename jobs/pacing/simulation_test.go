@@ -176,12 +176,13 @@ func (s *simulation) attempt(job *simJob, pass *Pass) {
 		conn, o.conns = len(o.conns), append(o.conns, false)
 	}
 	o.conns[conn] = true
+	address := o.address
 	outcome, status, took := o.answer(simCall{job.client, started.Sub(morning), o.underWay})
 	s.at(started.Add(took), func() {
 		o.underWay--
 		o.conns[conn] = false
 		sent := webhook.Attempt{
-			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: o.address, Conn: strconv.Itoa(conn),
+			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: address, Conn: strconv.Itoa(conn),
 		}
 		if outcome == webhook.Throttled {
 			sent.RetryAfter = time.Duration(status) * time.Second // stands for it

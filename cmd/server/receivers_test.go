@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"ringback/db/dbtest"
+	"ringback/work"
+)
+
+// runReceiver runs `ringback receiver …` and returns what it prints.
+func runReceiver(t *testing.T, databaseURL string, args ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := run(t.Context(), append([]string{"receiver"}, args...), environment(databaseURL, nil), &out, io.Discard, work.Do); err != nil {
+		t.Fatalf("ringback receiver %q: %v", args, err)
+	}
+	return out.String()
+}
+
+func listReceivers(t *testing.T, databaseURL string) map[string]listed {
+	t.Helper()
+	var rows []listed
+	if err := json.Unmarshal([]byte(runReceiver(t, databaseURL, "list", "--json")), &rows); err != nil {
+		t.Fatal(err)
+	}
+	receivers := map[string]listed{}
+	for _, row := range rows {
+		receivers[row.Receiver] = row
+	}
+	return receivers
+}
+
+func TestOperatorDeniesAReceiver(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	p := startHere(t, database, nil, work.Do)
+	var paused atomic.Bool
+	paused.Store(true)
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		if paused.Load() {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	id := p.accept(t, `{"text":"x"}`, r.URL)
+	r.next(t)
+	if told := runReceiver(t, database, "deny", "127.0.0.1"); !strings.Contains(told, "denied") {
+		t.Errorf("got %q, want it to say what it did", told)
+	}
+	until(t, func() bool {
+		status, answer, err := p.post("/async", asyncBody(`{"text":"x"}`, r.URL))
+		return err == nil && status == http.StatusUnprocessableEntity && answer.problem == "/problems/invalid-callback-url"
+	}, func() string { return "requests that name it to be refused" })
+	dead := p.waitFor(t, id, "a dead letter", func(r request) bool { return r.CallbackState == "dead" })
+	if last := dead.Attempts[len(dead.Attempts)-1]; last.Outcome != "not_sent" {
+		t.Errorf("got %+v, want not_sent as the last outcome", dead.Attempts)
+	}
+
+	paused.Store(false)
+	runReceiver(t, database, "forget", "127.0.0.1")
+	until(t, func() bool {
+		status, _, err := p.post("/async", asyncBody(`{"text":"x"}`, r.URL))
+		return err == nil && status == http.StatusAccepted
+	}, func() string { return "requests that name it to be accepted again" })
+}
+
+func TestOperatorAllowsAReceiver(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	r := newReceiver(t, nil)
+	target, err := url.Parse(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=50")
+	p := startHere(t, database, nil, work.Do)
+	for range 20 { // more than a newcomer takes within half a second
+		p.accept(t, `{"text":"x"}`, r.URL)
+	}
+	for range 20 {
+		r.next(t)
+	}
+	if got := listReceivers(t, database)[target.Host]; got.Word != "allowed" || got.WordRate != 500 || got.WordMost != 50 {
+		t.Errorf("got %+v, want it allowed 500 a second, 50 at a time", got)
+	}
+	if got := runReceiver(t, database, "list"); !strings.Contains(got, "allowed 500/s, 50 at a time") {
+		t.Errorf("got %q, want it allowed", got)
+	}
+}
+
+func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	p := startHere(t, database, nil, work.Do)
+	good := newReceiver(t, nil)
+	busy := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	p.accept(t, `{"text":"x"}`, good.URL)
+	id := p.accept(t, `{"text":"x"}`, busy.URL)
+	good.next(t)
+	busy.next(t)
+	p.waitFor(t, id, "the reason", func(r request) bool { return r.WaitsFor == "receiver_paused" })
+	var got map[string]listed
+	until(t, func() bool {
+		got = listReceivers(t, database)
+		return len(got) == 2
+	}, func() string { return "two receivers to be listed" })
+	if row := got[good.URL]; row.Rate < 20 || row.InFlight < 1 || row.Breaker != "closed" || row.LastOutcome != "delivered" {
+		t.Errorf("the good one: got %+v", row)
+	}
+	if row := got[busy.URL]; row.ClosedUntil.IsZero() || row.Rate != 0 || row.LastOutcome != "throttled" {
+		t.Errorf("the busy one: got %+v", row)
+	}
+	table := runReceiver(t, database, "list")
+	if lines := strings.Split(table, "\n"); len(lines) != 4 || !strings.HasPrefix(lines[0], "RECEIVER") {
+		t.Errorf("got %q, want a table of two", table)
+	}
+}
+
+func TestReceiverCommandLine(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args       string
+		host, port string
+		wrong      bool
+	}{
+		{"allow hooks.example.com", "hooks.example.com", "", false},
+		{"allow --rate 5 Hooks.Example.COM:8443 --concurrency 2", "hooks.example.com", "8443", false},
+		{"deny 127.0.0.1:9999", "127.0.0.1", "9999", false},
+		{"deny 2001:db8::1", "2001:db8::1", "", false},
+		{"deny [2001:db8::1]:443", "2001:db8::1", "443", false},
+		{"forget localhost", "localhost", "", false},
+		{"list", "", "", false},
+		{"list --json", "", "", false},
+		{"", "", "", true}, {"block example.com", "", "", true}, {"deny", "", "", true}, {"deny a.example.com b.example.com", "", "", true},
+		{"deny https://a.example.com", "", "", true}, {"deny a.example.com:0", "", "", true}, {"deny a.example.com:99999", "", "", true},
+		{"deny a.example.com --rate 5", "", "", true}, {"allow a.example.com --rate 0", "", "", true},
+		{"allow a.example.com --rate -1", "", "", true}, {"allow a.example.com --concurrency 0", "", "", true}, {"list x", "", "", true},
+	} {
+		got, err := readReceiverCommand(strings.Fields(test.args))
+		if (err != nil) != test.wrong || err == nil && (got.host != test.host || got.port != test.port) {
+			t.Errorf("receiver %s: got %+v, %v, want %s and %s, wrong: %v", test.args, got, err, test.host, test.port, test.wrong)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package pacing
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	// used is a pace after so many half seconds in which it was used up.
+	used := func(p pace, halfSeconds int) (pace, time.Time) {
+		now := p.now.began
+		for range halfSeconds {
+			p.now.limited, p.now.good = true, max(p.now.good, int(p.rate/2))
+			now = now.Add(halfASec)
+			p.roll(now, 1)
+		}
+		return p, now
+	}
+
+	t.Run("DoublesEachHalfSecondUpToNoLimit", func(t *testing.T) {
+		t.Parallel()
+		for n, want := range []float64{20, 40, 80, 160, 320, 640, 2 * Unlimited} {
+			if got, _ := used(newPace(morning), n); got.rate != want {
+				t.Errorf("after %d: got %v a second, want %v", n, got.rate, want)
+			}
+		}
+	})
+
+	t.Run("StaysWhereItIsNotUsed", func(t *testing.T) {
+		t.Parallel()
+		p := newPace(morning)
+		for n := range 10 {
+			p.now.good = 1
+			p.roll(morning.Add(time.Duration(n+1)*halfASec), 1)
+		}
+		if p.rate != newcomerRate {
+			t.Errorf("got %v a second, want %v", p.rate, newcomerRate)
+		}
+	})
+
+	t.Run("HalvesWhatWasTakenOnceForWhatLeftBefore", func(t *testing.T) {
+		t.Parallel()
+		p, now := used(newPace(morning), 4) // 320 a second, of which 80 were answered in the last half
+		p.now.good, p.flight, p.now.peak = 160, 16, 16
+		now = now.Add(halfASec)
+		for range 10 {
+			p.halve(now, now)
+		}
+		if p.rate < 100 || p.rate > 160 || p.flight != 8 || !p.steady {
+			t.Errorf("got %v a second and %v in flight, want half of it, once", p.rate, p.flight)
+		}
+		before := p.rate
+		p.halve(now.Add(-time.Millisecond), now.Add(time.Second))
+		if p.rate != before {
+			t.Error("what left before was held against it")
+		}
+		p.halve(now.Add(time.Millisecond), now.Add(time.Second))
+		if p.rate >= before {
+			t.Error("what left since was not")
+		}
+	})
+
+	t.Run("NeverFallsBelowOneInTenSeconds", func(t *testing.T) {
+		t.Parallel()
+		p := newPace(morning)
+		for n := range 100 {
+			now := morning.Add(time.Duration(n) * time.Second)
+			p.halve(now, now)
+			p.fail()
+		}
+		if p.rate != leastRate || p.flight != 1 {
+			t.Errorf("got %v a second and %v in flight", p.rate, p.flight)
+		}
+	})
+
+	t.Run("GrowsByATenthASecondAtMostBeyondItsKnee", func(t *testing.T) {
+		t.Parallel()
+		p := pace{rate: 100, knee: 100, flight: 1, steady: true, now: period{began: morning}}
+		if grown, _ := used(p, 10); grown.rate < 130 || grown.rate > 100*1.1*1.1*1.1*1.1*1.1*1.03 {
+			t.Errorf("got %v a second after 5 s, want hardly more than a tenth a second", grown.rate)
+		}
+	})
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	answers := func(h *health, count int, k kind, took time.Duration) (trouble bool) {
+		for range count {
+			trouble = h.note(k, took, took == 100*time.Millisecond, false, morning)
+		}
+		return trouble
+	}
+
+	t.Run("OneFailureAmongManyIsNoTrouble", func(t *testing.T) {
+		t.Parallel()
+		var h health
+		answers(&h, 100, good, 100*time.Millisecond)
+		if answers(&h, 1, failing, 0) || answers(&h, 50, refused, 0) || !answers(&h, 10, failing, 0) {
+			t.Errorf("got %+v, want trouble by several that are no refusals", h)
+		}
+	})
+
+	t.Run("OneWithoutAnAnswerIs", func(t *testing.T) {
+		t.Parallel()
+		var h health
+		if !answers(&h, 1, silent, 0) {
+			t.Errorf("got %+v, want trouble", h)
+		}
+	})
+
+	t.Run("AnswersThatTakeTwiceAsLongAre", func(t *testing.T) {
+		t.Parallel()
+		var h health
+		answers(&h, 100, good, 100*time.Millisecond)
+		if answers(&h, 1, good, 300*time.Millisecond) || !answers(&h, 100, good, 300*time.Millisecond) {
+			t.Errorf("got %+v, want trouble by many that take so long", h)
+		}
+		if h.usual != 100*time.Millisecond {
+			t.Errorf("got %v as the usual time, want that with few in flight", h.usual)
+		}
+	})
+
+	t.Run("TheLimitInFlightShrinksAsAnswersTakeLonger", func(t *testing.T) {
+		t.Parallel()
+		for recent, want := range map[time.Duration]float64{100: 1, 150: 1, 200: 0.75, 300: 0.5, 1000: 0.5} {
+			h := health{usual: 100 * time.Millisecond, recent: recent * time.Millisecond}
+			if got := h.slope(); got != want {
+				t.Errorf("%d ms instead of 100: got %v, want %v", recent, got, want)
+			}
+		}
+	})
+
+	t.Run("FailuresThatASlowerPaceDoesNotMendAreItsOwn", func(t *testing.T) {
+		t.Parallel()
+		var h health
+		for n := range 1000 {
+			h.note([]kind{good, good, good, good, good, good, good, good, good, failing}[n%10], time.Millisecond, true, true, morning.Add(time.Duration(n)*10*time.Millisecond))
+		}
+		if answers(&h, 1, failing, 0) {
+			t.Errorf("got trouble by one in ten: %+v", h)
+		}
+	})
+}
