@@ -161,16 +161,18 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 }
 
 // waitsFor tells why a callback that is pending waits.
-func (a *API) waitsFor(c *gin.Context, whole wholeRequest) (limit.Reason, error) {
+func (a *API) waitsFor(c *gin.Context, whole wholeRequest) (reason limit.Reason, err error) {
 	request := whole.Request
 	request.Client = c.GetString(clientKey)
 	var last db.Attempt
 	if n := len(whole.Attempts); n > 0 {
 		last = db.Attempt{Outcome: whole.Attempts[n-1].Outcome, NextAttemptAt: whole.Attempts[n-1].NextAttemptAt}
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
-	defer cancel()
-	return a.Queue.WaitsFor(ctx, request, last)
+	err = a.read(c, func(ctx context.Context) error {
+		reason, err = a.Queue.WaitsFor(ctx, a.Reads, request, last)
+		return err
+	})
+	return reason, err
 }
 
 func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (wholeRequest, error) {

@@ -125,7 +125,7 @@ func TestPacing(t *testing.T) {
 		if got := len(receiver.calls); got != 0 {
 			t.Errorf("got %d more calls within the pause, want none", got)
 		}
-		if got, err := second.WaitsFor(t.Context(), second.get(t, others[0].ID), db.Attempt{}); got != pacing.Paused || err != nil {
+		if got, err := second.WaitsFor(t.Context(), second.direct, second.get(t, others[0].ID), db.Attempt{}); got != pacing.Paused || err != nil {
 			t.Errorf("got %q, %v, want the reason %q", got, err, pacing.Paused)
 		}
 	})
@@ -186,7 +186,7 @@ func TestPacing(t *testing.T) {
 			{newRequest("http://127.0.0.1:1/"), none, ""}, {newRequest("http://127.0.0.1:1/"), retried, waitsForRetry},
 			{first, none, ""}, {second, none, waitsForOrder},
 		} {
-			if got, err := q.WaitsFor(t.Context(), test.request, test.last); got != test.want || err != nil {
+			if got, err := q.WaitsFor(t.Context(), q.direct, test.request, test.last); got != test.want || err != nil {
 				t.Errorf("got %q, %v, want %q", got, err, test.want)
 			}
 		}

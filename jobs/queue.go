@@ -149,6 +149,10 @@ const acceptQueueBytes = 16 << 20
 // them, and Postgres has a tenth less to do at 200 requests a second.
 const settleRest = 10 * time.Millisecond
 
+// maxReads is how many callers may ask at a time what their callback waits for: more
+// than may read.
+const maxReads = 1000
+
 // startBatchers bounds what comes from outside, and gives the steps of the
 // workers room for all of them, twice over: what has been done is not refused.
 // Sync requests, which are recorded when their work is done, are bounded before
@@ -168,7 +172,7 @@ func (q *Queue) startBatchers(config Config) {
 		Urgent: func(s db.Settlement) bool { return s.Place.OrderingKey != "" }, // the next of the key waits
 	})
 	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room})
-	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room})
+	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room + maxReads})
 }
 
 // setUpRiver makes the workers, and the two ways on which jobs reach them.

@@ -39,10 +39,10 @@ const (
 
 // WaitsFor tells why the callback of a request that is pending waits, in a word that
 // says nothing of other clients; nothing where it is on its way. last is its latest
-// attempt, if there is one.
-func (q *Queue) WaitsFor(ctx context.Context, request db.Request, last db.Attempt) (limit.Reason, error) {
+// attempt, if there is one; reads is where clients' reads go.
+func (q *Queue) WaitsFor(ctx context.Context, reads db.Querier, request db.Request, last db.Attempt) (limit.Reason, error) {
 	if request.OrderingKey != "" {
-		behind, err := db.IsBehind(ctx, q.pool, request.Place())
+		behind, err := db.IsBehind(ctx, reads, request.Place())
 		if behind || err != nil {
 			return waitsForOrder, err
 		}

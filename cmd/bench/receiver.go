@@ -21,7 +21,7 @@ const (
 )
 
 // defaultReceiver is what everything is measured with, by storm too.
-const defaultReceiver = granting
+const defaultReceiver = ordinary
 
 // receiverOf is what a variant calls back. An earlier server may be slow to
 // call a receiver that grants nothing.

@@ -40,7 +40,7 @@ func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
 
 // receiversGrant is whether receivers consent to callbacks at any rate when they
 // are asked. One that doesn't knows of nothing but POST.
-const receiversGrant = true
+const receiversGrant = false
 
 // crowd is all receivers, each an origin of its own.
 type crowd struct {

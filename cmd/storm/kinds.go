@@ -26,7 +26,7 @@ const (
 )
 
 // defaultKind is what receives where nothing is said about receivers.
-const defaultKind = kindGranting
+const defaultKind = kindOK
 
 const (
 	slowDelay = 2 * time.Second
