@@ -62,7 +62,8 @@ type Config struct {
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
 	Consent         ConsentMode   // whether receivers are asked for it
-	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
+	Retention       time.Duration // how long requests stay once they have ended; 0 forever
+	DeadLetters     time.Duration // how long dead letters stay; 0 forever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 
 	Metrics prometheus.Registerer // nil for none
@@ -78,7 +79,8 @@ type Queue struct {
 	quota   *quota
 	heart   *heartbeat
 	held    held
-	sweeper sweeper
+	sweeper sweeper // of requests
+	letters sweeper // of dead letters
 	search  searcher
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	origins *origins
@@ -112,7 +114,7 @@ func New(config Config) (*Queue, error) {
 		return nil, err
 	}
 	queue.heart = newHeartbeat(queue.client.ID(), &queue.held, config.RiverPool, config.Logger)
-	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
+	queue.sweeper, queue.letters = newSweepers(config)
 	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
@@ -267,9 +269,8 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	if q.works {
 		go q.search.run(ctx)
-	}
-	if q.works && q.sweeper.retention > 0 {
 		go q.sweeper.run(ctx)
+		go q.letters.run(ctx)
 	}
 	return nil
 }

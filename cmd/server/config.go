@@ -40,7 +40,8 @@ type Config struct {
 	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
 	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the one that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
 	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
-	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them for ever"`
+	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
+	DeadLetters time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
 	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
 	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
@@ -128,6 +129,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(!slices.Contains(jobs.ConsentModes(), c.CallbackConsent), "CALLBACK_CONSENT", "must be earned, required or off, not %q", c.CallbackConsent)
 	refuse(c.Connections < 1 || c.Connections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.Connections)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
+	refuse(c.DeadLetters != 0 && c.DeadLetters < time.Minute, "DEAD_LETTER_RETENTION", "must be 0 or at least 1m, not %s", c.DeadLetters)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }
 

@@ -88,7 +88,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		Workers: workers(config), Consent: config.CallbackConsent, Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
-		Retention: config.Retention, SoftStopTimeout: config.StopTimeout, Metrics: registry,
+		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: registry,
 	}); err == nil {
 		s.admin, err = newAdmin(ctx, config, s.queue, metricsHandler(registry), logger)
 	}
