@@ -20,6 +20,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -54,9 +55,8 @@ type Config struct {
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
-	// The same of one client, in all and for one destination; both 0 for no limit,
-	// and otherwise neither is, nor Unfinished.
-	ClientUnfinished, DestinationUnfinished int
+	Limits    func(client string) clients.Limits // nil where clients have none
+	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name
 
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
@@ -76,7 +76,8 @@ type Queue struct {
 	client  *river.Client[pgx.Tx]
 	works   bool // false when this process only inserts
 	backlog backlog
-	quota   *quota
+	quotas  *quotas
+	spread  spread // of redeliveries
 	heart   *heartbeat
 	held    held
 	sweeper sweeper // of requests
@@ -108,7 +109,7 @@ type Queue struct {
 // Start.
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
-	queue.places = newPlaces(config.Works, config.Workers, config.ClientUnfinished > 0)
+	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.origins = newOrigins(config.Consent, config.Workers, config.Logger, queue.originIO(config.Sender))
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
@@ -119,10 +120,10 @@ func New(config Config) (*Queue, error) {
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
-		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
+		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
-	queue.quota = newQuota(config)
-	queue.waits = newWaits(config.ClientUnfinished > 0, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	queue.quotas = newQuotas(config)
+	queue.waits = newWaits(config.Limits != nil, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
 	})
 	queue.metrics = newMetrics(config.Metrics, queue)
@@ -173,7 +174,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.processor = &processWorker{
 		queue: q, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: q.places,
 	}
-	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets}
+	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
 	driver := newDriver(config.RiverPool, lanes, q.held.cancel)
@@ -264,8 +265,8 @@ func (q *Queue) Start(ctx context.Context) error {
 	go q.backlog.watch(ctx)
 	go q.origins.remember(ctx)
 	go q.dropKeys(ctx)
-	if q.quota != nil {
-		go q.quota.watch(ctx)
+	if q.quotas != nil {
+		go q.quotas.watch(ctx)
 	}
 	if q.works {
 		go q.search.run(ctx)
