@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/jobs"
+	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -33,10 +34,10 @@ type Config struct {
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may
 
-	// ClientRate is how many POSTs a second one client may make, with a burst of
-	// twice as many; 0 for no quotas. The others are the limits of Queue, to be told.
-	ClientRate, ClientUnfinished, DestinationUnfinished int
-	// ClientReads is the same as ClientRate for the GETs of requests.
+	Limits    func(client string) clients.Limits // as those of Queue; nil where clients have none
+	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name; nil: all
+	// ClientReads is how many GETs of requests a second one client may make, with a
+	// burst of twice as many; 0 for any number.
 	ClientReads int
 
 	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
@@ -68,7 +69,7 @@ func New(config Config) http.Handler {
 		bodies:  newBodyBudget(memoryBudget(), config.LocalClient),
 		answers: newAnswerBudget(memoryBudget()),
 		reads:   newReads(config.ReadLimit, config.ClientReads),
-		quotas:  newQuotas(config),
+		quotas:  &quotas{limits: config.Limits},
 		metrics: newMetrics(config.Metrics),
 	}
 	watchGate(config.Metrics, api.sync)
@@ -80,7 +81,7 @@ func New(config Config) http.Handler {
 	router.GET("/healthz", api.handle(api.health))
 	router.GET("/problems/:name", api.handle(api.describeProblem))
 	private := router.Group("", api.refuseLoop, api.authenticate)
-	if config.ClientRate > 0 {
+	if config.Limits != nil {
 		private.Use(api.limit)
 	}
 	private.POST("/sync", api.handle(api.postSync))

@@ -91,7 +91,7 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	if body.CallbackURL == "" {
 		return db.Request{}, invalidInput("/callback_url", "is required")
 	}
-	callbackURL, err := a.CallbackPolicy.Check(body.CallbackURL)
+	callbackURL, err := a.checkCallback(c.GetString(clientKey), body.CallbackURL)
 	if err != nil {
 		return db.Request{}, err
 	}
@@ -117,6 +117,16 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	request.CallbackState = db.CallbackWaiting
 	request.OrderingKey = orderingKey
 	return request, nil
+}
+
+// checkCallback returns the canonical form of a callback URL that a client may
+// name.
+func (a *API) checkCallback(client, raw string) (string, error) {
+	canonical, err := a.CallbackPolicy.Check(raw)
+	if err == nil && a.Callbacks != nil {
+		err = a.Callbacks(client).Check(canonical)
+	}
+	return canonical, err
 }
 
 // maxOrderingKey is in characters.

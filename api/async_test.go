@@ -14,6 +14,7 @@ import (
 	"ringback/api"
 	"ringback/db"
 	"ringback/jobs"
+	"ringback/jobs/webhook"
 )
 
 const hook = "https://hooks.example.com/x"
@@ -53,6 +54,30 @@ func TestAsync(t *testing.T) {
 			  AND (SELECT count(*) FROM river_job) = 1`
 		if !s.holds(t, sql, got.ID) {
 			t.Error("want one work job, joined by work_job_id, with nothing but the request's id")
+		}
+	})
+
+	t.Run("NamesOnlyHostsThatItsClientMay", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, func(c *api.Config) {
+			keyed(map[string]string{"a-key": "alice", "b-key": "bob"})(c)
+			c.Callbacks = func(client string) webhook.Hosts {
+				return map[string]webhook.Hosts{"alice": {"hooks.example.com", "*.below.example.com:8443"}}[client]
+			}
+		})
+		for url, want := range map[string]int{
+			"https://HOOKS.example.com./x": http.StatusAccepted, "https://x.below.example.com:8443/": http.StatusAccepted,
+			"https://x.below.example.com/": http.StatusUnprocessableEntity, "https://hooks.example.com.evil.org/": http.StatusUnprocessableEntity,
+		} {
+			got := s.call(t, "POST", "/async", `{"input":{"text":"a"},"callback_url":"`+url+`"}`, "Authorization", "Bearer a-key")
+			if want == http.StatusAccepted && got.status != want {
+				t.Errorf("%s: got %d with %s, want 202", url, got.status, got.body)
+			} else if want != http.StatusAccepted {
+				s.wantProblem(t, got, want, "invalid-callback-url", "#/callback_url")
+			}
+		}
+		if got := s.call(t, "POST", "/async", `{"input":{"text":"a"},"callback_url":"https://evil.org/"}`, "Authorization", "Bearer b-key"); got.status != http.StatusAccepted {
+			t.Errorf("bob, who may name all: got %d with %s, want 202", got.status, got.body)
 		}
 	})
 

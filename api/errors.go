@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 
+	"ringback/jobs"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -98,6 +99,7 @@ func problemOf(err error) *problem {
 	var field *work.FieldError
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
+	var exceeded *jobs.QuotaError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -114,6 +116,9 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
+	}
+	if errors.As(err, &exceeded) {
+		return refuse(reasonOf(err), exceeded.Most)
 	}
 	if reason := reasonOf(err); reason != "" {
 		return refuse(reason)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ringback/api"
+	"ringback/jobs"
 )
 
 func TestBadInput(t *testing.T) {
@@ -119,7 +120,7 @@ func TestSlowBodyIsA408(t *testing.T) {
 		client, end := net.Pipe()
 		listener := &pipeListener{conns: make(chan net.Conn, 1)}
 		listener.conns <- end
-		config := api.Config{LocalClient: "local", SyncLimit: 1, Logger: discard}
+		config := api.Config{Queue: &jobs.Queue{}, LocalClient: "local", SyncLimit: 1, Logger: discard}
 		server := &http.Server{Handler: api.New(config)}
 		go func() { _ = server.Serve(listener) }()
 		start := time.Now()

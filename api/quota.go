@@ -9,43 +9,57 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"golang.org/x/time/rate"
+
+	"ringback/jobs"
+	"ringback/jobs/clients"
 )
 
 // quotas bound the POSTs of each client. The rate counts in this process alone,
 // since to agree on it with others would cost each call a round trip.
 type quotas struct {
-	perSecond int
-	policy    string   // the header RateLimit-Policy
-	limiters  sync.Map // *rate.Limiter by client; no more than there are clients
+	limits func(client string) clients.Limits
+	of     sync.Map // *quota by client; no more than there are clients
 }
 
-// Names of the policies, as in the headers and in the problem.
-const (
-	ratePolicy        = "rate"
-	unfinishedPolicy  = "unfinished"
-	destinationPolicy = "destination"
-)
+// quota is that of one client, under the limits that it has at the moment.
+type quota struct {
+	limits  clients.Limits
+	limiter *rate.Limiter
+	policy  string // the header RateLimit-Policy
+}
+
+// ratePolicy is the name of the rate, beside those of the queue's quotas, as in
+// the headers and in the problem.
+const ratePolicy = "rate"
 
 // burstSeconds is for how long a client that has been silent may send at once
 // what its rate allows.
 const burstSeconds = 2
 
-func newQuotas(config Config) *quotas {
-	return &quotas{
-		perSecond: config.ClientRate,
-		policy: fmt.Sprintf(`"%s";q=%d;w=%d, "%s";q=%d;qu="concurrent-requests", "%s";q=%d;qu="concurrent-requests"`,
-			ratePolicy, burstSeconds*config.ClientRate, burstSeconds,
-			unfinishedPolicy, config.ClientUnfinished, destinationPolicy, config.DestinationUnfinished),
+// quota returns that of a client. Where its limits have changed, what it has used
+// of its rate still counts.
+func (q *quotas) quota(client string) *quota {
+	limits := q.limits(client)
+	known, _ := q.of.Load(client)
+	if known, ok := known.(*quota); ok {
+		if known.limits == limits {
+			return known
+		}
+		known.limiter.SetLimit(rate.Limit(limits.Rate))
+		known.limiter.SetBurst(burstSeconds * limits.Rate)
+		changed := &quota{limits, known.limiter, policyOf(limits)}
+		q.of.Store(client, changed)
+		return changed
 	}
+	fresh := &quota{limits, rate.NewLimiter(rate.Limit(limits.Rate), burstSeconds*limits.Rate), policyOf(limits)}
+	first, _ := q.of.LoadOrStore(client, fresh)
+	return first.(*quota)
 }
 
-func (q *quotas) limiter(client string) *rate.Limiter {
-	if known, ok := q.limiters.Load(client); ok {
-		return known.(*rate.Limiter)
-	}
-	fresh := rate.NewLimiter(rate.Limit(q.perSecond), burstSeconds*q.perSecond)
-	known, _ := q.limiters.LoadOrStore(client, fresh)
-	return known.(*rate.Limiter)
+func policyOf(l clients.Limits) string {
+	return fmt.Sprintf(`"%s";q=%d;w=%d, "%s";q=%d;qu="concurrent-requests", "%s";q=%d;qu="concurrent-requests", "%s";q=%d;qu="content-bytes", "%s";q=%d`,
+		ratePolicy, burstSeconds*l.Rate, burstSeconds, jobs.UnfinishedQuota, l.Unfinished, jobs.DestinationQuota, l.PerDestination,
+		jobs.StorageQuota, l.Storage, jobs.DeadLetterQuota, l.DeadLetters)
 }
 
 // limit refuses the POSTs of a client that sends too many, and tells with every
@@ -56,13 +70,13 @@ func (a *API) limit(c *gin.Context) {
 		return
 	}
 	client, now := c.GetString(clientKey), time.Now()
-	limiter := a.quotas.limiter(client)
-	allowed := limiter.AllowN(now, 1)
-	left, reset := rateLeft(limiter.TokensAt(now), a.quotas.perSecond)
-	c.Header("RateLimit-Policy", a.quotas.policy)
-	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d, "%s";r=%d`, ratePolicy, left, reset, unfinishedPolicy, a.Queue.Left(client)))
+	quota := a.quotas.quota(client)
+	allowed := quota.limiter.AllowN(now, 1)
+	left, reset := rateLeft(quota.limiter.TokensAt(now), quota.limits.Rate)
+	c.Header("RateLimit-Policy", quota.policy)
+	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d, "%s";r=%d`, ratePolicy, left, reset, jobs.UnfinishedQuota, a.Queue.Left(client)))
 	if !allowed {
-		problem := refuse(reasonRate, a.quotas.perSecond)
+		problem := refuse(reasonRate, quota.limits.Rate)
 		problem.retryAfter = reset
 		a.writeProblem(c, problem)
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -13,8 +14,8 @@ import (
 	"ringback/jobs"
 )
 
-// redeliverRequest lets the callback of one request off again. One that is
-// pending is on its way already.
+// redeliverRequest makes the callback of one request pending again. A callback
+// that is pending is on its way already.
 func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
@@ -23,17 +24,47 @@ func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	client := c.GetString(clientKey)
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	if _, err := a.Queue.Redeliver(ctx, []db.Redelivery{{RequestID: id, Client: client, At: time.Now()}}); err != nil {
+	request, err := db.GetRequest(ctx, a.Pool, client, id)
+	if err != nil {
+		return reply{}, err
+	}
+	switch request.CallbackState {
+	case db.CallbackPending:
+	case db.CallbackDead, db.CallbackDelivered:
+		err = a.redeliverOne(ctx, request)
+	default:
+		err = newProblem("not-redeliverable", "There is no callback that has ended: its state is "+stateOf(request)+".")
+	}
+	if err != nil {
 		return reply{}, err
 	}
 	whole, err := loadWhole(ctx, a.Pool, client, id)
 	if err != nil {
 		return reply{}, err
 	}
-	if whole.CallbackState == db.CallbackWaiting || whole.CallbackState == db.CallbackCancelled || whole.CallbackState == "" {
-		return reply{}, newProblem("not-redeliverable", "There is no callback that has ended: its state is "+stateOf(whole.Request)+".")
-	}
 	return reply{status: http.StatusAccepted, location: locationOf(id), body: whole}, nil
+}
+
+// redeliverOne returns why a callback may not leave again, if it may not.
+func (a *API) redeliverOne(ctx context.Context, request db.Request) error {
+	if _, err := a.checkCallback(request.Client, request.CallbackURL); err != nil {
+		return refusedAgain(err)
+	}
+	done, err := a.Queue.Redeliver(ctx, []jobs.Redelivery{{
+		Redelivery: db.Redelivery{RequestID: request.ID, Client: request.Client, At: time.Now()}, CallbackURL: request.CallbackURL,
+	}})
+	if err == nil && len(done.Refused) > 0 {
+		err = done.Refused[0].Reason
+	}
+	return err
+}
+
+// refusedAgain is the problem of a callback URL that was accepted once: no field of
+// this call's body is wrong.
+func refusedAgain(err error) *problem {
+	p := problemOf(err)
+	p.Errors = nil
+	return p
 }
 
 func stateOf(request db.Request) string {
@@ -56,12 +87,20 @@ type redeliveriesBody struct {
 	Cursor string `json:"cursor"`
 }
 
-// redeliveries is the answer to it.
+// redeliveries is the answer to it. What matched is either redelivered or refused,
+// unless it has changed meanwhile.
 type redeliveries struct {
-	Matched     int    `json:"matched"` // of at most a thousand
-	Redelivered int    `json:"redelivered"`
-	More        bool   `json:"more"`
-	NextCursor  string `json:"next_cursor,omitempty"` // absent on the last page
+	Matched     int                `json:"matched"` // of at most a thousand
+	Redelivered int                `json:"redelivered"`
+	Refused     []refusedCallbacks `json:"refused,omitempty"` // for each reason
+	More        bool               `json:"more"`
+	NextCursor  string             `json:"next_cursor,omitempty"` // absent on the last page
+}
+
+// refusedCallbacks tells how many callbacks were not redelivered, and why.
+type refusedCallbacks struct {
+	Count   int      `json:"count"`
+	Problem *problem `json:"problem"`
 }
 
 // Limits of POST /redeliveries.
@@ -73,7 +112,7 @@ const (
 	maxRate          = 100
 )
 
-// redeliver lets many callbacks off again, oldest first, spaced by the rate.
+// redeliver makes many callbacks pending again, oldest first, spaced by the rate.
 func (a *API) redeliver(c *gin.Context) (reply, error) {
 	filter, body, err := a.readRedeliveries(c)
 	if err != nil {
@@ -89,18 +128,47 @@ func (a *API) redeliver(c *gin.Context) (reply, error) {
 	}
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	if answer.Redelivered, err = a.Queue.Redeliver(ctx, redeliveriesOf(page.Requests, filter, *body.Rate)); err != nil {
+	wanted, refused := a.redeliveriesOf(page.Requests, filter, *body.Rate)
+	done, err := a.Queue.Redeliver(ctx, wanted)
+	if err != nil {
 		return reply{}, err
 	}
-	return reply{status: http.StatusAccepted, body: answer}, nil
+	return answer.complete(wanted, refused, done)
 }
 
-func redeliveriesOf(requests []db.Request, filter db.Filter, rate int) []db.Redelivery {
-	wanted := make([]db.Redelivery, len(requests))
-	for i, due := range jobs.Spaced(time.Now(), len(requests), rate) {
-		wanted[i] = db.Redelivery{RequestID: requests[i].ID, Client: filter.Client, From: filter.CallbackState, At: due}
+// complete adds what became of the callbacks that matched. Where there was no room
+// for all, the cursor leads on to the first that none was left for.
+func (r redeliveries) complete(wanted []jobs.Redelivery, refused jobs.Refusals, done jobs.Redelivered) (reply, error) {
+	switch {
+	case done.Tried == 0 && len(wanted) > 0: // nothing was done
+		return reply{}, done.Refused[0].Reason
+	case done.Tried < len(wanted):
+		r.More, r.NextCursor = true, wanted[done.Tried-1].RequestID.String()
 	}
-	return wanted
+	r.Redelivered = done.Count
+	for _, refusal := range append(refused, done.Refused...) {
+		r.Refused = append(r.Refused, refusedCallbacks{refusal.Count, refusedAgain(refusal.Reason)})
+	}
+	return reply{status: http.StatusAccepted, body: r}, nil
+}
+
+// redeliveriesOf spaces the redeliveries of requests. Callbacks that may not go
+// where they went before are refused.
+func (a *API) redeliveriesOf(requests []db.Request, filter db.Filter, rate int) (wanted []jobs.Redelivery, refused jobs.Refusals) {
+	for _, request := range requests {
+		if _, err := a.checkCallback(filter.Client, request.CallbackURL); err != nil {
+			refused = refused.Add(err, 1)
+			continue
+		}
+		wanted = append(wanted, jobs.Redelivery{
+			Redelivery:  db.Redelivery{RequestID: request.ID, Client: filter.Client, From: filter.CallbackState},
+			CallbackURL: request.CallbackURL,
+		})
+	}
+	for i, due := range jobs.Spaced(time.Now(), len(wanted), rate) {
+		wanted[i].At = due
+	}
+	return wanted, refused
 }
 
 // readRedeliveries decodes and checks the body.

@@ -3,19 +3,29 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
+	"ringback/api"
 	"ringback/db"
+	"ringback/jobs/clients"
+	"ringback/jobs/webhook"
 )
 
 type redeliveries struct {
 	Matched, Redelivered int
+	Refused              []refusal
 	More                 bool
 	NextCursor           string `json:"next_cursor"`
+}
+
+type refusal struct {
+	Count   int
+	Problem problem
 }
 
 // ended stores a request whose callback has ended after an attempt.
@@ -68,8 +78,8 @@ func TestRedeliverRequest(t *testing.T) {
 					t.Errorf("got %v, want it pending with the timeline %v", got, want)
 				}
 			}
-			if !s.holds(t, "SELECT count(*) = 2 FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1", request.ID.String()) {
-				t.Error("want one callback job more")
+			if !s.holds(t, "SELECT count(*) = 1 FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1", request.ID.String()) {
+				t.Error("want one callback job, in the place of the one before")
 			}
 		})
 	}
@@ -83,6 +93,44 @@ func TestRedeliverRequest(t *testing.T) {
 			s.wantProblem(t, redeliver(t, "a", s.store(t, shape).ID), http.StatusConflict, "not-redeliverable")
 		})
 	}
+
+	t.Run("RefusesWhatTheQuotasDoNotAdmit", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, clients.Limits{Rate: 1000, Unfinished: 1})
+		s.plantDead(t, "alice", 1, 2)
+		var ids []string
+		for _, letter := range decode[page](t, s.call(t, "GET", "/requests?callback=dead", "", "Authorization", alice), http.StatusOK).Requests {
+			ids = append(ids, letter["id"].(string))
+		}
+		if got := s.call(t, "POST", "/requests/"+ids[0]+"/redeliver", "", "Authorization", alice); got.status != http.StatusAccepted {
+			t.Fatalf("first: got %d with %s, want 202", got.status, got.body)
+		}
+		s.wantQuotaExceeded(t, s.call(t, "POST", "/requests/"+ids[1]+"/redeliver", "", "Authorization", alice), "unfinished")
+		if got := s.call(t, "POST", "/requests/"+ids[0]+"/redeliver", "", "Authorization", alice); got.status != http.StatusAccepted {
+			t.Errorf("first again: got %d with %s, want 202: it is on its way", got.status, got.body)
+		}
+		s.wantQuotaExceeded(t, s.call(t, "POST", "/redeliveries", "{}", "Authorization", alice), "unfinished")
+		if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {
+			t.Error("want the second left as it was")
+		}
+	})
+
+	t.Run("RefusesHostsThatItsClientMayNotNameAnyMore", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, func(c *api.Config) {
+			c.Callbacks = func(string) webhook.Hosts { return webhook.Hosts{"other.example.com"} }
+		})
+		request := s.ended(t, db.CallbackDead)
+		s.wantProblem(t, s.call(t, "POST", "/requests/"+request.ID.String()+"/redeliver", ""), http.StatusUnprocessableEntity, "invalid-callback-url")
+		s.plantDead(t, "local", 1, 2)
+		got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{}"), http.StatusAccepted)
+		if got.Matched != 3 || got.Redelivered != 0 || len(got.Refused) != 1 || got.Refused[0].Count != 3 || got.Refused[0].Problem.Type != "/problems/invalid-callback-url" {
+			t.Errorf("got %+v, want all three refused for their hosts", got)
+		}
+		if !s.holds(t, "SELECT count(*) = 3 FROM dead_letters") {
+			t.Error("want all left as they were")
+		}
+	})
 
 	t.Run("KnowsNothingOfAnotherClients", func(t *testing.T) {
 		t.Parallel()
@@ -120,7 +168,7 @@ func TestRedeliveries(t *testing.T) {
 			{`{"filter":{"callback_host":"Hooks.example.com","from":"2026-03-01T08:00:00Z","to":"2026-03-01T08:00:01Z"},"rate":2}`, http.StatusAccepted, redeliveries{Matched: 3, Redelivered: 3}},
 			{`{}`, http.StatusAccepted, redeliveries{}},
 		} {
-			if got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", test.body), test.status); got != test.want {
+			if got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", test.body), test.status); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("%s: got %+v, want %+v", test.body, got, test.want)
 			}
 		}
@@ -137,6 +185,31 @@ func TestRedeliveries(t *testing.T) {
 		}
 	})
 
+	t.Run("TellHowManyDidNotFitAndLeadOnToThem", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, clients.Limits{Rate: 1000, Unfinished: 7, PerDestination: 3})
+		s.plantDead(t, "alice", 3, 4) // of each host one too many, and five in all
+		got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{}", "Authorization", alice), http.StatusAccepted)
+		refused := map[string]int{}
+		for _, r := range got.Refused {
+			refused[r.Problem.ViolatedPolicies[0]] += r.Count
+			if r.Problem.Type != "/problems/quota-exceeded" || r.Problem.Detail == "" {
+				t.Errorf("got %+v, want a problem that says which quota", r)
+			}
+		}
+		if got.Matched != 12 || got.Redelivered != 7 || refused["unfinished"]+refused["destination"] != 5 || refused["unfinished"] == 0 || !got.More || got.NextCursor == "" {
+			t.Fatalf("got %+v, want seven of twelve redelivered, and each of the others refused for a reason", got)
+		}
+		if !s.holds(t, "SELECT count(*) = 5 AND count(*) FILTER (WHERE request_id > $1) = $2 FROM dead_letters", got.NextCursor, refused["unfinished"]) {
+			t.Error("want the cursor to lead to all that were not tried")
+		}
+		last := s.call(t, "POST", "/redeliveries", `{"cursor":"`+got.NextCursor+`"}`, "Authorization", alice)
+		s.wantQuotaExceeded(t, last, "unfinished")
+		if got := s.call(t, "POST", "/redeliveries", `{"dry_run":true}`, "Authorization", alice); decode[redeliveries](t, got, http.StatusOK).Matched != 5 {
+			t.Errorf("dry run: got %s, want five found, whatever the quotas", got.body)
+		}
+	})
+
 	t.Run("FindTheDeliveredFromATimeOn", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
@@ -144,7 +217,7 @@ func TestRedeliveries(t *testing.T) {
 		s.ended(t, db.CallbackDead)
 		for from, want := range map[time.Duration]redeliveries{-time.Minute: {Matched: 1}, time.Minute: {}} {
 			body := fmt.Sprintf(`{"filter":{"callback_state":"delivered","from":%q},"dry_run":true}`, morning.Add(from).Format(time.RFC3339))
-			if got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", body), http.StatusOK); got != want {
+			if got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", body), http.StatusOK); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s with %v: got %+v, want %+v", body, request.ID, got, want)
 			}
 		}
@@ -159,7 +232,7 @@ func TestRedeliveries(t *testing.T) {
 			t.Errorf("first: got %+v, want a thousand and more", first)
 		}
 		next := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", `{"dry_run":true,"cursor":"`+first.NextCursor+`"}`), http.StatusOK)
-		if next != (redeliveries{Matched: 1}) {
+		if !reflect.DeepEqual(next, redeliveries{Matched: 1}) {
 			t.Errorf("next: got %+v, want the last one", next)
 		}
 	})
@@ -175,7 +248,7 @@ func TestRedeliveries(t *testing.T) {
 			t.Errorf("first: got %+v, want none, and more", first)
 		}
 		next := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{"+filter+`,"cursor":"`+first.NextCursor+`"}`), http.StatusAccepted)
-		if next != (redeliveries{Matched: 1, Redelivered: 1}) {
+		if !reflect.DeepEqual(next, redeliveries{Matched: 1, Redelivered: 1}) {
 			t.Errorf("next: got %+v, want %s", next, last.ID)
 		}
 	})

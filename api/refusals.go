@@ -21,7 +21,12 @@ type refusal struct {
 	detail  string
 	policy  string // the quota that is used up, if it is one
 	cause   error  // what the queue says, if it is the queue that refuses
+
+	retryAfter int // seconds, where it takes long
 }
+
+// keptRetryAfter is for what is kept, which goes slowly and is counted rarely.
+const keptRetryAfter = 60
 
 // Reasons that no error of the queue stands for.
 const (
@@ -69,10 +74,14 @@ var refusals = [...]refusal{
 		detail: "Too many reads are under way. Try again."},
 	{reason: "unfinished", problem: busy, cause: jobs.ErrBacklog,
 		detail: "Too many requests are unfinished. Nothing was accepted; try again."},
-	{reason: "client_unfinished", problem: overQuota, policy: unfinishedPolicy, cause: jobs.ErrClientQuota,
-		detail: "Too many of your requests are unfinished. Nothing was accepted; try again when some have been called back."},
-	{reason: "destination_unfinished", problem: overQuota, policy: destinationPolicy, cause: jobs.ErrDestinationQuota,
-		detail: "Too many of your requests for this destination are unfinished. Nothing was accepted; try again when some have been called back."},
+	{reason: "client_unfinished", problem: overQuota, policy: string(jobs.UnfinishedQuota), cause: &jobs.QuotaError{Quota: jobs.UnfinishedQuota},
+		detail: "At most %d of your requests may be unfinished. Nothing was accepted; try again when some have been called back."},
+	{reason: "destination_unfinished", problem: overQuota, policy: string(jobs.DestinationQuota), cause: &jobs.QuotaError{Quota: jobs.DestinationQuota},
+		detail: "At most %d of your requests for one destination may be unfinished. Nothing was accepted; try again when some have been called back."},
+	{reason: "client_storage", problem: overQuota, policy: string(jobs.StorageQuota), cause: &jobs.QuotaError{Quota: jobs.StorageQuota}, retryAfter: keptRetryAfter,
+		detail: "At most %d bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more."},
+	{reason: "client_dead_letters", problem: overQuota, policy: string(jobs.DeadLetterQuota), cause: &jobs.QuotaError{Quota: jobs.DeadLetterQuota}, retryAfter: keptRetryAfter,
+		detail: "At most %d of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more."},
 	{reason: "queue_full", problem: busy, cause: db.ErrFull,
 		detail: "Too many requests wait to be stored. Nothing was accepted; try again."},
 	{reason: "queue_bytes", problem: busy, cause: db.ErrLarge,
@@ -94,7 +103,7 @@ func refuse(reason string, values ...any) *problem {
 			continue
 		}
 		p := newProblem(known.problem, fmt.Sprintf(known.detail, values...))
-		p.reason = reason
+		p.reason, p.retryAfter = reason, known.retryAfter
 		if known.policy != "" {
 			p.ViolatedPolicies = []string{known.policy}
 		}

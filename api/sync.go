@@ -20,6 +20,9 @@ type syncBody struct {
 
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
+	if err := a.Queue.AdmitSync(c.GetString(clientKey)); err != nil {
+		return reply{}, err
+	}
 	request, key, err := a.readSync(c)
 	if err != nil {
 		return reply{}, err

@@ -11,6 +11,7 @@ import (
 
 	"ringback/api"
 	"ringback/jobs"
+	"ringback/jobs/clients"
 )
 
 func TestWait(t *testing.T) {
@@ -98,7 +99,7 @@ func TestWaitsOfAClientLeavePlacesToOthers(t *testing.T) {
 	var queue *jobs.Queue
 	s := newService(t, func(c *api.Config) {
 		keyed(map[string]string{"m-key": "mallory", "a-key": "alice"})(c)
-		queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 100, ClientUnfinished: 10, DestinationUnfinished: 10})
+		queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 100, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 10} }})
 		c.Queue = queue
 	})
 	hers := s.call(t, "POST", "/async", asyncBody, "Authorization", "Bearer m-key").header.Get("Location")

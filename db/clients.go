@@ -20,6 +20,14 @@ type Client struct {
 	CreatedAt  time.Time
 	RotatedAt  time.Time // zero for never
 	DisabledAt time.Time // zero for not
+
+	// Limits of its own, 0 for those of the settings.
+	Rate           int // POSTs a second
+	Unfinished     int // async requests that have not ended
+	PerDestination int // the same for callbacks to one host and port
+	Storage        int64
+	DeadLetters    int
+	Callbacks      []string // hosts that its callbacks may name, none for all
 }
 
 // InsertClient writes a new client: Name, KeyHash, Secret and CreatedAt. It
@@ -36,24 +44,75 @@ func InsertClient(ctx context.Context, q Querier, c Client) (inserted bool, err 
 	return tag.RowsAffected() == 1, nil
 }
 
+const clientColumns = `name, key_hash, secret, old_key_hash, old_secret, created_at, rotated_at, disabled_at,
+			rate, unfinished, per_destination, storage, dead_letters, callbacks`
+
+func readClient(row pgx.CollectableRow) (c Client, err error) {
+	var rate, unfinished, perDestination, deadLetters zeronull.Int4
+	err = row.Scan(&c.Name, &c.KeyHash, &c.Secret, &c.OldKeyHash, (*zeronull.Text)(&c.OldSecret),
+		&c.CreatedAt, (*zeronull.Timestamptz)(&c.RotatedAt), (*zeronull.Timestamptz)(&c.DisabledAt),
+		&rate, &unfinished, &perDestination, (*zeronull.Int8)(&c.Storage), &deadLetters, &c.Callbacks)
+	c.Rate, c.Unfinished, c.PerDestination, c.DeadLetters = int(rate), int(unfinished), int(perDestination), int(deadLetters)
+	return c, err
+}
+
 // ListClients returns all of them by name, the disabled ones too.
 func ListClients(ctx context.Context, q Querier) ([]Client, error) {
 	const sql = `
-		SELECT name, key_hash, secret, old_key_hash, old_secret, created_at, rotated_at, disabled_at
+		SELECT ` + clientColumns + `
 		FROM clients
 		ORDER BY name`
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
 		return nil, fmt.Errorf("listing clients: %w", err)
 	}
-	clients, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c Client, err error) {
-		return c, row.Scan(&c.Name, &c.KeyHash, &c.Secret, &c.OldKeyHash, (*zeronull.Text)(&c.OldSecret),
-			&c.CreatedAt, (*zeronull.Timestamptz)(&c.RotatedAt), (*zeronull.Timestamptz)(&c.DisabledAt))
-	})
+	clients, err := pgx.CollectRows(rows, readClient)
 	if err != nil {
 		return nil, fmt.Errorf("listing clients: %w", err)
 	}
 	return clients, nil
+}
+
+// LockClient returns a client that nobody else changes until tx ends;
+// pgx.ErrNoRows if there is none of that name.
+func LockClient(ctx context.Context, tx pgx.Tx, name string) (Client, error) {
+	const sql = `
+		SELECT ` + clientColumns + `
+		FROM clients
+		WHERE name = $1
+		FOR UPDATE`
+	rows, err := tx.Query(ctx, sql, name)
+	if err != nil {
+		return Client{}, fmt.Errorf("locking client: %w", err)
+	}
+	client, err := pgx.CollectExactlyOneRow(rows, readClient)
+	if err != nil {
+		return Client{}, fmt.Errorf("locking client: %w", err)
+	}
+	return client, nil
+}
+
+// SaveClientLimits writes the limits of a client's own.
+func SaveClientLimits(ctx context.Context, q Querier, c Client) error {
+	const sql = `
+		UPDATE clients
+		SET rate = $2,
+		    unfinished = $3,
+		    per_destination = $4,
+		    storage = $5,
+		    dead_letters = $6,
+		    callbacks = $7
+		WHERE name = $1`
+	callbacks := c.Callbacks
+	if len(callbacks) == 0 {
+		callbacks = nil
+	}
+	_, err := q.Exec(ctx, sql, c.Name, zeronull.Int4(c.Rate), zeronull.Int4(c.Unfinished), zeronull.Int4(c.PerDestination),
+		zeronull.Int8(c.Storage), zeronull.Int4(c.DeadLetters), callbacks)
+	if err != nil {
+		return fmt.Errorf("saving the limits of a client: %w", err)
+	}
+	return nil
 }
 
 // RotateClient gives a client another KeyHash and Secret and keeps what it had

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,7 +19,8 @@ func TestCountUnfinished(t *testing.T) {
 	t.Run("CountsTheUnfinishedOfTheQueues", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		// A different number of each, so that a sum tells which were counted.
+		// A different number of each, so that a sum tells which were counted. What is
+		// pending waits for its turn in the order of a key.
 		for state, count := range map[string]int{
 			"available": 1, "running": 2, "retryable": 4, "scheduled": 8, "pending": 16, "completed": 200, "cancelled": 400, "discarded": 800,
 		} {
@@ -31,14 +33,42 @@ func TestCountUnfinished(t *testing.T) {
 			most   int64
 			want   int64
 		}{
-			{[]string{"work"}, 1000, 31}, {[]string{"callback"}, 1000, 62}, {[]string{"work", "callback"}, 1000, 93},
-			{[]string{"nobody's"}, 1000, 0}, {[]string{"work", "callback"}, 93, 93}, {[]string{"work", "callback"}, 92, 92},
+			{[]string{"work"}, 1000, 15}, {[]string{"callback"}, 1000, 30}, {[]string{"work", "callback"}, 1000, 45},
+			{[]string{"nobody's"}, 1000, 0}, {[]string{"work", "callback"}, 45, 45}, {[]string{"work", "callback"}, 44, 44},
 			{[]string{"work", "callback"}, 1, 1},
 		} {
-			got, err := db.CountUnfinished(t.Context(), pool, test.queues, test.most)
+			got, err := db.CountUnfinished(t.Context(), pool, test.queues, time.Minute, test.most)
 			if err != nil || got != test.want {
 				t.Errorf("in %q, at most %d: got %d, %v, want %d", test.queues, test.most, got, err, test.want)
 			}
+		}
+	})
+
+	t.Run("LeavesOutAndDoesNotReadWhatIsDueLater", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		for state, count := range map[string]int{"available": 20_000, "retryable": 20_000, "scheduled": 20_000} {
+			insertJobs(t, pool, "callback", state, count)
+		}
+		if _, err := pool.Exec(t.Context(), "UPDATE river_job SET scheduled_at = now() + interval '2 minutes'"); err != nil {
+			t.Fatal(err)
+		}
+		insertJobs(t, pool, "callback", "retryable", 3)
+		if _, err := pool.Exec(t.Context(), "VACUUM river_job"); err != nil { // the index entries before the update, that is
+			t.Fatal(err)
+		}
+		conn := connect(t, pool.Config().ConnString())
+		seen := &recorder{Querier: conn}
+		for within, want := range map[time.Duration]int64{time.Minute: 3, 3 * time.Minute: 60_003} {
+			if got, err := db.CountUnfinished(t.Context(), seen, []string{"work", "callback"}, within, 100_000); err != nil || got != want {
+				t.Fatalf("due within %v: got %d, %v, want %d", within, got, err, want)
+			}
+		}
+		if _, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan; PREPARE unfinished AS "+seen.sql); err != nil {
+			t.Fatal(err)
+		}
+		if blocks := blocksRead(t, conn, "EXECUTE unfinished ('{work,callback}', '1 minute', 100000)"); blocks > 250 { // of some 700 that the index has
+			t.Errorf("%d blocks were read, want few", blocks)
 		}
 	})
 
@@ -54,7 +84,7 @@ func TestCountUnfinished(t *testing.T) {
 		insertJobs(t, pool, "work", "available", 10)
 		conn := connect(t, pool.Config().ConnString())
 		seen := &recorder{Querier: conn}
-		if got, err := db.CountUnfinished(t.Context(), seen, []string{"work", "callback"}, 100_000); err != nil || got != 10 {
+		if got, err := db.CountUnfinished(t.Context(), seen, []string{"work", "callback"}, time.Minute, 100_000); err != nil || got != 10 {
 			t.Fatalf("got %d, %v, want 10", got, err)
 		}
 		if _, err := conn.Exec(t.Context(), "PREPARE unfinished AS "+seen.sql); err != nil {
@@ -66,7 +96,7 @@ func TestCountUnfinished(t *testing.T) {
 					if _, err := conn.Exec(t.Context(), statistics+"; SET plan_cache_mode = "+mode); err != nil {
 						t.Fatal(err)
 					}
-					plan := explain(t, conn, fmt.Sprintf("EXECUTE unfinished ('{work,callback}', %d)", most))
+					plan := explain(t, conn, fmt.Sprintf("EXECUTE unfinished ('{work,callback}', '1 minute', %d)", most))
 					if strings.Contains(plan, "Seq Scan on river_job") || removedByFilter(t, plan) > 100 {
 						t.Errorf("after %s, with %s, at most %d:\n%s", statistics, mode, most, plan)
 					}
@@ -74,6 +104,21 @@ func TestCountUnfinished(t *testing.T) {
 			}
 		}
 	})
+}
+
+// blocksRead is how many blocks a statement looks at.
+func blocksRead(t *testing.T, conn *pgx.Conn, statement string) int {
+	t.Helper()
+	var plans []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := conn.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+statement).Scan(&plans); err != nil {
+		t.Fatal(err)
+	}
+	return plans[0].Plan.Hit + plans[0].Plan.Read
 }
 
 // insertJobs inserts jobs of a queue that are in the given state.

@@ -22,7 +22,7 @@ type life struct {
 	status   db.Status
 	callback db.CallbackState
 	attempts int
-	jobs     int // callback jobs that were ever inserted
+	jobs     int // callback jobs: a redelivery takes the place of the one before
 	letter   bool
 	endings  string // under which it is found among the unsuccessful
 }
@@ -49,7 +49,7 @@ func (l *life) redeliver(from db.CallbackState) bool {
 	if l.callback != db.CallbackDead && l.callback != db.CallbackDelivered || from != "" && from != l.callback {
 		return false
 	}
-	l.callback, l.letter, l.jobs = db.CallbackPending, false, l.jobs+1
+	l.callback, l.letter = db.CallbackPending, false
 	return true
 }
 

@@ -20,16 +20,22 @@ type Redelivery struct {
 }
 
 // RedeliverCallbacks makes callbacks pending again that are dead or delivered,
-// each with a job of its own, and returns the ids of those jobs by request. All
-// others stay as they are. No request may stand in it twice. It is one statement,
+// each with a new job in the place of the one before, and returns the ids of the
+// new jobs by request. All others stay as they are. No request may stand in it twice. It is one statement,
 // and so one transaction of its own unless q is one.
 func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliveries []Redelivery) (map[uuid.UUID]int64, error) {
 	// Sorted as in FinishRequests.
 	sql := `
 		WITH due AS MATERIALIZED (
-			SELECT *, nextval('river_job_id_seq') AS job_id
+			SELECT due.*, nextval('river_job_id_seq') AS job_id, before.callback_job_id AS earlier_job_id
 			FROM unnest($6::uuid[], $7::text[], $8::text[], $9::timestamptz[]) WITH ORDINALITY AS due (id, client, state, at, position)
-			ORDER BY id
+			CROSS JOIN LATERAL (
+				SELECT callback_job_id
+				FROM requests
+				WHERE requests.id = due.id
+				LIMIT 1
+			) AS before
+			ORDER BY due.id
 		), redelivered AS (
 			UPDATE requests
 			SET callback_state = 'pending',
@@ -41,7 +47,12 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 			  AND requests.client = due.client
 			  AND requests.callback_state IN ('dead', 'delivered')
 			  AND (due.state IS NULL OR requests.callback_state = due.state)
-			RETURNING requests.id, requests.client, requests.callback_job_id AS job_id, due.at, position
+			RETURNING requests.id, requests.client, requests.callback_job_id AS job_id, due.earlier_job_id, due.at, position
+		), replaced AS (
+			-- Nobody would find it any more to remove it. Where it runs for the last time,
+			-- River takes its absence for done.
+			DELETE FROM river_job
+			WHERE id = ANY (ARRAY(SELECT earlier_job_id FROM redelivered))
 		), forgotten AS (
 			DELETE FROM dead_letters
 			USING redelivered

@@ -14,48 +14,60 @@ import (
 // commit, few enough to hold nothing up.
 const SweepBatch = 1000
 
-// Sweep is how far the removal of old requests has come.
+// Removal goes through a table, batch by batch, and remembers where it is.
+type Removal string
+
+// The removals, each named as the table of one row that remembers it.
+const (
+	OldRequests    Removal = "retention"
+	OldDeadLetters Removal = "dead_letter_retention"
+)
+
+// Sweep is how far a removal has come.
 type Sweep struct {
+	Client      string    // of the last dead letter that was looked at, "" with OldRequests
 	Position    uuid.UUID // the last request that was looked at
 	PassBeganAt time.Time // when Position was last at the start of the table
 	NextAt      time.Time // no batch is due before
 	Now         time.Time // by the database's clock
 }
 
-// ReadSweep returns how far the removal has come, without locking anything.
-func ReadSweep(ctx context.Context, q Querier) (Sweep, error) { return readSweep(ctx, q, "") }
+// ReadSweep returns how far a removal has come, without locking anything.
+func ReadSweep(ctx context.Context, q Querier, of Removal) (Sweep, error) {
+	return readSweep(ctx, q, of, "")
+}
 
-// LockSweep does so for the one that is about to remove a batch. While another
+// LockSweep does so for a process that is about to remove a batch. While another
 // process holds it, or no batch is due, locked is false.
-func LockSweep(ctx context.Context, tx pgx.Tx) (s Sweep, locked bool, err error) {
-	s, err = readSweep(ctx, tx, "WHERE next_at <= now() FOR UPDATE SKIP LOCKED")
+func LockSweep(ctx context.Context, tx pgx.Tx, of Removal) (s Sweep, locked bool, err error) {
+	s, err = readSweep(ctx, tx, of, "WHERE next_at <= now() FOR UPDATE SKIP LOCKED")
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Sweep{}, false, nil
 	}
 	return s, err == nil, err
 }
 
-func readSweep(ctx context.Context, q Querier, which string) (s Sweep, err error) {
-	const sql = `
-		SELECT position, pass_began_at, next_at, now()
-		FROM retention
-		`
-	err = q.QueryRow(ctx, sql+which).Scan(&s.Position, &s.PassBeganAt, &s.NextAt, &s.Now)
+func readSweep(ctx context.Context, q Querier, of Removal, which string) (s Sweep, err error) {
+	sql := `
+		SELECT client, position, pass_began_at, next_at, now()
+		FROM ` + string(of) + `
+		` + which
+	err = q.QueryRow(ctx, sql).Scan(&s.Client, &s.Position, &s.PassBeganAt, &s.NextAt, &s.Now)
 	if err != nil {
 		return Sweep{}, fmt.Errorf("reading how far the removal has come: %w", err)
 	}
 	return s, nil
 }
 
-// SaveSweep writes how far the removal has come. The next batch is due after
-// pause.
-func SaveSweep(ctx context.Context, tx pgx.Tx, s Sweep, pause time.Duration) error {
-	const sql = `
-		UPDATE retention
-		SET position = $1,
-		    pass_began_at = $2,
-		    next_at = clock_timestamp() + $3::interval`
-	if _, err := tx.Exec(ctx, sql, s.Position, s.PassBeganAt, pause); err != nil {
+// SaveSweep writes how far a removal has come. The next batch is due after pause.
+func SaveSweep(ctx context.Context, tx pgx.Tx, of Removal, s Sweep, pause time.Duration) error {
+	sql := `
+		UPDATE ` + string(of) + `
+		SET client = $1,
+		    position = $2,
+		    pass_began_at = $3,
+		    next_at = clock_timestamp() + $4::interval`
+	if _, err := tx.Exec(ctx, sql, s.Client, s.Position, s.PassBeganAt, pause); err != nil {
 		return fmt.Errorf("writing how far the removal has come: %w", err)
 	}
 	return nil
@@ -65,6 +77,7 @@ func SaveSweep(ctx context.Context, tx pgx.Tx, s Sweep, pause time.Duration) err
 type Swept struct {
 	Seen    int       // requests looked at: fewer than SweepBatch where there are no more
 	Removed int       // of those
+	Client  string    // of the last one, where dead letters were seen
 	Last    uuid.UUID // zero where none was seen
 }
 
@@ -104,6 +117,53 @@ func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before t
 	err = tx.QueryRow(ctx, sql, position, firstID(before), before).Scan(&s.Seen, &s.Removed, &s.Last)
 	if err != nil {
 		return Swept{}, fmt.Errorf("removing old requests: %w", err)
+	}
+	return s, nil
+}
+
+// RemoveDeadLetters looks at the next SweepBatch dead letters after a sweep, in the
+// order of clients and ids. It removes the letters that died before the given time,
+// with their requests, attempts and jobs.
+func RemoveDeadLetters(ctx context.Context, tx pgx.Tx, from Sweep, before time.Time) (s Swept, err error) {
+	// Where a redelivery comes first, the request is not dead any more, or not for
+	// long. The limit is written out and the ids are arrays as in RemoveRequests.
+	sql := fmt.Sprintf(`
+		WITH page AS MATERIALIZED (
+			SELECT client, request_id, died_at
+			FROM dead_letters
+			WHERE (client, request_id) > ($1, $2)
+			ORDER BY client, request_id
+			LIMIT %d
+		), removed AS (
+			DELETE FROM requests
+			WHERE id = ANY (ARRAY(SELECT request_id FROM page WHERE died_at < $3))
+			  AND callback_state = 'dead'
+			  AND settled_at < $3
+			RETURNING id, client, work_job_id, callback_job_id
+		), letters AS (
+			DELETE FROM dead_letters
+			USING removed
+			WHERE dead_letters.client = removed.client
+			  AND dead_letters.request_id = removed.id
+		), attempts AS (
+			DELETE FROM callback_attempts
+			WHERE request_id = ANY (ARRAY(SELECT id FROM removed))
+		), jobs AS (
+			DELETE FROM river_job
+			WHERE id = ANY (ARRAY(SELECT work_job_id FROM removed UNION ALL SELECT callback_job_id FROM removed))
+		), last AS (
+			SELECT client, request_id
+			FROM page
+			ORDER BY client DESC, request_id DESC
+			LIMIT 1
+		)
+		SELECT (SELECT count(*) FROM page),
+		       (SELECT count(*) FROM removed),
+		       coalesce((SELECT client FROM last), ''),
+		       coalesce((SELECT request_id FROM last), '00000000-0000-0000-0000-000000000000')`, SweepBatch)
+	err = tx.QueryRow(ctx, sql, from.Client, from.Position, before).Scan(&s.Seen, &s.Removed, &s.Client, &s.Last)
+	if err != nil {
+		return Swept{}, fmt.Errorf("removing old dead letters: %w", err)
 	}
 	return s, nil
 }

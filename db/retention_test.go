@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -136,12 +137,117 @@ func TestRemoveRequests(t *testing.T) {
 	})
 }
 
+func removeLetters(t *testing.T, pool *pgxpool.Pool, from db.Sweep, before time.Time) (swept db.Swept) {
+	t.Helper()
+	err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
+		swept, err = db.RemoveDeadLetters(t.Context(), tx, from, before)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return swept
+}
+
+// plantDead makes dead letters that died so many hours ago.
+func plantDead(t *testing.T, pool *pgxpool.Pool, count, hours int) {
+	t.Helper()
+	plantRequests(t, pool, count, "dead", hours+48, hours)
+	const sql = `
+		INSERT INTO dead_letters (client, request_id, callback_host, accepted_at, died_at)
+		SELECT client, id, 'example.com', accepted_at, settled_at FROM requests WHERE callback_state = 'dead'
+		ON CONFLICT DO NOTHING`
+	if _, err := pool.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRemoveDeadLetters(t *testing.T) {
+	t.Parallel()
+	dayAgo := time.Now().Add(-24 * time.Hour)
+	letters := func(t *testing.T, pool *pgxpool.Pool) (count int) {
+		t.Helper()
+		if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM dead_letters").Scan(&count); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+
+	t.Run("RemovesTheOldWithAllThatIsTheirs", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		plantDead(t, pool, 3, 30)
+		plantDead(t, pool, 2, 1)
+		plantRequests(t, pool, 1, "delivered", 90, 90)
+		got := removeLetters(t, pool, db.Sweep{}, dayAgo)
+		if got.Seen != 5 || got.Removed != 3 || got.Client != "alice" {
+			t.Errorf("got %+v, want three of five removed", got)
+		}
+		if rows := counts(t, pool); rows != "3 3 6" || letters(t, pool) != 2 {
+			t.Errorf("got %s rows and %d letters left, want 3 3 6 and 2", rows, letters(t, pool))
+		}
+	})
+
+	t.Run("LeavesWhatWasRedeliveredOrDiedAgain", func(t *testing.T) {
+		t.Parallel()
+		for _, since := range []string{"callback_state = 'pending', settled_at = NULL", "settled_at = now()"} {
+			pool := dbtest.NewPool(t)
+			plantDead(t, pool, 1, 30)
+			if _, err := pool.Exec(t.Context(), "UPDATE requests SET "+since); err != nil {
+				t.Fatal(err)
+			}
+			if got := removeLetters(t, pool, db.Sweep{}, dayAgo); got.Removed != 0 || letters(t, pool) != 1 {
+				t.Errorf("with %s: got %+v, want it left", since, got)
+			}
+		}
+	})
+
+	t.Run("GoesOnAfterTheLastBatchInTheOrderOfClients", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		plantDead(t, pool, db.SweepBatch+10, 1)
+		const sql = "INSERT INTO dead_letters (client, request_id, callback_host, accepted_at) SELECT 'aaron', gen_random_uuid(), 'h', now() FROM generate_series(1, 5)"
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		first := removeLetters(t, pool, db.Sweep{}, dayAgo)
+		second := removeLetters(t, pool, db.Sweep{Client: first.Client, Position: first.Last}, dayAgo)
+		if first.Seen != db.SweepBatch || first.Client != "alice" || second.Seen != 15 {
+			t.Errorf("got %+v, then %+v, want a whole batch and the other 15", first, second)
+		}
+		if third := removeLetters(t, pool, db.Sweep{Client: second.Client, Position: second.Last}, dayAgo); third != (db.Swept{}) {
+			t.Errorf("then: got %+v, want nothing more", third)
+		}
+	})
+
+	t.Run("ReadsNoTableFromItsStart", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		plantDead(t, pool, 3000, 30)
+		plantRequests(t, pool, 3000, "delivered", 90, 90)
+		if _, err := pool.Exec(t.Context(), "ANALYZE"); err != nil {
+			t.Fatal(err)
+		}
+		// By another connection: planting has read whole tables.
+		err := db.InTx(t.Context(), dbtest.Pool(t, pool.Config().ConnString()), func(tx pgx.Tx) error {
+			swept, err := db.RemoveDeadLetters(t.Context(), tx, db.Sweep{}, dayAgo)
+			if err != nil || swept.Removed != db.SweepBatch {
+				return errors.Join(err, fmt.Errorf("got %+v, want a whole batch removed", swept))
+			}
+			return wantNoSequentialScan(t.Context(), t, tx)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func wantNoSequentialScan(ctx context.Context, t *testing.T, tx pgx.Tx) error {
 	const sql = `
 		SELECT coalesce(string_agg(relname, ', '), '')
 		FROM pg_stat_xact_user_tables
 		WHERE seq_scan > 0
-		  AND relname IN ('requests', 'callback_attempts', 'river_job')`
+		  AND relname IN ('requests', 'callback_attempts', 'river_job', 'dead_letters')`
 	var scanned string
 	if err := tx.QueryRow(ctx, sql).Scan(&scanned); err != nil {
 		return err
@@ -156,7 +262,7 @@ func TestSweepIsHeldByOne(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.NewPool(t)
 	lock := func(tx pgx.Tx) (db.Sweep, bool) {
-		sweep, locked, err := db.LockSweep(t.Context(), tx)
+		sweep, locked, err := db.LockSweep(t.Context(), tx, db.OldRequests)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +285,7 @@ func TestSweepIsHeldByOne(t *testing.T) {
 			}
 		})
 		sweep.Position = position
-		if err := db.SaveSweep(t.Context(), first, sweep, time.Hour); err != nil {
+		if err := db.SaveSweep(t.Context(), first, db.OldRequests, sweep, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -188,7 +294,7 @@ func TestSweepIsHeldByOne(t *testing.T) {
 			t.Error("later: it was locked, want it not due for an hour")
 		}
 	})
-	sweep, err := db.ReadSweep(t.Context(), pool)
+	sweep, err := db.ReadSweep(t.Context(), pool, db.OldRequests)
 	if err != nil || sweep.Position != position || sweep.NextAt.Sub(sweep.Now) < 50*time.Minute {
 		t.Errorf("got %+v, %v, want what was saved", sweep, err)
 	}

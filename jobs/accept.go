@@ -22,18 +22,22 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request of a client, whatever its destination: with ErrBacklog, ErrAway,
-// ErrClientQuota, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that want to know before they read
+// a request of a client, whatever its destination: with ErrBacklog, ErrAway, a
+// *QuotaError, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that want to know before they read
 // a body.
 func (q *Queue) Admit(client string) error {
 	if err := q.backlog.admit(); err != nil {
 		return err
 	}
-	if err := q.quota.admit(client); err != nil {
+	if err := q.quotas.admit(client); err != nil {
 		return err
 	}
 	return q.accepts.Admit()
 }
+
+// AdmitSync tells whether a client may have a sync request recorded: with a
+// *QuotaError where it may not.
+func (q *Queue) AdmitSync(client string) error { return q.quotas.admitStorage(client) }
 
 // Ready returns ErrAway while the database is known to be away.
 func (q *Queue) Ready() error {
@@ -46,7 +50,8 @@ func (q *Queue) Ready() error {
 // Accept commits an async request together with its work job, in a batch with
 // those that others accept meanwhile. When it returns without an error, nothing
 // but the loss of the database loses the request. It fails at once as Admit
-// does, and with ErrDestinationQuota; when ctx ends first, the request may still be accepted.
+// does, and where its destination has no room; when ctx ends first, the request may
+// still be accepted.
 func (q *Queue) Accept(ctx context.Context, request db.Request) error {
 	_, err := q.AcceptOnce(ctx, request, db.Key{})
 	return err
@@ -68,24 +73,25 @@ func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) 
 // enter counts a request that is about to be accepted; leave takes it back where
 // it was not.
 func (q *Queue) enter(request db.Request) error {
-	if err := q.quota.enter(request); err != nil {
+	d := demandOf(request)
+	if err := q.quotas.enter(d); err != nil {
 		return err
 	}
 	err := q.backlog.enter()
 	if err != nil {
-		q.quota.leave(request)
+		q.quotas.leave(d)
 	}
 	return err
 }
 
 func (q *Queue) leave(request db.Request) {
-	q.quota.leave(request)
+	q.quotas.leave(demandOf(request))
 	q.backlog.leave()
 }
 
 // Left is how many more requests a client may have unfinished. It is for queues
 // with such a limit.
-func (q *Queue) Left(client string) int64 { return q.quota.left(client) }
+func (q *Queue) Left(client string) int64 { return q.quotas.left(client) }
 
 // acceptAll commits requests with their work jobs, and with the keys of those
 // that have one. It starts the jobs that are born running.
@@ -143,6 +149,7 @@ func (q *Queue) bornHere(jobs db.Jobs, running int) db.Jobs {
 
 // Record commits a sync request that has ended, in a batch with others.
 func (q *Queue) Record(ctx context.Context, request db.Request) error {
+	q.quotas.keep(request)
 	_, err := q.records.Do(ctx, request)
 	return err
 }

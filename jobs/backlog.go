@@ -25,12 +25,17 @@ const (
 	awayAfter = 2 * time.Second
 	// sampleTimeout ends a count whose database went away meanwhile.
 	sampleTimeout = 5 * time.Second
+	// backlogHorizon is from when on a step that is due later is no load yet: beyond
+	// the longest that a callback waits for its turn. A retry of a receiver that is
+	// down is due later than that from its fourth on, and a redelivery may be; they
+	// count for their client alone, or one client could have all others refused.
+	backlogHorizon = time.Minute
 )
 
-// backlog bounds the requests that are accepted and not finished. To count them
-// at each call would cost more than to accept, so it takes a sample about every
-// second and adds what this process has accepted since. The sample tells, too,
-// whether the database answers.
+// backlog bounds the requests that are accepted and not finished, of which the
+// next step is due soon. To count them at each call would cost more than to
+// accept, so it takes a sample about every second and adds what this process has
+// accepted since. The sample tells, too, whether the database answers.
 type backlog struct {
 	limit    int64 // 0 for none
 	ping     func(ctx context.Context) error

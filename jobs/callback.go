@@ -31,6 +31,7 @@ type callbackWorker struct {
 	logger  *slog.Logger
 	sender  *webhook.Sender
 	secrets func(client string) ([]webhook.Secret, error)
+	hosts   func(client string) webhook.Hosts // nil: callbacks of all may name all
 }
 
 // Timeout is limit, for River.
@@ -129,7 +130,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 // sendOnce gives back what the callback held while it was under way, also when a
 // fault of our own panics.
 func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent webhook.Attempt, err error) {
-	defer func() { leave(sent) }()
+	defer func() { leave(sent.AboutReceiver()) }()
 	return w.send(ctx, request)
 }
 
@@ -144,9 +145,13 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 	if err != nil {
 		return webhook.Attempt{}, err
 	}
-	sent := w.sender.Send(ctx, webhook.Message{
+	message := webhook.Message{
 		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
-	})
+	}
+	if w.hosts != nil {
+		message.Hosts = w.hosts(request.Client)
+	}
+	sent := w.sender.Send(ctx, message)
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return webhook.Attempt{}, ctx.Err()
 	}

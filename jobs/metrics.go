@@ -30,7 +30,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	gauge := func(name, help string, read func() float64) {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help}, read)
 	}
-	gauge("unfinished_requests", "Async requests accepted and not finished, by the sample of about a second ago.",
+	gauge("unfinished_requests", "Async requests accepted and not finished, whose next step is due within a minute, by the sample of about a second ago.",
 		func() float64 { return float64(q.backlog.sampled.Load() + q.backlog.accepted.Load()) })
 	gauge("database_away", "1 while the database doesn't answer.", func() float64 {
 		if q.backlog.away.Load() {

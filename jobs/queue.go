@@ -20,6 +20,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/clients"
 	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 	"ringback/work"
@@ -55,16 +56,16 @@ type Config struct {
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
-	// The same of one client, in all and for one destination; both 0 for no limit,
-	// and otherwise neither is, nor Unfinished.
-	ClientUnfinished, DestinationUnfinished int
+	Limits    func(client string) clients.Limits // nil where clients have none
+	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name
 
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
 	WorkTimeout     time.Duration // the longest that one work may run
 	CallbackRate    int           // callbacks a second that a receiver gets at most, 0 for no limit
 	Consent         bool          // a receiver that granted nothing gets no callback
-	Retention       time.Duration // how long requests stay once they have ended; 0 for ever
+	Retention       time.Duration // how long requests stay once they have ended; 0 forever
+	DeadLetters     time.Duration // how long dead letters stay; 0 forever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 
 	Metrics prometheus.Registerer // nil for none
@@ -77,10 +78,12 @@ type Queue struct {
 	client  *river.Client[pgx.Tx]
 	works   bool // false when this process only inserts
 	backlog backlog
-	quota   *quota
+	quotas  *quotas
+	spread  spread // of redeliveries
 	heart   *heartbeat
 	held    held
-	sweeper sweeper
+	sweeper sweeper // of requests
+	letters sweeper // of dead letters
 	search  searcher
 	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
 	pacing  *pacing.Pacing
@@ -108,24 +111,24 @@ type Queue struct {
 // Start.
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
-	queue.places = newPlaces(config.Works, config.Workers, config.ClientUnfinished > 0)
+	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
-		Workers: config.Workers, Shared: config.ClientUnfinished > 0, Rate: float64(config.CallbackRate), Consent: config.Consent,
+		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,
 		Logger: config.Logger, Outside: queue.outside(config.Sender),
 	})
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
 	queue.heart = newHeartbeat(queue.client.ID(), &queue.held, config.RiverPool, config.Logger)
-	queue.sweeper = sweeper{pool: config.RiverPool, logger: config.Logger, retention: config.Retention}
+	queue.sweeper, queue.letters = newSweepers(config)
 	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = config.Pool.Ping
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
-		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, most)
+		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
-	queue.quota = newQuota(config)
-	queue.waits = newWaits(config.ClientUnfinished > 0, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	queue.quotas = newQuotas(config)
+	queue.waits = newWaits(config.Limits != nil, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
 	})
 	queue.metrics = newMetrics(config.Metrics, queue)
@@ -180,7 +183,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.processor = &processWorker{
 		queue: q, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: q.places,
 	}
-	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets}
+	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
 	driver := newDriver(config.RiverPool, lanes, q.held.cancel)
@@ -271,14 +274,13 @@ func (q *Queue) Start(ctx context.Context) error {
 	go q.backlog.watch(ctx)
 	q.pacing.Run(ctx)
 	go q.dropKeys(ctx)
-	if q.quota != nil {
-		go q.quota.watch(ctx)
+	if q.quotas != nil {
+		go q.quotas.watch(ctx)
 	}
 	if q.works {
 		go q.search.run(ctx)
-	}
-	if q.works && q.sweeper.retention > 0 {
 		go q.sweeper.run(ctx)
+		go q.letters.run(ctx)
 	}
 	return nil
 }

@@ -3,129 +3,221 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
 	"ringback/db"
+	"ringback/jobs/clients"
 )
 
-// Reasons for which nothing more is accepted from one client.
-var (
-	ErrClientQuota      = errors.New("too many requests of the client are unfinished")
-	ErrDestinationQuota = errors.New("too many requests of the client for one destination are unfinished")
+// Quota names what a client may have only so much of.
+type Quota string
+
+// The quotas.
+const (
+	UnfinishedQuota  Quota = "unfinished"   // requests, in all
+	DestinationQuota Quota = "destination"  // requests for one destination
+	StorageQuota     Quota = "storage"      // bytes that are kept
+	DeadLetterQuota  Quota = "dead-letters" // that are kept
 )
 
-// quota bounds what each client has unfinished, in all and for one destination,
-// so that one client can neither fill the queue nor heap up callbacks for a
-// victim. As the backlog does for all, it takes samples and adds what this
-// process has accepted since. A nil quota admits all.
-type quota struct {
-	client      int64 // the most that a client may have unfinished
-	destination int64 // likewise for one destination
-	count       func(ctx context.Context) (map[db.Destination]int64, error)
-
-	mu       sync.Mutex
-	sampled  unfinished // by the latest sample
-	before   unfinished // accepted by this process before the sample under way began, which may hold it
-	accepted unfinished // by this process since then
+// QuotaError is why nothing more is accepted from one client.
+type QuotaError struct {
+	Quota Quota
+	Most  int64 // that the client may have
 }
 
-// unfinished are counts by client and destination. What a client has in all
-// stands under the empty destination.
-type unfinished map[db.Destination]int64
+func (e *QuotaError) Error() string { return fmt.Sprintf("the client has %d of %s", e.Most, e.Quota) }
 
-func (u unfinished) add(d db.Destination, count int64) {
-	u[d] += count
-	u[db.Destination{Client: d.Client}] += count
+// Is tells whether target is about the same quota, whatever its limit.
+func (e *QuotaError) Is(target error) bool {
+	other, ok := target.(*QuotaError)
+	return ok && other.Quota == e.Quota
 }
+
+// quotas bound what each client has unfinished, in all and for one destination, and
+// what is kept of it, so that one client can neither fill the queue or the disk nor
+// heap up callbacks for a victim. As the backlog does for all, they take samples
+// and add what this process has accepted since. Nil quotas admit all.
+//
+// What is unfinished counts here whenever it is due, also what a dead receiver
+// makes wait for hours. It is no load on anybody meanwhile, so the backlog leaves
+// it out, but each client may leave only so much of it for later.
+type quotas struct {
+	limits func(client string) clients.Limits
+	count  func(ctx context.Context) (map[db.Destination]int64, error)
+	sample func(ctx context.Context) (map[string]db.Kept, error)
+	logger *slog.Logger
+
+	mu          sync.Mutex
+	unfinished  sampled[db.Destination] // in all under the empty origin
+	bytes       sampled[string]         // kept, by client
+	deadLetters map[string]int64        // kept, by client, by the latest sample
+}
+
+// demand is what a request or a redelivery asks of its client's quotas.
+type demand struct {
+	db.Destination
+	bytes int64 // that will be kept of it
+	again bool  // it is a redelivery, which makes no dead letter more
+}
+
+func demandOf(request db.Request) demand {
+	return demand{destinationOf(request.Client, request.CallbackURL), keptOf(request), false}
+}
+
+// keptOf is about how many bytes are kept of a request, but for its result.
+func keptOf(request db.Request) int64 { return int64(db.RequestBytes + len(request.Input)) }
 
 // destinationOf takes the origin from a canonical URL, as the database does when
 // it counts.
-func destinationOf(request db.Request) db.Destination {
-	_, rest, _ := strings.Cut(request.CallbackURL, "//")
+func destinationOf(client, callbackURL string) db.Destination {
+	_, rest, _ := strings.Cut(callbackURL, "//")
 	origin, _, _ := strings.Cut(rest, "/")
-	return db.Destination{Client: request.Client, Origin: origin}
+	return db.Destination{Client: client, Origin: origin}
 }
 
-// newQuota returns nil where there is no limit.
-func newQuota(config Config) *quota {
-	if config.ClientUnfinished == 0 && config.DestinationUnfinished == 0 {
+// newQuotas returns nil where clients have no limits.
+func newQuotas(config Config) *quotas {
+	if config.Limits == nil {
 		return nil
 	}
-	return &quota{
-		client: int64(config.ClientUnfinished), destination: int64(config.DestinationUnfinished), accepted: unfinished{},
+	return &quotas{
+		limits: config.Limits,
 		count: func(ctx context.Context) (map[db.Destination]int64, error) {
-			return db.CountByDestination(ctx, config.Pool, []string{workQueue, callbackQueue}, int64(config.Unfinished))
+			return db.CountByDestination(ctx, config.Pool, []string{workQueue, callbackQueue}, sampleOfUnfinished)
 		},
+		sample: func(ctx context.Context) (map[string]db.Kept, error) { return db.SampleKept(ctx, config.Pool) },
+		logger: config.Logger,
 	}
 }
 
 // admit tells whether a client may have more unfinished, for whichever
-// destination.
-func (q *quota) admit(client string) error {
+// destination, and stored.
+func (q *quotas) admit(client string) error {
 	if q == nil {
 		return nil
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.check(db.Destination{Client: client})
+	return q.check(demand{Destination: db.Destination{Client: client}})
 }
 
-// enter counts a request that is about to be accepted; leave takes it back where
-// it was not.
-func (q *quota) enter(request db.Request) error {
+// admitStorage tells whether a client may have more stored.
+func (q *quotas) admitStorage(client string) error {
 	if q == nil {
 		return nil
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	d := destinationOf(request)
-	if err := q.check(db.Destination{Client: d.Client}); err != nil {
-		return err
+	return below(StorageQuota, q.bytes.of(client), q.limits(client).Storage)
+}
+
+// enter counts what is about to be accepted; leave takes it back where it was not.
+func (q *quotas) enter(d demand) error {
+	if q == nil {
+		return nil
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if err := q.check(d); err != nil {
 		return err
 	}
-	q.accepted.add(d, 1)
+	q.add(d, 1)
 	return nil
 }
 
-func (q *quota) leave(request db.Request) {
+func (q *quotas) leave(d demand) {
 	if q == nil {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.accepted.add(destinationOf(request), -1)
+	q.add(d, -1)
 }
 
-func (q *quota) check(d db.Destination) error {
-	switch count := q.of(d); {
-	case d.Origin == "" && count >= q.client:
-		return ErrClientQuota
-	case d.Origin != "" && count >= q.destination:
-		return ErrDestinationQuota
+// keep counts a sync request that is stored.
+func (q *quotas) keep(request db.Request) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes.add(request.Client, keptOf(request)+int64(len(request.Result)))
+}
+
+func (q *quotas) add(d demand, times int64) {
+	q.unfinished.add(db.Destination{Client: d.Client}, times)
+	if d.Origin != "" {
+		q.unfinished.add(d.Destination, times)
+	}
+	q.bytes.add(d.Client, times*d.bytes)
+}
+
+func (q *quotas) check(d demand) error {
+	limits := q.limits(d.Client)
+	if err := below(UnfinishedQuota, q.unfinished.of(db.Destination{Client: d.Client}), int64(limits.Unfinished)); err != nil {
+		return err
+	}
+	if err := below(StorageQuota, q.bytes.of(d.Client), limits.Storage); err != nil {
+		return err
+	}
+	if !d.again {
+		if err := below(DeadLetterQuota, q.deadLetters[d.Client], int64(limits.DeadLetters)); err != nil {
+			return err
+		}
+	}
+	if d.Origin == "" {
+		return nil
+	}
+	return below(DestinationQuota, q.unfinished.of(d.Destination), int64(limits.PerDestination))
+}
+
+// below refuses what would be more than the most, if there is any.
+func below(quota Quota, count, most int64) error {
+	if most > 0 && count >= most {
+		return &QuotaError{quota, most}
 	}
 	return nil
 }
 
-func (q *quota) of(d db.Destination) int64 { return q.sampled[d] + q.before[d] + q.accepted[d] }
+// rate is how many redeliveries of a client may be due in a second, 0 for any
+// number.
+func (q *quotas) rate(client string) int {
+	if q == nil {
+		return 0
+	}
+	return q.limits(client).Rate
+}
 
 // left is how many more requests a client may have unfinished.
-func (q *quota) left(client string) int64 {
+func (q *quotas) left(client string) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return max(0, q.client-q.of(db.Destination{Client: client}))
+	return max(0, int64(q.limits(client).Unfinished)-q.unfinished.of(db.Destination{Client: client}))
 }
+
+// keptInterval is how often what is kept is sampled at most. A client at the
+// default rate, with the largest bodies, stores 150 MB meanwhile.
+const keptInterval = 10 * time.Second
 
 // watch takes samples until ctx ends, with pauses as the backlog has between its
 // own.
-func (q *quota) watch(ctx context.Context) {
+func (q *quotas) watch(ctx context.Context) {
+	go every(ctx, keptInterval, q.sampleKept)
+	every(ctx, backlogInterval, q.sampleUnfinished)
+}
+
+// every does something again and again until ctx ends, at the least interval, and
+// less often where it takes long.
+func every(ctx context.Context, interval time.Duration, do func(ctx context.Context)) {
 	for ctx.Err() == nil {
 		start := time.Now()
-		q.sample(ctx)
-		pause := time.NewTimer(max(backlogInterval, backlogShare*time.Since(start)))
+		do(ctx)
+		pause := time.NewTimer(max(interval, backlogShare*time.Since(start)))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -134,31 +226,82 @@ func (q *quota) watch(ctx context.Context) {
 	}
 }
 
-// sample counts what is unfinished. Where that fails, the last count stands, and
-// what was accepted since.
-func (q *quota) sample(ctx context.Context) {
+// sampleUnfinished counts what is unfinished. Where that fails, the last count
+// stands, and what was accepted since.
+func (q *quotas) sampleUnfinished(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
-	q.begin()
+	q.locked(q.unfinished.begin)
 	counts, err := q.count(ctx)
 	if err != nil {
 		return
 	}
-	sampled := make(unfinished, len(counts))
+	all := make(map[db.Destination]int64, 2*len(counts))
 	for d, count := range counts {
-		sampled.add(d, count)
+		all[d] += count
+		all[db.Destination{Client: d.Client}] += count
 	}
+	q.locked(func() { q.unfinished.end(all) })
+}
+
+// sampleOfUnfinished is how many jobs a count looks up, which takes Postgres some
+// tenths of a second. Up to as many, counts are exact; among a hundred thousand, a
+// client's ten thousand are told to within one in fifty.
+const sampleOfUnfinished = 20_000
+
+// sampleKept estimates what is kept of each client. Where that fails, the last
+// sample stands, and what was kept since: of that, nothing goes, so an operator
+// should know.
+func (q *quotas) sampleKept(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	q.locked(q.bytes.begin)
+	kept, err := q.sample(ctx)
+	if err != nil {
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			q.logger.WarnContext(ctx, "kept_bytes_not_sampled", "error", err)
+		}
+		return
+	}
+	bytes, letters := make(map[string]int64, len(kept)), make(map[string]int64, len(kept))
+	for client, of := range kept {
+		bytes[client], letters[client] = of.Bytes, of.DeadLetters
+	}
+	q.locked(func() {
+		q.bytes.end(bytes)
+		q.deadLetters = letters
+	})
+}
+
+func (q *quotas) locked(do func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sampled, q.before = sampled, nil
+	do()
+}
+
+// sampled is a count by key, of which samples are taken. It is locked by its owner.
+type sampled[K comparable] struct {
+	latest map[K]int64 // by the latest sample
+	before map[K]int64 // added before the sample under way began, which may hold it
+	since  map[K]int64 // added since then
+}
+
+func (s *sampled[K]) of(key K) int64 { return s.latest[key] + s.before[key] + s.since[key] }
+
+func (s *sampled[K]) add(key K, count int64) {
+	if s.since == nil {
+		s.since = map[K]int64{}
+	}
+	s.since[key] += count
 }
 
 // begin sets apart what the sample that begins will hold.
-func (q *quota) begin() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for d, count := range q.before { // of a sample that failed
-		q.accepted[d] += count
+func (s *sampled[K]) begin() {
+	for key, count := range s.before { // of a sample that failed
+		s.add(key, count)
 	}
-	q.before, q.accepted = q.accepted, unfinished{}
+	s.before, s.since = s.since, nil
 }
+
+// end takes what the sample counted.
+func (s *sampled[K]) end(counts map[K]int64) { s.latest, s.before = counts, nil }

@@ -8,7 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"ringback/db"
+	"ringback/jobs/clients"
 )
 
 func requestOf(client, origin string) db.Request {
@@ -17,32 +20,42 @@ func requestOf(client, origin string) db.Request {
 	return request
 }
 
-// entered is how many more requests a quota lets in, up to most, and why no more.
-func entered(q *quota, request db.Request, most int) (count int, err error) {
+// entered is how many more requests quotas let in, up to most, and why no more.
+func entered(q *quotas, request db.Request, most int) (count int, err error) {
 	for count < most && err == nil {
-		if err = q.enter(request); err == nil {
+		if err = q.enter(demandOf(request)); err == nil {
 			count++
 		}
 	}
 	return count, err
 }
 
-func TestQuota(t *testing.T) {
+// limited are the same limits for every client.
+func limited(limits clients.Limits) func(string) clients.Limits {
+	return func(string) clients.Limits { return limits }
+}
+
+// exceeds tells whether err says that a quota is used up.
+func exceeds(err error, quota Quota) bool { return errors.Is(err, &QuotaError{Quota: quota}) }
+
+func TestQuotas(t *testing.T) {
 	t.Parallel()
 	const client, destination = 10, 4
-	counting := func(counts map[db.Destination]int64) *quota {
-		return &quota{client: client, destination: destination, accepted: unfinished{}, count: func(context.Context) (map[db.Destination]int64, error) {
-			return counts, nil
-		}}
+	counting := func(counts map[db.Destination]int64) *quotas {
+		return &quotas{
+			limits: limited(clients.Limits{Unfinished: client, PerDestination: destination}),
+			count:  func(context.Context) (map[db.Destination]int64, error) { return counts, nil },
+			sample: func(context.Context) (map[string]db.Kept, error) { return nil, nil },
+		}
 	}
-	sampled := func(t *testing.T, counts map[db.Destination]int64) *quota {
+	sampled := func(t *testing.T, counts map[db.Destination]int64) *quotas {
 		q := counting(counts)
-		q.sample(t.Context())
+		q.sampleUnfinished(t.Context())
 		return q
 	}
-	wantEntered := func(t *testing.T, q *quota, request db.Request, want int, reason error) {
+	wantEntered := func(t *testing.T, q *quotas, request db.Request, want int, reason Quota) {
 		t.Helper()
-		if got, err := entered(q, request, 100); got != want || !errors.Is(err, reason) {
+		if got, err := entered(q, request, 100); got != want || !exceeds(err, reason) {
 			t.Errorf("%s for %s: got %d in, then %v, want %d, then %v", request.Client, request.CallbackURL, got, err, want, reason)
 		}
 	}
@@ -53,13 +66,13 @@ func TestQuota(t *testing.T) {
 		if got := q.left("alice"); got != 5 {
 			t.Errorf("left: got %d, want 5", got)
 		}
-		wantEntered(t, q, requestOf("alice", "a:8443"), 1, ErrDestinationQuota)
-		wantEntered(t, q, requestOf("alice", "c"), 4, ErrClientQuota)
-		if err := q.admit("alice"); !errors.Is(err, ErrClientQuota) || q.left("alice") != 0 {
-			t.Errorf("at the limit: got %v and %d left, want %v and none", err, q.left("alice"), ErrClientQuota)
+		wantEntered(t, q, requestOf("alice", "a:8443"), 1, DestinationQuota)
+		wantEntered(t, q, requestOf("alice", "c"), 4, UnfinishedQuota)
+		if err := q.admit("alice"); !exceeds(err, UnfinishedQuota) || q.left("alice") != 0 {
+			t.Errorf("at the limit: got %v and %d left, want %v and none", err, q.left("alice"), UnfinishedQuota)
 		}
-		wantEntered(t, q, requestOf("bob", "a:8443"), 0, ErrDestinationQuota)
-		wantEntered(t, q, requestOf("bob", "c"), 4, ErrDestinationQuota)
+		wantEntered(t, q, requestOf("bob", "a:8443"), 0, DestinationQuota)
+		wantEntered(t, q, requestOf("bob", "c"), 4, DestinationQuota)
 		if err := q.admit("bob"); err != nil {
 			t.Errorf("bob, for another destination: got %v, want admission", err)
 		}
@@ -68,9 +81,9 @@ func TestQuota(t *testing.T) {
 	t.Run("GivesBackWhatLeaves", func(t *testing.T) {
 		t.Parallel()
 		q := counting(nil)
-		wantEntered(t, q, requestOf("alice", "a"), destination, ErrDestinationQuota)
-		q.leave(requestOf("alice", "a"))
-		wantEntered(t, q, requestOf("alice", "a"), 1, ErrDestinationQuota)
+		wantEntered(t, q, requestOf("alice", "a"), destination, DestinationQuota)
+		q.leave(demandOf(requestOf("alice", "a")))
+		wantEntered(t, q, requestOf("alice", "a"), 1, DestinationQuota)
 		if got := q.left("alice"); got != client-destination {
 			t.Errorf("left: got %d, want %d", got, client-destination)
 		}
@@ -79,17 +92,19 @@ func TestQuota(t *testing.T) {
 	t.Run("CountsOnceWhatTheSampleHolds", func(t *testing.T) {
 		t.Parallel()
 		q := counting(map[db.Destination]int64{{Client: "alice", Origin: "a"}: 2})
-		wantEntered(t, q, requestOf("alice", "a"), destination, ErrDestinationQuota)
-		q.sample(t.Context())
-		wantEntered(t, q, requestOf("alice", "a"), 2, ErrDestinationQuota)
+		wantEntered(t, q, requestOf("alice", "a"), destination, DestinationQuota)
+		q.sampleUnfinished(t.Context())
+		wantEntered(t, q, requestOf("alice", "a"), 2, DestinationQuota)
 	})
 
 	t.Run("CountsWhatEntersDuringTheSample", func(t *testing.T) {
 		t.Parallel()
 		q := counting(nil)
-		q.count = func(context.Context) (map[db.Destination]int64, error) { return nil, q.enter(requestOf("alice", "a")) }
-		q.sample(t.Context())
-		wantEntered(t, q, requestOf("alice", "a"), destination-1, ErrDestinationQuota)
+		q.count = func(context.Context) (map[db.Destination]int64, error) {
+			return nil, q.enter(demandOf(requestOf("alice", "a")))
+		}
+		q.sampleUnfinished(t.Context())
+		wantEntered(t, q, requestOf("alice", "a"), destination-1, DestinationQuota)
 	})
 
 	t.Run("KeepsTheCountWhenThereIsNoNewSample", func(t *testing.T) {
@@ -97,20 +112,98 @@ func TestQuota(t *testing.T) {
 		q := sampled(t, map[db.Destination]int64{{Client: "alice", Origin: "a"}: 1})
 		q.count = func(context.Context) (map[db.Destination]int64, error) { return nil, errors.New("no permission") }
 		for range 2 {
-			if err := q.enter(requestOf("alice", "a")); err != nil {
+			if err := q.enter(demandOf(requestOf("alice", "a"))); err != nil {
 				t.Fatal(err)
 			}
-			q.sample(t.Context())
+			q.sampleUnfinished(t.Context())
 		}
-		wantEntered(t, q, requestOf("alice", "a"), 1, ErrDestinationQuota)
+		wantEntered(t, q, requestOf("alice", "a"), 1, DestinationQuota)
 	})
 
 	t.Run("WithoutOneAdmitsAll", func(t *testing.T) {
 		t.Parallel()
-		var none *quota
-		none.leave(requestOf("alice", "a"))
-		if err := errors.Join(none.admit("alice"), none.enter(requestOf("alice", "a"))); err != nil {
-			t.Errorf("got %v", err)
+		var none *quotas
+		none.leave(demandOf(requestOf("alice", "a")))
+		none.keep(requestOf("alice", "a"))
+		if err := errors.Join(none.admit("alice"), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || none.rate("alice") != 0 {
+			t.Errorf("got %v and a rate of %d", err, none.rate("alice"))
+		}
+	})
+
+	t.Run("AreEachClientsOwnAndFollowTheirChange", func(t *testing.T) {
+		t.Parallel()
+		q, own := counting(nil), clients.Limits{Unfinished: 2, PerDestination: 2}
+		q.limits = func(client string) clients.Limits {
+			if client == "alice" {
+				return own
+			}
+			return clients.Limits{Unfinished: 3, PerDestination: 3}
+		}
+		wantEntered(t, q, requestOf("alice", "a"), 2, UnfinishedQuota)
+		wantEntered(t, q, requestOf("bob", "a"), 3, UnfinishedQuota)
+		own.Unfinished = 5
+		wantEntered(t, q, requestOf("alice", "b"), 2, DestinationQuota)
+		if err := q.enter(demandOf(requestOf("alice", "c"))); err != nil || q.left("alice") != 0 {
+			t.Errorf("got %v with %d left, want the fifth in", err, q.left("alice"))
+		}
+		var exceeded *QuotaError
+		if err := q.admit("alice"); !errors.As(err, &exceeded) || exceeded.Most != 5 {
+			t.Errorf("got %v, want alice's own limit of 5 told", err)
+		}
+	})
+
+	// What one request of "a" is counted for.
+	each := keptOf(requestOf("alice", "a"))
+	storing := func(kept map[string]db.Kept) *quotas {
+		q := counting(nil)
+		q.limits = limited(clients.Limits{Storage: 5 * each, DeadLetters: 3})
+		q.sample = func(context.Context) (map[string]db.Kept, error) { return kept, nil }
+		q.sampleKept(t.Context())
+		return q
+	}
+
+	t.Run("AdmitAClientBelowItsStorage", func(t *testing.T) {
+		t.Parallel()
+		q := storing(map[string]db.Kept{"alice": {Bytes: 2 * each}})
+		wantEntered(t, q, requestOf("alice", "a"), 3, StorageQuota)
+		if err := q.admitStorage("alice"); !exceeds(err, StorageQuota) {
+			t.Errorf("sync: got %v, want it refused, too", err)
+		}
+		if err := q.enter(demand{destinationOf("alice", "https://a/"), db.AttemptBytes, true}); !exceeds(err, StorageQuota) {
+			t.Errorf("redelivery: got %v, want it refused, since its attempts are kept", err)
+		}
+		wantEntered(t, q, requestOf("bob", "a"), 5, StorageQuota)
+	})
+
+	t.Run("CountWhatSyncRequestsKeep", func(t *testing.T) {
+		t.Parallel()
+		q := storing(nil)
+		request := requestOf("alice", "a")
+		request.Result = make([]byte, each)
+		q.keep(request)
+		wantEntered(t, q, requestOf("alice", "a"), 3, StorageQuota)
+	})
+
+	t.Run("CountOnceWhatTheSampleOfStorageHolds", func(t *testing.T) {
+		t.Parallel()
+		q := storing(nil)
+		wantEntered(t, q, requestOf("alice", "a"), 5, StorageQuota)
+		q.sample = func(context.Context) (map[string]db.Kept, error) {
+			return map[string]db.Kept{"alice": {Bytes: 3 * each}}, nil
+		}
+		q.sampleKept(t.Context())
+		wantEntered(t, q, requestOf("alice", "a"), 2, StorageQuota)
+	})
+
+	t.Run("RefuseRequestsBeyondTheDeadLettersAndLetThemBeRedelivered", func(t *testing.T) {
+		t.Parallel()
+		q := storing(map[string]db.Kept{"alice": {DeadLetters: 3}, "bob": {DeadLetters: 2}})
+		if err := q.admit("alice"); !exceeds(err, DeadLetterQuota) {
+			t.Errorf("admit: got %v, want it refused", err)
+		}
+		wantEntered(t, q, requestOf("alice", "a"), 0, DeadLetterQuota)
+		if err := errors.Join(q.admitStorage("alice"), q.enter(demand{destinationOf("alice", "https://a/"), db.AttemptBytes, true}), q.admit("bob")); err != nil {
+			t.Errorf("sync, redelivery and bob: got %v, want admission", err)
 		}
 	})
 
@@ -139,13 +232,13 @@ func TestQuota(t *testing.T) {
 	})
 }
 
-func TestQueueQuota(t *testing.T) {
+func TestQueueQuotas(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, nil)
-	q.quota = newQuota(Config{Pool: q.direct, Unfinished: 1000, ClientUnfinished: 3, DestinationUnfinished: 2})
-	refuses := func(when string, request db.Request, want error) {
+	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 3, PerDestination: 2})})
+	refuses := func(when string, request db.Request, want Quota) {
 		t.Helper()
-		if err := q.Accept(t.Context(), request); !errors.Is(err, want) {
+		if err := q.Accept(t.Context(), request); !exceeds(err, want) {
 			t.Errorf("%s: got %v, want %v", when, err, want)
 		}
 	}
@@ -157,23 +250,72 @@ func TestQueueQuota(t *testing.T) {
 	for range 2 { // the bad one doesn't count
 		q.accept(t, requestOf("alice", "a.example"))
 	}
-	refuses("before a sample", requestOf("alice", "a.example"), ErrDestinationQuota)
-	q.quota.sample(t.Context())
-	refuses("after a sample", requestOf("alice", "a.example"), ErrDestinationQuota)
+	refuses("before a sample", requestOf("alice", "a.example"), DestinationQuota)
+	q.quotas.sampleUnfinished(t.Context())
+	refuses("after a sample", requestOf("alice", "a.example"), DestinationQuota)
 	q.accept(t, requestOf("alice", "b.example"))
-	refuses("all of alice's", requestOf("alice", "c.example"), ErrClientQuota)
-	if err := q.Admit("alice"); !errors.Is(err, ErrClientQuota) || q.Left("alice") != 0 {
-		t.Errorf("Admit: got %v with %d left, want %v with none", err, q.Left("alice"), ErrClientQuota)
+	refuses("all of alice's", requestOf("alice", "c.example"), UnfinishedQuota)
+	if err := q.Admit("alice"); !exceeds(err, UnfinishedQuota) || q.Left("alice") != 0 {
+		t.Errorf("Admit: got %v with %d left, want %v with none", err, q.Left("alice"), UnfinishedQuota)
 	}
 	q.accept(t, requestOf("bob", "a.example"))
 	q.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = (SELECT min(id) FROM river_job)")
-	q.quota.sample(t.Context())
+	q.quotas.sampleUnfinished(t.Context())
 	q.accept(t, requestOf("alice", "a.example"))
-	refuses("full again", requestOf("alice", "a.example"), ErrClientQuota)
+	refuses("full again", requestOf("alice", "a.example"), UnfinishedQuota)
 	q.backlog.limit = 4
 	q.backlog.sample(t.Context())
-	refuses("full in all", requestOf("bob", "a.example"), ErrBacklog)
+	if err := q.Accept(t.Context(), requestOf("bob", "a.example")); !errors.Is(err, ErrBacklog) {
+		t.Errorf("full in all: got %v, want %v", err, ErrBacklog)
+	}
 	if got := q.Left("bob"); got != 2 {
 		t.Errorf("bob, refused for the sake of all: got %d left, want 2", got)
+	}
+}
+
+func TestQueueStorage(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, nil)
+	request := requestOf("alice", "a.example")
+	stored := keptOf(request) + 2 // with a header for each of two short values
+	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Storage: 4 * stored, DeadLetters: 2})})
+	wantFull := func(when string, want Quota) {
+		t.Helper()
+		if err := q.Admit("alice"); !exceeds(err, want) {
+			t.Errorf("%s: got %v, want %v", when, err, want)
+		}
+		if err := errors.Join(q.Admit("bob"), q.AdmitSync("bob")); err != nil {
+			t.Errorf("%s: bob: got %v, want admission", when, err)
+		}
+	}
+	q.accept(t, request)
+	q.end(t, request, db.CallbackDead)
+	record := requestOf("alice", "")
+	record.Mode, record.Status, record.Result, record.CallbackURL, record.CallbackState = db.Sync, db.Succeeded, succeeded.Result, "", ""
+	record.FinishedAt = morning
+	for range 5 {
+		if q.AdmitSync("alice") != nil {
+			break
+		}
+		record.ID = uuid.Must(uuid.NewV7())
+		if err := q.Record(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantFull("before a sample", StorageQuota)
+	q.quotas.sampleKept(t.Context())
+	wantFull("after a sample", StorageQuota)
+	q.exec(t, "DELETE FROM requests WHERE mode = 'sync'")
+	q.quotas.sampleKept(t.Context())
+	if err := errors.Join(q.Admit("alice"), q.AdmitSync("alice")); err != nil {
+		t.Errorf("after some were removed: got %v, want admission", err)
+	}
+	another := requestOf("alice", "a.example")
+	q.accept(t, another)
+	q.end(t, another, db.CallbackDead)
+	q.quotas.sampleKept(t.Context())
+	wantFull("two dead letters", DeadLetterQuota)
+	if err := q.AdmitSync("alice"); err != nil {
+		t.Errorf("sync: got %v, want admission: it makes no dead letters", err)
 	}
 }

@@ -2,26 +2,163 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"ringback/db"
+	"ringback/jobs/limit"
 )
 
-// redeliveriesAtOnce is how many callbacks one statement lets off again.
+// Redelivery is a wish to deliver a callback again that has ended. It is due at
+// At, or later where the client's rate says so.
+type Redelivery struct {
+	db.Redelivery
+	CallbackURL string // of the request
+}
+
+// Redelivered is what became of redeliveries that were wanted.
+type Redelivered struct {
+	Count   int // callbacks that are pending again
+	Refused Refusals
+	Tried   int // how many were looked at: the last ones may not have been
+}
+
+// Refusal is why redeliveries were not admitted, and how many.
+type Refusal struct {
+	Reason error // as of Accept
+	Count  int
+}
+
+// Refusals are one for each reason.
+type Refusals []Refusal
+
+// Add returns r with more of a reason.
+func (r Refusals) Add(reason error, count int) Refusals {
+	for i := range r {
+		if r[i].Reason.Error() == reason.Error() {
+			r[i].Count += count
+			return r
+		}
+	}
+	return append(r, Refusal{reason, count})
+}
+
+// redeliveriesAtOnce is how many callbacks one statement makes pending.
 const redeliveriesAtOnce = 256
 
-// Redeliver makes callbacks pending again that have ended, and returns how many
-// it were. Each starts its schedule anew, and keeps its webhook-id and its log.
-func (q *Queue) Redeliver(ctx context.Context, redeliveries []db.Redelivery) (count int, err error) {
-	for chunk := range slices.Chunk(redeliveries, redeliveriesAtOnce) {
-		ids, err := db.RedeliverCallbacks(ctx, q.pool, callbackJobs, chunk)
-		if err != nil {
-			return count, err
+// Redeliver makes callbacks that have ended pending again, as many as the quotas
+// admit, in one transaction. A redelivery is admitted and counted as a request is:
+// against what its client may have unfinished, in all and for the destination, and
+// against the total when it is due soon. It leaves no sooner than the client's rate says.
+// Where a destination has no room, the others are still tried; where there is no
+// room for any, Redeliver stops. A redelivery starts the schedule anew, and keeps
+// the webhook-id and the log.
+func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redelivered, err error) {
+	now := time.Now()
+	admitted, done := q.admitRedeliveries(wanted, now)
+	pending := map[*Redelivery]bool{}
+	defer func() { q.leaveRedeliveries(admitted, pending, now) }()
+	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		for chunk := range slices.Chunk(admitted, redeliveriesAtOnce) {
+			rows := make([]db.Redelivery, len(chunk))
+			for i, r := range chunk {
+				rows[i] = r.Redelivery
+			}
+			ids, err := db.RedeliverCallbacks(ctx, tx, callbackJobs, rows)
+			if err != nil {
+				return err
+			}
+			for _, r := range chunk {
+				pending[r] = ids[r.RequestID] != 0
+			}
+			done.Count += len(ids)
 		}
-		count += len(ids)
+		return nil
+	})
+	if err != nil {
+		clear(pending)
+		return Redelivered{}, err
 	}
-	return count, nil
+	return done, nil
+}
+
+// admitRedeliveries counts what the quotas admit, and says when that is due.
+func (q *Queue) admitRedeliveries(wanted []Redelivery, now time.Time) (admitted []*Redelivery, done Redelivered) {
+	for i := range wanted {
+		r := &wanted[i]
+		switch err := q.enterRedelivery(r, now); {
+		case err == nil:
+			admitted = append(admitted, r)
+		case errors.Is(err, &QuotaError{Quota: DestinationQuota}):
+			done.Refused = done.Refused.Add(err, 1)
+		default:
+			done.Refused, done.Tried = done.Refused.Add(err, len(wanted)-i), i
+			return admitted, done
+		}
+	}
+	done.Tried = len(wanted)
+	return admitted, done
+}
+
+// enterRedelivery counts a redelivery, and sets when it is due.
+func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
+	if err := q.backlog.admit(); err != nil {
+		return err
+	}
+	if err := q.quotas.enter(r.demand()); err != nil {
+		return err
+	}
+	if rate := q.quotas.rate(r.Client); rate > 0 {
+		r.At = q.spread.slot(r.Client, rate, r.At, now)
+	}
+	if r.isSoon(now) {
+		q.backlog.accepted.Add(1)
+	}
+	return nil
+}
+
+// leaveRedeliveries takes back what was counted and is not pending again: it had
+// not ended, or the database didn't do it.
+func (q *Queue) leaveRedeliveries(admitted []*Redelivery, pending map[*Redelivery]bool, now time.Time) {
+	for _, r := range admitted {
+		if pending[r] {
+			continue
+		}
+		q.quotas.leave(r.demand())
+		if r.isSoon(now) {
+			q.backlog.leave()
+		}
+	}
+}
+
+func (r *Redelivery) demand() demand {
+	return demand{destinationOf(r.Client, r.CallbackURL), db.AttemptBytes, true}
+}
+
+func (r *Redelivery) isSoon(now time.Time) bool { return r.At.Sub(now) <= backlogHorizon }
+
+// spread keeps the redeliveries of each client apart, whichever calls ask for them:
+// of one call alone, a thousand may be due within ten seconds.
+type spread struct {
+	mu   sync.Mutex
+	next map[string]time.Time // by client, which are few: when the rate has room again
+}
+
+// slot returns when a redelivery is due that is wanted at a time, and uses the
+// client's rate, in redeliveries a second, for it.
+func (s *spread) slot(client string, rate int, wanted, now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		s.next = map[string]time.Time{}
+	}
+	next := limit.Latest(s.next[client], now)
+	s.next[client] = next.Add(time.Second / time.Duration(rate))
+	return limit.Latest(wanted, next)
 }
 
 // Spaced is when the given number of redeliveries are due, from start on at the

@@ -1,13 +1,18 @@
 package jobs
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
+	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
 )
 
@@ -34,11 +39,15 @@ func (q *testQueue) end(t *testing.T, request db.Request, state db.CallbackState
 
 func (q *testQueue) redeliver(t *testing.T, redeliveries ...db.Redelivery) int {
 	t.Helper()
-	count, err := q.Redeliver(t.Context(), redeliveries)
-	if err != nil {
-		t.Fatal(err)
+	wanted := make([]Redelivery, len(redeliveries))
+	for i, r := range redeliveries {
+		wanted[i] = Redelivery{r, "http://127.0.0.1:9/"}
 	}
-	return count
+	done, err := q.Redeliver(t.Context(), wanted)
+	if err != nil || len(done.Refused) > 0 || done.Tried != len(wanted) {
+		t.Fatalf("got %+v, %v, want all admitted", done, err)
+	}
+	return done.Count
 }
 
 func TestRedeliver(t *testing.T) {
@@ -69,6 +78,9 @@ func TestRedeliver(t *testing.T) {
 			q.waitFor(t, request.ID, "callback_state = 'delivered' AND attempt = 2 AND outcome = 'delivered' AND redelivered_at IS NOT NULL AND callback_job_attempt = 1")
 			if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM dead_letters)") {
 				t.Error("it is still a dead letter")
+			}
+			if !q.holds(t, "SELECT count(*) = 1 FROM river_job WHERE kind = 'callback'") {
+				t.Error("the job before it is left, which nobody would remove")
 			}
 		})
 	}
@@ -132,7 +144,10 @@ func TestRedeliver(t *testing.T) {
 		q.accept(t, request)
 		q.end(t, request, db.CallbackDead)
 		q.redeliver(t, db.Redelivery{RequestID: request.ID, Client: "alice", At: time.Now().Add(time.Hour)})
-		q.exec(t, "UPDATE river_job SET state = 'available', finalized_at = NULL, attempted_by = ARRAY['another'] WHERE kind = 'callback' AND scheduled_at < now()") // which died
+		const earlier = `
+			INSERT INTO river_job (kind, queue, args, max_attempts)
+			VALUES ('callback', 'callback', jsonb_build_object('request_id', $1::text), 1000)` // of a version that left it
+		q.exec(t, earlier, request.ID.String())
 		q.start(t)
 		waitUntil(t, func() bool {
 			return q.holds(t, "SELECT count(*) = 1 FROM river_job WHERE kind = 'callback' AND state = 'completed'")
@@ -170,4 +185,168 @@ func TestRedeliver(t *testing.T) {
 			t.Errorf("age: got it from %v and %v, want the redelivery, else the end of the work", got, never)
 		}
 	})
+}
+
+// endedFor stores requests of a client whose callbacks to an origin have ended, and
+// returns the wish to redeliver them at once.
+func (q *testQueue) endedFor(t *testing.T, client, origin string, count int) (wanted []Redelivery) {
+	t.Helper()
+	const sql = `
+		WITH ended AS (
+			INSERT INTO requests (id, mode, client, status, input, result, callback_url, callback_state, work_job_id, callback_job_id, accepted_at, finished_at, settled_at)
+			SELECT gen_random_uuid(), 'async', $1, 'succeeded', '{}', '{}', 'https://' || $2 || '/hook', 'dead', -1, -1, now(), now(), now()
+			FROM generate_series(1, $3::int)
+			RETURNING client, id, accepted_at
+		)
+		INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
+		SELECT client, id, $2, accepted_at FROM ended
+		RETURNING request_id`
+	rows, err := q.direct.Query(t.Context(), sql, client, origin, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		wanted = append(wanted, Redelivery{db.Redelivery{RequestID: id, Client: client, At: time.Now()}, "https://" + origin + "/hook"})
+	}
+	return wanted
+}
+
+func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
+	t.Parallel()
+
+	t.Run("WithinWhatTheClientMayHaveUnfinished", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 5, PerDestination: 3})})
+		wanted := slices.Concat(q.endedFor(t, "alice", "a", 4), q.endedFor(t, "alice", "b", 4))
+		done, err := q.Redeliver(t.Context(), wanted)
+		if err != nil || done.Count != 5 || done.Tried != 6 || len(done.Refused) != 2 {
+			t.Fatalf("got %+v, %v, want three for a and two for b", done, err)
+		}
+		if a, b := done.Refused[0], done.Refused[1]; !exceeds(a.Reason, DestinationQuota) || a.Count != 1 || !exceeds(b.Reason, UnfinishedQuota) || b.Count != 2 {
+			t.Errorf("got %+v refused, want one of a for its destination and two of b for all", done.Refused)
+		}
+		if got := q.Left("alice"); got != 0 {
+			t.Errorf("before a sample: got %d left, want none", got)
+		}
+		q.quotas.sampleUnfinished(t.Context())
+		if err := q.Accept(t.Context(), requestOf("alice", "c")); !exceeds(err, UnfinishedQuota) {
+			t.Errorf("after a sample: got %v, want a request refused, too", err)
+		}
+		if !q.holds(t, "SELECT count(*) = 3 FROM dead_letters") {
+			t.Error("want the three that were refused left as they were")
+		}
+		q.accept(t, requestOf("bob", "a"))
+	})
+
+	t.Run("AndGivesBackWhatHadNotEnded", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 5})})
+		q.backlog.limit = 100
+		wanted := q.endedFor(t, "alice", "a", 3)
+		q.exec(t, "UPDATE requests SET callback_state = 'cancelled'")
+		done, err := q.Redeliver(t.Context(), wanted)
+		if err != nil || done.Count != 0 || q.Left("alice") != 5 || q.backlog.accepted.Load() != 0 {
+			t.Errorf("got %+v, %v with %d left and %d in the backlog, want nothing counted", done, err, q.Left("alice"), q.backlog.accepted.Load())
+		}
+	})
+
+	t.Run("AllTogetherOrNone", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 1000})})
+		wanted := q.endedFor(t, "alice", "a", redeliveriesAtOnce+1) // the last one in a statement of its own
+		// Which the database refuses.
+		q.exec(t, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+		q.exec(t, fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON requests FOR EACH ROW WHEN (OLD.id = '%s') EXECUTE FUNCTION refuse()", wanted[redeliveriesAtOnce].RequestID))
+		done, err := q.Redeliver(t.Context(), wanted)
+		if err == nil || done.Count != 0 || q.Left("alice") != 1000 {
+			t.Errorf("got %+v, %v with %d left, want an error and nothing counted", done, err, q.Left("alice"))
+		}
+		if !q.holds(t, "SELECT count(*) = $1 FROM dead_letters", redeliveriesAtOnce+1) {
+			t.Error("some were redelivered, want none")
+		}
+	})
+
+	t.Run("AtTheClientsRateHoweverManyCalls", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		const rate = 10
+		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Rate: rate})})
+		start := time.Now()
+		for range 3 { // each at once, if it were for its own
+			if _, err := q.Redeliver(t.Context(), q.endedFor(t, "alice", "a", 20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := q.Redeliver(t.Context(), q.endedFor(t, "bob", "a", 1)); err != nil {
+			t.Fatal(err)
+		}
+		const spaced = `
+			SELECT max(scheduled_at) >= $1::timestamptz + interval '5.9 seconds' AND count(DISTINCT scheduled_at) = 60
+			FROM river_job JOIN requests ON callback_job_id = river_job.id AND client = 'alice'`
+		if !q.holds(t, spaced, start) {
+			t.Error("want alice's sixty a tenth of a second apart")
+		}
+		const bobs = "SELECT scheduled_at < $1::timestamptz + interval '5 seconds' FROM river_job JOIN requests ON callback_job_id = river_job.id AND client = 'bob'"
+		if !q.holds(t, bobs, start) {
+			t.Error("want bob's at once")
+		}
+	})
+
+	t.Run("AndIsNoLoadUntilItIsDue", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		q.backlog.limit = 5
+		later := q.endedFor(t, "alice", "a", 100)
+		for i := range later {
+			later[i].At = time.Now().Add(2 * backlogHorizon)
+		}
+		if done, err := q.Redeliver(t.Context(), later); err != nil || done.Count != 100 {
+			t.Fatalf("got %+v, %v, want a hundred for later", done, err)
+		}
+		for _, when := range []string{"before a sample", "after a sample"} {
+			if err := q.Admit("bob"); err != nil {
+				t.Errorf("%s: got %v, want bob admitted", when, err)
+			}
+			q.backlog.sample(t.Context())
+		}
+		done, err := q.Redeliver(t.Context(), q.endedFor(t, "alice", "a", 10))
+		if err != nil || done.Count != 5 || !errors.Is(done.Refused[0].Reason, ErrBacklog) || done.Refused[0].Count != 5 {
+			t.Errorf("got %+v, %v, want the total to bound what is due at once", done, err)
+		}
+	})
+}
+
+// TestRetriesAreNoLoadOnOthers has a client's receivers down: what waits for its
+// next try for hours counts against the client, and not against all.
+func TestRetriesAreNoLoadOnOthers(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, nil)
+	q.backlog.limit = 10
+	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 100, PerDestination: 20})})
+	const sql = `
+		WITH waiting AS (
+			INSERT INTO requests (id, mode, client, status, input, result, callback_url, callback_state, work_job_id, callback_job_id, accepted_at, finished_at)
+			SELECT gen_random_uuid(), 'async', 'mallory', 'succeeded', '{}', '{}', 'https://down.example.com/', 'pending', -1, -1, now(), now()
+			FROM generate_series(1, 20)
+			RETURNING id
+		)
+		INSERT INTO river_job (kind, queue, args, max_attempts, state, attempt, scheduled_at)
+		SELECT 'callback', 'callback', jsonb_build_object('request_id', id), 1000, 'retryable', 7, now() + interval '2 hours' FROM waiting`
+	q.exec(t, sql)
+	q.backlog.sample(t.Context())
+	q.quotas.sampleUnfinished(t.Context())
+	q.accept(t, requestOf("alice", "a"))
+	if err := q.Accept(t.Context(), requestOf("mallory", "down.example.com")); !exceeds(err, DestinationQuota) {
+		t.Errorf("mallory's 21st for a dead receiver: got %v, want it refused", err)
+	}
+	if got := q.Left("mallory"); got != 80 {
+		t.Errorf("mallory has %d left, want 80", got)
+	}
 }

@@ -20,25 +20,44 @@ const (
 	sweepBehind = 10 * time.Minute
 	// sweepIdle is the pause when there is nothing to remove for the moment.
 	sweepIdle = 10 * time.Second
-	// sweepPass is how often the whole table is gone through, for what was not ended
-	// or a dead letter the last time.
+	// sweepPass is how often the whole table is gone through, for what was not old
+	// enough or not to be removed the last time.
 	sweepPass = time.Hour
 )
 
-// sweeper removes requests that ended longer ago than the retention, a batch at a
-// time. All processes share one position and one pace in the database.
+// sweeper removes what is older than it may get, a batch at a time. All processes
+// share one position and one pace in the database.
 type sweeper struct {
-	pool      *pgxpool.Pool
-	logger    *slog.Logger
-	retention time.Duration
+	pool    *pgxpool.Pool
+	logger  *slog.Logger
+	of      db.Removal
+	age     time.Duration // 0: nothing is removed
+	remove  func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error)
+	byAge   bool   // batches come in the order of age
+	removed string // what a log calls it
+}
+
+// newSweepers returns what removes requests that have ended, and dead letters.
+func newSweepers(config Config) (requests, deadLetters sweeper) {
+	requests = sweeper{
+		pool: config.RiverPool, logger: config.Logger, of: db.OldRequests, age: config.Retention, byAge: true, removed: "requests",
+		remove: func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error) {
+			return db.RemoveRequests(ctx, tx, from.Position, before)
+		},
+	}
+	deadLetters = sweeper{
+		pool: config.RiverPool, logger: config.Logger, of: db.OldDeadLetters, age: config.DeadLetters, removed: "dead_letters",
+		remove: db.RemoveDeadLetters,
+	}
+	return requests, deadLetters
 }
 
 // run removes batches when they are due, until ctx ends.
 func (s *sweeper) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && s.age > 0 {
 		wait, err := s.turn(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "old_requests_not_removed", "error", err)
+			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err)
 			wait = sweepIdle
 		}
 		timer := time.NewTimer(wait)
@@ -54,7 +73,7 @@ func (s *sweeper) run(ctx context.Context) {
 func (s *sweeper) turn(ctx context.Context) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	sweep, err := db.ReadSweep(ctx, s.pool)
+	sweep, err := db.ReadSweep(ctx, s.pool, s.of)
 	if err != nil {
 		return 0, err
 	}
@@ -63,7 +82,7 @@ func (s *sweeper) turn(ctx context.Context) (wait time.Duration, err error) {
 	}
 	wait = time.Second // another process is at it
 	err = db.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		sweep, locked, err := db.LockSweep(ctx, tx)
+		sweep, locked, err := db.LockSweep(ctx, tx, s.of)
 		if err == nil && locked {
 			wait, err = s.sweep(ctx, tx, sweep)
 		}
@@ -74,32 +93,33 @@ func (s *sweeper) turn(ctx context.Context) (wait time.Duration, err error) {
 
 // sweep removes a batch and returns the pause after it.
 func (s *sweeper) sweep(ctx context.Context, tx pgx.Tx, from db.Sweep) (pause time.Duration, err error) {
-	start, before := time.Now(), from.Now.Add(-s.retention)
-	swept, err := db.RemoveRequests(ctx, tx, from.Position, before)
+	start, before := time.Now(), from.Now.Add(-s.age)
+	swept, err := s.remove(ctx, tx, from, before)
 	if err != nil {
 		return 0, err
 	}
 	if swept.Removed > 0 {
-		s.logger.DebugContext(ctx, "old_requests_removed", "requests", swept.Removed, "until", swept.Last)
+		s.logger.DebugContext(ctx, "old_"+s.removed+"_removed", "count", swept.Removed, "until", swept.Last)
 	}
-	next, pause := nextSweep(from, swept, before, time.Since(start))
-	return pause, db.SaveSweep(ctx, tx, next, pause)
+	behind := s.byAge && before.Sub(db.AcceptedAt(swept.Last)) > sweepBehind
+	next, pause := nextSweep(from, swept, behind, time.Since(start))
+	return pause, db.SaveSweep(ctx, tx, s.of, next, pause)
 }
 
 // nextSweep decides where the batch after one that took so long begins, and after
 // what pause.
-func nextSweep(from db.Sweep, swept db.Swept, before time.Time, took time.Duration) (next db.Sweep, pause time.Duration) {
+func nextSweep(from db.Sweep, swept db.Swept, behind bool, took time.Duration) (next db.Sweep, pause time.Duration) {
 	next = from
 	if swept.Seen > 0 {
-		next.Position = swept.Last
+		next.Client, next.Position = swept.Client, swept.Last
 	}
 	switch {
 	case swept.Seen < db.SweepBatch && from.Now.Sub(from.PassBeganAt) >= sweepPass:
-		next.Position, next.PassBeganAt = uuid.Nil, from.Now
+		next.Client, next.Position, next.PassBeganAt = "", uuid.Nil, from.Now
 		return next, sweepIdle
 	case swept.Seen < db.SweepBatch:
 		return next, sweepIdle
-	case before.Sub(db.AcceptedAt(swept.Last)) > sweepBehind:
+	case behind:
 		return next, took
 	}
 	return next, sweepShare * took

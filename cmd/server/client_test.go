@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -167,12 +169,98 @@ func TestListShowsClientsAndNoSecrets(t *testing.T) {
 	runClient(t, database, "reseal")
 	got := runClient(t, database, "list")
 	fields := strings.Fields(strings.Split(got, "\n")[1])
-	if len(fields) != 5 || fields[0] != "acme" || fields[2] != "-" || fields[3] == "-" || fields[4] != "sealed" {
+	if len(fields) != 11 || fields[0] != "acme" || fields[2] != "-" || fields[3] == "-" || fields[4] != "sealed" {
 		t.Errorf("got %q, want acme, disabled and sealed", got)
 	}
 	if strings.Contains(got, acme.Key) || strings.Contains(got, acme.Secret) {
 		t.Errorf("%q tells what is shown once", got)
 	}
+}
+
+func TestClientsHaveLimitsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	acme, other := issueTo(t, database, "add", "acme"), issueTo(t, database, "add", "other")
+	r := newReceiver(t, nil)
+	p := startStrict(t, environment(database, map[string]string{
+		"CLIENT_RATE": "100", "SECRETS_KEY": sealingKey, "CALLBACK_ALLOW_CIDRS": "127.0.0.0/8", "CALLBACK_PORTS": "80",
+	}))
+	policyOf := func(key string) string {
+		return p.postAs(t, key, "/sync", `{"input":{"text":"x"}}`).Header.Get("RateLimit-Policy")
+	}
+	told := runClient(t, database, "set", "acme", "--rate", "7", "--unfinished=8", "--per-destination", "9", "--storage", "10GiB", "--dead-letters", "11", "--callbacks", "Hooks.example.com, *.acme.example.com:8443")
+	for _, want := range []string{"rate             7\n", "storage          10737418240\n", "callbacks        hooks.example.com,*.acme.example.com:8443\n", "three seconds"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("set: got %q, want it to hold %q", told, want)
+		}
+	}
+	const own = `"rate";q=14;w=2, "unfinished";q=8;qu="concurrent-requests", "destination";q=9;qu="concurrent-requests", "storage";q=10737418240;qu="content-bytes", "dead-letters";q=11`
+	until(t, func() bool { return policyOf(acme.Key) == own }, func() string { return "acme's limits in " + policyOf(acme.Key) })
+	if got := policyOf(other.Key); !strings.HasPrefix(got, `"rate";q=200;w=2, "unfinished";q=10000;`) {
+		t.Errorf("other: got %s, want the settings'", got)
+	}
+	if got := p.postAs(t, acme.Key, "/async", asyncBody(`{"text":"x"}`, r.URL)); got.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("another host: got %s, want 422", got.Status)
+	}
+	p.acceptAs(t, other.Key, r.URL)
+	r.next(t)
+
+	want := []map[string]any{
+		{"name": "acme", "rate": 7., "unfinished": 8., "per_destination": 9., "storage": 10737418240., "dead_letters": 11., "callbacks": []any{"hooks.example.com", "*.acme.example.com:8443"}, "secret": "sealed"},
+		{"name": "other", "secret": "sealed"},
+	}
+	var listed []map[string]any
+	if err := json.Unmarshal([]byte(runClient(t, database, "list", "--json")), &listed); err != nil {
+		t.Fatal(err)
+	}
+	for _, client := range listed {
+		delete(client, "created_at")
+	}
+	if !reflect.DeepEqual(listed, want) {
+		t.Errorf("list: got %v, want %v", listed, want)
+	}
+	if got := strings.Join(strings.Fields(strings.Split(runClient(t, database, "list"), "\n")[1])[4:], " "); got != "sealed 7 8 9 10737418240 11 hooks.example.com,*.acme.example.com:8443" {
+		t.Errorf("list: got %q for acme", got)
+	}
+
+	runClient(t, database, "set", "acme", "--rate", "default", "--callbacks", "default")
+	until(t, func() bool { return strings.HasPrefix(policyOf(acme.Key), `"rate";q=200;w=2, "unfinished";q=8;`) }, func() string { return "the rate of the settings again" })
+	until(t, func() bool {
+		status := p.postAs(t, acme.Key, "/async", asyncBody(`{"text":"x"}`, r.URL)).StatusCode
+		return status == http.StatusAccepted // not 422, and 429 only until the rate has room again
+	}, func() string { return "a callback to any host" })
+	r.next(t)
+}
+
+func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	acme := issueTo(t, database, "add", "acme")
+	settings := map[string]string{"SECRETS_KEY": sealingKey}
+	api := startProcess(t, database, settings, "--role=api", "--dev") // it only accepts
+	r := newReceiver(t, nil)
+	api.acceptAs(t, acme.Key, r.URL)
+	runClient(t, database, "set", "acme", "--callbacks", "hooks.example.com")
+	startProcess(t, database, settings, "--role=worker", "--dev")
+	const refused = `
+		SELECT outcome || ': ' || cause || ', ' || callback_state || ', ' || (next_attempt_at IS NOT NULL)::text
+		FROM request_trace
+		WHERE outcome IS NOT NULL
+		LIMIT 1`
+	var got string
+	pool := dbtest.Pool(t, database)
+	until(t, func() bool { return pool.QueryRow(t.Context(), refused).Scan(&got) == nil }, func() string { return "an attempt" })
+	if want := "connection_failed: URL not allowed: The callbacks of this client may not name the host of the callback URL: the operator allows other hosts only., pending, true"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(r.deliveries) != 0 {
+		t.Error("it was sent")
+	}
+	// What one client may not call says nothing about the receiver.
+	api.accept(t, `{"text":"x"}`, r.URL)
+	r.next(t)
+	runClient(t, database, "set", "acme", "--callbacks", "127.0.0.1")
+	r.next(t)
 }
 
 func TestOpenAddressNeedsAClient(t *testing.T) {
@@ -234,7 +322,9 @@ func TestQuotasCountOutsideLocalMode(t *testing.T) {
 
 func TestLocalModeHasNoQuotas(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"CLIENT_RATE": "1", "CLIENT_UNFINISHED": "1", "DESTINATION_UNFINISHED": "1"}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{
+		"CLIENT_RATE": "1", "CLIENT_UNFINISHED": "1", "DESTINATION_UNFINISHED": "1", "CLIENT_STORAGE": "1", "CLIENT_DEAD_LETTERS": "1",
+	}, work.Do)
 	r := newReceiver(t, nil)
 	for range 5 { // more than a burst
 		p.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)

@@ -32,14 +32,17 @@ type Config struct {
 	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
 	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
 	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
-	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished, in all; more are refused with 503"`
-	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. None of the quotas of clients counts in local mode"`
-	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, likewise"`
-	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished; more are refused with 429"`
+	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
+	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
+	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
+	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
 	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	Storage     size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
+	DeadLimit   int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
 	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the one that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
 	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
-	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them for ever"`
+	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
+	DeadLetters time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
 	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
 	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
@@ -121,14 +124,51 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.WorkLimit < 1 || c.WorkLimit > 10_000, "WORK_LIMIT", "must be from 1 to 10000, not %d", c.WorkLimit)
 	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
 	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
-	refuse(c.ClientRate < 1 || c.ClientRate > 1_000_000, "CLIENT_RATE", "must be from 1 to 1000000, not %d", c.ClientRate)
-	refuse(c.ClientReads < 1 || c.ClientReads > 1_000_000, "CLIENT_READ_RATE", "must be from 1 to 1000000, not %d", c.ClientReads)
-	refuse(c.ClientLimit < 1 || c.ClientLimit > 10_000_000, "CLIENT_UNFINISHED", "must be from 1 to 10000000, not %d", c.ClientLimit)
-	refuse(c.OriginLimit < 1 || c.OriginLimit > 10_000_000, "DESTINATION_UNFINISHED", "must be from 1 to 10000000, not %d", c.OriginLimit)
+	refuse(c.ClientRate < 1 || c.ClientRate > maxClientRate, "CLIENT_RATE", "must be from 1 to %d, not %d", maxClientRate, c.ClientRate)
+	refuse(c.ClientReads < 1 || c.ClientReads > maxClientRate, "CLIENT_READ_RATE", "must be from 1 to %d, not %d", maxClientRate, c.ClientReads)
+	refuse(c.ClientLimit < 1 || c.ClientLimit > maxClientCount, "CLIENT_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.ClientLimit)
+	refuse(c.OriginLimit < 1 || c.OriginLimit > maxClientCount, "DESTINATION_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.OriginLimit)
+	refuse(c.Storage < 1 || c.Storage > maxClientStorage, "CLIENT_STORAGE", "must be from 1 to %d bytes, not %d", maxClientStorage, c.Storage)
+	refuse(c.DeadLimit < 1 || c.DeadLimit > maxClientCount, "CLIENT_DEAD_LETTERS", "must be from 1 to %d, not %d", maxClientCount, c.DeadLimit)
+	refuse(c.DeadLetters != 0 && c.DeadLetters < time.Minute, "DEAD_LETTER_RETENTION", "must be 0 or at least 1m, not %s", c.DeadLetters)
 	refuse(c.Connections < 1 || c.Connections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.Connections)
 	refuse(c.CallbackRate < 0 || c.CallbackRate > 1_000_000, "CALLBACK_RATE", "must be from 0 to 1000000, not %d", c.CallbackRate)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
+}
+
+// The most that a client's limits may be, of the settings and of its own.
+const (
+	maxClientRate    = 1_000_000
+	maxClientCount   = 10_000_000
+	maxClientStorage = 1 << 60
+)
+
+// size is a number of bytes.
+type size int64
+
+// UnmarshalText reads a whole number of bytes, or of KiB, MiB, GiB or TiB.
+func (s *size) UnmarshalText(text []byte) error {
+	number, shift := string(text), 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, shift = n, 10*(i+1)
+			break
+		}
+	}
+	count, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || count < 0 || count > maxClientStorage>>shift {
+		return fmt.Errorf("must be a number of bytes up to %d, such as 500MiB or 20GiB, not %q", int64(maxClientStorage), text)
+	}
+	*s = size(count << shift)
+	return nil
+}
+
+// clientLimits are those of clients that have none of their own.
+func (c Config) clientLimits() clients.Limits {
+	return clients.Limits{
+		Rate: c.ClientRate, Unfinished: c.ClientLimit, PerDestination: c.OriginLimit, Storage: int64(c.Storage), DeadLetters: c.DeadLimit,
+	}
 }
 
 func isAddress(address string) bool {

@@ -31,8 +31,8 @@ func TestReadConfig(t *testing.T) {
 		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{dev: true}, []string{"loopback address with --dev"}},
 		{"PublicAdminAddress", []string{"ADMIN_ADDR=0.0.0.0:8081"}, options{}, []string{"ADMIN_ADDR must be a loopback"}},
 		{"ShortSecretsKey", []string{"SECRETS_KEY=" + key + ",c2hvcnQ="}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
-		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "RETENTION=1s", "STOP_TIMEOUT=0s", "CLIENT_RATE=0", "CLIENT_UNFINISHED=0", "DESTINATION_UNFINISHED=0", "HTTP_ADDR=x", "CALLBACK_CONSENT=maybe"}, options{},
-			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "RETENTION", "STOP_TIMEOUT", "CLIENT_RATE", "CLIENT_UNFINISHED", "DESTINATION_UNFINISHED", "HTTP_ADDR", "CALLBACK_CONSENT"}},
+		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "RETENTION=1s", "STOP_TIMEOUT=0s", "CLIENT_RATE=0", "CLIENT_UNFINISHED=0", "DESTINATION_UNFINISHED=0", "CLIENT_STORAGE=0", "CLIENT_DEAD_LETTERS=0", "DEAD_LETTER_RETENTION=1s", "HTTP_ADDR=x", "CALLBACK_CONSENT=maybe"}, options{},
+			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "RETENTION", "STOP_TIMEOUT", "CLIENT_RATE", "CLIENT_UNFINISHED", "DESTINATION_UNFINISHED", "CLIENT_STORAGE", "CLIENT_DEAD_LETTERS", "DEAD_LETTER_RETENTION", "HTTP_ADDR", "CALLBACK_CONSENT"}},
 		{"SecretsKeyThatIsNotBase64", []string{"SECRETS_KEY=" + key + "!"}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
 		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
@@ -65,6 +65,22 @@ func TestReadConfig(t *testing.T) {
 				t.Errorf("the error %q tells a secret", err)
 			}
 		})
+	}
+}
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]size{"0": 0, "1500": 1500, "3KiB": 3 << 10, "500MiB": 500 << 20, "20GiB": 20 << 30, "2TiB": 2 << 40, "1048576TiB": 1 << 60} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "GiB", "-1", "1.5GiB", "20GB", "20 GiB", "1048577TiB", "9223372036854775808"} {
+		var got size
+		if err := got.UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "20GiB") {
+			t.Errorf("%q: got %d, %v, want an error that shows the form", text, got, err)
+		}
 	}
 }
 
@@ -103,9 +119,18 @@ func TestCommandLine(t *testing.T) {
 		{"UnknownRole", []string{"--role=king"}, errUsage, "king"},
 		{"UnknownCommand", []string{"serve"}, errUsage, "serve"},
 		{"UnknownClientCommand", []string{"client", "rename", "a"}, errUsage, "rename"},
-		{"ClientCommandMissing", []string{"client"}, errUsage, "add, list"},
-		{"ClientNameMissing", []string{"client", "add"}, errUsage, "takes 1 names, not 0"},
-		{"ClientNameTooMany", []string{"client", "list", "a"}, errUsage, "takes 0 names, not 1"},
+		{"ClientCommandMissing", []string{"client"}, errUsage, "add, set, list"},
+		{"ClientNameMissing", []string{"client", "add"}, errUsage, "client add takes the name of a client"},
+		{"ClientNameTooMany", []string{"client", "list", "a"}, errUsage, `client list: unknown argument "a"`},
+		{"ClientSetNothing", []string{"client", "set", "a"}, errUsage, "at least one limit"},
+		{"ClientSetNoName", []string{"client", "set"}, errUsage, "client set takes the name of a client"},
+		{"ClientSetUnknown", []string{"client", "set", "a", "--speed", "5"}, errUsage, "-speed"},
+		{"ClientSetZero", []string{"client", "set", "a", "--rate", "0"}, errUsage, "must be from 1 to 1000000, or the word default"},
+		{"ClientSetTooMuch", []string{"client", "set", "a", "--unfinished", "10000001"}, errUsage, "must be from 1 to 10000000"},
+		{"ClientSetNoNumber", []string{"client", "set", "a", "--dead-letters", "1KiB"}, errUsage, "must be from 1 to 10000000"},
+		{"ClientSetNoStorage", []string{"client", "set", "a", "--storage", "0GiB"}, errUsage, "must be at least 1"},
+		{"ClientSetNoHost", []string{"client", "set", "a", "--callbacks", "a.example.com,https://b.example.com"}, errUsage, "must be a host, host:port or *.suffix"},
+		{"ClientAddFlag", []string{"client", "add", "a", "--rate", "5"}, errUsage, "-rate"},
 	}
 	for _, test := range tests {
 		var out bytes.Buffer

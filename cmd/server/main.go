@@ -106,7 +106,10 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 
 const usage = `Usage: ringback [--dev] [--role=all|api|worker]
        ringback client add|rotate|disable NAME
-       ringback client list|reseal
+       ringback client set NAME [--rate N] [--unfinished N] [--per-destination N]
+                                [--storage BYTES] [--dead-letters N] [--callbacks HOST,…]
+       ringback client list [--json]
+       ringback client reseal
        ringback receiver list [--json]
        ringback receiver allow HOST[:PORT] [--rate N] [--concurrency N]
        ringback receiver deny|forget HOST[:PORT]
@@ -118,8 +121,10 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
   --help       this, and every setting
   client       add prints an API key and the secret that callbacks are signed
                with, once; rotate prints new ones, and the old ones work for
-               another day; reseal stores the secrets again, sealed with the
-               first SECRETS_KEY
+               another day; set gives a client limits of its own instead of the
+               settings' CLIENT_RATE and so on (default takes one back), and the
+               hosts that its callbacks may name: host, host:port or *.suffix;
+               reseal stores the secrets again, sealed with the first SECRETS_KEY
   receiver     list shows what is known of the receivers of callbacks; allow
                lets one have so many callbacks a second and at a time, without
                a number as many as it takes; deny sends it none; forget takes

@@ -189,8 +189,8 @@ func orAll(port string) string {
 	return port
 }
 
-// listed is a receiver as list shows it.
-type listed struct {
+// listedReceiver is a receiver as list shows it.
+type listedReceiver struct {
 	Receiver    string    `json:"receiver"`
 	Word        string    `json:"word,omitzero"` // the operator's
 	WordRate    float64   `json:"allowed_rate,omitzero"`
@@ -203,8 +203,8 @@ type listed struct {
 	SavedAt     time.Time `json:"saved_at,omitzero"`
 }
 
-func listedOf(r db.Receiver, now time.Time) listed {
-	row := listed{
+func listedReceiverOf(r db.Receiver, now time.Time) listedReceiver {
+	row := listedReceiver{
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
 		Rate: r.CallbackOrigin.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
@@ -228,9 +228,9 @@ func (c receiverCommand) list(ctx context.Context, q db.Querier, stdout io.Write
 	if err != nil {
 		return err
 	}
-	rows, now := make([]listed, len(receivers)), time.Now()
+	rows, now := make([]listedReceiver, len(receivers)), time.Now()
 	for i, receiver := range receivers {
-		rows[i] = listedOf(receiver, now)
+		rows[i] = listedReceiverOf(receiver, now)
 	}
 	if c.json {
 		return json.NewEncoder(stdout).Encode(rows)
@@ -244,14 +244,14 @@ func (c receiverCommand) list(ctx context.Context, q db.Querier, stdout io.Write
 	return table.Flush()
 }
 
-func (r listed) said() string {
+func (r listedReceiver) said() string {
 	if r.Word == db.ReceiverAllowed {
 		return r.Word + " " + limits(r.WordRate, r.WordMost)
 	}
 	return orDash(r.Word)
 }
 
-func (r listed) rate() string {
+func (r listedReceiver) rate() string {
 	switch {
 	case r.Rate == 0:
 		return ""

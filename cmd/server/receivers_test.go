@@ -24,13 +24,13 @@ func runReceiver(t *testing.T, databaseURL string, args ...string) string {
 	return out.String()
 }
 
-func listReceivers(t *testing.T, databaseURL string) map[string]listed {
+func listReceivers(t *testing.T, databaseURL string) map[string]listedReceiver {
 	t.Helper()
-	var rows []listed
+	var rows []listedReceiver
 	if err := json.Unmarshal([]byte(runReceiver(t, databaseURL, "list", "--json")), &rows); err != nil {
 		t.Fatal(err)
 	}
-	receivers := map[string]listed{}
+	receivers := map[string]listedReceiver{}
 	for _, row := range rows {
 		receivers[row.Receiver] = row
 	}
@@ -109,11 +109,11 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	good.next(t)
 	busy.next(t)
 	p.waitFor(t, id, "the reason", func(r request) bool { return r.WaitsFor == "receiver_paused" })
-	var got map[string]listed
+	var got map[string]listedReceiver
 	until(t, func() bool {
 		got = listReceivers(t, database)
 		return len(got) == 2
-	}, func() string { return "two receivers to be listed" })
+	}, func() string { return "two receivers to be listedReceiver" })
 	if row := got[good.URL]; row.Rate < 20 || row.InFlight < 1 || row.Breaker != "closed" || row.LastOutcome != "delivered" {
 		t.Errorf("the good one: got %+v", row)
 	}

@@ -65,8 +65,8 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Wr
 }
 
 func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.Func) (*server, error) {
-	if config.dev { // whoever calls has the machine to himself
-		config.ClientRate, config.ClientReads, config.ClientLimit, config.OriginLimit = 0, 0, 0, 0
+	if config.dev { // the caller has the machine alone, as with limits
+		config.ClientReads = 0
 	}
 	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
 		return nil, err
@@ -87,8 +87,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
-		ClientUnfinished: config.ClientLimit, DestinationUnfinished: config.OriginLimit,
-		Retention: config.Retention, SoftStopTimeout: config.StopTimeout, Metrics: registry,
+		Limits: s.limits(), Callbacks: s.clients.Callbacks,
+		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: registry,
 	}); err == nil {
 		s.admin, err = newAdmin(ctx, config, s.queue, metricsHandler(registry), logger)
 	}
@@ -130,6 +130,16 @@ func (s *server) openClients(ctx context.Context) error {
 	return nil
 }
 
+// limits tells the limits of each client. It is nil in local mode, where the caller
+// has the machine alone.
+func (s *server) limits() func(client string) clients.Limits {
+	if s.config.dev {
+		return nil
+	}
+	defaults := s.config.clientLimits()
+	return func(client string) clients.Limits { return s.clients.Limits(client, defaults) }
+}
+
 // workers is 0 for a process that only accepts.
 func workers(config Config) int {
 	if config.role == "api" {
@@ -142,8 +152,7 @@ func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry 
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
 		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
-		FindClient: s.clients.Find, SyncLimit: s.config.WorkLimit, ClientRate: s.config.ClientRate, ClientReads: s.config.ClientReads,
-		ClientUnfinished: s.config.ClientLimit, DestinationUnfinished: s.config.OriginLimit,
+		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
 		Draining: s.draining.Load, Metrics: registry,
 	}
 	if s.config.dev {

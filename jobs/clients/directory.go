@@ -1,4 +1,5 @@
-// Package clients knows who may call and what their callbacks are signed with.
+// Package clients knows who may call, for how much, and what their callbacks are
+// signed with.
 package clients
 
 import (
@@ -49,6 +50,11 @@ type snapshot struct {
 	signers    map[string]signer // by name, the disabled ones too: accepted is accepted
 	unreadable map[string]error  // why a client's secrets couldn't be opened
 	plain      int               // clients whose secrets are stored as they are
+
+	// What clients have of their own, by name; the disabled ones too, for their
+	// callbacks.
+	limits    map[string]Limits
+	callbacks map[string]webhook.Hosts
 }
 
 type digest [sha256.Size]byte
@@ -127,6 +133,8 @@ func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
 		callers:    make(map[digest]caller, len(rows)),
 		signers:    map[string]signer{Local: {secrets: []webhook.Secret{local}}},
 		unreadable: map[string]error{},
+		limits:     make(map[string]Limits, len(rows)),
+		callbacks:  map[string]webhook.Hosts{},
 	}
 	for _, row := range rows {
 		if row.DisabledAt.IsZero() {
@@ -134,6 +142,10 @@ func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
 		}
 		if err := s.addSecrets(row, keys); err != nil {
 			s.unreadable[row.Name] = err
+		}
+		s.limits[row.Name] = limitsOf(row)
+		if len(row.Callbacks) > 0 {
+			s.callbacks[row.Name] = row.Callbacks
 		}
 	}
 	return s, nil

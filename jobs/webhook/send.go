@@ -24,6 +24,7 @@ type Message struct {
 	Body        []byte   // JSON; its size is the caller's business
 	Traceparent string   // W3C Trace Context, empty when the request came without one
 	Secrets     []Secret // that it is signed with, each time; none for no signature
+	Hosts       Hosts    // that it may go to, checked again, too
 }
 
 // Attempt is what one POST came to.
@@ -39,12 +40,23 @@ type Attempt struct {
 
 	Address string // last one dialled, even if refused, or reused, with its port; empty if none
 	Conn    string // our end of the connection that was used, which tells one from another; empty if none
+	Refused bool   // by our own policy for URLs
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
 	// How long each phase took, zero when it didn't happen or didn't end. A
 	// reused connection has none of the first three. FirstByte starts when the
 	// connection is ready.
 	DNS, Connect, TLS, FirstByte time.Duration
+}
+
+// AboutReceiver is the attempt, or none where it says nothing about the receiver:
+// what one client's callbacks may name must not count against the receiver of
+// others.
+func (a Attempt) AboutReceiver() Attempt {
+	if a.Refused {
+		return Attempt{}
+	}
+	return a
 }
 
 // Sender sends callbacks. It is safe for concurrent use.
@@ -167,6 +179,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 		s.finish(response, cancel)
 	} else {
 		attempt.Outcome, attempt.Cause = explain(err, seen)
+		_, attempt.Refused = errors.AsType[*RefusedError](err)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
 			attempt.Address = blocked.address
 		}
@@ -192,6 +205,9 @@ func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message)
 }
 
 func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) {
+	if err := m.Hosts.Check(m.URL); err != nil {
+		return nil, err
+	}
 	request, err := s.newRequest(ctx, http.MethodPost, m.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, err

@@ -1,0 +1,59 @@
+package clients
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+// Limits are what one client may have and ask for, 0 for any number.
+type Limits struct {
+	Rate           int   // POSTs a second to one process, with a burst of twice as many
+	Unfinished     int   // async requests that have not ended
+	PerDestination int   // the same for callbacks to one host and port
+	Storage        int64 // bytes kept
+	DeadLetters    int
+}
+
+// Limits returns those of a client: its own, and for the rest the defaults.
+func (d *Directory) Limits(client string, defaults Limits) Limits {
+	own := d.latest.Load().limits[client]
+	return Limits{
+		Rate:           cmp.Or(own.Rate, defaults.Rate),
+		Unfinished:     cmp.Or(own.Unfinished, defaults.Unfinished),
+		PerDestination: cmp.Or(own.PerDestination, defaults.PerDestination),
+		Storage:        cmp.Or(own.Storage, defaults.Storage),
+		DeadLetters:    cmp.Or(own.DeadLetters, defaults.DeadLetters),
+	}
+}
+
+// Callbacks returns the hosts that a client's callbacks may name.
+func (d *Directory) Callbacks(client string) webhook.Hosts { return d.latest.Load().callbacks[client] }
+
+// limitsOf are the limits of a client's own, 0 for none.
+func limitsOf(row db.Client) Limits {
+	return Limits{row.Rate, row.Unfinished, row.PerDestination, row.Storage, row.DeadLetters}
+}
+
+// Set changes the limits of a client's own and the hosts that its callbacks may
+// name, and returns what it has then.
+func Set(ctx context.Context, pool *pgxpool.Pool, client string, change func(*db.Client)) (row db.Client, err error) {
+	err = db.InTx(ctx, pool, func(tx pgx.Tx) error {
+		if row, err = db.LockClient(ctx, tx, client); err != nil {
+			return err
+		}
+		change(&row)
+		return db.SaveClientLimits(ctx, tx, row)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = fmt.Errorf("there is no client %s", client)
+	}
+	return row, err
+}

@@ -1,0 +1,41 @@
+package jobs
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"ringback/db"
+	"ringback/jobs/webhook"
+)
+
+// TestHostsOfOneClientSayNothingAboutAReceiver has the callbacks of mallory to a
+// receiver that they may not name any more fail as often as would close it.
+func TestHostsOfOneClientSayNothingAboutAReceiver(t *testing.T) {
+	t.Parallel()
+	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+	q.caller.hosts = func(client string) webhook.Hosts {
+		return map[string]webhook.Hosts{"mallory": {"elsewhere.example.com"}}[client]
+	}
+	var refused []uuid.UUID
+	for range 15 {
+		request := newRequest(receiver.URL)
+		request.Client = "mallory"
+		q.accept(t, request)
+		refused = append(refused, request.ID)
+	}
+	q.start(t)
+	for _, id := range refused {
+		q.waitFor(t, id, "outcome = 'connection_failed' AND callback_state = 'pending'")
+	}
+	request := newRequest(receiver.URL)
+	q.accept(t, request)
+	if got, want := receiver.next(t).header.Get("webhook-id"), "req_"+request.ID.String(); got != want {
+		t.Errorf("got %s, want the callback of alice, %s", got, want)
+	}
+	q.waitFor(t, request.ID, "callback_state = 'delivered'")
+	if !q.holds(t, "SELECT bool_and(callback_state = $1) FROM requests WHERE client = 'mallory'", db.CallbackPending) {
+		t.Error("want mallory's to be tried again: she may be allowed it then")
+	}
+}

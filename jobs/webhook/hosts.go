@@ -1,0 +1,89 @@
+package webhook
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Hosts are hosts that callbacks may name, each as ParseHost returns it; none for
+// all that a Policy allows.
+type Hosts []string
+
+// ParseHost returns the canonical form of a host: a name, *.suffix for all names
+// below a suffix, or an IP address, with :port where that port alone is meant.
+func ParseHost(text string) (string, error) {
+	host, port, wrong := splitHost(text)
+	name, below := strings.CutPrefix(host, "*.")
+	canonical, err := Policy{Local: true}.canonicalName(name) // this machine may be called in local mode
+	if address, notAddress := netip.ParseAddr(host); notAddress == nil && address.Zone() == "" && !address.Is4In6() {
+		canonical, err = bracketed(address), nil
+	}
+	if wrong || err != nil {
+		return "", fmt.Errorf("must be a host, host:port or *.suffix that callbacks could name, not %q", text)
+	}
+	if below {
+		canonical = "*." + canonical
+	}
+	return canonical + port, nil
+}
+
+// splitHost returns what stands before the port without brackets, and the port
+// with its colon, if there is one.
+func splitHost(text string) (host, port string, wrong bool) {
+	host, number, err := net.SplitHostPort(text)
+	if err != nil {
+		return strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"), "", false
+	}
+	_, err = strconv.ParseUint(number, 10, 16)
+	return host, ":" + number, err != nil || number[0] == '0'
+}
+
+func bracketed(address netip.Addr) string {
+	if address.Is6() {
+		return "[" + address.String() + "]"
+	}
+	return address.String()
+}
+
+// Check refuses a canonical URL, as Policy.Check returns it, with a *RefusedError
+// where none of the hosts is its own.
+func (h Hosts) Check(canonical string) error {
+	if len(h) == 0 {
+		return nil
+	}
+	parsed, err := url.Parse(canonical)
+	if err != nil || !slices.ContainsFunc(h, func(entry string) bool { return covers(entry, parsed) }) {
+		return refuse("The callbacks of this client may not name the host of the callback URL: the operator allows other hosts only.")
+	}
+	return nil
+}
+
+func covers(entry string, target *url.URL) bool {
+	host, port := strings.TrimSuffix(target.Host, ":"+target.Port()), portOf(target)
+	if colon := strings.LastIndexByte(entry, ':'); colon > strings.LastIndexByte(entry, ']') {
+		if entry[colon+1:] != port {
+			return false
+		}
+		entry = entry[:colon]
+	}
+	if suffix, below := strings.CutPrefix(entry, "*"); below {
+		return strings.HasSuffix(host, suffix)
+	}
+	return host == entry
+}
+
+func portOf(target *url.URL) string {
+	switch {
+	case target.Port() != "":
+		return target.Port()
+	case target.Scheme == "http":
+		return "80"
+	default:
+		return "443"
+	}
+}
