@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-const stormWarmup = 2 * time.Second
+// stormWarmup is as long as a new receiver may take to get its full rate, and to be
+// rid of what was late until then.
+const stormWarmup = 12 * time.Second
 
 // measureTiming asks how long a request waits for its callback at half of what the
 // service can do.

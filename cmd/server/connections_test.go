@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -349,12 +348,8 @@ func TestAnswersThatNobodyReadsAreGivenUp(t *testing.T) {
 			}
 			t.Cleanup(func() { conn.Close() })
 			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-			_ = conn.SetWriteDeadline(time.Now().Add(time.Minute))
-			for err == nil {
+			for err == nil { // until the server closes it
 				_, err = fmt.Fprintf(conn, "GET /problems/not-found HTTP/1.1\r\nHost: %s\r\n\r\n", host)
-			}
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error("after a minute the connection is still open")
 			}
 		})
 	}
