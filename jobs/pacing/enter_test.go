@@ -36,6 +36,13 @@ func (o *outsideStub) count(what *int) {
 	*what++
 }
 
+// change lets the outside say something else from now on.
+func (o *outsideStub) change(to func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	to()
+}
+
 func newTestPacing(config Config, stub *outsideStub) *Pacing {
 	config.Logger = slog.New(slog.DiscardHandler)
 	config.Outside = Outside{
@@ -57,8 +64,12 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 				return webhook.Consent{}, ctx.Err()
 			}
 		},
-		Save:  func(_ context.Context, rows []db.CallbackOrigin) error { stub.saved <- rows; return nil },
-		Words: func(context.Context) ([]db.ReceiverWord, error) { return stub.words, nil },
+		Save: func(_ context.Context, rows []db.CallbackOrigin) error { stub.saved <- rows; return nil },
+		Words: func(context.Context) ([]db.ReceiverWord, error) {
+			stub.mu.Lock()
+			defer stub.mu.Unlock()
+			return stub.words, nil
+		},
 	}
 	return New(config)
 }
@@ -391,7 +402,9 @@ func TestMemory(t *testing.T) {
 			pass, _ := p.Enter(ctx, Callback{URL: hookURL})
 			pass.Leave(sentTo(here, webhook.Delivered, 204))
 			stub.row = db.CallbackOrigin{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
-			stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
+			stub.change(func() {
+				stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
+			})
 			time.Sleep(3 * time.Second)
 			if pass, decision := p.Enter(ctx, Callback{URL: hookURL}); pass != nil || stub.loaded != 2 {
 				t.Errorf("got %+v, loaded %d times, want it met anew within three seconds", decision, stub.loaded)
