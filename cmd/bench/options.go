@@ -60,7 +60,7 @@ func fullPlan() plan {
 		acceptFor:    4 * time.Second,
 		senders:      256,
 		window:       2000,
-		steadyWarmup: 3 * time.Second,
+		steadyWarmup: stormWarmup,
 		steadyFor:    8 * time.Second,
 		stormRepeat:  3,
 		timingFor:    12 * time.Second,
@@ -82,7 +82,7 @@ func shortPlan() plan {
 	short.connections = []int{64}
 	short.acceptWarmup = time.Second / 2
 	short.acceptFor = 2 * time.Second
-	short.steadyWarmup = time.Second
+	short.steadyWarmup = 8 * time.Second
 	short.steadyFor = 3 * time.Second
 	short.stormRepeat = 1
 	short.timingFor = 4 * time.Second

@@ -58,16 +58,20 @@ type health struct {
 }
 
 const (
-	slack      = 50 * time.Millisecond // that an answer may take longer, whatever is usual
-	calmEvery  = 10 * time.Second      // how often the usual time is measured at least, or 20 answers
-	tolerance  = 1.5                   // times the usual that leave the limit in flight as it is
-	failSlack  = 0.03                  // share of failures that is no sign of load
-	maxFailing = 0.2                   // share that may pass for a receiver's own
+	// slack is what an answer may take longer, whatever is usual. Where this machine
+	// itself is full, answers take tens of milliseconds longer, which says nothing of
+	// the receiver: with 50 ms, a storm of twice the capacity cut the callbacks of a
+	// healthy receiver to a tenth.
+	slack      = 250 * time.Millisecond
+	calmEvery  = 10 * time.Second // how often the usual time is measured at least, or 20 answers
+	tolerance  = 1.5              // times the usual that leave the limit in flight as it is
+	failSlack  = 0.03             // share of failures that is no sign of load
+	maxFailing = 0.2              // share that may pass for a receiver's own
 )
 
 // note takes in an attempt, and tells whether it shows that the receiver has
 // trouble with its load: more failures than it has anyway, or answers that take
-// twice the usual time and 50 ms more. few says that few were in flight when it
+// twice the usual time and the slack more. few says that few were in flight when it
 // left, and slowed that the pace had been halved not long before.
 func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) (trouble bool) {
 	h.roll(now)

@@ -113,7 +113,7 @@ func TestHealth(t *testing.T) {
 		t.Parallel()
 		var h health
 		answers(&h, 100, good, 100*time.Millisecond)
-		if answers(&h, 1, good, 300*time.Millisecond) || !answers(&h, 100, good, 300*time.Millisecond) {
+		if answers(&h, 1, good, 500*time.Millisecond) || !answers(&h, 100, good, 500*time.Millisecond) {
 			t.Errorf("got %+v, want trouble by many that take so long", h)
 		}
 		if h.usual != 100*time.Millisecond {
