@@ -27,8 +27,8 @@ type Jobs struct {
 // A job that is born running has the columns that River's fetch would have given
 // it, and nobody is notified of it: Jobs.Process knows that it runs there.
 //
-// due is the column or expression that says when the jobs are due. first is the
-// one that says whether a job may be taken up now, or is held back for its
+// due is the column or expression that says when the jobs are due. first is an
+// expression that says whether a job may be taken up now, or is held back for its
 // ordering key. A job in the future is available all the same, since fetching looks
 // at the time itself: River would hold jobs in the state scheduled back for up to
 // five seconds more.

@@ -90,7 +90,7 @@ func insertPlaces(source string, places []Place) string {
 }
 
 // isFirst tells whether a row of a source is the first of its key: the callback
-// job of one that isn't is held back.
+// job of any other row is held back.
 func isFirst(source string, places []Place) string {
 	if len(places) == 0 {
 		return "true"

@@ -51,7 +51,7 @@ type handoff struct {
 	ends  *db.Batcher[*riverdriver.JobSetStateIfRunningParams, struct{}]
 }
 
-// worker does a step, whoever calls it: River or handoff.
+// worker does a step, for River and for handoff alike.
 type worker interface {
 	// run does the step of a request. It answers as a River worker does: a nil error
 	// says that the job is over, and completed by the statement that ended the step;

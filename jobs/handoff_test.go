@@ -73,8 +73,8 @@ func (q *testQueue) rows(t *testing.T, kind string) (rows []map[string]any) {
 }
 
 // TestBornRunning holds the rows of jobs that were born running against those that
-// River writes of the same lives, so that neither a change of ours nor a new version
-// of River parts them.
+// River writes of the same lives, so that neither our own changes nor a new version
+// of River part them.
 func TestBornRunning(t *testing.T) {
 	t.Parallel()
 	nothing := func(*testing.T, *testQueue, db.Request) {}

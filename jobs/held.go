@@ -10,8 +10,8 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// held is which jobs run in this process, by id, whoever started them. Of the jobs
-// that were born running it has what cancels them.
+// held is the registry of the jobs that run in this process, by id, on either way.
+// For a job that was born running it has the function that cancels the job.
 type held struct {
 	mu   sync.Mutex
 	jobs map[int64]context.CancelCauseFunc // nil for a job that River runs
@@ -75,5 +75,5 @@ func (h *held) born() []int64 {
 	return slices.Collect(maps.Keys(ids))
 }
 
-// ranBefore tells whether a job was taken up before, by whichever process.
+// ranBefore tells whether a job was taken up before, by any process.
 func ranBefore(job *rivertype.JobRow) bool { return len(job.AttemptedBy) > 1 }

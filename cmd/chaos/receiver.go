@@ -39,7 +39,7 @@ type callback struct {
 func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
 
 // receiversGrant is whether receivers consent to callbacks at any rate when they
-// are asked. One that doesn't knows of nothing but POST.
+// are asked. A receiver that doesn't knows of nothing but POST.
 const receiversGrant = false
 
 // crowd is all receivers, each an origin of its own.

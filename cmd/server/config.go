@@ -39,7 +39,7 @@ type Config struct {
 	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
 	Storage     size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
 	DeadLimit   int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
-	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the one that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
 	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
 	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
 	DeadLetters time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
