@@ -103,14 +103,22 @@ func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error 
 	l.fetched -= room - got
 	l.hungry = got == room && room < limit
 	l.clear, l.asOf = err == nil && got < room, began
+	if l.hungry && l.born+l.fetched < l.size {
+		l.freed() // the fetch left workers to jobs born running, and there was more
+	}
 	return err
 }
 
-// beginFetch takes the workers that a fetch may fill.
+// beginFetch takes the workers that a fetch may fill. While nothing is known to wait,
+// it leaves half of them to jobs that are born running meanwhile: a fetch every tenth
+// of a second that took all would send one or two jobs in a hundred over the queue.
 func (l *lane) beginFetch(limit int) (room int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	room = max(0, limit-l.born)
+	if l.clear && room > 1 {
+		room /= 2
+	}
 	l.fetched = l.size - limit + room
 	return room
 }

@@ -92,6 +92,25 @@ func TestLane(t *testing.T) {
 		}
 	})
 
+	t.Run("LeavesWorkersToJobsThatAreBornDuringAFetch", func(t *testing.T) {
+		t.Parallel()
+		l, woken := newTestLane(4)
+		l.fetches(0, 0)
+		_ = l.fetch(4, func(room int) (int, error) {
+			if got := l.reserve(2, time.Now()); got != 2 {
+				t.Errorf("got %d of 2 jobs born running, want both", got)
+			}
+			return 0, nil
+		})
+		l.inserted(2, 0)
+		if got := l.fetches(0, 10); got != 2 || *woken != 1 {
+			t.Errorf("got %d jobs fetched, woken %d times, want half, and a fetch of the rest at once", got, *woken)
+		}
+		if got := l.fetches(2, 10); got != 2 {
+			t.Errorf("got %d jobs fetched then, want the rest", got)
+		}
+	})
+
 	t.Run("LetsRiverFetchWhenAWorkerThatItLackedIsFree", func(t *testing.T) {
 		t.Parallel()
 		l, woken := newTestLane(4)
