@@ -32,7 +32,7 @@ storm: go ## load against a running server, calm, storm, calm; ARGS="…" for it
 	@CGO_ENABLED=0 go build -trimpath -o bin/storm ./cmd/storm
 	@exec bin/storm -profile storm $(if $(HTTP_ADDR),-target http://$(HTTP_ADDR)) $(ARGS)
 
-bench: go ## the figures that README quotes, in 70 minutes, or BENCH=short in three; ARGS="…" for its flags
+bench: go ## the figures that README quotes, in 80 minutes, or BENCH=short in seven; ARGS="…" for its flags
 	@scripts/bench.sh $(ARGS)
 
 chaos: go ## faults of every kind under load, then an audit, in CHAOS=short or ARGS="-runs 20"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bench.sh [flags…] builds the server, storm and bench, starts a Postgres that
 # nobody else uses, measures (cmd/bench), writes bench.json, and removes that
-# Postgres again. BENCH=short takes about three minutes; -h lists the flags, and
+# Postgres again. BENCH=short takes some seven minutes; -h lists the flags, and
 # -only PART,… runs some of the parts.
 #
 # DATABASE_URL, if set, is used instead; and where there are no PostgreSQL

@@ -75,7 +75,7 @@ func fullPlan() plan {
 	}
 }
 
-// shortPlan leaves out growth and retention, and fits in three minutes.
+// shortPlan leaves out growth and retention, and fits in some seven minutes.
 func shortPlan() plan {
 	short := fullPlan()
 	short.repeat = 2
