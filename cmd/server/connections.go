@@ -28,9 +28,9 @@ const (
 )
 
 // connections bounds how many connections there are at a time. Where there is no
-// room for another one, the one that has been idle the longest is closed, of the
-// address that has the most. No address has more than four times as many as are
-// free. A connection with a call on it is never closed.
+// room for another one, the longest idle connection is closed, of the address that
+// has the most. No address has more than four times as many as are free. A
+// connection with a call on it is never closed.
 type connections struct {
 	most    int
 	settled time.Duration
