@@ -151,7 +151,7 @@ func leaveOrder(places []Place) []statement {
 	const leave = `
 		DELETE FROM ordered_requests
 		WHERE request_id = ANY ($1::uuid[])`
-	// A statement of its own, since one that deletes still sees what it deletes. A
+	// A statement of its own, since the statement that deletes still sees what it deletes. A
 	// first one whose work goes on has no job yet; it will find itself the first.
 	// The cast keeps the planner from River's index of states, where it would read
 	// all that is pending.

@@ -6,10 +6,10 @@ import "time"
 // grown.
 const Horizon = time.Minute
 
-// overdue is for how long one that doesn't come at its time is waited for.
+// overdue is how long a caller that doesn't come at its time is waited for.
 const overdue = time.Second
 
-// Line is those that a limit refused: each reserves a time of its own at which it
+// Line is the callers that a limit refused: each reserves a time of its own at which it
 // comes back. So it is touched once more and not again and again.
 type Line struct {
 	first, last time.Time // reserved
