@@ -191,12 +191,17 @@ func (p *pace) carried(now time.Time) float64 {
 // fail answers any failure of a receiver that has never taken a callback.
 func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
 
-// rateAt is the rate that a pace has by a time if all goes well.
+// rateAt is the rate that a pace has by a time if all goes well, infinite from
+// Unlimited on.
 func (p *pace) rateAt(at time.Time) float64 {
-	if p.steady || !at.After(p.now.began) {
-		return min(p.rate, Unlimited)
+	rate := p.rate
+	if !p.steady && at.After(p.now.began) {
+		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(halfASec)))
 	}
-	return min(Unlimited, p.rate*math.Exp2(math.Floor(float64(at.Sub(p.now.began))/float64(halfASec))))
+	if rate >= Unlimited {
+		return math.Inf(1)
+	}
+	return rate
 }
 
 // flightAt is the limit in flight by then, where an answer takes so long.

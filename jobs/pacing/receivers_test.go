@@ -35,6 +35,18 @@ func TestRamp(t *testing.T) {
 		}
 	})
 
+	t.Run("LeavesABacklogThatGoesAsFastAsTheReceiverAnswers", func(t *testing.T) {
+		t.Parallel()
+		s, busy := newSimulation(1000), newOrdinary(5*time.Millisecond)
+		for range 20_000 {
+			s.send("acme", busy, 0)
+		}
+		s.run(40 * second)
+		if got := busy.waitingAt(15 * second); got > 0 {
+			t.Errorf("got %d of 20,000 waiting after 15 s, want the rest to go by the limit in flight from 1,000 a second on", got)
+		}
+	})
+
 	t.Run("IsSkippedByAReceiverThatIsRemembered", func(t *testing.T) {
 		t.Parallel()
 		first, busy := newSimulation(500), newOrdinary(2*time.Millisecond)
