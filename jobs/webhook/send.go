@@ -115,7 +115,7 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 		DisableCompression:     true, // nothing to inflate
 		MaxResponseHeaderBytes: 32 << 10,
 		MaxIdleConns:           4096,             // a POST on a kept connection costs a third of one that dials
-		MaxIdleConnsPerHost:    128,              // what one origin may have under way at a time, by default
+		MaxIdleConnsPerHost:    256,              // what one receiver may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
 }
