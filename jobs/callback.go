@@ -34,11 +34,12 @@ type callbackWorker struct {
 	hosts   func(client string) webhook.Hosts // nil: callbacks of all may name all
 }
 
-// Timeout is limit, for River.
-func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return w.limit() }
+// Timeout is none, for River: an attempt has attemptTimeout, and an answer in hand has
+// no limit.
+func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return -1 }
 
-// limit leaves room for a whole exchange (10 s) and the steps around it.
-func (w *callbackWorker) limit() time.Duration { return 10*time.Second + 2*stepTimeout }
+// attemptTimeout leaves room for a whole exchange (10 s) and what goes before it.
+const attemptTimeout = 10*time.Second + stepTimeout
 
 // NextRetry is retryAt, for River.
 func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
@@ -95,29 +96,18 @@ func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, re
 // attempt sends the callback once, if it may leave by now, and settles what came
 // of it.
 func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
-	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
-		Client: request.Client, URL: request.CallbackURL, CameBack: ranBefore(job),
-	})
-	if pass == nil {
+	sent, decision, err := w.sendInTurn(ctx, job, request)
+	switch {
+	case err != nil:
+		return step{}, err
+	case sent == nil:
 		return w.holdBack(ctx, request, decision)
 	}
-	sent, err := w.sendOnce(ctx, request, pass.Leave)
+	next, number, err := w.settle(job, request, *sent)
 	if err != nil {
 		return step{}, err
 	}
-	if sent.Outcome == webhook.Throttled {
-		earlier, err := w.countThrottled(ctx, request)
-		if err != nil {
-			return step{}, err
-		}
-		sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
-	}
-	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
-	number, err := w.queue.settle(ctx, request, sent, next)
-	if err != nil {
-		return step{}, err
-	}
-	w.queue.metrics.attempted(request, sent, next)
+	w.queue.metrics.attempted(request, *sent, next)
 	// As strings, which slog doesn't have to look into.
 	w.logger.InfoContext(ctx, "callback_attempt",
 		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
@@ -125,6 +115,37 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
 		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds())
 	return next, nil
+}
+
+// sendInTurn sends the callback, or returns nil and why it may not leave.
+func (w *callbackWorker) sendInTurn(ctx context.Context, job *rivertype.JobRow, request db.Request) (*webhook.Attempt, limit.Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
+		Client: request.Client, URL: request.CallbackURL, CameBack: ranBefore(job),
+	})
+	if pass == nil {
+		return nil, decision, ctx.Err()
+	}
+	sent, err := w.sendOnce(ctx, request, pass.Leave)
+	return &sent, limit.Decision{}, err
+}
+
+// settle records what came of an attempt, and decides what follows it.
+func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
+	err = w.queue.record.insist(func(ctx context.Context, again bool) error {
+		if sent.Outcome == webhook.Throttled {
+			earlier, err := w.countThrottled(ctx, request)
+			if err != nil {
+				return err
+			}
+			sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
+		}
+		next = nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
+		number, err = w.queue.settle(ctx, request, sent, next, again)
+		return err
+	})
+	return next, number, err
 }
 
 // sendOnce gives back what the callback held while it was under way, also when a
@@ -177,7 +198,10 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
 	ended := step{state: db.CallbackDead}
-	_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended)
+	err := w.queue.record.insist(func(ctx context.Context, again bool) error {
+		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended, again)
+		return err
+	})
 	if err != nil {
 		return step{}, err
 	}
@@ -261,8 +285,8 @@ func (s step) jobResult() error {
 // settle commits an attempt together with what it means for the request, in a
 // batch with others, and returns the attempt's number in the request's log. A
 // callback that is settled already stays so, but the attempt happened and is
-// logged.
-func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step) (number int, err error) {
+// logged: once, where it may have been written before.
+func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step, again bool) (number int, err error) {
 	attempt := db.Attempt{
 		RequestID: request.ID,
 		StartedAt: sent.StartedAt, EndedAt: sent.EndedAt, Outcome: string(sent.Outcome), HTTPStatus: sent.Status,
@@ -272,9 +296,9 @@ func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Att
 	if next.state == db.CallbackPending {
 		attempt.NextAttemptAt = sent.EndedAt.Add(next.delay)
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place()})
+	return q.settles.Do(ctx, db.Settlement{
+		Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place(), Again: again,
+	})
 }
 
 func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {

@@ -2,31 +2,36 @@ package jobs
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
 )
 
-// driver is River's driver for pgx, with three differences. A fetch goes through the
+// driver is River's driver for pgx, with four differences. A fetch goes through the
 // lane of its queue. What is completed by the statement that ended its step is not
-// completed again. And the cancellation of a job reaches the jobs that River doesn't
-// know to run here.
+// completed again. The cancellation of a job reaches the jobs that River doesn't
+// know to run here. And no job is rescued from a process that lives.
 type driver struct {
 	*riverpgxv5.Driver
+	pool   *pgxpool.Pool
 	lanes  map[string]*lane // by queue
 	cancel func(job int64)
 }
 
 func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64)) *driver {
-	return &driver{riverpgxv5.New(pool), lanes, cancel}
+	return &driver{riverpgxv5.New(pool), pool, lanes, cancel}
 }
 
 // GetExecutor is what River runs its statements with, outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{d.Driver.GetExecutor(), d.lanes}
+	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes}
 }
 
 // GetListener is what River hears notifications from.
@@ -36,6 +41,7 @@ func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdrive
 
 type fetcher struct {
 	riverdriver.Executor
+	pool  *pgxpool.Pool
 	lanes map[string]*lane
 }
 
@@ -76,6 +82,35 @@ func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdri
 		return nil, nil
 	}
 	return f.Executor.JobSetStateIfRunningMany(ctx, &left)
+}
+
+// heldAtMost is how long a process that lives may keep a job running. It may have an
+// answer in hand that can't be recorded; beyond that, the job hangs.
+const heldAtMost = time.Hour
+
+// JobGetStuck is River's look for jobs to rescue.
+func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStuckParams) ([]*rivertype.JobRow, error) {
+	page := *params
+	for {
+		stuck, err := f.Executor.JobGetStuck(ctx, &page)
+		if err != nil || len(stuck) == 0 {
+			return nil, err
+		}
+		all, last := len(stuck), stuck[len(stuck)-1].ID
+		ids := make([]int64, len(stuck))
+		for i, job := range stuck {
+			ids[i] = job.ID
+		}
+		held, err := db.HeldJobs(ctx, f.pool, ids, deathAfter, heldAtMost)
+		if err != nil {
+			return nil, err
+		}
+		stuck = slices.DeleteFunc(stuck, func(j *rivertype.JobRow) bool { return slices.Contains(held, j.ID) })
+		if len(stuck) > 0 || all < params.Max {
+			return stuck, nil
+		}
+		page.AfterID = last
+	}
 }
 
 type hearer struct {

@@ -40,6 +40,8 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
+	gauge("answers_in_hand", "Outcomes of work and answers of receivers that could not be recorded at once. They are kept until they are recorded.",
+		func() float64 { return float64(q.record.inHand.Load()) })
 	gauge("callback_origins", "Receivers, by scheme, host and port, that this process remembers.",
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",

@@ -34,11 +34,12 @@ type processWorker struct {
 	places  *places
 }
 
-// Timeout is limit, for River.
-func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return w.limit() }
+// Timeout is none, for River: run keeps to limit by itself, and an answer in hand has
+// no limit.
+func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
 // limit leaves room for the steps around the work and the wait for a place.
-func (w *processWorker) limit() time.Duration { return w.timeout + placePatience + 2*stepTimeout }
+func (w *processWorker) limit() time.Duration { return w.timeout + placePatience + stepTimeout }
 
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
@@ -66,12 +67,14 @@ func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, err
 
 // run does the work of a request and finishes it, with no transaction open.
 func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
-	outcome, putOff, err := w.begin(ctx, job, request)
+	limited, cancel := context.WithTimeout(ctx, w.limit())
+	defer cancel()
+	outcome, putOff, err := w.begin(limited, job, request)
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
-		err = w.queue.finish(ctx, request, outcome)
+		err = w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
 	}
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
@@ -166,8 +169,6 @@ func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Out
 	if err := WriteOutcome(&request, outcome); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
 	_, err := q.finishes.Do(ctx, request)
 	return err
 }

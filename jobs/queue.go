@@ -89,6 +89,7 @@ type Queue struct {
 	pacing  *pacing.Pacing
 	waits   *waits
 	places  *places
+	record  *record
 	metrics *metrics
 
 	// What takes the steps: the workers of each queue, and how its jobs are started.
@@ -111,6 +112,7 @@ type Queue struct {
 // Start.
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
+	queue.record = newRecord(config.Logger)
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,
@@ -302,6 +304,9 @@ func (q *Queue) Stop(ctx context.Context) error {
 
 // stopJobs ends the jobs of both ways at the same time.
 func (q *Queue) stopJobs(ctx context.Context) error {
+	timer := time.AfterFunc(q.grace, q.record.giveUp)
+	defer timer.Stop()
+	defer q.record.giveUp()
 	ended := make(chan error, 1)
 	go func() { ended <- q.handoff.end(ctx, q.grace, q.work, q.callback) }()
 	err := q.client.Stop(ctx)
