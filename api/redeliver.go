@@ -15,7 +15,7 @@ import (
 )
 
 // redeliverRequest makes the callback of one request pending again. A callback
-// that is pending is on its way already.
+// that is pending is on its way already, or is given the job that it lost.
 func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
@@ -30,6 +30,7 @@ func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	}
 	switch request.CallbackState {
 	case db.CallbackPending:
+		err = a.Queue.Mend(ctx, id) // its job may have been cancelled or deleted
 	case db.CallbackDead, db.CallbackDelivered:
 		err = a.redeliverOne(ctx, request)
 	default:

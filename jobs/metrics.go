@@ -22,6 +22,7 @@ type metrics struct {
 	ended    *prometheus.CounterVec   // by state
 	waited   prometheus.Histogram     // of callbacks that were delivered
 	waits    *prometheus.CounterVec   // by reason
+	mended   *prometheus.CounterVec   // by what was put right
 }
 
 // newMetrics registers nothing where there is no registerer.
@@ -68,6 +69,12 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		waits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
 		}, []string{"reason"}),
+	}
+	m.mended = auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringback_lost_steps_mended_total", Help: "Requests whose next step had lost its job, and was given another one, or was cancelled with it, by what it was.",
+	}, []string{"step"})
+	for _, step := range []string{"work", "callback", "ordering_key", "cancelled"} {
+		m.mended.WithLabelValues(step)
 	}
 	for _, reason := range append(pacing.Reasons(), workSlots) {
 		m.waits.WithLabelValues(string(reason)) // there from the start, at 0

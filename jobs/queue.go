@@ -74,23 +74,24 @@ type Config struct {
 // Queue accepts requests and works them off. Each of its steps is a batcher,
 // which joins what many goroutines do at the same time into one transaction.
 type Queue struct {
-	pool    *pgxpool.Pool
-	client  *river.Client[pgx.Tx]
-	works   bool // false when this process only inserts
-	backlog backlog
-	quotas  *quotas
-	spread  spread // of redeliveries
-	heart   *heartbeat
-	held    held
-	sweeper sweeper // of requests
-	letters sweeper // of dead letters
-	search  searcher
-	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
-	pacing  *pacing.Pacing
-	waits   *waits
-	places  *places
-	record  *record
-	metrics *metrics
+	pool       *pgxpool.Pool
+	client     *river.Client[pgx.Tx]
+	works      bool // false when this process only inserts
+	backlog    backlog
+	quotas     *quotas
+	spread     spread // of redeliveries
+	heart      *heartbeat
+	held       held
+	sweeper    sweeper // of requests
+	letters    sweeper // of dead letters
+	search     searcher
+	reconciler reconciler
+	stop       context.CancelFunc // ends what Start began besides River and the heartbeat
+	pacing     *pacing.Pacing
+	waits      *waits
+	places     *places
+	record     *record
+	metrics    *metrics
 
 	// What takes the steps: the workers of each queue, and how its jobs are started.
 	work, callback *lane
@@ -134,6 +135,7 @@ func New(config Config) (*Queue, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
 	})
 	queue.metrics = newMetrics(config.Metrics, queue)
+	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.waits.wake}
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -281,6 +283,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	if q.works {
 		go q.search.run(ctx)
+		go q.reconciler.run(ctx)
 		go q.sweeper.run(ctx)
 		go q.letters.run(ctx)
 	}
