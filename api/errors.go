@@ -74,6 +74,7 @@ var problemTypes = [...]problemType{
 	{"work-failed", http.StatusInternalServerError, "The work failed."},
 	{"temporary-reduced-capacity", http.StatusServiceUnavailable, "The service is too busy."},
 	{"unavailable", http.StatusServiceUnavailable, "The service can't answer at the moment."},
+	{"secret-unreadable", http.StatusServiceUnavailable, "The service can't sign your callbacks."},
 	{"work-deadline-exceeded", http.StatusGatewayTimeout, "The work did not end in time."},
 	{"loop-detected", http.StatusLoopDetected, "A callback of this service came back to it."},
 }

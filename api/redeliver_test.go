@@ -84,6 +84,21 @@ func TestRedeliverRequest(t *testing.T) {
 		})
 	}
 
+	t.Run("GivesWhatIsPendingTheJobThatItLost", func(t *testing.T) {
+		t.Parallel()
+		request := s.ended(t, db.CallbackDead)
+		jobs := "FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1"
+		for range 2 {
+			decode[map[string]any](t, redeliver(t, "a", request.ID), http.StatusAccepted)
+			if !s.holds(t, "SELECT count(*) = 1 AND bool_and(state = 'available') "+jobs, request.ID.String()) {
+				t.Error("want one callback job, which is available")
+			}
+			if _, err := s.pool.Exec(t.Context(), "DELETE "+jobs, request.ID.String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+
 	for name, shape := range map[string]db.Request{
 		"Waiting": {Status: db.Accepted, CallbackState: db.CallbackWaiting}, "Sync": {Status: db.Succeeded},
 		"Cancelled": {Status: db.Succeeded, CallbackState: db.CallbackCancelled, SettledAt: morning.Add(time.Hour)},

@@ -115,7 +115,7 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if len(ids) == 0 {
 		return Mended{}, nil
 	}
-	places, err := findPlaces(ctx, tx, ids)
+	places, err := FindPlaces(ctx, tx, ids)
 	if err != nil {
 		return Mended{}, err
 	}
@@ -140,7 +140,9 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	return m, err
 }
 
-func findPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error) {
+// FindPlaces returns where those of the requests stand that have an ordering key and
+// whose callback has not ended.
+func FindPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error) {
 	const sql = `
 		SELECT client, ordering_key, request_id
 		FROM ordered_requests

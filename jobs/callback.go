@@ -58,6 +58,9 @@ var errNotDelivered = errors.New("not delivered")
 
 // Work is River's way to run: it loads the request first.
 func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
+	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
+		return w.giveUp(ctx, job.JobRow, db.Request{ID: job.Args.RequestID, CallbackJobID: job.ID}, latest)
+	}
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
@@ -84,13 +87,30 @@ func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request
 	return next.jobResult()
 }
 
-// postpone snoozes a job after a fault of our own, which charges no attempt.
+// postpone snoozes a job while the database is away, which charges no attempt. A fault
+// of our own is charged.
 func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
-	return river.JobSnooze(faultDelay())
+	if passes(err) {
+		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	found := faultOf(err)
+	w.queue.metrics.faults.WithLabelValues(callbackQueue).Inc()
+	w.logger.ErrorContext(ctx, "callback_not_made", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	return found
+}
+
+// giveUp ends a callback as a dead letter that we can't send or record, with the cause
+// in its log.
+func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, request db.Request, cause string) error {
+	_, err := w.endUnsent(ctx, request, cause)
+	if err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	return nil
 }
 
 // attempt sends the callback once, if it may leave by now, and settles what came
@@ -104,6 +124,10 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		return w.holdBack(ctx, request, decision)
 	}
 	next, number, err := w.settle(job, request, *sent)
+	if db.IsRefused(err) {
+		w.logger.ErrorContext(ctx, "callback_not_recordable", "request_id", request.ID.String(), "job_id", job.ID, "error", err)
+		return w.endUnsent(ctx, request, "an attempt can't be recorded")
+	}
 	if err != nil {
 		return step{}, err
 	}
@@ -160,11 +184,11 @@ func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave
 func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
-		return webhook.Attempt{}, err
+		return webhook.Attempt{}, &fault{"the callback can't be encoded", err}
 	}
 	secrets, err := w.secrets(request.Client)
 	if err != nil {
-		return webhook.Attempt{}, err
+		return webhook.Attempt{}, &fault{"the callback can't be signed", err}
 	}
 	message := webhook.Message{
 		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
@@ -197,9 +221,14 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 			"request_id", request.ID.String(), "reason", decision.Reason, "until", decision.RetryAt)
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
-	ended := step{state: db.CallbackDead}
+	return w.endUnsent(ctx, request, string(decision.Reason))
+}
+
+// endUnsent makes a callback a dead letter without sending it.
+func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, cause string) (step, error) {
+	now, ended := time.Now(), step{state: db.CallbackDead}
 	err := w.queue.record.insist(func(ctx context.Context, again bool) error {
-		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended, again)
+		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent, Cause: cause}, ended, again)
 		return err
 	})
 	if err != nil {
@@ -207,7 +236,7 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 	}
 	w.queue.metrics.ended.WithLabelValues(string(ended.state)).Inc()
 	w.logger.InfoContext(ctx, "callback_not_sent",
-		"request_id", request.ID.String(), "state", string(ended.state), "reason", decision.Reason)
+		"request_id", request.ID.String(), "state", string(ended.state), "reason", cause)
 	return ended, nil
 }
 

@@ -22,6 +22,7 @@ type metrics struct {
 	ended    *prometheus.CounterVec   // by state
 	waited   prometheus.Histogram     // of callbacks that were delivered
 	waits    *prometheus.CounterVec   // by reason
+	faults   *prometheus.CounterVec   // by queue
 	mended   *prometheus.CounterVec   // by what was put right
 }
 
@@ -69,6 +70,12 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		waits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
 		}, []string{"reason"}),
+	}
+	m.faults = auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringback_faults_total", Help: "Steps that we could not do although the database was there: a callback that can't be signed, a result that can't be stored.",
+	}, []string{"step"})
+	for _, step := range []string{workQueue, callbackQueue} {
+		m.faults.WithLabelValues(step)
 	}
 	m.mended = auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "ringback_lost_steps_mended_total", Help: "Requests whose next step had lost its job, and was given another one, or was cancelled with it, by what it was.",

@@ -20,8 +20,8 @@ import (
 	"ringback/work"
 )
 
-// maxCrashes is how many times a work may take its process down with it.
-// Nothing else charges a work job an attempt.
+// maxCrashes is how many times a work may take its process down with it. Nothing else
+// charges a work job an attempt, but faults of our own, of which fewer end it.
 const maxCrashes = 10
 
 // processWorker does the work of an accepted request and finishes it.
@@ -44,11 +44,16 @@ func (w *processWorker) limit() time.Duration { return w.timeout + placePatience
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
-// retryAt is asked when a crashed process's job is taken up again: at once.
-func (w *processWorker) retryAt(*rivertype.JobRow) time.Time { return time.Now() }
+// retryAt is when a job comes back after a fault.
+func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
+	return time.Now().Add(faultWait(job))
+}
 
 // Work is River's way to run: it loads the request first.
 func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
+	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
+		return w.giveUp(ctx, job.JobRow, job.Args.RequestID, latest)
+	}
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
@@ -74,24 +79,70 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
-		err = w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
+		err = w.finish(ctx, job, request, outcome)
 	}
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
+	}
+	return nil
+}
+
+// finish records an outcome. An outcome that can't be stored for good is replaced by
+// an error that says so.
+func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
+	err := w.record(request, outcome)
+	var unencodable *fault
+	if db.IsRefused(err) || errors.As(err, &unencodable) {
+		outcome.Result, outcome.Cause = nil, err
+		outcome.Error = &work.Error{Code: "result_not_storable", Message: "The result can't be stored. The operators see why in the log."}
+		w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
+		err = w.record(request, outcome)
+	}
+	if err != nil {
+		return err
 	}
 	w.queue.metrics.worked(outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
 }
 
-// postpone snoozes a job after a fault of our own, which charges no attempt: the job
-// comes back until the outcome is written.
+func (w *processWorker) record(request db.Request, outcome work.Outcome) error {
+	return w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
+}
+
+// giveUp ends a request as failed whose work we can't do or record.
+func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
+	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
+	if err != nil {
+		return w.postpone(ctx, job, id, err)
+	}
+	request := db.Request{ID: id, WorkJobID: job.ID}
+	for _, place := range places {
+		request.Client, request.OrderingKey = place.Client, place.OrderingKey
+	}
+	outcome := work.Outcome{FinishedAt: time.Now().UTC().Truncate(time.Microsecond), Cause: errors.New(cause), Error: &work.Error{
+		Code: "fault", Message: "The service could not do its part of the work. The operators see why in the log.",
+	}}
+	if err := w.finish(ctx, job, request, outcome); err != nil {
+		return w.postpone(ctx, job, id, err)
+	}
+	return nil
+}
+
+// postpone snoozes a job while the database is away, which charges no attempt: the job
+// comes back until its outcome is written. A fault of our own is charged.
 func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
-	return river.JobSnooze(faultDelay())
+	if passes(err) {
+		w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	found := faultOf(err)
+	w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
+	w.logger.ErrorContext(ctx, "work_not_done", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	return found
 }
 
 // begin runs the work when there is a place for it, unless its time is over. Or
@@ -167,7 +218,7 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Outcome) error {
 	request.Input = nil // not written again, nor called back
 	if err := WriteOutcome(&request, outcome); err != nil {
-		return err
+		return &fault{"the outcome can't be encoded", err}
 	}
 	_, err := q.finishes.Do(ctx, request)
 	return err

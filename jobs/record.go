@@ -70,7 +70,8 @@ func (r *record) written() {
 
 // isOver tells whether to write again is of no use.
 func (r *record) isOver(err error) bool {
-	return err == nil || r.ctx.Err() != nil || errors.Is(err, db.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)
+	var lasting *fault
+	return err == nil || errors.As(err, &lasting) || r.ctx.Err() != nil || errors.Is(err, db.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)
 }
 
 // isNumberTaken tells whether another batch took the number of an attempt at the same

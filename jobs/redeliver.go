@@ -106,6 +106,9 @@ func (q *Queue) admitRedeliveries(wanted []Redelivery, now time.Time) (admitted 
 
 // enterRedelivery counts a redelivery, and sets when it is due.
 func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
+	if !q.signs(r.Client) {
+		return ErrUnsignable
+	}
 	if err := q.backlog.admit(); err != nil {
 		return err
 	}
