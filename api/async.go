@@ -105,10 +105,7 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	if err != nil {
 		return db.Request{}, err
 	}
-	request, err := newRequest(c, db.Async, input)
-	if err != nil {
-		return db.Request{}, err
-	}
+	request := a.newRequest(c, db.Async, input)
 	if body.ExpiresIn != nil {
 		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}

@@ -17,17 +17,14 @@ import (
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
-func newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) (db.Request, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return db.Request{}, fmt.Errorf("making request id: %w", err)
-	}
+func (a *API) newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) db.Request {
+	id := a.Queue.NewID()
 	c.Set(requestKey, id.String())
 	return db.Request{
 		ID: id, Mode: mode, Client: c.GetString(clientKey), Input: input,
 		Traceparent: traceparent(c.Request.Header),
-		AcceptedAt:  time.Now().UTC().Truncate(time.Microsecond), // what Postgres holds
-	}, nil
+		AcceptedAt:  a.Queue.Now(),
+	}
 }
 
 func locationOf(id uuid.UUID) string { return "/requests/" + id.String() }

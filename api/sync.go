@@ -9,7 +9,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
-	"ringback/jobs"
 	"ringback/work"
 )
 
@@ -56,9 +55,7 @@ func (a *API) readSync(c *gin.Context) (request db.Request, key db.Key, err erro
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	if request, err = newRequest(c, db.Sync, input); err != nil {
-		return db.Request{}, db.Key{}, err
-	}
+	request = a.newRequest(c, db.Sync, input)
 	key, err = keyOf(c, raw, request, a.WorkTimeout)
 	return request, key, err
 }
@@ -89,9 +86,9 @@ func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, e
 	}
 	outcome, err := work.Run(ctx, a.Do, request.Input, a.WorkTimeout)
 	if err != nil { // the caller went away, or we are stopping
-		outcome = work.Abandoned(request.AcceptedAt)
+		outcome = work.Abandoned(a.Queue.Here(request.AcceptedAt))
 	}
-	if err := jobs.WriteOutcome(request, outcome); err != nil {
+	if err := a.Queue.WriteOutcome(request, outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, a.record(ctx, *request)

@@ -136,7 +136,7 @@ func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (ho
 	}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		var fresh []acceptance
-		if holders, fresh, err = claimKeys(ctx, tx, calls); err != nil {
+		if holders, fresh, err = claimKeys(ctx, tx, calls, q.Now()); err != nil {
 			return err
 		}
 		requests = requestsOf(fresh)

@@ -197,6 +197,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 		message.Hosts = w.hosts(request.Client)
 	}
 	sent := w.sender.Send(ctx, message)
+	sent.StartedAt, sent.EndedAt = w.queue.clock.At(sent.StartedAt), w.queue.clock.At(sent.EndedAt)
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return webhook.Attempt{}, ctx.Err()
 	}
@@ -215,7 +216,7 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 	}
 	now := time.Now()
 	delay := max(0, decision.RetryAt.Sub(now))
-	if decision.Reason != pacing.Denied && now.Sub(owedSince(request))+delay <= maxCallbackAge {
+	if decision.Reason != pacing.Denied && w.queue.clock.At(now).Sub(owedSince(request))+delay <= maxCallbackAge {
 		w.queue.metrics.postponed(decision.Reason)
 		w.logger.DebugContext(ctx, "callback_waits",
 			"request_id", request.ID.String(), "reason", decision.Reason, "until", decision.RetryAt)
@@ -226,7 +227,7 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 
 // endUnsent makes a callback a dead letter without sending it.
 func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, cause string) (step, error) {
-	now, ended := time.Now(), step{state: db.CallbackDead}
+	now, ended := w.queue.Now(), step{state: db.CallbackDead}
 	err := w.queue.record.insist(func(ctx context.Context, again bool) error {
 		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent, Cause: cause}, ended, again)
 		return err

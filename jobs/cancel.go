@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -26,7 +25,7 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	if err != nil {
 		return db.Stopped{}, err
 	}
-	wish := db.Cancellation{RequestID: id, Client: client, At: time.Now(), Error: reason}
+	wish := db.Cancellation{RequestID: id, Client: client, At: q.Now(), Error: reason}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		place, err := db.FindPlace(ctx, tx, client, id)
 		if err == nil {

@@ -42,6 +42,8 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
+	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
+		func() float64 { return q.clock.Skew().Seconds() })
 	gauge("answers_in_hand", "Outcomes of work and answers of receivers that could not be recorded at once. They are kept until they are recorded.",
 		func() float64 { return float64(q.record.inHand.Load()) })
 	gauge("callback_origins", "Receivers, by scheme, host and port, that this process remembers.",

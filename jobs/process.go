@@ -148,6 +148,7 @@ func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, req
 // begin runs the work when there is a place for it, unless its time is over. Or
 // it returns how long to put the job off.
 func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
+	request.ExpiresAt = w.queue.Here(request.ExpiresAt)
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
@@ -217,7 +218,7 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 // outcome is exactly once.
 func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Outcome) error {
 	request.Input = nil // not written again, nor called back
-	if err := WriteOutcome(&request, outcome); err != nil {
+	if err := q.WriteOutcome(&request, outcome); err != nil {
 		return &fault{"the outcome can't be encoded", err}
 	}
 	_, err := q.finishes.Do(ctx, request)
@@ -275,10 +276,10 @@ func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
 }
 
 // WriteOutcome puts the outcome of the work into a request: its status, result
-// or error, and times.
-func WriteOutcome(request *db.Request, outcome work.Outcome) error {
+// or error, and times, which become the database's.
+func (q *Queue) WriteOutcome(request *db.Request, outcome work.Outcome) error {
 	request.Status, request.Result = statusOf(outcome), outcome.Result
-	request.StartedAt, request.FinishedAt = outcome.StartedAt, outcome.FinishedAt
+	request.StartedAt, request.FinishedAt = q.clock.At(outcome.StartedAt), q.clock.At(outcome.FinishedAt)
 	if outcome.Error == nil {
 		return nil
 	}

@@ -153,7 +153,7 @@ func TestWriteOutcome(t *testing.T) {
 			outcome.Result, outcome.Error = nil, &work.Error{Code: code, Message: "m"}
 		}
 		var got db.Request
-		if err := WriteOutcome(&got, outcome); err != nil {
+		if err := newQueue(t, nil).WriteOutcome(&got, outcome); err != nil {
 			t.Fatal(err)
 		}
 		wantError := ""

@@ -91,6 +91,7 @@ type Queue struct {
 	waits      *waits
 	places     *places
 	record     *record
+	clock      clockWatch
 	metrics    *metrics
 
 	// What takes the steps: the workers of each queue, and how its jobs are started.
@@ -114,6 +115,7 @@ type Queue struct {
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.record = newRecord(config.Logger)
+	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,
@@ -190,7 +192,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
-	driver := newDriver(config.RiverPool, lanes, q.held.cancel)
+	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock)
 	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
 	if err != nil {
 		return fmt.Errorf("setting up river: %w", err)
@@ -263,6 +265,7 @@ const stepTimeout = 10 * time.Second
 // doesn't know.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	q.clock.read(ctx)
 	if q.works {
 		if err := q.heart.start(ctx); err != nil {
 			return err
@@ -276,6 +279,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
+	go q.clock.watch(ctx)
 	q.pacing.Run(ctx)
 	go q.dropKeys(ctx)
 	if q.quotas != nil {

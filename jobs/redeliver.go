@@ -14,7 +14,7 @@ import (
 )
 
 // Redelivery is a wish to deliver a callback again that has ended. It is due at
-// At, or later where the client's rate says so.
+// At, by this process's clock, or later where the client's rate says so.
 type Redelivery struct {
 	db.Redelivery
 	CallbackURL string // of the request
@@ -67,6 +67,7 @@ func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redeli
 			rows := make([]db.Redelivery, len(chunk))
 			for i, r := range chunk {
 				rows[i] = r.Redelivery
+				rows[i].At = q.clock.At(r.At)
 			}
 			ids, err := db.RedeliverCallbacks(ctx, tx, callbackJobs, rows)
 			if err != nil {

@@ -42,6 +42,7 @@ type Directory struct {
 	keys   Keys
 	logger *slog.Logger
 	latest atomic.Pointer[snapshot]
+	clock  db.Clock // by which rotated keys end
 }
 
 // snapshot is the clients as they were read. It doesn't change.
@@ -121,6 +122,9 @@ func (d *Directory) logUnreadable(ctx context.Context, now, before *snapshot) {
 }
 
 func (d *Directory) read(ctx context.Context) (*snapshot, error) {
+	if err := d.clock.Read(ctx, d.pool); err != nil {
+		return nil, err
+	}
 	rows, err := db.ListClients(ctx, d.pool)
 	if err != nil {
 		return nil, err
@@ -188,7 +192,7 @@ func openSecret(client, stored string, keys Keys) (webhook.Secret, error) {
 }
 
 // Find returns the client whose API key it is, "" for nobody's.
-func (d *Directory) Find(key string) string { return d.latest.Load().find(key, time.Now()) }
+func (d *Directory) Find(key string) string { return d.latest.Load().find(key, d.clock.Now()) }
 
 // find looks a key up by its hash. How long that takes may tell something of the
 // hashes that are near, and nothing of a key: of 256 random bits there is no way
@@ -204,7 +208,7 @@ func (s *snapshot) find(key string, now time.Time) string {
 // Secrets returns what a client's callbacks are signed with: one secret, two for
 // a day after a rotation.
 func (d *Directory) Secrets(client string) ([]webhook.Secret, error) {
-	return d.latest.Load().secrets(client, time.Now())
+	return d.latest.Load().secrets(client, d.clock.Now())
 }
 
 func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, error) {
