@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -104,13 +105,15 @@ func readFilter(query url.Values) (db.Filter, error) {
 		Limit:        p.number("limit", defaultPage, maxPage),
 		Cursor:       p.cursor("cursor"),
 	}
+	p.refuseContradictions(filter)
 	return filter, p.problem()
 }
 
-// parseID takes the canonical form of a UUID only.
+// parseID takes the canonical form of a UUID only, in either letter case (RFC 9562,
+// section 4).
 func parseID(text string) (uuid.UUID, error) {
 	id, err := uuid.Parse(text)
-	if err == nil && id.String() != text {
+	if err == nil && !strings.EqualFold(id.String(), text) {
 		err = fmt.Errorf("not the canonical form")
 	}
 	return id, err

@@ -33,7 +33,8 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help}, read)
 	}
 	gauge("unfinished_requests", "Async requests accepted and not finished, whose next step is due within a minute, by the sample of about a second ago.",
-		func() float64 { return float64(q.backlog.sampled.Load() + q.backlog.accepted.Load()) })
+		// Requests that end between two samples leave less than none for a moment.
+		func() float64 { return float64(max(0, q.backlog.sampled.Load()+q.backlog.accepted.Load())) })
 	gauge("database_away", "1 while the database doesn't answer.", func() float64 {
 		if q.backlog.away.Load() {
 			return 1
