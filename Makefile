@@ -1,4 +1,4 @@
-# What a person runs here is what CI runs: .ci/run is `make test fuzz chaos`.
+# What a person runs here is what CI runs: .ci/run is `make test fuzz chaos demo`.
 #
 # DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
 # brings one up. POSTGRES_PORT moves that one away from 5433.
@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test fuzz storm bench down clean psql trace fmt go cc browser id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,11 @@ up: ## a Postgres to use: DATABASE_URL, else Docker, else a private cluster in .
 run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
+
+demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in fifteen
+	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
+	@$(database) exec bin/demo $(ARGS)
 
 test: go cc browser up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \

@@ -23,6 +23,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/receiver": {},
 	"ringback/cmd/storm":    {"ringback/cmd/internal/uplot", "ringback/work"},
 	"ringback/cmd/bench":    {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/jobs/webhook"},
+	"ringback/cmd/demo":     {"ringback/cmd/internal/program"},
 	"ringback/cmd/chaos":    {"ringback/cmd/internal/program", "ringback/work"},
 
 	"ringback/cmd/internal/program": {},
