@@ -43,6 +43,7 @@ const (
 	reasonReads        = "reads"
 	reasonClientBodies = "client_bodies"
 	reasonFailed       = "database_failed"
+	reasonStarting     = "starting"
 )
 
 const (
@@ -94,7 +95,9 @@ var refusals = [...]refusal{
 	{reason: "stopping", problem: unavailable, cause: db.ErrStopped,
 		detail: "The process has stopped. Nothing was accepted; try again."},
 	{reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
-		detail: "The database doesn't answer. Nothing was accepted; try again."},
+		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again."},
+	{reason: reasonStarting, problem: unavailable,
+		detail: "The process is starting. Nothing was accepted; try again."},
 	{reason: reasonFailed, problem: unavailable,
 		detail: "The database could not finish the call. A POST /async that was under way may yet be called back."},
 }

@@ -7,7 +7,8 @@
 #      which Debian's package provides where it may be installed.
 #
 # With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
-# the other, such as the benchmarks need, with the same settings.
+# the other, such as the benchmarks need, with the same settings. With
+# POSTGRES_PRIMARY, too, it is made as a standby of the private cluster at that port.
 set -euo pipefail
 
 readonly oldest=14
@@ -312,6 +313,12 @@ gone() {
 create_cluster() {
 	say "creating a private cluster (PostgreSQL $(major "$bin"))"
 	as_account rm -rf "$data.new"
+	if [ -n "${POSTGRES_PRIMARY:-}" ]; then
+		PGPASSWORD=ringback as_account "$bin/pg_basebackup" -D "$data.new" \
+			-h 127.0.0.1 -p "$POSTGRES_PRIMARY" -U ringback --write-recovery-conf --checkpoint=fast
+		as_account mv "$data.new" "$data"
+		return
+	fi
 	# initdb reads the password from a pipe that its own account has made: it may
 	# not open one of ours.
 	# shellcheck disable=SC2016 # the inner shell expands it

@@ -114,7 +114,8 @@ func parse(config *Config, environ map[string]string) (map[string]string, error)
 }
 
 func (c Config) check(refuse func(mistake bool, setting, format string, args ...any)) {
-	refuse(db.CheckURL(c.DatabaseURL) != nil, "DATABASE_URL", "must be a connection string, such as postgres://user:password@host:5432/database")
+	badURL := db.CheckURL(c.DatabaseURL)
+	refuse(badURL != nil, "DATABASE_URL", "%v", badURL)
 	refuse(!isAddress(c.HTTPAddr), "HTTP_ADDR", "must be host:port, not %q", c.HTTPAddr)
 	refuse(c.dev && !isLoopback(c.HTTPAddr), "HTTP_ADDR", "must be a loopback address with --dev, not %q", c.HTTPAddr)
 	refuse(c.AdminAddr != noAdmin && !(isAddress(c.AdminAddr) && isLoopback(c.AdminAddr)),

@@ -257,6 +257,9 @@ func noteConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
+// isProbe tells the paths that say how the process is.
+func isProbe(path string) bool { return path == "/healthz" || path == "/readyz" || path == "/livez" }
+
 // bounded answers the calls of connections that there is room for, and those to
 // health of all.
 func bounded(next http.Handler) http.Handler {
@@ -266,7 +269,7 @@ func bounded(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		switch cut, refused := c.begin(r.URL.Path == "/healthz"); {
+		switch cut, refused := c.begin(isProbe(r.URL.Path)); {
 		case cut:
 			panic(http.ErrAbortHandler) // ends the connection and nothing else
 		case refused:
