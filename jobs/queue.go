@@ -47,9 +47,11 @@ type Config struct {
 	Pool      *pgxpool.Pool // for our steps
 	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
 	Logger    *slog.Logger
-	Do        work.Func
-	Sender    *webhook.Sender
-	Secrets   func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
+	// RiverLogger takes River's own warnings and errors; nil for Logger.
+	RiverLogger *slog.Logger
+	Do          work.Func
+	Sender      *webhook.Sender
+	Secrets     func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
 
 	// AcceptQueue is how many requests may wait for their commit: what comes beyond
 	// it is refused at once.
@@ -115,6 +117,9 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
+	if config.RiverLogger == nil {
+		config.RiverLogger = config.Logger
+	}
 	if config.Health == nil {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
 	}
@@ -236,7 +241,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		Workers:          workers,
 		WorkerMiddleware: []rivertype.WorkerMiddleware{q.held.around(lanes)},
 		// River's own lines at info repeat ours, which say more.
-		Logger: slog.New(warnings{config.Logger.Handler()}),
+		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
 		// inserting process throttles the notification, so it is here for

@@ -21,7 +21,9 @@ import (
 func main() {
 	// What net/http writes there is text that a receiver sent unasked.
 	log.SetOutput(io.Discard)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A log that nobody reads any more is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
 	if os.Getenv("GOGC") == "" {
 		// What lives is small, and what a request allocates is garbage soon: to
@@ -35,9 +37,26 @@ func main() {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "ringback:", err)
+		tell(os.Stderr, "ringback: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// endings are the signals that end the process once it has drained. A process that was
+// started to outlive its terminal, as by nohup, ignores SIGHUP and goes on to.
+func endings() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return []os.Signal{os.Interrupt, syscall.SIGTERM}
+	}
+	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+}
+
+// tell writes what there is to say at the end, and waits for its reader for a moment
+// at most.
+func tell(out io.Writer, format string, args ...any) {
+	buffer := newLogBuffer(out)
+	fmt.Fprintf(buffer, format, args...)
+	buffer.flush()
 }
 
 // errUsage says that the command line was wrong, which has been told already.
@@ -63,7 +82,9 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.receiver.action != "" {
 		return options.receiver.run(ctx, config, stdout)
 	}
-	return serve(ctx, config, newLogger(config, stderr), stdout, do)
+	log, out := newLogBuffer(stderr), newLogBuffer(stdout)
+	defer log.flush()
+	return serve(ctx, config, newLogger(config, log), log, out, do)
 }
 
 // options is the command line.

@@ -55,11 +55,12 @@ type server struct {
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
-func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer, do work.Func) error {
+func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuffer, stdout io.Writer, do work.Func) error {
 	s, err := newServer(ctx, config, logger)
 	if err != nil {
 		return err
 	}
+	log.watch(s.registry)
 	defer s.close()
 	if err := s.listen(ctx); err != nil {
 		return err
@@ -184,7 +185,7 @@ func (s *server) newQueue(do work.Func) (err error) {
 	config := s.config
 	s.sender = webhook.NewSender(callbackPolicy(config), version())
 	s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
+		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks,
@@ -391,6 +392,20 @@ func serveOn(listener net.Listener, server *http.Server, failed chan<- error) {
 	}
 }
 
+// The longest that each step of stopping takes, apart from STOP_TIMEOUT.
+const (
+	leaveTime       = time.Second     // for callers to see that the process stops
+	firstCallTime   = 2 * time.Second // for the first calls on connections
+	interruptTime   = time.Second     // for calls that are interrupted
+	jobsTime        = 3 * time.Second // for jobs that are interrupted, and what waits for the database
+	connectionsTime = time.Second     // for connections to the database
+)
+
+// longestStop is how long a stop takes at most. Kubernetes kills after 30 s.
+func longestStop(timeout time.Duration) time.Duration {
+	return leaveTime + firstCallTime + timeout + interruptTime + timeout + jobsTime + connectionsTime + logFlushTimeout
+}
+
 // stop ends everything in the order in which it feeds the next: calls, then
 // jobs, each with a deadline of its own.
 func (s *server) stop(ctx context.Context) {
@@ -401,9 +416,9 @@ func (s *server) stop(ctx context.Context) {
 	s.queue.EndWaits()
 	// Calls are still taken for a moment: for callers to leave, and for whoever
 	// spreads them to see that health says 503.
-	time.Sleep(min(time.Second, s.config.StopTimeout/10))
+	time.Sleep(min(leaveTime, s.config.StopTimeout/10))
 	s.stopCalls(ctx)
-	s.within(ctx, "jobs", s.config.StopTimeout+5*time.Second, s.queue.Stop)
+	s.within(ctx, "jobs", s.config.StopTimeout+jobsTime, s.queue.Stop)
 	if s.admin != nil {
 		s.admin.Close()
 	}
@@ -413,12 +428,12 @@ func (s *server) stop(ctx context.Context) {
 // stopCalls lets open calls end. Those that take too long are interrupted,
 // which they answer with 503.
 func (s *server) stopCalls(ctx context.Context) {
-	s.within(ctx, "waiting connections", min(2*time.Second, s.config.StopTimeout), s.stopListening)
+	s.within(ctx, "waiting connections", min(firstCallTime, s.config.StopTimeout), s.stopListening)
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
 		return
 	}
 	s.interrupt()
-	if !s.within(ctx, "interrupted calls", 5*time.Second, s.public.Shutdown) {
+	if !s.within(ctx, "interrupted calls", interruptTime, s.public.Shutdown) {
 		s.public.Close()
 	}
 }
@@ -435,11 +450,20 @@ func (s *server) stopListening(ctx context.Context) error {
 	return nil
 }
 
-// within runs a step of stopping and tells whether it ended in time.
+// within runs a step of stopping and tells whether it ended in time. A step that is
+// stuck is left behind.
 func (s *server) within(ctx context.Context, what string, limit time.Duration, step func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := step(ctx); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- step(ctx) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		s.logger.Warn("stopping_took_too_long", "what", what, "error", err)
 		return false
 	}
@@ -477,7 +501,7 @@ func (s *server) close() {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(connectionsTime):
 		s.logger.Warn("stopping_took_too_long", "what", "database connections")
 	}
 }
