@@ -164,7 +164,7 @@ func setLater(config *pgxpool.Config) {
 	}
 	prepare := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if err := setParameters(ctx, conn, names, values); err != nil {
+		if err := setParameters(ctx, conn, names, values); err != nil || prepare == nil {
 			return err
 		}
 		return prepare(ctx, conn)
@@ -173,6 +173,9 @@ func setLater(config *pgxpool.Config) {
 
 // setParameters sets session parameters, in one round trip.
 func setParameters(ctx context.Context, conn *pgx.Conn, names, values []string) error {
+	if len(names) == 0 {
+		return nil
+	}
 	const sql = `
 		SELECT set_config(name, value, false)
 		FROM unnest($1::text[], $2::text[]) AS parameter (name, value)`

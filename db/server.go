@@ -19,7 +19,7 @@ func CheckServer(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := connect(ctx, config)
+	conn, err := connectWithParameters(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -27,11 +27,17 @@ func CheckServer(ctx context.Context, url string) error {
 	return checkDatabase(ctx, conn)
 }
 
-// connect makes one connection as those of a pool are.
-func connect(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error) {
+// connectWithParameters makes one connection as those of a pool are.
+func connectWithParameters(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error) {
+	config = config.Copy()
+	setLater(config)
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the database: %w", err)
+		return nil, fmt.Errorf("connecting to database: %w", err)
+	}
+	if err := config.AfterConnect(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
 	}
 	return conn, nil
 }

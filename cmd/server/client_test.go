@@ -164,6 +164,12 @@ func TestDisabledClientCannotCallButIsCalledBack(t *testing.T) {
 func TestListShowsClientsAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t) // the first client comes before the first start
+	if err := run(t.Context(), []string{"client", "list"}, environment(database, nil), io.Discard, io.Discard, work.Do); err == nil || !strings.Contains(err.Error(), "ringback migrate") {
+		t.Errorf("without a schema: got %v, want the remedy", err)
+	}
+	if err := run(t.Context(), []string{"migrate"}, environment(database, nil), io.Discard, io.Discard, work.Do); err != nil {
+		t.Fatal(err)
+	}
 	acme := issueTo(t, database, "add", "acme")
 	runClient(t, database, "disable", "acme")
 	runClient(t, database, "reseal")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"ringback/db"
 	"ringback/work"
 )
 
@@ -76,6 +78,9 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.healthcheck {
 		return checkHealth(ctx, config.HTTPAddr)
 	}
+	if options.migrate {
+		return migrateSchema(ctx, config, newLogger(config, stderr))
+	}
 	if options.client.action != "" {
 		return options.client.run(ctx, config, stdout)
 	}
@@ -87,11 +92,20 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	return serve(ctx, config, newLogger(config, log), log, out, do)
 }
 
+// migrateSchema is `ringback migrate`.
+func migrateSchema(ctx context.Context, config Config, logger *slog.Logger) error {
+	if err := db.CheckServer(ctx, config.DatabaseURL); err != nil {
+		return err
+	}
+	return db.MigrateTelling(ctx, config.DatabaseURL, logger)
+}
+
 // options is the command line.
 type options struct {
 	dev         bool
 	role        string
 	healthcheck bool          // the command is healthcheck instead of serving
+	migrate     bool          // likewise
 	client      clientCommand // likewise, where it has an action
 	receiver    receiverCommand
 }
@@ -109,6 +123,8 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, err
 	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "healthcheck":
 		o.healthcheck = true
+	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "migrate":
+		o.migrate = true
 	case err == nil && flags.Arg(0) == "client":
 		o.client, err = readClientCommand(flags.Args()[1:])
 	case err == nil && flags.Arg(0) == "receiver":
@@ -134,6 +150,7 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
        ringback receiver list [--json]
        ringback receiver allow HOST[:PORT] [--rate N] [--concurrency N]
        ringback receiver deny|forget HOST[:PORT]
+       ringback migrate
        ringback healthcheck
 
   --dev        local mode: loopback only, no API key needed, callbacks by
@@ -151,5 +168,7 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
                a number as many as it takes; deny sends it none; forget takes
                that back, and drops what it was known to take. Without a port
                it is for all ports
+  migrate      brings the schema of the database up to date, as the start of a
+               server does; before the first client is added, for example
   healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
 `

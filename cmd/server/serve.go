@@ -161,7 +161,7 @@ func (s *server) prepare(ctx context.Context, do work.Func) error {
 	if err := db.CheckServer(ctx, s.config.DatabaseURL); err != nil {
 		return err
 	}
-	if err := db.Migrate(ctx, s.config.DatabaseURL); err != nil {
+	if err := db.MigrateTelling(ctx, s.config.DatabaseURL, s.logger); err != nil {
 		return err
 	}
 	if s.clients == nil {
