@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
@@ -76,6 +76,11 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		scripts/apt.sh chromium || \
 		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
+
+# The tests behind PgBouncer skip without it. Debian puts it where only root looks.
+pooler:
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || scripts/apt.sh pgbouncer || \
+		printf '\nNOT TESTED: PgBouncer, which is not here and could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

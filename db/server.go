@@ -2,10 +2,13 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -24,7 +27,73 @@ func CheckServer(ctx context.Context, url string) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	return checkDatabase(ctx, conn)
+	if err := checkDatabase(ctx, conn); err != nil {
+		return err
+	}
+	return checkPooler(ctx, config, conn)
+}
+
+const (
+	// poolerSamples is how many sessions beside the first are looked at. A pooler mostly
+	// hands out the one that was used last; else it has few that are free, at start.
+	poolerSamples = 4
+	// poolerTimeout is how long they are waited for.
+	poolerTimeout = 2 * time.Second
+)
+
+// errTransactionPooling says why no setting of ours makes it work: prepared statements,
+// notifications and the lock of a process belong to a session.
+var errTransactionPooling = errors.New("DATABASE_URL leads through a pooler that gives each transaction another session: set pool_mode = session there, or connect to Postgres itself")
+
+// checkPooler refuses a pooler whose sessions last for a transaction. Behind a pooler,
+// the backend isn't the one that was told at connect. It is in session mode where the
+// backend of conn stays its own while others are in a transaction.
+func checkPooler(ctx context.Context, config *pgxpool.Config, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, poolerTimeout)
+	defer cancel()
+	own, err := backendOf(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if own == conn.PgConn().PID() {
+		return nil
+	}
+	for range poolerSamples {
+		other, err := connectWithParameters(ctx, config)
+		if err != nil {
+			return nil // it has no more room, so it can't be told
+		}
+		defer other.Close(ctx)
+		if transactions, err := holdTransaction(ctx, other); err != nil || !transactions {
+			return err
+		}
+		taken, err := backendOf(ctx, other)
+		if err != nil {
+			return nil
+		}
+		if now, err := backendOf(ctx, conn); err != nil || now != own || taken == own {
+			return errTransactionPooling
+		}
+	}
+	return nil
+}
+
+// holdTransaction begins a transaction, where there is a session for it.
+func holdTransaction(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	_, err := conn.Exec(ctx, "BEGIN", pgx.QueryExecModeSimpleProtocol)
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && answer.Code == "08P01" { // a pooler that allows single statements only
+		return false, errTransactionPooling
+	}
+	return err == nil, nil
+}
+
+func backendOf(ctx context.Context, conn *pgx.Conn) (backend uint32, err error) {
+	row := conn.QueryRow(ctx, "SELECT pg_backend_pid()::bigint", pgx.QueryExecModeSimpleProtocol)
+	if err := row.Scan(&backend); err != nil {
+		return 0, fmt.Errorf("looking for a pooler: %w", err)
+	}
+	return backend, nil
 }
 
 // connectWithParameters makes one connection as those of a pool are.
