@@ -29,6 +29,23 @@ func newAdmin(config Config, pages http.Handler, logger *slog.Logger) *http.Serv
 	}
 }
 
+// newMetricsServer returns the server of the listener for metrics alone, or nil when
+// there is none. It may be open to a network: nothing else is there.
+func newMetricsServer(config Config, metrics http.Handler, logger *slog.Logger) *http.Server {
+	if config.MetricsAddr == "" {
+		return nil
+	}
+	return &http.Server{
+		Handler:           metricsOnly(metrics),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+}
+
 // newPages returns pages of ours, River UI, metrics and pprof.
 func newPages(ctx context.Context, queue *jobs.Queue, pages, metrics http.Handler, logger *slog.Logger) (http.Handler, error) {
 	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
@@ -55,7 +72,7 @@ func newPages(ctx context.Context, queue *jobs.Queue, pages, metrics http.Handle
 // metricsOnly is what there is before the rest works.
 func metricsOnly(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", metrics)
+	mux.Handle("GET /metrics", metrics)
 	return mux
 }
 

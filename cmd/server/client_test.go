@@ -272,7 +272,7 @@ func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
 func TestOpenAddressNeedsAClient(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	environ := environment(database, map[string]string{"HTTP_ADDR": "0.0.0.0:0"})
+	environ := environment(database, map[string]string{"HTTP_ADDR": "0.0.0.0:0", "SECRETS_KEY": sealingKey})
 	err := run(t.Context(), nil, environ, io.Discard, io.Discard, work.Do)
 	if err == nil || !strings.Contains(err.Error(), "client add") {
 		t.Errorf("without a client: got %v, want an error that says how to add one", err)

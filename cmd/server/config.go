@@ -27,6 +27,8 @@ type Config struct {
 	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
 	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of the pages, River UI, metrics and pprof, which have no login: loopback only, or the word none"`
 	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
+	MetricsAddr string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
+	PlainSecret bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored as they are; otherwise, outside local mode, that is refused"`
 	Workers     int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
 	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
 	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
@@ -101,6 +103,8 @@ func parse(config *Config, environ map[string]string) (map[string]string, error)
 		switch mistake.Type {
 		case reflect.TypeFor[int]():
 			wrong[setting] = fmt.Sprintf("must be a whole number, not %q", environ[setting])
+		case reflect.TypeFor[bool]():
+			wrong[setting] = fmt.Sprintf("must be true or false, not %q", environ[setting])
 		case reflect.TypeFor[time.Duration]():
 			wrong[setting] = fmt.Sprintf("must be a duration such as 1m30s, not %q", environ[setting])
 		case reflect.TypeFor[slog.Level]():
@@ -119,6 +123,9 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.dev && !isLoopback(c.HTTPAddr), "HTTP_ADDR", "must be a loopback address with --dev, not %q", c.HTTPAddr)
 	refuse(c.AdminAddr != noAdmin && !(isAddress(c.AdminAddr) && isLoopback(c.AdminAddr)),
 		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
+	refuse(c.MetricsAddr != "" && !isAddress(c.MetricsAddr), "METRICS_ADDR", "must be host:port, not %q", c.MetricsAddr)
+	refuse(c.storesSecrets() && len(c.SecretsKey) == 0 && !c.PlainSecret,
+		"SECRETS_KEY", "must be set: 32 bytes in base64, from openssl rand -base64 32 (or set PLAIN_SECRETS to true, if signing secrets are meant to be stored as they are)")
 	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)
 	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT", "must be from 1ms to 1h, not %s", c.WorkTimeout)
 	refuse(c.WorkLimit < 1 || c.WorkLimit > 10_000, "WORK_LIMIT", "must be from 1 to 10000, not %d", c.WorkLimit)

@@ -110,6 +110,18 @@ type options struct {
 	receiver    receiverCommand
 }
 
+// storesSecrets tells whether the command serves outside local mode, or stores signing
+// secrets for who does.
+func (o options) storesSecrets() bool {
+	switch o.client.action {
+	case "":
+		return !o.dev && !o.healthcheck && !o.migrate && o.receiver.action == ""
+	case "add", "rotate", "reseal":
+		return !o.dev
+	}
+	return false
+}
+
 func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("ringback", flag.ContinueOnError)

@@ -65,5 +65,5 @@ func watchPool(registerer prometheus.Registerer, name string, pool *pgxpool.Pool
 }
 
 func metricsHandler(registry *prometheus.Registry) http.Handler {
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }

@@ -45,6 +45,7 @@ type server struct {
 	serving   sync.Once
 	served    chan struct{} // closed when nothing more is accepted
 	admin     *http.Server  // nil for none
+	metrics   *http.Server  // likewise
 	pages     *latestHandler
 	console   *console.Console // nil where there is no admin
 	adminAddr string
@@ -88,7 +89,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReads = 0
 	}
-	s := &server{config: config, logger: logger, failed: make(chan error, 3), served: make(chan struct{})}
+	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
 	if err := s.openPools(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -99,7 +100,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), s.registry)
 	s.handler, s.pages = newLatestHandler(api.NewStarting(logger)), newLatestHandler(metricsOnly(metricsHandler(s.registry)))
 	s.public = s.newPublic(ctx)
-	s.admin = newAdmin(config, s.pages, logger)
+	s.admin, s.metrics = newAdmin(config, s.pages, logger), newMetricsServer(config, metricsHandler(s.registry), logger)
 	return s, nil
 }
 
@@ -239,7 +240,7 @@ func (s *server) openClients(ctx context.Context) error {
 	if s.config.role != "worker" && !isLoopback(s.config.HTTPAddr) && known.Empty() {
 		return fmt.Errorf("HTTP_ADDR is not a loopback address (%q), and nobody may call yet: add a client with ringback client add NAME", s.config.HTTPAddr)
 	}
-	if plain := known.Plain(); plain > 0 || !s.config.dev && len(s.config.SecretsKey) == 0 {
+	if plain := known.Plain(); plain > 0 {
 		s.logger.Warn("signing_secrets_are_not_sealed", "clients", plain, "remedy", "set SECRETS_KEY and run ringback client reseal")
 	}
 	return nil
@@ -322,11 +323,18 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.admin != nil {
 		listener, err := net.Listen("tcp", s.config.AdminAddr)
 		if err != nil {
-			s.listener.Close()
 			return fmt.Errorf("listening for the admin pages: %w", err)
 		}
 		s.adminAddr = listener.Addr().String()
 		go serveOn(listener, s.admin, s.failed)
+	}
+	if s.metrics != nil {
+		listener, err := net.Listen("tcp", s.config.MetricsAddr)
+		if err != nil {
+			return fmt.Errorf("listening for metrics: %w", err)
+		}
+		s.logger.Info("metrics", "addr", listener.Addr().String())
+		go serveOn(listener, s.metrics, s.failed)
 	}
 	return nil
 }
@@ -419,9 +427,6 @@ func (s *server) stop(ctx context.Context) {
 	time.Sleep(min(leaveTime, s.config.StopTimeout/10))
 	s.stopCalls(ctx)
 	s.within(ctx, "jobs", s.config.StopTimeout+jobsTime, s.queue.Stop)
-	if s.admin != nil {
-		s.admin.Close()
-	}
 	s.logger.Info("stopped", "duration_ms", time.Since(start).Milliseconds())
 }
 
@@ -482,7 +487,7 @@ func (s *server) close() {
 	if s.listener != nil {
 		s.listener.Close()
 	}
-	for _, server := range []*http.Server{s.public, s.admin} {
+	for _, server := range []*http.Server{s.public, s.admin, s.metrics} {
 		if server != nil {
 			server.Close()
 		}
@@ -506,8 +511,14 @@ func (s *server) close() {
 	}
 }
 
-// version is that of the module as it was built.
+// stamped is the version that a build was given: -ldflags "-X main.stamped=…".
+var stamped string
+
+// version is what the build was given, or that of the module or the commit.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
