@@ -357,6 +357,11 @@ func (q *Queue) stopBatchers(ctx context.Context) error {
 // Health is what the steps meet at the database.
 func (q *Queue) Health() *db.Health { return q.health }
 
+// Sample is how much there is to do, for all processes.
+func (q *Queue) Sample(ctx context.Context) (db.Sample, error) {
+	return db.TakeSample(ctx, q.pool, []string{workQueue, callbackQueue}, callbackQueue)
+}
+
 // River is the client behind the queue, for River UI.
 func (q *Queue) River() *river.Client[pgx.Tx] { return q.client }
 

@@ -412,7 +412,7 @@ func TestAdminPagesAreNotFramed(t *testing.T) {
 
 func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"METRICS_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "none"}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{"METRICS_ADDR": "127.0.0.1:0"}, work.Do)
 	match := regexp.MustCompile(`msg=metrics addr=(\S+)`).FindStringSubmatch(p.log.String())
 	if match == nil {
 		t.Fatalf("the log tells no address of metrics:\n%s", &p.log)

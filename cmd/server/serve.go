@@ -35,6 +35,7 @@ type server struct {
 	readPool  *pgxpool.Pool // what clients read: slow reads take no connection from anything else
 	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
 	health    *db.Health    // of the database behind them
+	sampler   sampler       // of what there is to do in it
 	clients   *clients.Directory
 	sender    *webhook.Sender
 	queue     *jobs.Queue // nil until the database is there
@@ -97,6 +98,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 	s.health = db.NewHealth(logger, s.pool, s.readPool, s.riverPool)
 	s.registry = newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
 	watchHealth(s.registry, s.health)
+	s.sampler.retention = config.Retention
+	s.sampler.watch(s.registry)
 	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), s.registry)
 	s.handler, s.pages = newLatestHandler(api.NewStarting(logger)), newLatestHandler(metricsOnly(metricsHandler(s.registry)))
 	s.public = s.newPublic(ctx)
@@ -354,6 +357,8 @@ func (s *server) begin(ctx context.Context, stdout io.Writer, do work.Func) {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
+	s.sampler.take = s.queue.Sample
+	go s.sampler.run(watching)
 	s.handler.set(s.newAPI(do))
 	if s.admin != nil {
 		if pages, err := s.newPages(ctx); err != nil {
