@@ -128,15 +128,20 @@ func (c *Cluster) CrashBackend(t testing.TB) {
 func (c *Cluster) script(t testing.TB, what string) {
 	t.Helper()
 	command := exec.Command(filepath.Join(c.root, "scripts", "postgres.sh"), what)
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "DATABASE_URL=") {
-			command.Env = append(command.Env, setting)
-		}
-	}
-	command.Env = append(command.Env, "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port, "POSTGRES_PRIMARY="+c.of)
+	command.Env = append(withoutDatabase(), "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port, "POSTGRES_PRIMARY="+c.of)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("scripts/postgres.sh %s: %v\n%s", what, err, out)
 	}
+}
+
+// withoutDatabase is the environment but for the database that the tests use.
+func withoutDatabase() (environment []string) {
+	for _, setting := range os.Environ() {
+		if !strings.HasPrefix(setting, "DATABASE_URL=") {
+			environment = append(environment, setting)
+		}
+	}
+	return environment
 }
 
 // freePort returns a port that is free, below those that the kernel gives to
