@@ -99,28 +99,11 @@ func TestOperatorReadsOfARequest(t *testing.T) {
 			t.Errorf("got %+v, want each with the cause of its latest attempt", group)
 		}
 	}
-	if dead, err := db.CountDeadLetters(t.Context(), pool, 2); err != nil || dead != 2 {
-		t.Errorf("got %d dead letters, %v, want as many as are counted at most", dead, err)
-	}
 }
 
-func TestOperatorReadsOfJobs(t *testing.T) {
+func TestListProcesses(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.NewPool(t)
-	insertJobs(t, pool, "work", "available", 3)
-	insertJobs(t, pool, "callback", "running", 2)
-	insertJobs(t, pool, "callback", "completed", 5)
-	waiting, err := db.CountWaiting(t.Context(), pool, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]int64{}
-	for _, w := range waiting {
-		got[w.Queue+" "+w.State] = w.Count
-	}
-	if len(got) != 10 || got["work available"] != 2 || got["callback running"] != 2 || got["callback retryable"] != 0 {
-		t.Errorf("got %v, want each queue and state, up to the bound", got)
-	}
 	if err := db.Beat(t.Context(), pool, "one"); err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ const (
 	sampleInterval = time.Second
 	// maxViewers bounds the pages that follow at a time.
 	maxViewers = 50
-	// stateInterval is how often the database is asked for what it alone knows, while
-	// somebody follows.
+	// stateInterval is how often the database is asked for the processes, while somebody
+	// follows.
 	stateInterval = 5 * time.Second
 )
 
@@ -37,12 +37,10 @@ func (c *Console) Watch(ctx context.Context) {
 	}
 }
 
-// state is what the database alone knows.
+// state is what the overview shows beside the samples.
 type state struct {
-	Processes []process        `json:"processes"`
-	Jobs      []db.WaitingJobs `json:"jobs"`
-	Dead      int64            `json:"dead"`
-	Database  string           `json:"database"` // empty while it answers
+	Processes []process `json:"processes"`
+	Database  string    `json:"database"` // empty while it answers
 }
 
 type process struct {
@@ -54,33 +52,19 @@ type process struct {
 // lostAfter is for how long a process is silent before its jobs go to others.
 const lostAfter = 10 * time.Second
 
-// most is up to how many jobs and dead letters are counted.
-const most = 100_000
-
 func (c *Console) state(ctx context.Context) state {
-	s, err := c.readState(ctx)
+	processes, err := db.ListProcesses(ctx, c.Reads)
 	if err != nil && ctx.Err() == nil && !db.IsUnavailable(err) {
-		c.Logger.ErrorContext(ctx, "state_not_read", "error", err)
+		c.Logger.ErrorContext(ctx, "processes_not_read", "error", err)
 	}
 	if err != nil {
 		return state{Database: "The database doesn't answer."}
 	}
-	return s
-}
-
-func (c *Console) readState(ctx context.Context) (s state, err error) {
-	processes, err := db.ListProcesses(ctx, c.Reads)
-	if err != nil {
-		return s, err
-	}
+	var s state
 	for _, p := range processes {
 		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Silent > lostAfter})
 	}
-	if s.Jobs, err = db.CountWaiting(ctx, c.Reads, most); err != nil {
-		return s, err
-	}
-	s.Dead, err = db.CountDeadLetters(ctx, c.Reads, most)
-	return s, err
+	return s
 }
 
 // overviewPage is what the overview shows before its script runs.

@@ -22,7 +22,9 @@ type sample struct {
 	P99        *float64           `json:"p99"`
 	Unfinished float64            `json:"unfinished"` // requests whose next step is due soon, of all processes
 	Running    float64            `json:"running"`    // jobs under way here
-	Away       bool               `json:"away"`       // the database doesn't answer
+	Jobs       map[string]float64 `json:"jobs"`       // that have not ended, of all processes, by state
+	Dead       float64            `json:"dead"`       // letters that are kept
+	Away       bool               `json:"away"`       // the database doesn't answer, or can't be written
 
 	totals totals
 }
@@ -132,7 +134,7 @@ func takeSample(metrics prometheus.Gatherer, now time.Time) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{At: now.Unix(), totals: totals{refused: map[string]float64{}}}
+	s := sample{At: now.Unix(), Jobs: map[string]float64{}, totals: totals{refused: map[string]float64{}}}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			s.read(family.GetName(), metric)
@@ -165,6 +167,10 @@ func (s *sample) read(name string, metric *dto.Metric) {
 		s.Unfinished = metric.GetGauge().GetValue()
 	case "ringback_jobs_running":
 		s.Running = metric.GetGauge().GetValue()
+	case "ringback_jobs":
+		s.Jobs[labels(metric)["state"]] = metric.GetGauge().GetValue()
+	case "ringback_dead_letters":
+		s.Dead = metric.GetGauge().GetValue()
 	case "ringback_database_away":
 		s.Away = metric.GetGauge().GetValue() > 0
 	}

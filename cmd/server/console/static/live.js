@@ -51,6 +51,7 @@ function showLatest() {
   for (const shown of document.querySelectorAll("[data-figure]")) {
     if (shown.dataset.figure in latest) shown.textContent = figure(latest[shown.dataset.figure]);
   }
+  fill("jobs", Object.entries(latest.jobs ?? {}).map(([state, n]) => [state, figure(n)]));
   fill("reasons", Object.entries(latest.reasons ?? {}).map(([reason, n]) => [reason, figure(n) + " in ten seconds"]));
 }
 
@@ -58,8 +59,6 @@ function showState(state) {
   byId("database").hidden = !state.database;
   byId("database").textContent = state.database;
   if (state.database) return;
-  document.querySelector("[data-figure=dead]").textContent = figure(state.dead);
-  fill("jobs", (state.jobs ?? []).map(j => [j.queue, j.state, figure(j.count)]));
   fill("processes", (state.processes ?? []).map(p => [p.id, p.silent + " ago"]), "none");
   (state.processes ?? []).forEach((p, i) => byId("processes").rows[i].cells[1].classList.toggle("bad", p.lost));
 }
