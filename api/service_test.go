@@ -90,7 +90,7 @@ type answer struct {
 // empty value removes a name.
 func (s *service) call(t *testing.T, method, path, body string, header ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	got, err := s.try(ctx, method, path, body, header...)
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *service) holds(t *testing.T, sql string, args ...any) (yes bool) {
 // waitFor returns when sql selects true.
 func (s *service) waitFor(t *testing.T, sql string) {
 	t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !s.holds(t, sql) {

@@ -137,7 +137,7 @@ func TestInTx(t *testing.T) {
 		{name: "CommitsAgain", do: func(tx pgx.Tx, _ context.CancelFunc) error { return note(tx, "CommitsAgain") }, commits: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			backend := valueOf[int](t, pool, "SELECT pg_backend_pid()")
 			err, panicked := func() (err error, panicked any) {
@@ -297,7 +297,7 @@ func valueOf[T any](t *testing.T, q db.Querier, sql string, args ...any) (value 
 // wait returns when sql selects true, and is an error after 10 s.
 func wait(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -274,7 +274,7 @@ func TestReturnJobsOf(t *testing.T) {
 		}
 		told := map[string]bool{}
 		for len(told) < 2 {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			notification, err := listener.WaitForNotification(ctx)
 			if err != nil {

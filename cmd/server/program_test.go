@@ -149,7 +149,7 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 		p.stop()
 		select {
 		case <-p.ended:
-		case <-time.After(time.Minute):
+		case <-time.After(2 * time.Minute):
 			t.Error("the program did not stop within a minute")
 		}
 		if t.Failed() {
@@ -161,7 +161,7 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 		p.url, p.adminURL = "http://"+match[1], "http://"+match[2]
 	case <-drained:
 		t.Fatal("the program ended before it listened")
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the program did not listen within a minute")
 	}
 	return drained
@@ -174,7 +174,7 @@ func (p *program) waitStopped(t *testing.T) error {
 	select {
 	case <-p.ended:
 		return p.err
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the program did not stop within a minute")
 		return nil
 	}
@@ -323,7 +323,7 @@ func (r *receiver) next(t *testing.T) delivery {
 	select {
 	case d := <-r.deliveries:
 		return d
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("waited a minute for a callback")
 		return delivery{}
 	}

@@ -286,7 +286,7 @@ func open(t *testing.T, url string, keys Keys) *Directory {
 // waitUntil returns when condition is true.
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {

@@ -157,12 +157,9 @@ func TestSendBrokenAnswers(t *testing.T) {
 			if test.name == "endless body" {
 				sender.drain = sender.exchange // its size has to end it
 			}
-			started := time.Now()
+			sender.exchange = time.Hour // which nothing waits for
 			got := sender.Send(t.Context(), message(target.url))
 			expect(t, got, test.want)
-			if took := time.Since(started); took > sender.exchange/2 {
-				t.Errorf("attempt took %s; want it not to wait for its deadline", took)
-			}
 			if got.Address != target.address {
 				t.Errorf("address is %q; want %q", got.Address, target.address)
 			}
