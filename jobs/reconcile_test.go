@@ -74,6 +74,27 @@ func TestReconciler(t *testing.T) {
 		q.waitFor(t, request.ID, "status = 'cancelled' AND work_job_state = 'cancelled'")
 	})
 
+	// As River UI does it.
+	t.Run("TakesCancellationsInTransactionsOfTheDriver", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		driver := q.River().Driver()
+		tx, err := driver.GetExecutor().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.River().JobCancelTx(t.Context(), driver.UnwrapTx(tx), q.get(t, request.ID).WorkJobID); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		q.start(t)
+		q.waitFor(t, request.ID, "status = 'cancelled' AND work_job_state = 'cancelled'")
+	})
+
 	keyed := func(t *testing.T, q *testQueue, url string, count int) (requests []db.Request) {
 		for range count {
 			request := newRequest(url)
