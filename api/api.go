@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,9 +26,7 @@ type Config struct {
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
 
-	Check       func(input jsontext.Value) (jsontext.Value, error) // refuses bad input before anything is accepted
-	Do          work.Func
-	WorkTimeout time.Duration // the longest that one sync work may run
+	Catalog *work.Catalog // the works that are offered, as those of Queue
 
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may

@@ -136,6 +136,20 @@ func invalidInput(pointer, detail string) *problem {
 	return newProblem("invalid-input", name+" "+detail+".", fieldProblem{Pointer: "#" + pointer, Detail: detail})
 }
 
+// invalidInputs names all fields of a part of the body that are wrong.
+func invalidInputs(pointer string, mistakes work.Mistakes) *problem {
+	whole := newProblem("invalid-input", "")
+	for i, mistake := range mistakes {
+		one := invalidInput(pointer+mistake.Pointer, printable(mistake.Detail))
+		whole.Errors = append(whole.Errors, one.Errors...)
+		if i > 0 {
+			whole.Detail += " "
+		}
+		whole.Detail += one.Detail
+	}
+	return whole
+}
+
 // printable makes a name that the caller chose fit for an answer.
 func printable(name string) string {
 	const most = 200 // bytes; ours are shorter

@@ -59,7 +59,7 @@ func (a *API) readSync(c *gin.Context) (request db.Request, key db.Key, err erro
 	if request, err = newRequest(c, db.Sync, input); err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	key, err = keyOf(c, raw, request, a.WorkTimeout)
+	key, err = keyOf(c, raw, request, a.Catalog.Default().Timeout)
 	return request, key, err
 }
 
@@ -87,7 +87,7 @@ func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, e
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
 	}
-	outcome, err := work.Run(ctx, a.Do, request.Input, a.WorkTimeout)
+	outcome, err := work.Run(ctx, a.Catalog.Default().Work, jobs.CallOf(*request, 1))
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(request.AcceptedAt)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
@@ -29,8 +28,7 @@ type processWorker struct {
 	river.WorkerDefaults[workArgs]
 	queue   *Queue
 	logger  *slog.Logger
-	do      work.Func
-	timeout time.Duration
+	catalog *work.Catalog
 	places  *places
 }
 
@@ -38,7 +36,9 @@ type processWorker struct {
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return w.limit() }
 
 // limit leaves room for the steps around the work and the wait for a place.
-func (w *processWorker) limit() time.Duration { return w.timeout + placePatience + 2*stepTimeout }
+func (w *processWorker) limit() time.Duration {
+	return w.catalog.Longest() + placePatience + 2*stepTimeout
+}
 
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
@@ -105,7 +105,7 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, reques
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	outcome, err = w.work(ctx, job.Attempt, request.Input)
+	outcome, err = w.work(ctx, job.Attempt, request)
 	return outcome, 0, err
 }
 
@@ -137,14 +137,22 @@ func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postp
 	return max(soonest, wait)
 }
 
-func (w *processWorker) work(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
+func (w *processWorker) work(ctx context.Context, attempt int, request db.Request) (work.Outcome, error) {
 	if attempt > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	return work.Run(ctx, w.do, input, w.timeout)
+	return work.Run(ctx, w.catalog.Default().Work, CallOf(request, attempt))
+}
+
+// CallOf is an attempt to do the work of a request.
+func CallOf(request db.Request, attempt int) work.Call {
+	return work.Call{
+		Input: request.Input, RequestID: request.ID.String(), Attempt: attempt,
+		Mode: string(request.Mode), Client: request.Client, Traceparent: request.Traceparent,
+	}
 }
 
 func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {

@@ -10,8 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"ringback/work"
 )
 
 func TestReadConfig(t *testing.T) {
@@ -134,12 +132,12 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, test := range tests {
 		var out bytes.Buffer
-		err := run(t.Context(), test.args, nil, &out, &out, work.Do)
+		err := run(t.Context(), test.args, nil, &out, &out, works)
 		if !errors.Is(err, test.want) || !strings.Contains(out.String(), test.wantOut) {
 			t.Errorf("%s: run(%q): got %v and %q, want %v and %q", test.name, test.args, err, out.String(), test.want, test.wantOut)
 		}
 	}
-	err := run(t.Context(), []string{"healthcheck"}, map[string]string{"HTTP_ADDR": "127.0.0.1:1"}, io.Discard, io.Discard, work.Do)
+	err := run(t.Context(), []string{"healthcheck"}, map[string]string{"HTTP_ADDR": "127.0.0.1:1"}, io.Discard, io.Discard, works)
 	if err == nil {
 		t.Error("healthcheck of a server that isn't there: got no error")
 	}

@@ -29,7 +29,7 @@ func main() {
 		debug.SetGCPercent(400)
 	}
 	obeyCgroup(env.ToMap(os.Environ()), os.DirFS("/"))
-	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, work.Do)
+	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, works)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errUsage):
@@ -45,7 +45,7 @@ var errUsage = errors.New("wrong usage")
 
 // run is the program: it serves until ctx ends, and returns when all is
 // drained.
-func run(ctx context.Context, args []string, environ map[string]string, stdout, stderr io.Writer, do work.Func) error {
+func run(ctx context.Context, args []string, environ map[string]string, stdout, stderr io.Writer, set work.Set) error {
 	options, err := readOptions(args, stdout, stderr)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.receiver.action != "" {
 		return options.receiver.run(ctx, config, stdout)
 	}
-	return serve(ctx, config, newLogger(config, stderr), stdout, do)
+	return serve(ctx, config, newLogger(config, stderr), stdout, set)
 }
 
 // options is the command line.

@@ -7,12 +7,12 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 	refusing := newReceiver(t, nil)

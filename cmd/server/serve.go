@@ -44,8 +44,8 @@ type server struct {
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
-func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer, do work.Func) error {
-	s, err := newServer(ctx, config, logger, do)
+func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer, set work.Set) error {
+	s, err := newServer(ctx, config, logger, set)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,11 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Wr
 	return err
 }
 
-func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.Func) (*server, error) {
+func newServer(ctx context.Context, config Config, logger *slog.Logger, set work.Set) (*server, error) {
+	catalog, err := work.NewCatalog(set, defaultWork, config.WorkTimeout)
+	if err != nil {
+		return nil, err
+	}
 	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReads = 0
 	}
@@ -72,7 +76,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		return nil, err
 	}
 	s := &server{config: config, logger: logger}
-	err := s.openPools(ctx)
+	err = s.openPools(ctx)
 	if err == nil {
 		err = s.openClients(ctx)
 	}
@@ -84,8 +88,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
-		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
+		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Catalog: catalog, Sender: s.sender, Secrets: s.clients.Secrets,
+		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks,
 		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: registry,
@@ -97,7 +101,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, do work.
 		return nil, err
 	}
 	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), registry)
-	s.public = s.newPublic(ctx, policy, registry, do)
+	s.public = s.newPublic(ctx, policy, registry, catalog)
 	return s, nil
 }
 
@@ -148,10 +152,10 @@ func workers(config Config) int {
 	return config.Workers
 }
 
-func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry, do work.Func) *http.Server {
+func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry, catalog *work.Catalog) *http.Server {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
-		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
+		Catalog:    catalog,
 		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
 		Draining: s.draining.Load, Metrics: registry,
 	}

@@ -1,0 +1,12 @@
+package main
+
+import (
+	"ringback/work"
+	"ringback/work/fingerprint"
+)
+
+// works is what this program offers: a line for each work that is written in Go.
+var works = work.Set{"fingerprint": fingerprint.Work}
+
+// defaultWork is what calls mean that name none.
+const defaultWork = "fingerprint"
