@@ -81,8 +81,11 @@ func New(config Config) http.Handler {
 	if config.Limits != nil {
 		private.Use(api.limit)
 	}
-	private.POST("/sync", api.handle(api.postSync))
-	private.POST("/async", api.handle(api.postAsync))
+	for _, work := range []string{"", "/:work"} {
+		private.POST("/sync"+work, api.handle(api.postSync))
+		private.POST("/async"+work, api.handle(api.postAsync))
+	}
+	private.GET("/works", api.handle(api.listWorks))
 	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
 	private.GET("/requests/:id", api.limitReads, api.handle(api.getRequest))
 	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))

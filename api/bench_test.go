@@ -32,7 +32,7 @@ func BenchmarkReadAsync(b *testing.B) {
 		c := gin.CreateTestContextOnly(httptest.NewRecorder(), router)
 		c.Request = request
 		c.Request.Body = io.NopCloser(strings.NewReader(body))
-		if _, _, err := a.readAsync(c); err != nil {
+		if _, _, err := a.readAsync(c, catalog.Default()); err != nil {
 			b.Fatal(err)
 		}
 	}

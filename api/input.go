@@ -153,12 +153,12 @@ func (b *bodyBudget) give(client string, length int64) {
 	}
 }
 
-// checkInput returns the canonical form of the work's input.
-func (a *API) checkInput(input jsontext.Value) (jsontext.Value, error) {
+// checkInput returns the canonical form of a work's input.
+func checkInput(offer *work.Offer, input jsontext.Value) (jsontext.Value, error) {
 	if len(input) == 0 {
 		return nil, invalidInput("/input", "is required")
 	}
-	canonical, err := a.Catalog.Default().Accept(input)
+	canonical, err := offer.Accept(input)
 	if err != nil {
 		return nil, below("/input", err)
 	}

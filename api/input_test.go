@@ -10,6 +10,7 @@ import (
 
 	"ringback/api"
 	"ringback/jobs"
+	"ringback/work/fingerprint"
 )
 
 func TestBadInput(t *testing.T) {
@@ -121,7 +122,7 @@ func TestSlowBodyIsA408(t *testing.T) {
 		client, end := net.Pipe()
 		listener := &pipeListener{conns: make(chan net.Conn, 1)}
 		listener.conns <- end
-		config := api.Config{Queue: &jobs.Queue{}, LocalClient: "local", SyncLimit: 1, Logger: discard}
+		config := api.Config{Queue: &jobs.Queue{}, Catalog: catalogOf(t, fingerprint.Work), LocalClient: "local", SyncLimit: 1, Logger: discard}
 		server := &http.Server{Handler: api.New(config)}
 		go func() { _ = server.Serve(listener) }()
 		start := time.Now()

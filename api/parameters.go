@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"ringback/work"
 )
 
 // parameters reads the parameters of a URL and notes every mistake. A parameter
@@ -53,6 +55,14 @@ func (p *parameters) host(parameter string) string {
 // mayBeHost tells whether a callback URL may have it, or nothing.
 func mayBeHost(host string) bool {
 	return !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+func (p *parameters) work(parameter string) string {
+	name := p.query.Get(parameter)
+	if p.query.Has(parameter) && !work.ValidName(name) {
+		p.refuse(parameter, "must be the name of a work")
+	}
+	return name
 }
 
 func (p *parameters) time(parameter string) (at time.Time) {

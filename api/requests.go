@@ -17,14 +17,14 @@ import (
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
-func newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) (db.Request, error) {
+func newRequest(c *gin.Context, mode db.Mode, work string, input jsontext.Value) (db.Request, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return db.Request{}, fmt.Errorf("making request id: %w", err)
 	}
 	c.Set(requestKey, id.String())
 	return db.Request{
-		ID: id, Mode: mode, Client: c.GetString(clientKey), Input: input,
+		ID: id, Mode: mode, Work: work, Client: c.GetString(clientKey), Input: input,
 		Traceparent: traceparent(c.Request.Header),
 		AcceptedAt:  time.Now().UTC().Truncate(time.Microsecond), // what Postgres holds
 	}, nil
@@ -95,12 +95,13 @@ func cursorOf(page db.Page) string {
 // readFilter reads all parameters and reports every mistake.
 func readFilter(query url.Values) (db.Filter, error) {
 	p := parameters{query: query}
-	p.refuseUnknown("mode", "status", "callback", "callback_host", "from", "to", "limit", "cursor")
+	p.refuseUnknown("mode", "status", "work", "callback", "callback_host", "from", "to", "limit", "cursor")
 	filter := db.Filter{
 		Mode:   oneOf(&p, "mode", db.Sync, db.Async),
 		Status: oneOf(&p, "status", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled),
 		CallbackState: oneOf(&p, "callback",
 			db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled),
+		Work:         p.work("work"),
 		CallbackHost: p.host("callback_host"),
 		From:         p.time("from"),
 		To:           p.time("to"),

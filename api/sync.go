@@ -20,10 +20,14 @@ type syncBody struct {
 
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
-	if err := a.Queue.AdmitSync(c.GetString(clientKey)); err != nil {
+	offer, err := a.offered(c)
+	if err == nil {
+		err = a.Queue.AdmitSync(c.GetString(clientKey))
+	}
+	if err != nil {
 		return reply{}, err
 	}
-	request, key, err := a.readSync(c)
+	request, key, err := a.readSync(c, offer)
 	if err != nil {
 		return reply{}, err
 	}
@@ -32,13 +36,13 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	}
 	defer a.sync.leave(request.Client)
 	if key.Key != "" {
-		if recorded, found, err := a.claim(c, key); err != nil {
+		if recorded, found, err := a.claim(c, key, offer); err != nil {
 			return reply{}, err
 		} else if found {
 			return answerRecorded(recorded)
 		}
 	}
-	outcome, err := a.runWork(c.Request.Context(), &request)
+	outcome, err := a.runWork(c.Request.Context(), offer, &request)
 	if err != nil {
 		return reply{}, err
 	}
@@ -46,26 +50,26 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 }
 
 // readSync decodes and checks all that can be without the database.
-func (a *API) readSync(c *gin.Context) (request db.Request, key db.Key, err error) {
+func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body syncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	input, err := a.checkInput(body.Input)
+	input, err := checkInput(offer, body.Input)
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	if request, err = newRequest(c, db.Sync, input); err != nil {
+	if request, err = newRequest(c, db.Sync, offer.Name, input); err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	key, err = keyOf(c, raw, request, a.Catalog.Default().Timeout)
+	key, err = a.keyOf(c, raw, request, offer.Timeout)
 	return request, key, err
 }
 
 // claim takes the key of a call, or returns the request for which it stands
 // already.
-func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool, err error) {
+func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.Request, found bool, err error) {
 	if err := a.Queue.Ready(); err != nil {
 		return db.Request{}, false, err
 	}
@@ -75,7 +79,7 @@ func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool
 	if err != nil || !holder.Held {
 		return db.Request{}, false, err
 	}
-	recorded, err = a.replay(c, ctx, key, holder)
+	recorded, err = a.replay(c, ctx, key, holder, offer.Name)
 	return recorded, true, err
 }
 
@@ -83,11 +87,11 @@ func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool
 // Work isn't begun while the database is known to be away, and what can't be
 // recorded isn't answered: an answer that no audit finds would be worse than
 // none.
-func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, error) {
+func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Request) (work.Outcome, error) {
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
 	}
-	outcome, err := work.Run(ctx, a.Catalog.Default().Work, jobs.CallOf(*request, 1))
+	outcome, err := work.Run(ctx, offer.Work, jobs.CallOf(*request, 1))
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(request.AcceptedAt)
 	}

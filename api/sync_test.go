@@ -20,6 +20,7 @@ import (
 type syncAnswer struct {
 	ID          string          `json:"id"`
 	Mode        string          `json:"mode"`
+	Work        string          `json:"work"`
 	Status      string          `json:"status"`
 	Result      json.RawMessage `json:"result"`
 	Traceparent string          `json:"traceparent"`

@@ -51,6 +51,7 @@ const (
 type Request struct {
 	ID            uuid.UUID      `json:"id"` // UUIDv7
 	Mode          Mode           `json:"mode"`
+	Work          string         `json:"work,omitzero"` // empty for the default one, where the version before this one accepted it
 	Client        string         `json:"-"`
 	Status        Status         `json:"status"`
 	Input         jsontext.Value `json:"input,omitzero"`
@@ -100,22 +101,22 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			FROM unnest(
 				$6::uuid[], $7::text[], $8::text[], $9::text[], $10::json[], $11::json[], $12::json[],
 				$13::text[], $14::text[], $15::text[], $16::text[],
-				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[]
+				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[]
 			) WITH ORDINALITY AS made (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, traceparent,
-				accepted_at, started_at, finished_at, expires_at, position
+				accepted_at, started_at, finished_at, expires_at, work, position
 			)
 		), ` + insertJobs("made", "now()", "true") + insertPlaces("made", places) + `, inserted AS (
 			INSERT INTO requests (
 				id, seq, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, work_job_id, traceparent,
-				accepted_at, started_at, finished_at, expires_at
+				accepted_at, started_at, finished_at, expires_at, work
 			)
 			OVERRIDING SYSTEM VALUE
 			SELECT id, seq, mode, client, status, input, result, error,
 			       callback_url, callback_state, ordering_key, job_id, traceparent,
-			       accepted_at, started_at, finished_at, expires_at
+			       accepted_at, started_at, finished_at, expires_at, work
 			FROM made
 		)
 		SELECT id, job_id, CASE WHEN ordering_key IS NOT NULL THEN seq ELSE 0 END
@@ -139,6 +140,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Work) }),
 	), func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var one Inserted
@@ -305,10 +307,10 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 // summary take in the same order. summaryNames are those of a subquery with them.
 const summaryColumns = `id, mode, client, status, callback_url, callback_state,
 			ordering_key, CASE WHEN ordering_key IS NOT NULL THEN seq END AS sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
 
 const summaryNames = `id, mode, client, status, callback_url, callback_state, ordering_key, sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
 
 func (r *Request) summary() []any {
 	return []any{
@@ -318,6 +320,6 @@ func (r *Request) summary() []any {
 		(*zeronull.Int8)(&r.WorkJobID), (*zeronull.Int8)(&r.CallbackJobID), (*zeronull.Text)(&r.Traceparent),
 		&r.AcceptedAt, (*zeronull.Timestamptz)(&r.StartedAt),
 		(*zeronull.Timestamptz)(&r.FinishedAt), (*zeronull.Timestamptz)(&r.SettledAt),
-		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt),
+		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt), (*zeronull.Text)(&r.Work),
 	}
 }

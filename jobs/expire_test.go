@@ -76,7 +76,7 @@ func TestExpire(t *testing.T) {
 		leave, _ := w.places.enter(t.Context(), "alice", false)
 		request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
 		time.AfterFunc(time.Until(request.ExpiresAt), leave)
-		if outcome, _, err := w.begin(t.Context(), &rivertype.JobRow{}, request); err != nil || statusOf(outcome) != db.Expired {
+		if outcome, _, err := w.begin(t.Context(), &rivertype.JobRow{}, w.catalog.Default(), request); err != nil || statusOf(outcome) != db.Expired {
 			t.Errorf("got %+v, %v, want it expired", outcome, err)
 		}
 		if w.places.running() != 0 {

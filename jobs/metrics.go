@@ -16,7 +16,7 @@ import (
 // metrics count what the steps come to. No label holds a client, a host or
 // anything else that callers choose.
 type metrics struct {
-	works    *prometheus.HistogramVec // by status
+	works    *prometheus.HistogramVec // by name and status
 	attempts *prometheus.HistogramVec // by outcome
 	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
 	ended    *prometheus.CounterVec   // by state
@@ -46,9 +46,9 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
 	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by the status that they ended with.",
+			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by their names and the status that they ended with.",
 			Buckets: durations,
-		}, []string{"status"}),
+		}, []string{"work", "status"}),
 		attempts: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_callback_attempt_duration_seconds", Help: "Attempts to call back, by outcome.",
 			Buckets: durations,
@@ -79,8 +79,8 @@ func (m *metrics) postponed(reason limit.Reason) { m.waits.WithLabelValues(strin
 // timeout.
 var durations = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-func (m *metrics) worked(outcome work.Outcome) {
-	m.works.WithLabelValues(string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
+func (m *metrics) worked(name string, outcome work.Outcome) {
+	m.works.WithLabelValues(name, string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
 }
 
 // startOf is the end for a work that never began.

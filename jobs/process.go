@@ -1,11 +1,13 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -66,7 +68,11 @@ func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, err
 
 // run does the work of a request and finishes it, with no transaction open.
 func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
-	outcome, putOff, err := w.begin(ctx, job, request)
+	offer := w.catalog.Find(request.Work)
+	if offer == nil && mayBeOffered(request, time.Now()) {
+		return w.awaitOffer(ctx, job, request)
+	}
+	outcome, putOff, err := w.begin(ctx, job, offer, request)
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
@@ -76,9 +82,35 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
 	}
-	w.queue.metrics.worked(outcome)
+	w.queue.metrics.worked(w.nameOf(request), outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
+}
+
+const (
+	// maxUnknownAge is how long a request waits for a process that offers its work.
+	maxUnknownAge = maxCallbackAge
+	// unknownPause is how often it is looked at meanwhile.
+	unknownPause = 10 * time.Second
+)
+
+// mayBeOffered tells whether a request whose work this process doesn't offer waits for
+// one that does.
+func mayBeOffered(request db.Request, now time.Time) bool {
+	_, over := expire(request, now)
+	return !over && now.Sub(request.AcceptedAt) < maxUnknownAge
+}
+
+// awaitOffer lets a job wait for a process that offers its work: during a rolling
+// restart some don't yet, and after a mistake in the settings none does.
+func (w *processWorker) awaitOffer(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+	w.logger.WarnContext(ctx, "work_unknown", "request_id", request.ID.String(), "job_id", job.ID, "work", request.Work)
+	return river.JobSnooze(jitter(unknownPause, 0.8, 1.2, rand.Float64()))
+}
+
+// nameOf is the name of a request's work.
+func (w *processWorker) nameOf(request db.Request) string {
+	return cmp.Or(request.Work, w.catalog.Default().Name)
 }
 
 // postpone snoozes a job after a fault of our own, which charges no attempt: the job
@@ -93,7 +125,7 @@ func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, req
 
 // begin runs the work when there is a place for it, unless its time is over. Or
 // it returns how long to put the job off.
-func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
+func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
@@ -105,7 +137,7 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, reques
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	outcome, err = w.work(ctx, job.Attempt, request)
+	outcome, err = w.work(ctx, job.Attempt, offer, request)
 	return outcome, 0, err
 }
 
@@ -137,14 +169,20 @@ func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postp
 	return max(soonest, wait)
 }
 
-func (w *processWorker) work(ctx context.Context, attempt int, request db.Request) (work.Outcome, error) {
+func (w *processWorker) work(ctx context.Context, attempt int, offer *work.Offer, request db.Request) (work.Outcome, error) {
+	if offer == nil {
+		now := time.Now()
+		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
+			Code: "unknown_work", Message: "The work that was asked for is not offered any more.",
+		}}, nil
+	}
 	if attempt > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	return work.Run(ctx, w.catalog.Default().Work, CallOf(request, attempt))
+	return work.Run(ctx, offer.Work, CallOf(request, attempt))
 }
 
 // CallOf is an attempt to do the work of a request.
@@ -156,7 +194,7 @@ func CallOf(request db.Request, attempt int) work.Call {
 }
 
 func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {
-	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "status", string(statusOf(outcome))}
+	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "status", string(statusOf(outcome))}
 	if !outcome.StartedAt.IsZero() {
 		attrs = append(attrs, "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds())
 	}

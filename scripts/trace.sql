@@ -9,7 +9,7 @@ DO $$ BEGIN RAISE EXCEPTION 'there is no such request'; END $$;
 
 \pset format unaligned
 \pset tuples_only on
-SELECT format(E'%s request %s of client %s: %s%s%s', mode, request_id, client, status,
+SELECT format(E'%s request %s of client %s%s: %s%s%s', mode, request_id, client, coalesce(' for ' || work, ''), status,
               coalesce(' (' || error_code || ')', ''), coalesce(', callback ' || callback_state, ''))
 FROM request_trace
 WHERE request_id = :'id'

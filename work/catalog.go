@@ -32,6 +32,9 @@ type Offer struct {
 // nameForm is that of a name: it stands in paths, metrics and rows.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
 
+// ValidName tells whether a work may have a name.
+func ValidName(name string) bool { return nameForm.MatchString(name) }
+
 // NewCatalog checks a set, and reports every mistake. standard names the work of
 // calls that name none; timeout is that of works without one.
 func NewCatalog(set Set, standard string, timeout time.Duration) (*Catalog, error) {
@@ -59,7 +62,7 @@ func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err err
 			mistakes = append(mistakes, errors.New(detail))
 		}
 	}
-	refuse(!nameForm.MatchString(name), "a name must be 1 to 63 of a-z, 0-9, - and _, and begin and end with a letter or a digit")
+	refuse(!ValidName(name), "a name must be 1 to 63 of a-z, 0-9, - and _, and begin and end with a letter or a digit")
 	refuse(w.Do == nil, "it has no Do")
 	refuse(w.Timeout < time.Millisecond || w.Timeout > time.Hour, "its timeout must be from 1ms to 1h")
 	refuse(w.Limit < 0 || w.Limit > 10_000, "its limit must be from 0 to 10000")

@@ -34,7 +34,7 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_http_problems_total{problem="invalid-input"} 1`,
 		`ringback_http_refusals_total{reason="connections"} 0`,
 		`ringback_http_refusals_total{reason="queue_patience"} 0`,
-		`ringback_work_duration_seconds_count{status="succeeded"} 3`,
+		`ringback_work_duration_seconds_count{status="succeeded",work="fingerprint"} 3`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="delivered"} 1`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="gone"} 1`,
 		`ringback_callback_attempt_causes_total{cause="connection refused",outcome="connection_failed"} `,
