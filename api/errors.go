@@ -67,6 +67,7 @@ var problemTypes = [...]problemType{
 	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},
+	{"work-refused", http.StatusUnprocessableEntity, "The work refuses this input."},
 	{"idempotency-key-reused", http.StatusUnprocessableEntity, "The Idempotency-Key was used for another call."},
 	{"invalid-callback-url", http.StatusUnprocessableEntity, "The callback URL is not valid."},
 	{"quota-exceeded", http.StatusTooManyRequests, "You have used up a quota."},

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
@@ -95,10 +96,20 @@ func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Reques
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(request.AcceptedAt)
 	}
+	outcome = finalOf(outcome)
 	if err := jobs.WriteOutcome(request, outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, a.record(ctx, *request)
+}
+
+// finalOf ends what another attempt might do: the caller decides whether there is one.
+// Its idempotency key is free for that.
+func finalOf(outcome work.Outcome) work.Outcome {
+	if outcome.Again != nil && outcome.Error.Code != work.CodeDeadline {
+		outcome.Error = &work.Error{Code: work.CodeNotDone, Message: outcome.Error.Message}
+	}
+	return outcome
 }
 
 // record commits a sync request that has ended.
@@ -119,10 +130,15 @@ func answerSync(request db.Request, outcome work.Outcome) (reply, error) {
 	switch outcome.Error.Code {
 	case work.CodeDeadline:
 		name = "work-deadline-exceeded"
-	case work.CodeAbandoned:
+	case work.CodeAbandoned, work.CodeNotDone:
 		name = "unavailable"
+	case work.CodeRefused:
+		name = "work-refused"
 	}
 	problem := newProblem(name, outcome.Error.Message)
+	if outcome.Again != nil {
+		problem.retryAfter = int(math.Ceil(outcome.Again.After.Seconds()))
+	}
 	problem.location = locationOf(request.ID)
 	if outcome.Cause != nil {
 		return reply{}, fmt.Errorf("%w: %w", problem, outcome.Cause)

@@ -35,22 +35,31 @@ var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
 // ValidName tells whether a work may have a name.
 func ValidName(name string) bool { return nameForm.MatchString(name) }
 
-// NewCatalog checks a set, and reports every mistake. standard names the work of
-// calls that name none; timeout is that of works without one.
-func NewCatalog(set Set, standard string, timeout time.Duration) (*Catalog, error) {
-	c := &Catalog{offers: make(map[string]*Offer, len(set))}
+// Check reports every mistake in a set.
+func Check(set Set, timeout time.Duration) error {
 	var mistakes []error
 	for _, name := range slices.Sorted(maps.Keys(set)) {
-		offer, err := newOffer(name, set[name], timeout)
-		if err != nil {
+		if _, err := newOffer(name, set[name], timeout); err != nil {
 			mistakes = append(mistakes, fmt.Errorf("work %q: %w", name, err))
 		}
-		c.offers[name] = offer
+	}
+	return errors.Join(mistakes...)
+}
+
+// NewCatalog makes a catalog of a set without mistakes. standard names the work of
+// calls that name none; timeout is that of works without one.
+func NewCatalog(set Set, standard string, timeout time.Duration) (*Catalog, error) {
+	if err := Check(set, timeout); err != nil {
+		return nil, err
+	}
+	c := &Catalog{offers: make(map[string]*Offer, len(set))}
+	for name, w := range set {
+		c.offers[name], _ = newOffer(name, w, timeout) // checked above
 	}
 	if c.standard = c.offers[standard]; c.standard == nil {
-		mistakes = append(mistakes, fmt.Errorf("the default work %q is none of %q", standard, slices.Sorted(maps.Keys(set))))
+		return nil, fmt.Errorf("the default work %q is none of %q", standard, slices.Sorted(maps.Keys(set)))
 	}
-	return c, errors.Join(mistakes...)
+	return c, nil
 }
 
 func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err error) {

@@ -198,10 +198,13 @@ func TestNewCatalogTellsEveryMistake(t *testing.T) {
 	if err == nil {
 		t.Fatal("got no error")
 	}
+	if _, err := NewCatalog(Set{"a": {Do: do}}, "b", time.Second); err == nil || !strings.Contains(err.Error(), `the default work "b"`) {
+		t.Errorf("got %v, want a word about the default work", err)
+	}
 	for _, want := range []string{
 		`work "Upper": a name must be`, `work "idle": it has no Do`, `"slow": its timeout`, "its limit", "its retries",
 		`"type": the schema is not valid: properties/a/type`, `"cut": the schema is not valid JSON`,
-		`"outside": the schema is not valid`, "must be whole", `"dangles": the schema is not valid`, `the default work "missing"`,
+		`"outside": the schema is not valid`, "must be whole", `"dangles": the schema is not valid`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)

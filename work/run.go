@@ -45,6 +45,8 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 const (
 	CodeDeadline  = "deadline_exceeded" // stopped at its deadline
 	CodeAbandoned = "abandoned"         // its outcome had no taker any more
+	CodeRefused   = "refused"           // the work refuses this input, for good
+	CodeNotDone   = "not_done"          // of a sync request: another attempt may do it
 )
 
 // Abandoned is the outcome of sync work that ended because its caller went

@@ -30,6 +30,9 @@ type Work struct {
 	Timeout time.Duration // the longest that an attempt may take; 0 for the setting WORK_TIMEOUT
 	Limit   int           // attempts at a time in each process, besides the setting WORK_LIMIT; 0 for no limit of its own
 	Retry   Policy        // of attempts that fail
+	// Paced says that somebody else does the work, and is spared while they fail:
+	// after failures in a row a probe is sent from time to time, and nothing else.
+	Paced bool
 
 	// Deterministic says that the same input gives the same result, so that a load
 	// generator may compare results.

@@ -19,32 +19,38 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/work"
+	"ringback/work/upstream"
 )
 
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
-	DatabaseURL string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
-	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
-	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI, metrics and pprof, which have no login: loopback only, or the word none"`
-	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
-	Workers     int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
-	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
-	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
-	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
-	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
-	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
-	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
-	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
-	Storage     size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
-	DeadLimit   int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
-	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
-	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
-	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
-	DeadLetters time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
-	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
-	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
+	DatabaseURL string           `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
+	HTTPAddr    string           `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
+	AdminAddr   string           `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI, metrics and pprof, which have no login: loopback only, or the word none"`
+	SecretsKey  clients.Keys     `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
+	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
+	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
+	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, secret}}"`
+	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; without it upstream where there is a WORK_URL, and else the one that cmd/server/works.go names"`
+	Workers     int              `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
+	WorkTimeout time.Duration    `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
+	WorkLimit   int              `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
+	AsyncLimit  int              `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
+	Unfinished  int              `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
+	ClientRate  int              `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
+	ClientReads int              `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
+	ClientLimit int              `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
+	OriginLimit int              `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	Storage     size             `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
+	DeadLimit   int              `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
+	Connections int              `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	Proxies     ranges           `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
+	Retention   time.Duration    `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
+	DeadLetters time.Duration    `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
+	StopTimeout time.Duration    `env:"STOP_TIMEOUT" envDefault:"10s" help:"how long a stopping server waits for open calls, and then for running jobs"`
+	LogLevel    slog.Level       `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	PublicHosts   hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
@@ -56,6 +62,9 @@ type Config struct {
 	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
 
 	options
+
+	set     work.Set      // written in Go
+	catalog *work.Catalog // of WORK_URL, WORKS and works.go
 }
 
 // noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)
@@ -63,8 +72,8 @@ const noAdmin = "none"
 
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
-func readConfig(environ map[string]string, o options) (Config, error) {
-	config := Config{options: o, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
+func readConfig(environ map[string]string, o options, set work.Set) (Config, error) {
+	config := Config{options: o, set: set, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err
@@ -74,6 +83,7 @@ func readConfig(environ map[string]string, o options) (Config, error) {
 			wrong[setting] = fmt.Sprintf(format, args...)
 		}
 	})
+	config.readWorks(wrong)
 	if len(wrong) == 0 {
 		return config, nil
 	}

@@ -12,6 +12,7 @@ import (
 var importRules = map[string][]string{
 	"ringback/work":             {},
 	"ringback/work/fingerprint": {"ringback/work"},
+	"ringback/work/upstream":    {"ringback/work", "ringback/jobs/webhook"},
 	"ringback/jobs/webhook":     {},
 	"ringback/jobs/clients":     {"ringback/db", "ringback/jobs/webhook"},
 	"ringback/db":               {},
@@ -20,7 +21,7 @@ var importRules = map[string][]string{
 	"ringback/jobs/pacing":      {"ringback/db", "ringback/jobs/limit", "ringback/jobs/webhook"},
 	"ringback/jobs":             {"ringback/db", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api":              {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/webhook", "ringback/jobs/clients"},
-	"ringback/cmd/server":       {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/cmd/server":       {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/work/fingerprint"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/work/fingerprint", "ringback/jobs/webhook"},

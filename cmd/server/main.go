@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if err != nil {
 		return err
 	}
-	config, err := readConfig(environ, options)
+	config, err := readConfig(environ, options, set)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.receiver.action != "" {
 		return options.receiver.run(ctx, config, stdout)
 	}
-	return serve(ctx, config, newLogger(config, stderr), stdout, set)
+	return serve(ctx, config, newLogger(config, stderr), stdout)
 }
 
 // options is the command line.

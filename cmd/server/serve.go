@@ -20,7 +20,6 @@ import (
 	"ringback/jobs"
 	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
-	"ringback/work"
 )
 
 // server is the running program.
@@ -44,8 +43,8 @@ type server struct {
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
-func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer, set work.Set) error {
-	s, err := newServer(ctx, config, logger, set)
+func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer) error {
+	s, err := newServer(ctx, config, logger)
 	if err != nil {
 		return err
 	}
@@ -64,11 +63,7 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Wr
 	return err
 }
 
-func newServer(ctx context.Context, config Config, logger *slog.Logger, set work.Set) (*server, error) {
-	catalog, err := work.NewCatalog(set, defaultWork, config.WorkTimeout)
-	if err != nil {
-		return nil, err
-	}
+func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
 	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReads = 0
 	}
@@ -76,7 +71,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, set work
 		return nil, err
 	}
 	s := &server{config: config, logger: logger}
-	err = s.openPools(ctx)
+	err := s.openPools(ctx)
 	if err == nil {
 		err = s.openClients(ctx)
 	}
@@ -88,7 +83,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, set work
 	policy := callbackPolicy(config)
 	s.sender = webhook.NewSender(policy, version())
 	if s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Catalog: catalog, Sender: s.sender, Secrets: s.clients.Secrets,
+		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Catalog: config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks,
@@ -101,7 +96,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger, set work
 		return nil, err
 	}
 	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), registry)
-	s.public = s.newPublic(ctx, policy, registry, catalog)
+	s.public = s.newPublic(ctx, policy, registry)
 	return s, nil
 }
 
@@ -152,10 +147,10 @@ func workers(config Config) int {
 	return config.Workers
 }
 
-func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry, catalog *work.Catalog) *http.Server {
+func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry) *http.Server {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
-		Catalog:    catalog,
+		Catalog:    s.config.catalog,
 		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
 		Draining: s.draining.Load, Metrics: registry,
 	}

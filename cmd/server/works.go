@@ -8,5 +8,5 @@ import (
 // works is what this program offers: a line for each work that is written in Go.
 var works = work.Set{"fingerprint": fingerprint.Work}
 
-// defaultWork is what calls mean that name none.
+// defaultWork is what calls mean that name none, unless the settings say otherwise.
 const defaultWork = "fingerprint"
