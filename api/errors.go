@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -101,6 +102,7 @@ func problemOf(err error) *problem {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
 	var exceeded *jobs.QuotaError
+	var down *jobs.DownError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -117,6 +119,11 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
+	}
+	if errors.As(err, &down) {
+		refused := refuse(reasonWork)
+		refused.retryAfter = max(1, int(math.Ceil(time.Until(down.RetryAt).Seconds())))
+		return refused
 	}
 	if errors.As(err, &exceeded) {
 		return refuse(reasonOf(err), exceeded.Most)

@@ -211,6 +211,9 @@ func timelineOf(whole wholeRequest, earlier int) []event {
 			events = append(events, event{later(at, events[len(events)-1].At), name})
 		}
 	}
+	for i, attempt := range whole.WorkAttempts {
+		add(attempt.At, fmt.Sprintf("work_attempt_%d_%s", i+1, attempt.Code))
+	}
 	add(whole.StartedAt, "work_started")
 	add(whole.FinishedAt, "work_"+string(whole.Status))
 	for i, attempt := range whole.Attempts {

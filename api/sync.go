@@ -36,6 +36,12 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	defer a.sync.leave(request.Client)
+	leave, err := a.Queue.EnterWork(offer.Name, request.Client)
+	if err != nil {
+		return reply{}, err
+	}
+	var outcome work.Outcome
+	defer func() { leave(outcome) }()
 	if key.Key != "" {
 		if recorded, found, err := a.claim(c, key, offer); err != nil {
 			return reply{}, err
@@ -43,7 +49,7 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 			return answerRecorded(recorded)
 		}
 	}
-	outcome, err := a.runWork(c.Request.Context(), offer, &request)
+	outcome, err = a.runWork(c.Request.Context(), offer, &request)
 	if err != nil {
 		return reply{}, err
 	}

@@ -70,6 +70,7 @@ type Request struct {
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
 	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
 	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
+	WorkAttempts  []WorkAttempt  `json:"-"`                       // that did not do the work; GetRequest alone reads them
 }
 
 // Inserted is what a request got when it was inserted.
@@ -290,13 +291,18 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	// No index of clients can answer IS TRUE. A plan of when there were few requests
 	// would read all of the client's.
 	const sql = `
-		SELECT ` + summaryColumns + `, input, result, error
+		SELECT ` + summaryColumns + `, input, result, error,
+		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id)
 		FROM requests
 		WHERE id = $1
 		  AND (client = $2) IS TRUE`
 	var r Request
+	var errors jsontext.Value
 	err := q.QueryRow(ctx, sql, id, client).
-		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...)
+		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors))...)
+	if err == nil {
+		r.WorkAttempts, err = workAttempts(errors)
+	}
 	if err != nil {
 		return Request{}, fmt.Errorf("getting request: %w", err)
 	}

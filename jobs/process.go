@@ -21,8 +21,8 @@ import (
 	"ringback/work"
 )
 
-// maxCrashes is how many times a work may take its process down with it.
-// Nothing else charges a work job an attempt.
+// maxCrashes is how many times a work may take its process down with it. Besides
+// that, only attempts that did not do the work charge its job.
 const maxCrashes = 10
 
 // processWorker does the work of an accepted request and finishes it.
@@ -45,8 +45,11 @@ func (w *processWorker) limit() time.Duration {
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
-// retryAt is asked when a crashed process's job is taken up again: at once.
-func (w *processWorker) retryAt(*rivertype.JobRow) time.Time { return time.Now() }
+// retryAt is the schedule of attempts that did not do the work. River also asks it for
+// a job that its process gave no sign of, which is late anyway.
+func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
+	return time.Now().Add(workRetryDelay(job.ID, failedAttempts(job)+1))
+}
 
 // Work is River's way to run: it loads the request first.
 func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
@@ -77,6 +80,11 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
+		next, final := w.again(ctx, job, offer, request, outcome)
+		if next != nil {
+			return next
+		}
+		outcome = final
 		err = w.queue.finish(ctx, request, outcome)
 	}
 	if err != nil {
@@ -129,6 +137,10 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
+	f := w.queue.flows[w.nameOf(request)]
+	if waits := f.look(request.Client, time.Now()); !waits.OK() { // before it takes a place
+		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
+	}
 	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
 		return work.Outcome{}, w.untilTurn(ctx, request, postponed), ctx.Err()
@@ -137,7 +149,12 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	outcome, err = w.work(ctx, job.Attempt, offer, request)
+	pass, waits := f.enter(request.Client, true, time.Now())
+	if !waits.OK() {
+		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
+	}
+	defer func() { f.leave(pass, outcome, time.Now()) }()
+	outcome, err = w.work(ctx, job, offer, request)
 	return outcome, 0, err
 }
 
@@ -169,20 +186,20 @@ func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postp
 	return max(soonest, wait)
 }
 
-func (w *processWorker) work(ctx context.Context, attempt int, offer *work.Offer, request db.Request) (work.Outcome, error) {
+func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {
 	if offer == nil {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "unknown_work", Message: "The work that was asked for is not offered any more.",
 		}}, nil
 	}
-	if attempt > maxCrashes {
+	if job.Attempt-failedAttempts(job) > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	return work.Run(ctx, offer.Work, CallOf(request, attempt))
+	return work.Run(ctx, offer.Work, CallOf(request, job.Attempt))
 }
 
 // CallOf is an attempt to do the work of a request.

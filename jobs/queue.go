@@ -88,6 +88,7 @@ type Queue struct {
 	pacing  *pacing.Pacing
 	waits   *waits
 	places  *places
+	flows   map[string]*flow // by the name of the work
 	metrics *metrics
 
 	// What takes the steps: the workers of each queue, and how its jobs are started.
@@ -110,6 +111,7 @@ type Queue struct {
 // Start.
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
+	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,

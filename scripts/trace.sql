@@ -30,6 +30,9 @@ WITH trace AS (
            concat_ws(', ', work_job_state, 'run ' || work_job_attempt, 'by ' || work_job_attempted_by)
     FROM request WHERE work_job_id IS NOT NULL
     UNION ALL
+    SELECT 2, (failure ->> 'at')::timestamptz, 'work attempt ' || (failure ->> 'attempt'), failure ->> 'error'
+    FROM request, unnest(work_job_errors) AS errors (failure)
+    UNION ALL
     SELECT 3, started_at, 'work started', NULL FROM request WHERE started_at IS NOT NULL
     UNION ALL
     SELECT 4, finished_at, 'work ended', concat_ws(', ', status, error_code) FROM request WHERE finished_at IS NOT NULL

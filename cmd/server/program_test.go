@@ -198,6 +198,7 @@ type request struct {
 		Outcome    string
 		HTTPStatus int `json:"http_status"`
 	}
+	Timeline []struct{ Event string }
 
 	problem string // its type, where the answer is one
 }
