@@ -91,6 +91,8 @@ func New(config Config) http.Handler {
 	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
 	private.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
 	private.POST("/redeliveries", api.handle(api.redeliver))
+	private.POST("/requests/:id/discard", api.handle(api.discardRequest))
+	private.POST("/discards", api.handle(api.discard))
 	return router
 }
 

@@ -110,10 +110,7 @@ func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Re
 	if err != nil {
 		return db.Request{}, err
 	}
-	request, err := newRequest(c, db.Async, offer.Name, input)
-	if err != nil {
-		return db.Request{}, err
-	}
+	request := a.newRequest(c, db.Async, offer.Name, input)
 	if body.ExpiresIn != nil {
 		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}

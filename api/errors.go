@@ -65,6 +65,7 @@ var problemTypes = [...]problemType{
 	{"body-timeout", http.StatusRequestTimeout, "The body did not arrive in time."},
 	{"request-in-flight", http.StatusConflict, "The same call is being worked on."},
 	{"not-redeliverable", http.StatusConflict, "The request has no callback that could be delivered again."},
+	{"not-discardable", http.StatusConflict, "The request has no dead letter that could be discarded."},
 	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},
@@ -76,6 +77,7 @@ var problemTypes = [...]problemType{
 	{"work-failed", http.StatusInternalServerError, "The work failed."},
 	{"temporary-reduced-capacity", http.StatusServiceUnavailable, "The service is too busy."},
 	{"unavailable", http.StatusServiceUnavailable, "The service can't answer at the moment."},
+	{"secret-unreadable", http.StatusServiceUnavailable, "The service can't sign your callbacks."},
 	{"work-deadline-exceeded", http.StatusGatewayTimeout, "The work did not end in time."},
 	{"loop-detected", http.StatusLoopDetected, "A callback of this service came back to it."},
 }
@@ -171,16 +173,39 @@ func explainSemantic(err *json.SemanticError) string {
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
 		return "is not a known field"
+	case errors.Is(err, errNull):
+		return "must not be null"
+	case errors.Is(err, errNotAHost):
+		return errNotAHost.Error()
 	case err.GoType == reflect.TypeFor[time.Time]():
 		return "must be a time, as in RFC 3339"
 	case err.GoType != nil && err.JSONKind != 0:
-		return "must be " + kindNames[err.GoType.Kind().String()]
+		return "must be " + kindName(err.GoType.Kind())
 	default:
 		return "has the wrong form"
 	}
 }
 
-var kindNames = map[string]string{"string": "a string", "int": "a whole number", "struct": "an object", "slice": "a JSON value"}
+// kindName is what a field takes, in the words of JSON.
+func kindName(kind reflect.Kind) string {
+	switch kind {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Array, reflect.Slice:
+		return "an array"
+	default:
+		return "of another kind"
+	}
+}
 
 func explainSyntactic(err *jsontext.SyntacticError) *problem {
 	detail := "The body is not well-formed JSON"

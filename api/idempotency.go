@@ -104,7 +104,9 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 	}
 	request, err := db.GetRequest(ctx, a.Pool, key.Client, holder.RequestID)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return db.Request{}, newProblem("request-in-flight", "The first call with this Idempotency-Key is still being worked on.")
+		inFlight := newProblem("request-in-flight", "The first call with this Idempotency-Key is still being worked on.")
+		inFlight.retryAfter = 1
+		return db.Request{}, inFlight
 	}
 	if err != nil {
 		return db.Request{}, err

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -42,8 +43,25 @@ func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
 	if len(body) == 0 {
 		return nil, newProblem("malformed-json", "The body is empty.")
 	}
-	return body, json.Unmarshal(body, target, json.RejectUnknownMembers(true))
+	return body, json.Unmarshal(body, target, json.RejectUnknownMembers(true), json.WithUnmarshalers(noNulls))
 }
+
+// errNull is a null where it would not mean the same as an absent field.
+var errNull = errors.New("null")
+
+// noNulls refuses null, which encoding would take for an absent field or a zero: a
+// filter of null would be one that all matches. Fields that are pointers may be null,
+// which is as absent, and the input is the work's to judge.
+var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any) error {
+	if decoder.PeekKind() != jsontext.KindNull {
+		return errors.ErrUnsupported // which leaves it to the usual way
+	}
+	kind := reflect.TypeOf(target).Elem()
+	if kind.Kind() == reflect.Pointer || kind == reflect.TypeFor[jsontext.Value]() {
+		return errors.ErrUnsupported
+	}
+	return errNull
+})
 
 // readBody reads the whole body, within the deadline that observe has set and
 // the memory that all bodies together may take, until observe releases it.

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"ringback/db"
 	"ringback/work"
 )
 
@@ -46,15 +50,46 @@ func oneOf[T ~string](p *parameters, parameter string, known ...T) T {
 
 func (p *parameters) host(parameter string) string {
 	host := strings.ToLower(p.query.Get(parameter))
-	if p.query.Has(parameter) && (host == "" || !mayBeHost(host)) {
-		p.refuse(parameter, "must be a host as it stands in a callback URL")
+	if p.query.Has(parameter) && !mayBeHost(host) {
+		p.refuse(parameter, errNotAHost.Error())
 	}
 	return host
 }
 
-// mayBeHost tells whether a callback URL may have it, or nothing.
-func mayBeHost(host string) bool {
-	return !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' })
+// refuseContradictions notes that no request can match.
+func (p *parameters) refuseContradictions(filter db.Filter) {
+	switch {
+	case len(p.wrong) > 0:
+	case !filter.To.IsZero() && !filter.From.Before(filter.To):
+		p.refuse("to", "must be after from")
+	case !filter.CanMatch():
+		for _, parameter := range []string{"callback", "callback_host", "status", "mode"} {
+			if p.query.Has(parameter) {
+				p.refuse(parameter, "contradicts the other parameters, so that nothing can match")
+				return
+			}
+		}
+	}
+}
+
+// errNotAHost is what a filter by host is told that no callback URL can match.
+var errNotAHost = errors.New("must be a host as it stands in a callback URL, with its port if it has one, as in hooks.example.com")
+
+var hostForm = regexp.MustCompile(`^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$`)
+
+// mayBeHost tells whether a callback URL in canonical form may have it.
+func mayBeHost(host string) bool { return hostForm.MatchString(host) }
+
+// callbackHost is a filter in a body, in lower case.
+type callbackHost string
+
+// UnmarshalText refuses what no callback URL can match.
+func (h *callbackHost) UnmarshalText(text []byte) error {
+	*h = callbackHost(bytes.ToLower(text))
+	if !mayBeHost(string(*h)) {
+		return errNotAHost
+	}
+	return nil
 }
 
 func (p *parameters) work(parameter string) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -15,7 +14,7 @@ import (
 )
 
 // redeliverRequest makes the callback of one request pending again. A callback
-// that is pending is on its way already.
+// that is pending is on its way already, or is given the job that it lost.
 func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
@@ -30,6 +29,7 @@ func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	}
 	switch request.CallbackState {
 	case db.CallbackPending:
+		err = a.Queue.Mend(ctx, id) // its job may have been cancelled or deleted
 	case db.CallbackDead, db.CallbackDelivered:
 		err = a.redeliverOne(ctx, request)
 	default:
@@ -77,15 +77,21 @@ func stateOf(request db.Request) string {
 // redeliveriesBody is the body of POST /redeliveries.
 type redeliveriesBody struct {
 	Filter struct {
-		CallbackHost  string           `json:"callback_host"`
+		CallbackHost  callbackHost     `json:"callback_host"`
 		CallbackState db.CallbackState `json:"callback_state"`
 		From          time.Time        `json:"from"` // of accepted_at
 		To            time.Time        `json:"to"`   // excluded
 	} `json:"filter"`
 	DryRun bool   `json:"dry_run"`
-	Rate   *int   `json:"rate"` // a second
+	Rate   int    `json:"rate"` // a second
 	Cursor string `json:"cursor"`
 }
+
+// noCursor is what a body without a cursor holds: an empty one is refused.
+const noCursor = "none"
+
+// noEnd is the end of a filter without one, after all that Postgres can hold in RFC 3339.
+var noEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 
 // redeliveries is the answer to it. What matched is either redelivered or refused,
 // unless it has changed meanwhile.
@@ -128,7 +134,7 @@ func (a *API) redeliver(c *gin.Context) (reply, error) {
 	}
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	wanted, refused := a.redeliveriesOf(page.Requests, filter, *body.Rate)
+	wanted, refused := a.redeliveriesOf(page.Requests, filter, body.Rate)
 	done, err := a.Queue.Redeliver(ctx, wanted)
 	if err != nil {
 		return reply{}, err
@@ -173,29 +179,40 @@ func (a *API) redeliveriesOf(requests []db.Request, filter db.Filter, rate int) 
 
 // readRedeliveries decodes and checks the body.
 func (a *API) readRedeliveries(c *gin.Context) (filter db.Filter, body redeliveriesBody, err error) {
-	rate := defaultRate
-	body.Rate, body.Filter.CallbackState = &rate, db.CallbackDead
+	body.Rate, body.Cursor, body.Filter.CallbackState, body.Filter.To = defaultRate, noCursor, db.CallbackDead, noEnd
 	if _, err := a.decode(c, &body); err != nil {
 		return filter, body, err
 	}
 	filter = db.Filter{
-		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: body.Filter.CallbackState, CallbackHost: strings.ToLower(body.Filter.CallbackHost),
+		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: body.Filter.CallbackState, CallbackHost: string(body.Filter.CallbackHost),
 		From: body.Filter.From, To: body.Filter.To, OldestFirst: true, Limit: maxRedeliveries, Window: redeliveryWindow,
 	}
-	if body.Cursor != "" {
-		if filter.Cursor, err = parseID(body.Cursor); err != nil {
-			return filter, body, invalidInput("/cursor", "must be the next_cursor of an earlier answer")
-		}
+	if filter, err = selected(filter, body.Cursor); err != nil {
+		return filter, body, err
 	}
 	switch {
-	case !mayBeHost(filter.CallbackHost):
-		return filter, body, invalidInput("/filter/callback_host", "must be a host as it stands in a callback URL")
 	case filter.CallbackState != db.CallbackDead && filter.CallbackState != db.CallbackDelivered:
 		return filter, body, invalidInput("/filter/callback_state", "must be dead or delivered")
 	case filter.CallbackState == db.CallbackDelivered && filter.From.IsZero():
 		return filter, body, invalidInput("/filter/from", "is required with delivered")
-	case body.Rate == nil || *body.Rate < 1 || *body.Rate > maxRate:
+	case body.Rate < 1 || body.Rate > maxRate:
 		return filter, body, invalidInput("/rate", fmt.Sprintf("must be from 1 to %d a second", maxRate))
 	}
 	return filter, body, nil
+}
+
+// selected completes a filter for many callbacks, whose To may be noEnd.
+func selected(filter db.Filter, cursor string) (db.Filter, error) {
+	var err error
+	if cursor != noCursor {
+		if filter.Cursor, err = parseID(cursor); err != nil {
+			return filter, invalidInput("/cursor", "must be the next_cursor of an earlier answer")
+		}
+	}
+	if filter.To.Equal(noEnd) {
+		filter.To = time.Time{}
+	} else if !filter.From.Before(filter.To) {
+		return filter, invalidInput("/filter/to", "must be after from")
+	}
+	return filter, nil
 }

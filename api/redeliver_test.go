@@ -84,6 +84,21 @@ func TestRedeliverRequest(t *testing.T) {
 		})
 	}
 
+	t.Run("GivesWhatIsPendingTheJobThatItLost", func(t *testing.T) {
+		t.Parallel()
+		request := s.ended(t, db.CallbackDead)
+		jobs := "FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1"
+		for range 2 {
+			decode[map[string]any](t, redeliver(t, "a", request.ID), http.StatusAccepted)
+			if !s.holds(t, "SELECT count(*) = 1 AND bool_and(state = 'available') "+jobs, request.ID.String()) {
+				t.Error("want one callback job, which is available")
+			}
+			if _, err := s.pool.Exec(t.Context(), "DELETE "+jobs, request.ID.String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+
 	for name, shape := range map[string]db.Request{
 		"Waiting": {Status: db.Accepted, CallbackState: db.CallbackWaiting}, "Sync": {Status: db.Succeeded},
 		"Cancelled": {Status: db.Succeeded, CallbackState: db.CallbackCancelled, SettledAt: morning.Add(time.Hour)},
@@ -260,8 +275,63 @@ func TestRedeliveries(t *testing.T) {
 			`{"filter":{"callback_state":"pending"}}`: "#/filter/callback_state", `{"filter":{"callback_state":"delivered"}}`: "#/filter/from",
 			`{"rate":0}`: "#/rate", `{"rate":101}`: "#/rate", `{"rate":null}`: "#/rate", `{"cursor":"x"}`: "#/cursor", `{"filter":{"host":"x"}}`: "#/filter/host",
 			`{"filter":{"from":"yesterday"}}`: "#/filter/from", `{"filter":{"callback_host":"\u0000"}}`: "#/filter/callback_host",
+			`{"filter":{"callback_state":null}}`: "#/filter/callback_state", `{"filter":{"callback_state":1}}`: "#/filter/callback_state",
+			`{"rate":"1"}`: "#/rate", `{"rate":1.5}`: "#/rate", `{"rate":true}`: "#/rate",
 		} {
 			s.wantProblem(t, s.call(t, "POST", "/redeliveries", body), http.StatusUnprocessableEntity, "invalid-input", field)
 		}
 	})
 }
+
+// What both calls for many callbacks take.
+func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	s.ended(t, db.CallbackDead)
+	for body, want := range map[string]struct{ field, detail string }{
+		`null`:                              {"#", "must not be null"},
+		`[]`:                                {"#", "must be an object"},
+		`{"filter":null}`:                   {"#/filter", "must not be null"},
+		`{"filter":[]}`:                     {"#/filter", "must be an object"},
+		`{"filter":{"callback_host":null}}`: {"#/filter/callback_host", "must not be null"},
+		`{"filter":{"callback_host":7}}`:    {"#/filter/callback_host", "must be a string"},
+		`{"filter":{"callback_host":""}}`:   {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"https://hooks.example.com/x"}}`:             {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"hooks.example.com/x"}}`:                     {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"hooks.example.com."}}`:                      {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"*.example.com"}}`:                           {"#/filter/callback_host", notAHost},
+		`{"filter":{"from":null}}`:                                               {"#/filter/from", "must not be null"},
+		`{"filter":{"from":1}}`:                                                  {"#/filter/from", "must be a time, as in RFC 3339"},
+		`{"filter":{"to":null}}`:                                                 {"#/filter/to", "must not be null"},
+		`{"filter":{"to":""}}`:                                                   {"#/filter/to", "must be a time, as in RFC 3339"},
+		`{"filter":{"to":"0001-01-01T00:00:00Z"}}`:                               {"#/filter/to", "must be after from"},
+		`{"filter":{"from":"2026-03-02T00:00:00Z","to":"2026-03-02T00:00:00Z"}}`: {"#/filter/to", "must be after from"},
+		`{"dry_run":null}`:                                                       {"#/dry_run", "must not be null"},
+		`{"dry_run":"true"}`:                                                     {"#/dry_run", "must be true or false"},
+		`{"dry_run":1}`:                                                          {"#/dry_run", "must be true or false"},
+		`{"cursor":null}`:                                                        {"#/cursor", "must not be null"},
+		`{"cursor":""}`:                                                          {"#/cursor", "must be the next_cursor of an earlier answer"},
+		`{"cursor":[]}`:                                                          {"#/cursor", "must be a string"},
+	} {
+		for _, path := range []string{"/redeliveries", "/discards"} {
+			answer := s.call(t, "POST", path, body)
+			s.wantProblem(t, answer, http.StatusUnprocessableEntity, "invalid-input", want.field)
+			got := decode[problem](t, answer, http.StatusUnprocessableEntity)
+			if len(got.Errors) != 1 || got.Errors[0].Detail != want.detail {
+				t.Errorf("%s with %s: got %+v, want %q", path, body, got.Errors, want.detail)
+			}
+		}
+	}
+	if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {
+		t.Error("a call that was refused touched a dead letter")
+	}
+	for _, body := range []string{`{"filter":{"callback_host":"HOOKS.example.com"},"dry_run":true}`, `{"filter":{"from":"0001-01-01T00:00:00Z"},"dry_run":true}`, `{"dry_run":true}`} {
+		for _, path := range []string{"/redeliveries", "/discards"} {
+			if got := decode[map[string]any](t, s.call(t, "POST", path, body), http.StatusOK); got["matched"] != 1.0 {
+				t.Errorf("%s with %s: got %v, want one that matches", path, body, got)
+			}
+		}
+	}
+}
+
+const notAHost = "must be a host as it stands in a callback URL, with its port if it has one, as in hooks.example.com"

@@ -50,6 +50,7 @@ const (
 	busy        = "temporary-reduced-capacity"
 	unavailable = "unavailable"
 	overQuota   = "quota-exceeded"
+	unsignable  = "secret-unreadable"
 )
 
 // refusals are all of them. Storm relies on the sentence that begins with
@@ -73,6 +74,8 @@ var refusals = [...]refusal{
 		detail: "You have %d reads under way, which take long. Try again when they have ended."},
 	{reason: reasonReads, problem: busy,
 		detail: "Too many reads are under way. Try again."},
+	{reason: "client_secret", problem: unsignable, cause: jobs.ErrUnsignable, retryAfter: keptRetryAfter,
+		detail: "The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key."},
 	{reason: "unfinished", problem: busy, cause: jobs.ErrBacklog,
 		detail: "Too many requests are unfinished. Nothing was accepted; try again."},
 	{reason: "client_unfinished", problem: overQuota, policy: string(jobs.UnfinishedQuota), cause: &jobs.QuotaError{Quota: jobs.UnfinishedQuota},

@@ -54,6 +54,8 @@ func TestRefusals(t *testing.T) {
 			"At most 7 bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more.", "storage"},
 		{"client_dead_letters", &jobs.QuotaError{Quota: jobs.DeadLetterQuota, Most: 7}, "quota-exceeded", 429,
 			"At most 7 of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more.", "dead-letters"},
+		{"client_secret", jobs.ErrUnsignable, "secret-unreadable", 503,
+			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.", ""},
 		{"queue_full", db.ErrFull, "temporary-reduced-capacity", 503,
 			"Too many requests wait to be stored. Nothing was accepted; try again.", ""},
 		{"queue_bytes", db.ErrLarge, "temporary-reduced-capacity", 503,

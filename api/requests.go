@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -17,17 +18,14 @@ import (
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
-func newRequest(c *gin.Context, mode db.Mode, work string, input jsontext.Value) (db.Request, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return db.Request{}, fmt.Errorf("making request id: %w", err)
-	}
+func (a *API) newRequest(c *gin.Context, mode db.Mode, work string, input jsontext.Value) db.Request {
+	id := a.Queue.NewID()
 	c.Set(requestKey, id.String())
 	return db.Request{
 		ID: id, Mode: mode, Work: work, Client: c.GetString(clientKey), Input: input,
 		Traceparent: traceparent(c.Request.Header),
-		AcceptedAt:  time.Now().UTC().Truncate(time.Microsecond), // what Postgres holds
-	}, nil
+		AcceptedAt:  a.Queue.Now(),
+	}
 }
 
 func locationOf(id uuid.UUID) string { return "/requests/" + id.String() }
@@ -108,13 +106,15 @@ func readFilter(query url.Values) (db.Filter, error) {
 		Limit:        p.number("limit", defaultPage, maxPage),
 		Cursor:       p.cursor("cursor"),
 	}
+	p.refuseContradictions(filter)
 	return filter, p.problem()
 }
 
-// parseID takes the canonical form of a UUID only.
+// parseID takes the canonical form of a UUID only, in either letter case (RFC 9562,
+// section 4).
 func parseID(text string) (uuid.UUID, error) {
 	id, err := uuid.Parse(text)
-	if err == nil && id.String() != text {
+	if err == nil && !strings.EqualFold(id.String(), text) {
 		err = fmt.Errorf("not the canonical form")
 	}
 	return id, err

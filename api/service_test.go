@@ -181,7 +181,7 @@ func (s *service) wantProblem(t *testing.T, a answer, status int, name string, f
 	if !slices.Equal(named, fields) {
 		t.Errorf("fields named: got %q by %s, want %q", named, a.body, fields)
 	}
-	if retry := a.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) || len(retry) > 2 {
+	if retry := a.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || name == "request-in-flight") || len(retry) > 2 {
 		t.Errorf("Retry-After of a %d: got %q", status, retry)
 	}
 	type explanation struct {

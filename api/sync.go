@@ -67,9 +67,7 @@ func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, k
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	if request, err = newRequest(c, db.Sync, offer.Name, input); err != nil {
-		return db.Request{}, db.Key{}, err
-	}
+	request = a.newRequest(c, db.Sync, offer.Name, input)
 	key, err = a.keyOf(c, raw, request, offer.Timeout)
 	return request, key, err
 }
@@ -100,10 +98,10 @@ func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Reques
 	}
 	outcome, err := work.Run(ctx, offer.Work, jobs.CallOf(*request, 1))
 	if err != nil { // the caller went away, or we are stopping
-		outcome = work.Abandoned(request.AcceptedAt)
+		outcome = work.Abandoned(a.Queue.Here(request.AcceptedAt))
 	}
 	outcome = finalOf(outcome)
-	if err := jobs.WriteOutcome(request, outcome); err != nil {
+	if err := a.Queue.WriteOutcome(request, outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, a.record(ctx, *request)

@@ -35,14 +35,15 @@ type Settlement struct {
 	JobID int64 // that sent it: one from before a redelivery ends nothing
 	State CallbackState
 	Place Place // of the request
+	Again bool  // it may have been written before: an attempt with its times is not added again
 }
 
 // SettleCallbacks adds each attempt to its request's log, ends the callbacks
 // that are pending where the attempt ended them, and returns the attempts'
 // numbers. It completes the jobs of callbacks that the attempts ended. What has
-// ended stays as it is, so that a step that runs again does no harm. Where the attempt ended the callback of a request with an ordering key,
-// the next of the key may leave. It is one transaction of its own unless q is
-// one.
+// ended stays as it is, so that a step that runs again does no harm. Where the attempt
+// ended the callback of a request with an ordering key, the next of the key may leave.
+// It is one transaction of its own unless q is one.
 //
 // Two batches that log an attempt of the same request at the same time may take
 // the same number: the later one then fails with a violation of
@@ -51,17 +52,29 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 	// position pairs the numbers with the attempts: Postgres promises no order of
 	// what is returned, and two attempts may be of one request.
 	sql := `
-		WITH ended AS (
-			SELECT *,
-			       row_number() OVER (PARTITION BY request_id ORDER BY position)
-			       + coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id), 0) AS attempt
+		WITH made AS MATERIALIZED (
+			SELECT *, CASE WHEN again THEN (
+				SELECT attempt
+				FROM callback_attempts
+				WHERE request_id = made.request_id
+				  AND started_at = made.started_at
+				  AND ended_at = made.ended_at
+				LIMIT 1
+			) END AS logged_as
 			FROM unnest(
 				$1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::smallint[], $7::timestamptz[],
-				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::bigint[]
+				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::bigint[], $15::boolean[]
 			) WITH ORDINALITY AS made (
 				request_id, state, started_at, ended_at, outcome, http_status, next_attempt_at,
-				address, cause, dns_us, connect_us, tls_us, first_byte_us, job_id, position
+				address, cause, dns_us, connect_us, tls_us, first_byte_us, job_id, again, position
 			)
+		), ended AS (
+			SELECT *, coalesce(
+				logged_as,
+				row_number() OVER (PARTITION BY request_id, logged_as IS NULL ORDER BY position)
+				+ coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id), 0)
+			) AS attempt
+			FROM made
 		), inserted AS (
 			INSERT INTO callback_attempts (
 				request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
@@ -70,6 +83,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			SELECT request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
 			       address, cause, dns_us, connect_us, tls_us, first_byte_us
 			FROM ended
+			WHERE logged_as IS NULL
 		), ending AS (
 			-- One for each callback job, and sorted as in FinishRequests.
 			SELECT DISTINCT ON (request_id, job_id) request_id, job_id, state, ended_at
@@ -85,7 +99,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			  AND requests.callback_job_id = ending.job_id
 			  AND requests.callback_state = 'pending'
 			RETURNING id, client, callback_url, callback_state, accepted_at
-		), ` + completeJobs("$15") + `, died AS (
+		), ` + completeJobs("$16") + `, died AS (
 			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
 			SELECT client, id, ` + callbackHost + `, accepted_at
 			FROM settled
@@ -110,6 +124,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
 		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }),
 		column(settlements, func(s Settlement) int64 { return s.JobID }),
+		column(settlements, func(s Settlement) bool { return s.Again }),
 		column(settlements, Settlement.endedJob),
 	}, func(rows pgx.Rows) (err error) {
 		numbers, err = pgx.CollectRows(rows, pgx.RowTo[int])

@@ -254,7 +254,7 @@ func (b *Batcher[T, R]) next(urgent bool, rested time.Time) *call[T, R] {
 // fail its neighbours, so the batch is split until the culprit stands alone.
 func (b *Batcher[T, R]) flush(ctx context.Context, batch []*call[T, R]) {
 	results, err := b.try(ctx, batch)
-	if len(batch) > 1 && isItemsFault(err) {
+	if len(batch) > 1 && IsRefused(err) {
 		half := len(batch) / 2
 		b.flush(ctx, batch[:half])
 		b.flush(ctx, batch[half:])
@@ -288,9 +288,14 @@ func (b *Batcher[T, R]) try(ctx context.Context, batch []*call[T, R]) (results [
 	return results, err
 }
 
-// isItemsFault tells whether one item of a batch may be to blame for err: class
-// 22 is a value that doesn't fit its type, 23 a constraint that a row breaks.
-func isItemsFault(err error) bool {
+// IsRefused tells whether one item of a batch may be to blame for err: class 22 is a
+// value that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that
+// is more than Postgres can take, such as JSON that is nested too deep.
+func IsRefused(err error) bool {
 	var refused *pgconn.PgError
-	return errors.As(err, &refused) && (refused.Code[:2] == "22" || refused.Code[:2] == "23")
+	if !errors.As(err, &refused) {
+		return false
+	}
+	class := refused.Code[:2]
+	return class == "22" || class == "23" || class == "54"
 }

@@ -73,6 +73,9 @@ func (f Filter) withImplied() Filter {
 	return f
 }
 
+// CanMatch tells whether there can be a request that matches.
+func (f Filter) CanMatch() bool { return !f.withImplied().contradictsItself() }
+
 // contradictsItself tells that no request can match.
 func (f Filter) contradictsItself() bool {
 	switch {

@@ -151,8 +151,16 @@ func leaveOrder(places []Place) []statement {
 	const leave = `
 		DELETE FROM ordered_requests
 		WHERE request_id = ANY ($1::uuid[])`
-	// A statement of its own, since the statement that deletes still sees what it deletes. A
-	// first one whose work goes on has no job yet; it will find itself the first.
+	return []statement{
+		{sql: leave, args: []any{column(places, func(p Place) pgtype.UUID { return uuidOf(p.RequestID) })}},
+		// Of its own, since the statement that deletes still sees what it deletes.
+		releaseFirst(places),
+	}
+}
+
+// releaseFirst lets the first of the key of each place leave, where it is held back.
+func releaseFirst(places []Place) statement {
+	// A first one whose work goes on has no job yet; it will find itself the first.
 	// The cast keeps the planner from River's index of states, where it would read
 	// all that is pending.
 	const release = `
@@ -176,13 +184,10 @@ func leaveOrder(places []Place) []statement {
 		SELECT pg_notify(current_schema() || '.river_insert', json_build_object('queue', queue)::text)
 		FROM (SELECT DISTINCT queue FROM released) AS queues`
 	keys := keysOf(places)
-	return []statement{
-		{sql: leave, args: []any{column(places, func(p Place) pgtype.UUID { return uuidOf(p.RequestID) })}},
-		{sql: release, args: []any{
-			column(keys, func(p Place) string { return p.Client }),
-			column(keys, func(p Place) string { return p.OrderingKey }),
-		}},
-	}
+	return statement{sql: release, args: []any{
+		column(keys, func(p Place) string { return p.Client }),
+		column(keys, func(p Place) string { return p.OrderingKey }),
+	}}
 }
 
 // keysOf keeps one place of each key.

@@ -115,6 +115,27 @@ func RunningJobs(ctx context.Context, q Querier, process string, longer time.Dur
 	return ids, nil
 }
 
+// HeldJobs returns those of the jobs that run in a process that has not been silent
+// for longer than silence, and that was given the job at most so long ago.
+func HeldJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Duration) ([]int64, error) {
+	const sql = `
+		SELECT river_job.id
+		FROM river_job
+		JOIN processes ON processes.id = attempted_by[array_upper(attempted_by, 1)]
+		WHERE river_job.id = ANY ($1::bigint[])
+		  AND beat_at >= now() - $2::interval
+		  AND attempted_at >= now() - $3::interval`
+	rows, err := q.Query(ctx, sql, ids, silence, most)
+	if err != nil {
+		return nil, fmt.Errorf("reading held jobs: %w", err)
+	}
+	held, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("reading held jobs: %w", err)
+	}
+	return held, nil
+}
+
 // ReturnStrays gives back those of the jobs that RunningJobs would still return,
 // with their attempt, and returns how many those are.
 func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Duration, ids []int64) (int64, error) {

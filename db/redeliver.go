@@ -79,6 +79,40 @@ func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliver
 	return ids, nil
 }
 
+// DiscardDeadLetters gives up the callbacks of those of a client's requests that are
+// dead, and returns how many those are: they are cancelled, and the requests go with
+// their age. It is one statement, and so one transaction of its own unless q is one.
+func DiscardDeadLetters(ctx context.Context, q Querier, client string, ids []uuid.UUID) (int, error) {
+	// Sorted as in FinishRequests. The callback was settled when it died, and its
+	// ordering key went on then.
+	const sql = `
+		WITH dead AS MATERIALIZED (
+			SELECT id
+			FROM unnest($2::uuid[]) AS dead (id)
+			ORDER BY id
+		), discarded AS (
+			UPDATE requests
+			SET callback_state = 'cancelled',
+			    settled_at = now()
+			FROM dead
+			WHERE requests.id = dead.id
+			  AND requests.client = $1
+			  AND requests.callback_state = 'dead'
+			RETURNING requests.id
+		), forgotten AS (
+			DELETE FROM dead_letters
+			WHERE client = $1
+			  AND request_id = ANY (ARRAY(SELECT id FROM discarded))
+		)
+		SELECT count(*)
+		FROM discarded`
+	var count int
+	if err := q.QueryRow(ctx, sql, client, column(ids, uuidOf)).Scan(&count); err != nil {
+		return 0, fmt.Errorf("discarding dead letters: %w", err)
+	}
+	return count, nil
+}
+
 // callbackHost is the host of a stored callback URL, which is in canonical form.
 const callbackHost = `substring(callback_url FROM '^[a-z]+://([^/?#]+)')`
 

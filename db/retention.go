@@ -81,9 +81,15 @@ type Swept struct {
 	Last    uuid.UUID // zero where none was seen
 }
 
+// frontierWait is for how long a removal waits at the youngest requests that it may see.
+const frontierWait = time.Minute
+
 // RemoveRequests removes, of the next SweepBatch requests after position, those
 // that have ended before the given time, with their attempts and jobs. Requests
-// that are unfinished, whose callback is pending, and dead letters stay.
+// that are unfinished, whose callback is pending, and dead letters stay. Requests end
+// some moments after they were accepted. So where one is old enough since its acceptance,
+// by less than frontierWait, and not since its end, it is not passed over: Last is the one
+// before it.
 func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before time.Time) (s Swept, err error) {
 	// Ids begin with the time of acceptance, so the range is a part of the table and
 	// ends where requests are too young. The limit is written out, and the ids are
@@ -91,15 +97,26 @@ func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before t
 	// rows, by index.
 	sql := fmt.Sprintf(`
 		WITH page AS MATERIALIZED (
-			SELECT id
+			SELECT id,
+			       status <> 'accepted'
+			       AND (callback_state IS NULL OR callback_state IN ('delivered', 'cancelled'))
+			       AND coalesce(settled_at, finished_at) >= $3
+			       AND id >= $4 AS is_due_soon
 			FROM requests
 			WHERE id > $1
 			  AND id < $2
 			ORDER BY id
 			LIMIT %d
+		), seen AS MATERIALIZED (
+			SELECT id
+			FROM page
+			WHERE id < coalesce(
+				(SELECT id FROM page WHERE is_due_soon ORDER BY id LIMIT 1),
+				'ffffffff-ffff-ffff-ffff-ffffffffffff'
+			)
 		), removed AS (
 			DELETE FROM requests
-			WHERE id = ANY (ARRAY(SELECT id FROM page))
+			WHERE id = ANY (ARRAY(SELECT id FROM seen))
 			  AND status <> 'accepted'
 			  AND (callback_state IS NULL OR callback_state IN ('delivered', 'cancelled'))
 			  AND coalesce(settled_at, finished_at) < $3
@@ -111,10 +128,10 @@ func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before t
 			DELETE FROM river_job
 			WHERE id = ANY (ARRAY(SELECT work_job_id FROM removed UNION ALL SELECT callback_job_id FROM removed))
 		)
-		SELECT (SELECT count(*) FROM page),
+		SELECT (SELECT count(*) FROM seen),
 		       (SELECT count(*) FROM removed),
-		       coalesce((SELECT id FROM page ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`, SweepBatch)
-	err = tx.QueryRow(ctx, sql, position, firstID(before), before).Scan(&s.Seen, &s.Removed, &s.Last)
+		       coalesce((SELECT id FROM seen ORDER BY id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')`, SweepBatch)
+	err = tx.QueryRow(ctx, sql, position, firstID(before), before, firstID(before.Add(-frontierWait))).Scan(&s.Seen, &s.Removed, &s.Last)
 	if err != nil {
 		return Swept{}, fmt.Errorf("removing old requests: %w", err)
 	}

@@ -101,6 +101,36 @@ func TestRemoveRequests(t *testing.T) {
 		})
 	}
 
+	t.Run("WaitsForWhatEndedAfterItsAcceptance", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		now := time.Now()
+		for i, test := range []struct{ accepted, took time.Duration }{ // in the order of acceptance
+			{-2 * time.Minute, 10 * time.Minute}, // left for the next pass: it may take days
+			{-50 * time.Second, 0},
+			{-40 * time.Second, time.Minute},
+			{-30 * time.Second, 0},
+		} {
+			at := now.Add(test.accepted)
+			plantRequests(t, pool, 1, "delivered", 0, 0)
+			const move = `
+				UPDATE requests
+				SET id = (lpad(to_hex($1::bigint), 12, '0') || '7000a' || lpad('0', 15, '0'))::uuid, accepted_at = $2, settled_at = $3
+				WHERE seq = $4`
+			if _, err := pool.Exec(t.Context(), move, at.UnixMilli(), at, at.Add(test.took), i+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := remove(t, pool, uuid.Nil, now)
+		if first.Seen != 2 || first.Removed != 1 {
+			t.Errorf("first: got %+v, want the second request removed, and the third not passed over", first)
+		}
+		second := remove(t, pool, first.Last, now.Add(25*time.Second)) // as if that time had passed
+		if second.Seen != 2 || second.Removed != 2 {
+			t.Errorf("later: got %+v, want the last two removed", second)
+		}
+	})
+
 	t.Run("GoesOnAfterTheLastBatch", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -22,10 +23,13 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request of a client, whatever its destination: with ErrBacklog, ErrAway, a
-// *QuotaError, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that want to know before they read
-// a body.
+// a request of a client, whatever its destination: with ErrUnsignable, ErrBacklog,
+// ErrAway, a *QuotaError, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that
+// want to know before they read a body.
 func (q *Queue) Admit(client string) error {
+	if !q.signs(client) {
+		return ErrUnsignable
+	}
 	if err := q.backlog.admit(); err != nil {
 		return err
 	}
@@ -33,6 +37,19 @@ func (q *Queue) Admit(client string) error {
 		return err
 	}
 	return q.accepts.Admit()
+}
+
+// ErrUnsignable says that the secret of a client can't be had, so that no callback could
+// be signed.
+var ErrUnsignable = errors.New("the client's callbacks can't be signed")
+
+// signs tells whether the callbacks of a client can be signed.
+func (q *Queue) signs(client string) bool {
+	if q.caller.secrets == nil {
+		return true
+	}
+	_, err := q.caller.secrets(client)
+	return err == nil
 }
 
 // AdmitSync tells whether a client may have a sync request recorded: with a
@@ -119,7 +136,7 @@ func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (ho
 	}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		var fresh []acceptance
-		if holders, fresh, err = claimKeys(ctx, tx, calls); err != nil {
+		if holders, fresh, err = claimKeys(ctx, tx, calls, q.Now()); err != nil {
 			return err
 		}
 		requests = requestsOf(fresh)

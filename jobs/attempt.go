@@ -12,18 +12,6 @@ import (
 	"ringback/work"
 )
 
-// workSchedule is the wait after each attempt that did not do the work. Later ones
-// wait as long as the last of these.
-var workSchedule = [...]time.Duration{
-	1 * time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute,
-}
-
-// workRetryDelay returns how long to wait after the given failed attempt, counted
-// from 1. The jitter of ±20 % depends on the job and the attempt alone.
-func workRetryDelay(jobID int64, failed int) time.Duration {
-	return jitter(workSchedule[min(failed, len(workSchedule))-1], 0.8, 1.2, drawFor(jobID, failed))
-}
-
 // notDone makes River charge the attempt and ask NextRetry. It is stored in the job
 // row, so it says no more than a caller may see.
 type notDone struct{ code string }
@@ -42,30 +30,31 @@ func failedAttempts(job *rivertype.JobRow) (failed int) {
 }
 
 // again returns what River is told where another attempt follows an outcome, and else
-// the outcome that is final: there is no other attempt that could begin in time.
+// the outcome that is final, also where no other attempt could begin in time. The
+// request's times are this process's.
 func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (next error, final work.Outcome) {
 	if outcome.Again == nil {
 		return nil, outcome
 	}
 	failed := failedAttempts(job) + 1
-	delay := workRetryDelay(job.ID, failed)
+	delay := attemptWait(job)
 	next = notDone{outcome.Error.Code}
 	if after := outcome.Again.After; after > 0 { // charged nothing
 		delay = throttleDelay(after)
 		next = river.JobSnooze(delay)
-		if outcome.FinishedAt.Sub(request.AcceptedAt)+delay > maxCallbackAge {
+		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
 			return nil, outcome
 		}
 	} else if failed > offer.Retry.Most() {
 		return nil, outcome
 	}
-	if ended, over := expire(request, outcome.FinishedAt.Add(delay)); over {
+	if ended, over := expire(request, time.Now().Add(delay)); over {
 		ended.FinishedAt, ended.Cause = outcome.FinishedAt, outcome.Cause
 		ended.Error.Message = "The work was not done when its time was over."
 		return nil, ended
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
-	w.logger.InfoContext(ctx, "work_not_done", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
+	w.logger.InfoContext(ctx, "work_tried_again", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
 		"attempt", job.Attempt, "code", outcome.Error.Code, "cause", outcome.Cause, "charged", outcome.Again.After == 0, "retry_in_ms", delay.Milliseconds())
 	return next, outcome
 }

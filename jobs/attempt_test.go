@@ -153,7 +153,7 @@ func TestAgain(t *testing.T) {
 func TestWorkSchedule(t *testing.T) {
 	t.Parallel()
 	w := &processWorker{}
-	for failed, want := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 10 * time.Minute} {
+	for failed, want := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute} {
 		job := &rivertype.JobRow{ID: 7}
 		for range failed {
 			job.Errors = append(job.Errors, rivertype.AttemptError{Error: db.WorkNotDone + "busy"})

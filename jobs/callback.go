@@ -34,11 +34,12 @@ type callbackWorker struct {
 	hosts   func(client string) webhook.Hosts // nil: callbacks of all may name all
 }
 
-// Timeout is limit, for River.
-func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return w.limit() }
+// Timeout is none, for River: an attempt has attemptTimeout, and an answer in hand has
+// no limit.
+func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return -1 }
 
-// limit leaves room for a whole exchange (10 s) and the steps around it.
-func (w *callbackWorker) limit() time.Duration { return 10*time.Second + 2*stepTimeout }
+// attemptTimeout leaves room for a whole exchange (10 s) and what goes before it.
+const attemptTimeout = 10*time.Second + stepTimeout
 
 // NextRetry is retryAt, for River.
 func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
@@ -57,6 +58,9 @@ var errNotDelivered = errors.New("not delivered")
 
 // Work is River's way to run: it loads the request first.
 func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
+	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
+		return w.giveUp(ctx, job.JobRow, db.Request{ID: job.Args.RequestID, CallbackJobID: job.ID}, latest)
+	}
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
@@ -83,41 +87,51 @@ func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request
 	return next.jobResult()
 }
 
-// postpone snoozes a job after a fault of our own, which charges no attempt.
+// postpone snoozes a job while the database is away, which charges no attempt. A fault
+// of our own is charged.
 func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
-	return river.JobSnooze(faultDelay())
+	if passes(err) {
+		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	found := faultOf(err)
+	w.queue.metrics.faults.WithLabelValues(callbackQueue).Inc()
+	w.logger.ErrorContext(ctx, "callback_not_made", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	return found
+}
+
+// giveUp ends a callback as a dead letter that we can't send or record, with the cause
+// in its log.
+func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, request db.Request, cause string) error {
+	_, err := w.endUnsent(ctx, request, cause)
+	if err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	return nil
 }
 
 // attempt sends the callback once, if it may leave by now, and settles what came
 // of it.
 func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
-	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
-		Client: request.Client, URL: request.CallbackURL, CameBack: ranBefore(job),
-	})
-	if pass == nil {
+	sent, decision, err := w.sendInTurn(ctx, job, request)
+	switch {
+	case err != nil:
+		return step{}, err
+	case sent == nil:
 		return w.holdBack(ctx, request, decision)
 	}
-	sent, err := w.sendOnce(ctx, request, pass.Leave)
+	next, number, err := w.settle(job, request, *sent)
+	if db.IsRefused(err) {
+		w.logger.ErrorContext(ctx, "callback_not_recordable", "request_id", request.ID.String(), "job_id", job.ID, "error", err)
+		return w.endUnsent(ctx, request, "an attempt can't be recorded")
+	}
 	if err != nil {
 		return step{}, err
 	}
-	if sent.Outcome == webhook.Throttled {
-		earlier, err := w.countThrottled(ctx, request)
-		if err != nil {
-			return step{}, err
-		}
-		sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
-	}
-	next := nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
-	number, err := w.queue.settle(ctx, request, sent, next)
-	if err != nil {
-		return step{}, err
-	}
-	w.queue.metrics.attempted(request, sent, next)
+	w.queue.metrics.attempted(request, *sent, next)
 	// As strings, which slog doesn't have to look into.
 	w.logger.InfoContext(ctx, "callback_attempt",
 		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
@@ -125,6 +139,37 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
 		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds())
 	return next, nil
+}
+
+// sendInTurn sends the callback, or returns nil and why it may not leave.
+func (w *callbackWorker) sendInTurn(ctx context.Context, job *rivertype.JobRow, request db.Request) (*webhook.Attempt, limit.Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
+		Client: request.Client, URL: request.CallbackURL, CameBack: ranBefore(job),
+	})
+	if pass == nil {
+		return nil, decision, ctx.Err()
+	}
+	sent, err := w.sendOnce(ctx, request, pass.Leave)
+	return &sent, limit.Decision{}, err
+}
+
+// settle records what came of an attempt, and decides what follows it.
+func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
+	err = w.queue.record.insist(func(ctx context.Context, again bool) error {
+		if sent.Outcome == webhook.Throttled {
+			earlier, err := w.countThrottled(ctx, request)
+			if err != nil {
+				return err
+			}
+			sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
+		}
+		next = nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
+		number, err = w.queue.settle(ctx, request, sent, next, again)
+		return err
+	})
+	return next, number, err
 }
 
 // sendOnce gives back what the callback held while it was under way, also when a
@@ -139,11 +184,11 @@ func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave
 func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
-		return webhook.Attempt{}, err
+		return webhook.Attempt{}, &fault{"the callback can't be encoded", err}
 	}
 	secrets, err := w.secrets(request.Client)
 	if err != nil {
-		return webhook.Attempt{}, err
+		return webhook.Attempt{}, &fault{"the callback can't be signed", err}
 	}
 	message := webhook.Message{
 		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
@@ -152,6 +197,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 		message.Hosts = w.hosts(request.Client)
 	}
 	sent := w.sender.Send(ctx, message)
+	sent.StartedAt, sent.EndedAt = w.queue.clock.At(sent.StartedAt), w.queue.clock.At(sent.EndedAt)
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return webhook.Attempt{}, ctx.Err()
 	}
@@ -170,20 +216,28 @@ func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decis
 	}
 	now := time.Now()
 	delay := max(0, decision.RetryAt.Sub(now))
-	if decision.Reason != pacing.Denied && now.Sub(owedSince(request))+delay <= maxCallbackAge {
+	if decision.Reason != pacing.Denied && w.queue.clock.At(now).Sub(owedSince(request))+delay <= maxCallbackAge {
 		w.queue.metrics.postponed(decision.Reason)
 		w.logger.DebugContext(ctx, "callback_waits",
 			"request_id", request.ID.String(), "reason", decision.Reason, "until", decision.RetryAt)
 		return step{state: db.CallbackPending, delay: delay}, nil
 	}
-	ended := step{state: db.CallbackDead}
-	_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent}, ended)
+	return w.endUnsent(ctx, request, string(decision.Reason))
+}
+
+// endUnsent makes a callback a dead letter without sending it.
+func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, cause string) (step, error) {
+	now, ended := w.queue.Now(), step{state: db.CallbackDead}
+	err := w.queue.record.insist(func(ctx context.Context, again bool) error {
+		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent, Cause: cause}, ended, again)
+		return err
+	})
 	if err != nil {
 		return step{}, err
 	}
 	w.queue.metrics.ended.WithLabelValues(string(ended.state)).Inc()
 	w.logger.InfoContext(ctx, "callback_not_sent",
-		"request_id", request.ID.String(), "state", string(ended.state), "reason", decision.Reason)
+		"request_id", request.ID.String(), "state", string(ended.state), "reason", cause)
 	return ended, nil
 }
 
@@ -261,8 +315,8 @@ func (s step) jobResult() error {
 // settle commits an attempt together with what it means for the request, in a
 // batch with others, and returns the attempt's number in the request's log. A
 // callback that is settled already stays so, but the attempt happened and is
-// logged.
-func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step) (number int, err error) {
+// logged: once, where it may have been written before.
+func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step, again bool) (number int, err error) {
 	attempt := db.Attempt{
 		RequestID: request.ID,
 		StartedAt: sent.StartedAt, EndedAt: sent.EndedAt, Outcome: string(sent.Outcome), HTTPStatus: sent.Status,
@@ -272,9 +326,9 @@ func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Att
 	if next.state == db.CallbackPending {
 		attempt.NextAttemptAt = sent.EndedAt.Add(next.delay)
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	return q.settles.Do(ctx, db.Settlement{Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place()})
+	return q.settles.Do(ctx, db.Settlement{
+		Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place(), Again: again,
+	})
 }
 
 func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {

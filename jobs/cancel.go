@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
-	"ringback/work"
 )
 
 // codeCancelled is that of requests whose work was stopped by their caller.
@@ -24,11 +21,11 @@ const codeCancelled = "cancelled"
 // knows it. The next of its ordering key may leave. It returns what it stopped,
 // which is nothing where all has ended or the client has no such request.
 func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
-	reason, err := json.Marshal(work.Error{Code: codeCancelled, Message: "The request was cancelled before its work ended."})
+	reason, err := cancellation("The request was cancelled before its work ended.")
 	if err != nil {
-		return db.Stopped{}, fmt.Errorf("encoding cancellation: %w", err)
+		return db.Stopped{}, err
 	}
-	cancellation := db.Cancellation{RequestID: id, Client: client, At: time.Now(), Error: reason}
+	wish := db.Cancellation{RequestID: id, Client: client, At: q.Now(), Error: reason}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		place, err := db.FindPlace(ctx, tx, client, id)
 		if err == nil {
@@ -37,7 +34,7 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 		if err != nil {
 			return err
 		}
-		if stopped, err = db.CancelRequest(ctx, tx, cancellation); err != nil || stopped.JobID == 0 {
+		if stopped, err = db.CancelRequest(ctx, tx, wish); err != nil || stopped.JobID == 0 {
 			return err
 		}
 		return errors.Join(db.LeaveOrder(ctx, tx, place), q.cancelJob(ctx, tx, stopped.JobID))

@@ -2,31 +2,38 @@ package jobs
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
 )
 
-// driver is River's driver for pgx, with three differences. A fetch goes through the
+// driver is River's driver for pgx, with five differences. A fetch goes through the
 // lane of its queue. What is completed by the statement that ended its step is not
-// completed again. And the cancellation of a job reaches the jobs that River doesn't
-// know to run here.
+// completed again. The cancellation of a job reaches the jobs that River doesn't
+// know to run here. No job is rescued from a process that lives. And the times that
+// River takes from this process's clock become the database's.
 type driver struct {
 	*riverpgxv5.Driver
+	pool   *pgxpool.Pool
 	lanes  map[string]*lane // by queue
 	cancel func(job int64)
+	clock  *db.Clock
 }
 
-func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64)) *driver {
-	return &driver{riverpgxv5.New(pool), lanes, cancel}
+func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64), clock *db.Clock) *driver {
+	return &driver{riverpgxv5.New(pool), pool, lanes, cancel, clock}
 }
 
 // GetExecutor is what River runs its statements with, outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{d.Driver.GetExecutor(), d.lanes}
+	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes, d.clock}
 }
 
 // GetListener is what River hears notifications from.
@@ -36,7 +43,38 @@ func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdrive
 
 type fetcher struct {
 	riverdriver.Executor
+	pool  *pgxpool.Pool
 	lanes map[string]*lane
+	clock *db.Clock
+}
+
+// Begin is for River's upkeep.
+func (f *fetcher) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
+	tx, err := f.Executor.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &scheduler{tx, f.clock}, nil
+}
+
+type scheduler struct {
+	riverdriver.ExecutorTx
+	clock *db.Clock
+}
+
+// JobSchedule makes available what is due.
+func (s *scheduler) JobSchedule(ctx context.Context, params *riverdriver.JobScheduleParams) ([]*riverdriver.JobScheduleResult, error) {
+	due := *params
+	due.Now = timeAt(s.clock, params.Now)
+	return s.ExecutorTx.JobSchedule(ctx, &due)
+}
+
+func timeAt(clock *db.Clock, t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	at := clock.At(*t)
+	return &at
 }
 
 // JobGetAvailable is River's fetch.
@@ -66,16 +104,59 @@ func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdri
 		left.ID = append(left.ID, params.ID[i])
 		left.Attempt = append(left.Attempt, params.Attempt[i])
 		left.ErrData = append(left.ErrData, params.ErrData[i])
-		left.FinalizedAt = append(left.FinalizedAt, params.FinalizedAt[i])
+		left.FinalizedAt = append(left.FinalizedAt, timeAt(f.clock, params.FinalizedAt[i]))
 		left.MetadataDoMerge = append(left.MetadataDoMerge, params.MetadataDoMerge[i])
 		left.MetadataUpdates = append(left.MetadataUpdates, params.MetadataUpdates[i])
-		left.ScheduledAt = append(left.ScheduledAt, params.ScheduledAt[i])
+		left.ScheduledAt = append(left.ScheduledAt, timeAt(f.clock, params.ScheduledAt[i]))
 		left.State = append(left.State, state)
 	}
 	if len(left.ID) == 0 {
 		return nil, nil
 	}
 	return f.Executor.JobSetStateIfRunningMany(ctx, &left)
+}
+
+// heldAtMost is how long a process that lives may keep a job running. It may have an
+// answer in hand that can't be recorded; beyond that, the job hangs.
+const heldAtMost = time.Hour
+
+// JobGetStuck is River's look for jobs to rescue.
+func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStuckParams) ([]*rivertype.JobRow, error) {
+	page := *params
+	page.StuckHorizon = f.clock.At(params.StuckHorizon)
+	for {
+		stuck, err := f.Executor.JobGetStuck(ctx, &page)
+		if err != nil || len(stuck) == 0 {
+			return nil, err
+		}
+		all, last := len(stuck), stuck[len(stuck)-1].ID
+		ids := make([]int64, len(stuck))
+		for i, job := range stuck {
+			ids[i] = job.ID
+		}
+		held, err := db.HeldJobs(ctx, f.pool, ids, deathAfter, heldAtMost)
+		if err != nil {
+			return nil, err
+		}
+		stuck = slices.DeleteFunc(stuck, func(j *rivertype.JobRow) bool { return slices.Contains(held, j.ID) })
+		if len(stuck) > 0 || all < params.Max {
+			return stuck, nil
+		}
+		page.AfterID = last
+	}
+}
+
+// JobRescueMany is River's rescue of the jobs that it looked for.
+func (f *fetcher) JobRescueMany(ctx context.Context, params *riverdriver.JobRescueManyParams) (*struct{}, error) {
+	rescue := *params
+	rescue.StuckHorizon = f.clock.At(params.StuckHorizon)
+	rescue.ScheduledAt = slices.Clone(params.ScheduledAt)
+	for i, state := range params.State {
+		if state == string(rivertype.JobStateRetryable) { // the others keep their time
+			rescue.ScheduledAt[i] = f.clock.At(params.ScheduledAt[i])
+		}
+	}
+	return f.Executor.JobRescueMany(ctx, &rescue)
 }
 
 type hearer struct {

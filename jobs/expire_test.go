@@ -72,7 +72,7 @@ func TestExpire(t *testing.T) {
 
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
-		w := &processWorker{places: newPlaces(1, 10, false), catalog: catalogOf(t, doNothing)}
+		w := &processWorker{queue: &Queue{}, places: newPlaces(1, 10, false), catalog: catalogOf(t, doNothing)}
 		leave, _ := w.places.enter(t.Context(), "alice", false)
 		request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
 		time.AfterFunc(time.Until(request.ExpiresAt), leave)

@@ -57,7 +57,6 @@ type worker interface {
 	// says that the job is over, and completed by the statement that ended the step;
 	// river.JobSnooze postpones it, and any other error charges the attempt.
 	run(ctx context.Context, job *rivertype.JobRow, request db.Request) error
-	limit() time.Duration // the longest that run may take
 	retryAt(job *rivertype.JobRow) time.Time
 }
 
@@ -138,8 +137,6 @@ func (h *handoff) try(ctx context.Context, t task) (err error, trace string) {
 			h.logger.ErrorContext(ctx, "job_panicked", "job_id", t.job.ID, "kind", t.job.Kind, "panic", value, "trace", trace)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, t.worker.limit())
-	defer cancel()
 	return t.worker.run(ctx, t.job, t.request), ""
 }
 

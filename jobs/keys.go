@@ -25,14 +25,14 @@ func hasKey(call acceptance) bool { return call.key.Key != "" }
 
 // claimKeys takes the keys of those calls that have one. It returns what each is
 // answered, and the calls that are to be accepted.
-func claimKeys(ctx context.Context, q db.Querier, calls []acceptance) ([]db.Holder, []acceptance, error) {
+func claimKeys(ctx context.Context, q db.Querier, calls []acceptance, now time.Time) ([]db.Holder, []acceptance, error) {
 	var keys []db.Key
 	for _, call := range calls {
 		if hasKey(call) {
 			keys = append(keys, call.key)
 		}
 	}
-	answers, err := db.ClaimKeys(ctx, q, keys, time.Now())
+	answers, err := db.ClaimKeys(ctx, q, keys, now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -52,7 +52,7 @@ func claimKeys(ctx context.Context, q db.Querier, calls []acceptance) ([]db.Hold
 // Claim takes the key of a sync call, or returns the request for which it stands
 // already.
 func (q *Queue) Claim(ctx context.Context, key db.Key) (db.Holder, error) {
-	holders, err := db.ClaimKeys(ctx, q.pool, []db.Key{key}, time.Now())
+	holders, err := db.ClaimKeys(ctx, q.pool, []db.Key{key}, q.Now())
 	if err != nil {
 		return db.Holder{}, err
 	}
@@ -71,7 +71,7 @@ func (q *Queue) dropKeys(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		for dropped := keysAtOnce; dropped == keysAtOnce; {
-			dropped, _ = db.DropKeys(ctx, q.pool, time.Now(), keysAtOnce)
+			dropped, _ = db.DropKeys(ctx, q.pool, q.Now(), keysAtOnce)
 		}
 		select {
 		case <-tick.C:

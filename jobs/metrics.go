@@ -23,6 +23,8 @@ type metrics struct {
 	ended    *prometheus.CounterVec   // by state
 	waited   prometheus.Histogram     // of callbacks that were delivered
 	waits    *prometheus.CounterVec   // by reason
+	faults   *prometheus.CounterVec   // by queue
+	mended   *prometheus.CounterVec   // by what was put right
 }
 
 // newMetrics registers nothing where there is no registerer.
@@ -32,7 +34,8 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help}, read)
 	}
 	gauge("unfinished_requests", "Async requests accepted and not finished, whose next step is due within a minute, by the sample of about a second ago.",
-		func() float64 { return float64(q.backlog.sampled.Load() + q.backlog.accepted.Load()) })
+		// Requests that end between two samples leave less than none for a moment.
+		func() float64 { return float64(max(0, q.backlog.sampled.Load()+q.backlog.accepted.Load())) })
 	gauge("database_away", "1 while the database doesn't answer.", func() float64 {
 		if q.backlog.away.Load() {
 			return 1
@@ -41,6 +44,10 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
+	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
+		func() float64 { return q.clock.Skew().Seconds() })
+	gauge("answers_in_hand", "Outcomes of work and answers of receivers that could not be recorded at once. They are kept until they are recorded.",
+		func() float64 { return float64(q.record.inHand.Load()) })
 	gauge("callback_origins", "Receivers, by scheme, host and port, that this process remembers.",
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
@@ -78,6 +85,18 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		waits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
 		}, []string{"reason"}),
+	}
+	m.faults = auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringback_faults_total", Help: "Steps that we could not do although the database was there: a callback that can't be signed, a result that can't be stored.",
+	}, []string{"step"})
+	for _, step := range []string{workQueue, callbackQueue} {
+		m.faults.WithLabelValues(step)
+	}
+	m.mended = auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringback_lost_steps_mended_total", Help: "Requests whose next step had lost its job, and was given another one, or was cancelled with it, by what it was.",
+	}, []string{"step"})
+	for _, step := range []string{"work", "callback", "ordering_key", "cancelled"} {
+		m.mended.WithLabelValues(step)
 	}
 	for _, reason := range append(pacing.Reasons(), workReasons()...) {
 		m.waits.WithLabelValues(string(reason)) // there from the start, at 0

@@ -21,8 +21,9 @@ import (
 	"ringback/work"
 )
 
-// maxCrashes is how many times a work may take its process down with it. Besides
-// that, only attempts that did not do the work charge its job.
+// maxCrashes is how many times a work may take its process down with it. Besides that,
+// a work job is charged for attempts that did not do the work, and for faults of our
+// own, of which fewer end it.
 const maxCrashes = 10
 
 // processWorker does the work of an accepted request and finishes it.
@@ -34,25 +35,29 @@ type processWorker struct {
 	places  *places
 }
 
-// Timeout is limit, for River.
-func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return w.limit() }
+// Timeout is none, for River: run keeps to limit by itself, and an answer in hand has
+// no limit.
+func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
 // limit leaves room for the steps around the work and the wait for a place.
 func (w *processWorker) limit() time.Duration {
-	return w.catalog.Longest() + placePatience + 2*stepTimeout
+	return w.catalog.Longest() + placePatience + stepTimeout
 }
 
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
-// retryAt is the schedule of attempts that did not do the work. River also asks it for
-// a job that its process gave no sign of, which is late anyway.
+// retryAt is when a job comes back after an attempt that did not do the work, or a
+// fault.
 func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(workRetryDelay(job.ID, failedAttempts(job)+1))
+	return time.Now().Add(attemptWait(job))
 }
 
 // Work is River's way to run: it loads the request first.
 func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
+	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
+		return w.giveUp(ctx, job.JobRow, job.Args.RequestID, latest)
+	}
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
@@ -72,23 +77,42 @@ func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, err
 // run does the work of a request and finishes it, with no transaction open.
 func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	offer := w.catalog.Find(request.Work)
-	if offer == nil && mayBeOffered(request, time.Now()) {
+	here := w.here(request)
+	if offer == nil && mayBeOffered(here, time.Now()) {
 		return w.awaitOffer(ctx, job, request)
 	}
-	outcome, putOff, err := w.begin(ctx, job, offer, request)
+	limited, cancel := context.WithTimeout(ctx, w.limit())
+	defer cancel()
+	outcome, putOff, err := w.begin(limited, job, offer, here)
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
-		next, final := w.again(ctx, job, offer, request, outcome)
+		next, final := w.again(ctx, job, offer, here, outcome)
 		if next != nil {
 			return next
 		}
-		outcome = final
-		err = w.queue.finish(ctx, request, outcome)
+		err = w.finish(ctx, job, request, final)
 	}
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
+	}
+	return nil
+}
+
+// finish records an outcome. An outcome that can't be stored for good is replaced by
+// an error that says so.
+func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
+	err := w.record(request, outcome)
+	var unencodable *fault
+	if db.IsRefused(err) || errors.As(err, &unencodable) {
+		outcome.Result, outcome.Cause = nil, err
+		outcome.Error = &work.Error{Code: "result_not_storable", Message: "The result can't be stored. The operators see why in the log."}
+		w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
+		err = w.record(request, outcome)
+	}
+	if err != nil {
+		return err
 	}
 	w.queue.metrics.worked(w.nameOf(request), outcome)
 	w.log(ctx, job, request, outcome)
@@ -121,14 +145,49 @@ func (w *processWorker) nameOf(request db.Request) string {
 	return cmp.Or(request.Work, w.catalog.Default().Name)
 }
 
-// postpone snoozes a job after a fault of our own, which charges no attempt: the job
-// comes back until the outcome is written.
+// here is a request with the times that count for it, by this process's clock.
+func (w *processWorker) here(request db.Request) db.Request {
+	request.AcceptedAt, request.ExpiresAt = w.queue.Here(request.AcceptedAt), w.queue.Here(request.ExpiresAt)
+	return request
+}
+
+func (w *processWorker) record(request db.Request, outcome work.Outcome) error {
+	return w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
+}
+
+// giveUp ends a request as failed whose work we can't do or record.
+func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
+	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
+	if err != nil {
+		return w.postpone(ctx, job, id, err)
+	}
+	request := db.Request{ID: id, WorkJobID: job.ID}
+	for _, place := range places {
+		request.Client, request.OrderingKey = place.Client, place.OrderingKey
+	}
+	outcome := work.Outcome{FinishedAt: time.Now().UTC().Truncate(time.Microsecond), Cause: errors.New(cause), Error: &work.Error{
+		Code: "fault", Message: "The service could not do its part of the work. The operators see why in the log.",
+	}}
+	if err := w.finish(ctx, job, request, outcome); err != nil {
+		return w.postpone(ctx, job, id, err)
+	}
+	return nil
+}
+
+// postpone snoozes a job while the database is away, which charges no attempt: the job
+// comes back until its outcome is written. A fault of our own is charged.
 func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
 	}
-	w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
-	return river.JobSnooze(faultDelay())
+	if passes(err) {
+		w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	found := faultOf(err)
+	w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
+	w.logger.ErrorContext(ctx, "work_not_done", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	return found
 }
 
 // begin runs the work when there is a place for it, unless its time is over. Or
@@ -226,11 +285,9 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 // outcome is exactly once.
 func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Outcome) error {
 	request.Input = nil // not written again, nor called back
-	if err := WriteOutcome(&request, outcome); err != nil {
-		return err
+	if err := q.WriteOutcome(&request, outcome); err != nil {
+		return &fault{"the outcome can't be encoded", err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
 	_, err := q.finishes.Do(ctx, request)
 	return err
 }
@@ -286,10 +343,10 @@ func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
 }
 
 // WriteOutcome puts the outcome of the work into a request: its status, result
-// or error, and times.
-func WriteOutcome(request *db.Request, outcome work.Outcome) error {
+// or error, and times, which become the database's.
+func (q *Queue) WriteOutcome(request *db.Request, outcome work.Outcome) error {
 	request.Status, request.Result = statusOf(outcome), outcome.Result
-	request.StartedAt, request.FinishedAt = outcome.StartedAt, outcome.FinishedAt
+	request.StartedAt, request.FinishedAt = q.clock.At(outcome.StartedAt), q.clock.At(outcome.FinishedAt)
 	if outcome.Error == nil {
 		return nil
 	}

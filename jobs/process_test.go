@@ -153,7 +153,7 @@ func TestWriteOutcome(t *testing.T) {
 			outcome.Result, outcome.Error = nil, &work.Error{Code: code, Message: "m"}
 		}
 		var got db.Request
-		if err := WriteOutcome(&got, outcome); err != nil {
+		if err := newQueue(t, nil).WriteOutcome(&got, outcome); err != nil {
 			t.Fatal(err)
 		}
 		wantError := ""
@@ -270,7 +270,7 @@ func TestProcessWorker(t *testing.T) {
 		})
 	}
 
-	t.Run("ComesBackWhenTheDatabaseWasAway", func(t *testing.T) {
+	t.Run("RecordsItsOutcomeWhenTheDatabaseWasAway", func(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
 		proxy, through := dbtest.NewProxy(t, url)
@@ -287,7 +287,7 @@ func TestProcessWorker(t *testing.T) {
 		<-started
 		proxy.Refuse()
 		close(release)
-		q.waitForLog(t, "work_postponed")
+		q.waitForLog(t, "answers_not_recorded")
 		if got := q.get(t, request.ID).Status; got != db.Accepted {
 			t.Errorf("status while the database is away: got %s, want accepted", got)
 		}

@@ -73,23 +73,26 @@ type Config struct {
 // Queue accepts requests and works them off. Each of its steps is a batcher,
 // which joins what many goroutines do at the same time into one transaction.
 type Queue struct {
-	pool    *pgxpool.Pool
-	client  *river.Client[pgx.Tx]
-	works   bool // false when this process only inserts
-	backlog backlog
-	quotas  *quotas
-	spread  spread // of redeliveries
-	heart   *heartbeat
-	held    held
-	sweeper sweeper // of requests
-	letters sweeper // of dead letters
-	search  searcher
-	stop    context.CancelFunc // ends what Start began besides River and the heartbeat
-	pacing  *pacing.Pacing
-	waits   *waits
-	places  *places
-	flows   map[string]*flow // by the name of the work
-	metrics *metrics
+	pool       *pgxpool.Pool
+	client     *river.Client[pgx.Tx]
+	works      bool // false when this process only inserts
+	backlog    backlog
+	quotas     *quotas
+	spread     spread // of redeliveries
+	heart      *heartbeat
+	held       held
+	sweeper    sweeper // of requests
+	letters    sweeper // of dead letters
+	search     searcher
+	reconciler reconciler
+	stop       context.CancelFunc // ends what Start began besides River and the heartbeat
+	pacing     *pacing.Pacing
+	waits      *waits
+	places     *places
+	flows      map[string]*flow // by the name of the work
+	record     *record
+	clock      clockWatch
+	metrics    *metrics
 
 	// What takes the steps: the workers of each queue, and how its jobs are started.
 	work, callback *lane
@@ -112,6 +115,8 @@ type Queue struct {
 func New(config Config) (*Queue, error) {
 	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Limits != nil)
+	queue.record = newRecord(config.Logger)
+	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,
@@ -133,6 +138,7 @@ func New(config Config) (*Queue, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
 	})
 	queue.metrics = newMetrics(config.Metrics, queue)
+	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.waits.wake}
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -187,7 +193,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
-	driver := newDriver(config.RiverPool, lanes, q.held.cancel)
+	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock)
 	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
 	if err != nil {
 		return fmt.Errorf("setting up river: %w", err)
@@ -260,6 +266,7 @@ const stepTimeout = 10 * time.Second
 // doesn't know.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	q.clock.read(ctx)
 	if q.works {
 		if err := q.heart.start(ctx); err != nil {
 			return err
@@ -273,6 +280,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
+	go q.clock.watch(ctx)
 	q.pacing.Run(ctx)
 	go q.dropKeys(ctx)
 	if q.quotas != nil {
@@ -280,6 +288,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	if q.works {
 		go q.search.run(ctx)
+		go q.reconciler.run(ctx)
 		go q.sweeper.run(ctx)
 		go q.letters.run(ctx)
 	}
@@ -303,6 +312,9 @@ func (q *Queue) Stop(ctx context.Context) error {
 
 // stopJobs ends the jobs of both ways at the same time.
 func (q *Queue) stopJobs(ctx context.Context) error {
+	timer := time.AfterFunc(q.grace, q.record.giveUp)
+	defer timer.Stop()
+	defer q.record.giveUp()
 	ended := make(chan error, 1)
 	go func() { ended <- q.handoff.end(ctx, q.grace, q.work, q.callback) }()
 	err := q.client.Stop(ctx)

@@ -176,7 +176,7 @@ func (q *testQueue) settle(ctx context.Context, request db.Request, sent webhook
 	if err := q.direct.QueryRow(context.WithoutCancel(ctx), sql, request.ID).Scan(&request.CallbackJobID); err != nil {
 		return 0, err
 	}
-	return q.Queue.settle(ctx, request, sent, next)
+	return q.Queue.settle(ctx, request, sent, next, false)
 }
 
 func (q *testQueue) outcomes(t *testing.T, id uuid.UUID) (words []string) {

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"ringback/db"
@@ -15,7 +16,7 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	return pacing.Outside{
 		Load: func(ctx context.Context, name string) (db.CallbackOrigin, error) { return q.meetings.Do(ctx, name) },
 		Save: func(ctx context.Context, receivers []db.CallbackOrigin) error {
-			return db.SaveCallbackOrigins(ctx, q.pool, receivers)
+			return db.SaveCallbackOrigins(ctx, q.pool, timed(receivers, q.clock.At))
 		},
 		Words:  func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
 		Locate: sender.Locate,
@@ -25,7 +26,17 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 
 func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.CallbackOrigin, error) {
 	receivers, err := db.LoadCallbackOrigins(ctx, q.pool, names)
-	return inOrder(names, receivers), err
+	return timed(inOrder(names, receivers), q.clock.Here), err
+}
+
+// timed returns receivers with their times as another clock shows them.
+func timed(receivers []db.CallbackOrigin, clock func(time.Time) time.Time) []db.CallbackOrigin {
+	receivers = slices.Clone(receivers)
+	for i := range receivers {
+		r := &receivers[i]
+		r.GrantedUntil, r.ClosedUntil, r.ExpiresAt = clock(r.GrantedUntil), clock(r.ClosedUntil), clock(r.ExpiresAt)
+	}
+	return receivers
 }
 
 // IsDenied tells whether the operator denied the receiver of a callback.
@@ -47,7 +58,7 @@ func (q *Queue) WaitsFor(ctx context.Context, reads db.Querier, request db.Reque
 			return waitsForOrder, err
 		}
 	}
-	if last.NextAttemptAt.After(time.Now()) {
+	if last.NextAttemptAt.After(q.Now()) {
 		if last.Outcome == string(webhook.Throttled) {
 			return pacing.Paused, nil
 		}

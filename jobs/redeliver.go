@@ -14,7 +14,7 @@ import (
 )
 
 // Redelivery is a wish to deliver a callback again that has ended. It is due at
-// At, or later where the client's rate says so.
+// At, by this process's clock, or later where the client's rate says so.
 type Redelivery struct {
 	db.Redelivery
 	CallbackURL string // of the request
@@ -67,6 +67,7 @@ func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redeli
 			rows := make([]db.Redelivery, len(chunk))
 			for i, r := range chunk {
 				rows[i] = r.Redelivery
+				rows[i].At = q.clock.At(r.At)
 			}
 			ids, err := db.RedeliverCallbacks(ctx, tx, callbackJobs, rows)
 			if err != nil {
@@ -106,6 +107,9 @@ func (q *Queue) admitRedeliveries(wanted []Redelivery, now time.Time) (admitted 
 
 // enterRedelivery counts a redelivery, and sets when it is due.
 func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
+	if !q.signs(r.Client) {
+		return ErrUnsignable
+	}
 	if err := q.backlog.admit(); err != nil {
 		return err
 	}

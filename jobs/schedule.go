@@ -34,11 +34,15 @@ func drawFor(jobID int64, attempt int) float64 {
 	return rand.New(rand.NewPCG(uint64(jobID), uint64(attempt))).Float64()
 }
 
+// longestThrottle is the most that a Retry-After postpones a callback, its jitter
+// included.
+const longestThrottle = 24 * time.Hour
+
 // throttleDelay returns how long to wait when a receiver said Retry-After:
-// never less than that, and a little more, so that those it sent away together
-// don't come back together.
+// never less than that, up to 21.8 hours, and a little more, so that those it sent away
+// together don't come back together.
 func throttleDelay(retryAfter time.Duration) time.Duration {
-	return jitter(retryAfter, 1, 1.1, rand.Float64())
+	return min(longestThrottle, jitter(min(retryAfter, longestThrottle*10/11), 1, 1.1, rand.Float64()))
 }
 
 // throttleFloor is the least wait after a receiver has put a callback off the

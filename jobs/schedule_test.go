@@ -2,8 +2,13 @@ package jobs
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ringback/jobs/pacing"
 )
 
 func TestRetryDelay(t *testing.T) {
@@ -61,6 +66,35 @@ func TestThrottleFloorGrows(t *testing.T) {
 	} {
 		if got := throttleFloor(earlier); got != want {
 			t.Errorf("throttleFloor(%d): got %v, want %v", earlier, got, want)
+		}
+	}
+}
+
+func TestThrottleDelayNeverPassesADay(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []time.Duration{time.Second, 20 * time.Hour, 24 * time.Hour} {
+		for range 100 {
+			got := throttleDelay(asked)
+			if got > 24*time.Hour || got < min(asked, 21*time.Hour) {
+				t.Fatalf("Retry-After of %v: got %v, want that or a little more, and a day at most", asked, got)
+			}
+		}
+	}
+}
+
+func TestUnfinishedRequestsAreNeverLessThanNone(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	q := &Queue{places: newPlaces(1, 1, false), record: newRecord(slog.New(slog.DiscardHandler)), pacing: pacing.New(pacing.Config{Workers: 1})}
+	q.metrics = newMetrics(registry, q)
+	q.backlog.accepted.Store(-3) // ended since the sample
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if value := family.GetMetric()[0].GetGauge().GetValue(); family.GetName() == "ringback_unfinished_requests" && value != 0 {
+			t.Errorf("got %v, want 0", value)
 		}
 	}
 }

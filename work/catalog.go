@@ -75,7 +75,7 @@ func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err err
 	refuse(w.Do == nil, "it has no Do")
 	refuse(w.Timeout < time.Millisecond || w.Timeout > time.Hour, "its timeout must be from 1ms to 1h")
 	refuse(w.Limit < 0 || w.Limit > 10_000, "its limit must be from 0 to 10000")
-	refuse(w.Retry.Times > 100, "its retries must be at most 100")
+	refuse(w.Retry.Times > 10, "its retries must be at most 10")
 	if w.Schema != nil {
 		offer.schema, err = compileSchema(w.Schema)
 		mistakes = append(mistakes, err)

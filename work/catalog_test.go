@@ -189,7 +189,7 @@ func TestNewCatalogTellsEveryMistake(t *testing.T) {
 	_, err := NewCatalog(Set{
 		"Upper":   {Do: do},
 		"idle":    {},
-		"slow":    {Do: do, Timeout: 2 * time.Hour, Limit: -1, Retry: Policy{Times: 101}},
+		"slow":    {Do: do, Timeout: 2 * time.Hour, Limit: -1, Retry: Policy{Times: 11}},
 		"type":    {Do: do, Schema: jsontext.Value(`{"properties": {"a": {"type": "strin"}}}`)},
 		"cut":     {Do: do, Schema: jsontext.Value(`{"type"`)},
 		"outside": {Do: do, Schema: jsontext.Value(`{"$ref": "file:///etc/passwd"}`)},

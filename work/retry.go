@@ -8,8 +8,8 @@ import (
 
 // Policy says how often failed work is tried again.
 type Policy struct {
-	// Times is how many charged attempts may follow the first; 0 for DefaultRetries,
-	// and a negative number for none.
+	// Times is how many charged attempts may follow the first, at most 10; 0 for
+	// DefaultRetries, and a negative number for none.
 	Times int
 	// On makes errors final no longer that aren't Retry's: plain errors, panics and
 	// missed deadlines. Nil: they are final.

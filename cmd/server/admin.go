@@ -16,7 +16,7 @@ import (
 )
 
 // newAdmin returns the server of the admin listener, or nil when there is none.
-func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, metrics http.Handler, logger *slog.Logger) (*http.Server, error) {
+func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, pages, metrics http.Handler, logger *slog.Logger) (*http.Server, error) {
 	if config.AdminAddr == noAdmin {
 		return nil, nil
 	}
@@ -31,7 +31,7 @@ func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, metrics htt
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/riverui/", ui)
-	mux.Handle("/{$}", http.RedirectHandler("/riverui/", http.StatusFound))
+	mux.Handle("/", pages)
 	mux.Handle("/metrics", metrics)
 	mux.Handle("/debug/pprof/", notFromPages(pprof.Index))
 	mux.Handle("/debug/pprof/cmdline", notFromPages(pprof.Cmdline))

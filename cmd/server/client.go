@@ -169,7 +169,11 @@ func (c clientCommand) run(ctx context.Context, config Config, stdout io.Writer)
 type issuing func(ctx context.Context, q db.Querier, keys clients.Keys, client string, now time.Time) (clients.Credentials, error)
 
 func (c clientCommand) issue(ctx context.Context, q db.Querier, config Config, stdout io.Writer, do issuing) error {
-	now := time.Now()
+	var clock db.Clock // of the database, by which keys end
+	if err := clock.Read(ctx, q); err != nil {
+		return err
+	}
+	now := clock.Now()
 	issued, err := do(ctx, q, config.SecretsKey, c.name, now)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ import (
 type Config struct {
 	DatabaseURL string           `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
 	HTTPAddr    string           `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
-	AdminAddr   string           `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of River UI, metrics and pprof, which have no login: loopback only, or the word none"`
+	AdminAddr   string           `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of the pages, River UI, metrics and pprof, which have no login: loopback only, or the word none"`
 	SecretsKey  clients.Keys     `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
 	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`

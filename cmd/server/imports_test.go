@@ -21,13 +21,15 @@ var importRules = map[string][]string{
 	"ringback/jobs/pacing":      {"ringback/db", "ringback/jobs/limit", "ringback/jobs/webhook"},
 	"ringback/jobs":             {"ringback/db", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api":              {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/webhook", "ringback/jobs/clients"},
-	"ringback/cmd/server":       {"ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/cmd/server":       {"ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
-	"ringback/cmd/storm":        {"ringback/work/fingerprint"},
+	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/work/fingerprint", "ringback/jobs/webhook"},
 	"ringback/cmd/chaos":        {"ringback/cmd/internal/program", "ringback/work", "ringback/work/fingerprint"},
 
 	"ringback/cmd/internal/program": {},
+	"ringback/cmd/internal/uplot":   {},
+	"ringback/cmd/server/console":   {"ringback/cmd/internal/uplot", "ringback/db", "ringback/jobs", "ringback/jobs/limit", "ringback/jobs/pacing"},
 }
 
 // confined are modules that only these packages may import. Bench has a server

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/api"
+	"ringback/cmd/server/console"
 	"ringback/db"
 	"ringback/jobs"
 	"ringback/jobs/clients"
@@ -37,6 +38,7 @@ type server struct {
 	bound     *connections     // that come from it
 	served    chan struct{}    // closed when nothing more is accepted
 	admin     *http.Server     // nil for none
+	console   *console.Console // its pages
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
 	unwatch   context.CancelFunc // ends what keeps the clients up to date
@@ -89,7 +91,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		Limits: s.limits(), Callbacks: s.clients.Callbacks,
 		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: registry,
 	}); err == nil {
-		s.admin, err = newAdmin(ctx, config, s.queue, metricsHandler(registry), logger)
+		err = s.openAdmin(ctx, policy, registry)
 	}
 	if err != nil {
 		s.close()
@@ -98,6 +100,28 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), registry)
 	s.public = s.newPublic(ctx, policy, registry)
 	return s, nil
+}
+
+// openAdmin makes what the admin listener serves, if there is one.
+func (s *server) openAdmin(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry) (err error) {
+	localClient := ""
+	if s.config.dev {
+		localClient = clients.Local
+	}
+	s.console, err = console.New(console.Config{
+		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: registry, LocalClient: localClient, Version: version(), Logger: s.logger,
+		CheckCallback: func(client, callbackURL string) error {
+			if _, err := policy.Check(callbackURL); err != nil {
+				return err
+			}
+			return s.clients.Callbacks(client).Check(callbackURL)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.admin, err = newAdmin(ctx, s.config, s.queue, s.console, metricsHandler(registry), s.logger)
+	return err
 }
 
 // openPools makes the pools, without connecting yet.
@@ -218,6 +242,9 @@ func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- erro
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
+	if s.admin != nil {
+		go s.console.Watch(watching)
+	}
 	s.listener, s.served = listener, make(chan struct{})
 	go func() {
 		defer close(s.served)
@@ -246,7 +273,7 @@ const welcome = `
 Ringback is ready, in local mode.
 
   API       http://%[1]s
-  River UI  http://%[2]s/riverui/
+  Pages     http://%[2]s/
 
   curl -s http://%[1]s/sync -H 'Content-Type: application/json' -d '{"input":{"text":"hello"}}'
   make storm HTTP_ADDR=%[1]s

@@ -6,18 +6,12 @@ import (
 	"html/template"
 	"io"
 	"time"
+
+	"ringback/cmd/internal/uplot"
 )
 
 //go:embed page.html
 var pageHTML string
-
-// uPlot, MIT, see uplot/LICENSE.
-//
-//go:embed uplot/uPlot.iife.min.js
-var uPlotJS string
-
-//go:embed uplot/uPlot.min.css
-var uPlotCSS string
 
 // page is what page.html is filled with.
 type page struct {
@@ -57,8 +51,8 @@ func (f *findings) writeHTML(w io.Writer) error {
 		Latencies: f.latencyRows(),
 		Generator: f.generatorText(),
 		Data:      pageData{f.ledger.timeline(), f.tally.distribution()},
-		UPlotJS:   template.JS(uPlotJS),
-		UPlotCSS:  template.CSS(uPlotCSS),
+		UPlotJS:   template.JS(uplot.JS),
+		UPlotCSS:  template.CSS(uplot.CSS),
 	})
 }
 

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -225,14 +226,25 @@ func TestDirectory(t *testing.T) {
 		}
 	})
 
-	t.Run("DoesNotOpenWithoutTheKeyOfASecret", func(t *testing.T) {
+	t.Run("OpensForTheOthersWithoutTheKeyOfASecret", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
+		var log bytes.Buffer
 		if _, err := Add(t.Context(), pool, keys(t, keyA), "acme", time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(t.Context(), pool, keys(t, keyB), discard); err == nil || !strings.Contains(err.Error(), "acme") {
-			t.Errorf("got %v, want an error that names acme", err)
+		if _, err := Add(t.Context(), pool, keys(t, keyB), "bob", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(t.Context(), pool, keys(t, keyB), slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if secrets, err := d.Secrets("bob"); err != nil || len(secrets) != 1 {
+			t.Errorf("bob: got %d secrets, %v, want one", len(secrets), err)
+		}
+		if _, err := d.Secrets("acme"); !errors.Is(err, errSealed) || !strings.Contains(log.String(), "client_secret_unreadable client=acme") {
+			t.Errorf("acme: got %v and the log %q, want %v, and a line that names it", err, log.String(), errSealed)
 		}
 	})
 

@@ -42,6 +42,7 @@ type Directory struct {
 	keys   Keys
 	logger *slog.Logger
 	latest atomic.Pointer[snapshot]
+	clock  db.Clock // by which rotated keys end
 }
 
 // snapshot is the clients as they were read. It doesn't change.
@@ -69,18 +70,17 @@ type signer struct {
 	until   time.Time        // when the old one ends
 }
 
-// Open reads all clients. It fails where secrets can't be opened with keys: this
-// process could deliver nothing to those who have them.
+// Open reads all clients. A client whose secrets can't be opened with keys is logged:
+// nothing is accepted from it and no callback of it is sent until they can be, and the
+// others are served.
 func Open(ctx context.Context, pool *pgxpool.Pool, keys Keys, logger *slog.Logger) (*Directory, error) {
 	d := &Directory{pool: pool, keys: keys, logger: logger}
 	first, err := d.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for name, err := range first.unreadable {
-		return nil, fmt.Errorf("opening the secret of client %s: %w", name, err)
-	}
 	d.latest.Store(first)
+	d.logUnreadable(ctx, first, &snapshot{})
 	return d, nil
 }
 
@@ -108,15 +108,23 @@ func (d *Directory) refresh(ctx context.Context) {
 		}
 		return
 	}
-	last := d.latest.Swap(next)
-	for name, err := range next.unreadable {
-		if last.unreadable[name] == nil {
-			d.logger.ErrorContext(ctx, "client_secret_unreadable", "client", name, "error", err)
+	d.logUnreadable(ctx, next, d.latest.Swap(next))
+}
+
+// logUnreadable tells whose secrets can't be opened, and could before.
+func (d *Directory) logUnreadable(ctx context.Context, now, before *snapshot) {
+	for name, err := range now.unreadable {
+		if before.unreadable[name] == nil {
+			d.logger.ErrorContext(ctx, "client_secret_unreadable", "client", name, "error", err,
+				"remedy", "start with the SECRETS_KEY that sealed it, or run ringback client rotate "+name)
 		}
 	}
 }
 
 func (d *Directory) read(ctx context.Context) (*snapshot, error) {
+	if err := d.clock.Read(ctx, d.pool); err != nil {
+		return nil, err
+	}
 	rows, err := db.ListClients(ctx, d.pool)
 	if err != nil {
 		return nil, err
@@ -162,27 +170,29 @@ func (s *snapshot) addSecrets(row db.Client, keys Keys) error {
 	if !isSealed(row.Secret) {
 		s.plain++
 	}
-	signer := signer{until: row.RotatedAt.Add(Overlap)}
-	for _, stored := range []string{row.Secret, row.OldSecret} {
-		if stored == "" {
-			continue
-		}
-		text, err := keys.open(row.Name, stored)
-		if err != nil {
-			return err
-		}
-		secret, err := webhook.ParseSecret(text)
-		if err != nil {
-			return err
-		}
-		signer.secrets = append(signer.secrets, secret)
+	present, err := openSecret(row.Name, row.Secret, keys)
+	if err != nil {
+		return err
+	}
+	signer := signer{secrets: []webhook.Secret{present}, until: row.RotatedAt.Add(Overlap)}
+	// To rotate is what helps where the old one can't be opened.
+	if old, err := openSecret(row.Name, row.OldSecret, keys); err == nil && row.OldSecret != "" {
+		signer.secrets = append(signer.secrets, old)
 	}
 	s.signers[row.Name] = signer
 	return nil
 }
 
+func openSecret(client, stored string, keys Keys) (webhook.Secret, error) {
+	text, err := keys.open(client, stored)
+	if err != nil {
+		return webhook.Secret{}, err
+	}
+	return webhook.ParseSecret(text)
+}
+
 // Find returns the client whose API key it is, "" for nobody's.
-func (d *Directory) Find(key string) string { return d.latest.Load().find(key, time.Now()) }
+func (d *Directory) Find(key string) string { return d.latest.Load().find(key, d.clock.Now()) }
 
 // find looks a key up by its hash. How long that takes may tell something of the
 // hashes that are near, and nothing of a key: of 256 random bits there is no way
@@ -198,7 +208,7 @@ func (s *snapshot) find(key string, now time.Time) string {
 // Secrets returns what a client's callbacks are signed with: one secret, two for
 // a day after a rotation.
 func (d *Directory) Secrets(client string) ([]webhook.Secret, error) {
-	return d.latest.Load().secrets(client, time.Now())
+	return d.latest.Load().secrets(client, d.clock.Now())
 }
 
 func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, error) {

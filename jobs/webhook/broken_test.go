@@ -49,7 +49,7 @@ func TestSendBrokenAnswers(t *testing.T) {
 		{"closed without an answer", func(net.Conn) {},
 			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
 		{"closed within the headers", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: b\r\n") },
-			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"reset", func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
 			Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNRESET.Error()}},
 		{"garbage", func(conn net.Conn) { _, _ = io.WriteString(conn, "220 secret ESMTP\r\n"); untilClosed(conn) },
@@ -57,11 +57,11 @@ func TestSendBrokenAnswers(t *testing.T) {
 		{"endless headers", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
 			forever(conn, "A: b\r\n")
-		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"endless header line", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
 			forever(conn, "b")
-		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"endless interim answers", func(conn net.Conn) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") },
 			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
 		{"headers of 31 KiB", func(conn net.Conn) {
@@ -70,7 +70,7 @@ func TestSendBrokenAnswers(t *testing.T) {
 		{"headers of 33 KiB", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 33<<10)+"\r\n\r\n")
 			untilClosed(conn)
-		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"interim answers, then the real one", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
 		}, Attempt{Outcome: Delivered, Status: 200}},
@@ -103,11 +103,22 @@ func TestSendBrokenAnswers(t *testing.T) {
 		}, Attempt{Outcome: Delivered, Status: 200}},
 		{"two lengths", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
-		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"negative length", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n") },
-			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
 		{"folded header", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n A: b\r\n\r\n") },
-			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
+		{"sloppy refusal", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.0 410 Gone\r\nno colon\r\n\r\n") },
+			Attempt{Outcome: Gone, Status: 410, Cause: sloppyAnswer}},
+		{"sloppy failure", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 500\r\n: b\r\n\r\n") },
+			Attempt{Outcome: HTTPStatus, Status: 500, Cause: sloppyAnswer}},
+		{"status line alone", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\n") },
+			Attempt{Outcome: Delivered, Status: 204, Cause: sloppyAnswer}},
+		{"half a status line", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200") },
+			Attempt{Outcome: ConnectionFailed, Cause: "connection closed before the answer"}},
+		{"sloppy answer behind an interim one", func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nno colon\r\n\r\n")
+		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
 		{"status beyond three digits", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 2000 OK\r\n\r\n") },
 			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
 		{"status below 100", func(conn net.Conn) {
@@ -168,10 +179,9 @@ func TestSendTooSlow(t *testing.T) {
 		scheme, answer, cause string
 	}{
 		"no answer":                {"http://", "", "too slow while waiting for the answer"},
-		"half a header":            {"http://", "HTTP/1.1 200 OK\r\nA:", "too slow while reading the answer"},
+		"half a status line":       {"http://", "HTTP/1.1 200", "too slow while reading the answer"},
 		"interim only":             {"http://", "HTTP/1.1 100 Continue\r\n\r\n", "too slow while reading the answer"},
 		"half handshake":           {"https://", "", "too slow while shaking hands"},
-		"dripping header":          {"http://", "drip", "too slow while reading the answer"},
 		"dripping interim answers": {"http://", "drip 1xx", "too slow while reading the answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,9 +191,6 @@ func TestSendTooSlow(t *testing.T) {
 					readRequest(t, conn)
 				}
 				switch test.answer {
-				case "drip":
-					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
-					drip(conn, "b")
 				case "drip 1xx":
 					drip(conn, "HTTP/1.1 102 Processing\r\n\r\n")
 				default:
@@ -196,6 +203,32 @@ func TestSendTooSlow(t *testing.T) {
 			sender.transport.TLSHandshakeTimeout = 50 * time.Millisecond
 			expect(t, sender.Send(t.Context(), message(test.scheme+target.address)),
 				Attempt{Outcome: Timeout, Cause: test.cause})
+		})
+	}
+}
+
+// The status line has decided, whatever comes behind it or doesn't.
+func TestSendTooSlowBehindTheStatusLine(t *testing.T) {
+	t.Parallel()
+	for name, serve := range map[string]func(net.Conn){
+		"half a header": func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA:")
+			untilClosed(conn)
+		},
+		"dripping header": func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
+			drip(conn, "b")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := receive(t, func(conn net.Conn) {
+				readRequest(t, conn)
+				serve(conn)
+			})
+			sender := localSender(t)
+			sender.exchange = time.Second // so that the first bytes are there by then
+			expect(t, sender.Send(t.Context(), message(target.url)), Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer})
 		})
 	}
 }

@@ -69,6 +69,7 @@ func TestAskAnswered(t *testing.T) {
 	question := "OPTIONS /hook?a=b HTTP/1.1\r\n" +
 		"Host: " + target.address + "\r\n" +
 		"User-Agent: Ringback/test\r\n" +
+		"Accept: */*\r\n" +
 		"Cdn-Loop: ringback\r\n" +
 		"Webhook-Request-Origin: ringback\r\n" +
 		"Webhook-Request-Rate: 240\r\n" +

@@ -52,6 +52,9 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 	return HTTPStatus, 0
 }
 
+// sloppyAnswer is the cause of an outcome that the status line alone tells.
+const sloppyAnswer = "the answer behind its status line is not valid HTTP, or did not come"
+
 // causeOf tells operators what a status doesn't say by itself.
 func causeOf(status int) string {
 	switch {

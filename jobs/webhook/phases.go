@@ -14,6 +14,7 @@ type phases struct {
 	mu    sync.Mutex
 	ready bool // the request has its connection: a dial that still runs isn't its own
 	seen  sighting
+	conn  *headConn // nil before the request has one
 
 	dnsStart, connectStart, tlsStart, connected time.Time
 }
@@ -24,6 +25,7 @@ type sighting struct {
 	address, conn                string
 	reused                       bool // the connection was a kept one
 	answered                     bool // a byte of the answer came
+	status                       int  // by the status line, 0 before it came
 	tlsFailed                    bool
 	dns, connect, tls, firstByte time.Duration
 }
@@ -32,6 +34,9 @@ type sighting struct {
 func (p *phases) report() sighting {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.conn != nil {
+		p.seen.status = p.conn.status()
+	}
 	return p.seen
 }
 
@@ -74,6 +79,10 @@ func (p *phases) gotConn(info httptrace.GotConnInfo) {
 		p.seen = sighting{reused: true}
 	}
 	p.seen.doing = "waiting for the answer"
+	if conn, ok := info.Conn.(*headConn); ok {
+		conn.begin()
+		p.conn = conn
+	}
 	p.seen.address, p.seen.conn = info.Conn.RemoteAddr().String(), info.Conn.LocalAddr().String()
 }
 

@@ -103,9 +103,9 @@ func NewSender(policy Policy, version string) *Sender {
 func newTransport(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &http.Transport{
+	transport := &http.Transport{
 		Proxy:       nil, // with one, the guard would see the proxy's address only
-		DialContext: dial,
+		DialContext: remembering(dial),
 		Protocols:   protocols,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -118,6 +118,8 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 		MaxIdleConnsPerHost:    256,              // what one receiver may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
+	transport.DialTLSContext = remembering(overTLS(dial, transport))
+	return transport
 }
 
 // withoutKeptConnections returns a transport that dials for each request, and
@@ -172,12 +174,17 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	attempt.EndedAt = time.Now()
 	attempt.Address, attempt.Conn = seen.address, seen.conn
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
-	if err == nil {
+	switch {
+	case err == nil:
 		attempt.Status = response.StatusCode
 		attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
 		attempt.Cause = causeOf(response.StatusCode)
 		s.finish(response, cancel)
-	} else {
+	case seen.status != 0:
+		attempt.Status = seen.status
+		attempt.Outcome, _ = classify(seen.status, nil, attempt.EndedAt)
+		attempt.Cause = sloppyAnswer
+	default:
 		attempt.Outcome, attempt.Cause = explain(err, seen)
 		_, attempt.Refused = errors.AsType[*RefusedError](err)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
@@ -239,6 +246,7 @@ func (s *Sender) newRequest(ctx context.Context, method, rawURL string, body io.
 		return nil, err
 	}
 	request.Header.Set("User-Agent", s.userAgent)
+	request.Header.Set("Accept", "*/*") // firewalls with the usual rules refuse what has none
 	request.Header.Set("Cdn-Loop", LoopID)
 	request.Header.Set("Webhook-Request-Origin", s.origin)
 	return request, nil

@@ -195,6 +195,7 @@ func TestSendExactly(t *testing.T) {
 		"Host: " + target.address + "\r\n" +
 		"User-Agent: Ringback/test\r\n" +
 		"Content-Length: 28\r\n" +
+		"Accept: */*\r\n" +
 		"Cdn-Loop: ringback\r\n" +
 		"Content-Type: application/json\r\n" +
 		"Traceparent: " + m.Traceparent + "\r\n" +

@@ -101,7 +101,7 @@ func readEntry(raw jsontext.Value, secrets Secrets) (config Config, err error) {
 			config.Retries = -1 // none
 		}
 		if *e.Retries < 0 {
-			refuse("retries", errors.New("must be from 0 to 100"))
+			refuse("retries", errors.New("must be from 0 to 10"))
 		}
 	}
 	if slices.ContainsFunc(e.RetryOn, func(status int) bool { return status != http.StatusInternalServerError }) {

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// discardRequest gives a dead letter up for good: its callback is cancelled, and the
+// request goes with its age like any other. A second call finds it cancelled.
+func (a *API) discardRequest(c *gin.Context) (reply, error) {
+	id, err := requestID(c)
+	if err != nil {
+		return reply{}, err
+	}
+	client := c.GetString(clientKey)
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	if _, err := db.DiscardDeadLetters(ctx, a.Pool, client, []uuid.UUID{id}); err != nil {
+		return reply{}, err
+	}
+	whole, err := loadWhole(ctx, a.Pool, client, id)
+	if err != nil {
+		return reply{}, err
+	}
+	if whole.CallbackState != db.CallbackCancelled {
+		return reply{}, newProblem("not-discardable", "There is no dead letter: the state of the callback is "+stateOf(whole.Request)+".")
+	}
+	return reply{status: http.StatusOK, body: whole}, nil
+}
+
+// discardsBody is the body of POST /discards.
+type discardsBody struct {
+	Filter struct {
+		CallbackHost callbackHost `json:"callback_host"`
+		From         time.Time    `json:"from"` // of accepted_at
+		To           time.Time    `json:"to"`   // excluded
+	} `json:"filter"`
+	DryRun bool   `json:"dry_run"`
+	Cursor string `json:"cursor"`
+}
+
+// discards is the answer to it.
+type discards struct {
+	Matched    int    `json:"matched"` // of at most a thousand
+	Discarded  int    `json:"discarded"`
+	More       bool   `json:"more"`
+	NextCursor string `json:"next_cursor,omitempty"` // absent on the last page
+}
+
+// discard gives many dead letters up, oldest first.
+func (a *API) discard(c *gin.Context) (reply, error) {
+	var body discardsBody
+	body.Cursor, body.Filter.To = noCursor, noEnd
+	if _, err := a.decode(c, &body); err != nil {
+		return reply{}, err
+	}
+	filter, err := selected(db.Filter{
+		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: string(body.Filter.CallbackHost),
+		From: body.Filter.From, To: body.Filter.To, OldestFirst: true, Limit: maxRedeliveries, Window: redeliveryWindow,
+	}, body.Cursor)
+	if err != nil {
+		return reply{}, err
+	}
+	page, err := a.list(c, filter)
+	if err != nil {
+		return reply{}, err
+	}
+	answer := discards{Matched: len(page.Requests), More: page.Next != uuid.Nil, NextCursor: cursorOf(page)}
+	if !body.DryRun && len(page.Requests) > 0 {
+		answer.Discarded, err = a.discardAll(c, filter.Client, page.Requests)
+	}
+	return reply{status: http.StatusOK, body: answer}, err
+}
+
+func (a *API) discardAll(c *gin.Context, client string, letters []db.Request) (int, error) {
+	ids := make([]uuid.UUID, len(letters))
+	for i, letter := range letters {
+		ids[i] = letter.ID
+	}
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	return db.DiscardDeadLetters(ctx, a.Pool, client, ids)
+}

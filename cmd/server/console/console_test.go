@@ -1,0 +1,118 @@
+package console
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/db"
+)
+
+func TestQuantile(t *testing.T) {
+	t.Parallel()
+	none := []bucket{{0.001, 0}, {0.01, 0}, {math.Inf(1), 0}}
+	for name, test := range map[string]struct {
+		now, before []bucket
+		share       float64
+		want        float64 // ms; 0 for none
+	}{
+		"nothing was counted":            {none, none, 0.5, 0},
+		"nothing is known before":        {none, nil, 0.5, 0},
+		"half of a bucket is its middle": {[]bucket{{0.001, 0}, {0.01, 10}, {math.Inf(1), 10}}, none, 0.5, 5.5},
+		"beyond all is the last bound":   {[]bucket{{0.001, 0}, {0.01, 0}, {math.Inf(1), 4}}, none, 0.99, 10},
+		"only what is new counts":        {[]bucket{{0.001, 100}, {0.01, 110}, {math.Inf(1), 110}}, []bucket{{0.001, 100}, {0.01, 100}, {math.Inf(1), 100}}, 1, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := 0.0
+			if value := quantile(test.now, test.before, test.share); value != nil {
+				got = *value
+			}
+			if math.Abs(got-test.want) > 1e-9 {
+				t.Errorf("got %v ms, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestSamplesAreDifferences(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	auto := promauto.With(registry)
+	calls := auto.NewHistogramVec(prometheus.HistogramOpts{Name: "ringback_http_request_duration_seconds"}, []string{"route", "status"})
+	refused := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_http_refusals_total"}, []string{"reason"})
+	h, now := &history{}, time.Unix(1000, 0)
+	for second := range kept + 5 {
+		for range second {
+			calls.WithLabelValues("POST /async", "202").Observe(0.001)
+			calls.WithLabelValues("POST /async", "503").Observe(0.001)
+			calls.WithLabelValues("POST /sync", "200").Observe(0.001)
+		}
+		refused.WithLabelValues("backlog").Add(2)
+		s, err := takeSample(registry, now.Add(time.Duration(second)*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.add(s)
+	}
+	samples, _ := h.since(0)
+	last := samples[len(samples)-1]
+	if len(samples) != kept || last.Accepted != 2*(kept+4) || last.Done != kept+4 || last.Refused != 2 || last.Reasons["backlog"] != 20 {
+		t.Errorf("got %d samples, the last %+v, want the last ten minutes and the differences", len(samples), last)
+	}
+	if later, _ := h.since(last.At); len(later) != 0 {
+		t.Errorf("got %d samples after the last", len(later))
+	}
+}
+
+func TestPicture(t *testing.T) {
+	t.Parallel()
+	at := func(seconds float64) time.Time { return time.Unix(0, int64(seconds*1e9)) }
+	whole := inspected{
+		Request: db.Request{
+			Status: db.Succeeded, CallbackState: db.CallbackPending, AcceptedAt: at(0), StartedAt: at(10), FinishedAt: at(20),
+		},
+		WaitsFor: "retry",
+		Attempts: []db.Attempt{{Attempt: 1, StartedAt: at(20), EndedAt: at(30), Outcome: "http_status", HTTPStatus: 500, Cause: "no", Connect: 2 * time.Millisecond}},
+	}
+	p := draw(whole, at(100))
+	var names []string
+	for _, row := range p.Rows {
+		names = append(names, row.Name+" "+row.Says)
+	}
+	if got := strings.Join(names, ", "); got != "work succeeded, attempt 1 http_status (500), next waits for retry" {
+		t.Errorf("got rows %q", got)
+	}
+	if work := p.Rows[0].Bars; len(work) != 2 || work[0].Width != 100 || work[1].X != 100 || work[1].Says != "worked, 10.0 s" {
+		t.Errorf("got %+v, want a tenth of waiting and a tenth of work", work)
+	}
+	if next := p.Rows[2].Bars; next[0].X != 300 || next[0].Width != 700 || !p.Open {
+		t.Errorf("got %+v, want the wait to go on until now", next)
+	}
+	if got := phases(whole.Attempts[0]); got != "connect 2.0 ms · in all 10.0 s" {
+		t.Errorf("got %q", got)
+	}
+	never := inspected{Request: db.Request{Status: db.Accepted, AcceptedAt: at(0)}}
+	if bars := draw(never, at(0)).Rows[0].Bars; len(bars) != 1 || bars[0].Width < 2 {
+		t.Errorf("got %+v, want a wait that can be seen", bars)
+	}
+}
+
+func TestTook(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0 s", 300 * time.Microsecond: "300 µs", 2500 * time.Microsecond: "2.5 ms", 250 * time.Millisecond: "250 ms",
+		90 * time.Second: "1m30s", 10 * time.Minute: "10m", 70 * time.Second: "1m10s", 2 * time.Hour: "2h0m", 72 * time.Hour: "3 days",
+	} {
+		if got := took(d); got != want {
+			t.Errorf("%d: got %q, want %q", d, got, want)
+		}
+	}
+	if got := count(-1234567); got != "-1\u202f234\u202f567" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,146 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"ringback/db"
+)
+
+const (
+	sampleInterval = time.Second
+	// maxViewers bounds the pages that follow at a time.
+	maxViewers = 50
+	// stateInterval is how often the database is asked for what it alone knows, while
+	// somebody follows.
+	stateInterval = 5 * time.Second
+)
+
+// Watch takes a sample each second until ctx ends.
+func (c *Console) Watch(ctx context.Context) {
+	tick := time.NewTicker(sampleInterval)
+	defer tick.Stop()
+	for {
+		if s, err := takeSample(c.Metrics, time.Now()); err != nil {
+			c.Logger.ErrorContext(ctx, "sample_failed", "error", err)
+		} else {
+			c.history.add(s)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// state is what the database alone knows.
+type state struct {
+	Processes []process        `json:"processes"`
+	Jobs      []db.WaitingJobs `json:"jobs"`
+	Dead      int64            `json:"dead"`
+	Database  string           `json:"database"` // empty while it answers
+}
+
+type process struct {
+	ID     string `json:"id"`
+	Silent string `json:"silent"`
+	Lost   bool   `json:"lost"`
+}
+
+// lostAfter is for how long a process is silent before its jobs go to others.
+const lostAfter = 10 * time.Second
+
+// most is up to how many jobs and dead letters are counted.
+const most = 100_000
+
+func (c *Console) state(ctx context.Context) state {
+	s, err := c.readState(ctx)
+	if err != nil && ctx.Err() == nil && !db.IsUnavailable(err) {
+		c.Logger.ErrorContext(ctx, "state_not_read", "error", err)
+	}
+	if err != nil {
+		return state{Database: "The database doesn't answer."}
+	}
+	return s
+}
+
+func (c *Console) readState(ctx context.Context) (s state, err error) {
+	processes, err := db.ListProcesses(ctx, c.Reads)
+	if err != nil {
+		return s, err
+	}
+	for _, p := range processes {
+		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Silent > lostAfter})
+	}
+	if s.Jobs, err = db.CountWaiting(ctx, c.Reads, most); err != nil {
+		return s, err
+	}
+	s.Dead, err = db.CountDeadLetters(ctx, c.Reads, most)
+	return s, err
+}
+
+// overviewPage is what the overview shows before its script runs.
+type overviewPage struct {
+	Latest sample
+	State  state
+}
+
+func (c *Console) overview(r *http.Request) (view, error) {
+	samples, _ := c.history.since(0)
+	page := overviewPage{State: c.state(r.Context())}
+	if len(samples) > 0 {
+		page.Latest = samples[len(samples)-1]
+	}
+	return view{page: "overview", title: "Overview", data: page}, nil
+}
+
+// live follows what happens as server-sent events: first the last ten minutes, then
+// each second.
+func (c *Console) live(w http.ResponseWriter, r *http.Request) {
+	select {
+	case c.viewers <- struct{}{}:
+		defer func() { <-c.viewers }()
+	default:
+		http.Error(w, fmt.Sprintf("%d pages follow already.", maxViewers), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	control, at, asked := http.NewResponseController(w), int64(0), time.Time{}
+	for r.Context().Err() == nil {
+		samples, changed := c.history.since(at)
+		if len(samples) > 0 {
+			at = samples[len(samples)-1].At
+		}
+		event := struct {
+			Samples []sample `json:"samples"`
+			State   *state   `json:"state,omitempty"`
+		}{Samples: samples}
+		if time.Since(asked) >= stateInterval {
+			asked = time.Now()
+			read := c.state(r.Context())
+			event.State = &read
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(pageTimeout))
+		if err := writeEvent(w, event); err != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+		}
+	}
+}
+
+func writeEvent(w http.ResponseWriter, event any) error {
+	encoded, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("encoding event: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "data: %s\n\n", encoded)
+	return err
+}

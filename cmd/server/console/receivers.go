@@ -1,0 +1,180 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
+	"ringback/jobs/pacing"
+)
+
+// receiverRow is a receiver as the page shows it.
+type receiverRow struct {
+	db.Receiver
+	Name    string // host and port, or scheme, host and port
+	Host    string
+	Port    string // empty for all
+	Paced   string
+	Breaker string
+	Closed  time.Time // until then; zero for not
+}
+
+func (c *Console) receivers(r *http.Request) (view, error) {
+	listed, err := db.ListReceivers(r.Context(), c.Reads)
+	if err != nil {
+		return view{}, err
+	}
+	rows := make([]receiverRow, len(listed))
+	for i, receiver := range listed {
+		rows[i] = receiverRowOf(receiver, time.Now())
+	}
+	return view{page: "receivers", title: "Receivers", data: rows}, nil
+}
+
+func receiverRowOf(r db.Receiver, now time.Time) receiverRow {
+	row := receiverRow{Receiver: r, Name: strings.TrimSuffix(strings.TrimPrefix(r.Target, "*://"), ":*"), Breaker: "closed"}
+	_, hostPort, _ := strings.Cut(r.Target, "://")
+	if host, port, err := net.SplitHostPort(hostPort); err == nil {
+		row.Host, row.Port = host, strings.TrimPrefix(port, "*")
+	}
+	if r.ClosedUntil.After(now) {
+		row.Closed, row.Breaker = r.ClosedUntil, "open"
+	} else if r.Openings > 0 {
+		row.Breaker = "half-open"
+	}
+	switch {
+	case r.Word != "":
+		row.Breaker = ""
+		if row.Paced = strconv.FormatFloat(r.ReceiverWord.Rate, 'f', -1, 64) + "/s"; r.ReceiverWord.Rate == 0 {
+			row.Paced = "any rate"
+		}
+	case r.CallbackOrigin.Rate >= pacing.Unlimited:
+		row.Paced = "any rate"
+	case r.CallbackOrigin.Rate > 0:
+		row.Paced = strconv.FormatFloat(r.CallbackOrigin.Rate, 'f', 1, 64) + "/s"
+	}
+	return row
+}
+
+// wordForm is what the operator says of a receiver.
+type wordForm struct {
+	word, host, port string
+	rate             float64
+	concurrency      int
+}
+
+func readWord(r *http.Request) (f wordForm, err error) {
+	if err := r.ParseForm(); err != nil {
+		return f, mistake("the form can't be read")
+	}
+	f = wordForm{word: r.PathValue("word"), host: strings.ToLower(strings.TrimSpace(r.Form.Get("host"))), port: strings.TrimSpace(r.Form.Get("port"))}
+	if f.word != "allow" && f.word != "deny" && f.word != "forget" {
+		return f, errNoPage
+	}
+	if f.host == "" || strings.ContainsAny(f.host, "/ @?#") {
+		return f, mistake("a receiver is a host name or address, with a port if it is for that port alone")
+	}
+	if n, err := strconv.ParseUint(f.port, 10, 16); f.port != "" && (err != nil || n == 0) {
+		return f, mistake("a port is from 1 to 65535")
+	}
+	if text := r.Form.Get("rate"); text != "" {
+		if f.rate, err = strconv.ParseFloat(text, 64); err != nil || !(f.rate >= 0.01 && f.rate <= 1_000_000) {
+			return f, mistake("the rate is from 0.01 to 1000000 callbacks a second")
+		}
+	}
+	if text := r.Form.Get("concurrency"); text != "" {
+		if f.concurrency, err = strconv.Atoi(text); err != nil || f.concurrency < 1 || f.concurrency > 10_000 {
+			return f, mistake("the concurrency is from 1 to 10000 callbacks at a time")
+		}
+	}
+	return f, nil
+}
+
+func (f wordForm) name() string {
+	if f.port == "" {
+		return f.host
+	}
+	return net.JoinHostPort(strings.Trim(f.host, "[]"), f.port)
+}
+
+func (c *Console) askReceiver(r *http.Request) (view, error) {
+	f, err := readWord(r)
+	if err != nil {
+		return view{}, err
+	}
+	q := question{Back: "/receivers", Fields: map[string]string{}}
+	for _, name := range []string{"host", "port", "rate", "concurrency"} {
+		if value := r.Form.Get(name); value != "" {
+			q.Fields[name] = value
+		}
+	}
+	switch f.word {
+	case "allow":
+		q.Does, q.Asks = "Allow "+f.name(), fmt.Sprintf("Let callbacks go to %s at %s, whatever it has shown?", f.name(), f.pace())
+	case "deny":
+		q.Does, q.Asks, q.Danger = "Deny "+f.name(), fmt.Sprintf("Send nothing more to %s? Requests that name it are refused, and callbacks that wait for it end as dead letters.", f.name()), true
+	case "forget":
+		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget what %s has shown, and what was said of it? It begins as a newcomer.", f.name())
+	}
+	return view{page: "question", title: q.Does, data: q}, nil
+}
+
+func (f wordForm) pace() string {
+	text := "any rate"
+	if f.rate > 0 {
+		text = strconv.FormatFloat(f.rate, 'f', -1, 64) + " a second"
+	}
+	if f.concurrency > 0 {
+		text += fmt.Sprintf(", %d at a time", f.concurrency)
+	}
+	return text
+}
+
+func (c *Console) changeReceiver(r *http.Request) (view, error) {
+	f, err := readWord(r)
+	if err == nil {
+		err = c.say(r.Context(), f)
+	}
+	if err != nil {
+		return view{}, err
+	}
+	return view{redirect: "/receivers"}, nil
+}
+
+func (c *Console) say(ctx context.Context, f wordForm) error {
+	said := db.ReceiverWord{Target: pacing.WordFor(strings.Trim(f.host, "[]"), f.port), Rate: f.rate, Concurrency: f.concurrency}
+	switch f.word {
+	case "allow":
+		said.Word = db.ReceiverAllowed
+	case "deny":
+		said.Word = db.ReceiverDenied
+	default:
+		port := f.port
+		if port == "" {
+			port = "*"
+		}
+		return db.InTx(ctx, c.Pool, func(tx pgx.Tx) error { return db.ForgetReceiver(ctx, tx, bracketed(f.host), port) })
+	}
+	return db.SayOfReceiver(ctx, c.Pool, said)
+}
+
+// bracketed is a host as it stands before a port.
+func bracketed(host string) string {
+	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// wordURL asks for a word of a receiver.
+func (r receiverRow) URL(word string) string {
+	return "/receivers/" + word + "?" + url.Values{"host": {r.Host}, "port": {r.Port}}.Encode()
+}

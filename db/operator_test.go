@@ -1,0 +1,131 @@
+package db_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+func TestListAllRequests(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	all := kinds()
+	for i, k := range all {
+		plantKind(t, pool, []string{"acme", "other"}[i%2], k, i+1, i+1, 1)
+	}
+
+	t.Run("ListsThoseOfAllClientsThatMatch", func(t *testing.T) {
+		t.Parallel()
+		for _, filter := range filters("") {
+			var want []int
+			for i, k := range slices.Backward(all) {
+				if matches(filter, k) {
+					want = append(want, i+1)
+				}
+			}
+			filter.Limit, filter.Window = 100, 1000
+			page, err := db.ListAllRequests(t.Context(), pool, filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for _, r := range page.Requests {
+				got = append(got, int(r.AcceptedAt.Unix()))
+			}
+			if !slices.Equal(got, want) || page.Next != uuid.Nil {
+				t.Errorf("%+v: got %v, next %v, want %v and no more", filter, got, page.Next, want)
+			}
+		}
+	})
+
+	t.Run("GoesOnBehindAWindowInWhichFewMatch", func(t *testing.T) {
+		t.Parallel()
+		filter, got := db.Filter{CallbackState: db.CallbackDead, Limit: 1, Window: 2}, 0
+		for {
+			page, err := db.ListAllRequests(t.Context(), pool, filter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got += len(page.Requests); page.Next == uuid.Nil {
+				break
+			}
+			filter.Cursor = page.Next
+		}
+		if got != 3 {
+			t.Errorf("got %d dead letters over all pages, want 3", got)
+		}
+	})
+}
+
+func matches(f db.Filter, k kind) bool {
+	return (f.Mode == "" || f.Mode == k.mode) && (f.Status == "" || f.Status == k.status) && (f.CallbackState == "" || f.CallbackState == k.callback)
+}
+
+func TestOperatorReadsOfARequest(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	plantKind(t, pool, "acme", kind{db.Async, db.Succeeded, db.CallbackDead}, 1, 3, 1)
+	page, err := db.ListAllRequests(t.Context(), pool, db.Filter{Limit: 1, Window: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := page.Requests[0].ID
+	const attempts = `
+		INSERT INTO callback_attempts (request_id, attempt, started_at, ended_at, outcome, http_status, address, cause, connect_us)
+		SELECT $1, n, now(), now(), 'http_status', 500, '192.0.2.1:443', 'because', 1500
+		FROM generate_series(1, 3) AS n`
+	if _, err := pool.Exec(t.Context(), attempts, id); err != nil {
+		t.Fatal(err)
+	}
+	found, err := db.FindRequest(t.Context(), pool, id)
+	if err != nil || found.Client != "acme" || string(found.Input) != "{}" {
+		t.Errorf("got %+v, %v, want the whole request", found, err)
+	}
+	seen, err := db.InspectAttempts(t.Context(), pool, id, 2)
+	if err != nil || len(seen) != 2 || seen[0].Attempt != 2 || seen[1].Connect != 1500*time.Microsecond || seen[1].Cause != "because" {
+		t.Errorf("got %+v, %v, want the latest two in order, with their causes", seen, err)
+	}
+	groups, err := db.GroupDeadLetters(t.Context(), pool, []string{"acme", "nobody"}, 100)
+	if err != nil || len(groups) != 3 {
+		t.Fatalf("got %+v, %v, want three groups", groups, err)
+	}
+	for _, group := range groups {
+		if wanted := group.LatestRequest == id; wanted != (group.Cause == "because") || group.Count != 1 {
+			t.Errorf("got %+v, want each with the cause of its latest attempt", group)
+		}
+	}
+	if dead, err := db.CountDeadLetters(t.Context(), pool, 2); err != nil || dead != 2 {
+		t.Errorf("got %d dead letters, %v, want as many as are counted at most", dead, err)
+	}
+}
+
+func TestOperatorReadsOfJobs(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	insertJobs(t, pool, "work", "available", 3)
+	insertJobs(t, pool, "callback", "running", 2)
+	insertJobs(t, pool, "callback", "completed", 5)
+	waiting, err := db.CountWaiting(t.Context(), pool, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, w := range waiting {
+		got[w.Queue+" "+w.State] = w.Count
+	}
+	if len(got) != 10 || got["work available"] != 2 || got["callback running"] != 2 || got["callback retryable"] != 0 {
+		t.Errorf("got %v, want each queue and state, up to the bound", got)
+	}
+	if err := db.Beat(t.Context(), pool, "one"); err != nil {
+		t.Fatal(err)
+	}
+	processes, err := db.ListProcesses(t.Context(), pool)
+	if err != nil || len(processes) != 1 || processes[0].ID != "one" || processes[0].Silent < 0 {
+		t.Errorf("got %+v, %v, want the process", processes, err)
+	}
+}

@@ -1,0 +1,327 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
+)
+
+// Reconciliation is how far the look for lost steps has come. A step is lost where a
+// request has one to take, and no job that will take it.
+type Reconciliation struct {
+	Position      uuid.UUID // of the requests
+	OrderPosition uuid.UUID // of the requests with ordering keys
+}
+
+// LockReconciliation returns how far the look has come, for a process that is about to
+// go on. While another process does, or none is due, locked is false.
+func LockReconciliation(ctx context.Context, tx pgx.Tx) (r Reconciliation, locked bool, err error) {
+	const sql = `
+		SELECT position, order_position
+		FROM reconciliation
+		WHERE next_at <= now()
+		FOR UPDATE SKIP LOCKED`
+	err = tx.QueryRow(ctx, sql).Scan(&r.Position, &r.OrderPosition)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Reconciliation{}, false, nil
+	}
+	if err != nil {
+		return Reconciliation{}, false, fmt.Errorf("reading how far the look for lost steps has come: %w", err)
+	}
+	return r, true, nil
+}
+
+// SaveReconciliation writes how far the look at requests has come. The next one is due after pause.
+func SaveReconciliation(ctx context.Context, tx pgx.Tx, position uuid.UUID, pause time.Duration) error {
+	const sql = `
+		UPDATE reconciliation
+		SET position = $1,
+		    next_at = clock_timestamp() + $2::interval`
+	if _, err := tx.Exec(ctx, sql, position, pause); err != nil {
+		return fmt.Errorf("writing how far the look for lost steps has come: %w", err)
+	}
+	return nil
+}
+
+// TakeLostSteps removes up to most of the requests that are noted as having lost their
+// job, and returns them. Who notes one of them again meanwhile waits for tx, so that
+// no note is lost.
+func TakeLostSteps(ctx context.Context, tx pgx.Tx, most int) ([]uuid.UUID, error) {
+	const sql = `
+		DELETE FROM lost_steps
+		WHERE request_id IN (
+			SELECT request_id
+			FROM lost_steps
+			LIMIT $1
+			FOR UPDATE SKIP LOCKED
+		)
+		RETURNING request_id`
+	return readIDs(ctx, tx, "taking lost steps", sql, most)
+}
+
+// reconciled is how many rows a look reads of each table: index entries and rows of a
+// few milliseconds.
+const reconciled = 1000
+
+// FindLostSteps returns those of the next requests after a position that have lost
+// their job, and the position to go on from: the start of the table after its end.
+func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid.UUID, next uuid.UUID, err error) {
+	// The limits are written out for a plan by index.
+	sql := fmt.Sprintf(`
+		WITH page AS MATERIALIZED (
+			SELECT id, CASE WHEN status = 'accepted' THEN work_job_id WHEN callback_state = 'pending' THEN callback_job_id END AS job_id
+			FROM requests
+			WHERE id > $1
+			ORDER BY id
+			LIMIT %[1]d
+		)
+		SELECT CASE count(*) WHEN %[1]d THEN (SELECT id FROM page ORDER BY id DESC LIMIT 1) END,
+		       ARRAY(
+			SELECT id
+			FROM page
+			WHERE job_id IS NOT NULL
+			  AND NOT EXISTS (SELECT FROM river_job WHERE river_job.id = job_id AND finalized_at IS NULL LIMIT 1)
+		)
+		FROM page`, reconciled)
+	if err := q.QueryRow(ctx, sql, after).Scan((*zeronull.UUID)(&next), &lost); err != nil {
+		return nil, after, fmt.Errorf("looking for lost steps: %w", err)
+	}
+	return lost, next, nil
+}
+
+// Mended is what was put right, each a number of requests.
+type Mended struct {
+	Work      int // that have a work job again
+	Callbacks int // that have a callback job again
+	Order     int // whose ordering key goes on
+	Cancelled []uuid.UUID
+}
+
+// Any tells whether there was anything to put right.
+func (m Mended) Any() bool { return m.Work+m.Callbacks+m.Order+len(m.Cancelled) > 0 }
+
+// Mend gives those of the requests that have lost the job of their next step another
+// one, which is due at once. A request whose work job was cancelled ends as cancelled
+// by error, as CancelRequest does it. Requests that somebody else writes to are noted,
+// to be looked at again.
+func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, reason jsontext.Value) (m Mended, err error) {
+	if len(ids) == 0 {
+		return Mended{}, nil
+	}
+	places, err := FindPlaces(ctx, tx, ids)
+	if err != nil {
+		return Mended{}, err
+	}
+	if err := LockOrder(ctx, tx, places...); err != nil {
+		return Mended{}, err
+	}
+	if ids, err = lockOwed(ctx, tx, ids); err != nil {
+		return Mended{}, err
+	}
+	// Each is a statement of its own, that sees what those did who held the locks before.
+	if m.Cancelled, err = cancelLost(ctx, tx, ids, reason); err != nil {
+		return Mended{}, err
+	}
+	cancelled := slices.DeleteFunc(slices.Clone(places), func(p Place) bool { return !slices.Contains(m.Cancelled, p.RequestID) })
+	if err := LeaveOrder(ctx, tx, cancelled...); err != nil {
+		return Mended{}, err
+	}
+	if m.Work, err = remakeJobs(ctx, tx, work, "work_job_id", "status = 'accepted'", "true", ids); err != nil {
+		return Mended{}, err
+	}
+	m.Callbacks, err = remakeJobs(ctx, tx, callback, "callback_job_id", "callback_state = 'pending'", isFirst("lost", places), ids)
+	return m, err
+}
+
+// FindPlaces returns where those of the requests stand that have an ordering key and
+// whose callback has not ended.
+func FindPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error) {
+	const sql = `
+		SELECT client, ordering_key, request_id
+		FROM ordered_requests
+		WHERE request_id = ANY ($1::uuid[])`
+	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
+	}
+	places, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Place])
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
+	}
+	return places, nil
+}
+
+// lockOwed locks those of the requests that have a step to take, and notes those that
+// are locked by others. Nobody is waited for: a cancellation may hold a request, and
+// wait to note it.
+func lockOwed(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]uuid.UUID, error) {
+	const lock = `
+		SELECT id
+		FROM requests
+		WHERE id = ANY ($1::uuid[])
+		  AND (status = 'accepted' OR callback_state = 'pending')
+		FOR UPDATE SKIP LOCKED`
+	locked, err := readIDs(ctx, tx, "locking requests", lock, column(ids, uuidOf))
+	if err != nil {
+		return nil, err
+	}
+	const note = `
+		INSERT INTO lost_steps (request_id)
+		SELECT id
+		FROM requests
+		WHERE id = ANY ($1::uuid[])
+		  AND (status = 'accepted' OR callback_state = 'pending')
+		  AND id <> ALL ($2::uuid[])
+		ON CONFLICT DO NOTHING`
+	if _, err := tx.Exec(ctx, note, column(ids, uuidOf), column(locked, uuidOf)); err != nil {
+		return nil, fmt.Errorf("noting lost steps: %w", err)
+	}
+	return locked, nil
+}
+
+func cancelLost(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason jsontext.Value) ([]uuid.UUID, error) {
+	const sql = `
+		UPDATE requests
+		SET status = 'cancelled',
+		    error = $2,
+		    finished_at = now(),
+		    callback_state = 'cancelled',
+		    settled_at = now()
+		FROM river_job
+		WHERE requests.id = ANY ($1::uuid[])
+		  AND requests.status = 'accepted'
+		  AND river_job.id = requests.work_job_id
+		  AND river_job.state::text = 'cancelled'
+		RETURNING requests.id`
+	return readIDs(ctx, tx, "cancelling requests", sql, column(ids, uuidOf), []byte(reason))
+}
+
+// remakeJobs replaces the jobs in column job of those of the requests that are owed the
+// step and have no job for it. first is that of insertJobs.
+func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, first string, ids []uuid.UUID) (int, error) {
+	sql := `
+		WITH lost AS MATERIALIZED (
+			SELECT requests.id, client, ordering_key, seq, ` + job + ` AS earlier_job_id,
+			       nextval('river_job_id_seq') AS job_id, 1 AS position
+			FROM requests
+			LEFT JOIN river_job ON river_job.id = ` + job + `
+			WHERE requests.id = ANY ($6::uuid[])
+			  AND ` + owed + `
+			  AND (river_job.id IS NULL OR river_job.finalized_at IS NOT NULL)
+		), remade AS (
+			UPDATE requests
+			SET ` + job + ` = lost.job_id
+			FROM lost
+			WHERE requests.id = lost.id
+		), replaced AS (
+			-- Nobody would find it any more to remove it.
+			DELETE FROM river_job
+			WHERE id = ANY (ARRAY(SELECT earlier_job_id FROM lost))
+		), ` + insertJobs("lost", "now()", first) + `
+		SELECT count(*)
+		FROM jobs
+		WHERE (SELECT count(*) >= 0 FROM notified)`
+	var remade int
+	if err := tx.QueryRow(ctx, sql, append(jobs.args(), column(ids, uuidOf))...).Scan(&remade); err != nil {
+		return 0, fmt.Errorf("giving requests another job: %w", err)
+	}
+	return remade, nil
+}
+
+// MendOrder looks at the next requests with ordering keys after a position. Those whose
+// callback has ended leave the order, and where the first of a key is held back, it is
+// released. It returns how many those are, and the position to go on from.
+func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, next uuid.UUID, err error) {
+	// By the unique index of request_id.
+	sql := fmt.Sprintf(`
+		SELECT client, ordering_key, request_id,
+		       request.id IS NULL OR settled_at IS NOT NULL,
+		       coalesce(callback_state = 'pending', false) AND `+isFirst("page", []Place{{}})+`
+		       AND EXISTS (SELECT FROM river_job WHERE river_job.id = callback_job_id AND state::text = 'pending' LIMIT 1)
+		FROM (
+			SELECT client, ordering_key, seq, request_id
+			FROM ordered_requests
+			WHERE request_id > $1
+			ORDER BY request_id
+			LIMIT %[1]d
+		) AS page
+		LEFT JOIN LATERAL (
+			SELECT id, callback_state, callback_job_id, settled_at
+			FROM requests
+			WHERE requests.id = page.request_id
+			LIMIT 1
+		) AS request ON true
+		ORDER BY request_id`, reconciled)
+	rows, err := tx.Query(ctx, sql, after)
+	if err != nil {
+		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
+	}
+	var place Place
+	var hasEnded, isHeld bool
+	var ended, first []Place
+	seen := 0
+	_, err = pgx.ForEachRow(rows, []any{&place.Client, &place.OrderingKey, &place.RequestID, &hasEnded, &isHeld}, func() error {
+		seen++
+		switch {
+		case hasEnded:
+			ended = append(ended, place)
+		case isHeld:
+			first = append(first, place)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
+	}
+	if seen == reconciled {
+		next = place.RequestID
+	}
+	return len(ended) + len(first), next, goOn(ctx, tx, ended, first)
+}
+
+// SaveOrderPosition writes how far MendOrder has come.
+func SaveOrderPosition(ctx context.Context, tx pgx.Tx, position uuid.UUID) error {
+	if _, err := tx.Exec(ctx, "UPDATE reconciliation SET order_position = $1", position); err != nil {
+		return fmt.Errorf("writing how far the look at ordering keys has come: %w", err)
+	}
+	return nil
+}
+
+// goOn takes what has ended out of the order, and releases what is first.
+func goOn(ctx context.Context, tx pgx.Tx, ended, first []Place) error {
+	if len(ended)+len(first) == 0 {
+		return nil
+	}
+	if err := LockOrder(ctx, tx, append(ended, first...)...); err != nil {
+		return err
+	}
+	if err := LeaveOrder(ctx, tx, ended...); err != nil {
+		return err
+	}
+	if len(first) == 0 {
+		return nil
+	}
+	if err := runTogether(ctx, tx, releaseFirst(first)); err != nil {
+		return fmt.Errorf("releasing callbacks: %w", err)
+	}
+	return nil
+}
+
+func readIDs(ctx context.Context, q Querier, doing, sql string, args ...any) ([]uuid.UUID, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return ids, nil
+}

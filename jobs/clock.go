@@ -1,0 +1,72 @@
+package jobs
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+const (
+	// clockInterval is the time between two readings of the database's clock. After a
+	// failover to a server whose clock differs, steps go by the old one for so long.
+	clockInterval = 2 * time.Second
+	// clockTimeout bounds a reading.
+	clockTimeout = 2 * time.Second
+	// maxSkew is from which difference on an operator is told.
+	maxSkew = time.Second
+)
+
+// clockWatch keeps the database's clock.
+type clockWatch struct {
+	db.Clock
+	querier db.Querier
+	logger  *slog.Logger
+	differs bool // as far as was logged
+}
+
+// watch reads the clock until ctx ends.
+func (w *clockWatch) watch(ctx context.Context) {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			w.read(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read compares the clocks, and tells when they begin to differ. While the database is
+// away, the last reading stands.
+func (w *clockWatch) read(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
+	defer cancel()
+	if w.Read(ctx, w.querier) != nil {
+		return
+	}
+	skew := w.Skew()
+	if differs := skew.Abs() > maxSkew; differs != w.differs {
+		w.differs = differs
+		if differs {
+			w.logger.WarnContext(ctx, "clocks_differ", "skew_seconds", skew.Seconds(),
+				"remedy", "set the clocks of this machine and of the database's by NTP; all times are the database's until then")
+		} else {
+			w.logger.InfoContext(ctx, "clocks_agree")
+		}
+	}
+}
+
+// Now is the database's time, as fine as Postgres keeps it.
+func (q *Queue) Now() time.Time { return q.clock.Now().UTC().Truncate(time.Microsecond) }
+
+// NewID makes the id of a request, by the database's time.
+func (q *Queue) NewID() uuid.UUID { return q.clock.NewID() }
+
+// Here is this process's time at a time of the database.
+func (q *Queue) Here(t time.Time) time.Time { return q.clock.Here(t) }

@@ -1,0 +1,189 @@
+package jobs
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river/riverdriver"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+// newSkewed returns a queue on a database whose clock is ahead by an interval: its own
+// now() and clock_timestamp() stand before those of Postgres.
+func newSkewed(t *testing.T, ahead string) *testQueue {
+	t.Helper()
+	url := dbtest.New(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	sql := `
+		CREATE SCHEMA skewed;
+		CREATE FUNCTION skewed.now() RETURNS timestamptz LANGUAGE sql STABLE
+		AS $$ SELECT pg_catalog.now() + interval '` + ahead + `' $$;
+		CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+		AS $$ SELECT pg_catalog.clock_timestamp() + interval '` + ahead + `' $$;
+		DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET search_path = public, skewed, pg_catalog'; END $$`
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	return newQueueAt(t, url, url, doNothing)
+}
+
+// Whatever this process's clock says, things happen when they should by the
+// database's.
+func TestTwoClocks(t *testing.T) {
+	t.Parallel()
+	for _, ahead := range []string{"10 minutes", "-10 minutes", "3 days", "-3 days"} {
+		t.Run("WithTheDatabaseAheadBy "+ahead, func(t *testing.T) {
+			t.Parallel()
+
+			t.Run("TellsTheDifference", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				q.start(t)
+				q.waitForLog(t, "clocks_differ")
+				if !q.holds(t, "SELECT abs(extract(epoch FROM interval '"+ahead+"') + $1) < 1", q.clock.Skew().Seconds()) {
+					t.Errorf("got %v", q.clock.Skew())
+				}
+			})
+
+			t.Run("WritesTheDatabasesTimes", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				receiver := newReceiver(t, func(w http.ResponseWriter, n int) {
+					if n == 0 {
+						w.WriteHeader(http.StatusInternalServerError)
+					}
+				})
+				q.start(t)
+				request := newRequest(receiver.URL)
+				request.ID, request.AcceptedAt, request.ExpiresAt = q.NewID(), q.Now(), q.Now().Add(time.Hour)
+				q.accept(t, request)
+				receiver.next(t)
+				receiver.next(t)
+				q.waitFor(t, request.ID, "callback_state = 'delivered' AND callback_job_state = 'completed'")
+				const sql = `
+					SELECT bool_and(abs(extract(epoch FROM at - now())) < 3600)
+					FROM request_trace
+					CROSS JOIN LATERAL unnest(ARRAY[accepted_at, started_at, finished_at, settled_at, attempt_started_at,
+						coalesce(next_attempt_at, now()), callback_job_scheduled_at]) AS times (at)`
+				if !q.holds(t, sql) {
+					t.Error("a time is not the database's")
+				}
+				if at := db.AcceptedAt(request.ID).Sub(request.AcceptedAt).Abs(); at > time.Hour {
+					t.Errorf("the id is %v away", at)
+				}
+			})
+
+			for name, test := range map[string]struct {
+				status    int
+				low, high string
+			}{
+				"RetriesAfterItsDelay":     {http.StatusInternalServerError, "20 seconds", "10 minutes"},
+				"ComesBackWhenItIsAskedTo": {http.StatusTooManyRequests, "1 hour", "80 minutes"},
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					q := newSkewed(t, ahead)
+					receiver := newReceiver(t, func(w http.ResponseWriter, _ int) {
+						w.Header().Set("Retry-After", "3600")
+						w.WriteHeader(test.status)
+					})
+					request := newRequest(receiver.URL)
+					request.AcceptedAt = q.Now()
+					q.accept(t, request)
+					q.clock.read(t.Context())
+					outcome := succeeded
+					outcome.StartedAt, outcome.FinishedAt = time.Now(), time.Now()
+					if err := q.finish(t.Context(), request, outcome); err != nil {
+						t.Fatal(err)
+					}
+					q.exec(t, "UPDATE river_job SET attempt = 2")
+					q.start(t)
+					q.waitFor(t, request.ID, "callback_job_state IN ('retryable', 'scheduled')")
+					if !q.holds(t, "SELECT callback_job_scheduled_at - attempt_started_at BETWEEN $1::text::interval AND $2::text::interval FROM request_trace", test.low, test.high) {
+						t.Errorf("want it to come back between %s and %s later", test.low, test.high)
+					}
+				})
+			}
+
+			t.Run("SendsWhatIsDue", func(t *testing.T) {
+				t.Parallel()
+				q, receiver := newSkewed(t, ahead), newReceiver(t, always(http.StatusOK))
+				request := newRequest(receiver.URL)
+				q.accept(t, request)
+				if err := q.finish(t.Context(), request, succeeded); err != nil {
+					t.Fatal(err)
+				}
+				q.exec(t, "UPDATE requests SET finished_at = now()")
+				q.exec(t, "UPDATE river_job SET state = 'retryable', scheduled_at = now() WHERE kind = 'callback'")
+				q.start(t)
+				receiver.next(t)
+			})
+
+			t.Run("ExpiresByTheDatabase", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				for until, want := range map[string]string{"1 hour": "succeeded", "-1 second": "expired"} {
+					request := newRequest("http://127.0.0.1:9/")
+					request.ExpiresAt = time.Now()
+					q.accept(t, request)
+					q.exec(t, "UPDATE requests SET expires_at = now() + $1::text::interval WHERE id = $2", until, request.ID)
+					defer q.waitFor(t, request.ID, "status = '"+want+"'")
+				}
+				q.start(t)
+			})
+
+			t.Run("RescuesByTheDatabase", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				q.clock.read(t.Context())
+				q.exec(t, `
+					INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
+					SELECT '{}', 'callback', 'callback', 1000, 'running', 1, now() - minutes * interval '1 minute', ARRAY['unknown']
+					FROM unnest(ARRAY[1, 3]) AS minutes`)
+				exec := newDriver(q.direct, nil, nil, &q.clock.Clock).GetExecutor()
+				stuck, err := exec.JobGetStuck(t.Context(), &riverdriver.JobGetStuckParams{Max: 10, StuckHorizon: time.Now().Add(-2 * time.Minute)})
+				if err != nil || len(stuck) != 1 {
+					t.Errorf("got %d stuck jobs, %v, want one", len(stuck), err)
+				}
+			})
+
+			t.Run("RedeliversWhenItIsWanted", func(t *testing.T) {
+				t.Parallel()
+				q, receiver := newSkewed(t, ahead), newReceiver(t, always(http.StatusOK))
+				request := newRequest(receiver.URL)
+				q.accept(t, request)
+				q.end(t, request, db.CallbackDead)
+				q.start(t)
+				if got := q.redeliver(t, db.Redelivery{RequestID: request.ID, Client: "alice", At: time.Now()}); got != 1 {
+					t.Fatalf("got %d redelivered, want 1", got)
+				}
+				receiver.next(t)
+			})
+
+			t.Run("KeepsAKeyThatAnotherProcessTook", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				q.clock.read(t.Context())
+				taken := db.Key{Client: "alice", Key: "k", RequestID: uuid.Must(uuid.NewV7())}
+				q.exec(t, `
+					INSERT INTO idempotency_keys (client, key, fingerprint, request_id, held_until, expires_at)
+					VALUES ('alice', 'k', $1, $2, now() + interval '30 seconds', now() + interval '1 day')`, taken.Fingerprint[:], taken.RequestID)
+				again := taken
+				again.RequestID, again.HeldUntil, again.ExpiresAt = q.NewID(), q.Now().Add(time.Minute), q.Now().Add(time.Hour)
+				holder, err := q.Claim(t.Context(), again)
+				if err != nil || holder.RequestID != taken.RequestID {
+					t.Errorf("got %+v, %v, want it held by %s", holder, err, taken.RequestID)
+				}
+			})
+		})
+	}
+}

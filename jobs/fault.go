@@ -1,0 +1,71 @@
+package jobs
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
+)
+
+// maxFaults is how many faults in a row end a step: of a new request after about 43
+// minutes, by the retry schedule. That leaves an operator time to mend what is wrong,
+// such as a key that was not deployed.
+const maxFaults = 7
+
+// fault is why we could not do our own part of a step, while the database was there. It
+// is charged as an attempt, so that the waits grow and River UI shows it. Its text is
+// stored in the job row and says no more than a caller may see.
+type fault struct {
+	what  string
+	cause error
+}
+
+const faultPrefix = "fault: "
+
+func (f *fault) Error() string { return faultPrefix + f.what }
+
+func (f *fault) Unwrap() error { return f.cause }
+
+// faultOf is the fault behind an error of a step.
+func faultOf(err error) *fault {
+	var known *fault
+	if errors.As(err, &known) {
+		return known
+	}
+	return &fault{"a step failed", err}
+}
+
+// passes tells whether a step may succeed once the database, or its queue, is free
+// again.
+func passes(err error) bool {
+	return db.IsUnavailable(err) || errors.Is(err, db.ErrFull) || errors.Is(err, db.ErrLarge) || errors.Is(err, db.ErrLate)
+}
+
+// faultsInARow counts the faults and panics since the last attempt that was neither,
+// and tells what the latest one was.
+func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
+	for i := len(job.Errors) - 1; i >= 0; i-- {
+		failed := job.Errors[i]
+		what, isFault := strings.CutPrefix(failed.Error, faultPrefix)
+		switch {
+		case failed.Trace != "":
+			what = "panic"
+		case !isFault:
+			return count, latest
+		}
+		if count++; latest == "" {
+			latest = what
+		}
+	}
+	return count, latest
+}
+
+// attemptWait is how long a work job waits after an attempt that did not do the work,
+// or a fault: longer each time.
+func attemptWait(job *rivertype.JobRow) time.Duration {
+	delay, _ := retryDelay(job.ID, min(len(job.Errors)+1, len(retrySchedule)))
+	return delay
+}

@@ -1,0 +1,162 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+const (
+	// reconcileInterval is the time between two looks for lost steps, by all processes
+	// together. A look takes Postgres some milliseconds.
+	reconcileInterval = time.Second
+	// notesAtOnce is how many noted requests a look takes up.
+	notesAtOnce = 256
+)
+
+// reconciler gives requests whose next step has lost its job another one. River UI and
+// SQL can cancel, discard and delete jobs. Postgres notes those requests, and a look
+// takes up what is noted. What is lost in another way is found by going through the
+// requests, a thousand a second, and through the ordering keys. A work job that was
+// cancelled is an exception: its request ends as cancelled, as by its caller. To end a
+// callback, its caller cancels the request; a callback job that is cancelled is made
+// again, since the callback is owed.
+type reconciler struct {
+	pool    *pgxpool.Pool
+	logger  *slog.Logger
+	mended  *prometheus.CounterVec     // by what was put right
+	wake    func(requests []uuid.UUID) // of whom the work has ended
+	failing bool                       // as far as was logged
+}
+
+// run looks until ctx ends.
+func (r *reconciler) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause, err := r.look(ctx)
+		if failing := err != nil && ctx.Err() == nil; failing != r.failing {
+			r.failing = failing
+			if failing {
+				r.logger.WarnContext(ctx, "lost_steps_not_looked_for", "error", err)
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// look puts right what it finds, where a look is due, and returns the pause after it.
+func (r *reconciler) look(ctx context.Context) (pause time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	var mended db.Mended
+	var at db.Reconciliation
+	due, noted := false, 0
+	err = db.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
+		if at, due, err = db.LockReconciliation(ctx, tx); err != nil || !due {
+			return err
+		}
+		mended, noted, err = mendNext(ctx, tx, at.Position)
+		return err
+	})
+	if err == nil && due {
+		// Apart, since ordering keys are locked before requests.
+		mended.Order, err = r.mendOrder(ctx, at.OrderPosition)
+	}
+	r.tell(ctx, mended)
+	if noted == notesAtOnce {
+		return 0, err
+	}
+	return reconcileInterval, err
+}
+
+// mendNext puts right what is noted, and the next of all requests.
+func mendNext(ctx context.Context, tx pgx.Tx, position uuid.UUID) (mended db.Mended, noted int, err error) {
+	ids, err := db.TakeLostSteps(ctx, tx, notesAtOnce)
+	if err != nil {
+		return db.Mended{}, 0, err
+	}
+	noted = len(ids)
+	found, next, err := db.FindLostSteps(ctx, tx, position)
+	if err != nil {
+		return db.Mended{}, 0, err
+	}
+	if mended, err = mend(ctx, tx, append(ids, found...)); err != nil {
+		return db.Mended{}, 0, err
+	}
+	pause := reconcileInterval
+	if noted == notesAtOnce {
+		pause = 0
+	}
+	return mended, noted, db.SaveReconciliation(ctx, tx, next, pause)
+}
+
+func mend(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (db.Mended, error) {
+	reason, err := cancellation("The work's job was cancelled by an operator.")
+	if err != nil {
+		return db.Mended{}, err
+	}
+	return db.Mend(ctx, tx, workJobs, callbackJobs, ids, reason)
+}
+
+func (r *reconciler) mendOrder(ctx context.Context, position uuid.UUID) (mended int, err error) {
+	err = db.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
+		var next uuid.UUID
+		if mended, next, err = db.MendOrder(ctx, tx, position); err != nil {
+			return err
+		}
+		return db.SaveOrderPosition(ctx, tx, next)
+	})
+	return mended, err
+}
+
+// tell counts and logs what was put right.
+func (r *reconciler) tell(ctx context.Context, m db.Mended) {
+	if !m.Any() {
+		return
+	}
+	for what, count := range map[string]int{
+		"work": m.Work, "callback": m.Callbacks, "ordering_key": m.Order, "cancelled": len(m.Cancelled),
+	} {
+		r.mended.WithLabelValues(what).Add(float64(count))
+	}
+	r.wake(m.Cancelled)
+	r.logger.WarnContext(ctx, "lost_steps_mended",
+		"work_jobs", m.Work, "callback_jobs", m.Callbacks, "ordering_keys", m.Order, "requests_cancelled", len(m.Cancelled))
+}
+
+// Mend does for one request what the reconciler does for all.
+func (q *Queue) Mend(ctx context.Context, request uuid.UUID) error {
+	var mended db.Mended
+	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) (err error) {
+		mended, err = mend(ctx, tx, []uuid.UUID{request})
+		return err
+	})
+	if err == nil {
+		q.reconciler.tell(ctx, mended)
+	}
+	return err
+}
+
+// cancellation is the error of a request that was cancelled.
+func cancellation(message string) (jsontext.Value, error) {
+	encoded, err := json.Marshal(work.Error{Code: codeCancelled, Message: message})
+	if err != nil {
+		return nil, fmt.Errorf("encoding cancellation: %w", err)
+	}
+	return encoded, nil
+}

@@ -1,0 +1,178 @@
+package jobs
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+// Whatever ends a job behind the back of its request, the request goes on by itself.
+func TestReconciler(t *testing.T) {
+	t.Parallel()
+	removals := map[string]string{
+		"Cancelled": "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1",
+		"Discarded": "UPDATE river_job SET state = 'discarded', finalized_at = now() WHERE id = $1",
+		"Completed": "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1",
+		"Deleted":   "DELETE FROM river_job WHERE id = $1",
+	}
+	for name, removal := range removals {
+		t.Run("DeliversTheCallbackWhoseJobWas"+name, func(t *testing.T) {
+			t.Parallel()
+			q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+			request := newRequest(receiver.URL)
+			q.accept(t, request)
+			if err := q.finish(t.Context(), request, succeeded); err != nil {
+				t.Fatal(err)
+			}
+			q.exec(t, removal, q.get(t, request.ID).CallbackJobID)
+			q.start(t)
+			receiver.next(t)
+			q.waitFor(t, request.ID, "callback_state = 'delivered' AND callback_job_state = 'completed'")
+			q.wantNoOrphans(t)
+		})
+		t.Run("EndsTheRequestWhoseWorkJobWas"+name, func(t *testing.T) {
+			t.Parallel()
+			q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+			request := newRequest(receiver.URL)
+			request.OrderingKey = "k"
+			q.accept(t, request)
+			q.exec(t, removal, q.get(t, request.ID).WorkJobID)
+			q.start(t)
+			if name == "Cancelled" {
+				q.waitFor(t, request.ID, "status = 'cancelled' AND error_code = 'cancelled' AND callback_state = 'cancelled'")
+				if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM ordered_requests)") {
+					t.Error("it is still in the order of its key")
+				}
+				return
+			}
+			receiver.next(t)
+			q.waitFor(t, request.ID, "status = 'succeeded' AND callback_state = 'delivered'")
+			q.wantNoOrphans(t)
+		})
+	}
+
+	t.Run("CancelsTheRequestWhoseWorkWasCancelledWhileItRan", func(t *testing.T) {
+		t.Parallel()
+		started := make(chan struct{})
+		q := newQueue(t, func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
+			close(started)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		q.start(t)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		<-started
+		if _, err := q.River().JobCancel(t.Context(), q.get(t, request.ID).WorkJobID); err != nil {
+			t.Fatal(err)
+		}
+		q.waitFor(t, request.ID, "status = 'cancelled' AND work_job_state = 'cancelled'")
+	})
+
+	keyed := func(t *testing.T, q *testQueue, url string, count int) (requests []db.Request) {
+		for range count {
+			request := newRequest(url)
+			request.OrderingKey = "k"
+			q.accept(t, request)
+			request = q.get(t, request.ID)
+			if err := q.finish(t.Context(), request, succeeded); err != nil {
+				t.Fatal(err)
+			}
+			requests = append(requests, q.get(t, request.ID))
+		}
+		return requests
+	}
+
+	t.Run("KeepsTheOrderOfAKey", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		requests := keyed(t, q, receiver.URL, 3)
+		q.exec(t, "DELETE FROM river_job WHERE kind = 'callback'")
+		q.start(t)
+		for i, request := range requests {
+			if got := receiver.next(t).event.Data.ID; got != request.ID {
+				t.Errorf("callback %d: got that of %s, want that of %s", i, got, request.ID)
+			}
+		}
+	})
+
+	// As a process of a version leaves it that doesn't know of ordering keys.
+	t.Run("GoesOnWithAKeyWhoseHeadHasEnded", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		requests := keyed(t, q, receiver.URL, 2)
+		q.exec(t, `UPDATE requests SET callback_state = 'delivered', settled_at = now() WHERE id = $1`, requests[0].ID)
+		q.exec(t, `UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1`, requests[0].CallbackJobID)
+		q.start(t)
+		if got := receiver.next(t).event.Data.ID; got != requests[1].ID {
+			t.Errorf("got the callback of %s, want that of %s", got, requests[1].ID)
+		}
+	})
+
+	t.Run("ReleasesAHeadThatIsHeldBack", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		requests := keyed(t, q, receiver.URL, 2)
+		q.exec(t, "DELETE FROM ordered_requests WHERE request_id = $1", requests[0].ID)
+		q.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = $1", requests[0].CallbackJobID)
+		q.exec(t, "UPDATE requests SET callback_state = 'delivered', settled_at = now() WHERE id = $1", requests[0].ID)
+		q.start(t)
+		receiver.next(t)
+		q.waitFor(t, requests[1].ID, "callback_state = 'delivered'")
+	})
+
+	t.Run("LooksAgainAtWhatSomebodyHolds", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		q.exec(t, "DELETE FROM river_job")
+		tx, err := q.direct.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), "SELECT FROM requests FOR UPDATE"); err != nil {
+			t.Fatal(err)
+		}
+		look := func() {
+			q.exec(t, "UPDATE reconciliation SET next_at = now()")
+			if _, err := q.reconciler.look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look()
+		if !q.holds(t, "SELECT EXISTS (SELECT FROM lost_steps)") {
+			t.Error("the request is noted no more")
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		look()
+		q.waitFor(t, request.ID, "work_job_state = 'available'")
+		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM lost_steps)") {
+			t.Error("the request is still noted")
+		}
+	})
+
+	t.Run("LeavesWhatHasAJobAlone", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		before := q.get(t, request.ID).WorkJobID
+		if err := q.Mend(t.Context(), request.ID); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Mend(t.Context(), uuid.Must(uuid.NewV7())); err != nil {
+			t.Fatal(err)
+		}
+		if got := q.get(t, request.ID).WorkJobID; got != before || !q.holds(t, "SELECT count(*) = 1 FROM river_job") {
+			t.Errorf("job: got %d, want %d alone", got, before)
+		}
+	})
+}

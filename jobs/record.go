@@ -1,0 +1,82 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ringback/db"
+)
+
+const (
+	// firstRecordWait is the wait after the first try to record an answer.
+	firstRecordWait = 250 * time.Millisecond
+	// longestRecordWait is where the waits stop growing. To record again costs nobody
+	// outside anything, and what is waited for mostly ends at once.
+	longestRecordWait = 5 * time.Second
+)
+
+// record writes the answers that workers hold in hand: the outcome of a work, or what
+// a receiver answered. An answer that can't be written is written again, not produced
+// again: its job stays running in this process until it is written, or the process
+// stops. No more answers are in hand than there are workers.
+type record struct {
+	ctx    context.Context
+	giveUp context.CancelFunc // ends the writing: another process does the step again
+	inHand atomic.Int64       // answers whose first write failed
+	logger *slog.Logger
+}
+
+func newRecord(logger *slog.Logger) *record {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &record{ctx: ctx, giveUp: cancel, logger: logger}
+}
+
+// insist calls write until it succeeds, the database refuses the answer itself, or
+// the process stops.
+func (r *record) insist(write func(ctx context.Context, again bool) error) error {
+	err := write(r.ctx, false)
+	if r.isOver(err) {
+		return err
+	}
+	if r.inHand.Add(1) == 1 {
+		r.logger.WarnContext(r.ctx, "answers_not_recorded", "error", err,
+			"remedy", "see what keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
+	}
+	defer r.written()
+	for wait := firstRecordWait; !r.isOver(err); wait = min(2*wait, longestRecordWait) {
+		timer := time.NewTimer(jitter(wait, 0.5, 1, rand.Float64()))
+		select {
+		case <-timer.C:
+			err = write(r.ctx, true)
+		case <-r.ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+	return err
+}
+
+func (r *record) written() {
+	if r.inHand.Add(-1) == 0 {
+		r.logger.InfoContext(r.ctx, "answers_recorded")
+	}
+}
+
+// isOver tells whether to write again is of no use.
+func (r *record) isOver(err error) bool {
+	var lasting *fault
+	return err == nil || errors.As(err, &lasting) || r.ctx.Err() != nil || errors.Is(err, db.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)
+}
+
+// isNumberTaken tells whether another batch took the number of an attempt at the same
+// time.
+func isNumberTaken(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.ConstraintName == "callback_attempts_pkey"
+}

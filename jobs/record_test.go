@@ -1,0 +1,186 @@
+package jobs
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/riverqueue/river/riverdriver"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/jobs/webhook"
+)
+
+// lockTable does to a table what CREATE INDEX does: it can be read, and not written.
+func (q *testQueue) lockTable(t *testing.T, table string) (release func()) {
+	t.Helper()
+	tx, err := q.direct.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+table+" IN SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = tx.Rollback(context.Background()) }
+}
+
+// gate holds what passes it until it is opened, and counts it.
+type gate struct {
+	passed         atomic.Int64
+	reached, opens chan struct{}
+}
+
+func newGate() *gate { return &gate{reached: make(chan struct{}, 100), opens: make(chan struct{})} }
+
+func (g *gate) pass() {
+	g.passed.Add(1)
+	g.reached <- struct{}{}
+	<-g.opens
+}
+
+// impatient is a database whose statements fail soon where they wait for a lock.
+func impatient(t *testing.T) (url, through string) {
+	t.Helper()
+	url = dbtest.New(t)
+	return url, url + "&statement_timeout=300"
+}
+
+func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		callback bool // else the work's outcome is in hand
+		table    string
+	}{
+		{"OfWorkWhileRequestsAreLocked", false, "requests"},
+		{"OfWorkWhileJobsAreLocked", false, "river_job"},
+		{"OfReceiversWhileAttemptsAreLocked", true, "callback_attempts"},
+		{"OfReceiversWhileRequestsAreLocked", true, "requests"},
+		{"OfReceiversWhileJobsAreLocked", true, "river_job"},
+	} {
+		for way, walk := range map[string]bool{"ThroughTheQueue": true, "BornRunning": false} {
+			t.Run(test.name+"/"+way, func(t *testing.T) {
+				t.Parallel()
+				works, posts := newGate(), newGate()
+				closed, open := works, posts
+				if test.callback {
+					closed, open = posts, works
+				}
+				close(open.opens)
+				receiver := newServer(t, func(http.ResponseWriter, *http.Request) { posts.pass() })
+				url, through := impatient(t)
+				q := newQueueAt(t, url, through, func(context.Context, jsontext.Value) (jsontext.Value, error) {
+					works.pass()
+					return succeeded.Result, nil
+				})
+				q.startBoth(t, walk)
+				request := newRequest(receiver)
+				q.accept(t, request)
+				<-closed.reached
+				release := q.lockTable(t, test.table)
+				close(closed.opens)
+				q.waitForLog(t, "answers_not_recorded")
+				if q.record.inHand.Load() != 1 {
+					t.Errorf("got %d answers in hand, want 1", q.record.inHand.Load())
+				}
+				release()
+				q.waitForLog(t, "answers_recorded")
+				q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_state = 'completed' AND callback_job_state = 'completed'")
+				if runs, sent := works.passed.Load(), posts.passed.Load(); runs != 1 || sent != 1 {
+					t.Errorf("got %d runs and %d POSTs, want one of each", runs, sent)
+				}
+				if got, want := q.outcomes(t, request.ID), []string{"delivered"}; !slices.Equal(got, want) {
+					t.Errorf("log: got %q, want %q", got, want)
+				}
+			})
+		}
+	}
+
+	t.Run("UntilTheProcessStops", func(t *testing.T) {
+		t.Parallel()
+		posts := newGate()
+		receiver := newServer(t, func(http.ResponseWriter, *http.Request) { posts.pass() })
+		url, through := impatient(t)
+		first := newQueueAt(t, url, through, doNothing)
+		request := newRequest(receiver)
+		first.accept(t, request)
+		if err := first.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-posts.reached
+		release := first.lockTable(t, "callback_attempts")
+		close(posts.opens)
+		first.waitForLog(t, "answers_not_recorded")
+		first.stop(t)
+		release()
+		second := newQueueAt(t, url, url, doNothing)
+		second.start(t)
+		second.waitFor(t, request.ID, "callback_state = 'delivered'")
+	})
+
+	t.Run("IsInTheLogOnceHoweverOftenItIsWritten", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		var numbers []int
+		for _, minute := range []int{0, 0, 1, 0, 1} { // of the attempt
+			at := morning.Add(time.Duration(minute)*time.Minute + 789) // finer than Postgres is
+			sent := webhook.Attempt{StartedAt: at, EndedAt: at, Outcome: webhook.HTTPStatus, Status: 500}
+			number, err := q.Queue.settle(t.Context(), request, sent, step{state: db.CallbackPending}, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			numbers = append(numbers, number)
+		}
+		if want := []int{1, 1, 2, 1, 2}; !slices.Equal(numbers, want) {
+			t.Errorf("got attempts %v, want %v", numbers, want)
+		}
+	})
+}
+
+// A job whose answer can't be recorded runs for longer than River lets one.
+func TestRescueSparesProcessesThatLive(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, nil)
+	if err := db.Beat(t.Context(), q.direct, "alive"); err != nil {
+		t.Fatal(err)
+	}
+	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('silent', now() - interval '11 seconds')")
+	const insert = `
+		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
+		SELECT '{}', 'callback', 'callback', 1000, 'running', 1, now() - $1::interval, ARRAY[$2]`
+	for _, job := range []struct {
+		running time.Duration
+		process string
+	}{
+		{3 * time.Minute, "alive"}, {3 * time.Minute, "alive"}, {heldAtMost + time.Minute, "alive"}, {3 * time.Minute, "silent"}, {3 * time.Minute, "unknown"},
+	} {
+		q.exec(t, insert, job.running, job.process)
+	}
+	exec := newDriver(q.direct, nil, nil, &q.clock.Clock).GetExecutor()
+	var got []int64
+	for after := int64(0); ; {
+		// River asks for page after page until one is not full.
+		stuck, err := exec.JobGetStuck(t.Context(), &riverdriver.JobGetStuckParams{AfterID: after, Max: 1, StuckHorizon: time.Now().Add(-2 * time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(stuck) == 0 {
+			break
+		}
+		after = stuck[0].ID
+		got = append(got, after)
+	}
+	if want := []int64{3, 4, 5}; !slices.Equal(got, want) {
+		t.Errorf("stuck: got jobs %v, want %v", got, want)
+	}
+}
