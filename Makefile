@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test fuzz storm bench down clean psql trace fmt go cc browser id
+.PHONY: help up run test fuzz storm bench down clean psql trace fmt go cc browser examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +19,7 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-test: go cc browser up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser examples up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
@@ -71,6 +71,11 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		scripts/apt.sh chromium || \
 		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
+
+# The tests of the upstreams that are written in them skip without one.
+examples:
+	@command -v python3 >/dev/null && command -v node >/dev/null || scripts/apt.sh python3 nodejs || \
+		printf '\nNOT TESTED: the examples of work/upstream, since there is no Python or no Node.js here and they could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.
