@@ -26,7 +26,7 @@ type Config struct {
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
 
-	Catalog *work.Catalog // the works that are offered, as those of Queue
+	Catalog *work.Catalog // what work is offered, as that of Queue
 
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may

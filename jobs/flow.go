@@ -66,7 +66,7 @@ func workReasons() []limit.Reason {
 	return []limit.Reason{workSlots, workLimit, workDown, workPaused, workPace}
 }
 
-// newFlows makes those of the works that have one.
+// newFlows makes a flow for each kind of work that needs one.
 func newFlows(catalog *work.Catalog, shared bool) map[string]*flow {
 	flows := map[string]*flow{}
 	for _, offer := range catalog.All() {
@@ -111,7 +111,7 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	return pass{client, f.epoch}, limit.Decision{}
 }
 
-// look is enter for one that takes nothing yet.
+// look is enter for an attempt that takes nothing yet.
 func (f *flow) look(client string, now time.Time) limit.Decision {
 	if f == nil {
 		return limit.Decision{}

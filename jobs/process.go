@@ -127,7 +127,7 @@ const (
 )
 
 // mayBeOffered tells whether a request whose work this process doesn't offer waits for
-// one that does.
+// another process.
 func mayBeOffered(request db.Request, now time.Time) bool {
 	_, over := expire(request, now)
 	return !over && now.Sub(request.AcceptedAt) < maxUnknownAge

@@ -11,7 +11,7 @@ import (
 	"ringback/work"
 )
 
-// catalogWith offers works that return their names.
+// catalogWith offers work that returns its name.
 func catalogWith(t *testing.T, names ...string) *work.Catalog {
 	t.Helper()
 	set := work.Set{}

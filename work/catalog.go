@@ -13,10 +13,10 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// Set is works by their names.
+// Set is kinds of work by their names.
 type Set map[string]Work
 
-// Catalog is the works that a process offers, checked and ready.
+// Catalog is what work a process offers, checked and ready.
 type Catalog struct {
 	standard *Offer
 	offers   map[string]*Offer
@@ -47,7 +47,7 @@ func Check(set Set, timeout time.Duration) error {
 }
 
 // NewCatalog makes a catalog of a set without mistakes. standard names the work of
-// calls that name none; timeout is that of works without one.
+// calls that name none; timeout is that of work without one.
 func NewCatalog(set Set, standard string, timeout time.Duration) (*Catalog, error) {
 	if err := Check(set, timeout); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (c *Catalog) Find(name string) *Offer {
 // Default is the work of calls that name none.
 func (c *Catalog) Default() *Offer { return c.standard }
 
-// All returns the works by name.
+// All returns the offers by name.
 func (c *Catalog) All() []*Offer {
 	all := make([]*Offer, 0, len(c.offers))
 	for _, name := range slices.Sorted(maps.Keys(c.offers)) {

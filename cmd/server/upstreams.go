@@ -24,8 +24,8 @@ func (u *upstreamURL) UnmarshalText(text []byte) error {
 	return upstream.CheckURL(string(text))
 }
 
-// readWorks joins the works of the settings to those that are written in Go, and
-// notes what is wrong, by setting.
+// readWorks joins the work of the settings to what is written in Go, and notes what
+// is wrong, by setting.
 func (c *Config) readWorks(wrong map[string]string) {
 	set, standard := maps.Clone(c.set), cmp.Or(c.DefaultWork, defaultWork)
 	if c.WorkURL != "" {

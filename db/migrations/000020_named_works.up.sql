@@ -1,7 +1,7 @@
--- Which work a request is for: a name of the service's own works. The previous
+-- Which work a request is for, by the name that the service gives it. The previous
 -- version of the program inserts requests without it, and null stands for the
 -- default work, which is all that version offers. It does the work of any request
--- as its own: other works are to be offered once every process runs this version.
+-- as its own: other work is to be offered once every process runs this version.
 -- There is no rule for the column, since no caller writes it, and each rule costs
 -- Postgres time in every statement that writes.
 

@@ -56,7 +56,7 @@ func ReadFile(path string, secrets Secrets, identity string) (work.Set, error) {
 	}
 	var raw map[string]jsontext.Value
 	if err := json.Unmarshal(content, &raw); err != nil {
-		return nil, fmt.Errorf("must name a file with a JSON object of works: %w", err)
+		return nil, fmt.Errorf("must name a file with a JSON object of name and service: %w", err)
 	}
 	set := work.Set{}
 	var mistakes []error

@@ -25,12 +25,12 @@ import (
 type Config struct {
 	URL      string           // that the input is POSTed to, by CheckURL
 	Secrets  []webhook.Secret // that calls are signed with; none for no signature
-	RetryOn  []int            // statuses that mean "not done" besides those that always do: 500 is the one
+	RetryOn  []int            // statuses that mean "not done" besides the usual ones: 500 or nothing
 	Schema   jsontext.Value
 	Timeout  time.Duration
 	Limit    int
-	Retries  int // as work.Policy.Times
-	Identity string
+	Retries  int    // as work.Policy.Times
+	Identity string // the User-Agent
 }
 
 // New makes the work. It doesn't connect: a service that is away at the start is
@@ -75,7 +75,7 @@ const (
 	maxHeader  = 32 << 10
 	maxProblem = 16 << 10 // of an answer that isn't a result
 	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and
-	// uvicorn 5 s): a call on one that the server is just closing is a lost attempt.
+	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt.
 	keepIdle = time.Second
 )
 
