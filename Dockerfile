@@ -5,10 +5,12 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH
+# What the log, metrics and callbacks say, such as the tag or the commit.
+ARG VERSION=
 RUN --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/go/build-cache \
     GOCACHE=/go/build-cache CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w" -o /ringback ./cmd/server
+    go build -trimpath -ldflags "-s -w -X main.stamped=$VERSION" -o /ringback ./cmd/server
 
 # Distroless rather than scratch: it brings the CA certificates that callbacks to
 # https need, and an unprivileged user, and still has no shell.

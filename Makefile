@@ -1,4 +1,4 @@
-# What a person runs here is what CI runs: .ci/run is `make test fuzz chaos`.
+# What a person runs here is what CI runs: .ci/run is `make test fuzz chaos demo`.
 #
 # DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
 # brings one up. POSTGRES_PORT moves that one away from 5433.
@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run test fuzz storm bench down clean psql trace fmt go cc browser examples id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +19,12 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-test: go cc browser examples up ## everything that CI runs, apart from fuzz and chaos
+demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in fifteen
+	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
+	@$(database) exec bin/demo $(ARGS)
+
+test: go cc browser pooler examples up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
@@ -76,6 +81,11 @@ browser:
 examples:
 	@command -v python3 >/dev/null && command -v node >/dev/null || scripts/apt.sh python3 nodejs || \
 		printf '\nNOT TESTED: the examples of work/upstream, since there is no Python or no Node.js here and they could not be installed.\n\n' >&2
+
+# The tests behind PgBouncer skip without it. Debian puts it where only root looks.
+pooler:
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || scripts/apt.sh pgbouncer || \
+		printf '\nNOT TESTED: PgBouncer, which is not here and could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

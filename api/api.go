@@ -75,7 +75,7 @@ func New(config Config) http.Handler {
 	router.HandleMethodNotAllowed = true
 	router.NoMethod(api.handle(api.noMethod))
 
-	router.GET("/healthz", api.handle(api.health))
+	api.handleProbes(router)
 	router.GET("/problems/:name", api.handle(api.describeProblem))
 	private := router.Group("", api.refuseLoop, api.authenticate)
 	if config.Limits != nil {
@@ -100,7 +100,7 @@ func New(config Config) http.Handler {
 func NewHealth(config Config) http.Handler {
 	api := &API{Config: config, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(config.Metrics)}
 	router := api.newRouter()
-	router.GET("/healthz", api.handle(api.health))
+	api.handleProbes(router)
 	return router
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 // healthTimeout is the longest that GET /healthz waits for the database.
 const healthTimeout = time.Second
 
-// health is 200 while this process takes requests and the database answers.
+// health is 200 while this process takes requests and the database answers and can be
+// written, as far as the steps of requests show.
 func (a *API) health(c *gin.Context) (reply, error) {
 	if a.Draining() {
 		return reply{}, newProblem("unavailable", "The process is stopping.")
@@ -21,5 +23,36 @@ func (a *API) health(c *gin.Context) (reply, error) {
 	if err := a.Pool.Ping(ctx); err != nil {
 		return reply{}, newProblem("unavailable", "The database doesn't answer.")
 	}
+	if fault := a.Queue.Health().Trouble(); fault != "" {
+		return reply{}, newProblem("unavailable", "The database can't be written ("+string(fault)+").")
+	}
 	return reply{status: http.StatusOK, body: map[string]string{"status": "ok"}}, nil
+}
+
+// live is 200 while the process serves.
+func (a *API) live(*gin.Context) (reply, error) {
+	return reply{status: http.StatusOK, body: map[string]string{"status": "ok"}}, nil
+}
+
+// NewStarting returns the handler of a process that doesn't work yet: it lives, and
+// refuses everything.
+func NewStarting(logger *slog.Logger) http.Handler {
+	api := &API{Config: Config{Logger: logger}, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(nil)}
+	router := api.newRouter()
+	api.handleBoth(router, "/livez", api.live)
+	router.NoRoute(api.handle(func(*gin.Context) (reply, error) { return reply{}, refuse(reasonStarting) }))
+	return router
+}
+
+// handleBoth answers GET and HEAD, as monitors ask.
+func (a *API) handleBoth(router *gin.Engine, path string, answer func(*gin.Context) (reply, error)) {
+	router.Match([]string{http.MethodGet, http.MethodHead}, path, a.handle(answer))
+}
+
+// handleProbes answers those who ask how the process is: whether it lives, and whether
+// it can accept, by two names.
+func (a *API) handleProbes(router *gin.Engine) {
+	a.handleBoth(router, "/livez", a.live)
+	a.handleBoth(router, "/readyz", a.health)
+	a.handleBoth(router, "/healthz", a.health)
 }

@@ -24,6 +24,25 @@ func TestHealth(t *testing.T) {
 		}
 	})
 
+	t.Run("AnswersMonitorsThatAskForTheHeadAlone", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, nil)
+		for _, path := range []string{"/healthz", "/readyz", "/livez"} {
+			if got := s.call(t, "HEAD", path, ""); got.status != http.StatusOK || len(got.body) != 0 {
+				t.Errorf("HEAD %s: got %d with %s, want 200 without a body", path, got.status, got.body)
+			}
+		}
+	})
+
+	t.Run("LivesWhileDraining", func(t *testing.T) {
+		t.Parallel()
+		s := newService(t, func(c *api.Config) { c.Draining = func() bool { return true } })
+		if got := s.call(t, "GET", "/livez", ""); got.status != http.StatusOK {
+			t.Errorf("GET /livez: got %d, want 200", got.status)
+		}
+		s.wantProblem(t, s.call(t, "GET", "/readyz", ""), http.StatusServiceUnavailable, "unavailable")
+	})
+
 	t.Run("IsUnavailableWhileDraining", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, func(c *api.Config) { c.Draining = func() bool { return true } })

@@ -67,7 +67,7 @@ func (a *API) log(c *gin.Context, callID string, took time.Duration) {
 	switch {
 	case len(c.Errors) > 0 && c.Writer.Status() != http.StatusServiceUnavailable:
 		level = slog.LevelError
-	case route == "/healthz":
+	case route == "/healthz", route == "/readyz", route == "/livez":
 		level = slog.LevelDebug // asked every few seconds
 	}
 	attrs := []any{

@@ -44,6 +44,7 @@ const (
 	reasonClientBodies = "client_bodies"
 	reasonWork         = "work"
 	reasonFailed       = "database_failed"
+	reasonStarting     = "starting"
 )
 
 const (
@@ -97,7 +98,9 @@ var refusals = [...]refusal{
 	{reason: reasonWork, problem: unavailable,
 		detail: "What does the work can't do it now. Nothing was done; try again."},
 	{reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
-		detail: "The database doesn't answer. Nothing was accepted; try again."},
+		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again."},
+	{reason: reasonStarting, problem: unavailable,
+		detail: "The process is starting. Nothing was accepted; try again."},
 	{reason: reasonFailed, problem: unavailable,
 		detail: "The database could not finish the call. A POST /async that was under way may yet be called back."},
 }

@@ -67,7 +67,9 @@ func TestRefusals(t *testing.T) {
 		{"work", &jobs.DownError{}, "unavailable", 503,
 			"What does the work can't do it now. Nothing was done; try again.", ""},
 		{"database_away", jobs.ErrAway, "unavailable", 503,
-			"The database doesn't answer. Nothing was accepted; try again.", ""},
+			"The database doesn't answer, or can't be written. Nothing was accepted; try again.", ""},
+		{"starting", refuse(reasonStarting), "unavailable", 503,
+			"The process is starting. Nothing was accepted; try again.", ""},
 		{"database_failed", io.ErrUnexpectedEOF, "unavailable", 503,
 			"The database could not finish the call. A POST /async that was under way may yet be called back.", ""},
 	} {

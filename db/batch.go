@@ -77,6 +77,8 @@ type BatcherConfig[T, R any] struct {
 	// same two cores, at half load, one delivered in 68 ms at the median and two in
 	// 120 ms.
 	Flushers int
+	// Met, if there is one, is told how each flush went.
+	Met func(err error)
 }
 
 // call is an item whose caller waits for the answer.
@@ -99,6 +101,9 @@ func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
 	}
 	if config.Urgent == nil {
 		config.Urgent = func(T) bool { return false }
+	}
+	if config.Met == nil {
+		config.Met = func(error) {}
 	}
 	if config.Flushers == 0 {
 		config.Flushers = 1
@@ -254,6 +259,7 @@ func (b *Batcher[T, R]) next(urgent bool, rested time.Time) *call[T, R] {
 // fail its neighbours, so the batch is split until the culprit stands alone.
 func (b *Batcher[T, R]) flush(ctx context.Context, batch []*call[T, R]) {
 	results, err := b.try(ctx, batch)
+	b.config.Met(err)
 	if len(batch) > 1 && IsRefused(err) {
 		half := len(batch) / 2
 		b.flush(ctx, batch[:half])

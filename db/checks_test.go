@@ -198,7 +198,7 @@ func TestFoldedChecks(t *testing.T) {
 		inTx(t, pool, func(reader pgx.Tx) error {
 			execOn(t, reader, "SELECT FROM callback_attempts")
 			go func() { migrated <- db.MigrateTo(t.Context(), url, folding) }()
-			wait(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')")
+			wait(t, pool, "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'callback_attempts'::regclass AND NOT granted)")
 			execOn(t, pool, "UPDATE callback_attempts SET attempt = attempt")
 			select {
 			case err := <-migrated:

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,11 +24,25 @@ import (
 // unreachable, unless the URL says otherwise.
 const connectTimeout = 2 * time.Second
 
-// CheckURL tells whether Open would take a connection string. Its error doesn't
-// quote it.
+// CheckURL tells whether Open would take a connection string, and whether what it
+// asks for can work. Its error doesn't quote it.
 func CheckURL(url string) error {
-	_, err := pgxpool.ParseConfig(url)
-	return hideSecrets(err)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return errors.New("must be a connection string, such as postgres://user:password@host:5432/database")
+	}
+	if encoding := config.ConnConfig.RuntimeParams["client_encoding"]; encoding != "" && !strings.EqualFold(encoding, "UTF8") && !strings.EqualFold(encoding, "UTF-8") {
+		return errors.New("sets a client_encoding other than UTF8: leave it out")
+	}
+	switch mode := config.ConnConfig.DefaultQueryExecMode; {
+	case mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol:
+		return errors.New("sets a default_query_exec_mode that sends values without their types: leave it out, or use cache_statement, cache_describe or describe_exec")
+	case mode == pgx.QueryExecModeCacheStatement && config.ConnConfig.StatementCacheCapacity == 0:
+		return errors.New("sets statement_cache_capacity to 0: leave it out, or add default_query_exec_mode=describe_exec")
+	case mode == pgx.QueryExecModeCacheDescribe && config.ConnConfig.DescriptionCacheCapacity == 0:
+		return errors.New("sets description_cache_capacity to 0: leave it out, or use default_query_exec_mode=describe_exec")
+	}
+	return nil
 }
 
 // Open returns a pool of connections to the database at url, without
@@ -57,15 +73,7 @@ func OpenReads(ctx context.Context, url string, statementTimeout time.Duration) 
 		settings[plan] = "off"
 	}
 	settings["jit"] = "off" // where there is no other plan, it looks worth compiling
-	prepare := config.AfterConnect
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		// Not before: a URL that asks for the primary takes a server by whether it
-		// refuses to write.
-		if _, err := conn.Exec(ctx, "SET default_transaction_read_only = on"); err != nil {
-			return fmt.Errorf("making a connection read-only: %w", err)
-		}
-		return prepare(ctx, conn)
-	}
+	settings["default_transaction_read_only"] = "on"
 	return openPool(ctx, config)
 }
 
@@ -83,17 +91,13 @@ func OpenRiver(ctx context.Context, url string, statementTimeout time.Duration) 
 }
 
 func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig(url)
+	config, err := parseURL(url)
 	if err != nil {
-		return nil, fmt.Errorf("parsing database URL: %w", hideSecrets(err))
+		return nil, err
 	}
 	if !strings.Contains(url, "pool_max_conns") {
 		config.MaxConns = 20 // on two cores 20 committers keep Postgres busy; more only queue inside it
 	}
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	setDefault(config.ConnConfig.RuntimeParams, "application_name", "ringback")
 	setDefault(config.ConnConfig.RuntimeParams, "statement_timeout", milliseconds(statementTimeout))
 	// A transaction that sits idle keeps dead rows from being removed: one such
 	// halves the queue's throughput within a minute.
@@ -112,7 +116,77 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	return config, nil
 }
 
+// parseURL reads a connection string. Every connection leads to a server that can be
+// written, unless url says otherwise, and one whose server can't be written any more
+// is closed: the next looks for another address.
+func parseURL(url string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("parsing database URL: %w", hideSecrets(err))
+	}
+	conn := config.ConnConfig
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = connectTimeout
+	}
+	if !strings.Contains(url, "target_session_attrs") && os.Getenv("PGTARGETSESSIONATTRS") == "" {
+		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	closesOn := conn.OnPgError
+	conn.OnPgError = func(session *pgconn.PgConn, err *pgconn.PgError) bool {
+		return err.Code != readOnlyTransaction && err.Code != abortedTransaction && closesOn(session, err)
+	}
+	setDefault(conn.RuntimeParams, "application_name", "ringback")
+	setDefault(conn.RuntimeParams, "client_encoding", "UTF8") // whatever the role's default
+	return config, nil
+}
+
+// SQLSTATEs.
+const (
+	readOnlyTransaction = "25006"
+	abortedTransaction  = "25P02"
+	lockNotAvailable    = "55P03"
+	queryCancelled      = "57014" // by statement_timeout, or by somebody
+)
+
+// atStart are the parameters that a pooler takes, too, when a connection begins. All
+// others are set once it is there.
+var atStart = []string{"application_name", "client_encoding", "datestyle", "options", "standard_conforming_strings", "timezone"}
+
+// setLater takes from config the parameters that are set once a connection is there,
+// and makes them be set before all else.
+func setLater(config *pgxpool.Config) {
+	var names, values []string
+	for name, value := range config.ConnConfig.RuntimeParams {
+		if !slices.Contains(atStart, strings.ToLower(name)) {
+			names, values = append(names, name), append(values, value)
+			delete(config.ConnConfig.RuntimeParams, name)
+		}
+	}
+	prepare := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := setParameters(ctx, conn, names, values); err != nil || prepare == nil {
+			return err
+		}
+		return prepare(ctx, conn)
+	}
+}
+
+// setParameters sets session parameters, in one round trip.
+func setParameters(ctx context.Context, conn *pgx.Conn, names, values []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	const sql = `
+		SELECT set_config(name, value, false)
+		FROM unnest($1::text[], $2::text[]) AS parameter (name, value)`
+	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol, names, values); err != nil {
+		return fmt.Errorf("setting the parameters of a connection: %w", err)
+	}
+	return nil
+}
+
 func openPool(ctx context.Context, config *pgxpool.Config) (*pgxpool.Pool, error) {
+	setLater(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening database pool: %w", err)
@@ -189,7 +263,8 @@ func IsUnavailable(err error) bool {
 			"58": // system error
 			return true
 		}
-		return answer.Code == "25006" || // read-only: a failover is under way
+		return answer.Code == readOnlyTransaction || // a failover is under way
+			answer.Code == lockNotAvailable ||
 			answer.Code == "25P03" || answer.Code == "25P04" // a session or transaction timeout
 	}
 	var connect *pgconn.ConnectError

@@ -1,13 +1,19 @@
 package db
 
-import "context"
+import (
+	"context"
+	"log/slog"
+)
+
+// LatestVersion is latestVersion.
+var LatestVersion = latestVersion
 
 // FirstID is firstID.
 var FirstID = firstID
 
 // MigrateDown undoes every migration.
 func MigrateDown(ctx context.Context, url string) error {
-	migrator, err := newMigrator(ctx, url)
+	migrator, err := newMigrator(ctx, url, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -17,7 +23,7 @@ func MigrateDown(ctx context.Context, url string) error {
 
 // MigrateTo brings the schema to the given version, up or down.
 func MigrateTo(ctx context.Context, url string, version uint) error {
-	migrator, err := newMigrator(ctx, url)
+	migrator, err := newMigrator(ctx, url, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
+	"log/slog"
+	"math"
+	"os"
 
 	"github.com/golang-migrate/migrate/v4"
-	migratepgx "github.com/golang-migrate/migrate/v4/database/pgx/v5"
 	"github.com/golang-migrate/migrate/v4/source/iofs"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // migrations are River's own, one file for each of its versions (in one
@@ -31,10 +30,17 @@ func Migrations() fs.FS {
 	return files
 }
 
-// Migrate brings the schema of the database at url up to date. Processes that
-// start together wait for each other.
+// Migrate is MigrateTelling without a log.
 func Migrate(ctx context.Context, url string) error {
-	migrator, err := newMigrator(ctx, url)
+	return MigrateTelling(ctx, url, slog.New(slog.DiscardHandler))
+}
+
+// MigrateTelling brings the schema of the database at url up to date, until ctx ends,
+// and tells logger what it waits for. Processes that start together wait for each
+// other. Each version is one transaction, which waits for the locks of others for a
+// fifth of a second at a time. It fails where a newer program has migrated already.
+func MigrateTelling(ctx context.Context, url string, logger *slog.Logger) error {
+	migrator, err := newMigrator(ctx, url, logger)
 	if err != nil {
 		return err
 	}
@@ -44,7 +50,9 @@ func Migrate(ctx context.Context, url string) error {
 	switch {
 	case errors.Is(err, migrate.ErrNoChange):
 		return nil
-	case errors.As(err, &dirty):
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, &dirty): // by a program of before, which wrote a version down apart
 		return fmt.Errorf("migrating database: version %d was interrupted; each version is one transaction, so look whether its changes are there and set schema_migrations to (%[1]d, false) if they are, to (%d, false) if not", dirty.Version, dirty.Version-1)
 	case err != nil:
 		return fmt.Errorf("migrating database: %w", err)
@@ -52,35 +60,54 @@ func Migrate(ctx context.Context, url string) error {
 	return nil
 }
 
-// newMigrator connects with the settings of url alone: a migration may take
-// longer than the pool lets a statement run.
-func newMigrator(ctx context.Context, url string) (*migrate.Migrate, error) {
+// CheckSchema tells, with the remedy, where the schema of the database at url isn't
+// that of this program. It changes nothing.
+func CheckSchema(ctx context.Context, url string) error {
+	driver, err := openMigrations(ctx, url, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	version, _, err := driver.Version()
+	switch latest := latestVersion(); {
+	case err != nil:
+		return err
+	case version < latest:
+		return fmt.Errorf("the schema of the database has version %d, and this program needs %d: run ringback migrate first", max(version, 0), latest)
+	}
+	return nil
+}
+
+// latestVersion is that of the last of the migrations.
+func latestVersion() int {
+	files, err := iofs.New(Migrations(), ".")
+	if err != nil {
+		panic(err) // the embedded files have names as they should be
+	}
+	latest, err := files.First()
+	for next := latest; err == nil; next, err = files.Next(latest) {
+		latest = next
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		panic(err)
+	}
+	return int(min(latest, math.MaxInt))
+}
+
+func newMigrator(ctx context.Context, url string, logger *slog.Logger) (*migrate.Migrate, error) {
 	files, err := iofs.New(Migrations(), ".")
 	if err != nil {
 		return nil, fmt.Errorf("reading migrations: %w", err)
 	}
-	config, err := pgxpool.ParseConfig(url)
+	driver, err := openMigrations(ctx, url, logger)
 	if err != nil {
-		return nil, fmt.Errorf("parsing database URL: %w", hideSecrets(err))
-	}
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	conns := stdlib.OpenDB(*config.ConnConfig)
-	if err := conns.PingContext(ctx); err != nil {
-		conns.Close()
-		return nil, fmt.Errorf("connecting to database: %w", err)
-	}
-	driver, err := migratepgx.WithInstance(conns, &migratepgx.Config{})
-	if err != nil {
-		conns.Close()
-		return nil, fmt.Errorf("preparing migrations: %w", err)
+		return nil, err
 	}
 	migrator, err := migrate.NewWithInstance("embedded", files, "postgres", driver)
 	if err != nil {
 		driver.Close()
 		return nil, fmt.Errorf("preparing migrations: %w", err)
 	}
-	migrator.LockTimeout = time.Minute // another process may be migrating a large table
+	migrator.LockTimeout = math.MaxInt64 // ctx ends the wait
 	return migrator, nil
 }

@@ -1,8 +1,11 @@
 package db_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -75,6 +78,116 @@ func TestMigrations(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestMigrationThatFindsALock(t *testing.T) {
+	t.Parallel()
+
+	t.Run("LetsOthersPassAndTellsForWhomItWaits", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.NewEmpty(t)
+		if err := db.MigrateTo(t.Context(), url, 18); err != nil {
+			t.Fatal(err)
+		}
+		dump := connect(t, url+"&application_name=pg_dump")
+		if err := query(t.Context(), dump, "BEGIN; SELECT FROM clients; SELECT FROM schema_migrations"); err != nil {
+			t.Fatal(err)
+		}
+		log := &record{}
+		migrated := make(chan error)
+		go func() { migrated <- db.MigrateTelling(t.Context(), url, slog.New(slog.NewJSONHandler(log, nil))) }()
+		log.await(t, fmt.Sprintf(`"msg":"migration_waits","version":19,"for":"pid %d (pg_dump, idle in transaction, its transaction is`, dump.PgConn().PID()))
+		// Whoever comes meanwhile waits for an attempt at most, whatever it wants.
+		other := connect(t, url+"&statement_timeout=10000")
+		for range 3 {
+			if err := query(t.Context(), other, "INSERT INTO clients (name, key_hash, secret, created_at) VALUES (gen_random_uuid()::text, sha256(gen_random_uuid()::text::bytea), 'x', now())"); err != nil {
+				t.Errorf("writing beside a migration that waits: %v", err)
+			}
+		}
+		if err := query(t.Context(), dump, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-migrated; err != nil {
+			t.Error(err)
+		}
+		if err := db.CheckSchema(t.Context(), url); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("EndsWithItsContextAndGoesOnLater", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.NewEmpty(t)
+		if err := db.MigrateTo(t.Context(), url, 18); err != nil {
+			t.Fatal(err)
+		}
+		dump := connect(t, url)
+		if err := query(t.Context(), dump, "BEGIN; SELECT FROM clients"); err != nil {
+			t.Fatal(err)
+		}
+		log := &record{}
+		ctx, cancel := context.WithCancel(t.Context())
+		migrated := make(chan error)
+		go func() { migrated <- db.MigrateTelling(ctx, url, slog.New(slog.NewJSONHandler(log, nil))) }()
+		log.await(t, "migration_waits")
+		cancel()
+		if err := <-migrated; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want %v", err, context.Canceled)
+		}
+		if err := query(t.Context(), dump, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Migrate(t.Context(), url); err != nil {
+			t.Errorf("migrating later: %v", err)
+		}
+	})
+
+	t.Run("TellsThatAnotherProcessMigrates", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.NewEmpty(t)
+		first, second := &record{}, &record{}
+		if err := db.MigrateTo(t.Context(), url, 18); err != nil {
+			t.Fatal(err)
+		}
+		dump := connect(t, url)
+		if err := query(t.Context(), dump, "BEGIN; SELECT FROM clients"); err != nil {
+			t.Fatal(err)
+		}
+		migrated := make(chan error)
+		go func() { migrated <- db.MigrateTelling(t.Context(), url, slog.New(slog.NewJSONHandler(first, nil))) }()
+		first.await(t, "migration_waits")
+		go func() { migrated <- db.MigrateTelling(t.Context(), url, slog.New(slog.NewJSONHandler(second, nil))) }()
+		second.await(t, `"for":"another process that migrates"`)
+		if err := query(t.Context(), dump, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := <-migrated; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestSchemaOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	newer := fmt.Sprintf("the schema of the database has version 999, and this program knows %d at most", db.LatestVersion())
+	if err := query(t.Context(), connect(t, url), "UPDATE schema_migrations SET version = 999"); err != nil {
+		t.Fatal(err)
+	}
+	for name, check := range map[string]func(context.Context, string) error{"Migrate": db.Migrate, "CheckSchema": db.CheckSchema} {
+		if err := check(t.Context(), url); err == nil || !strings.HasPrefix(err.Error(), newer) || db.IsUnavailable(err) {
+			t.Errorf("%s of a newer schema: got %v, want %q", name, err, newer)
+		}
+	}
+	empty := dbtest.NewEmpty(t)
+	if err := db.CheckSchema(t.Context(), empty); err == nil || !strings.Contains(err.Error(), "has version 0") || !strings.Contains(err.Error(), "ringback migrate") {
+		t.Errorf("no schema: got %v, want the remedy", err)
+	}
+	if left := schemaOf(t, empty); len(left) != 0 {
+		t.Errorf("looking made %q, want nothing", left)
+	}
 }
 
 // schemaOf lists the columns of all tables and views.

@@ -10,7 +10,7 @@ import (
 // Reasons for which nothing is accepted at the moment.
 var (
 	ErrBacklog = errors.New("too many requests are unfinished")
-	ErrAway    = errors.New("the database didn't answer lately")
+	ErrAway    = errors.New("the database didn't answer lately, or could not be written")
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 	// backlogShare is how many times longer than a count the pause after it is at
 	// least: a hundred thousand jobs take Postgres some tenths of a second.
 	backlogShare = 20
-	// awayAfter is when a database that doesn't answer counts as away. Calls that
+	// awayAfter is when a database that doesn't answer, or can't be written, counts as away. Calls that
 	// are under way give up a little earlier.
 	awayAfter = 2 * time.Second
 	// sampleTimeout ends a count whose database went away meanwhile.

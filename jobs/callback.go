@@ -201,6 +201,9 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return webhook.Attempt{}, ctx.Err()
 	}
+	if sent.Ours != nil {
+		return webhook.Attempt{}, fmt.Errorf("sending callback: %w", sent.Ours)
+	}
 	return sent, nil
 }
 

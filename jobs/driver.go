@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -14,38 +15,41 @@ import (
 	"ringback/db"
 )
 
-// driver is River's driver for pgx, with five differences. A fetch goes through the
+// driver is River's driver for pgx, with six differences. A fetch goes through the
 // lane of its queue. What is completed by the statement that ended its step is not
 // completed again. The cancellation of a job reaches the jobs that River doesn't
-// know to run here. No job is rescued from a process that lives. And the times that
-// River takes from this process's clock become the database's.
+// know to run here. No job is rescued from a process that lives. The times that
+// River takes from this process's clock become the database's. And what a fetch meets
+// is noted, and the connection for notifications given up with those of the pools.
 type driver struct {
 	*riverpgxv5.Driver
 	pool   *pgxpool.Pool
 	lanes  map[string]*lane // by queue
 	cancel func(job int64)
 	clock  *db.Clock
+	health *db.Health
 }
 
-func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64), clock *db.Clock) *driver {
-	return &driver{riverpgxv5.New(pool), pool, lanes, cancel, clock}
+func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64), clock *db.Clock, health *db.Health) *driver {
+	return &driver{riverpgxv5.New(pool), pool, lanes, cancel, clock, health}
 }
 
 // GetExecutor is what River runs its statements with, outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes, d.clock}
+	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes, d.clock, d.health}
 }
 
 // GetListener is what River hears notifications from.
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
-	return &hearer{d.Driver.GetListener(params), d.cancel}
+	return &hearer{Listener: d.Driver.GetListener(params), cancel: d.cancel, health: d.health}
 }
 
 type fetcher struct {
 	riverdriver.Executor
-	pool  *pgxpool.Pool
-	lanes map[string]*lane
-	clock *db.Clock
+	pool   *pgxpool.Pool
+	lanes  map[string]*lane
+	clock  *db.Clock
+	health *db.Health
 }
 
 // Begin is for River's upkeep.
@@ -84,6 +88,7 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		limited := *params
 		limited.MaxToLock = room
 		got, err := f.Executor.JobGetAvailable(ctx, &limited)
+		f.health.Note(db.FetchStep, err)
 		if err != nil {
 			return 0, err
 		}
@@ -161,7 +166,24 @@ func (f *fetcher) JobRescueMany(ctx context.Context, params *riverdriver.JobResc
 
 type hearer struct {
 	riverdriver.Listener
-	cancel func(job int64)
+	cancel  func(job int64)
+	health  *db.Health
+	emptied int64 // times that the pools had been emptied when it connected
+}
+
+// Connect takes a connection from the pool.
+func (l *hearer) Connect(ctx context.Context) error {
+	l.emptied = l.health.Emptied()
+	return l.Listener.Connect(ctx)
+}
+
+// Ping fails, too, when the connection may lead to a server that can't be written any
+// more: nobody notifies there. River then connects again.
+func (l *hearer) Ping(ctx context.Context) error {
+	if l.health.Emptied() != l.emptied {
+		return errors.New("the server of this connection could not be written")
+	}
+	return l.Listener.Ping(ctx)
 }
 
 // controlTopic is River's topic for what is to be done to queues and running jobs.

@@ -36,7 +36,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	gauge("unfinished_requests", "Async requests accepted and not finished, whose next step is due within a minute, by the sample of about a second ago.",
 		// Requests that end between two samples leave less than none for a moment.
 		func() float64 { return float64(max(0, q.backlog.sampled.Load()+q.backlog.accepted.Load())) })
-	gauge("database_away", "1 while the database doesn't answer.", func() float64 {
+	gauge("database_away", "1 while the database doesn't answer, or can't be written, by the check of about a second ago.", func() float64 {
 		if q.backlog.away.Load() {
 			return 1
 		}

@@ -47,9 +47,11 @@ type Config struct {
 	Pool      *pgxpool.Pool // for our steps
 	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
 	Logger    *slog.Logger
-	Catalog   *work.Catalog // what is worked with
-	Sender    *webhook.Sender
-	Secrets   func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
+	// RiverLogger takes River's own warnings and errors; nil for Logger.
+	RiverLogger *slog.Logger
+	Catalog     *work.Catalog // what is worked with
+	Sender      *webhook.Sender
+	Secrets     func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
 
 	// AcceptQueue is how many requests may wait for their commit: what comes beyond
 	// it is refused at once.
@@ -67,6 +69,7 @@ type Config struct {
 	DeadLetters     time.Duration // how long dead letters stay; 0 forever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
 
+	Health  *db.Health            // that the steps report to; nil for one of its own
 	Metrics prometheus.Registerer // nil for none
 }
 
@@ -74,6 +77,7 @@ type Config struct {
 // which joins what many goroutines do at the same time into one transaction.
 type Queue struct {
 	pool       *pgxpool.Pool
+	health     *db.Health
 	client     *river.Client[pgx.Tx]
 	works      bool // false when this process only inserts
 	backlog    backlog
@@ -113,7 +117,13 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
-	queue := &Queue{pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
+	if config.RiverLogger == nil {
+		config.RiverLogger = config.Logger
+	}
+	if config.Health == nil {
+		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
+	}
+	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.record = newRecord(config.Logger)
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
@@ -129,7 +139,7 @@ func New(config Config) (*Queue, error) {
 	queue.sweeper, queue.letters = newSweepers(config)
 	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)
-	queue.backlog.ping = config.Pool.Ping
+	queue.backlog.ping = queue.health.Check
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
@@ -171,18 +181,23 @@ func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
 	q.accepts = db.NewBatcher(db.BatcherConfig[acceptance, db.Holder]{
 		Flush: q.acceptAll, Size: func(call acceptance) int { return sizeOf(call.request) },
-		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience,
+		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience, Met: q.met(db.AcceptStep),
 	})
-	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords})
+	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep)})
 	q.loads = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room})
-	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room})
+	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room, Met: q.met(db.FinishStep)})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
 	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{
-		Flush: q.settleAll, Queue: room, Rest: settleRest,
+		Flush: q.settleAll, Queue: room, Rest: settleRest, Met: q.met(db.SettleStep),
 		Urgent: func(s db.Settlement) bool { return s.Place.OrderingKey != "" }, // the next of the key waits
 	})
-	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room})
+	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep)})
 	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room + maxReads})
+}
+
+// met returns what takes how a step went.
+func (q *Queue) met(step db.Step) func(error) {
+	return func(err error) { q.health.Note(step, err) }
 }
 
 // setUpRiver makes the workers, and the two ways on which jobs reach them.
@@ -193,7 +208,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
-	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock)
+	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock, q.health)
 	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
 	if err != nil {
 		return fmt.Errorf("setting up river: %w", err)
@@ -227,7 +242,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		Workers:          workers,
 		WorkerMiddleware: []rivertype.WorkerMiddleware{q.held.around(lanes)},
 		// River's own lines at info repeat ours, which say more.
-		Logger: slog.New(warnings{config.Logger.Handler()}),
+		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
 		// inserting process throttles the notification, so it is here for
@@ -338,6 +353,14 @@ func (q *Queue) stopBatchers(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("flushing what waits for the database: %w", ctx.Err())
 	}
+}
+
+// Health is what the steps meet at the database.
+func (q *Queue) Health() *db.Health { return q.health }
+
+// Sample is how much there is to do, for all processes.
+func (q *Queue) Sample(ctx context.Context) (db.Sample, error) {
+	return db.TakeSample(ctx, q.pool, []string{workQueue, callbackQueue}, callbackQueue)
 }
 
 // River is the client behind the queue, for River UI.

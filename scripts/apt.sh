@@ -17,21 +17,26 @@ export DEBIAN_FRONTEND=noninteractive
 settings=/etc/postgresql-common/createcluster.d
 mkdir -p "$settings"
 echo 'create_main_cluster = false' >"$settings/ringback.conf"
+# And others would start their service: nobody may meanwhile, unless the machine says
+# itself who may.
+policy=/usr/sbin/policy-rc.d
+[ -e "$policy" ] && policy= || install -m 755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'
 trap restore EXIT
 
 restore() {
+	[ -z "$policy" ] || rm -f "$policy"
 	rm "$settings/ringback.conf"
 	# The folder is the package's, unless it was something else that we installed.
 	[ -e /etc/postgresql-common/createcluster.conf ] || rmdir -p --ignore-fail-on-non-empty "$settings"
 }
 
-install() {
+install_all() {
 	# A new machine is often busy with its own first upgrade: wait for the lock.
 	apt-get -o DPkg::Lock::Timeout=120 install -qq --no-install-recommends "$@" </dev/null 2>&1
 }
 
 # Package lists may be absent, or too old to be served: refresh them on failure.
-install "$@" >/dev/null || output=$(apt-get update -qq 2>&1 && install "$@") || {
+install_all "$@" >/dev/null || output=$(apt-get update -qq 2>&1 && install_all "$@") || {
 	echo "$output" >&2
 	exit 1
 }

@@ -7,7 +7,8 @@
 #      which Debian's package provides where it may be installed.
 #
 # With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
-# the other, such as the benchmarks need, with the same settings.
+# the other, such as the benchmarks need, with the same settings. With
+# POSTGRES_PRIMARY, too, it is made as a standby of the private cluster at that port.
 set -euo pipefail
 
 readonly oldest=14
@@ -60,12 +61,15 @@ clean() {
 
 run_psql() {
 	local psql tty=
+	# A BEGIN that somebody forgets in a prompt keeps dead rows from being removed: it
+	# halves the queue's throughput within a minute.
+	export PGOPTIONS="-c idle_in_transaction_session_timeout=1min ${PGOPTIONS:-}"
 	if psql=$(find_psql); then
 		exec "$psql" -d "$(libpq_url)" "$@"
 	elif [ -z "${DATABASE_URL:-}" ] && docker_answers; then
 		[ -t 0 ] || tty=--no-TTY
 		cd "$root"
-		exec docker compose exec $tty postgres psql -U ringback -d ringback "$@"
+		exec docker compose exec --env PGOPTIONS $tty postgres psql -U ringback -d ringback "$@"
 	fi
 	fail "psql is not on this machine: install PostgreSQL's client programs"
 }
@@ -173,20 +177,24 @@ private_down() {
 
 # PostgreSQL refuses to run as root, who therefore uses the account that owns the
 # cluster, at first that of Debian's package. Where that one can't enter the
-# checkout, the cluster lives outside.
+# checkout, the cluster lives outside; so it does where the path holds what pg_ctl's
+# own quoting lets a shell read, and even run.
 locate() {
 	home=$root/$folder
 	account=$(id -un)
+	case $root in *[\"\$\`\\]* | *$'\n'*) home=$(outside) ;; esac
 	if [ "$(id -u)" = 0 ]; then
 		account=postgres
 		if [ -d "$home" ] && [ ! -L "$home" ] && [ "$(owner)" != root ]; then
 			account=$(owner)
 		elif ! as_account test -x "$root" 2>/dev/null; then
-			home=/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)${folder#.postgres}
+			home=$(outside)
 		fi
 	fi
 	data=$home/data
 }
+
+outside() { echo "/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)${folder#.postgres}"; }
 
 # From / because the account may not be able to enter the folder we are in; without
 # the lock and whatever else our caller has open, which a postmaster would otherwise
@@ -312,6 +320,12 @@ gone() {
 create_cluster() {
 	say "creating a private cluster (PostgreSQL $(major "$bin"))"
 	as_account rm -rf "$data.new"
+	if [ -n "${POSTGRES_PRIMARY:-}" ]; then
+		PGPASSWORD=ringback as_account "$bin/pg_basebackup" -D "$data.new" \
+			-h 127.0.0.1 -p "$POSTGRES_PRIMARY" -U ringback --write-recovery-conf --checkpoint=fast
+		as_account mv "$data.new" "$data"
+		return
+	fi
 	# initdb reads the password from a pipe that its own account has made: it may
 	# not open one of ours.
 	# shellcheck disable=SC2016 # the inner shell expands it

@@ -16,10 +16,38 @@ import (
 )
 
 // newAdmin returns the server of the admin listener, or nil when there is none.
-func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, pages, metrics http.Handler, logger *slog.Logger) (*http.Server, error) {
+func newAdmin(config Config, pages http.Handler, logger *slog.Logger) *http.Server {
 	if config.AdminAddr == noAdmin {
-		return nil, nil
+		return nil
 	}
+	return &http.Server{
+		Handler:           localOnly(http.NewCrossOriginProtection().Handler(unframed(pages))),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+}
+
+// newMetricsServer returns the server of the listener for metrics alone, or nil when
+// there is none. It may be open to a network: nothing else is there.
+func newMetricsServer(config Config, metrics http.Handler, logger *slog.Logger) *http.Server {
+	if config.MetricsAddr == "" {
+		return nil
+	}
+	return &http.Server{
+		Handler:           metricsOnly(metrics),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+}
+
+// newPages returns pages of ours, River UI, metrics and pprof.
+func newPages(ctx context.Context, queue *jobs.Queue, pages, metrics http.Handler, logger *slog.Logger) (http.Handler, error) {
 	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
 		Endpoints: riverui.NewEndpoints(queue.River(), nil), Logger: logger, Prefix: "/riverui",
 	})
@@ -38,20 +66,33 @@ func newAdmin(ctx context.Context, config Config, queue *jobs.Queue, pages, metr
 	mux.Handle("/debug/pprof/profile", notFromPages(pprof.Profile))
 	mux.Handle("/debug/pprof/symbol", notFromPages(pprof.Symbol))
 	mux.Handle("/debug/pprof/trace", notFromPages(pprof.Trace))
-	return &http.Server{
-		Handler:           localOnly(http.NewCrossOriginProtection().Handler(mux)),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       75 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}, nil
+	return mux, nil
 }
 
-// notFromPages refuses calls that a page of another site makes: even a GET can
+// metricsOnly is what there is before the rest works.
+func metricsOnly(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// unframed keeps pages out of the frames of others, in which a click may be meant for
+// something else.
+func unframed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "frame-ancestors 'none'")
+		w.Header().Set("X-Frame-Options", "DENY")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// notFromPages refuses calls that a page of another origin makes: even a GET can
 // start a profile.
 func notFromPages(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		// The others are same-origin, and none, where somebody typed the address. Another
+		// port of this machine is another origin of the same site.
+		if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
 			http.Error(w, "Open this page by its address.", http.StatusForbidden)
 			return
 		}

@@ -139,10 +139,9 @@ func (c *clientCommand) readCallbacks(text string) error {
 	return nil
 }
 
-// run brings the schema up to date, since the first client is often added
-// before the first start, and does the command.
+// run does the command, on the schema that is there.
 func (c clientCommand) run(ctx context.Context, config Config, stdout io.Writer) error {
-	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
+	if err := db.CheckSchema(ctx, config.DatabaseURL); err != nil {
 		return err
 	}
 	pool, err := db.Open(ctx, config.DatabaseURL, 5*time.Second)

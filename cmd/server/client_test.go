@@ -164,6 +164,12 @@ func TestDisabledClientCannotCallButIsCalledBack(t *testing.T) {
 func TestListShowsClientsAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t) // the first client comes before the first start
+	if err := run(t.Context(), []string{"client", "list"}, environment(database, nil), io.Discard, io.Discard, works); err == nil || !strings.Contains(err.Error(), "ringback migrate") {
+		t.Errorf("without a schema: got %v, want the remedy", err)
+	}
+	if err := run(t.Context(), []string{"migrate"}, environment(database, nil), io.Discard, io.Discard, works); err != nil {
+		t.Fatal(err)
+	}
 	acme := issueTo(t, database, "add", "acme")
 	runClient(t, database, "disable", "acme")
 	runClient(t, database, "reseal")
@@ -266,7 +272,7 @@ func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
 func TestOpenAddressNeedsAClient(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	environ := environment(database, map[string]string{"HTTP_ADDR": "0.0.0.0:0"})
+	environ := environment(database, map[string]string{"HTTP_ADDR": "0.0.0.0:0", "SECRETS_KEY": sealingKey})
 	err := run(t.Context(), nil, environ, io.Discard, io.Discard, works)
 	if err == nil || !strings.Contains(err.Error(), "client add") {
 		t.Errorf("without a client: got %v, want an error that says how to add one", err)

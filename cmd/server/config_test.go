@@ -24,11 +24,18 @@ func TestReadConfig(t *testing.T) {
 		options options
 		want    []string // what the error holds; empty for none
 	}{
-		{"Defaults", nil, options{}, nil},
+		{"Defaults", nil, options{}, []string{"SECRETS_KEY must be set", "PLAIN_SECRETS"}},
+		{"PlainSecrets", []string{"PLAIN_SECRETS=true"}, options{}, nil},
+		{"PlainSecretsMaybe", []string{"PLAIN_SECRETS=maybe"}, options{}, []string{"PLAIN_SECRETS must be true or false"}},
+		{"AddingAClientWithoutAKey", nil, options{client: clientCommand{action: "add"}}, []string{"SECRETS_KEY must be set"}},
+		{"ListingClientsWithoutAKey", nil, options{client: clientCommand{action: "list"}}, nil},
+		{"MigratingWithoutAKey", nil, options{migrate: true}, nil},
+		{"MetricsAddress", []string{"METRICS_ADDR=0.0.0.0:9090"}, options{dev: true}, nil},
+		{"MetricsAddressThatIsNone", []string{"METRICS_ADDR=9090"}, options{dev: true}, []string{"METRICS_ADDR must be host:port"}},
 		{"LocalMode", nil, options{dev: true}, nil},
-		{"PublicAddress", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{}, nil},
+		{"PublicAddress", []string{"SECRETS_KEY=" + key, "HTTP_ADDR=0.0.0.0:8080"}, options{}, nil},
 		{"SecretsKeys", []string{"SECRETS_KEY=" + key + ", " + other}, options{}, nil},
-		{"NoAdminPages", []string{"ADMIN_ADDR=none"}, options{}, nil},
+		{"NoAdminPages", []string{"SECRETS_KEY=" + key, "ADMIN_ADDR=none"}, options{}, nil},
 		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{dev: true}, []string{"loopback address with --dev"}},
 		{"PublicAdminAddress", []string{"ADMIN_ADDR=0.0.0.0:8081"}, options{}, []string{"ADMIN_ADDR must be a loopback"}},
 		{"ShortSecretsKey", []string{"SECRETS_KEY=" + key + ",c2hvcnQ="}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
@@ -36,12 +43,12 @@ func TestReadConfig(t *testing.T) {
 			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "RETENTION", "STOP_TIMEOUT", "CLIENT_RATE", "CLIENT_UNFINISHED", "DESTINATION_UNFINISHED", "CLIENT_STORAGE", "CLIENT_DEAD_LETTERS", "DEAD_LETTER_RETENTION", "HTTP_ADDR", "CALLBACK_CONSENT"}},
 		{"SecretsKeyThatIsNotBase64", []string{"SECRETS_KEY=" + key + "!"}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
-		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:secret@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
+		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:hunter2@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
 		{"SomeThatParseAndSomeThatDoNot", []string{"WORKERS=-1", "WORK_TIMEOUT=5", "LOG_LEVEL=loud"}, options{}, []string{"WORKERS", "WORK_TIMEOUT", "LOG_LEVEL"}},
 		{"CallbackSettings", []string{
 			"PUBLIC_HOSTS=API.example.com, 8.8.8.8,2a00:1450::8", "CALLBACK_PORTS=80, 9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8, fd00::/8",
 			"CALLBACK_DENY_CIDRS=2a00:64::/96", "CALLBACK_DNS=10.0.0.53, 10.0.0.54:5353,[fd00::53]:53,fd00::54",
-		}, options{}, nil},
+		}, options{dev: true}, nil},
 		{"CallbackSettingsThatAreNone", []string{
 			"PUBLIC_HOSTS=example.com:443", "CALLBACK_PORTS=http", "CALLBACK_ALLOW_CIDRS=10.0.0.1/8", "CALLBACK_DENY_CIDRS=10.0.0.1", "CALLBACK_DNS=dns.example.com", "WORKERS=0",
 		}, options{}, []string{"PUBLIC_HOSTS must be", "CALLBACK_PORTS must be", "CALLBACK_ALLOW_CIDRS must be", "CALLBACK_DENY_CIDRS must be", "CALLBACK_DNS must be", "WORKERS must be"}},
@@ -87,7 +94,7 @@ func TestReadConfig(t *testing.T) {
 					t.Errorf("readConfig(%q): got %v, want an error with %q", test.environ, err, want)
 				}
 			}
-			if err != nil && (strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "secret@")) {
+			if err != nil && (strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "hunter2")) {
 				t.Errorf("the error %q tells a secret", err)
 			}
 		})
@@ -122,7 +129,7 @@ func writeTemp(t *testing.T, content string) (path string) {
 func TestCallbackPolicy(t *testing.T) {
 	t.Parallel()
 	config, err := readConfig(parsedEnvironment(
-		"PUBLIC_HOSTS=API.example.com,8.8.8.8", "CALLBACK_PORTS=80,9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8", "CALLBACK_DENY_CIDRS=10.1.0.0/16", "CALLBACK_DNS=10.0.0.53",
+		"PUBLIC_HOSTS=API.example.com,8.8.8.8", "CALLBACK_PORTS=80,9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8", "CALLBACK_DENY_CIDRS=10.1.0.0/16", "CALLBACK_DNS=10.0.0.53", "SECRETS_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 	), options{}, works)
 	if err != nil {
 		t.Fatal(err)

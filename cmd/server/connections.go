@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -219,6 +220,64 @@ type boundConn struct {
 
 	address *address // nil when it has left
 	idleConn
+
+	answering atomic.Bool // a call: what is read meanwhile is its body
+	head      headScan
+}
+
+// Read notes what the head of a call says.
+func (c *boundConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.answering.Load() {
+		c.head.scan(p[:n])
+	}
+	return n, err
+}
+
+// headScan looks for a Content-Length, which net/http takes out of the header where
+// there is a Transfer-Encoding, too.
+type headScan struct {
+	last   []byte // of what was read before, for names that were read in two parts
+	length atomic.Bool
+}
+
+const lengthName = "content-length:"
+
+func (s *headScan) scan(read []byte) {
+	if s.length.Load() {
+		return
+	}
+	text := append(s.last, read[:min(len(read), len(lengthName))]...)
+	s.length.Store(namesLength(text) || namesLength(read))
+	s.last = append(s.last[:0], text[max(0, len(text)-len(lengthName)):]...)
+	if len(read) > len(lengthName) {
+		s.last = append(s.last[:0], read[len(read)-len(lengthName):]...)
+	}
+}
+
+func namesLength(text []byte) bool {
+	for end := 0; ; {
+		colon := bytes.IndexByte(text[end:], ':')
+		if colon < 0 {
+			return false
+		}
+		end += colon + 1
+		if end >= len(lengthName) && bytes.EqualFold(text[end-len(lengthName):end], []byte(lengthName)) {
+			return true
+		}
+	}
+}
+
+// answer serves a call. One that tells its length twice may be a part of another,
+// smuggled past a proxy, so nothing more is read after it (RFC 9112, section 6.1).
+func (c *boundConn) answer(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	if len(r.TransferEncoding) > 0 && c.head.length.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	c.head.length.Store(false)
+	c.answering.Store(true)
+	defer c.answering.Store(false)
+	next.ServeHTTP(w, r)
 }
 
 func (c *boundConn) Close() error {
@@ -257,6 +316,9 @@ func noteConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
+// isProbe tells the paths that say how the process is.
+func isProbe(path string) bool { return path == "/healthz" || path == "/readyz" || path == "/livez" }
+
 // bounded answers the calls of connections that there is room for, and those to
 // health of all.
 func bounded(next http.Handler) http.Handler {
@@ -266,13 +328,13 @@ func bounded(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		switch cut, refused := c.begin(r.URL.Path == "/healthz"); {
+		switch cut, refused := c.begin(isProbe(r.URL.Path)); {
 		case cut:
 			panic(http.ErrAbortHandler) // ends the connection and nothing else
 		case refused:
 			c.all.sayNoRoom(w)
 		default:
-			next.ServeHTTP(w, r)
+			c.answer(next, w, r)
 		}
 	})
 }

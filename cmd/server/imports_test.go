@@ -26,6 +26,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/work/fingerprint", "ringback/jobs/webhook"},
 	"ringback/cmd/chaos":        {"ringback/cmd/internal/program", "ringback/work", "ringback/work/fingerprint"},
+	"ringback/cmd/demo":         {"ringback/cmd/internal/program"},
 
 	"ringback/cmd/internal/program": {},
 	"ringback/cmd/internal/uplot":   {},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,13 +16,16 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"ringback/db"
 	"ringback/work"
 )
 
 func main() {
 	// What net/http writes there is text that a receiver sent unasked.
 	log.SetOutput(io.Discard)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A log that nobody reads any more is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
 	if os.Getenv("GOGC") == "" {
 		// What lives is small, and what a request allocates is garbage soon: to
@@ -35,9 +39,26 @@ func main() {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "ringback:", err)
+		tell(os.Stderr, "ringback: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// endings are the signals that end the process once it has drained. A process that was
+// started to outlive its terminal, as by nohup, ignores SIGHUP and goes on to.
+func endings() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return []os.Signal{os.Interrupt, syscall.SIGTERM}
+	}
+	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+}
+
+// tell writes what there is to say at the end, and waits for its reader for a moment
+// at most.
+func tell(out io.Writer, format string, args ...any) {
+	buffer := newLogBuffer(out)
+	fmt.Fprintf(buffer, format, args...)
+	buffer.flush()
 }
 
 // errUsage says that the command line was wrong, which has been told already.
@@ -57,13 +78,26 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	if options.healthcheck {
 		return checkHealth(ctx, config.HTTPAddr)
 	}
+	if options.migrate {
+		return migrateSchema(ctx, config, newLogger(config, stderr))
+	}
 	if options.client.action != "" {
 		return options.client.run(ctx, config, stdout)
 	}
 	if options.receiver.action != "" {
 		return options.receiver.run(ctx, config, stdout)
 	}
-	return serve(ctx, config, newLogger(config, stderr), stdout)
+	log, out := newLogBuffer(stderr), newLogBuffer(stdout)
+	defer log.flush()
+	return serve(ctx, config, newLogger(config, log), log, out)
+}
+
+// migrateSchema is `ringback migrate`.
+func migrateSchema(ctx context.Context, config Config, logger *slog.Logger) error {
+	if err := db.CheckServer(ctx, config.DatabaseURL); err != nil {
+		return err
+	}
+	return db.MigrateTelling(ctx, config.DatabaseURL, logger)
 }
 
 // options is the command line.
@@ -71,8 +105,21 @@ type options struct {
 	dev         bool
 	role        string
 	healthcheck bool          // the command is healthcheck instead of serving
+	migrate     bool          // likewise
 	client      clientCommand // likewise, where it has an action
 	receiver    receiverCommand
+}
+
+// storesSecrets tells whether the command serves outside local mode, or stores signing
+// secrets for who does.
+func (o options) storesSecrets() bool {
+	switch o.client.action {
+	case "":
+		return !o.dev && !o.healthcheck && !o.migrate && o.receiver.action == ""
+	case "add", "rotate", "reseal":
+		return !o.dev
+	}
+	return false
 }
 
 func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
@@ -88,6 +135,8 @@ func readOptions(args []string, stdout, stderr io.Writer) (options, error) {
 		return o, err
 	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "healthcheck":
 		o.healthcheck = true
+	case err == nil && flags.NArg() == 1 && flags.Arg(0) == "migrate":
+		o.migrate = true
 	case err == nil && flags.Arg(0) == "client":
 		o.client, err = readClientCommand(flags.Args()[1:])
 	case err == nil && flags.Arg(0) == "receiver":
@@ -113,6 +162,7 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
        ringback receiver list [--json]
        ringback receiver allow HOST[:PORT] [--rate N] [--concurrency N]
        ringback receiver deny|forget HOST[:PORT]
+       ringback migrate
        ringback healthcheck
 
   --dev        local mode: loopback only, no API key needed, callbacks by
@@ -130,5 +180,7 @@ const usage = `Usage: ringback [--dev] [--role=all|api|worker]
                a number as many as it takes; deny sends it none; forget takes
                that back, and drops what it was known to take. Without a port
                it is for all ports
+  migrate      brings the schema of the database up to date, as the start of a
+               server does; before the first client is added, for example
   healthcheck  ends with status 0 when the server at HTTP_ADDR is healthy
 `

@@ -1,11 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
 )
@@ -46,6 +54,16 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_database_connections{pool="river",state="max"} `,
 		`ringback_unfinished_requests `,
 		`ringback_sync_works_waiting 0`,
+		`ringback_database_unwritable 0`,
+		`ringback_database_fault{fault="read_only"} 0`,
+		`ringback_database_faults_total{fault="disk_full"} 0`,
+		`ringback_jobs{state="available"} `,
+		`ringback_oldest_unfinished_request_age_seconds `,
+		`ringback_oldest_due_callback_age_seconds `,
+		`ringback_dead_letters `,
+		`ringback_retention_behind_seconds 0`,
+		`ringback_sample_timestamp_seconds 1`,
+		`ringback_log_lines_dropped_total 0`,
 		`ringback_build_info{version=`,
 		`go_goroutines `,
 		`process_resident_memory_bytes `,
@@ -58,6 +76,53 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 			t.Errorf("the metrics hold %s, which callers chose", secret)
 		}
 	}
+}
+
+// As promtool check metrics does.
+func TestMetricsAreNamedAsPrometheusAsks(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
+	p.accept(t, `{"text":"x"}`, newReceiver(t, nil).URL)
+	problems, err := promlint.New(strings.NewReader(p.readMetrics(t))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range problems {
+		t.Errorf("%s: %s", problem.Metric, problem.Text)
+	}
+}
+
+func TestSampler(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		var taken atomic.Int64
+		s := &sampler{retention: time.Hour, take: func(context.Context) (db.Sample, error) {
+			taken.Add(1)
+			time.Sleep(time.Second)
+			if failing.Load() {
+				return db.Sample{}, errors.New("away")
+			}
+			return db.Sample{DeadLetters: taken.Load()}, nil
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		start := time.Now().Unix()
+		go s.run(ctx)
+		time.Sleep(2 * time.Second)
+		if got := s.latest.Load().DeadLetters; got != 1 || s.taken.Load() != start {
+			t.Errorf("got sample %d of %d, want the first of %d", got, s.taken.Load(), start)
+		}
+		time.Sleep(sampleShare*time.Second - 2*time.Second)
+		if taken.Load() != 1 {
+			t.Errorf("got %d samples within the pause after a slow one, want one", taken.Load())
+		}
+		failing.Store(true)
+		time.Sleep(sampleShare * time.Second)
+		if got := s.latest.Load().DeadLetters; taken.Load() < 2 || got != 1 || s.taken.Load() != start {
+			t.Errorf("after %d, got sample %d of %d, want the first, which stands", taken.Load(), got, s.taken.Load())
+		}
+	})
 }
 
 func (p *program) readMetrics(t *testing.T) string {

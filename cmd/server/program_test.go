@@ -63,8 +63,8 @@ func (t *transcript) String() string {
 	return t.lines.String()
 }
 
-// listening finds the addresses in a log for people, and in one for machines.
-var listening = regexp.MustCompile(`(?:msg=listening addr=|"msg":"listening","addr":")([^\s"]+)(?: admin_addr=|","admin_addr":")([^\s"]+)`)
+// listening finds the addresses, also of a program that waits for its database, in a log for people, and in one for machines.
+var listening = regexp.MustCompile(`(?:msg=(?:listening|waiting_for_database) addr=|"msg":"(?:listening|waiting_for_database)","addr":")([^\s"]+)(?: admin_addr=|","admin_addr":")([^\s"]+)`)
 
 func environment(databaseURL string, settings map[string]string) map[string]string {
 	environ := map[string]string{
@@ -140,7 +140,7 @@ func startProcess(t *testing.T, databaseURL string, settings map[string]string, 
 // channel is closed at its end. The program is stopped when the test ends.
 func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 	t.Helper()
-	found := make(chan []string, 1)
+	found := make(chan []string, 2) // a program may wait before it listens
 	drained = make(chan struct{})
 	go func() {
 		defer close(drained)

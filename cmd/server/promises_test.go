@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -375,6 +376,8 @@ func TestAdminPages(t *testing.T) {
 		{"AnotherNameIsRefused", "GET", "/riverui/", func(r *http.Request) { r.Host = "rebound.example" }, 403},
 		{"PageOfAnotherOriginMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
 			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		{"PageOfAnotherPortMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, 403},
 		{"AnotherNameReadsNoMetrics", "GET", "/metrics", func(r *http.Request) { r.Host = "rebound.example" }, 403},
 		{"AnotherNameIsRefusedByTheLocalAPI", "GET", "/requests",
 			func(r *http.Request) { r.URL.Host, r.Host = strings.TrimPrefix(p.url, "http://"), "rebound.example" }, 403},
@@ -394,6 +397,43 @@ func TestAdminPages(t *testing.T) {
 	}
 }
 
+func TestAdminPagesAreNotFramed(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
+	response, err := http.Get(p.adminURL + "/riverui/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if policy := response.Header.Get("Content-Security-Policy"); policy != "frame-ancestors 'none'" || response.Header.Get("X-Frame-Options") != "DENY" {
+		t.Errorf("got %v, want headers that forbid frames", response.Header)
+	}
+}
+
+func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	p := startHere(t, dbtest.New(t), map[string]string{"METRICS_ADDR": "127.0.0.1:0"}, fingerprint.Do)
+	match := regexp.MustCompile(`msg=metrics addr=(\S+)`).FindStringSubmatch(p.log.String())
+	if match == nil {
+		t.Fatalf("the log tells no address of metrics:\n%s", &p.log)
+	}
+	for path, want := range map[string]int{"/metrics": 200, "/riverui/": 404, "/debug/pprof/": 404, "/healthz": 404, "/": 404} {
+		request, err := http.NewRequest(http.MethodGet, "http://"+match[1]+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = "ringback.example" // as a scraper elsewhere calls it
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", path, response.StatusCode, want)
+		}
+	}
+}
+
 func TestAddressInUseIsOneClearError(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -402,7 +442,7 @@ func TestAddressInUseIsOneClearError(t *testing.T) {
 	}
 	defer taken.Close()
 	environ := environment(dbtest.New(t), map[string]string{"HTTP_ADDR": taken.Addr().String()})
-	err = run(t.Context(), nil, environ, httptest.NewRecorder(), httptest.NewRecorder(), works)
+	err = run(t.Context(), []string{"--dev"}, environ, httptest.NewRecorder(), httptest.NewRecorder(), works)
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("got %v, want an error that says that the address is in use", err)
 	}

@@ -117,7 +117,7 @@ func readReceiver(text string) (host, port string, err error) {
 
 // run does the command.
 func (c receiverCommand) run(ctx context.Context, config Config, stdout io.Writer) error {
-	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
+	if err := db.CheckSchema(ctx, config.DatabaseURL); err != nil {
 		return err
 	}
 	pool, err := db.Open(ctx, config.DatabaseURL, 5*time.Second)

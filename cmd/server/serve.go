@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,89 +29,183 @@ import (
 type server struct {
 	config    Config
 	logger    *slog.Logger
+	registry  *prometheus.Registry
 	pool      *pgxpool.Pool // our steps and the API
 	readPool  *pgxpool.Pool // what clients read: slow reads take no connection from anything else
 	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
+	health    *db.Health    // of the database behind them
+	sampler   sampler       // of what there is to do in it
 	clients   *clients.Directory
 	sender    *webhook.Sender
-	queue     *jobs.Queue
+	queue     *jobs.Queue // nil until the database is there
 	public    *http.Server
-	listener  *net.TCPListener // of public, once it serves
+	handler   *latestHandler   // of public
+	listener  *net.TCPListener // of public
 	bound     *connections     // that come from it
-	served    chan struct{}    // closed when nothing more is accepted
-	admin     *http.Server     // nil for none
-	console   *console.Console // its pages
+	serving   sync.Once
+	served    chan struct{} // closed when nothing more is accepted
+	admin     *http.Server  // nil for none
+	metrics   *http.Server  // likewise
+	pages     *latestHandler
+	console   *console.Console // nil where there is no admin
+	adminAddr string
+	failed    chan error // a listener
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
 	unwatch   context.CancelFunc // ends what keeps the clients up to date
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
-func serve(ctx context.Context, config Config, logger *slog.Logger, stdout io.Writer) error {
+func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuffer, stdout io.Writer) error {
 	s, err := newServer(ctx, config, logger)
 	if err != nil {
 		return err
 	}
+	log.watch(s.registry)
 	defer s.close()
-	failed := make(chan error, 2)
-	if err := s.start(ctx, stdout, failed); err != nil {
-		s.stop(ctx)
+	if err := s.listen(ctx); err != nil {
 		return err
 	}
+	err = s.await(ctx, s.prepare)
+	switch {
+	case ctx.Err() != nil: // it was told to stop before it began
+		s.logger.Info("stopped")
+		return nil
+	case err != nil:
+		return err
+	}
+	s.begin(ctx, stdout)
 	select {
 	case <-ctx.Done():
 		err = nil
-	case err = <-failed:
+	case err = <-s.failed:
 	}
 	s.stop(ctx)
 	return err
 }
 
+// newServer makes what needs no database that answers.
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
 	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReads = 0
 	}
-	if err := db.Migrate(ctx, config.DatabaseURL); err != nil {
-		return nil, err
-	}
-	s := &server{config: config, logger: logger}
-	err := s.openPools(ctx)
-	if err == nil {
-		err = s.openClients(ctx)
-	}
-	if err != nil {
+	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
+	if err := s.openPools(ctx); err != nil {
 		s.close()
 		return nil, err
 	}
-	registry := newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
-	policy := callbackPolicy(config)
-	s.sender = webhook.NewSender(policy, version())
-	if s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Logger: logger, Catalog: config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
-		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
-		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
-		Limits: s.limits(), Callbacks: s.clients.Callbacks,
-		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: registry,
-	}); err == nil {
-		err = s.openAdmin(ctx, policy, registry)
-	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), registry)
-	s.public = s.newPublic(ctx, policy, registry)
+	s.health = db.NewHealth(logger, s.pool, s.readPool, s.riverPool)
+	s.registry = newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
+	watchHealth(s.registry, s.health)
+	s.sampler.retention = config.Retention
+	s.sampler.watch(s.registry)
+	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), s.registry)
+	s.handler, s.pages = newLatestHandler(api.NewStarting(logger)), newLatestHandler(metricsOnly(metricsHandler(s.registry)))
+	s.public = s.newPublic(ctx)
+	s.admin, s.metrics = newAdmin(config, s.pages, logger), newMetricsServer(config, metricsHandler(s.registry), logger)
 	return s, nil
 }
 
-// openAdmin makes what the admin listener serves, if there is one.
-func (s *server) openAdmin(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry) (err error) {
+// latestHandler is a handler that may be replaced while it serves.
+type latestHandler struct{ latest atomic.Pointer[http.Handler] }
+
+func newLatestHandler(first http.Handler) *latestHandler {
+	h := &latestHandler{}
+	h.set(first)
+	return h
+}
+
+func (h *latestHandler) set(next http.Handler) { h.latest.Store(&next) }
+
+func (h *latestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*h.latest.Load()).ServeHTTP(w, r)
+}
+
+// await does what needs the database, again and again while that is away, until ctx
+// ends. It answers calls meanwhile, if only to say so.
+func (s *server) await(ctx context.Context, prepare func(context.Context) error) error {
+	late := time.AfterFunc(time.Second, s.serve) // a start that is soon over refuses nothing
+	defer late.Stop()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := prepare(ctx)
+		if err == nil || ctx.Err() != nil || !db.IsUnavailable(err) {
+			return err
+		}
+		if pause == firstPause {
+			s.serve()
+			s.logger.Error("waiting_for_database", "addr", s.listener.Addr().String(), "admin_addr", s.adminAddr, "error", err,
+				"remedy", "bring the database at DATABASE_URL up; this process answers 503 until then, and goes on by itself")
+		}
+		s.health.Note(db.StartStep, err)
+		timer := time.NewTimer(jittered(pause))
+		select {
+		case <-timer.C:
+		case err := <-s.failed:
+			return err
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+// Pauses of a process that waits for its database.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 3 * time.Second
+)
+
+// jittered spreads processes that wait for the same thing.
+func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
+
+// prepare brings the schema up to date and starts to work. It may run again after it
+// failed.
+func (s *server) prepare(ctx context.Context) error {
+	if err := db.CheckServer(ctx, s.config.DatabaseURL); err != nil {
+		return err
+	}
+	if err := db.MigrateTelling(ctx, s.config.DatabaseURL, s.logger); err != nil {
+		return err
+	}
+	if s.clients == nil {
+		if err := s.openClients(ctx); err != nil {
+			return err
+		}
+	}
+	if s.queue == nil {
+		if err := s.newQueue(); err != nil {
+			return err
+		}
+	}
+	if err := s.queue.Start(ctx); err != nil {
+		return err
+	}
+	s.health.Note(db.StartStep, nil)
+	return nil
+}
+
+func (s *server) newQueue() (err error) {
+	config := s.config
+	s.sender = webhook.NewSender(callbackPolicy(config), version())
+	s.queue, err = jobs.New(jobs.Config{
+		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
+		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
+		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
+		Limits: s.limits(), Callbacks: s.clients.Callbacks,
+		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: s.registry,
+	})
+	return err
+}
+
+// newPages makes what the admin listener serves.
+func (s *server) newPages(ctx context.Context) (pages http.Handler, err error) {
 	localClient := ""
 	if s.config.dev {
 		localClient = clients.Local
 	}
+	policy := callbackPolicy(s.config)
 	s.console, err = console.New(console.Config{
-		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: registry, LocalClient: localClient, Version: version(), Logger: s.logger,
+		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: s.registry, LocalClient: localClient, Version: version(), Logger: s.logger,
 		CheckCallback: func(client, callbackURL string) error {
 			if _, err := policy.Check(callbackURL); err != nil {
 				return err
@@ -118,10 +214,9 @@ func (s *server) openAdmin(ctx context.Context, policy webhook.Policy, registry 
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.admin, err = newAdmin(ctx, s.config, s.queue, s.console, metricsHandler(registry), s.logger)
-	return err
+	return newPages(ctx, s.queue, s.console, metricsHandler(s.registry), s.logger)
 }
 
 // openPools makes the pools, without connecting yet.
@@ -147,7 +242,7 @@ func (s *server) openClients(ctx context.Context) error {
 	if s.config.role != "worker" && !isLoopback(s.config.HTTPAddr) && known.Empty() {
 		return fmt.Errorf("HTTP_ADDR is not a loopback address (%q), and nobody may call yet: add a client with ringback client add NAME", s.config.HTTPAddr)
 	}
-	if plain := known.Plain(); plain > 0 || !s.config.dev && len(s.config.SecretsKey) == 0 {
+	if plain := known.Plain(); plain > 0 {
 		s.logger.Warn("signing_secrets_are_not_sealed", "clients", plain, "remedy", "set SECRETS_KEY and run ringback client reseal")
 	}
 	return nil
@@ -171,21 +266,25 @@ func workers(config Config) int {
 	return config.Workers
 }
 
-func (s *server) newPublic(ctx context.Context, policy webhook.Policy, registry *prometheus.Registry) *http.Server {
+// newAPI returns the handler of the calls.
+func (s *server) newAPI() http.Handler {
 	settings := api.Config{
-		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: policy,
+		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
 		Catalog:    s.config.catalog,
 		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
-		Draining: s.draining.Load, Metrics: registry,
+		Draining: s.draining.Load, Metrics: s.registry,
 	}
 	if s.config.dev {
 		settings.LocalClient = clients.Local
 	}
-	handler := api.New
 	if s.config.role == "worker" {
-		handler = api.NewHealth
+		return api.NewHealth(settings)
 	}
-	public := handler(settings)
+	return api.New(settings)
+}
+
+func (s *server) newPublic(ctx context.Context) *http.Server {
+	var public http.Handler = s.handler
 	if s.config.dev {
 		public = localOnly(http.NewCrossOriginProtection().Handler(public))
 	}
@@ -218,43 +317,61 @@ func (s *server) leaving(next http.Handler) http.Handler {
 	})
 }
 
-// start begins to work and to listen. A listener that fails later is reported
-// on failed.
-func (s *server) start(ctx context.Context, stdout io.Writer, failed chan<- error) error {
-	listener, err := listenTCP(ctx, s.config.HTTPAddr)
-	if err != nil {
+// listen takes the addresses. Callers wait until serve.
+func (s *server) listen(ctx context.Context) (err error) {
+	if s.listener, err = listenTCP(ctx, s.config.HTTPAddr); err != nil {
 		return fmt.Errorf("listening for the API: %w", err)
 	}
-	adminAddr := ""
 	if s.admin != nil {
-		adminListener, err := net.Listen("tcp", s.config.AdminAddr)
+		listener, err := net.Listen("tcp", s.config.AdminAddr)
 		if err != nil {
-			listener.Close()
 			return fmt.Errorf("listening for the admin pages: %w", err)
 		}
-		adminAddr = adminListener.Addr().String()
-		go serveOn(adminListener, s.admin, failed)
+		s.adminAddr = listener.Addr().String()
+		go serveOn(listener, s.admin, s.failed)
 	}
-	if err := s.queue.Start(ctx); err != nil {
-		listener.Close()
-		return err
+	if s.metrics != nil {
+		listener, err := net.Listen("tcp", s.config.MetricsAddr)
+		if err != nil {
+			return fmt.Errorf("listening for metrics: %w", err)
+		}
+		s.logger.Info("metrics", "addr", listener.Addr().String())
+		go serveOn(listener, s.metrics, s.failed)
 	}
+	return nil
+}
+
+// serve begins to answer calls, once.
+func (s *server) serve() {
+	s.serving.Do(func() {
+		go func() {
+			defer close(s.served)
+			serveOn(s.bound.on(s.listener), s.public, s.failed)
+		}()
+	})
+}
+
+// begin lets calls in. A listener that fails later is reported on failed.
+func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
+	s.sampler.take = s.queue.Sample
+	go s.sampler.run(watching)
+	s.handler.set(s.newAPI())
 	if s.admin != nil {
-		go s.console.Watch(watching)
+		if pages, err := s.newPages(ctx); err != nil {
+			s.failed <- err
+		} else {
+			s.pages.set(pages)
+			go s.console.Watch(watching)
+		}
 	}
-	s.listener, s.served = listener, make(chan struct{})
-	go func() {
-		defer close(s.served)
-		serveOn(s.bound.on(listener), s.public, failed)
-	}()
-	s.logger.Info("listening", "addr", listener.Addr().String(), "admin_addr", adminAddr, "role", s.config.role, "version", version())
+	s.serve()
+	s.logger.Info("listening", "addr", s.listener.Addr().String(), "admin_addr", s.adminAddr, "role", s.config.role, "version", version())
 	if s.config.dev && s.config.role != "worker" {
-		fmt.Fprintf(stdout, welcome, listener.Addr(), adminAddr)
+		fmt.Fprintf(stdout, welcome, s.listener.Addr(), s.adminAddr)
 	}
-	return nil
 }
 
 // listenTCP takes TCP only, without the multipath that is Go's default where the
@@ -287,6 +404,20 @@ func serveOn(listener net.Listener, server *http.Server, failed chan<- error) {
 	}
 }
 
+// The longest that each step of stopping takes, apart from STOP_TIMEOUT.
+const (
+	leaveTime       = time.Second     // for callers to see that the process stops
+	firstCallTime   = 2 * time.Second // for the first calls on connections
+	interruptTime   = time.Second     // for calls that are interrupted
+	jobsTime        = 3 * time.Second // for jobs that are interrupted, and what waits for the database
+	connectionsTime = time.Second     // for connections to the database
+)
+
+// longestStop is how long a stop takes at most. Kubernetes kills after 30 s.
+func longestStop(timeout time.Duration) time.Duration {
+	return leaveTime + firstCallTime + timeout + interruptTime + timeout + jobsTime + connectionsTime + logFlushTimeout
+}
+
 // stop ends everything in the order in which it feeds the next: calls, then
 // jobs, each with a deadline of its own.
 func (s *server) stop(ctx context.Context) {
@@ -297,26 +428,21 @@ func (s *server) stop(ctx context.Context) {
 	s.queue.EndWaits()
 	// Calls are still taken for a moment: for callers to leave, and for whoever
 	// spreads them to see that health says 503.
-	time.Sleep(min(time.Second, s.config.StopTimeout/10))
+	time.Sleep(min(leaveTime, s.config.StopTimeout/10))
 	s.stopCalls(ctx)
-	s.within(ctx, "jobs", s.config.StopTimeout+5*time.Second, s.queue.Stop)
-	if s.admin != nil {
-		s.admin.Close()
-	}
+	s.within(ctx, "jobs", s.config.StopTimeout+jobsTime, s.queue.Stop)
 	s.logger.Info("stopped", "duration_ms", time.Since(start).Milliseconds())
 }
 
 // stopCalls lets open calls end. Those that take too long are interrupted,
 // which they answer with 503.
 func (s *server) stopCalls(ctx context.Context) {
-	if s.listener != nil {
-		s.within(ctx, "waiting connections", min(2*time.Second, s.config.StopTimeout), s.stopListening)
-	}
+	s.within(ctx, "waiting connections", min(firstCallTime, s.config.StopTimeout), s.stopListening)
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {
 		return
 	}
 	s.interrupt()
-	if !s.within(ctx, "interrupted calls", 5*time.Second, s.public.Shutdown) {
+	if !s.within(ctx, "interrupted calls", interruptTime, s.public.Shutdown) {
 		s.public.Close()
 	}
 }
@@ -333,11 +459,20 @@ func (s *server) stopListening(ctx context.Context) error {
 	return nil
 }
 
-// within runs a step of stopping and tells whether it ended in time.
+// within runs a step of stopping and tells whether it ended in time. A step that is
+// stuck is left behind.
 func (s *server) within(ctx context.Context, what string, limit time.Duration, step func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := step(ctx); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- step(ctx) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		s.logger.Warn("stopping_took_too_long", "what", what, "error", err)
 		return false
 	}
@@ -353,6 +488,14 @@ func (s *server) close() {
 	if s.unwatch != nil {
 		s.unwatch()
 	}
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	for _, server := range []*http.Server{s.public, s.admin, s.metrics} {
+		if server != nil {
+			server.Close()
+		}
+	}
 	if s.sender != nil {
 		s.sender.Close()
 	}
@@ -367,13 +510,19 @@ func (s *server) close() {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(connectionsTime):
 		s.logger.Warn("stopping_took_too_long", "what", "database connections")
 	}
 }
 
-// version is that of the module as it was built.
+// stamped is the version that a build was given: -ldflags "-X main.stamped=…".
+var stamped string
+
+// version is what the build was given, or that of the module or the commit.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}

@@ -88,8 +88,11 @@ func comparisons() []comparison {
 
 // metric is what -slo calls by that name, too.
 func metric(name string) func(*report) float64 {
-	measure, _ := findMetric(name)
-	return measure
+	measure, _, _ := findMetric(name)
+	return func(r *report) float64 {
+		value, _ := measure(r) // 0 where nothing was measured
+		return value
+	}
 }
 
 func printComparison(w io.Writer, first, second *report, paths []string) {

@@ -46,6 +46,7 @@ type config struct {
 	secret       string        // that callbacks must be signed with; empty is no matter
 	databaseURL  string        // where missing callbacks are looked up too; empty is nowhere
 	objectives   objectives    // what the run must achieve
+	movesCursor  bool          // the terminal, if there is one, can draw over what it shows
 }
 
 // localSecret is what a server in local mode signs with: the secret that
@@ -96,6 +97,7 @@ func (c config) workload() workload {
 func parseConfig(args []string, getenv func(string) string) (config, error) {
 	config := defaults()
 	config.apiKey, config.secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
+	config.movesCursor = getenv("TERM") != "dumb" && getenv("TERM") != ""
 	mistakes := parseAll(newFlags(&config), args)
 	if errors.Is(mistakes, flag.ErrHelp) {
 		return config, flag.ErrHelp
@@ -128,6 +130,7 @@ func (c config) check(eachIsRight bool) error {
 	if !c.isMine && !isLoopback(c.target) {
 		mistake("%s is not a loopback address, and a storm is for your own machines only: -i-own-this-target says that it is yours", c.target)
 	}
+	mistakes = errors.Join(mistakes, c.objectives.unmeasurable(c.mix))
 	if c.warmup >= c.duration() {
 		mistake("-warmup %v leaves nothing of -duration %v", c.warmup, c.duration())
 	}

@@ -9,8 +9,9 @@
 // Exit status: 0 when every acknowledged request was called back; 1 when one
 // was not, when a callback carried a wrong id, result or signature or came out
 // of order, when a request could not be sent in time, or when none was answered
-// ok; 2 for a wrong flag or a target that doesn't answer; 99 when an objective
-// of -slo was missed; 130 after a second interrupt.
+// ok, or fewer than were rejected, failed or lost; 2 for a wrong flag or a target that
+// doesn't answer; 99 when an objective of -slo was missed, or nothing was measured for
+// it; 130 after a second interrupt, or the first where the run had not begun.
 package main
 
 import (
@@ -86,7 +87,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return exitUsage
 	}
 	found, err := load(ctx, config, stderr)
-	if err != nil {
+	switch {
+	case errors.Is(err, errInterrupted):
+		fmt.Fprintln(stderr, err)
+		return exitAborted
+	case err != nil:
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
@@ -97,7 +102,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // whoever typed the command.
 func load(ctx context.Context, config config, progress io.Writer) (*findings, error) {
 	client := newClient(config)
-	if err := checkTarget(client, config); err != nil {
+	if err := askTarget(ctx, client, config); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {

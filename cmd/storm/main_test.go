@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,6 +64,26 @@ func TestInterrupt(t *testing.T) {
 		got := readReport(t, file)
 		if !got.Interrupted || got.Async.Acked == 0 || got.Async.Delivered != got.Async.Acked || got.Sync.OK != got.Sync.Sent {
 			t.Errorf("got %+v, want all that was sent answered and called back", got)
+		}
+	})
+
+	t.Run("before the target has answered ends at once", func(t *testing.T) {
+		t.Parallel()
+		ctx, interrupt := context.WithCancel(t.Context())
+		asked, release := make(chan struct{}), make(chan struct{})
+		target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(asked)
+			<-release
+		}))
+		t.Cleanup(target.Close)
+		defer close(release)
+		go func() {
+			<-asked
+			interrupt()
+		}()
+		var stderr bytes.Buffer
+		if got := run(ctx, []string{"-target", target.URL, "-timeout", "10m"}, func(string) string { return "" }, io.Discard, &stderr); got != exitAborted || !strings.Contains(stderr.String(), "interrupted before the run began") {
+			t.Errorf("got status %d with %q, want %d", got, stderr.String(), exitAborted)
 		}
 	})
 

@@ -57,10 +57,11 @@ func (f *findings) writeHTML(w io.Writer) error {
 }
 
 func (r *report) tiles() []tile {
+	shed, _ := portion(r.endpoints(""), func(e endpointReport) int { return e.Shed })
 	tiles := []tile{
 		{"requests/s offered", fmt.Sprintf("%.0f", r.OfferedRate)},
 		{"requests/s sent", fmt.Sprintf("%.0f", r.AchievedRate)},
-		{"shed", fmt.Sprintf("%.1f %%", portion(r.endpoints(""), func(e endpointReport) int { return e.Shed }))},
+		{"shed", fmt.Sprintf("%.1f %%", shed)},
 	}
 	add := func(name string, of quantiles, value float64) {
 		if of.Count > 0 {

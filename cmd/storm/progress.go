@@ -101,8 +101,8 @@ func (s *storm) startProgress(ctx context.Context, w io.Writer) (stop func()) {
 	finished := make(chan struct{})
 	var printing sync.WaitGroup
 	printing.Go(func() {
-		if isScreen(w) {
-			s.showProgress(ctx, &screen{w: w}, finished)
+		if file, isFile := w.(*os.File); isFile && s.config.movesCursor && fits(file) {
+			s.showProgress(ctx, &screen{w: w, fits: func() bool { return fits(file) }}, finished)
 			return
 		}
 		s.printProgress(ctx, w, finished)
@@ -113,14 +113,13 @@ func (s *storm) startProgress(ctx context.Context, w io.Writer) (stop func()) {
 	})
 }
 
-// isScreen tells whether w is a terminal that a panel fits on.
-func isScreen(w io.Writer) bool {
-	file, isFile := w.(*os.File)
-	if !isFile || !term.IsTerminal(int(file.Fd())) {
+// fits tells whether a file is a terminal that a panel fits on, with a line below it.
+func fits(file *os.File) bool {
+	if !term.IsTerminal(int(file.Fd())) {
 		return false
 	}
-	width, _, err := term.GetSize(int(file.Fd()))
-	return err == nil && width > panelWidth
+	width, height, err := term.GetSize(int(file.Fd()))
+	return err == nil && width > panelWidth && height > panelHeight
 }
 
 const interruptedText = "interrupted: sending stops, answers and callbacks are waited for; again to quit at once"
@@ -173,6 +172,11 @@ func (s *storm) showProgress(ctx context.Context, screen *screen, finished <-cha
 		case <-finished:
 			return
 		case <-tick.C:
+			if !screen.fits() { // any more
+				screen.lines = 0
+				s.printProgress(ctx, screen.w, finished)
+				return
+			}
 			last = s.snapshot(ctx, last)
 			screen.draw(last.panel(s.config))
 		}
@@ -182,6 +186,7 @@ func (s *storm) showProgress(ctx context.Context, screen *screen, finished <-cha
 // screen draws a block of lines over the one before.
 type screen struct {
 	w     io.Writer
+	fits  func() bool
 	lines int
 }
 
@@ -199,7 +204,10 @@ func (s *screen) clear() {
 	s.lines = 0
 }
 
-const panelWidth = 78 // columns
+const (
+	panelWidth  = 78 // columns
+	panelHeight = 8  // lines
+)
 
 // panel is the snapshot for a terminal.
 func (s snapshot) panel(config config) string {

@@ -34,13 +34,16 @@ func TestProgress(t *testing.T) {
 				t.Errorf("%q is missing in\n%s", want, panel)
 			}
 		}
+		if got := strings.Count(panel, "\n") + 1; got != panelHeight {
+			t.Errorf("height: got %d, want %d", got, panelHeight)
+		}
 		for line := range strings.Lines(panel) {
 			if got := lipgloss.Width(strings.TrimSuffix(line, "\n")); got != 78 {
 				t.Errorf("width: got %d, want 78: %s", got, line)
 			}
 		}
 		var written bytes.Buffer
-		screen := screen{w: &written}
+		screen := screen{w: &written, fits: func() bool { return true }}
 		screen.draw("one\ntwo")
 		screen.draw("three")
 		screen.clear()

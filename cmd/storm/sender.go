@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -48,7 +49,11 @@ func newClient(config config) *fasthttp.HostClient {
 		// moment between closing one and counting it as closed.
 		MaxConnWaitTimeout: config.timeout,
 		Dial: func(address string) (net.Conn, error) {
-			return net.DialTimeout("tcp", address, config.timeout)
+			dial := func() (net.Conn, error) { return net.DialTimeout("tcp", address, config.timeout) }
+			if target.Scheme == "https" { // what TLS keeps can't move to another connection
+				return dial()
+			}
+			return dialAgain(dial)
 		},
 		NoDefaultUserAgentHeader:      true,
 		DisableHeaderNamesNormalizing: true,
@@ -61,6 +66,21 @@ func hostPort(target *url.URL) string {
 		return target.Host
 	}
 	return net.JoinHostPort(target.Hostname(), map[string]string{"http": "80", "https": "443"}[target.Scheme])
+}
+
+// errInterrupted ends storm before its run has begun.
+var errInterrupted = errors.New("interrupted before the run began")
+
+// askTarget is checkTarget until ctx is done.
+func askTarget(ctx context.Context, client *fasthttp.HostClient, config config) error {
+	healthy := make(chan error, 1)
+	go func() { healthy <- checkTarget(client, config) }()
+	select {
+	case err := <-healthy:
+		return err
+	case <-ctx.Done():
+		return errInterrupted
+	}
 }
 
 // checkTarget returns an error, worded for whoever typed the command, unless

@@ -15,8 +15,12 @@ type objective struct {
 	most    bool    // the value may be at most the limit, rather than at least
 	strict  bool    // nor may it be the limit itself
 	limit   float64 // in milliseconds, per cent, or as a bare number
-	measure func(*report) float64
+	of      string  // the endpoint that it is about, "" for both
+	measure measure
 }
+
+// measure returns what was measured, and false where nothing was.
+type measure func(*report) (value float64, found bool)
 
 // objectives are all that a run must achieve.
 type objectives []objective
@@ -50,7 +54,7 @@ func parseObjective(text string) (objective, error) {
 	}
 	metric, limit := strings.TrimSpace(text[:at]), text[at+1:]
 	limit, orEqual := strings.CutPrefix(limit, "=")
-	measure, unit := findMetric(metric)
+	measure, of, unit := findMetric(metric)
 	if measure == nil {
 		return objective{}, errors.New("there is no such metric; " + metricsHelp)
 	}
@@ -58,7 +62,7 @@ func parseObjective(text string) (objective, error) {
 	if err != nil {
 		return objective{}, err
 	}
-	return objective{text, text[at] == '<', !orEqual, value, measure}, nil
+	return objective{text, text[at] == '<', !orEqual, value, of, measure}, nil
 }
 
 // isMet compares what was measured.
@@ -110,17 +114,18 @@ const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} 
 	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
 	"or {sync|async}.goodput, achieved_rate, missing, pending, duplicates, orphans or mismatched as a number"
 
-// findMetric returns how to measure what a name stands for, or nil.
-func findMetric(name string) (func(*report) float64, unit) {
-	if measure := numbers()[name]; measure != nil {
-		return measure, bare
+// findMetric returns how to measure what a name stands for, or nil, and which endpoint
+// it is about.
+func findMetric(name string) (m measure, of string, u unit) {
+	if number, known := numbers()[name]; known {
+		return number.of, number.endpoint, bare
 	}
 	endpoint, rest := "", name
 	if first, after, found := strings.Cut(name, "."); found {
 		endpoint, rest = first, after
 	}
 	if count := portions()[rest]; count != nil && slices.Contains([]string{"", "sync", "async"}, endpoint) {
-		return func(r *report) float64 { return portion(r.endpoints(endpoint), count) }, percent
+		return func(r *report) (float64, bool) { return portion(r.endpoints(endpoint), count) }, endpoint, percent
 	}
 	series, quantile, found := strings.Cut(rest, ".")
 	if !found {
@@ -128,9 +133,9 @@ func findMetric(name string) (func(*report) float64, unit) {
 	}
 	pick, choose := durations()[endpoint+"."+series], quantilePicks()[quantile]
 	if pick == nil || choose == nil {
-		return nil, bare
+		return nil, "", bare
 	}
-	return func(r *report) float64 { return choose(pick(r)) }, millis
+	return func(r *report) (float64, bool) { return choose(pick(r)), pick(r).Count > 0 }, endpoint, millis
 }
 
 // endpoints returns the one of a name, or both.
@@ -145,14 +150,14 @@ func (r *report) endpoints(name string) []endpointReport {
 	}
 }
 
-// portion is how much of what was due a count is, in per cent.
-func portion(of []endpointReport, count func(endpointReport) int) float64 {
+// portion is how much of what was due a count is, in per cent, where anything was.
+func portion(of []endpointReport, count func(endpointReport) int) (value float64, found bool) {
 	part, whole := 0, 0
 	for _, endpoint := range of {
 		part += count(endpoint)
 		whole += endpoint.Sent + endpoint.Unsent
 	}
-	return 100 * float64(part) / float64(max(1, whole))
+	return 100 * float64(part) / float64(max(1, whole)), whole > 0
 }
 
 func portions() map[string]func(endpointReport) int {
@@ -165,16 +170,26 @@ func portions() map[string]func(endpointReport) int {
 	}
 }
 
-func numbers() map[string]func(*report) float64 {
-	return map[string]func(*report) float64{
-		"sync.goodput":  func(r *report) float64 { return r.Sync.Goodput },
-		"async.goodput": func(r *report) float64 { return r.Async.Goodput },
-		"achieved_rate": func(r *report) float64 { return r.AchievedRate },
-		"pending":       func(r *report) float64 { return float64(r.Async.Pending) },
-		"missing":       func(r *report) float64 { return float64(r.Async.Missing) },
-		"duplicates":    func(r *report) float64 { return float64(r.Async.Duplicates) },
-		"orphans":       func(r *report) float64 { return float64(r.Async.Orphans) },
-		"mismatched":    func(r *report) float64 { return float64(r.Async.Mismatched) },
+// number is a metric that is a bare number.
+type number struct {
+	endpoint string
+	of       measure
+}
+
+func numbers() map[string]number {
+	// What is said of callbacks is said of acknowledged requests.
+	acked := func(count func(asyncReport) int) number {
+		return number{"async", func(r *report) (float64, bool) { return float64(count(r.Async)), r.Async.Acked > 0 }}
+	}
+	return map[string]number{
+		"sync.goodput":  {"sync", func(r *report) (float64, bool) { return r.Sync.Goodput, r.Sync.Sent > 0 }},
+		"async.goodput": {"async", func(r *report) (float64, bool) { return r.Async.Goodput, r.Async.Sent > 0 }},
+		"achieved_rate": {"", func(r *report) (float64, bool) { return r.AchievedRate, r.Sync.Sent+r.Async.Sent > 0 }},
+		"pending":       acked(func(a asyncReport) int { return a.Pending }),
+		"missing":       acked(func(a asyncReport) int { return a.Missing }),
+		"duplicates":    acked(func(a asyncReport) int { return a.Duplicates }),
+		"orphans":       acked(func(a asyncReport) int { return a.Orphans }),
+		"mismatched":    acked(func(a asyncReport) int { return a.Mismatched }),
 	}
 }
 
@@ -207,13 +222,32 @@ type objectiveReport struct {
 	Objective string  `json:"objective"`
 	Measured  float64 `json:"measured"` // milliseconds, per cent, or a bare number
 	Met       bool    `json:"met"`
+	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so it isn't met
+}
+
+// String is the objective with what was measured.
+func (o objectiveReport) String() string {
+	if o.NoSample {
+		return o.Objective + " (nothing was measured)"
+	}
+	return fmt.Sprintf("%s (measured %.2f)", o.Objective, o.Measured)
 }
 
 func (o objectives) check(r *report) []objectiveReport {
 	var reports []objectiveReport
 	for _, objective := range o {
-		value := objective.measure(r)
-		reports = append(reports, objectiveReport{objective.text, value, objective.isMet(value)})
+		value, found := objective.measure(r)
+		reports = append(reports, objectiveReport{objective.text, value, found && objective.isMet(value), !found})
 	}
 	return reports
+}
+
+// unmeasurable names the objectives about an endpoint that gets no requests.
+func (o objectives) unmeasurable(shares mix) (mistakes error) {
+	for _, objective := range o {
+		if objective.of == "sync" && shares.sync == 0 || objective.of == "async" && shares.async == 0 {
+			mistakes = errors.Join(mistakes, fmt.Errorf("-slo %q: -mix sends no %s requests", objective.text, objective.of))
+		}
+	}
+	return mistakes
 }

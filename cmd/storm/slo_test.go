@@ -11,12 +11,13 @@ func TestObjectives(t *testing.T) {
 		AchievedRate: 400,
 		Sync: endpointReport{
 			Sent: 90, Unsent: 10, Shed: 20, Goodput: 12,
-			Latency: quantiles{P50: 1, P90: 2, P95: 3, P99: 80, P999: 90, Max: 100, Mean: 4},
-			Service: quantiles{P99: 7}, Shedded: quantiles{Max: 5},
+			Latency: quantiles{Count: 70, P50: 1, P90: 2, P95: 3, P99: 80, P999: 90, Max: 100, Mean: 4},
+			Service: quantiles{Count: 70, P99: 7}, Shedded: quantiles{Count: 20, Max: 5},
 		},
 		Async: asyncReport{
 			endpointReport: endpointReport{Sent: 100, Goodput: 34},
-			TimeToCallback: quantiles{P99: 300},
+			TimeToCallback: quantiles{Count: 1, P99: 300},
+			Acked:          2,
 			Missing:        1,
 		},
 	}
@@ -44,6 +45,72 @@ func TestObjectives(t *testing.T) {
 		}
 		if got := objectives.check(r)[0]; got.Met != want {
 			t.Errorf("%s: got %v (measured %v), want %v", text, got.Met, got.Measured, want)
+		}
+	}
+}
+
+// What was not measured is not met, whichever way the objective goes.
+func TestObjectivesWithoutASample(t *testing.T) {
+	t.Parallel()
+	r := &report{Async: asyncReport{endpointReport: endpointReport{Sent: 5}}}
+	for _, text := range []string{
+		"async.time_to_callback.p99<1ms", "async.p99<1h", "async.shed.max<1h", "sync.p99<1s", "sync.shed<1%", "sync.failed>=0%", "sync.goodput>=0",
+		"missing<1", "pending<=0", "duplicates<1", "orphans<1", "mismatched<1",
+	} {
+		objectives, err := parseObjectives(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := objectives.check(r)[0]; got.Met || !got.NoSample {
+			t.Errorf("%s: got %+v, want it not met for want of a sample", text, got)
+		}
+	}
+	for _, text := range []string{"shed<1%", "async.shed<1%", "achieved_rate>=0", "async.goodput>=0"} {
+		objectives, err := parseObjectives(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := objectives.check(r)[0]; !got.Met || got.NoSample {
+			t.Errorf("%s: got %+v, want it met", text, got)
+		}
+	}
+
+	t.Run("InARun", func(t *testing.T) {
+		t.Parallel()
+		service := start(t, &service{})
+		output := runStorm(t, against(service, "-receivers", "slow=1", "-slo", "async.time_to_callback.p99<1ms")...)
+		output.want(t, exitMissed, "Objectives missed: async.time_to_callback.p99<1ms (nothing was measured)", "no sample  missed")
+	})
+
+	t.Run("OfAnEndpointWithoutAShareAreAMistake", func(t *testing.T) {
+		t.Parallel()
+		for mix, slo := range map[string]string{"sync=1,async=0": "missing<1", "sync=0,async=1": "sync.p99<1s"} {
+			runStormPlainly(t, "-mix", mix, "-slo", slo).want(t, exitUsage, "-slo \""+slo+"\": -mix sends no ")
+		}
+	})
+}
+
+func TestVerdictsFollowFromTheCounts(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		report report
+		want   string
+		exit   int
+	}{
+		{"AllAnswered", report{Sync: endpointReport{Sent: 9, OK: 9}}, "All 9 requests were answered as they should be.", exitOK},
+		{"SomeLost", report{Sync: endpointReport{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
+			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", exitOK},
+		{"MostLost", report{Sync: endpointReport{Sent: 250, OK: 37, Ambiguous: 213}},
+			"Broken: 213 of 250 requests were rejected, failed or lost.", exitBroken},
+		{"MostShed", report{Sync: endpointReport{Sent: 250, OK: 37, Shed: 213}},
+			"Of 250 requests, 37 were answered as they should be, 213 were shed.", exitOK},
+		{"SomeLostBesidesCallbacks", report{Sync: endpointReport{Sent: 9, OK: 8, Failed: 1}, Async: asyncReport{
+			endpointReport: endpointReport{Sent: 3, OK: 3}, Acked: 3, Delivered: 3,
+		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or lost.", exitOK},
+	} {
+		if got := test.report.verdict(); got != test.want || test.report.exitStatus() != test.exit {
+			t.Errorf("%s: got %q and %d, want %q and %d", test.name, got, test.report.exitStatus(), test.want, test.exit)
 		}
 	}
 }

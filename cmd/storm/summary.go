@@ -43,6 +43,9 @@ func (r *report) breaches() []string {
 	add(r.Async.Mismatched, called, "requests were called back wrongly")
 	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
 	add(r.Async.OutOfOrder, called, "requests were called back out of order")
+	if lost := r.lost(); lost > r.Sync.OK+r.Async.OK {
+		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or lost", lost, r.sent()))
+	}
 	if unsent := r.unsent(); unsent > 0 {
 		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
 	}
@@ -62,6 +65,18 @@ func (r *report) unanswered() string {
 	return ""
 }
 
+func (r *report) sent() int { return r.Sync.Sent + r.Async.Sent }
+
+// lost is how many requests had neither the answer that they should have, nor were
+// turned away.
+func (r *report) lost() int {
+	lost := 0
+	for _, endpoint := range r.endpoints("") {
+		lost += endpoint.Rejected + endpoint.Failed + endpoint.Ambiguous
+	}
+	return lost
+}
+
 func (r *report) unsent() int { return r.Sync.Unsent + r.Async.Unsent }
 
 // missed are the objectives that were not met.
@@ -69,7 +84,7 @@ func (r *report) missed() []string {
 	var missed []string
 	for _, objective := range r.Objectives {
 		if !objective.Met {
-			missed = append(missed, fmt.Sprintf("%s (measured %.2f)", objective.Objective, objective.Measured))
+			missed = append(missed, objective.String())
 		}
 	}
 	return missed
@@ -96,9 +111,33 @@ func (r *report) finding() string {
 
 // kept tells what a run that isn't broken has shown.
 func (r *report) kept() string {
+	text := r.called()
+	if r.Async.Acked > 0 && r.lost() > 0 {
+		text += fmt.Sprintf("; %d of %d requests were rejected, failed or lost", r.lost(), r.sent())
+	}
+	return text
+}
+
+// answered tells how requests were answered of which none was acknowledged.
+func (r *report) answered() string {
+	if r.Sync.OK == r.sent() {
+		return fmt.Sprintf("all %d requests were answered as they should be", r.sent())
+	}
+	text := fmt.Sprintf("of %d requests, %d were answered as they should be", r.sent(), r.Sync.OK)
+	if shed := r.Sync.Shed + r.Async.Shed; shed > 0 {
+		text += fmt.Sprintf(", %d were shed", shed)
+	}
+	if lost := r.lost(); lost > 0 {
+		text += fmt.Sprintf(", %d were rejected, failed or lost", lost)
+	}
+	return text
+}
+
+// called tells what became of the acknowledged requests, if there are any.
+func (r *report) called() string {
 	switch {
 	case r.Async.Acked == 0:
-		return "all answered as they should be"
+		return r.answered()
 	case r.Async.Dead+r.Async.Pending > 0:
 		return "of " + r.fates()
 	}
@@ -300,6 +339,10 @@ func (r *report) printObjectives(w io.Writer) {
 	}
 	fmt.Fprintln(w, "\nobjectives")
 	for _, objective := range r.Objectives {
+		if objective.NoSample {
+			fmt.Fprintf(w, "  %-50s %12s  missed\n", objective.Objective, "no sample")
+			continue
+		}
 		fmt.Fprintf(w, "  %-50s %12.2f  %s\n", objective.Objective, objective.Measured,
 			map[bool]string{true: "met", false: "missed"}[objective.Met])
 	}

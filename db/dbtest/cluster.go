@@ -3,6 +3,7 @@ package dbtest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -21,20 +22,58 @@ type Cluster struct {
 	root   string // of the checkout
 	folder string
 	port   string
+	of     string // the port of its primary, if it was made as a standby
 }
 
 // NewCluster starts a Postgres with an empty database, which is gone when the
 // test ends.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
+	return newCluster(t, "")
+}
+
+// NewStandby starts a standby of c, which can't be written until it is promoted.
+func (c *Cluster) NewStandby(t testing.TB) *Cluster {
+	t.Helper()
+	return newCluster(t, c.port)
+}
+
+func newCluster(t testing.TB, primary string) *Cluster {
+	t.Helper()
 	port := freePort(t)
 	c := &Cluster{
 		URL:  fmt.Sprintf("postgres://ringback:ringback@127.0.0.1:%s/ringback?sslmode=disable", port),
-		root: checkout(t), folder: ".postgres-test-" + port, port: port,
+		root: checkout(t), folder: ".postgres-test-" + port, port: port, of: primary,
 	}
 	t.Cleanup(func() { c.script(t, "clean") })
 	c.Start(t)
 	return c
+}
+
+// Set changes a setting of the server for all sessions, also those that are there;
+// empty takes it back.
+func (c *Cluster) Set(t testing.TB, setting, value string) {
+	t.Helper()
+	change := "ALTER SYSTEM RESET " + setting
+	if value != "" {
+		change = fmt.Sprintf("ALTER SYSTEM SET %s = '%s'", setting, value)
+	}
+	for _, sql := range []string{change, "SELECT pg_reload_conf()"} {
+		c.Execute(t, sql)
+	}
+}
+
+// Execute runs a statement, whatever the server's own settings.
+func (c *Cluster) Execute(t testing.TB, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), c.URL+"&default_transaction_read_only=off&synchronous_commit=local")
+	if err != nil {
+		t.Fatalf("connecting to %s: %v", sql, err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
 }
 
 // Start starts it, and waits until it has recovered.
@@ -89,25 +128,36 @@ func (c *Cluster) CrashBackend(t testing.TB) {
 func (c *Cluster) script(t testing.TB, what string) {
 	t.Helper()
 	command := exec.Command(filepath.Join(c.root, "scripts", "postgres.sh"), what)
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "DATABASE_URL=") {
-			command.Env = append(command.Env, setting)
-		}
-	}
-	command.Env = append(command.Env, "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port)
+	command.Env = append(withoutDatabase(), "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port, "POSTGRES_PRIMARY="+c.of)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("scripts/postgres.sh %s: %v\n%s", what, err, out)
 	}
 }
 
+// withoutDatabase is the environment but for the database that the tests use.
+func withoutDatabase() (environment []string) {
+	for _, setting := range os.Environ() {
+		if !strings.HasPrefix(setting, "DATABASE_URL=") {
+			environment = append(environment, setting)
+		}
+	}
+	return environment
+}
+
+// freePort returns a port that is free, below those that the kernel gives to
+// connections meanwhile.
 func freePort(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err != nil {
+			continue
+		}
+		defer listener.Close()
+		return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	t.Fatal("found no free port")
+	return ""
 }
 
 // checkout is the folder that holds go.mod. Tests run in that of their package.

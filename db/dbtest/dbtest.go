@@ -35,6 +35,12 @@ func NewEmpty(t testing.TB) string {
 	return create(t, "")
 }
 
+// NewEncoded returns the URL of a fresh database of another encoding, likewise.
+func NewEncoded(t testing.TB, encoding string) string {
+	t.Helper()
+	return create(t, "ENCODING '"+encoding+"' LOCALE 'C' TEMPLATE template0")
+}
+
 // NewPool returns a pool on a database as New makes it.
 func NewPool(t testing.TB) *pgxpool.Pool {
 	t.Helper()

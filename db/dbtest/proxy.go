@@ -51,6 +51,19 @@ func NewProxy(t testing.TB, through string) (*Proxy, string) {
 	return p, parsed.String()
 }
 
+// MoveTo leads new connections to the server of another URL. Those that are there go
+// on, as with an address that moves.
+func (p *Proxy) MoveTo(t testing.TB, to string) {
+	t.Helper()
+	parsed, err := url.Parse(to)
+	if err != nil {
+		t.Fatal("not a URL")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = parsed.Host
+}
+
 // Refuse breaks every connection and lets no new one live, as a database that
 // is down does.
 func (p *Proxy) Refuse() { p.change(refusing) }
@@ -94,7 +107,10 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.remove(client)
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil || !p.add(server) {
 		return
 	}

@@ -15,23 +15,14 @@
 
 -- The locks below are held for milliseconds, since no row is read: the rows that
 -- are there met the old constraints. But whoever waits for such a lock holds up
--- all who come later. So the migration waits a fifth of a second at a time. The
--- first lock lets everybody read and write, and ends an autovacuum, which would
--- outlast these attempts.
+-- all who come later. So the migration waits a fifth of a second at a time, and db.Migrate
+-- begins again where that was too short. The first lock lets everybody read and write,
+-- and ends an autovacuum, which would outlast these attempts: after deadlock_timeout, a
+-- second.
+SET LOCAL lock_timeout = '5s';
 LOCK TABLE requests, river_job, callback_attempts IN SHARE UPDATE EXCLUSIVE MODE;
-DO $$
-BEGIN
-    PERFORM set_config('lock_timeout', '200ms', true);
-    LOOP
-        BEGIN
-            LOCK TABLE requests, river_job, callback_attempts IN ACCESS EXCLUSIVE MODE;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(1);
-        END;
-    END LOOP;
-END;
-$$;
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE requests, river_job, callback_attempts IN ACCESS EXCLUSIVE MODE;
 
 -- The arguments are columns rather than the row. Postgres would copy the row for
 -- each call, and fetch an input that is stored out of line: with batches of 64

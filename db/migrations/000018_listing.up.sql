@@ -54,23 +54,13 @@ END
 $$;
 
 -- Creating a trigger waits for all transactions that write to the table, and later
--- transactions wait behind it. So ask for its lock for a moment at a time, until it
--- is free. The first lock lets everybody read and write. It ends an autovacuum,
--- which would outlast these attempts.
+-- transactions wait behind it. So ask for its lock for a moment at a time; db.Migrate
+-- begins again until it is free. The first lock lets everybody read and write. It ends
+-- an autovacuum, which would outlast these attempts.
+SET LOCAL lock_timeout = '5s';
 LOCK TABLE requests IN SHARE UPDATE EXCLUSIVE MODE;
-DO $$
-BEGIN
-    PERFORM set_config('lock_timeout', '200ms', true);
-    LOOP
-        BEGIN
-            LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.2);
-        END;
-    END LOOP;
-END
-$$;
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE requests IN SHARE ROW EXCLUSIVE MODE;
 
 CREATE TRIGGER requests_inserted_unsuccessful
     AFTER INSERT ON requests

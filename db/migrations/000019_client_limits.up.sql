@@ -1,21 +1,11 @@
 -- No row is read or rewritten below, so the locks are held for milliseconds. But
 -- a transaction that waits for such a lock holds up all that come later, so the
--- migration waits a fifth of a second at a time. The first lock lets everybody read and write, and ends an
--- autovacuum.
+-- migration waits a fifth of a second at a time, and db.Migrate begins again. The first
+-- lock lets everybody read and write, and ends an autovacuum.
+SET LOCAL lock_timeout = '5s';
 LOCK TABLE dead_letters IN SHARE UPDATE EXCLUSIVE MODE;
-DO $$
-BEGIN
-    PERFORM set_config('lock_timeout', '200ms', true);
-    LOOP
-        BEGIN
-            LOCK TABLE clients, dead_letters, retention IN ACCESS EXCLUSIVE MODE;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(1);
-        END;
-    END LOOP;
-END;
-$$;
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE clients, dead_letters, retention IN ACCESS EXCLUSIVE MODE;
 
 -- Limits of a client's own, instead of the settings'; null for those. The version
 -- before this one names the columns that it reads and writes, so it runs beside

@@ -69,11 +69,18 @@ const (
 	maxFailing = 0.2              // share that may pass for a receiver's own
 )
 
-// note takes in an attempt, and tells whether it shows that the receiver has
-// trouble with its load: more failures than it has anyway, or answers that take
-// twice the usual time and the slack more. few says that few were in flight when it
-// left, and slowed that the pace had been halved not long before.
-func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) (trouble bool) {
+// sign is what an attempt shows of how a receiver bears its load.
+type sign int
+
+const (
+	noTrouble   sign = iota
+	slowAnswers      // they take twice the usual time and the slack more
+	failures         // more failures than it has anyway
+)
+
+// note takes in an attempt, and tells what it shows. few says that few were in flight
+// when it left, and slowed that the pace had been halved not long before.
+func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) sign {
 	h.roll(now)
 	h.answered++
 	if slowed {
@@ -85,17 +92,23 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 		if k == refused {
 			usual = maxFailing // no load makes a receiver refuse a callback
 		}
-		return h.failed > (2*usual+failSlack)*h.answered+k.slack()
+		if h.failed > (2*usual+failSlack)*h.answered+k.slack() {
+			return failures
+		}
+		return noTrouble
 	}
 	if k != good {
-		return false
+		return noTrouble
 	}
 	h.recent = average(h.recent, took)
 	if few || h.usual == 0 {
 		h.calm = now
 		h.usual = towards(h.usual, took)
 	}
-	return h.recent > 2*h.usual+slack
+	if h.recent > 2*h.usual+slack {
+		return slowAnswers
+	}
+	return noTrouble
 }
 
 // towards is the usual time after an answer with few in flight. It falls fast and

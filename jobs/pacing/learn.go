@@ -86,30 +86,30 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.rate < c.pace.worst && pass.left.Sub(c.pace.halved) > time.Second
-	hasTrouble := c.health.note(k, took, pass.few, slowed, now)
+	shown := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
 		if k.isFailure() {
 			r.pace.fail()
 		}
 		return
 	}
-	if !hasTrouble {
+	if shown == noTrouble {
 		return
 	}
 	others := r.troubled.client != c.client && now.Sub(r.troubled.at) <= sawToo
-	c.bind(r, pass.left, now)
+	c.bind(r)
+	c.pace.answer(shown, pass.left, now)
 	if others || k == unreachable {
-		r.pace.halve(pass.left, now)
+		r.pace.answer(shown, pass.left, now)
 	}
 	r.troubled = trouble{c.client, now}
 }
 
-// bind gives a client a pace of its own, half of what it had.
-func (c *party) bind(r *receiver, left, now time.Time) {
+// bind gives a client a pace of its own.
+func (c *party) bind(r *receiver) {
 	if !c.bound {
-		c.bound, c.pace.rate, c.pace.flight = true, r.pace.rate, r.pace.flight
+		c.bound, c.pace.rate, c.pace.flight, c.pace.steady = true, r.pace.rate, r.pace.flight, r.pace.steady
 	}
-	c.pace.halve(left, now)
 }
 
 // learnOneByOne finds a receiver out that serves one connection at a time: where

@@ -166,19 +166,26 @@ func (p *pace) answered(v verdict) {
 	}
 }
 
-// halve answers trouble with a callback that left at a time. What left before it
-// was halved last says nothing of the pace since.
-func (p *pace) halve(left, now time.Time) {
+// answer answers trouble with a callback that left at a time. What left before the
+// last trouble says nothing of the pace since.
+//
+// Failures halve the rate and the limit in flight. Slow answers halve the limit alone:
+// as they take longer, they come more rarely by themselves. To halve the rate as well
+// would keep a receiver that is well again at a few callbacks a second for minutes.
+func (p *pace) answer(shown sign, left, now time.Time) {
 	p.now.trouble = true
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
 		return
 	}
 	base, peak := p.carried(now), float64(max(p.before.peak, p.now.peak))
-	p.halved, p.steady, p.clean = now, true, 0
+	p.halved, p.clean, p.round = now, 0, round{}
+	p.flight = max(1, min(p.flight, peak)/2)
+	if shown == slowAnswers {
+		return
+	}
+	p.steady = true
 	p.rate, p.knee = max(leastRate, base/2), kneeShare*base
 	p.worst = max(p.worst, p.knee)
-	p.flight = max(1, min(p.flight, peak)/2)
-	p.round = round{}
 }
 
 // carried is the rate at which callbacks were taken until there was trouble, within

@@ -45,17 +45,17 @@ func TestPace(t *testing.T) {
 		p.now.good, p.flight, p.now.peak = 160, 16, 16
 		now = now.Add(halfASec)
 		for range 10 {
-			p.halve(now, now)
+			p.answer(failures, now, now)
 		}
 		if p.rate < 100 || p.rate > 160 || p.flight != 8 || !p.steady {
 			t.Errorf("got %v a second and %v in flight, want half of it, once", p.rate, p.flight)
 		}
 		before := p.rate
-		p.halve(now.Add(-time.Millisecond), now.Add(time.Second))
+		p.answer(failures, now.Add(-time.Millisecond), now.Add(time.Second))
 		if p.rate != before {
 			t.Error("what left before was held against it")
 		}
-		p.halve(now.Add(time.Millisecond), now.Add(time.Second))
+		p.answer(failures, now.Add(time.Millisecond), now.Add(time.Second))
 		if p.rate >= before {
 			t.Error("what left since was not")
 		}
@@ -66,7 +66,7 @@ func TestPace(t *testing.T) {
 		p := newPace(morning)
 		for n := range 100 {
 			now := morning.Add(time.Duration(n) * time.Second)
-			p.halve(now, now)
+			p.answer(failures, now, now)
 			p.fail()
 		}
 		if p.rate != leastRate || p.flight != 1 {
@@ -87,7 +87,7 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	answers := func(h *health, count int, k kind, took time.Duration) (trouble bool) {
 		for range count {
-			trouble = h.note(k, took, took == 100*time.Millisecond, false, morning)
+			trouble = h.note(k, took, took == 100*time.Millisecond, false, morning) != noTrouble
 		}
 		return trouble
 	}

@@ -47,6 +47,22 @@ func TestRamp(t *testing.T) {
 		}
 	})
 
+	t.Run("GoesOnAfterAReceiverWasSlowForAWhile", func(t *testing.T) {
+		t.Parallel()
+		s, busy := newSimulation(500), newOrdinary(0)
+		busy.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.at > 6*second && call.at < 16*second {
+				return takes(800 * time.Millisecond)(call)
+			}
+			return takes(5 * time.Millisecond)(call)
+		}
+		s.sendEvery("acme", busy, 300, 0, 60*second)
+		s.run(60 * second)
+		if got := busy.waitingAt(40 * second); got > 100 {
+			t.Errorf("got %d waiting 24 s after the receiver was well again, want the backlog to be worked off", got)
+		}
+	})
+
 	t.Run("IsSkippedByAReceiverThatIsRemembered", func(t *testing.T) {
 		t.Parallel()
 		first, busy := newSimulation(500), newOrdinary(2*time.Millisecond)

@@ -36,6 +36,9 @@ func (s *Sender) Ask(ctx context.Context, url string, perMinute int) (Consent, e
 	seen := followed.report()
 	address, _ := netip.ParseAddrPort(seen.address)
 	if err != nil {
+		if shortage := shortageOf(err); shortage != nil {
+			return Consent{}, fmt.Errorf("asking for consent: %w", shortage)
+		}
 		outcome, cause := explain(err, seen)
 		return Consent{Address: address.Addr()}, fmt.Errorf("asking for consent: %s: %s", outcome, cause)
 	}

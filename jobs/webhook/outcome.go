@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -119,6 +120,24 @@ func explain(err error, seen sighting) (Outcome, string) {
 		return TLSFailed, tlsCause(err)
 	}
 	return ConnectionFailed, connectionCause(err)
+}
+
+// shortages are what this machine may be out of.
+var shortages = [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}
+
+// shortageOf returns what this machine was out of, if that is why an attempt failed: it
+// says nothing about the receiver.
+func shortageOf(err error) error {
+	for _, shortage := range shortages {
+		if errors.Is(err, shortage) {
+			return shortage
+		}
+		// The resolver keeps the text alone.
+		if lookup, ok := errors.AsType[*net.DNSError](err); ok && strings.HasSuffix(lookup.Err, shortage.Error()) {
+			return shortage
+		}
+	}
+	return nil
 }
 
 // tlsAlert returns the text of an alert that either side sent, after the

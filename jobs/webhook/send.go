@@ -41,6 +41,7 @@ type Attempt struct {
 	Address string // last one dialled, even if refused, or reused, with its port; empty if none
 	Conn    string // our end of the connection that was used, which tells one from another; empty if none
 	Refused bool   // by our own policy for URLs
+	Ours    error  // what this machine was out of, so that no attempt was made; nil where it was
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
 	// How long each phase took, zero when it didn't happen or didn't end. A
@@ -53,7 +54,7 @@ type Attempt struct {
 // what one client's callbacks may name must not count against the receiver of
 // others.
 func (a Attempt) AboutReceiver() Attempt {
-	if a.Refused {
+	if a.Refused || a.Ours != nil {
 		return Attempt{}
 	}
 	return a
@@ -186,6 +187,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 		attempt.Cause = sloppyAnswer
 	default:
 		attempt.Outcome, attempt.Cause = explain(err, seen)
+		attempt.Ours = shortageOf(err)
 		_, attempt.Refused = errors.AsType[*RefusedError](err)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
 			attempt.Address = blocked.address

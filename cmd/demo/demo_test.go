@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	calm := report{Sync: endpoint{OK: 300}, Async: endpoint{Acked: 300, Delivered: 300, ToCallback: quantiles{P50: 1.5, P99: 1500}}}
+	storm := report{Sync: endpoint{OK: 20, Shed: 80}, Async: endpoint{Acked: 100, Delivered: 98, Missing: 0}}
+	if calm.lost() != 0 || storm.lost() != 2 {
+		t.Errorf("got %d and %d lost, want 0 and 2", calm.lost(), storm.lost())
+	}
+	got := strings.Join(strings.Fields(table(calm, storm)), " ")
+	for _, want := range []string{"sync answered 300 20", "to come again 0 80", "called back 300 98 p50 1.5 ms 0.0 ms", "p99 1.5 s 0.0 ms lost 0 2"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		environ map[string]string
+		args    []string
+		address string // empty for any that is free
+		wrong   string
+	}{
+		"a database is needed":       {nil, nil, "", "DATABASE_URL is not set"},
+		"the usual address":          {map[string]string{"DATABASE_URL": "x"}, nil, "127.0.0.1:8080", ""},
+		"an address of one's own":    {map[string]string{"DATABASE_URL": "x", "HTTP_ADDR": "127.0.0.1:1"}, nil, "127.0.0.1:1", ""},
+		"fast, at any that is free":  {map[string]string{"DATABASE_URL": "x", "DEMO": "fast"}, nil, "", ""},
+		"an unknown flag is refused": {map[string]string{"DATABASE_URL": "x"}, []string{"-slow"}, "", "not defined"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, err := readOptions(test.args, func(name string) string { return test.environ[name] }, &bytes.Buffer{})
+			if test.wrong != "" {
+				if err == nil || !strings.Contains(err.Error(), test.wrong) {
+					t.Errorf("got %v, want %q", err, test.wrong)
+				}
+				return
+			}
+			if err != nil || test.address != "" && o.address != test.address || test.address == "" && strings.HasSuffix(o.address, ":8080") {
+				t.Errorf("got %+v, %v, want the address %q", o, err, test.address)
+			}
+		})
+	}
+}

@@ -1,0 +1,94 @@
+// Command demo shows in ninety seconds what Ringback promises, and checks it: each
+// claim that it prints is one that it has seen.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"ringback/cmd/internal/program"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the demo is run with.
+type options struct {
+	server, storm string // paths of the binaries
+	databaseURL   string // of a database in whose server the demo makes its own
+	address       string // of the API
+	adminAddress  string
+	fast          bool // without pauses to read in, and with less load
+}
+
+func readOptions(args []string, getenv func(string) string, output io.Writer) (o options, err error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.StringVar(&o.server, "server", "bin/ringback", "path of the server's binary")
+	flags.StringVar(&o.storm, "storm", "bin/storm", "path of storm's binary")
+	flags.BoolVar(&o.fast, "fast", getenv("DEMO") == "fast", "no pauses to read in, and less load; so does DEMO=fast")
+	flags.StringVar(&o.address, "addr", getenv("HTTP_ADDR"), "address of the API (default 127.0.0.1:8080, with -fast any that is free)")
+	flags.StringVar(&o.adminAddress, "admin", getenv("ADMIN_ADDR"), "address of the operator's pages (default 127.0.0.1:8081, likewise)")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.address, err = o.orDefault(o.address, "127.0.0.1:8080"); err != nil {
+		return o, err
+	}
+	if o.adminAddress, err = o.orDefault(o.adminAddress, "127.0.0.1:8081"); err != nil {
+		return o, err
+	}
+	if o.databaseURL = getenv("DATABASE_URL"); o.databaseURL == "" {
+		return o, errors.New("DATABASE_URL is not set: make demo sets it")
+	}
+	return o, nil
+}
+
+// orDefault is the address that was given, or the default one.
+func (o options) orDefault(given, usual string) (string, error) {
+	switch {
+	case given != "":
+		return given, nil
+	case o.fast: // nobody watches, and something else may run here
+		return program.FreeAddress()
+	}
+	return usual, nil
+}
+
+// run plays all scenes.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (err error) {
+	o, err := readOptions(args, getenv, stderr)
+	if err != nil {
+		return err
+	}
+	stage, err := newStage(ctx, o, stdout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stage.close()) }()
+	begun := time.Now()
+	for _, play := range []func(context.Context) error{
+		stage.bothWays, stage.receiverDies, stage.workerDies, stage.evilURLs, stage.calmAndStorm,
+	} {
+		if err := play(ctx); err != nil {
+			return err
+		}
+	}
+	stage.say("That took %.0f seconds. `make run` starts a server to try by hand, README goes on from here.", time.Since(begun).Seconds())
+	return nil
+}

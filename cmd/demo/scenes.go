@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/program"
+)
+
+// bothWays does the same work inline and with a callback.
+func (s *stage) bothWays(ctx context.Context) error {
+	s.title("1  The same work, both ways")
+	in := input{Text: "hello"}
+	status, inline, took, err := s.call(ctx, s.server, http.MethodPost, "/sync", map[string]any{"input": in})
+	if err != nil || status != http.StatusOK {
+		return fmt.Errorf("POST /sync: got %d, %w, want 200", status, err)
+	}
+	s.say("POST /sync    200 after %s, with the result: %.60s…", milliseconds(took), inline.Result)
+	s.pause(3)
+	sent := time.Now()
+	accepted, took, err := s.accept(ctx, s.server, in, s.receiver.URL)
+	if err != nil {
+		return err
+	}
+	s.say("POST /async   202 after %s: request %s is safe in Postgres", milliseconds(took), accepted.ID)
+	arrived, err := s.receiver.await(ctx, accepted.ID)
+	if err != nil {
+		return err
+	}
+	s.say("              called back after %s, signed", milliseconds(arrived.Sub(sent)))
+	var late request
+	if _, late, _, err = s.call(ctx, s.server, http.MethodGet, "/requests/"+accepted.ID, nil); err != nil {
+		return err
+	}
+	if string(late.Result) != string(inline.Result) {
+		return fmt.Errorf("the results differ: %s inline, %s by callback", inline.Result, late.Result)
+	}
+	s.say("              the result is the same, byte for byte")
+	s.pause(4)
+	return nil
+}
+
+// receiverDies lets a receiver fail, and come back.
+func (s *stage) receiverDies(ctx context.Context) error {
+	s.title("2  A receiver dies and comes back")
+	s.receiver.down.Store(true)
+	accepted, _, err := s.accept(ctx, s.server, input{Text: "patience"}, s.receiver.URL)
+	if err != nil {
+		return err
+	}
+	var seen request
+	attempts := 0
+	err = until(ctx, "two attempts", func(ctx context.Context) (bool, error) {
+		_, seen, _, err = s.call(ctx, s.server, http.MethodGet, "/requests/"+accepted.ID, nil)
+		for ; attempts < len(seen.Attempts); attempts++ {
+			s.say("attempt %d    the receiver says %d", attempts+1, seen.Attempts[attempts].HTTPStatus)
+		}
+		return attempts >= 2, err
+	})
+	if err != nil {
+		return err
+	}
+	s.receiver.down.Store(false)
+	s.say("             the receiver is back; the next attempt is due about 5 s after the last")
+	if _, err := s.receiver.await(ctx, accepted.ID); err != nil {
+		return err
+	}
+	s.say("attempt 3    delivered, with the same webhook-id as the others")
+	s.pause(4)
+	return nil
+}
+
+// workerDies kills a process with SIGKILL while it works.
+func (s *stage) workerDies(ctx context.Context) error {
+	s.title("3  A process is killed while it works")
+	address, err := program.FreeAddress()
+	if err != nil {
+		return err
+	}
+	second, err := s.startServer(ctx, "second", address, "none")
+	if err != nil {
+		return err
+	}
+	defer func() { second.Signal(os.Kill); _ = second.Wait(context.WithoutCancel(ctx)) }()
+	accepted, _, err := s.accept(ctx, second, input{Text: "who finishes this?", Delay: 3000}, s.receiver.URL)
+	if err != nil {
+		return err
+	}
+	if err := s.awaitRunning(ctx, accepted.ID); err != nil {
+		return err
+	}
+	s.say("A second process works on request %s, which takes 3 s.", accepted.ID)
+	s.pause(1)
+	killed := time.Now()
+	second.Signal(os.Kill)
+	s.say("kill -9 %d", second.Pid())
+	arrived, err := s.receiver.await(ctx, accepted.ID)
+	if err != nil {
+		return err
+	}
+	s.say("The first process did the work again, and called back %.1f s after the kill.", arrived.Sub(killed).Seconds())
+	s.pause(4)
+	return nil
+}
+
+// awaitRunning returns when the work of a request has begun somewhere.
+func (s *stage) awaitRunning(ctx context.Context, id string) error {
+	conn, err := pgx.Connect(ctx, s.url)
+	if err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return until(ctx, "the work to begin", func(ctx context.Context) (running bool, err error) {
+		const sql = `
+			SELECT work_job_state = 'running'
+			FROM request_trace
+			WHERE request_id = $1`
+		return running, conn.QueryRow(ctx, sql, id).Scan(&running)
+	})
+}
+
+// evilURLs tries to turn the callback into a weapon.
+func (s *stage) evilURLs(ctx context.Context) error {
+	s.title("4  Callback URLs that attack somebody")
+	for _, evil := range []string{
+		"http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/admin", "http://[::ffff:10.0.0.1]/", "https://user:secret@example.com/",
+		"file:///etc/passwd",
+	} {
+		status, answer, _, err := s.call(ctx, s.server, http.MethodPost, "/async", asyncBody(input{Text: "x"}, evil))
+		if err != nil {
+			return err
+		}
+		if status != http.StatusUnprocessableEntity {
+			return fmt.Errorf("POST /async with %s: got %d, want 422", evil, status)
+		}
+		s.say("%-42s %d  %s", evil, status, answer.Detail)
+		s.pause(0.7)
+	}
+	s.say("The address is checked again when it is dialled, so that a name can't move meanwhile.")
+	s.pause(4)
+	return nil
+}
+
+var errLost = errors.New("requests were lost")
+
+// calmAndStorm loads the server with what it can take easily, and then with five times
+// of what it can take at all.
+func (s *stage) calmAndStorm(ctx context.Context) error {
+	const (
+		delay    = 50                       // ms that a work takes
+		capacity = workLimit * 1000 / delay // works a second, of sync and of async requests each
+	)
+	calmSeconds, stormSeconds := 6, 5
+	if s.fast {
+		calmSeconds, stormSeconds = 2, 1
+	}
+	s.title("5  Calm, and then a storm")
+	s.say("%d s of 200 requests a second, half sync and half async …", calmSeconds)
+	calm, err := s.load(ctx, "calm", 200, calmSeconds, "text=200")
+	if err != nil {
+		return err
+	}
+	s.say("%d s of %d requests a second, five times what %d works of %d ms at a time can take …", stormSeconds, 10*capacity, workLimit, delay)
+	storm, err := s.load(ctx, "storm", 10*capacity, stormSeconds, fmt.Sprintf("text=200,delay=%dms", delay))
+	if err != nil {
+		return err
+	}
+	s.title("What was promised, and what was seen")
+	fmt.Fprint(s.out, table(calm, storm))
+	if calm.lost()+storm.lost() > 0 {
+		return errLost
+	}
+	return nil
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+}

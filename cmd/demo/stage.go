@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/program"
+)
+
+// stage is what the scenes play on: a database of the demo's own, a server and a
+// receiver.
+type stage struct {
+	options
+	out      io.Writer
+	database string // its name
+	url      string // its URL
+	folder   string // for logs and reports
+	server   *program.Server
+	receiver *receiver
+}
+
+// newStage brings everything up. Where it fails, nothing is left.
+func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err error) {
+	s = &stage{options: o, out: out, database: fmt.Sprintf("ringback_demo_%d", os.Getpid())}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.folder, err = os.MkdirTemp("", "ringback-demo-"); err != nil {
+		return s, fmt.Errorf("making a folder for logs: %w", err)
+	}
+	if s.url, err = s.createDatabase(ctx); err != nil {
+		return s, err
+	}
+	if s.receiver, err = newReceiver(); err != nil {
+		return s, err
+	}
+	if s.server, err = s.startServer(ctx, "server", s.address, s.adminAddress); err != nil {
+		return s, err
+	}
+	s.title("Ringback: the same work inline and with a callback, on nothing but Postgres")
+	s.say("The operator's pages show all of this live: http://%s/", s.adminAddress)
+	s.pause(4)
+	return s, nil
+}
+
+func (s *stage) createDatabase(ctx context.Context) (databaseURL string, err error) {
+	parsed, err := url.Parse(s.databaseURL)
+	if err != nil {
+		return "", errors.New("DATABASE_URL is not a URL")
+	}
+	if err := s.execute(ctx, "CREATE DATABASE "+s.database); err != nil {
+		return "", err
+	}
+	parsed.Path = "/" + s.database
+	return parsed.String(), nil
+}
+
+// execute runs a statement outside the demo's database.
+func (s *stage) execute(ctx context.Context, sql string) error {
+	conn, err := pgx.Connect(ctx, s.databaseURL)
+	if err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("running %s: %w", sql, err)
+	}
+	return nil
+}
+
+// workLimit is how many works run at a time: it makes small what the server can take,
+// so that a storm of five times that needs no large machine.
+const workLimit = 8
+
+// startServer starts a server in local mode, with its log in the folder.
+func (s *stage) startServer(ctx context.Context, name, address, adminAddress string) (*program.Server, error) {
+	log, err := os.Create(filepath.Join(s.folder, name+".log"))
+	if err != nil {
+		return nil, fmt.Errorf("making a log: %w", err)
+	}
+	defer log.Close()
+	command := exec.Command(s.options.server, "--dev")
+	command.Env = append(os.Environ(), "DATABASE_URL="+s.url, "HTTP_ADDR="+address, "ADMIN_ADDR="+adminAddress,
+		fmt.Sprintf("WORK_LIMIT=%d", workLimit))
+	command.Stdout, command.Stderr = log, log
+	started, err := program.Start(command, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := started.WaitHealthy(ctx); err != nil {
+		started.Signal(os.Kill)
+		told, _ := os.ReadFile(log.Name())
+		return nil, fmt.Errorf("%w\n%s", err, told)
+	}
+	return started, nil
+}
+
+// close stops what runs, and removes the database and the folder.
+func (s *stage) close() (err error) {
+	if s.server != nil {
+		err = s.server.Stop()
+	}
+	if s.receiver != nil {
+		s.receiver.close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if s.url != "" {
+		err = errors.Join(err, s.execute(ctx, "DROP DATABASE IF EXISTS "+s.database+" WITH (FORCE)"))
+	}
+	if s.folder != "" {
+		err = errors.Join(err, os.RemoveAll(s.folder))
+	}
+	return err
+}
+
+func (s *stage) title(text string) {
+	fmt.Fprintf(s.out, "\n\n%s\n%s\n\n", text, strings.Repeat("─", len([]rune(text))))
+}
+
+func (s *stage) say(format string, args ...any) { fmt.Fprintf(s.out, "  "+format+"\n", args...) }
+
+// pause leaves seconds to read in.
+func (s *stage) pause(seconds float64) {
+	if !s.fast {
+		time.Sleep(time.Duration(seconds * float64(time.Second)))
+	}
+}
+
+// request is what the API tells of a request.
+type request struct {
+	ID       string          `json:"id"`
+	Result   json.RawMessage `json:"result"`
+	Attempts []struct {
+		Outcome    string `json:"outcome"`
+		HTTPStatus int    `json:"http_status"`
+	} `json:"attempts"`
+	Detail string `json:"detail"` // of a problem
+	Errors []struct {
+		Detail string `json:"detail"`
+	} `json:"errors"`
+}
+
+// call makes a call, and returns how long its answer took.
+func (s *stage) call(ctx context.Context, server *program.Server, method, path string, body any) (status int, answer request, took time.Duration, err error) {
+	var content io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return 0, answer, 0, fmt.Errorf("encoding call: %w", err)
+		}
+		content = bytes.NewReader(encoded)
+	}
+	call, err := http.NewRequestWithContext(ctx, method, server.URL+path, content)
+	if err != nil {
+		return 0, answer, 0, fmt.Errorf("making call: %w", err)
+	}
+	call.Header.Set("Content-Type", "application/json")
+	sent := time.Now()
+	response, err := http.DefaultClient.Do(call)
+	if err != nil {
+		return 0, answer, 0, fmt.Errorf("calling %s: %w", path, err)
+	}
+	defer response.Body.Close()
+	err = json.NewDecoder(response.Body).Decode(&answer)
+	return response.StatusCode, answer, time.Since(sent), err
+}
+
+// input is that of the built-in work.
+type input struct {
+	Text  string `json:"text"`
+	Delay int    `json:"delay_ms,omitempty"`
+}
+
+func asyncBody(in input, callbackURL string) map[string]any {
+	return map[string]any{"input": in, "callback_url": callbackURL}
+}
+
+// accept makes an async request that has to be acknowledged.
+func (s *stage) accept(ctx context.Context, server *program.Server, in input, callbackURL string) (answer request, took time.Duration, err error) {
+	status, answer, took, err := s.call(ctx, server, http.MethodPost, "/async", asyncBody(in, callbackURL))
+	if err == nil && status != http.StatusAccepted {
+		err = fmt.Errorf("POST /async: got %d (%s), want 202", status, answer.Detail)
+	}
+	return answer, took, err
+}
+
+// until asks until something is so, for a minute at most.
+func until(ctx context.Context, what string, is func(context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		done, err := is(ctx)
+		if err != nil || done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"ringback/db/dbtest"
+	"ringback/work/fingerprint"
+)
+
+// probe returns the status of a GET, 0 where nobody answers.
+func (p *program) probe(path string) int {
+	response, err := http.Get(p.url + path)
+	if err != nil {
+		return 0
+	}
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+func (p *program) awaitStatus(t *testing.T, path string, want int) {
+	t.Helper()
+	got := 0
+	until(t, func() bool { got = p.probe(path); return got == want }, func() string {
+		return path + " to be " + http.StatusText(want) + ", got " + http.StatusText(got)
+	})
+}
+
+func (p *program) awaitMetric(t *testing.T, line string) {
+	t.Helper()
+	until(t, func() bool { return strings.Contains(p.readMetrics(t), "\n"+line+"\n") }, func() string { return line })
+}
+
+// wantOneFault wants one line about a kind of fault, and one about its end.
+func (p *program) wantOneFault(t *testing.T, fault string) {
+	t.Helper()
+	log := p.log.String()
+	if got := strings.Count(log, "level=ERROR msg=database_fault fault="+fault); got != 1 {
+		t.Errorf("got %d lines that tell of %s, want one", got, fault)
+	}
+	if got := strings.Count(log, "msg=database_fault_over fault="+fault); got != 1 {
+		t.Errorf("got %d lines that tell of the end of %s, want one", got, fault)
+	}
+}
+
+func TestDatabaseThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	cluster := dbtest.NewCluster(t)
+	p := startHere(t, cluster.URL, nil, fingerprint.Do)
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+	for setting, fault := range map[string]string{"default_transaction_read_only": "read_only", "synchronous_standby_names": "slow"} {
+		cluster.Set(t, setting, map[string]string{"read_only": "on", "slow": "nobody"}[fault])
+		l.awaitRefused(t)
+		p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+		p.awaitStatus(t, "/readyz", http.StatusServiceUnavailable)
+		p.awaitMetric(t, `ringback_database_unwritable 1`)
+		p.awaitMetric(t, `ringback_database_fault{fault="`+fault+`"} 1`)
+		if got := p.probe("/livez"); got != http.StatusOK {
+			t.Errorf("/livez: got %d, want 200", got)
+		}
+		cluster.Set(t, setting, "")
+		p.awaitStatus(t, "/healthz", http.StatusOK)
+		l.awaitAcked(t, 50)
+		p.awaitMetric(t, `ringback_database_unwritable 0`)
+		p.awaitMetric(t, `ringback_database_fault{fault="`+fault+`"} 0`)
+		p.wantOneFault(t, fault)
+	}
+	expectAll(t, r, l.stop())
+	wantNoOrphans(t, cluster.URL)
+}
+
+func TestIdleProcessSeesThatNothingCanBeWritten(t *testing.T) {
+	t.Parallel()
+	cluster := dbtest.NewCluster(t)
+	p := startRun(t, []string{"--dev", "--role=api"}, environment(cluster.URL, nil), works)
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	cluster.Set(t, "default_transaction_read_only", "on")
+	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+	cluster.Set(t, "default_transaction_read_only", "")
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+}
+
+func TestAddressThatMovesToAStandbyAndBack(t *testing.T) {
+	t.Parallel()
+	primary := dbtest.NewCluster(t)
+	proxy, through := dbtest.NewProxy(t, primary.URL)
+	p := startHere(t, through, nil, fingerprint.Do)
+	standby := primary.NewStandby(t)
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+
+	proxy.MoveTo(t, standby.URL)
+	proxy.Refuse()
+	proxy.Pass()
+	l.awaitRefused(t)
+	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+	if strings.Contains(p.readMetrics(t), `ringback_database_connections{pool="steps",state="idle"} 1`) {
+		t.Error("the pool keeps connections to a standby")
+	}
+
+	proxy.MoveTo(t, primary.URL)
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	l.awaitAcked(t, 50)
+	_, before := l.counts()
+	l.awaitAcked(t, 500)
+	if _, after := l.counts(); after != before {
+		t.Errorf("got %d calls refused with the primary back, want none", after-before)
+	}
+	expectAll(t, r, l.stop())
+	wantNoOrphans(t, primary.URL)
+}
+
+// A primary that is demoted keeps its sockets. What was acknowledged before is on the
+// standby, which commits are made to wait for.
+func TestFailoverToTheStandbyBehindTheOtherAddress(t *testing.T) {
+	t.Parallel()
+	primary := dbtest.NewCluster(t)
+	standby := primary.NewStandby(t)
+	primary.Set(t, "synchronous_standby_names", "*")
+	p := startHere(t, addAddress(primary.URL, standby.URL), nil, fingerprint.Do)
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+	primary.Set(t, "default_transaction_read_only", "on")
+	l.awaitRefused(t)
+	standby.Execute(t, "SELECT pg_promote()")
+	standby.Set(t, "synchronous_standby_names", "")
+	l.awaitAcked(t, 50)
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	expectAll(t, r, l.stop())
+	wantNoOrphans(t, standby.URL)
+}
+
+func TestDatabaseAwayAtStart(t *testing.T) {
+	t.Parallel()
+
+	t.Run("IsWaitedFor", func(t *testing.T) {
+		t.Parallel()
+		proxy, through := dbtest.NewProxy(t, dbtest.NewEmpty(t))
+		proxy.Refuse()
+		p := startHere(t, through, nil, fingerprint.Do)
+		p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+		p.awaitStatus(t, "/livez", http.StatusOK)
+		if status, answer, err := p.post("/sync", `{"input":{"text":"x"}}`); err != nil || status != http.StatusServiceUnavailable || answer.problem != "/problems/unavailable" {
+			t.Errorf("POST /sync: got %d, %+v, %v, want 503 unavailable", status, answer, err)
+		}
+		p.awaitMetric(t, `ringback_database_fault{fault="away"} 1`)
+		until(t, func() bool {
+			return !strings.Contains(p.readMetrics(t), `ringback_database_faults_total{fault="away"} 1`+"\n")
+		}, func() string { return "another try" })
+		proxy.Pass()
+		p.awaitStatus(t, "/healthz", http.StatusOK)
+		if status, _, err := p.post("/sync", `{"input":{"text":"x"}}`); err != nil || status != http.StatusOK {
+			t.Errorf("POST /sync: got %d, %v, want 200", status, err)
+		}
+		if got := strings.Count(p.log.String(), "msg=waiting_for_database"); got != 1 {
+			t.Errorf("got %d lines that say that it waits, want one", got)
+		}
+	})
+
+	t.Run("EndsWithTheProcess", func(t *testing.T) {
+		t.Parallel()
+		for name, away := range map[string]func(*dbtest.Proxy){"Refused": (*dbtest.Proxy).Refuse, "Frozen": (*dbtest.Proxy).Freeze} {
+			proxy, through := dbtest.NewProxy(t, dbtest.NewEmpty(t))
+			away(proxy)
+			p := startHere(t, through, nil, fingerprint.Do)
+			p.awaitStatus(t, "/livez", http.StatusOK)
+			if err := p.waitStopped(t); err != nil {
+				t.Errorf("%s: got %v, want no error", name, err)
+			}
+		}
+	})
+}
+
+func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ url, want string }{
+		"NoSuchDatabase": {strings.Replace(dbtest.New(t), "ringback_test_", "ringback_missing_", 1), "does not exist"},
+		"WrongPassword":  {strings.Replace(dbtest.New(t), ":ringback@", ":wrong@", 1), "password authentication failed"},
+		"OtherEncoding":  {dbtest.NewEncoded(t, "LATIN1"), "ENCODING 'UTF8'"},
+		"ExecMode":       {dbtest.New(t) + "&default_query_exec_mode=simple_protocol", "default_query_exec_mode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := run(t.Context(), []string{"--dev"}, environment(test.url, nil), io.Discard, io.Discard, works)
+			if err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %q", err, test.want)
+			}
+		})
+	}
+}

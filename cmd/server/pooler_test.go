@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+	"ringback/work/fingerprint"
+)
+
+func TestPoolerInSessionMode(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	through := dbtest.NewPooler(t, database, "session")
+	p := startHere(t, through, nil, fingerprint.Do)
+	r := newReceiver(t, nil)
+	for range 20 {
+		p.waitFor(t, p.accept(t, `{"text":"x"}`, r.URL), "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	}
+	pool := dbtest.Pool(t, through)
+	var timeout, idle, plans string
+	const sql = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'), current_setting('plan_cache_mode')"
+	if err := pool.QueryRow(t.Context(), sql).Scan(&timeout, &idle, &plans); err != nil {
+		t.Fatal(err)
+	}
+	if timeout != "10s" || idle != "10s" || plans != "force_generic_plan" {
+		t.Errorf("got timeouts of %s and %s, and %s, want them as without a pooler", timeout, idle, plans)
+	}
+	wantNoOrphans(t, database)
+}
+
+func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"transaction", "statement"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			through := dbtest.NewPooler(t, dbtest.New(t), mode)
+			err := run(t.Context(), []string{"--dev"}, environment(through, nil), io.Discard, io.Discard, works)
+			if err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
+				t.Errorf("got %v, want it refused with the remedy", err)
+			}
+		})
+	}
+}
+
+// A role that owns nothing but a schema is all that is needed, and two installations
+// may be in one database.
+func TestTwoInstallationsInOneDatabase(t *testing.T) {
+	t.Parallel()
+	database := dbtest.NewEmpty(t)
+	r := newReceiver(t, nil)
+	ids := map[string]string{}
+	programs := map[string]*program{}
+	for _, name := range []string{"one", "two"} {
+		programs[name] = startHere(t, ownSchema(t, database, name), nil, fingerprint.Do)
+		ids[name] = programs[name].accept(t, `{"text":"`+name+`"}`, r.URL)
+	}
+	for name, p := range programs {
+		p.waitFor(t, ids[name], "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+		for other, id := range ids {
+			want := http.StatusNotFound
+			if other == name {
+				want = http.StatusOK
+			}
+			if got := p.probe("/requests/" + id); got != want {
+				t.Errorf("%s: GET of the request of %s: got %d, want %d", name, other, got, want)
+			}
+		}
+	}
+	if err := db.CheckSchema(t.Context(), database); err == nil {
+		t.Error("there is a schema in public, too")
+	}
+}
+
+// ownSchema makes a role that may nothing but use a schema of its own, and returns
+// the URL by which it does.
+func ownSchema(t *testing.T, database, name string) string {
+	t.Helper()
+	parsed, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := strings.TrimPrefix(parsed.Path, "/") + "_" + name // roles are those of all databases
+	pool := dbtest.Pool(t, database)
+	for _, sql := range []string{
+		"CREATE ROLE " + role + " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD 'secret'",
+		"REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+		"CREATE SCHEMA " + name + " AUTHORIZATION " + role,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, sql := range []string{"DROP OWNED BY " + role + " CASCADE", "DROP ROLE " + role} {
+			if _, err := pool.Exec(context.Background(), sql); err != nil {
+				t.Errorf("%s: %v", sql, err)
+			}
+		}
+	})
+	parsed.User = url.UserPassword(role, "secret")
+	return parsed.String() + "&search_path=" + name
+}

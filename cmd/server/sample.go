@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/db"
+)
+
+const (
+	// sampleInterval is how old a sample is at most while the database answers: as old
+	// as what Prometheus scrapes by default is.
+	sampleInterval = 15 * time.Second
+	// sampleShare is how many times longer than a sample the pause after it is at least.
+	sampleShare   = 50
+	sampleTimeout = 5 * time.Second
+)
+
+// sampler holds what there is to do in the database, so that reading the metrics asks
+// nothing of it.
+type sampler struct {
+	take      func(context.Context) (db.Sample, error)
+	retention time.Duration
+	latest    atomic.Pointer[db.Sample]
+	taken     atomic.Int64 // Unix time of latest, by this process's clock
+}
+
+// run takes samples until ctx ends. Where that fails, the last one stands.
+func (s *sampler) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		start := time.Now()
+		limited, cancel := context.WithTimeout(ctx, sampleTimeout)
+		if sample, err := s.take(limited); err == nil {
+			s.latest.Store(&sample)
+			s.taken.Store(start.Unix())
+		}
+		cancel()
+		timer := time.NewTimer(max(sampleInterval, sampleShare*time.Since(start)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// watch registers what a sample tells.
+func (s *sampler) watch(registerer prometheus.Registerer) {
+	s.latest.Store(&db.Sample{})
+	auto := promauto.With(registerer)
+	gauge := func(name, help string, labels prometheus.Labels, read func(db.Sample) float64) {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help, ConstLabels: labels},
+			func() float64 { return read(*s.latest.Load()) })
+	}
+	for _, state := range db.LiveStates {
+		gauge("jobs", "Jobs that have not ended, by state, of all processes; 100,000 of a queue for that or more.", prometheus.Labels{"state": state},
+			func(sample db.Sample) float64 { return float64(sample.Jobs[state]) })
+	}
+	gauge("oldest_unfinished_request_age_seconds", "For how long the oldest async request has been accepted whose work or callback is to come; 0 for none.", nil,
+		func(sample db.Sample) float64 { return sample.Unfinished.Seconds() })
+	gauge("oldest_due_callback_age_seconds", "For how long the callback that waits the longest for a worker has been due; 0 for none.", nil,
+		func(sample db.Sample) float64 { return sample.DueCallback.Seconds() })
+	gauge("dead_letters", "Callbacks that were given up and are kept; 100,000 for that or more.", nil,
+		func(sample db.Sample) float64 { return float64(sample.DeadLetters) })
+	gauge("retention_behind_seconds", "For how long a request is kept beyond RETENTION, of the oldest; up to an hour is usual.", nil,
+		func(sample db.Sample) float64 {
+			if s.retention == 0 {
+				return 0
+			}
+			return max(0, sample.Ended-s.retention).Seconds()
+		})
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sample_timestamp_seconds", Help: "When jobs, dead letters and ages were last looked up; 0 for never."},
+		func() float64 { return float64(s.taken.Load()) })
+}

@@ -1,0 +1,74 @@
+package dbtest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What a shell would read, or run, in the path of a checkout stays a name.
+func TestPostgresInOddFolders(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"a$HOME", "a`touch here`b", `a"b`, `a\b`, "a 'b'"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := filepath.Join(openFolder(t), name)
+			copyScripts(t, root)
+			port := freePort(t)
+			run := func(args ...string) string {
+				command := exec.Command("bash", append([]string{"scripts/postgres.sh"}, args...)...)
+				command.Dir = root
+				command.Env = append(withoutDatabase(), "POSTGRES_PORT="+port, "POSTGRES_FOLDER=.postgres-test")
+				var stderr bytes.Buffer
+				command.Stderr = &stderr
+				out, err := command.Output()
+				if err != nil {
+					t.Errorf("%s: %v\n%s", args, err, stderr.String())
+				}
+				return strings.TrimSpace(string(out))
+			}
+			t.Cleanup(func() { run("clean") })
+			run("up")
+			if got := run("psql", "-X", "-qAt", "-c", "SHOW idle_in_transaction_session_timeout"); got != "1min" {
+				t.Errorf("a prompt's idle transactions: got %q, want them ended after 1min", got)
+			}
+			run("down")
+			entries, err := os.ReadDir(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, entry := range entries {
+				if entry.Name() != "scripts" && entry.Name() != ".postgres-test" {
+					t.Errorf("%s is there, want it not", entry.Name())
+				}
+			}
+		})
+	}
+}
+
+// openFolder is a temporary folder that the account of Postgres can enter.
+func openFolder(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "ringback-odd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+func copyScripts(t *testing.T, root string) {
+	t.Helper()
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(root, "scripts"), os.DirFS(filepath.Join(checkout(t), "scripts"))); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,233 @@
+package db_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ringback/db"
+	"ringback/db/dbtest"
+)
+
+// record is a log that tests read while it is written.
+type record struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines.String()
+}
+
+// await returns when the log holds text.
+func (r *record) await(t *testing.T, text string) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.String(), text); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %q in the log:\n%s", text, r)
+		}
+	}
+}
+
+func newHealth(t *testing.T, url string) (*db.Health, *record) {
+	t.Helper()
+	log := &record{}
+	return db.NewHealth(slog.New(slog.NewJSONHandler(log, nil)), dbtest.Pool(t, url)), log
+}
+
+func TestFaultOf(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want db.Fault
+	}{
+		{nil, ""},
+		{errors.New("something else"), ""},
+		{context.Canceled, ""},
+		{db.ErrStopped, ""},
+		{db.ErrFull, ""},
+		{&pgconn.PgError{Code: "23505"}, ""},
+		{&pgconn.PgError{Code: "40P01"}, ""},
+		{&pgconn.PgError{Code: "25006"}, db.ReadOnly},
+		{&pgconn.PgError{Code: "53100"}, db.DiskFull},
+		{&pgconn.PgError{Code: "53300"}, db.NoResources},
+		{&pgconn.PgError{Code: "55P03"}, db.Locked},
+		{&pgconn.PgError{Code: "57014"}, db.Slow},
+		{&pgconn.PgError{Code: "57P03"}, db.Away},
+		{fmt.Errorf("committing: %w", context.DeadlineExceeded), db.Slow},
+	} {
+		if got := db.FaultOf(test.err); got != test.want {
+			t.Errorf("FaultOf(%v): got %q, want %q", test.err, got, test.want)
+		}
+	}
+	if err := ping(t, closedPort(t)); db.FaultOf(err) != db.Away {
+		t.Errorf("FaultOf(%v): got %q, want %q", err, db.FaultOf(err), db.Away)
+	}
+	for _, fault := range []db.Fault{db.Away, db.ReadOnly, db.DiskFull, db.NoResources, db.Locked, db.Slow} {
+		if db.Faults[fault] == "" {
+			t.Errorf("%s has no remedy", fault)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+
+	t.Run("TellsOfALockedTableAndOfItsEnd", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		health, log := newHealth(t, url)
+		locker := connect(t, url+"&application_name=pg_dump")
+		if err := query(t.Context(), locker, "BEGIN; LOCK TABLE requests IN SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+		waiting := make(chan error)
+		waiter := connect(t, url)
+		go func() {
+			waiting <- query(t.Context(), waiter, "BEGIN; LOCK TABLE requests IN ROW EXCLUSIVE MODE; COMMIT")
+		}()
+		wait(t, dbtest.Pool(t, url), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)", waiter.PgConn().PID())
+		for range 3 {
+			if err := health.Check(t.Context()); db.FaultOf(err) != db.Locked {
+				t.Fatalf("check of a locked table: got %v, want it locked", err)
+			}
+		}
+		if got := health.Trouble(); got != db.Locked {
+			t.Errorf("trouble: got %q, want %q", got, db.Locked)
+		}
+		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump, idle in transaction`, locker.PgConn().PID()))
+		if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+		if err := health.Check(t.Context()); err != nil {
+			t.Errorf("check afterwards: got %v, want no error", err)
+		}
+		if got := health.Trouble(); got != "" {
+			t.Errorf("trouble afterwards: got %q, want none", got)
+		}
+		if got := log.String(); strings.Count(got, `"level":"ERROR"`) != 1 || strings.Count(got, "database_fault_over") != 1 {
+			t.Errorf("the log has other than one line of each kind:\n%s", got)
+		}
+	})
+
+	t.Run("MakesAFileGrowWhereTheDiskWasFull", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		health, _ := newHealth(t, url)
+		full := connect(t, url)
+		const sql = `
+			CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+			CREATE TRIGGER fill BEFORE INSERT ON write_checks FOR EACH ROW WHEN (length(NEW.filling) > 100000) EXECUTE FUNCTION fill()`
+		if err := query(t.Context(), full, sql); err != nil {
+			t.Fatal(err)
+		}
+		if err := health.Check(t.Context()); err != nil {
+			t.Fatalf("a small check: %v", err)
+		}
+		health.Note(db.AcceptStep, &pgconn.PgError{Code: "53100"})
+		if err := health.Check(t.Context()); db.FaultOf(err) != db.DiskFull || health.Trouble() != db.DiskFull {
+			t.Errorf("check: got %v and %q, want the disk full", err, health.Trouble())
+		}
+		if err := query(t.Context(), full, "DROP TRIGGER fill ON write_checks"); err != nil {
+			t.Fatal(err)
+		}
+		if err := health.Check(t.Context()); err != nil || health.Trouble() != "" || health.Met(db.DiskFull) != 2 {
+			t.Errorf("check with room: got %v, %q, met %d times, want no trouble after two", err, health.Trouble(), health.Met(db.DiskFull))
+		}
+		if left := valueOf[int](t, full, "SELECT count(*) FROM write_checks"); left != 0 {
+			t.Errorf("rows left by checks: got %d, want none", left)
+		}
+	})
+
+	t.Run("LetsALockOfAnotherStepKeepNobodyFromAccepting", func(t *testing.T) {
+		t.Parallel()
+		health, _ := newHealth(t, dbtest.New(t))
+		health.Note(db.SettleStep, &pgconn.PgError{Code: "57014"})
+		if got := health.Trouble(); got != "" || !health.Lasts(db.Slow) {
+			t.Errorf("trouble: got %q, lasts %v, want none, and that it lasts", got, health.Lasts(db.Slow))
+		}
+		health.Note(db.SettleStep, nil)
+		if health.Lasts(db.Slow) {
+			t.Error("the fault lasts after the step succeeded")
+		}
+	})
+
+	t.Run("GivesConnectionsUpThatAreReadOnly", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.Pool(t, dbtest.New(t)+"&pool_max_conns=1")
+		backend := valueOf[int](t, pool, "SELECT pg_backend_pid()")
+		if _, err := pool.Exec(t.Context(), "SET default_transaction_read_only = on"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.Exec(t.Context(), "DELETE FROM requests"); db.FaultOf(err) != db.ReadOnly {
+			t.Fatalf("writing: got %v, want it refused as read-only", err)
+		}
+		if _, err := pool.Exec(t.Context(), "DELETE FROM requests"); err != nil {
+			t.Errorf("writing on the next connection: %v", err)
+		}
+		if valueOf[int](t, pool, "SELECT pg_backend_pid()") == backend {
+			t.Error("the connection is still there")
+		}
+	})
+}
+
+func TestCheckServer(t *testing.T) {
+	t.Parallel()
+	if err := db.CheckServer(t.Context(), dbtest.New(t)); err != nil {
+		t.Errorf("a database as it should be: %v", err)
+	}
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		err := db.CheckServer(t.Context(), dbtest.NewEncoded(t, encoding))
+		if err == nil || !strings.Contains(err.Error(), encoding) || !strings.Contains(err.Error(), "ENCODING 'UTF8'") || db.IsUnavailable(err) {
+			t.Errorf("%s: got %v, want a refusal with the remedy", encoding, err)
+		}
+	}
+	err := db.CheckServer(t.Context(), dbtest.NewEmpty(t)+"&search_path=elsewhere")
+	if err == nil || !strings.Contains(err.Error(), "CREATE SCHEMA") {
+		t.Errorf("a schema that isn't there: got %v, want the remedy", err)
+	}
+	if err := db.CheckServer(t.Context(), closedPort(t)); !db.IsUnavailable(err) {
+		t.Errorf("a server that is away: got %v, want it unavailable", err)
+	}
+}
+
+func TestCheckURL(t *testing.T) {
+	t.Parallel()
+	const url = "postgres://someone:hunter2@host/db"
+	for parameters, want := range map[string]string{
+		"": "", "?default_query_exec_mode=cache_describe": "", "?default_query_exec_mode=describe_exec&statement_cache_capacity=0": "", "?client_encoding=utf8": "",
+		"?default_query_exec_mode=exec":                                        "default_query_exec_mode",
+		"?default_query_exec_mode=simple_protocol":                             "default_query_exec_mode",
+		"?statement_cache_capacity=0":                                          "statement_cache_capacity",
+		"?default_query_exec_mode=cache_describe&description_cache_capacity=0": "description_cache_capacity",
+		"?client_encoding=LATIN1":                                              "client_encoding",
+		"?target_session_attrs=anything":                                       "connection string",
+	} {
+		err := db.CheckURL(url + parameters)
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("CheckURL(%q): got %v, want %q", parameters, err, want)
+		}
+	}
+}
