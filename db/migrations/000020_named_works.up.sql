@@ -5,24 +5,14 @@
 -- There is no rule for the column, since no caller writes it, and each rule costs
 -- Postgres time in every statement that writes.
 
--- The lock is held for a moment, since no row is read or written. But whoever waits
--- for such a lock holds up all who come later. So ask for it for a fifth of a second
--- at a time. The first lock lets everybody read and write. It ends an autovacuum,
--- which would outlast these attempts.
+-- The lock is held for a moment, since no row is read or written. But transactions that
+-- come later wait behind a wait for it. So ask for it for a moment at a time; db.Migrate
+-- begins again until it is free. The first lock lets everybody read and write. It ends
+-- an autovacuum, which would outlast these attempts.
+SET LOCAL lock_timeout = '5s';
 LOCK TABLE requests IN SHARE UPDATE EXCLUSIVE MODE;
-DO $$
-BEGIN
-    PERFORM set_config('lock_timeout', '200ms', true);
-    LOOP
-        BEGIN
-            LOCK TABLE requests IN ACCESS EXCLUSIVE MODE;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.2);
-        END;
-    END LOOP;
-END
-$$;
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE requests IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE requests ADD COLUMN work text;
 
