@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler examples id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler promtool examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,10 +24,11 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser pooler examples up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler promtool examples up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
+	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
 	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
 
 fuzz: go ## hostile input, for a minute or 3 × FUZZTIME; finds stay in testdata
@@ -86,6 +87,10 @@ examples:
 pooler:
 	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || scripts/apt.sh pgbouncer || \
 		printf '\nNOT TESTED: PgBouncer, which is not here and could not be installed.\n\n' >&2
+
+promtool:
+	@command -v promtool >/dev/null || scripts/apt.sh prometheus || \
+		printf '\nNOT TESTED: when the alerts fire, since there is no promtool here and it could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

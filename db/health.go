@@ -169,28 +169,29 @@ func (h *Health) begin(step Step, fault Fault, err error, now time.Time) {
 	h.troubles[step] = trouble{fault, now}
 	h.troubled.Store(true)
 	h.met[fault]++
-	tell := now.Sub(h.told[fault]) >= toldAgainAfter
-	if _, open := h.open[fault]; !open && tell {
-		h.open[fault] = now
-	} else {
-		tell = false
-	}
+	_, open := h.open[fault]
+	tell := !open && now.Sub(h.told[fault]) >= toldAgainAfter
 	if tell {
-		h.told[fault] = now
+		h.open[fault], h.told[fault] = now, now
 	}
-	reset := fault == ReadOnly && now.Sub(h.reset) >= resetInterval
-	if reset {
+	empty := fault == ReadOnly && now.Sub(h.reset) >= resetInterval
+	if empty {
 		h.reset = now
 	}
 	h.mu.Unlock()
-	if reset {
-		h.readOnly.Add(1)
-		for _, pool := range h.pools {
-			pool.Reset()
-		}
-	}
 	if tell {
 		go h.tell(step, fault, err)
+	}
+	if empty {
+		h.empty()
+	}
+}
+
+// empty gives up the connections of all pools: they lead to the same server.
+func (h *Health) empty() {
+	h.readOnly.Add(1)
+	for _, pool := range h.pools {
+		pool.Reset()
 	}
 }
 

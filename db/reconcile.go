@@ -50,25 +50,17 @@ func SaveReconciliation(ctx context.Context, tx pgx.Tx, position uuid.UUID, paus
 	return nil
 }
 
-// TakeLostSteps removes up to most of the requests that are noted as having lost their
-// job, and returns them. Who notes one of them again meanwhile waits for tx, so that
-// no note is lost.
-func TakeLostSteps(ctx context.Context, tx pgx.Tx, most int) ([]uuid.UUID, error) {
+// LostSteps returns up to most of the requests that are noted as having lost their job.
+func LostSteps(ctx context.Context, q Querier, most int) ([]uuid.UUID, error) {
 	const sql = `
-		DELETE FROM lost_steps
-		WHERE request_id IN (
-			SELECT request_id
-			FROM lost_steps
-			LIMIT $1
-			FOR UPDATE SKIP LOCKED
-		)
-		RETURNING request_id`
-	return readIDs(ctx, tx, "taking lost steps", sql, most)
+		SELECT request_id
+		FROM lost_steps
+		LIMIT $1`
+	return readIDs(ctx, q, "reading lost steps", sql, most)
 }
 
-// reconciled is how many rows a look reads of each table: index entries and rows of a
-// few milliseconds.
-const reconciled = 1000
+// Reconciled is how many rows a look reads of each table, in about five milliseconds.
+const Reconciled = 5000
 
 // FindLostSteps returns those of the next requests after a position that have lost
 // their job, and the position to go on from: the start of the table after its end.
@@ -87,9 +79,9 @@ func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid
 			SELECT id
 			FROM page
 			WHERE job_id IS NOT NULL
-			  AND NOT EXISTS (SELECT FROM river_job WHERE river_job.id = job_id AND finalized_at IS NULL LIMIT 1)
+			  AND (SELECT finalized_at IS NULL FROM river_job WHERE river_job.id = job_id) IS NOT TRUE -- a look-up each, never a join
 		)
-		FROM page`, reconciled)
+		FROM page`, Reconciled)
 	if err := q.QueryRow(ctx, sql, after).Scan((*zeronull.UUID)(&next), &lost); err != nil {
 		return nil, after, fmt.Errorf("looking for lost steps: %w", err)
 	}
@@ -122,6 +114,9 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if err := LockOrder(ctx, tx, places...); err != nil {
 		return Mended{}, err
 	}
+	if err := removeNotes(ctx, tx, ids); err != nil {
+		return Mended{}, err
+	}
 	if ids, err = lockOwed(ctx, tx, ids); err != nil {
 		return Mended{}, err
 	}
@@ -138,6 +133,24 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	}
 	m.Callbacks, err = remakeJobs(ctx, tx, callback, "callback_job_id", "callback_state = 'pending'", isFirst("lost", places), ids)
 	return m, err
+}
+
+// removeNotes removes the notes of requests, after their ordering keys are locked: a
+// cancellation holds those when it notes its request. A note that somebody writes at the
+// moment stays, since what it is about can't be seen yet.
+func removeNotes(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
+	const sql = `
+		DELETE FROM lost_steps
+		WHERE request_id IN (
+			SELECT request_id
+			FROM lost_steps
+			WHERE request_id = ANY ($1::uuid[])
+			FOR UPDATE SKIP LOCKED
+		)`
+	if _, err := tx.Exec(ctx, sql, column(ids, uuidOf)); err != nil {
+		return fmt.Errorf("removing notes of lost steps: %w", err)
+	}
+	return nil
 }
 
 // FindPlaces returns where those of the requests stand that have an ordering key and
@@ -258,7 +271,7 @@ func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, nex
 			WHERE requests.id = page.request_id
 			LIMIT 1
 		) AS request ON true
-		ORDER BY request_id`, reconciled)
+		ORDER BY request_id`, Reconciled)
 	rows, err := tx.Query(ctx, sql, after)
 	if err != nil {
 		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
@@ -280,7 +293,7 @@ func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, nex
 	if err != nil {
 		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
 	}
-	if seen == reconciled {
+	if seen == Reconciled {
 		next = place.RequestID
 	}
 	return len(ended) + len(first), next, goOn(ctx, tx, ended, first)

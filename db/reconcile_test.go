@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -37,14 +38,48 @@ func TestLostSteps(t *testing.T) {
 				if _, err := pool.Exec(t.Context(), test.sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 					t.Fatal(err)
 				}
-				check(t, db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-					got, err := db.TakeLostSteps(t.Context(), tx, 10)
-					if want := []uuid.UUID{request.ID}; test.noted != slices.Equal(got, want) {
-						t.Errorf("got %v noted, want it: %v", got, test.noted)
-					}
-					return err
-				}))
+				got, err := db.LostSteps(t.Context(), pool, 10)
+				if want := []uuid.UUID{request.ID}; err != nil || test.noted != slices.Equal(got, want) {
+					t.Errorf("got %v noted, %v, want it: %v", got, err, test.noted)
+				}
 			})
+		}
+	})
+
+	// The look can't see yet that the job is gone, and must come again.
+	t.Run("StayNotedWhileTheirLossIsNotCommitted", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		request := inserted(t, pool, asyncRequest())
+		noteAgain := func(q db.Querier) error {
+			_, err := q.Exec(t.Context(), "INSERT INTO lost_steps (request_id) VALUES ($1) ON CONFLICT DO NOTHING", request.ID)
+			return err
+		}
+		mend := func() (mended db.Mended) {
+			check(t, db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
+				ids, err := db.LostSteps(t.Context(), tx, 10)
+				if err == nil {
+					mended, err = db.Mend(t.Context(), tx, workJobs, callbackJobs, ids, jsontext.Value(`{}`))
+				}
+				return err
+			}))
+			return mended
+		}
+		check(t, noteAgain(pool)) // for an earlier reason
+		removing, err := pool.Begin(t.Context())
+		check(t, err)
+		if _, err := removing.Exec(t.Context(), "DELETE FROM river_job"); err != nil {
+			t.Fatal(err)
+		}
+		if got := mend(); got.Any() {
+			t.Errorf("before the commit: got %+v, want nothing done", got)
+		}
+		check(t, removing.Commit(t.Context()))
+		if got := mend(); got.Work != 1 {
+			t.Errorf("after the commit: got %+v, want the work job made again", got)
+		}
+		if got := mend(); got.Any() {
+			t.Errorf("again: got %+v, want nothing left to do", got)
 		}
 	})
 
@@ -52,26 +87,26 @@ func TestLostSteps(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		var requests []db.Request
-		for range 1500 {
+		for range db.Reconciled + 500 {
 			requests = append(requests, asyncRequest())
 		}
 		check(t, acceptAll(t.Context(), pool, requests))
 		slices.SortFunc(requests, func(a, b db.Request) int { return slices.Compare(a.ID[:], b.ID[:]) })
-		for _, i := range []int{0, 999, 1000, 1499} {
+		for _, i := range []int{0, db.Reconciled - 1, db.Reconciled, db.Reconciled + 499} {
 			if _, err := pool.Exec(t.Context(), "DELETE FROM river_job WHERE args ->> 'request_id' = $1", requests[i].ID.String()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		var found []uuid.UUID
 		var after uuid.UUID
-		for _, wantNext := range []uuid.UUID{requests[999].ID, uuid.Nil} {
+		for _, wantNext := range []uuid.UUID{requests[db.Reconciled-1].ID, uuid.Nil} {
 			lost, next, err := db.FindLostSteps(t.Context(), pool, after)
 			if err != nil || next != wantNext {
 				t.Fatalf("got next %s, %v, want %s", next, err, wantNext)
 			}
 			found, after = append(found, lost...), next
 		}
-		if want := []uuid.UUID{requests[0].ID, requests[999].ID, requests[1000].ID, requests[1499].ID}; !slices.Equal(found, want) {
+		if want := []uuid.UUID{requests[0].ID, requests[db.Reconciled-1].ID, requests[db.Reconciled].ID, requests[db.Reconciled+499].ID}; !slices.Equal(found, want) {
 			t.Errorf("got %v, want %v", found, want)
 		}
 	})

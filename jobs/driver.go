@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -59,6 +60,14 @@ func (f *fetcher) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 		return nil, err
 	}
 	return &scheduler{tx, f.clock}, nil
+}
+
+// UnwrapTx is for those who write SQL of their own in a transaction of the executor.
+func (d *driver) UnwrapTx(tx riverdriver.ExecutorTx) pgx.Tx {
+	if s, ok := tx.(*scheduler); ok {
+		tx = s.ExecutorTx
+	}
+	return d.Driver.UnwrapTx(tx)
 }
 
 type scheduler struct {

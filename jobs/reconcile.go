@@ -21,14 +21,16 @@ const (
 	// reconcileInterval is the time between two looks for lost steps, by all processes
 	// together. A look takes Postgres some milliseconds.
 	reconcileInterval = time.Second
-	// notesAtOnce is how many noted requests a look takes up.
-	notesAtOnce = 256
+	// notesAtOnce is how many noted requests a look takes up. Where there are more, the
+	// next look comes after reconcileHurry.
+	notesAtOnce    = 256
+	reconcileHurry = 50 * time.Millisecond
 )
 
 // reconciler gives requests whose next step has lost its job another one. River UI and
 // SQL can cancel, discard and delete jobs. Postgres notes those requests, and a look
 // takes up what is noted. What is lost in another way is found by going through the
-// requests, a thousand a second, and through the ordering keys. A work job that was
+// requests, five thousand a second, and through the ordering keys. A work job that was
 // cancelled is an exception: its request ends as cancelled, as by its caller. To end a
 // callback, its caller cancels the request; a callback job that is cancelled is made
 // again, since the callback is owed.
@@ -60,49 +62,47 @@ func (r *reconciler) run(ctx context.Context) {
 }
 
 // look puts right what it finds, where a look is due, and returns the pause after it.
-func (r *reconciler) look(ctx context.Context) (pause time.Duration, err error) {
+func (r *reconciler) look(ctx context.Context) (next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var mended db.Mended
 	var at db.Reconciliation
-	due, noted := false, 0
+	due, pause := false, reconcileInterval
 	err = db.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
 		if at, due, err = db.LockReconciliation(ctx, tx); err != nil || !due {
 			return err
 		}
-		mended, noted, err = mendNext(ctx, tx, at.Position)
+		mended, pause, err = mendNext(ctx, tx, at.Position)
 		return err
 	})
-	if err == nil && due {
-		// Apart, since ordering keys are locked before requests.
-		mended.Order, err = r.mendOrder(ctx, at.OrderPosition)
+	if err != nil || !due {
+		return pause, err
 	}
+	// Apart, since ordering keys are locked before requests.
+	mended.Order, err = r.mendOrder(ctx, at.OrderPosition)
 	r.tell(ctx, mended)
-	if noted == notesAtOnce {
-		return 0, err
-	}
-	return reconcileInterval, err
+	return pause, err
 }
 
-// mendNext puts right what is noted, and the next of all requests.
-func mendNext(ctx context.Context, tx pgx.Tx, position uuid.UUID) (mended db.Mended, noted int, err error) {
-	ids, err := db.TakeLostSteps(ctx, tx, notesAtOnce)
+// mendNext puts right what is noted, and the next of all requests. It returns the pause
+// until the next look.
+func mendNext(ctx context.Context, tx pgx.Tx, position uuid.UUID) (mended db.Mended, pause time.Duration, err error) {
+	pause = reconcileInterval
+	ids, err := db.LostSteps(ctx, tx, notesAtOnce)
 	if err != nil {
-		return db.Mended{}, 0, err
+		return db.Mended{}, pause, err
 	}
-	noted = len(ids)
+	if len(ids) == notesAtOnce {
+		pause = reconcileHurry
+	}
 	found, next, err := db.FindLostSteps(ctx, tx, position)
 	if err != nil {
-		return db.Mended{}, 0, err
+		return db.Mended{}, pause, err
 	}
 	if mended, err = mend(ctx, tx, append(ids, found...)); err != nil {
-		return db.Mended{}, 0, err
+		return db.Mended{}, pause, err
 	}
-	pause := reconcileInterval
-	if noted == notesAtOnce {
-		pause = 0
-	}
-	return mended, noted, db.SaveReconciliation(ctx, tx, next, pause)
+	return mended, pause, db.SaveReconciliation(ctx, tx, next, pause)
 }
 
 func mend(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (db.Mended, error) {

@@ -33,7 +33,8 @@ BEGIN
         SELECT request_id::uuid
         FROM (VALUES ($1)) AS job (request_id)
         WHERE request_id ~ ''^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$''
-        ON CONFLICT DO NOTHING', TG_TABLE_SCHEMA)
+        ON CONFLICT (request_id) DO UPDATE
+        SET request_id = excluded.request_id', TG_TABLE_SCHEMA) -- keeps the note until this transaction has ended
     USING OLD.args ->> 'request_id';
     RETURN NULL;
 END
@@ -41,20 +42,10 @@ $$;
 
 -- As in the migrations before: the lock is asked for a moment at a time, so that
 -- nobody waits behind it. Nothing is read or rewritten below.
+SET LOCAL lock_timeout = '5s';
 LOCK TABLE river_job IN SHARE UPDATE EXCLUSIVE MODE;
-DO $$
-BEGIN
-    PERFORM set_config('lock_timeout', '200ms', true);
-    LOOP
-        BEGIN
-            LOCK TABLE river_job IN SHARE ROW EXCLUSIVE MODE;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(0.2);
-        END;
-    END LOOP;
-END
-$$;
+SET LOCAL lock_timeout = '200ms';
+LOCK TABLE river_job IN SHARE ROW EXCLUSIVE MODE;
 
 CREATE TRIGGER river_job_ended_undone
     AFTER UPDATE OF state ON river_job
