@@ -66,8 +66,8 @@ func TestReadConfig(t *testing.T) {
 		options options
 		want    []string
 	}{
-		{"Upstream", []string{"WORK_URL=https://work.internal/do?x=1", "WORK_SECRET=" + webhook.NewSecret() + "," + webhook.NewSecret()}, options{}, nil},
-		{"Upstreams", []string{"WORKS=" + good, "DEFAULT_WORK=summary"}, options{}, nil},
+		{"Upstream", []string{"WORK_URL=https://work.internal/do?x=1", "WORK_SECRET=" + webhook.NewSecret() + "," + webhook.NewSecret()}, options{dev: true}, nil},
+		{"Upstreams", []string{"WORKS=" + good, "DEFAULT_WORK=summary"}, options{dev: true}, nil},
 		{"UpstreamThatIsNone", []string{"WORK_URL=http://user:hunter2@x/", "WORK_SECRET=hunter2", "WORKERS=0"}, options{}, []string{"WORK_URL must hold no user name", "WORK_SECRET must be", "WORKERS must be"}},
 		{"OtherScheme", []string{"WORK_URL=file:///etc/passwd"}, options{}, []string{"WORK_URL must begin with http"}},
 		{"NoHost", []string{"WORK_URL=http://:80/"}, options{}, []string{"WORK_URL must name a host"}},
