@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler promtool id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler promtool examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser pooler promtool up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler promtool examples up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet ./...
@@ -77,6 +77,11 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		scripts/apt.sh chromium || \
 		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
+
+# The tests of the upstreams that are written in them skip without one.
+examples:
+	@command -v python3 >/dev/null && command -v node >/dev/null || scripts/apt.sh python3 nodejs || \
+		printf '\nNOT TESTED: the examples of work/upstream, since there is no Python or no Node.js here and they could not be installed.\n\n' >&2
 
 # The tests behind PgBouncer skip without it. Debian puts it where only root looks.
 pooler:

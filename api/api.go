@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,9 +26,7 @@ type Config struct {
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
 
-	Check       func(input jsontext.Value) (jsontext.Value, error) // refuses bad input before anything is accepted
-	Do          work.Func
-	WorkTimeout time.Duration // the longest that one sync work may run
+	Catalog *work.Catalog // what work is offered, as that of Queue
 
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may
@@ -84,8 +81,11 @@ func New(config Config) http.Handler {
 	if config.Limits != nil {
 		private.Use(api.limit)
 	}
-	private.POST("/sync", api.handle(api.postSync))
-	private.POST("/async", api.handle(api.postAsync))
+	for _, work := range []string{"", "/:work"} {
+		private.POST("/sync"+work, api.handle(api.postSync))
+		private.POST("/async"+work, api.handle(api.postAsync))
+	}
+	private.GET("/works", api.handle(api.listWorks))
 	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
 	private.GET("/requests/:id", api.limitReads, api.handle(api.getRequest))
 	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))

@@ -14,6 +14,7 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/webhook"
+	"ringback/work"
 )
 
 // asyncBody is the body of POST /async.
@@ -37,10 +38,14 @@ type accepted struct {
 // postAsync accepts a request: when it answers 202, the request and its work
 // job are committed.
 func (a *API) postAsync(c *gin.Context) (reply, error) {
-	if err := a.Queue.Admit(c.GetString(clientKey)); err != nil { // before the body, so that refusals are cheap
+	offer, err := a.offered(c)
+	if err == nil {
+		err = a.Queue.Admit(c.GetString(clientKey)) // before the body, so that refusals are cheap
+	}
+	if err != nil {
 		return reply{}, err
 	}
-	request, key, err := a.readAsync(c)
+	request, key, err := a.readAsync(c, offer)
 	if err != nil {
 		return reply{}, err
 	}
@@ -64,27 +69,27 @@ func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request
 	defer cancel()
 	holder, err := a.Queue.AcceptOnce(ctx, request, key)
 	if err == nil && holder.Held {
-		return a.replay(c, ctx, key, holder)
+		return a.replay(c, ctx, key, holder, request.Work)
 	}
 	return request, err
 }
 
 // readAsync decodes and checks all that can be without the database.
-func (a *API) readAsync(c *gin.Context) (request db.Request, key db.Key, err error) {
+func (a *API) readAsync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body asyncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	if request, err = a.newAsync(c, body); err != nil {
+	if request, err = a.newAsync(c, offer, body); err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	key, err = keyOf(c, raw, request, 0)
+	key, err = a.keyOf(c, raw, request, 0)
 	return request, key, err
 }
 
-func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
-	input, err := a.checkInput(body.Input)
+func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Request, error) {
+	input, err := checkInput(offer, body.Input)
 	if err != nil {
 		return db.Request{}, err
 	}
@@ -105,7 +110,7 @@ func (a *API) newAsync(c *gin.Context, body asyncBody) (db.Request, error) {
 	if err != nil {
 		return db.Request{}, err
 	}
-	request := a.newRequest(c, db.Async, input)
+	request := a.newRequest(c, db.Async, offer.Name, input)
 	if body.ExpiresIn != nil {
 		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}

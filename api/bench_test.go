@@ -6,17 +6,23 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"ringback/jobs/webhook"
 	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // BenchmarkReadAsync is what a POST /async costs before the database.
 func BenchmarkReadAsync(b *testing.B) {
 	const body = `{"input":{"text":"The quick brown fox jumps over the lazy dog."},"callback_url":"https://hooks.example.com/ringback"}`
-	a := &API{Config: Config{Check: work.Check, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget(maxBudget, "local")}
+	catalog, err := work.NewCatalog(work.Set{"fingerprint": fingerprint.Work}, "fingerprint", time.Minute)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a := &API{Config: Config{Catalog: catalog, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget(maxBudget, "local")}
 	router := a.newRouter()
 	request := httptest.NewRequest(http.MethodPost, "/async", nil)
 	request.Header.Set("Content-Type", "application/json")
@@ -26,7 +32,7 @@ func BenchmarkReadAsync(b *testing.B) {
 		c := gin.CreateTestContextOnly(httptest.NewRecorder(), router)
 		c.Request = request
 		c.Request.Body = io.NopCloser(strings.NewReader(body))
-		if _, _, err := a.readAsync(c); err != nil {
+		if _, _, err := a.readAsync(c, catalog.Default()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -68,6 +69,7 @@ var problemTypes = [...]problemType{
 	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},
+	{"work-refused", http.StatusUnprocessableEntity, "The work refuses this input."},
 	{"idempotency-key-reused", http.StatusUnprocessableEntity, "The Idempotency-Key was used for another call."},
 	{"invalid-callback-url", http.StatusUnprocessableEntity, "The callback URL is not valid."},
 	{"quota-exceeded", http.StatusTooManyRequests, "You have used up a quota."},
@@ -102,6 +104,7 @@ func problemOf(err error) *problem {
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
 	var exceeded *jobs.QuotaError
+	var down *jobs.DownError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -118,6 +121,11 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
+	}
+	if errors.As(err, &down) {
+		refused := refuse(reasonWork)
+		refused.retryAfter = max(1, int(math.Ceil(time.Until(down.RetryAt).Seconds())))
+		return refused
 	}
 	if errors.As(err, &exceeded) {
 		return refuse(reasonOf(err), exceeded.Most)
@@ -136,6 +144,20 @@ func invalidInput(pointer, detail string) *problem {
 		name = "The body"
 	}
 	return newProblem("invalid-input", name+" "+detail+".", fieldProblem{Pointer: "#" + pointer, Detail: detail})
+}
+
+// invalidInputs names all fields of a part of the body that are wrong.
+func invalidInputs(pointer string, mistakes work.Mistakes) *problem {
+	whole := newProblem("invalid-input", "")
+	for i, mistake := range mistakes {
+		one := invalidInput(pointer+mistake.Pointer, printable(mistake.Detail))
+		whole.Errors = append(whole.Errors, one.Errors...)
+		if i > 0 {
+			whole.Detail += " "
+		}
+		whole.Detail += one.Detail
+	}
+	return whole
 }
 
 // printable makes a name that the caller chose fit for an answer.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -29,7 +28,7 @@ const (
 // keyOf returns the Idempotency-Key of a call, draft-ietf-httpapi-idempotency-key-header,
 // which is for the given request and whose work takes at most limit; without the
 // header, one that is "".
-func keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
+func (a *API) keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
 	values := c.Request.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
 		return db.Key{}, nil
@@ -39,7 +38,7 @@ func keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration)
 		return db.Key{}, newProblem("malformed-idempotency-key",
 			fmt.Sprintf("Idempotency-Key must be one string of 1 to %d printable ASCII characters.", maxKey))
 	}
-	fingerprint, err := fingerprintOf(c.Request, body)
+	fingerprint, err := a.fingerprintOf(request, body)
 	if err != nil {
 		return db.Key{}, err
 	}
@@ -81,20 +80,28 @@ func unescape(text string) (plain string, ok bool) {
 }
 
 // fingerprintOf tells a call from another one, but not from the same one with
-// other white space or the fields in another order.
-func fingerprintOf(call *http.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {
+// other white space or the fields in another order, nor a call that names the default
+// work from one that names none: replay compares the names of their
+// work instead, so that keys stay good while the previous version runs, which has no
+// names.
+func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {
 	canonical := jsontext.Value(body).Clone()
 	if err := canonical.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
 		return fingerprint, fmt.Errorf("making a fingerprint: %w", err)
 	}
-	return sha256.Sum256(append([]byte(call.Method+" "+call.URL.Path+"\n"), canonical...)), nil
+	address := "POST /" + string(request.Mode)
+	if request.Work != a.Catalog.Default().Name {
+		address += "/" + request.Work
+	}
+	return sha256.Sum256(append([]byte(address+"\n"), canonical...)), nil
 }
 
 // replay returns the request that a key stands for, if it was made by the same
-// call.
-func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.Holder) (db.Request, error) {
+// call for the same work.
+func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.Holder, work string) (db.Request, error) {
+	reused := newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new one.")
 	if holder.Fingerprint != key.Fingerprint {
-		return db.Request{}, newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new one.")
+		return db.Request{}, reused
 	}
 	request, err := db.GetRequest(ctx, a.Pool, key.Client, holder.RequestID)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -104,6 +111,9 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 	}
 	if err != nil {
 		return db.Request{}, err
+	}
+	if request.Work != "" && request.Work != work {
+		return db.Request{}, reused
 	}
 	c.Set(requestKey, request.ID.String())
 	c.Header("Idempotent-Replayed", "true")

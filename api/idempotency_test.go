@@ -93,7 +93,7 @@ func TestIdempotencyKey(t *testing.T) {
 
 	t.Run("GivesAFailureAgain", func(t *testing.T) {
 		t.Parallel()
-		s := newService(t, doing(func(context.Context, jsontext.Value) (jsontext.Value, error) {
+		s := newService(t, doing(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
 			return nil, &work.Error{Code: "no_such_word", Message: "There is no such word."}
 		}))
 		first := s.withKey(t, "k", "/sync", syncBody)
@@ -105,7 +105,7 @@ func TestIdempotencyKey(t *testing.T) {
 	t.Run("IsInFlightWhileTheWorkRuns", func(t *testing.T) {
 		t.Parallel()
 		started, release := make(chan struct{}, 2), make(chan struct{})
-		s := newService(t, doing(func(context.Context, jsontext.Value) (jsontext.Value, error) {
+		s := newService(t, doing(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
 			started <- struct{}{}
 			<-release
 			return jsontext.Value(`1`), nil
@@ -144,7 +144,7 @@ func TestIdempotencyKey(t *testing.T) {
 	t.Run("IsFreeAgainWhenItsCallerWentAway", func(t *testing.T) {
 		t.Parallel()
 		started := make(chan struct{}, 1)
-		s := newService(t, doing(func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
+		s := newService(t, doing(t, func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
 			select {
 			case started <- struct{}{}: // filled again below, so that the second run ends
 				<-ctx.Done()

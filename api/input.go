@@ -171,12 +171,12 @@ func (b *bodyBudget) give(client string, length int64) {
 	}
 }
 
-// checkInput returns the canonical form of the work's input.
-func (a *API) checkInput(input jsontext.Value) (jsontext.Value, error) {
+// checkInput returns the canonical form of a work's input.
+func checkInput(offer *work.Offer, input jsontext.Value) (jsontext.Value, error) {
 	if len(input) == 0 {
 		return nil, invalidInput("/input", "is required")
 	}
-	canonical, err := a.Check(input)
+	canonical, err := offer.Accept(input)
 	if err != nil {
 		return nil, below("/input", err)
 	}
@@ -186,9 +186,12 @@ func (a *API) checkInput(input jsontext.Value) (jsontext.Value, error) {
 // below turns an error about a part of the body into one about the whole, by
 // putting the part's pointer in front.
 func below(pointer string, err error) error {
+	var all work.Mistakes
 	var field *work.FieldError
 	var semantic *json.SemanticError
 	switch {
+	case errors.As(err, &all):
+		return invalidInputs(pointer, all)
 	case errors.As(err, &field):
 		return invalidInput(pointer+field.Pointer, field.Detail)
 	case errors.As(err, &semantic):

@@ -10,6 +10,7 @@ import (
 
 	"ringback/api"
 	"ringback/jobs"
+	"ringback/work/fingerprint"
 )
 
 func TestBadInput(t *testing.T) {
@@ -38,7 +39,8 @@ func TestBadInput(t *testing.T) {
 		{name: "Null", body: `null`, status: 422, problem: invalid, fields: []string{"#"}},
 		{name: "MissingInput", body: `{}`, status: 422, problem: invalid, fields: []string{"#/input"}},
 		{name: "InputNotAnObject", body: `{"input":5CALLBACK}`, status: 422, problem: invalid, fields: []string{"#/input"}},
-		{name: "InputNull", body: `{"input":nullCALLBACK}`, status: 422, problem: invalid, fields: []string{"#/input/text"}},
+		{name: "InputNull", body: `{"input":nullCALLBACK}`, status: 422, problem: invalid, fields: []string{"#/input"}},
+		{name: "ManyMistakes", body: input(`"rounds":-1,"colour":1`), status: 422, problem: invalid, fields: []string{"#/input/colour", "#/input/rounds", "#/input/text"}},
 		{name: "UnknownField", body: `{"input":{"text":"a"},"inputs":1CALLBACK}`, status: 422, problem: invalid, fields: []string{"#/inputs"}},
 		{name: "OtherLetterCase", body: `{"Input":{"text":"a"}CALLBACK}`, status: 422, problem: invalid, fields: []string{"#/Input"}},
 		{name: "UnknownFieldBelow", body: input(`"text":"a","a/b":1`), status: 422, problem: invalid, fields: []string{"#/input/a~1b"}},
@@ -120,7 +122,7 @@ func TestSlowBodyIsA408(t *testing.T) {
 		client, end := net.Pipe()
 		listener := &pipeListener{conns: make(chan net.Conn, 1)}
 		listener.conns <- end
-		config := api.Config{Queue: &jobs.Queue{}, LocalClient: "local", SyncLimit: 1, Logger: discard}
+		config := api.Config{Queue: &jobs.Queue{}, Catalog: catalogOf(t, fingerprint.Work), LocalClient: "local", SyncLimit: 1, Logger: discard}
 		server := &http.Server{Handler: api.New(config)}
 		go func() { _ = server.Serve(listener) }()
 		start := time.Now()

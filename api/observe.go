@@ -15,6 +15,7 @@ import (
 const (
 	problemKey  = "problem"   // the name of the problem that was answered
 	reasonKey   = "reason"    // for which the call was refused, if it was
+	workKey     = "work"      // the name of the work that the call was about
 	requestKey  = "request"   // the id of the request that the call was about
 	bodyReadKey = "body_read" // whether the body was read to its end
 	releaseKey  = "release"   // gives back the body's part of the budget
@@ -76,6 +77,9 @@ func (a *API) log(c *gin.Context, callID string, took time.Duration) {
 	}
 	if id := c.GetString(requestKey); id != "" {
 		attrs = append(attrs, "request_id", id)
+	}
+	if name := c.GetString(workKey); name != "" {
+		attrs = append(attrs, "work", name)
 	}
 	if name := c.GetString(problemKey); name != "" {
 		attrs = append(attrs, "problem", name)

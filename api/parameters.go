@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/work"
 )
 
 // parameters reads the parameters of a URL and notes every mistake. A parameter
@@ -89,6 +90,14 @@ func (h *callbackHost) UnmarshalText(text []byte) error {
 		return errNotAHost
 	}
 	return nil
+}
+
+func (p *parameters) work(parameter string) string {
+	name := p.query.Get(parameter)
+	if p.query.Has(parameter) && !work.ValidName(name) {
+		p.refuse(parameter, "must be the name of a work")
+	}
+	return name
 }
 
 func (p *parameters) time(parameter string) (at time.Time) {

@@ -42,6 +42,7 @@ const (
 	reasonClientReads  = "client_reads"
 	reasonReads        = "reads"
 	reasonClientBodies = "client_bodies"
+	reasonWork         = "work"
 	reasonFailed       = "database_failed"
 	reasonStarting     = "starting"
 )
@@ -94,6 +95,8 @@ var refusals = [...]refusal{
 		detail: "Requests wait too long to be stored. Nothing was accepted; try again."},
 	{reason: "stopping", problem: unavailable, cause: db.ErrStopped,
 		detail: "The process has stopped. Nothing was accepted; try again."},
+	{reason: reasonWork, problem: unavailable,
+		detail: "What does the work can't do it now. Nothing was done; try again."},
 	{reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
 		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again."},
 	{reason: reasonStarting, problem: unavailable,

@@ -64,6 +64,8 @@ func TestRefusals(t *testing.T) {
 			"Requests wait too long to be stored. Nothing was accepted; try again.", ""},
 		{"stopping", db.ErrStopped, "unavailable", 503,
 			"The process has stopped. Nothing was accepted; try again.", ""},
+		{"work", &jobs.DownError{}, "unavailable", 503,
+			"What does the work can't do it now. Nothing was done; try again.", ""},
 		{"database_away", jobs.ErrAway, "unavailable", 503,
 			"The database doesn't answer, or can't be written. Nothing was accepted; try again.", ""},
 		{"starting", refuse(reasonStarting), "unavailable", 503,

@@ -18,11 +18,11 @@ import (
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
-func (a *API) newRequest(c *gin.Context, mode db.Mode, input jsontext.Value) db.Request {
+func (a *API) newRequest(c *gin.Context, mode db.Mode, work string, input jsontext.Value) db.Request {
 	id := a.Queue.NewID()
 	c.Set(requestKey, id.String())
 	return db.Request{
-		ID: id, Mode: mode, Client: c.GetString(clientKey), Input: input,
+		ID: id, Mode: mode, Work: work, Client: c.GetString(clientKey), Input: input,
 		Traceparent: traceparent(c.Request.Header),
 		AcceptedAt:  a.Queue.Now(),
 	}
@@ -93,12 +93,13 @@ func cursorOf(page db.Page) string {
 // readFilter reads all parameters and reports every mistake.
 func readFilter(query url.Values) (db.Filter, error) {
 	p := parameters{query: query}
-	p.refuseUnknown("mode", "status", "callback", "callback_host", "from", "to", "limit", "cursor")
+	p.refuseUnknown("mode", "status", "work", "callback", "callback_host", "from", "to", "limit", "cursor")
 	filter := db.Filter{
 		Mode:   oneOf(&p, "mode", db.Sync, db.Async),
 		Status: oneOf(&p, "status", db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled),
 		CallbackState: oneOf(&p, "callback",
 			db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled),
+		Work:         p.work("work"),
 		CallbackHost: p.host("callback_host"),
 		From:         p.time("from"),
 		To:           p.time("to"),
@@ -209,6 +210,9 @@ func timelineOf(whole wholeRequest, earlier int) []event {
 		if !at.IsZero() {
 			events = append(events, event{later(at, events[len(events)-1].At), name})
 		}
+	}
+	for i, attempt := range whole.WorkAttempts {
+		add(attempt.At, fmt.Sprintf("work_attempt_%d_%s", i+1, attempt.Code))
 	}
 	add(whole.StartedAt, "work_started")
 	add(whole.FinishedAt, "work_"+string(whole.Status))

@@ -202,6 +202,27 @@ func TestGetRequest(t *testing.T) {
 		}
 	})
 
+	t.Run("ShowsTheAttemptsOfTheWork", func(t *testing.T) {
+		t.Parallel()
+		stored := s.located(t, s.call(t, "POST", "/async", asyncBody))
+		if _, err := s.pool.Exec(t.Context(), `UPDATE river_job SET errors = ARRAY[
+			'{"at": "2026-03-01T08:00:00.5Z", "attempt": 1, "error": "not done: upstream_busy", "trace": ""}',
+			'{"at": "2026-03-01T08:00:01Z", "attempt": 2, "error": "Stuck job rescued by Rescuer", "trace": ""}',
+			'{"at": "2126-03-01T08:00:02.5Z", "attempt": 3, "error": "not done: deadline_exceeded", "trace": ""}']::jsonb[]
+			WHERE id = $1`, stored.WorkJobID); err != nil {
+			t.Fatal(err)
+		}
+		got := decode[map[string]any](t, s.call(t, "GET", "/requests/"+stored.ID.String(), ""), http.StatusOK)
+		var events []any
+		for _, event := range got["timeline"].([]any) {
+			events = append(events, event.(map[string]any)["event"])
+		}
+		want := []any{"accepted", "work_attempt_1_upstream_busy", "work_attempt_2_deadline_exceeded"}
+		if diff := cmp.Diff(want, events); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+
 	t.Run("IsWhatTheAnswersLocationLeadsTo", func(t *testing.T) {
 		t.Parallel()
 		for path, body := range map[string]string{"/sync": `{"input":{"text":"a"}}`, "/async": asyncBody} {

@@ -25,6 +25,7 @@ import (
 	"ringback/db/dbtest"
 	"ringback/jobs"
 	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // service is the API on a real listener and a database of its own.
@@ -46,7 +47,7 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 	pool, reads := dbtest.Pool(t, through), dbtest.Reads(t, through)
 
 	config := api.Config{
-		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Check: work.Check, Do: work.Do, WorkTimeout: 10 * time.Second,
+		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Catalog: catalogOf(t, fingerprint.Work),
 		FindClient: findClient(nil), LocalClient: "local", SyncLimit: 100, Draining: func() bool { return false },
 	}
 	if adjust != nil {
@@ -61,6 +62,7 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 func newQueue(t *testing.T, pool *pgxpool.Pool, config jobs.Config) *jobs.Queue {
 	t.Helper()
 	config.Pool, config.RiverPool, config.Logger, config.Retention = pool, pool, discard, time.Hour
+	config.Catalog = catalogOf(t, fingerprint.Work)
 	queue, err := jobs.New(config)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +80,19 @@ func findClient(clients map[string]string) func(key string) string {
 }
 
 // doing makes do the work of a service.
-func doing(do work.Func) func(*api.Config) { return func(c *api.Config) { c.Do = do } }
+func doing(t *testing.T, do work.Plain) func(*api.Config) {
+	return func(c *api.Config) { c.Catalog = catalogOf(t, work.Work{Check: fingerprint.Check, Do: do.Do}) }
+}
+
+// catalogOf offers one work.
+func catalogOf(t *testing.T, w work.Work) *work.Catalog {
+	t.Helper()
+	catalog, err := work.NewCatalog(work.Set{"fingerprint": w}, "fingerprint", 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return catalog
+}
 
 type answer struct {
 	status int

@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
+	"ringback/jobs"
 	"ringback/work"
 )
 
@@ -19,10 +21,14 @@ type syncBody struct {
 
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
-	if err := a.Queue.AdmitSync(c.GetString(clientKey)); err != nil {
+	offer, err := a.offered(c)
+	if err == nil {
+		err = a.Queue.AdmitSync(c.GetString(clientKey))
+	}
+	if err != nil {
 		return reply{}, err
 	}
-	request, key, err := a.readSync(c)
+	request, key, err := a.readSync(c, offer)
 	if err != nil {
 		return reply{}, err
 	}
@@ -30,14 +36,20 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	defer a.sync.leave(request.Client)
+	leave, err := a.Queue.EnterWork(offer.Name, request.Client)
+	if err != nil {
+		return reply{}, err
+	}
+	var outcome work.Outcome
+	defer func() { leave(outcome) }()
 	if key.Key != "" {
-		if recorded, found, err := a.claim(c, key); err != nil {
+		if recorded, found, err := a.claim(c, key, offer); err != nil {
 			return reply{}, err
 		} else if found {
 			return answerRecorded(recorded)
 		}
 	}
-	outcome, err := a.runWork(c.Request.Context(), &request)
+	outcome, err = a.runWork(c.Request.Context(), offer, &request)
 	if err != nil {
 		return reply{}, err
 	}
@@ -45,24 +57,24 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 }
 
 // readSync decodes and checks all that can be without the database.
-func (a *API) readSync(c *gin.Context) (request db.Request, key db.Key, err error) {
+func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body syncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	input, err := a.checkInput(body.Input)
+	input, err := checkInput(offer, body.Input)
 	if err != nil {
 		return db.Request{}, db.Key{}, err
 	}
-	request = a.newRequest(c, db.Sync, input)
-	key, err = keyOf(c, raw, request, a.WorkTimeout)
+	request = a.newRequest(c, db.Sync, offer.Name, input)
+	key, err = a.keyOf(c, raw, request, offer.Timeout)
 	return request, key, err
 }
 
 // claim takes the key of a call, or returns the request for which it stands
 // already.
-func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool, err error) {
+func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.Request, found bool, err error) {
 	if err := a.Queue.Ready(); err != nil {
 		return db.Request{}, false, err
 	}
@@ -72,7 +84,7 @@ func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool
 	if err != nil || !holder.Held {
 		return db.Request{}, false, err
 	}
-	recorded, err = a.replay(c, ctx, key, holder)
+	recorded, err = a.replay(c, ctx, key, holder, offer.Name)
 	return recorded, true, err
 }
 
@@ -80,18 +92,28 @@ func (a *API) claim(c *gin.Context, key db.Key) (recorded db.Request, found bool
 // Work isn't begun while the database is known to be away, and what can't be
 // recorded isn't answered: an answer that no audit finds would be worse than
 // none.
-func (a *API) runWork(ctx context.Context, request *db.Request) (work.Outcome, error) {
+func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Request) (work.Outcome, error) {
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
 	}
-	outcome, err := work.Run(ctx, a.Do, request.Input, a.WorkTimeout)
+	outcome, err := work.Run(ctx, offer.Work, jobs.CallOf(*request, 1))
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(a.Queue.Here(request.AcceptedAt))
 	}
+	outcome = finalOf(outcome)
 	if err := a.Queue.WriteOutcome(request, outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, a.record(ctx, *request)
+}
+
+// finalOf ends what another attempt might do: the caller decides whether there is one.
+// Its idempotency key is free for that.
+func finalOf(outcome work.Outcome) work.Outcome {
+	if outcome.Again != nil && outcome.Error.Code != work.CodeDeadline {
+		outcome.Error = &work.Error{Code: work.CodeNotDone, Message: outcome.Error.Message}
+	}
+	return outcome
 }
 
 // record commits a sync request that has ended.
@@ -112,10 +134,15 @@ func answerSync(request db.Request, outcome work.Outcome) (reply, error) {
 	switch outcome.Error.Code {
 	case work.CodeDeadline:
 		name = "work-deadline-exceeded"
-	case work.CodeAbandoned:
+	case work.CodeAbandoned, work.CodeNotDone:
 		name = "unavailable"
+	case work.CodeRefused:
+		name = "work-refused"
 	}
 	problem := newProblem(name, outcome.Error.Message)
+	if outcome.Again != nil {
+		problem.retryAfter = int(math.Ceil(outcome.Again.After.Seconds()))
+	}
 	problem.location = locationOf(request.ID)
 	if outcome.Cause != nil {
 		return reply{}, fmt.Errorf("%w: %w", problem, outcome.Cause)

@@ -14,11 +14,13 @@ import (
 	"ringback/api"
 	"ringback/db"
 	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 type syncAnswer struct {
 	ID          string          `json:"id"`
 	Mode        string          `json:"mode"`
+	Work        string          `json:"work"`
 	Status      string          `json:"status"`
 	Result      json.RawMessage `json:"result"`
 	Traceparent string          `json:"traceparent"`
@@ -36,7 +38,7 @@ func TestSync(t *testing.T) {
 		answer := s.call(t, "POST", "/sync", `{"input": {"rounds": 3, "text": "one two two"}}`)
 		got := decode[syncAnswer](t, answer, http.StatusOK)
 		canonical := jsontext.Value(`{"text":"one two two","rounds":3,"delay_ms":0}`)
-		result, err := work.Do(t.Context(), canonical)
+		result, err := fingerprint.Do(t.Context(), canonical)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +63,7 @@ func TestSync(t *testing.T) {
 
 	for _, test := range []struct {
 		name        string
-		do          work.Func
+		do          work.Plain
 		wantStatus  int
 		wantProblem string
 		wantCode    string
@@ -77,7 +79,9 @@ func TestSync(t *testing.T) {
 	} {
 		t.Run(test.name+"WithARecord", func(t *testing.T) {
 			t.Parallel()
-			s := newService(t, func(c *api.Config) { c.Do, c.WorkTimeout = test.do, 50*time.Millisecond })
+			s := newService(t, func(c *api.Config) {
+				c.Catalog = catalogOf(t, work.Work{Do: test.do.Do, Timeout: 50 * time.Millisecond})
+			})
 			answer := s.call(t, "POST", "/sync", `{"input":{"text":"a"}}`)
 			s.wantProblem(t, answer, test.wantStatus, test.wantProblem)
 			row := s.located(t, answer)
@@ -94,7 +98,7 @@ func TestSync(t *testing.T) {
 	t.Run("CallerThatGoesAwayIsRecordedAsCancelled", func(t *testing.T) {
 		t.Parallel()
 		started := make(chan struct{})
-		s := newService(t, doing(func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
+		s := newService(t, doing(t, func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
 			close(started)
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -115,11 +119,11 @@ func TestSync(t *testing.T) {
 		started, finish := make(chan struct{}, 2), make(chan struct{})
 		s := newService(t, func(c *api.Config) {
 			c.SyncLimit = 1
-			c.Do = func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			doing(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
 				started <- struct{}{}
 				<-finish
 				return jsontext.Value(`1`), nil
-			}
+			})(c)
 		})
 		first := make(chan answer)
 		go func() { first <- s.call(t, "POST", "/sync", `{"input":{"text":"a"}}`) }()

@@ -34,7 +34,8 @@ type slot struct{ client, key string }
 // ClaimKeys takes each key that is free, the first of equal ones, and returns for
 // each the request that it stands for otherwise. A key is free, too, when it has
 // expired, when its call died before it recorded a request, and when that was a
-// sync one whose caller went away: nobody has its answer.
+// sync one whose caller went away (nobody has its answer), or whose work was not done
+// and may be the next time.
 func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Holder, error) {
 	claimed, err := takeKeys(ctx, q, keys, now)
 	if err != nil || len(claimed) == len(keys) {
@@ -73,7 +74,7 @@ func takeKeys(ctx context.Context, q Querier, keys []Key, now time.Time) (map[uu
 		    expires_at = excluded.expires_at
 		WHERE held.expires_at <= $7
 		   OR (held.held_until <= $7 AND NOT EXISTS (SELECT FROM requests WHERE id = held.request_id))
-		   OR EXISTS (SELECT FROM requests WHERE id = held.request_id AND mode = 'sync' AND status = 'cancelled')
+		   OR EXISTS (SELECT FROM requests WHERE id = held.request_id AND mode = 'sync' AND (status = 'cancelled' OR error ->> 'code' = 'not_done'))
 		RETURNING request_id`
 	rows, err := q.Query(ctx, sql,
 		column(keys, func(k Key) string { return k.Client }),

@@ -17,6 +17,7 @@ type Filter struct {
 	Client        string // required
 	Mode          Mode
 	Status        Status
+	Work          string
 	CallbackState CallbackState
 	CallbackHost  string    // as it stands in the URL, with its port if there is one
 	From, To      time.Time // when the request was accepted, To excluded
@@ -93,7 +94,7 @@ type source struct {
 	sql       string // reads candidates from an index, with {mode}, {order} and {window} left open
 	modes     []Mode // each of which has a part of the index; at least one
 	ascending bool   // whether the index holds ids so
-	argument  any    // $10; nil for none
+	argument  any    // $11; nil for none
 }
 
 // sourceOf picks the source with the fewest requests that don't match. Only what
@@ -157,7 +158,7 @@ const (
 			SELECT client AS owner, request_id AS candidate
 			FROM unsuccessful_requests
 			WHERE client = ANY ($1::text[])
-			  AND ending = $10
+			  AND ending = $11
 			  AND mode = '{mode}'
 			  AND request_id > $2
 			  AND request_id < $3
@@ -173,7 +174,7 @@ const (
 			LIMIT {window}`
 	fromIDs = `
 			SELECT '' AS owner, id AS candidate
-			FROM unnest($10::uuid[]) AS live (id)
+			FROM unnest($11::uuid[]) AS live (id)
 			WHERE id > $2
 			  AND id < $3
 			ORDER BY {order}
@@ -213,7 +214,8 @@ func (s source) listing(f Filter) string {
 			                AND ($6::text IS NULL OR callback_state = $6)
 			                AND ($7::text IS NULL OR ` + callbackHost + ` = $7)
 			                AND ($8::timestamptz IS NULL OR accepted_at >= $8)
-			                AND ($9::timestamptz IS NULL OR accepted_at < $9), false) AS matches
+			                AND ($9::timestamptz IS NULL OR accepted_at < $9)
+			                AND ($10::text IS NULL OR work = $10), false) AS matches
 			FROM (` + strings.Join(parts, " UNION ALL ") + `) AS candidates
 			ORDER BY {order}
 			LIMIT {window}
@@ -242,7 +244,7 @@ func (s source) arguments(f Filter) []any {
 	arguments := []any{
 		[]string{f.Client}, after, before, f.Limit + 1, // one more tells whether there is another page
 		zeronull.Text(f.Status), zeronull.Text(f.CallbackState), zeronull.Text(f.CallbackHost),
-		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To),
+		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To), zeronull.Text(f.Work),
 	}
 	if s.argument != nil {
 		arguments = append(arguments, s.argument)
@@ -272,7 +274,7 @@ func (f Filter) bounds() (after, before uuid.UUID) {
 
 func readPage(rows pgx.Rows, limit int) (page Page, err error) {
 	defer rows.Close()
-	var unread [17]any // the columns of summary
+	var unread [18]any // the columns of summary
 	for rows.Next() {
 		var candidate uuid.UUID
 		var matches, isLast bool

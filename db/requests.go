@@ -51,6 +51,7 @@ const (
 type Request struct {
 	ID            uuid.UUID      `json:"id"` // UUIDv7
 	Mode          Mode           `json:"mode"`
+	Work          string         `json:"work,omitzero"` // empty for the default one, where the version before this one accepted it
 	Client        string         `json:"-"`
 	Status        Status         `json:"status"`
 	Input         jsontext.Value `json:"input,omitzero"`
@@ -69,6 +70,7 @@ type Request struct {
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
 	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
 	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
+	WorkAttempts  []WorkAttempt  `json:"-"`                       // that did not do the work; GetRequest alone reads them
 }
 
 // Inserted is what a request got when it was inserted.
@@ -100,22 +102,22 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			FROM unnest(
 				$6::uuid[], $7::text[], $8::text[], $9::text[], $10::json[], $11::json[], $12::json[],
 				$13::text[], $14::text[], $15::text[], $16::text[],
-				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[]
+				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[]
 			) WITH ORDINALITY AS made (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, traceparent,
-				accepted_at, started_at, finished_at, expires_at, position
+				accepted_at, started_at, finished_at, expires_at, work, position
 			)
 		), ` + insertJobs("made", "now()", "true") + insertPlaces("made", places) + `, inserted AS (
 			INSERT INTO requests (
 				id, seq, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, work_job_id, traceparent,
-				accepted_at, started_at, finished_at, expires_at
+				accepted_at, started_at, finished_at, expires_at, work
 			)
 			OVERRIDING SYSTEM VALUE
 			SELECT id, seq, mode, client, status, input, result, error,
 			       callback_url, callback_state, ordering_key, job_id, traceparent,
-			       accepted_at, started_at, finished_at, expires_at
+			       accepted_at, started_at, finished_at, expires_at, work
 			FROM made
 		)
 		SELECT id, job_id, CASE WHEN ordering_key IS NOT NULL THEN seq ELSE 0 END
@@ -139,6 +141,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Work) }),
 	), func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var one Inserted
@@ -288,13 +291,18 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	// No index of clients can answer IS TRUE. A plan of when there were few requests
 	// would read all of the client's.
 	const sql = `
-		SELECT ` + summaryColumns + `, input, result, error
+		SELECT ` + summaryColumns + `, input, result, error,
+		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id)
 		FROM requests
 		WHERE id = $1
 		  AND (client = $2) IS TRUE`
 	var r Request
+	var errors jsontext.Value
 	err := q.QueryRow(ctx, sql, id, client).
-		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...)
+		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors))...)
+	if err == nil {
+		r.WorkAttempts, err = workAttempts(errors)
+	}
 	if err != nil {
 		return Request{}, fmt.Errorf("getting request: %w", err)
 	}
@@ -305,10 +313,10 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 // summary take in the same order. summaryNames are those of a subquery with them.
 const summaryColumns = `id, mode, client, status, callback_url, callback_state,
 			ordering_key, CASE WHEN ordering_key IS NOT NULL THEN seq END AS sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
 
 const summaryNames = `id, mode, client, status, callback_url, callback_state, ordering_key, sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
 
 func (r *Request) summary() []any {
 	return []any{
@@ -318,6 +326,6 @@ func (r *Request) summary() []any {
 		(*zeronull.Int8)(&r.WorkJobID), (*zeronull.Int8)(&r.CallbackJobID), (*zeronull.Text)(&r.Traceparent),
 		&r.AcceptedAt, (*zeronull.Timestamptz)(&r.StartedAt),
 		(*zeronull.Timestamptz)(&r.FinishedAt), (*zeronull.Timestamptz)(&r.SettledAt),
-		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt),
+		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt), (*zeronull.Text)(&r.Work),
 	}
 }

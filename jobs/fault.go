@@ -63,8 +63,9 @@ func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 	return count, latest
 }
 
-// faultWait is how long a work job waits after a fault: longer each time.
-func faultWait(job *rivertype.JobRow) time.Duration {
+// attemptWait is how long a work job waits after an attempt that did not do the work,
+// or a fault: longer each time.
+func attemptWait(job *rivertype.JobRow) time.Duration {
 	delay, _ := retryDelay(job.ID, min(len(job.Errors)+1, len(retrySchedule)))
 	return delay
 }

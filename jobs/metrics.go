@@ -16,7 +16,8 @@ import (
 // metrics count what the steps come to. No label holds a client, a host or
 // anything else that callers choose.
 type metrics struct {
-	works    *prometheus.HistogramVec // by status
+	works    *prometheus.HistogramVec // by name and status
+	failed   *prometheus.CounterVec   // by name of the work
 	attempts *prometheus.HistogramVec // by outcome
 	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
 	ended    *prometheus.CounterVec   // by state
@@ -51,11 +52,22 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
 		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
+	gauge("works_down", "Works that only a probe goes to for now, by their failures or their Retry-After.", func() (down float64) {
+		for _, f := range q.flows {
+			if f.isDown(time.Now()) {
+				down++
+			}
+		}
+		return down
+	})
 	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by the status that they ended with.",
+			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by their names and the status that they ended with.",
 			Buckets: durations,
-		}, []string{"status"}),
+		}, []string{"work", "status"}),
+		failed: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringback_work_attempts_not_done_total", Help: "Attempts of the work of async requests that another one follows.",
+		}, []string{"work"}),
 		attempts: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_callback_attempt_duration_seconds", Help: "Attempts to call back, by outcome.",
 			Buckets: durations,
@@ -86,7 +98,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	for _, step := range []string{"work", "callback", "ordering_key", "cancelled"} {
 		m.mended.WithLabelValues(step)
 	}
-	for _, reason := range append(pacing.Reasons(), workSlots) {
+	for _, reason := range append(pacing.Reasons(), workReasons()...) {
 		m.waits.WithLabelValues(string(reason)) // there from the start, at 0
 	}
 	return m
@@ -98,8 +110,8 @@ func (m *metrics) postponed(reason limit.Reason) { m.waits.WithLabelValues(strin
 // timeout.
 var durations = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-func (m *metrics) worked(outcome work.Outcome) {
-	m.works.WithLabelValues(string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
+func (m *metrics) worked(name string, outcome work.Outcome) {
+	m.works.WithLabelValues(name, string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
 }
 
 // startOf is the end for a work that never began.

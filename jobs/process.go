@@ -1,16 +1,17 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
@@ -20,8 +21,9 @@ import (
 	"ringback/work"
 )
 
-// maxCrashes is how many times a work may take its process down with it. Nothing else
-// charges a work job an attempt, but faults of our own, of which fewer end it.
+// maxCrashes is how many times a work may take its process down with it. Besides that,
+// a work job is charged for attempts that did not do the work, and for faults of our
+// own, of which fewer end it.
 const maxCrashes = 10
 
 // processWorker does the work of an accepted request and finishes it.
@@ -29,8 +31,7 @@ type processWorker struct {
 	river.WorkerDefaults[workArgs]
 	queue   *Queue
 	logger  *slog.Logger
-	do      work.Func
-	timeout time.Duration
+	catalog *work.Catalog
 	places  *places
 }
 
@@ -39,14 +40,17 @@ type processWorker struct {
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
 // limit leaves room for the steps around the work and the wait for a place.
-func (w *processWorker) limit() time.Duration { return w.timeout + placePatience + stepTimeout }
+func (w *processWorker) limit() time.Duration {
+	return w.catalog.Longest() + placePatience + stepTimeout
+}
 
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
-// retryAt is when a job comes back after a fault.
+// retryAt is when a job comes back after an attempt that did not do the work, or a
+// fault.
 func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(faultWait(job))
+	return time.Now().Add(attemptWait(job))
 }
 
 // Work is River's way to run: it loads the request first.
@@ -72,14 +76,23 @@ func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, err
 
 // run does the work of a request and finishes it, with no transaction open.
 func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+	offer := w.catalog.Find(request.Work)
+	here := w.here(request)
+	if offer == nil && mayBeOffered(here, time.Now()) {
+		return w.awaitOffer(ctx, job, request)
+	}
 	limited, cancel := context.WithTimeout(ctx, w.limit())
 	defer cancel()
-	outcome, putOff, err := w.begin(limited, job, request)
+	outcome, putOff, err := w.begin(limited, job, offer, here)
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
 	if err == nil {
-		err = w.finish(ctx, job, request, outcome)
+		next, final := w.again(ctx, job, offer, here, outcome)
+		if next != nil {
+			return next
+		}
+		err = w.finish(ctx, job, request, final)
 	}
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
@@ -101,9 +114,41 @@ func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, reque
 	if err != nil {
 		return err
 	}
-	w.queue.metrics.worked(outcome)
+	w.queue.metrics.worked(w.nameOf(request), outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
+}
+
+const (
+	// maxUnknownAge is how long a request waits for a process that offers its work.
+	maxUnknownAge = maxCallbackAge
+	// unknownPause is how often it is looked at meanwhile.
+	unknownPause = 10 * time.Second
+)
+
+// mayBeOffered tells whether a request whose work this process doesn't offer waits for
+// another process.
+func mayBeOffered(request db.Request, now time.Time) bool {
+	_, over := expire(request, now)
+	return !over && now.Sub(request.AcceptedAt) < maxUnknownAge
+}
+
+// awaitOffer lets a job wait for a process that offers its work: during a rolling
+// restart some don't yet, and after a mistake in the settings none does.
+func (w *processWorker) awaitOffer(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+	w.logger.WarnContext(ctx, "work_unknown", "request_id", request.ID.String(), "job_id", job.ID, "work", request.Work)
+	return river.JobSnooze(jitter(unknownPause, 0.8, 1.2, rand.Float64()))
+}
+
+// nameOf is the name of a request's work.
+func (w *processWorker) nameOf(request db.Request) string {
+	return cmp.Or(request.Work, w.catalog.Default().Name)
+}
+
+// here is a request with the times that count for it, by this process's clock.
+func (w *processWorker) here(request db.Request) db.Request {
+	request.AcceptedAt, request.ExpiresAt = w.queue.Here(request.AcceptedAt), w.queue.Here(request.ExpiresAt)
+	return request
 }
 
 func (w *processWorker) record(request db.Request, outcome work.Outcome) error {
@@ -147,10 +192,13 @@ func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, req
 
 // begin runs the work when there is a place for it, unless its time is over. Or
 // it returns how long to put the job off.
-func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
-	request.ExpiresAt = w.queue.Here(request.ExpiresAt)
+func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
+	}
+	f := w.queue.flows[w.nameOf(request)]
+	if waits := f.look(request.Client, time.Now()); !waits.OK() { // before it takes a place
+		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
 	}
 	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
@@ -160,7 +208,12 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, reques
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	outcome, err = w.work(ctx, job.Attempt, request.Input)
+	pass, waits := f.enter(request.Client, true, time.Now())
+	if !waits.OK() {
+		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
+	}
+	defer func() { f.leave(pass, outcome, time.Now()) }()
+	outcome, err = w.work(ctx, job, offer, request)
 	return outcome, 0, err
 }
 
@@ -192,18 +245,32 @@ func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postp
 	return max(soonest, wait)
 }
 
-func (w *processWorker) work(ctx context.Context, attempt int, input jsontext.Value) (work.Outcome, error) {
-	if attempt > maxCrashes {
+func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {
+	if offer == nil {
+		now := time.Now()
+		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
+			Code: "unknown_work", Message: "The work that was asked for is not offered any more.",
+		}}, nil
+	}
+	if job.Attempt-failedAttempts(job) > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	return work.Run(ctx, w.do, input, w.timeout)
+	return work.Run(ctx, offer.Work, CallOf(request, job.Attempt))
+}
+
+// CallOf is an attempt to do the work of a request.
+func CallOf(request db.Request, attempt int) work.Call {
+	return work.Call{
+		Input: request.Input, RequestID: request.ID.String(), Attempt: attempt,
+		Mode: string(request.Mode), Client: request.Client, Traceparent: request.Traceparent,
+	}
 }
 
 func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {
-	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "status", string(statusOf(outcome))}
+	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "status", string(statusOf(outcome))}
 	if !outcome.StartedAt.IsZero() {
 		attrs = append(attrs, "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds())
 	}

@@ -172,7 +172,7 @@ func TestProcessWorker(t *testing.T) {
 
 	for _, test := range []struct {
 		name     string
-		do       work.Func
+		do       work.Plain
 		wantCode string
 	}{
 		{"APanicFailsTheRequest", func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("secret") }, "panic"},
@@ -204,7 +204,7 @@ func TestProcessWorker(t *testing.T) {
 	}
 
 	// What can't be stored must fail the request, not keep it coming back.
-	for name, do := range map[string]work.Func{
+	for name, do := range map[string]work.Plain{
 		"NoResult":       func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, nil },
 		"AResultNotJSON": func(context.Context, jsontext.Value) (jsontext.Value, error) { return jsontext.Value(`{`), nil },
 		"AResultNotUTF8": func(context.Context, jsontext.Value) (jsontext.Value, error) { return jsontext.Value("\"\xff\""), nil },

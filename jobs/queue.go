@@ -49,7 +49,7 @@ type Config struct {
 	Logger    *slog.Logger
 	// RiverLogger takes River's own warnings and errors; nil for Logger.
 	RiverLogger *slog.Logger
-	Do          work.Func
+	Catalog     *work.Catalog // what is worked with
 	Sender      *webhook.Sender
 	Secrets     func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
 
@@ -63,7 +63,6 @@ type Config struct {
 
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
-	WorkTimeout     time.Duration // the longest that one work may run
 	CallbackRate    int           // callbacks a second that a receiver gets at most, 0 for no limit
 	Consent         bool          // a receiver that granted nothing gets no callback
 	Retention       time.Duration // how long requests stay once they have ended; 0 forever
@@ -94,6 +93,7 @@ type Queue struct {
 	pacing     *pacing.Pacing
 	waits      *waits
 	places     *places
+	flows      map[string]*flow // by the name of the work
 	record     *record
 	clock      clockWatch
 	metrics    *metrics
@@ -124,6 +124,7 @@ func New(config Config) (*Queue, error) {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
 	}
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
+	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.record = newRecord(config.Logger)
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
@@ -202,7 +203,7 @@ func (q *Queue) met(step db.Step) func(error) {
 // setUpRiver makes the workers, and the two ways on which jobs reach them.
 func (q *Queue) setUpRiver(config Config) error {
 	q.processor = &processWorker{
-		queue: q, logger: config.Logger, do: config.Do, timeout: config.WorkTimeout, places: q.places,
+		queue: q, logger: config.Logger, catalog: config.Catalog, places: q.places,
 	}
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
@@ -251,7 +252,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		// The net below the heartbeat, for jobs that it doesn't give back. It is well
 		// above the longest job, since a job that still runs would run twice. (River's
 		// default is one hour.)
-		RescueStuckJobsAfter: 2 * max(time.Minute, config.WorkTimeout+stepTimeout),
+		RescueStuckJobsAfter: 2 * max(time.Minute, config.Catalog.Longest()+stepTimeout),
 		MaxAttempts:          maxJobAttempts,
 		// Ended jobs go with the requests that point to them. River's cleaner, which
 		// takes them in the order of ids whatever their state, may read a whole table to

@@ -45,33 +45,43 @@ type testQueue struct {
 
 // newQueue returns a queue on a database of its own that works with do once it
 // is started.
-func newQueue(t *testing.T, do work.Func) *testQueue {
+func newQueue(t *testing.T, do work.Plain) *testQueue {
 	t.Helper()
 	url := dbtest.New(t)
 	return newQueueAt(t, url, url, do)
 }
 
 // newQueueAt reaches the database at url through another address.
-func newQueueAt(t *testing.T, url, through string, do work.Func) *testQueue {
+func newQueueAt(t *testing.T, url, through string, do work.Plain) *testQueue {
 	t.Helper()
 	return newQueueOf(t, url, through, do, 4)
 }
 
 // newQueueOf has so many workers.
-func newQueueOf(t *testing.T, url, through string, do work.Func, workers int) *testQueue {
+func newQueueOf(t *testing.T, url, through string, do work.Plain, workers int) *testQueue {
 	t.Helper()
 	logged := make(chan string, 1000)
 	sender := webhook.NewSender(webhook.Policy{Local: true}, "test")
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Do: do, Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: workers, Works: 4, WorkTimeout: 30 * time.Second, Retention: time.Hour,
+		Catalog: catalogOf(t, do), Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: workers, Works: 4, Retention: time.Hour,
 		SoftStopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
+}
+
+// catalogOf offers one work.
+func catalogOf(t testing.TB, do work.Plain) *work.Catalog {
+	t.Helper()
+	catalog, err := work.NewCatalog(work.Set{"plain": {Do: do.Do}}, "plain", 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return catalog
 }
 
 // testSecret is what every client's callbacks are signed with, but for the clients
@@ -296,7 +306,7 @@ func TestQueue(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
 		pool := dbtest.Pool(t, url)
-		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), AcceptQueue: 10, Retention: time.Hour})
+		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Catalog: catalogOf(t, doNothing), AcceptQueue: 10, Retention: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -313,7 +323,7 @@ func TestQueue(t *testing.T) {
 	t.Run("SaysWhatIsWrongWithItsSettings", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.Pool(t, dbtest.NewEmpty(t))
-		_, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Workers: 1 << 30})
+		_, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Catalog: catalogOf(t, doNothing), Workers: 1 << 30})
 		if err == nil || !strings.HasPrefix(err.Error(), "setting up river: ") || errors.Unwrap(err) == nil {
 			t.Errorf("a billion workers: got %v, want River's reason", err)
 		}

@@ -26,8 +26,12 @@ func retryDelay(jobID int64, attempt int) (time.Duration, bool) {
 	if attempt > len(retrySchedule) {
 		return 0, false
 	}
-	draw := rand.New(rand.NewPCG(uint64(jobID), uint64(attempt))).Float64()
-	return jitter(retrySchedule[attempt-1], 0.8, 1.2, draw), true
+	return jitter(retrySchedule[attempt-1], 0.8, 1.2, drawFor(jobID, attempt)), true
+}
+
+// drawFor is a number from 0 to 1, the same for the same attempt of a job.
+func drawFor(jobID int64, attempt int) float64 {
+	return rand.New(rand.NewPCG(uint64(jobID), uint64(attempt))).Float64()
 }
 
 // longestThrottle is the most that a Retry-After postpones a callback, its jitter

@@ -9,7 +9,7 @@ DO $$ BEGIN RAISE EXCEPTION 'there is no such request'; END $$;
 
 \pset format unaligned
 \pset tuples_only on
-SELECT format(E'%s request %s of client %s: %s%s%s', mode, request_id, client, status,
+SELECT format(E'%s request %s of client %s%s: %s%s%s', mode, request_id, client, coalesce(' for ' || work, ''), status,
               coalesce(' (' || error_code || ')', ''), coalesce(', callback ' || callback_state, ''))
 FROM request_trace
 WHERE request_id = :'id'
@@ -29,6 +29,9 @@ WITH trace AS (
     SELECT 2, work_job_attempted_at, 'work job ' || work_job_id,
            concat_ws(', ', work_job_state, 'run ' || work_job_attempt, 'by ' || work_job_attempted_by)
     FROM request WHERE work_job_id IS NOT NULL
+    UNION ALL
+    SELECT 2, (failure ->> 'at')::timestamptz, 'work attempt ' || (failure ->> 'attempt'), failure ->> 'error'
+    FROM request, unnest(work_job_errors) AS errors (failure)
     UNION ALL
     SELECT 3, started_at, 'work started', NULL FROM request WHERE started_at IS NOT NULL
     UNION ALL

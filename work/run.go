@@ -15,24 +15,21 @@ import (
 // request's other fields, stays below 64 KiB.
 const MaxResultBytes = 56 << 10
 
-// Func is the shape of Do.
-type Func func(ctx context.Context, input jsontext.Value) (jsontext.Value, error)
-
-// FieldError names the field of the input that breaks a rule.
-type FieldError struct {
-	Pointer string // RFC 6901 pointer into the input, as in "/text"
-	Detail  string // what the rule is, as a sentence without the field's name
-}
-
-func (e *FieldError) Error() string { return strings.TrimPrefix(e.Pointer, "/") + " " + e.Detail }
-
-// Outcome is how a run of the work ended.
+// Outcome is how an attempt of the work ended.
 type Outcome struct {
 	Result     jsontext.Value // JSON; nil unless the work succeeded
 	Error      *Error         // nil when it succeeded
+	Again      *Again         // where the error isn't final
 	Cause      error          // for operators: what is behind Error, with the stack of a panic
 	StartedAt  time.Time
 	FinishedAt time.Time
+}
+
+// Again says that an attempt did not do the work, and that another one may.
+type Again struct {
+	// After is how long to wait at least. An attempt that says so is charged nothing.
+	// 0 leaves it to the retry schedule, which charges the attempt.
+	After time.Duration
 }
 
 // Error is what a caller gets to know of work that failed. Do may return one;
@@ -48,6 +45,8 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 const (
 	CodeDeadline  = "deadline_exceeded" // stopped at its deadline
 	CodeAbandoned = "abandoned"         // its outcome had no taker any more
+	CodeRefused   = "refused"           // the work refuses this input, for good
+	CodeNotDone   = "not_done"          // of a sync request: another attempt may do it
 )
 
 // Abandoned is the outcome of sync work that ended because its caller went
@@ -58,15 +57,15 @@ func Abandoned(startedAt time.Time) Outcome {
 	}}
 }
 
-// Run calls do with at most limit of time and turns an error, a panic, a
-// missed deadline or an oversized result into an outcome. Its own error is
+// Run makes one attempt, with at most w.Timeout of time, and turns an error, a panic,
+// a missed deadline or an oversized result into an outcome. Its own error is
 // that of ctx and means that there is no outcome: the caller went away or the
 // process is stopping.
-func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration) (Outcome, error) {
+func Run(ctx context.Context, w Work, call Call) (Outcome, error) {
 	outcome := Outcome{StartedAt: now()}
-	limited, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
-	result, err := contain(limited, do, input)
+	result, err := contain(limited, w.Do, call)
 	outcome.FinishedAt = now()
 	if err != nil && ctx.Err() != nil {
 		return Outcome{}, ctx.Err()
@@ -75,7 +74,7 @@ func Run(ctx context.Context, do Func, input jsontext.Value, limit time.Duration
 		err = checkResult(result)
 	}
 	if err != nil {
-		outcome.Error, outcome.Cause = explain(err), err
+		outcome.Error, outcome.Cause, outcome.Again = explain(err), err, w.Retry.again(err)
 		return outcome, nil
 	}
 	outcome.Result = result
@@ -105,13 +104,13 @@ type panicError struct {
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
 // contain calls do and returns a panic as an error.
-func contain(ctx context.Context, do Func, input jsontext.Value) (result jsontext.Value, err error) {
+func contain(ctx context.Context, do Func, call Call) (result jsontext.Value, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			result, err = nil, &panicError{value, debug.Stack()}
 		}
 	}()
-	return do(ctx, input)
+	return do(ctx, call)
 }
 
 func explain(err error) *Error {

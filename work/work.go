@@ -1,137 +1,85 @@
-// Package work is the work that the service does, the same for sync and async
-// callers. It takes and returns JSON and knows nothing of HTTP, SQL or queues:
-// to put the service in front of work of your own, replace Check and Do.
+// Package work is the frame for the work that the service does, the same for sync
+// and async callers. Work takes and returns JSON and knows nothing of SQL or
+// queues. cmd/server/works.go names what is offered; the sample is in
+// work/fingerprint.
 package work
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"runtime"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Limits of the input.
-const (
-	MaxTextBytes = 64 << 10  // bytes of UTF-8, unescaped
-	MaxRounds    = 1_000_000 // about 60 ms of one core
-	MaxDelay     = 30_000    // milliseconds
-)
+// Work is one kind of work.
+type Work struct {
+	// Check returns the canonical form of an input, of which nothing is stored that Do
+	// or the database would refuse later. It is called before anything is accepted.
+	// Every error refuses the input, and callers are told its text; Mistakes, a
+	// *FieldError and the errors of the JSON decoder name the field. Nil: what Schema
+	// allows is taken as it is.
+	Check func(input jsontext.Value) (jsontext.Value, error)
+	Do    Func
+	// Schema is the JSON Schema (2020-12) of the input, for callers to read. Where there
+	// is a Check, that one decides, since a schema costs more than most checks do; what
+	// it refuses is held against the schema, so that every mistake is told. Nil: any
+	// input.
+	Schema jsontext.Value
 
-// Input asks for the fingerprint of a text. Rounds and Delay make it as
-// expensive or as slow as the caller wants to see.
-type Input struct {
-	Text   string `json:"text"`     // 1 byte to MaxTextBytes
-	Rounds int    `json:"rounds"`   // extra SHA-256 rounds, 0 to MaxRounds: the CPU knob
-	Delay  int    `json:"delay_ms"` // simulated waiting, 0 to MaxDelay
+	Timeout time.Duration // the longest that an attempt may take; 0 for the setting WORK_TIMEOUT
+	Limit   int           // attempts at a time in each process, besides the setting WORK_LIMIT; 0 for no limit of its own
+	Retry   Policy        // of attempts that fail
+	// Paced says that somebody else does the work, and is spared while they fail:
+	// after failures in a row a probe is sent from time to time, and nothing else.
+	Paced bool
+
+	// Deterministic says that the same input gives the same result, so that a load
+	// generator may compare results.
+	Deterministic bool
+
+	schemaFirst bool  // Check takes more than the schema allows
+	mistake     error // why it can't be offered
 }
 
-// Result is the fingerprint.
-type Result struct {
-	SHA256   string      `json:"sha256"`  // hex; the digest of the text, hashed again Rounds times
-	SimHash  string      `json:"simhash"` // hex; near texts differ in few of its 64 bits
-	Bytes    int         `json:"bytes"`
-	Lines    int         `json:"lines"` // a last line without a newline counts
-	Words    int         `json:"words"`
-	TopWords []WordCount `json:"top_words"` // at most ten, most frequent first, then alphabetical
+// Func does the work of a call. It ends early with the context's error when that is
+// done. An *Error that it returns is told to the caller, and Retry asks for another
+// attempt.
+type Func func(ctx context.Context, call Call) (jsontext.Value, error)
+
+// Plain is work that looks at its input alone.
+type Plain func(ctx context.Context, input jsontext.Value) (jsontext.Value, error)
+
+// Do is the Func.
+func (p Plain) Do(ctx context.Context, call Call) (jsontext.Value, error) { return p(ctx, call.Input) }
+
+// Call is one attempt to do the work of a request.
+type Call struct {
+	Input       jsontext.Value // what Check returned
+	RequestID   string         // the same on every attempt
+	Attempt     int            // counted from 1
+	Mode        string         // sync or async
+	Client      string
+	Traceparent string // W3C Trace Context, empty when the request came without one
 }
 
-// WordCount is how often a word stands in the text.
-type WordCount struct {
-	Word  string `json:"word"`
-	Count int    `json:"count"`
+// FieldError names the field of the input that breaks a rule.
+type FieldError struct {
+	Pointer string // RFC 6901 pointer into the input, as in "/text"
+	Detail  string // what the rule is, as a sentence without the field's name
 }
 
-// Check returns the canonical form of an input: decoded, checked and encoded
-// again, so that nothing is stored which Do or the database would refuse
-// later. It is called before anything is accepted. Every error refuses the
-// input, and callers are told its text; a *FieldError and those of the JSON
-// decoder name the field.
-func Check(raw jsontext.Value) (jsontext.Value, error) {
-	var input Input
-	if err := json.Unmarshal(raw, &input, json.RejectUnknownMembers(true)); err != nil {
-		return nil, err
-	}
-	switch {
-	case input.Text == "":
-		return nil, &FieldError{"/text", "is required and must not be empty"}
-	case len(input.Text) > MaxTextBytes:
-		return nil, &FieldError{"/text", fmt.Sprintf("must be at most %d bytes", MaxTextBytes)}
-	case strings.ContainsRune(input.Text, 0): // Postgres can't hold it
-		return nil, &FieldError{"/text", "must not contain U+0000"}
-	case input.Rounds < 0 || input.Rounds > MaxRounds:
-		return nil, &FieldError{"/rounds", fmt.Sprintf("must be from 0 to %d", MaxRounds)}
-	case input.Delay < 0 || input.Delay > MaxDelay:
-		return nil, &FieldError{"/delay_ms", fmt.Sprintf("must be from 0 to %d", MaxDelay)}
-	}
-	return json.Marshal(input)
+func (e *FieldError) Error() string {
+	return strings.TrimSpace(strings.TrimPrefix(e.Pointer, "/") + " " + e.Detail)
 }
 
-// Do does the work: input is what Check returned, and the same input gives the
-// same bytes. It ends early with the context's error when that is done, both
-// while it waits and while it computes.
-func Do(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
-	var in Input
-	if err := json.Unmarshal(input, &in); err != nil {
-		return nil, fmt.Errorf("decoding input: %w", err)
-	}
-	if err := wait(ctx, time.Duration(in.Delay)*time.Millisecond); err != nil {
-		return nil, err
-	}
-	digest, err := hash(ctx, in.Text, in.Rounds)
-	if err != nil {
-		return nil, err
-	}
-	words := splitWords(in.Text)
-	return json.Marshal(Result{
-		SHA256:   hex.EncodeToString(digest[:]),
-		SimHash:  fmt.Sprintf("%016x", simHash(words)),
-		Bytes:    len(in.Text),
-		Lines:    countLines(in.Text),
-		Words:    len(words),
-		TopWords: topWords(words, 10),
-	})
-}
+// Mistakes are all that is wrong with an input, at least one.
+type Mistakes []*FieldError
 
-func wait(ctx context.Context, delay time.Duration) error {
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err()
-	case <-ctx.Done():
-		return ctx.Err()
+func (m Mistakes) Error() string {
+	told := make([]string, len(m))
+	for i, mistake := range m {
+		told[i] = mistake.Error()
 	}
-}
-
-func hash(ctx context.Context, text string, rounds int) ([sha256.Size]byte, error) {
-	// A look at the context every 4,096 rounds (a quarter of a millisecond)
-	// costs nothing measurable and stops soon enough. Giving way to others there,
-	// too, keeps answers quick while many works compute.
-	const roundsPerLook = 4096
-	digest := sha256.Sum256([]byte(text))
-	for round := range rounds {
-		if round%roundsPerLook == 0 {
-			if err := ctx.Err(); err != nil {
-				return digest, err
-			}
-			runtime.Gosched()
-		}
-		digest = sha256.Sum256(digest[:])
-	}
-	return digest, nil
-}
-
-func countLines(text string) int {
-	lines := bytes.Count([]byte(text), []byte{'\n'})
-	if !strings.HasSuffix(text, "\n") {
-		lines++
-	}
-	return lines
+	return strings.Join(told, "; ")
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // These are what the service's API does to a POST /async, step by step, so that
@@ -89,7 +89,7 @@ func (n *naiveServer) read(c *gin.Context) (naiveRequest, error) {
 	if err := decodeBody(c, &body); err != nil {
 		return naiveRequest{}, err
 	}
-	input, err := work.Check(body.Input)
+	input, err := fingerprint.Check(body.Input)
 	if err != nil {
 		return naiveRequest{}, err
 	}

@@ -16,6 +16,7 @@ import (
 	"ringback/db"
 	"ringback/jobs/webhook"
 	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 const (
@@ -73,7 +74,9 @@ func (w *naiveWorker) Work(ctx context.Context, job *river.Job[naiveWork]) error
 	if err != nil || !todo {
 		return err
 	}
-	outcome, err := work.Run(ctx, work.Do, input, 40*time.Second)
+	sample := fingerprint.Work
+	sample.Timeout = 40 * time.Second
+	outcome, err := work.Run(ctx, sample, work.Call{Input: input})
 	if err != nil {
 		return err
 	}

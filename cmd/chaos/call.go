@@ -51,7 +51,7 @@ type call struct {
 // acknowledged tells whether the service has promised something.
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
-// input is what work.Do gets.
+// input is what the sample work gets.
 func (c *call) input() map[string]any {
 	return map[string]any{"text": c.Text, "rounds": c.Rounds, "delay_ms": c.Delay}
 }

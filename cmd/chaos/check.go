@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // violation is an invariant that a run broke.
@@ -116,8 +116,8 @@ func (j *judge) checkPromise(c *call, stored row) {
 	switch stored.Status {
 	case "succeeded":
 		want, err := do(c)
-		j.hold(err == nil && same(want, stored.Result), "results equal work.Do", id, "stored is %.80s, want %.80s", stored.Result, want)
-		j.hold(!c.Sync || same(want, c.Result), "results equal work.Do", id, "answered was %.80s, want %.80s", c.Result, want)
+		j.hold(err == nil && same(want, stored.Result), "results equal the work's", id, "stored is %.80s, want %.80s", stored.Result, want)
+		j.hold(!c.Sync || same(want, c.Result), "results equal the work's", id, "answered was %.80s, want %.80s", c.Result, want)
 	case "expired":
 		j.hold(c.ExpiresIn > 0, "only what may expire does", id, "it expired")
 		j.hold(stored.StartedAt.IsZero(), "what expired was not begun", id, "its work began at %s", stored.StartedAt)
@@ -281,7 +281,7 @@ func do(c *call) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := work.Do(context.Background(), encoded)
+	result, err := fingerprint.Do(context.Background(), encoded)
 	return json.RawMessage(result), err
 }
 

@@ -15,7 +15,7 @@ import (
 
 	"ringback/db/dbtest"
 	"ringback/jobs/clients"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // sealingKey is a SECRETS_KEY.
@@ -26,7 +26,7 @@ func runClient(t *testing.T, databaseURL string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
 	environ := environment(databaseURL, map[string]string{"SECRETS_KEY": sealingKey})
-	if err := run(t.Context(), append([]string{"client"}, args...), environ, &out, io.Discard, work.Do); err != nil {
+	if err := run(t.Context(), append([]string{"client"}, args...), environ, &out, io.Discard, works); err != nil {
 		t.Fatalf("ringback client %q: %v", args, err)
 	}
 	return out.String()
@@ -123,7 +123,7 @@ func TestCallbacksAreSignedForTheirClient(t *testing.T) {
 	database := dbtest.New(t)
 	acme := issueTo(t, database, "add", "acme")
 	other := issueTo(t, database, "add", "other")
-	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, work.Do)
+	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, fingerprint.Do)
 	r := newSignatures(t, map[string]string{"acme": acme.Secret, "other": other.Secret, "local": clients.LocalSecret})
 	p.acceptAs(t, acme.Key, r.URL)
 	r.want(t, "acme's", map[string]bool{"acme": true, "other": false, "local": false})
@@ -137,7 +137,7 @@ func TestRotationSignsWithBothSecretsAndTakesBothKeys(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
 	before := issueTo(t, database, "add", "acme")
-	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, work.Do)
+	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, fingerprint.Do)
 	after := issueTo(t, database, "rotate", "acme")
 	r := newSignatures(t, map[string]string{"before": before.Secret, "after": after.Secret})
 	until(t, func() bool { return p.statusOf(t, "/requests", after.Key) == http.StatusOK }, func() string { return "the new key to work" })
@@ -164,10 +164,10 @@ func TestDisabledClientCannotCallButIsCalledBack(t *testing.T) {
 func TestListShowsClientsAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t) // the first client comes before the first start
-	if err := run(t.Context(), []string{"client", "list"}, environment(database, nil), io.Discard, io.Discard, work.Do); err == nil || !strings.Contains(err.Error(), "ringback migrate") {
+	if err := run(t.Context(), []string{"client", "list"}, environment(database, nil), io.Discard, io.Discard, works); err == nil || !strings.Contains(err.Error(), "ringback migrate") {
 		t.Errorf("without a schema: got %v, want the remedy", err)
 	}
-	if err := run(t.Context(), []string{"migrate"}, environment(database, nil), io.Discard, io.Discard, work.Do); err != nil {
+	if err := run(t.Context(), []string{"migrate"}, environment(database, nil), io.Discard, io.Discard, works); err != nil {
 		t.Fatal(err)
 	}
 	acme := issueTo(t, database, "add", "acme")
@@ -273,13 +273,13 @@ func TestOpenAddressNeedsAClient(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
 	environ := environment(database, map[string]string{"HTTP_ADDR": "0.0.0.0:0", "SECRETS_KEY": sealingKey})
-	err := run(t.Context(), nil, environ, io.Discard, io.Discard, work.Do)
+	err := run(t.Context(), nil, environ, io.Discard, io.Discard, works)
 	if err == nil || !strings.Contains(err.Error(), "client add") {
 		t.Errorf("without a client: got %v, want an error that says how to add one", err)
 	}
 	issueTo(t, database, "add", "acme")
 	runClient(t, database, "disable", "acme")
-	if again := run(t.Context(), nil, environ, io.Discard, io.Discard, work.Do); again == nil {
+	if again := run(t.Context(), nil, environ, io.Discard, io.Discard, works); again == nil {
 		t.Error("with a disabled client alone: got no error")
 	}
 }
@@ -288,7 +288,7 @@ func TestLogsTellNeitherKeysNorSecrets(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
 	acme := issueTo(t, database, "add", "acme")
-	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey, "LOG_LEVEL": "DEBUG"}, work.Do)
+	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey, "LOG_LEVEL": "DEBUG"}, fingerprint.Do)
 	r := newSignatures(t, map[string]string{"acme": acme.Secret})
 	p.acceptAs(t, acme.Key, r.URL)
 	r.want(t, "acme's", map[string]bool{"acme": true})
@@ -330,7 +330,7 @@ func TestLocalModeHasNoQuotas(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), map[string]string{
 		"CLIENT_RATE": "1", "CLIENT_UNFINISHED": "1", "DESTINATION_UNFINISHED": "1", "CLIENT_STORAGE": "1", "CLIENT_DEAD_LETTERS": "1",
-	}, work.Do)
+	}, fingerprint.Do)
 	r := newReceiver(t, nil)
 	for range 5 { // more than a burst
 		p.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)

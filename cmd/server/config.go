@@ -18,6 +18,8 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/work"
+	"ringback/work/upstream"
 )
 
 // Config is every setting. The tags are the one place where its name, default
@@ -47,6 +49,11 @@ type Config struct {
 	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice as long and 9 s, at 25 s by default"`
 	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
+	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
+	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
+	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, secret}}"`
+	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; without it upstream where there is a WORK_URL, and else the one that cmd/server/works.go names"`
+
 	PublicHosts   hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
 	CallbackAllow ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
@@ -57,6 +64,9 @@ type Config struct {
 	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
 
 	options
+
+	set     work.Set      // written in Go
+	catalog *work.Catalog // of WORK_URL, WORKS and works.go
 }
 
 // noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)
@@ -64,8 +74,8 @@ const noAdmin = "none"
 
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
-func readConfig(environ map[string]string, o options) (Config, error) {
-	config := Config{options: o, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
+func readConfig(environ map[string]string, o options, set work.Set) (Config, error) {
+	config := Config{options: o, set: set, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err
@@ -75,6 +85,7 @@ func readConfig(environ map[string]string, o options) (Config, error) {
 			wrong[setting] = fmt.Sprintf(format, args...)
 		}
 	})
+	config.readWorks(wrong)
 	if len(wrong) == 0 {
 		return config, nil
 	}

@@ -7,11 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"ringback/work"
+	"ringback/jobs/webhook"
 )
 
 func TestReadConfig(t *testing.T) {
@@ -56,12 +57,37 @@ func TestReadConfig(t *testing.T) {
 		}, options{}, []string{"PUBLIC_HOSTS must be", "CALLBACK_PORTS must be", "CALLBACK_ALLOW_CIDRS must be", "CALLBACK_DNS must be"}},
 		{"SeveralThatDoNotParse", []string{"WORKERS=many", "WORK_TIMEOUT=soon"}, options{}, []string{"WORKERS must be a whole number", "WORK_TIMEOUT must be a duration"}},
 	}
+	good, bad := writeTemp(t, `{"summary": {"url": "http://127.0.0.1:9000/", "timeout": "5s", "limit": 8, "retries": 0, "retry_on": [500], "secret": "`+webhook.NewSecret()+`", "schema": {"type": "object"}}}`),
+		writeTemp(t, `{"a": {"url": "ftp://x/", "timeout": "soon", "secret": "hunter2", "retries": -1, "retry_on": [404]}, "b": {"url": "http://x/", "colour": 1},
+			"fingerprint": {"url": "http://x/"}, "c": {"url": "http://x/", "schema": {"type": "strin"}, "limit": -1}}`)
+	tests = append(tests, []struct {
+		name    string
+		environ []string
+		options options
+		want    []string
+	}{
+		{"Upstream", []string{"WORK_URL=https://work.internal/do?x=1", "WORK_SECRET=" + webhook.NewSecret() + "," + webhook.NewSecret()}, options{dev: true}, nil},
+		{"Upstreams", []string{"WORKS=" + good, "DEFAULT_WORK=summary"}, options{dev: true}, nil},
+		{"UpstreamThatIsNone", []string{"WORK_URL=http://user:hunter2@x/", "WORK_SECRET=hunter2", "WORKERS=0"}, options{}, []string{"WORK_URL must hold no user name", "WORK_SECRET must be", "WORKERS must be"}},
+		{"OtherScheme", []string{"WORK_URL=file:///etc/passwd"}, options{}, []string{"WORK_URL must begin with http"}},
+		{"NoHost", []string{"WORK_URL=http://:80/"}, options{}, []string{"WORK_URL must name a host"}},
+		{"NoPort", []string{"WORK_URL=http://x:99999/"}, options{}, []string{"WORK_URL must have a port"}},
+		{"UnknownDefault", []string{"DEFAULT_WORK=none"}, options{}, []string{`DEFAULT_WORK must be one of ["fingerprint"]`}},
+		{"NoFile", []string{"WORKS=/none"}, options{}, []string{"WORKS can't be read"}},
+		{"UpstreamsThatAreNone", []string{"WORKS=" + bad, "WORKERS=0"}, options{}, []string{
+			`work "a": url must begin`, "timeout must be", "secret must be", "retries must be", "retry_on may hold", `work "b"`, "colour",
+			`work "fingerprint": the name is taken`, `work "c": its limit`, "the schema is not valid: type", "WORKERS must be",
+		}},
+	}...)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := readConfig(parsedEnvironment(test.environ...), test.options)
+			_, err := readConfig(parsedEnvironment(test.environ...), test.options, works)
 			if (err == nil) != (len(test.want) == 0) {
 				t.Fatalf("readConfig(%q): got %v, want an error with %q", test.environ, err, test.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("readConfig(%q): got %v, which tells a secret", test.environ, err)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
@@ -91,11 +117,20 @@ func TestSize(t *testing.T) {
 	}
 }
 
+func writeTemp(t *testing.T, content string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "works.json")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestCallbackPolicy(t *testing.T) {
 	t.Parallel()
 	config, err := readConfig(parsedEnvironment(
 		"PUBLIC_HOSTS=API.example.com,8.8.8.8", "CALLBACK_PORTS=80,9000", "CALLBACK_ALLOW_CIDRS=10.0.0.0/8", "CALLBACK_DENY_CIDRS=10.1.0.0/16", "CALLBACK_DNS=10.0.0.53", "SECRETS_KEY=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-	), options{})
+	), options{}, works)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,12 +176,12 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, test := range tests {
 		var out bytes.Buffer
-		err := run(t.Context(), test.args, nil, &out, &out, work.Do)
+		err := run(t.Context(), test.args, nil, &out, &out, works)
 		if !errors.Is(err, test.want) || !strings.Contains(out.String(), test.wantOut) {
 			t.Errorf("%s: run(%q): got %v and %q, want %v and %q", test.name, test.args, err, out.String(), test.want, test.wantOut)
 		}
 	}
-	err := run(t.Context(), []string{"healthcheck"}, map[string]string{"HTTP_ADDR": "127.0.0.1:1"}, io.Discard, io.Discard, work.Do)
+	err := run(t.Context(), []string{"healthcheck"}, map[string]string{"HTTP_ADDR": "127.0.0.1:1"}, io.Discard, io.Discard, works)
 	if err == nil {
 		t.Error("healthcheck of a server that isn't there: got no error")
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // boundServer answers GET /wait when it is told to, and anything else at once.
@@ -312,7 +312,7 @@ func TestCallOnAConnectionThatWasJustClosedIsNotDone(t *testing.T) {
 
 func TestFullOfIdleConnectionsEveryoneIsServed(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"MAX_CONNECTIONS": "8"}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{"MAX_CONNECTIONS": "8"}, fingerprint.Do)
 	for range 50 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
@@ -338,7 +338,7 @@ func TestFullOfIdleConnectionsEveryoneIsServed(t *testing.T) {
 
 func TestAnswersThatNobodyReadsAreGivenUp(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	for name, host := range map[string]string{"OfTheAPI": "localhost", "ThatComeBeforeIt": "elsewhere.example.com"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -390,7 +390,7 @@ func TestConnectionsThatWaitAreServedBeforeTheListenerCloses(t *testing.T) {
 
 func TestFirstCallIsAnsweredThoughTheListenerIsClosed(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	address := strings.TrimPrefix(p.url, "http://")
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

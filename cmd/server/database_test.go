@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // load is callers that go on through whatever happens to the database.
@@ -81,7 +81,7 @@ func (l *load) stop() map[string]bool {
 func TestDatabaseFaultsLoseNothing(t *testing.T) {
 	t.Parallel()
 	cluster := dbtest.NewCluster(t)
-	p := startHere(t, cluster.URL, nil, work.Do)
+	p := startHere(t, cluster.URL, nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
 	l.awaitAcked(t, 50)
@@ -148,7 +148,7 @@ func TestFailoverToTheOtherAddress(t *testing.T) {
 	first, through := dbtest.NewProxy(t, database)
 	second, other := dbtest.NewProxy(t, database)
 	second.Refuse() // a standby takes no sessions that write
-	p := startHere(t, addAddress(through, other)+"&target_session_attrs=read-write", nil, work.Do)
+	p := startHere(t, addAddress(through, other)+"&target_session_attrs=read-write", nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
 	l.awaitAcked(t, 50)

@@ -98,7 +98,7 @@ func TestHangupDrains(t *testing.T) {
 
 func TestLongestStop(t *testing.T) {
 	t.Parallel()
-	config, err := readConfig(nil, options{dev: true})
+	config, err := readConfig(nil, options{dev: true}, works)
 	if err != nil {
 		t.Fatal(err)
 	}

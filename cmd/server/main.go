@@ -33,7 +33,7 @@ func main() {
 		debug.SetGCPercent(400)
 	}
 	obeyCgroup(env.ToMap(os.Environ()), os.DirFS("/"))
-	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, work.Do)
+	err := run(ctx, os.Args[1:], env.ToMap(os.Environ()), os.Stdout, os.Stderr, works)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case errors.Is(err, errUsage):
@@ -66,12 +66,12 @@ var errUsage = errors.New("wrong usage")
 
 // run is the program: it serves until ctx ends, and returns when all is
 // drained.
-func run(ctx context.Context, args []string, environ map[string]string, stdout, stderr io.Writer, do work.Func) error {
+func run(ctx context.Context, args []string, environ map[string]string, stdout, stderr io.Writer, set work.Set) error {
 	options, err := readOptions(args, stdout, stderr)
 	if err != nil {
 		return err
 	}
-	config, err := readConfig(environ, options)
+	config, err := readConfig(environ, options, set)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, environ map[string]string, stdout, 
 	}
 	log, out := newLogBuffer(stderr), newLogBuffer(stdout)
 	defer log.flush()
-	return serve(ctx, config, newLogger(config, log), log, out, do)
+	return serve(ctx, config, newLogger(config, log), log, out)
 }
 
 // migrateSchema is `ringback migrate`.

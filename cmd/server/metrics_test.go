@@ -15,12 +15,12 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 	refusing := newReceiver(t, nil)
@@ -42,7 +42,7 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_http_problems_total{problem="invalid-input"} 1`,
 		`ringback_http_refusals_total{reason="connections"} 0`,
 		`ringback_http_refusals_total{reason="queue_patience"} 0`,
-		`ringback_work_duration_seconds_count{status="succeeded"} 3`,
+		`ringback_work_duration_seconds_count{status="succeeded",work="fingerprint"} 3`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="delivered"} 1`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="gone"} 1`,
 		`ringback_callback_attempt_causes_total{cause="connection refused",outcome="connection_failed"} `,
@@ -81,7 +81,7 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 // As promtool check metrics does.
 func TestMetricsAreNamedAsPrometheusAsks(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	p.accept(t, `{"text":"x"}`, newReceiver(t, nil).URL)
 	problems, err := promlint.New(strings.NewReader(p.readMetrics(t))).Lint()
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // Whoever gives callback URLs must not learn from what became of them which
 // names exist, which addresses we may call and where something listens.
 func TestFailedCallbacksTellNothing(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"CALLBACK_DNS": nameServer(t)}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{"CALLBACK_DNS": nameServer(t)}, fingerprint.Do)
 	closed, resets := listen(t), listen(t)
 	closed.Close()
 	go func() {

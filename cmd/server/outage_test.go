@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // probe returns the status of a GET, 0 where nobody answers.
@@ -51,7 +51,7 @@ func (p *program) wantOneFault(t *testing.T, fault string) {
 func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	cluster := dbtest.NewCluster(t)
-	p := startHere(t, cluster.URL, nil, work.Do)
+	p := startHere(t, cluster.URL, nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
 	l.awaitAcked(t, 50)
@@ -79,7 +79,7 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 func TestIdleProcessSeesThatNothingCanBeWritten(t *testing.T) {
 	t.Parallel()
 	cluster := dbtest.NewCluster(t)
-	p := startRun(t, []string{"--dev", "--role=api"}, environment(cluster.URL, nil), work.Do)
+	p := startRun(t, []string{"--dev", "--role=api"}, environment(cluster.URL, nil), works)
 	p.awaitStatus(t, "/healthz", http.StatusOK)
 	cluster.Set(t, "default_transaction_read_only", "on")
 	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
@@ -91,7 +91,7 @@ func TestAddressThatMovesToAStandbyAndBack(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.NewCluster(t)
 	proxy, through := dbtest.NewProxy(t, primary.URL)
-	p := startHere(t, through, nil, work.Do)
+	p := startHere(t, through, nil, fingerprint.Do)
 	standby := primary.NewStandby(t)
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
@@ -125,7 +125,7 @@ func TestFailoverToTheStandbyBehindTheOtherAddress(t *testing.T) {
 	primary := dbtest.NewCluster(t)
 	standby := primary.NewStandby(t)
 	primary.Set(t, "synchronous_standby_names", "*")
-	p := startHere(t, addAddress(primary.URL, standby.URL), nil, work.Do)
+	p := startHere(t, addAddress(primary.URL, standby.URL), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
 	l.awaitAcked(t, 50)
@@ -146,7 +146,7 @@ func TestDatabaseAwayAtStart(t *testing.T) {
 		t.Parallel()
 		proxy, through := dbtest.NewProxy(t, dbtest.NewEmpty(t))
 		proxy.Refuse()
-		p := startHere(t, through, nil, work.Do)
+		p := startHere(t, through, nil, fingerprint.Do)
 		p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
 		p.awaitStatus(t, "/livez", http.StatusOK)
 		if status, answer, err := p.post("/sync", `{"input":{"text":"x"}}`); err != nil || status != http.StatusServiceUnavailable || answer.problem != "/problems/unavailable" {
@@ -171,7 +171,7 @@ func TestDatabaseAwayAtStart(t *testing.T) {
 		for name, away := range map[string]func(*dbtest.Proxy){"Refused": (*dbtest.Proxy).Refuse, "Frozen": (*dbtest.Proxy).Freeze} {
 			proxy, through := dbtest.NewProxy(t, dbtest.NewEmpty(t))
 			away(proxy)
-			p := startHere(t, through, nil, work.Do)
+			p := startHere(t, through, nil, fingerprint.Do)
 			p.awaitStatus(t, "/livez", http.StatusOK)
 			if err := p.waitStopped(t); err != nil {
 				t.Errorf("%s: got %v, want no error", name, err)
@@ -190,7 +190,7 @@ func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := run(t.Context(), []string{"--dev"}, environment(test.url, nil), io.Discard, io.Discard, work.Do)
+			err := run(t.Context(), []string{"--dev"}, environment(test.url, nil), io.Discard, io.Discard, works)
 			if err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want an error with %q", err, test.want)
 			}

@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // axe-core 4.14.1, MPL 2.0, finds what keeps people out of a page.
@@ -140,7 +140,7 @@ func (b *browser) seriousFindings(t *testing.T) []string {
 // waits for a receiver that fails, a dead letter and a sync request.
 func withRequests(t *testing.T) (p *program, delivered, pending, dead string) {
 	t.Helper()
-	p = startHere(t, dbtest.New(t), nil, work.Do)
+	p = startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	good := newReceiver(t, nil)
 	failing := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })

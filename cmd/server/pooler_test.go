@@ -10,14 +10,14 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 func TestPoolerInSessionMode(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
 	through := dbtest.NewPooler(t, database, "session")
-	p := startHere(t, through, nil, work.Do)
+	p := startHere(t, through, nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	for range 20 {
 		p.waitFor(t, p.accept(t, `{"text":"x"}`, r.URL), "delivered", func(r request) bool { return r.CallbackState == "delivered" })
@@ -40,7 +40,7 @@ func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			through := dbtest.NewPooler(t, dbtest.New(t), mode)
-			err := run(t.Context(), []string{"--dev"}, environment(through, nil), io.Discard, io.Discard, work.Do)
+			err := run(t.Context(), []string{"--dev"}, environment(through, nil), io.Discard, io.Discard, works)
 			if err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
 				t.Errorf("got %v, want it refused with the remedy", err)
 			}
@@ -57,7 +57,7 @@ func TestTwoInstallationsInOneDatabase(t *testing.T) {
 	ids := map[string]string{}
 	programs := map[string]*program{}
 	for _, name := range []string{"one", "two"} {
-		programs[name] = startHere(t, ownSchema(t, database, name), nil, work.Do)
+		programs[name] = startHere(t, ownSchema(t, database, name), nil, fingerprint.Do)
 		ids[name] = programs[name].accept(t, `{"text":"`+name+`"}`, r.URL)
 	}
 	for name, p := range programs {

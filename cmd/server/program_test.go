@@ -20,6 +20,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // asProgram in the environment makes the test binary the server itself, so
@@ -77,24 +78,29 @@ func environment(databaseURL string, settings map[string]string) map[string]stri
 
 // startHere runs the program inside the test, in local mode, with work of the
 // test's own.
-func startHere(t *testing.T, databaseURL string, settings map[string]string, do work.Func) *program {
+func startHere(t *testing.T, databaseURL string, settings map[string]string, do work.Plain) *program {
 	t.Helper()
-	return startRun(t, []string{"--dev"}, environment(databaseURL, settings), do)
+	return startRun(t, []string{"--dev"}, environment(databaseURL, settings), offering(do))
 }
 
 // startStrict runs the program inside the test, as in production.
 func startStrict(t *testing.T, environ map[string]string) *program {
 	t.Helper()
-	return startRun(t, nil, environ, work.Do)
+	return startRun(t, nil, environ, works)
 }
 
-func startRun(t *testing.T, args []string, environ map[string]string, do work.Func) *program {
+// offering is the sample with another way to do it.
+func offering(do work.Plain) work.Set {
+	return work.Set{defaultWork: {Check: fingerprint.Check, Do: do.Do, Schema: fingerprint.Work.Schema}}
+}
+
+func startRun(t *testing.T, args []string, environ map[string]string, set work.Set) *program {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	out, in := io.Pipe()
 	p := &program{stop: stop, ended: make(chan struct{})}
 	go func() {
-		p.err = run(ctx, args, environ, io.Discard, in, do)
+		p.err = run(ctx, args, environ, io.Discard, in, set)
 		in.Close()
 		close(p.ended)
 	}()
@@ -192,6 +198,7 @@ type request struct {
 		Outcome    string
 		HTTPStatus int `json:"http_status"`
 	}
+	Timeline []struct{ Event string }
 
 	problem string // its type, where the answer is one
 }

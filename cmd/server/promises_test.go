@@ -16,14 +16,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // Each of these boots the real program and holds it to a sentence of README.
 
 func TestSyncAnswersInline(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	status, answer, err := p.post("/sync", `{"input":{"text":"hello"}}`)
 	if err != nil || status != http.StatusOK || answer.Status != "succeeded" {
 		t.Fatalf("got %d, %+v, %v, want 200 and success", status, answer, err)
@@ -35,7 +35,7 @@ func TestSyncAnswersInline(t *testing.T) {
 
 func TestAsyncIsCalledBackOnceWithTheSyncResult(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	const input = `{"text":"hello <world> & é","rounds":3}`
 	_, synchronous, err := p.post("/sync", `{"input":`+input+`}`)
@@ -58,7 +58,7 @@ func TestAsyncIsCalledBackOnceWithTheSyncResult(t *testing.T) {
 
 func TestReceiverThatIsDownGetsItsCallbackWhenItIsUp(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	addr := r.Listener.Addr().String()
 	r.Close()
@@ -84,7 +84,7 @@ func TestReceiverThatIsDownGetsItsCallbackWhenItIsUp(t *testing.T) {
 
 func TestReceiverThatIsGoneIsADeadLetterAtOnce(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 	id := p.accept(t, `{"text":"x"}`, r.URL)
 	last := p.waitFor(t, id, "dead", func(r request) bool { return r.CallbackState == "dead" })
@@ -96,7 +96,7 @@ func TestReceiverThatIsGoneIsADeadLetterAtOnce(t *testing.T) {
 func TestRetryAfterIsObeyedAndChargesNoAttempt(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	p := startHere(t, database, nil, work.Do)
+	p := startHere(t, database, nil, fingerprint.Do)
 	times := make(chan time.Time, 10)
 	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 		times <- time.Now()
@@ -122,7 +122,7 @@ func TestRetryAfterIsObeyedAndChargesNoAttempt(t *testing.T) {
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	target := newReceiver(t, nil)
 	r := newReceiver(t, func(w http.ResponseWriter, call *http.Request) {
 		http.Redirect(w, call, target.URL, http.StatusTemporaryRedirect)
@@ -139,7 +139,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 
 func TestBrokenReceiversDoNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	hang := make(chan struct{})
 	broken := map[string]http.HandlerFunc{
 		"never answers": func(w http.ResponseWriter, _ *http.Request) { <-hang },
@@ -175,7 +175,7 @@ func TestBrokenReceiversDoNotHoldUpOthers(t *testing.T) {
 
 func TestReceiverThatHangsLeavesWorkersForOthers(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"WORKERS": "8"}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{"WORKERS": "8"}, fingerprint.Do)
 	release := make(chan struct{})
 	hanging := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) })
@@ -321,7 +321,7 @@ func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
 			start()
 			<-release
 		}
-		return work.Do(ctx, input)
+		return fingerprint.Do(ctx, input)
 	})
 	r := newReceiver(t, nil)
 	inTheMiddle := p.accept(t, `{"text":"slow"}`, r.URL)
@@ -347,7 +347,7 @@ func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
 
 func TestAdminPages(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	call := func(method, path string, change func(*http.Request)) *http.Response {
 		t.Helper()
 		request, err := http.NewRequest(method, p.adminURL+path, strings.NewReader(`{"ids":["1"]}`))
@@ -399,7 +399,7 @@ func TestAdminPages(t *testing.T) {
 
 func TestAdminPagesAreNotFramed(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	response, err := http.Get(p.adminURL + "/riverui/")
 	if err != nil {
 		t.Fatal(err)
@@ -412,7 +412,7 @@ func TestAdminPagesAreNotFramed(t *testing.T) {
 
 func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), map[string]string{"METRICS_ADDR": "127.0.0.1:0"}, work.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{"METRICS_ADDR": "127.0.0.1:0"}, fingerprint.Do)
 	match := regexp.MustCompile(`msg=metrics addr=(\S+)`).FindStringSubmatch(p.log.String())
 	if match == nil {
 		t.Fatalf("the log tells no address of metrics:\n%s", &p.log)
@@ -442,7 +442,7 @@ func TestAddressInUseIsOneClearError(t *testing.T) {
 	}
 	defer taken.Close()
 	environ := environment(dbtest.New(t), map[string]string{"HTTP_ADDR": taken.Addr().String()})
-	err = run(t.Context(), []string{"--dev"}, environ, httptest.NewRecorder(), httptest.NewRecorder(), work.Do)
+	err = run(t.Context(), []string{"--dev"}, environ, httptest.NewRecorder(), httptest.NewRecorder(), works)
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("got %v, want an error that says that the address is in use", err)
 	}

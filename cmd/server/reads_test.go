@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
 )
 
 // TestSlowReadsOfOneClientHoldUpNobody lets one client read a locked table from
@@ -21,7 +20,7 @@ func TestSlowReadsOfOneClientHoldUpNobody(t *testing.T) {
 	greedy, other := issueTo(t, database, "add", "greedy").Key, issueTo(t, database, "add", "other").Key
 	p := startRun(t, []string{"--role=api"}, environment(database, map[string]string{
 		"SECRETS_KEY": sealingKey, "CLIENT_READ_RATE": "1000000", // so that nothing but the slots is in the way
-	}), work.Do)
+	}), works)
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 	"ringback/db/dbtest"
 	"ringback/jobs/clients"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // example is the receiver that README shows, running.
@@ -96,7 +96,7 @@ func TestReceiverOfReadme(t *testing.T) {
 	database := dbtest.New(t)
 	acme := issueTo(t, database, "add", "acme")
 	e := startExample(t, acme.Secret)
-	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, work.Do)
+	p := startHere(t, database, map[string]string{"SECRETS_KEY": sealingKey}, fingerprint.Do)
 
 	p.acceptAs(t, acme.Key, e.url)
 	if got := <-e.printed; !strings.Contains(got, `"type":"request.succeeded"`) {

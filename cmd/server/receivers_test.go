@@ -11,14 +11,14 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // runReceiver runs `ringback receiver …` and returns what it prints.
 func runReceiver(t *testing.T, databaseURL string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := run(t.Context(), append([]string{"receiver"}, args...), environment(databaseURL, nil), &out, io.Discard, work.Do); err != nil {
+	if err := run(t.Context(), append([]string{"receiver"}, args...), environment(databaseURL, nil), &out, io.Discard, works); err != nil {
 		t.Fatalf("ringback receiver %q: %v", args, err)
 	}
 	return out.String()
@@ -40,7 +40,7 @@ func listReceivers(t *testing.T, databaseURL string) map[string]listedReceiver {
 func TestOperatorDeniesAReceiver(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	p := startHere(t, database, nil, work.Do)
+	p := startHere(t, database, nil, fingerprint.Do)
 	var paused atomic.Bool
 	paused.Store(true)
 	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -80,7 +80,7 @@ func TestOperatorAllowsAReceiver(t *testing.T) {
 		t.Fatal(err)
 	}
 	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=50")
-	p := startHere(t, database, nil, work.Do)
+	p := startHere(t, database, nil, fingerprint.Do)
 	for range 20 { // more than a newcomer takes within half a second
 		p.accept(t, `{"text":"x"}`, r.URL)
 	}
@@ -98,7 +98,7 @@ func TestOperatorAllowsAReceiver(t *testing.T) {
 func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	p := startHere(t, database, nil, work.Do)
+	p := startHere(t, database, nil, fingerprint.Do)
 	good := newReceiver(t, nil)
 	busy := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "3600")

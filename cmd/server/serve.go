@@ -23,7 +23,6 @@ import (
 	"ringback/jobs"
 	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
-	"ringback/work"
 )
 
 // server is the running program.
@@ -57,7 +56,7 @@ type server struct {
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
-func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuffer, stdout io.Writer, do work.Func) error {
+func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuffer, stdout io.Writer) error {
 	s, err := newServer(ctx, config, logger)
 	if err != nil {
 		return err
@@ -67,7 +66,7 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 	if err := s.listen(ctx); err != nil {
 		return err
 	}
-	err = s.await(ctx, func(ctx context.Context) error { return s.prepare(ctx, do) })
+	err = s.await(ctx, s.prepare)
 	switch {
 	case ctx.Err() != nil: // it was told to stop before it began
 		s.logger.Info("stopped")
@@ -75,7 +74,7 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 	case err != nil:
 		return err
 	}
-	s.begin(ctx, stdout, do)
+	s.begin(ctx, stdout)
 	select {
 	case <-ctx.Done():
 		err = nil
@@ -161,7 +160,7 @@ func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
 // prepare brings the schema up to date and starts to work. It may run again after it
 // failed.
-func (s *server) prepare(ctx context.Context, do work.Func) error {
+func (s *server) prepare(ctx context.Context) error {
 	if err := db.CheckServer(ctx, s.config.DatabaseURL); err != nil {
 		return err
 	}
@@ -174,7 +173,7 @@ func (s *server) prepare(ctx context.Context, do work.Func) error {
 		}
 	}
 	if s.queue == nil {
-		if err := s.newQueue(do); err != nil {
+		if err := s.newQueue(); err != nil {
 			return err
 		}
 	}
@@ -185,12 +184,12 @@ func (s *server) prepare(ctx context.Context, do work.Func) error {
 	return nil
 }
 
-func (s *server) newQueue(do work.Func) (err error) {
+func (s *server) newQueue() (err error) {
 	config := s.config
 	s.sender = webhook.NewSender(callbackPolicy(config), version())
 	s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Do: do, Sender: s.sender, Secrets: s.clients.Secrets,
-		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit, WorkTimeout: config.WorkTimeout,
+		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
+		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks,
 		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: s.registry,
@@ -268,10 +267,10 @@ func workers(config Config) int {
 }
 
 // newAPI returns the handler of the calls.
-func (s *server) newAPI(do work.Func) http.Handler {
+func (s *server) newAPI() http.Handler {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
-		Check: work.Check, Do: do, WorkTimeout: s.config.WorkTimeout,
+		Catalog:    s.config.catalog,
 		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
 		Draining: s.draining.Load, Metrics: s.registry,
 	}
@@ -353,13 +352,13 @@ func (s *server) serve() {
 }
 
 // begin lets calls in. A listener that fails later is reported on failed.
-func (s *server) begin(ctx context.Context, stdout io.Writer, do work.Func) {
+func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.unwatch = unwatch
 	go s.clients.Watch(watching)
 	s.sampler.take = s.queue.Sample
 	go s.sampler.run(watching)
-	s.handler.set(s.newAPI(do))
+	s.handler.set(s.newAPI())
 	if s.admin != nil {
 		if pages, err := s.newPages(ctx); err != nil {
 			s.failed <- err

@@ -9,12 +9,12 @@ import (
 	"testing"
 
 	"ringback/db/dbtest"
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 func TestCallThatTellsItsLengthTwiceEndsItsConnection(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, work.Do)
+	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	body := `{"input":{"text":"x"}}`
 	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
 	head := "POST /sync HTTP/1.1\r\nHost: " + strings.TrimPrefix(p.url, "http://") + "\r\nContent-Type: application/json\r\n"

@@ -33,6 +33,7 @@ type config struct {
 	arrivals     string        // constant or poisson
 	mix          mix           // shares of sync and async
 	load         workload      // what the requests ask for
+	input        pattern       // instead of the sample's
 	connections  int           // workers, each with one connection
 	seed         uint64        // of everything random
 	timeout      time.Duration // of one request, and of its wait for a connection
@@ -87,7 +88,7 @@ func (c config) webhook() (*standardwebhooks.Webhook, error) {
 }
 
 func (c config) workload() workload {
-	c.load.seed = c.seed
+	c.load.seed, c.load.input = c.seed, c.input
 	return c.load
 }
 
@@ -184,6 +185,8 @@ func newFlags(config *config) *flag.FlagSet {
 	flags.Var(setting[mix]{&config.mix, parseMix}, "mix", "`shares` of the endpoints")
 	flags.Var(setting[workload]{&config.load, parseWorkload}, "work",
 		"what requests ask for, as in `text=200,rounds=0,delay=0s`;\neach is N, N..M (uniform) or exp:N (exponential)")
+	flags.Var(setting[pattern]{&config.input, parsePattern}, "input",
+		"`JSON` of the input, or @file, for work other than the sample; "+placeholder+" in it stands for\ndifferent text each time, as long as -work says")
 	flags.Var(setting[int]{&config.connections, parseCount(10_000)}, "connections",
 		"`number` of connections to the server, which is how many requests can wait for an answer at a time")
 	flags.Uint64Var(&config.seed, "seed", config.seed, "`number` that everything random follows from; 0 picks one")

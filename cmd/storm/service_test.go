@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // service acts as Ringback. Its fields are what a test makes it do; the zero
@@ -135,7 +135,7 @@ func (j job) result() string {
 	if err != nil {
 		j.t.Error(err)
 	}
-	result, err := work.Do(j.t.Context(), input)
+	result, err := fingerprint.Do(j.t.Context(), input)
 	if err != nil && j.t.Context().Err() == nil {
 		j.t.Error(err)
 	}

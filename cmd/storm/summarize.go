@@ -47,7 +47,7 @@ func (s *storm) settings() report {
 		Rate:        s.config.rate,
 		Arrivals:    s.config.arrivals,
 		Mix:         s.config.mix.String(),
-		Work:        s.config.load.String(),
+		Work:        s.config.workload().String(),
 		Receivers:   s.config.receivers.String(),
 		Connections: s.config.connections,
 		Seed:        s.config.seed,

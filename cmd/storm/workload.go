@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 // spread is how a number varies from request to request.
@@ -65,11 +68,52 @@ type workload struct {
 	rounds spread
 	delay  spread // milliseconds
 	seed   uint64
+
+	// input takes the place of the sample's input, where it is there: any JSON, in which
+	// a text of the bytes above stands for each placeholder.
+	input pattern
+}
+
+// pattern is the parts of an input between its placeholders.
+type pattern [][]byte
+
+// placeholder stands for random text, different in each request.
+const placeholder = "{{text}}"
+
+// parsePattern reads JSON, or the name of a file that holds it, after an @.
+func parsePattern(text string) (pattern, error) {
+	content := []byte(text)
+	if name, isFile := strings.CutPrefix(text, "@"); isFile {
+		var err error
+		if content, err = os.ReadFile(name); err != nil {
+			return nil, err
+		}
+	}
+	if !json.Valid(content) {
+		return nil, errors.New("want JSON, or @file with JSON in it")
+	}
+	return bytes.Split(content, []byte(placeholder)), nil
+}
+
+func (t pattern) String() string { return string(bytes.Join(t, []byte(placeholder))) }
+
+// appendInput appends the input of an order, with the same text in every place.
+func (t pattern) appendInput(to []byte, text func(to []byte) []byte) []byte {
+	for i, part := range t {
+		if i > 0 {
+			to = text(to)
+		}
+		to = append(to, part...)
+	}
+	return to
 }
 
 func defaultWorkload() workload { return workload{text: fixed(200), rounds: fixed(0), delay: fixed(0)} }
 
 func (w workload) String() string {
+	if w.input != nil {
+		return w.input.String()
+	}
 	return fmt.Sprintf("text=%v,rounds=%v,delay=%v", w.text, w.rounds, w.delay)
 }
 
@@ -80,11 +124,11 @@ func parseWorkload(text string) (workload, error) {
 		var err error
 		switch name {
 		case "text":
-			load.text, err = parseSpread(value, 1, work.MaxTextBytes, strconv.Atoi)
+			load.text, err = parseSpread(value, 1, fingerprint.MaxTextBytes, strconv.Atoi)
 		case "rounds":
-			load.rounds, err = parseSpread(value, 0, work.MaxRounds, strconv.Atoi)
+			load.rounds, err = parseSpread(value, 0, fingerprint.MaxRounds, strconv.Atoi)
 		case "delay":
-			load.delay, err = parseSpread(value, 0, work.MaxDelay, milliseconds)
+			load.delay, err = parseSpread(value, 0, fingerprint.MaxDelay, milliseconds)
 			if err != nil {
 				err = errors.New("want a duration like 20ms, D..D or exp:D, at most 30s")
 			}
@@ -124,7 +168,7 @@ type author struct {
 func newAuthor(load workload) *author {
 	const letters = "abcdefghijklmnopqrstuvwxyz     " // words of five letters or so
 	random := rand.New(rand.NewPCG(load.seed, 1))
-	corpus := make([]byte, 2*work.MaxTextBytes)
+	corpus := make([]byte, 2*fingerprint.MaxTextBytes)
 	for i := range corpus {
 		corpus[i] = letters[random.IntN(len(letters))]
 	}
@@ -160,8 +204,11 @@ func (a *author) appendText(to []byte, order order) []byte {
 	return to[:start+order.size]
 }
 
-// appendInput appends the JSON of the input. Nothing in it needs escaping.
+// appendInput appends the JSON of the input. Nothing in the text needs escaping.
 func (a *author) appendInput(to []byte, order order) []byte {
+	if a.load.input != nil {
+		return a.load.input.appendInput(to, func(to []byte) []byte { return a.appendText(to, order) })
+	}
 	to = append(to, `{"text":"`...)
 	to = a.appendText(to, order)
 	to = append(to, `","rounds":`...)

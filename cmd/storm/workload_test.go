@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 
-	"ringback/work"
+	"ringback/work/fingerprint"
 )
 
 func TestWorkload(t *testing.T) {
@@ -19,10 +21,10 @@ func TestWorkload(t *testing.T) {
 	rounds := 0.0
 	for number := range 2000 {
 		raw := author.appendInput(nil, author.order(number))
-		if _, err := work.Check(raw); err != nil {
+		if _, err := fingerprint.Check(raw); err != nil {
 			t.Fatalf("%s: %v", raw, err)
 		}
-		var input work.Input
+		var input fingerprint.Input
 		if err := json.Unmarshal(raw, &input); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +47,7 @@ func TestWorkload(t *testing.T) {
 
 func TestSmallestAndLargestText(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{1, work.MaxTextBytes} {
+	for _, size := range []int{1, fingerprint.MaxTextBytes} {
 		load := defaultWorkload()
 		load.text = fixed(size)
 		author := newAuthor(load)
@@ -62,6 +64,44 @@ func TestParseWorkloadRefuses(t *testing.T) {
 	} {
 		if load, err := parseWorkload(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, load)
+		}
+	}
+}
+
+func TestInputOfOtherWork(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "input.json")
+	if err := os.WriteFile(file, []byte(`{"url":"https://example.com/{{text}}","size":[1,"{{text}}"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	load := defaultWorkload()
+	var err error
+	if load.input, err = parsePattern("@" + file); err != nil {
+		t.Fatal(err)
+	}
+	author := newAuthor(load)
+	seen := make(map[string]bool)
+	for number := range 100 {
+		raw := author.appendInput(nil, author.order(number))
+		var input struct {
+			URL  string `json:"url"`
+			Size []any  `json:"size"`
+		}
+		if err := json.Unmarshal(raw, &input); err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		text := input.URL[len("https://example.com/"):]
+		if len(text) != 200 || input.Size[1] != text || seen[text] {
+			t.Fatalf("got %s, want 200 bytes of new text, twice", raw)
+		}
+		seen[text] = true
+	}
+	if pattern, err := parsePattern(`{"n":1}`); err != nil || pattern.String() != `{"n":1}` {
+		t.Errorf("without a placeholder: got %q, %v, want it as it is", pattern, err)
+	}
+	for _, text := range []string{"", "{", "@" + file + ".not"} {
+		if _, err := parsePattern(text); err == nil {
+			t.Errorf("%q: got no error", text)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 	case status == http.StatusGone:
 		return Gone, 0
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		if wait, ok := retryAfter(header.Get("Retry-After"), now); ok {
+		if wait, ok := RetryAfter(header.Get("Retry-After"), now); ok {
 			return Throttled, wait
 		}
 	}
@@ -76,9 +76,9 @@ func withRepetition(cause string) string {
 	return cause + "; " + twice
 }
 
-// retryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
+// RetryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
 // 10.2.3), clamped. It reports false for a value that is absent or malformed.
-func retryAfter(value string, now time.Time) (time.Duration, bool) {
+func RetryAfter(value string, now time.Time) (time.Duration, bool) {
 	wait := maxRetryAfter
 	seconds, err := strconv.ParseUint(value, 10, 64)
 	if err == nil && seconds < uint64(maxRetryAfter/time.Second) {

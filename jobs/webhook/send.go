@@ -229,7 +229,7 @@ func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) 
 	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
 	request.Header.Set("Webhook-Timestamp", timestamp)
 	if len(m.Secrets) > 0 {
-		request.Header.Set("Webhook-Signature", sign(m.Secrets, m.ID, timestamp, m.Body))
+		request.Header.Set("Webhook-Signature", Sign(m.Secrets, m.ID, timestamp, m.Body))
 	}
 	if m.Traceparent != "" {
 		request.Header.Set("Traceparent", m.Traceparent)

@@ -39,10 +39,10 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// sign returns the header webhook-signature: one signature for each secret, so
+// Sign returns the header webhook-signature: one signature for each secret, so
 // that a receiver who has either of two, while one replaces the other, can
 // verify. timestamp is in seconds since 1970.
-func sign(secrets []Secret, id, timestamp string, body []byte) string {
+func Sign(secrets []Secret, id, timestamp string, body []byte) string {
 	signatures := make([]string, len(secrets))
 	for i, secret := range secrets {
 		mac := hmac.New(sha256.New, secret.key)

@@ -30,7 +30,7 @@ func TestSign(t *testing.T) {
 
 	t.Run("GivesThePublishedSignature", func(t *testing.T) {
 		t.Parallel()
-		got := sign(parse(t, published), "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`))
+		got := Sign(parse(t, published), "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`))
 		if want := "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -38,9 +38,9 @@ func TestSign(t *testing.T) {
 
 	t.Run("SignsOnceForEachSecret", func(t *testing.T) {
 		t.Parallel()
-		both := sign(parse(t, published, NewSecret()), "id", "1", nil)
+		both := Sign(parse(t, published, NewSecret()), "id", "1", nil)
 		first, second, found := strings.Cut(both, " ")
-		if !found || first != sign(parse(t, published), "id", "1", nil) || !strings.HasPrefix(second, "v1,") || first == second {
+		if !found || first != Sign(parse(t, published), "id", "1", nil) || !strings.HasPrefix(second, "v1,") || first == second {
 			t.Errorf("got %q, want the signature of the first secret, a space, and that of the second", both)
 		}
 	})

@@ -1,4 +1,4 @@
-package work
+package fingerprint
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+
+	"ringback/work"
 )
 
 func TestDo(t *testing.T) {
@@ -147,64 +149,6 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-func TestRun(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name     string
-		do       Func
-		wantCode string
-	}{
-		{"Succeeds", func(context.Context, jsontext.Value) (jsontext.Value, error) { return jsontext.Value(`1`), nil }, ""},
-		{"Panics", func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("boom") }, "panic"},
-		{"Fails", func(context.Context, jsontext.Value) (jsontext.Value, error) {
-			return nil, errors.New("secret")
-		}, "work_failed"},
-		{"FailsWithAWordForTheCaller", func(context.Context, jsontext.Value) (jsontext.Value, error) {
-			return nil, fmt.Errorf("rendering: %w", &Error{"no_such_font", "There is no such font."})
-		}, "no_such_font"},
-		{"MissesItsDeadline", func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}, CodeDeadline},
-		{"ReturnsTooMuch", func(context.Context, jsontext.Value) (jsontext.Value, error) {
-			return make(jsontext.Value, MaxResultBytes+1), nil
-		}, "result_too_large"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				outcome, err := Run(t.Context(), test.do, nil, time.Second)
-				if err != nil {
-					t.Fatalf("got error %v, want an outcome", err)
-				}
-				gotCode := ""
-				if outcome.Error != nil {
-					gotCode = outcome.Error.Code
-				}
-				if gotCode != test.wantCode || (outcome.Result == nil) != (test.wantCode != "") {
-					t.Errorf("got code %q and result %q, want code %q", gotCode, outcome.Result, test.wantCode)
-				}
-				if outcome.Error != nil && strings.Contains(outcome.Error.Message, "secret") {
-					t.Errorf("the caller is told %q, which holds the inner error", outcome.Error.Message)
-				}
-			})
-		})
-	}
-
-	t.Run("HasNoOutcomeWhenTheContextEnds", func(t *testing.T) {
-		t.Parallel()
-		ctx, cancel := context.WithCancel(t.Context())
-		outcome, err := Run(ctx, func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
-			cancel()
-			return nil, ctx.Err()
-		}, nil, time.Minute)
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("got %+v, %v, want context.Canceled", outcome, err)
-		}
-	})
-}
-
 func FuzzCheckThenDo(f *testing.F) {
 	for _, seed := range []string{`{"text":"hello"}`, `{"text":"\ud800"}`, `{"text":"a\u0000"}`, `{"text":"x","rounds":3,"delay_ms":0}`, `null`, `[`, "{\"text\":\"\xff\"}"} {
 		f.Add(seed)
@@ -223,7 +167,7 @@ func FuzzCheckThenDo(f *testing.F) {
 		}
 		in.Rounds, in.Delay = in.Rounds%100, 0
 		result, err := Do(t.Context(), encode(t, in))
-		if err != nil || !result.IsValid() || len(result) > MaxResultBytes {
+		if err != nil || !result.IsValid() || len(result) > work.MaxResultBytes {
 			t.Fatalf("Do(%q): got %q, %v, want a small valid result", input, result, err)
 		}
 	})
@@ -260,4 +204,22 @@ func countOnes(v uint64) (ones int) {
 		ones++
 	}
 	return ones
+}
+
+func TestSchemaAgreesWithCheck(t *testing.T) {
+	t.Parallel()
+	catalog, err := work.NewCatalog(work.Set{"fingerprint": Work}, "fingerprint", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = catalog.Default().Accept(jsontext.Value(`{"rounds":-1,"delay_ms":30001,"colour":1}`))
+	var all work.Mistakes
+	if !errors.As(err, &all) || len(all) != 4 {
+		t.Errorf("got %v, want four mistakes", err)
+	}
+	for _, limit := range []int{MaxTextBytes, MaxRounds, MaxDelay} {
+		if !strings.Contains(schema, fmt.Sprint(limit)) {
+			t.Errorf("the schema doesn't name %d", limit)
+		}
+	}
 }

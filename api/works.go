@@ -1,0 +1,47 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/work"
+)
+
+// offered is the work that the address of a call names, the default one where it
+// names none.
+func (a *API) offered(c *gin.Context) (*work.Offer, error) {
+	offer := a.Catalog.Find(c.Param("work"))
+	if offer == nil {
+		return nil, newProblem("not-found", "There is no such work. GET /works lists those that there are.")
+	}
+	c.Set(workKey, offer.Name)
+	return offer, nil
+}
+
+// worksAnswer is the answer to GET /works.
+type worksAnswer struct {
+	Default string        `json:"default"` // the work of /sync and /async
+	Works   []workOffered `json:"works"`   // by name
+}
+
+type workOffered struct {
+	Name          string         `json:"name"`
+	Schema        jsontext.Value `json:"schema,omitzero"` // JSON Schema 2020-12 of the input; absent where any is taken
+	TimeoutMS     int64          `json:"timeout_ms"`      // of an attempt
+	Limit         int            `json:"limit,omitzero"`  // attempts at a time
+	Retries       int            `json:"retries"`         // charged attempts after the first, of an async request
+	Deterministic bool           `json:"deterministic"`
+}
+
+func (a *API) listWorks(*gin.Context) (reply, error) {
+	answer := worksAnswer{Default: a.Catalog.Default().Name, Works: []workOffered{}}
+	for _, offer := range a.Catalog.All() {
+		answer.Works = append(answer.Works, workOffered{
+			Name: offer.Name, Schema: offer.Schema, TimeoutMS: offer.Timeout.Milliseconds(), Limit: offer.Limit,
+			Retries: offer.Retry.Most(), Deterministic: offer.Deterministic,
+		})
+	}
+	return reply{status: http.StatusOK, body: answer}, nil
+}

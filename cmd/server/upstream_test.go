@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"ringback/db/dbtest"
+	"ringback/jobs/webhook"
+	"ringback/work/fingerprint"
+)
+
+// service is an HTTP service that does work, and may be away.
+type service struct {
+	*httptest.Server
+	mu       sync.Mutex
+	away     bool
+	attempts map[string]int // that came, by key
+	done     map[string]int
+	failed   chan struct{} // holds something once an async attempt came while it was away
+}
+
+func newWorkService(t *testing.T) *service {
+	t.Helper()
+	s := &service{attempts: map[string]int{}, done: map[string]int{}, failed: make(chan struct{}, 1)}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := r.Header.Get("Idempotency-Key")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.attempts[key]++
+		if s.away {
+			if r.Header.Get("Ringback-Mode") == "async" {
+				select {
+				case s.failed <- struct{}{}:
+				default:
+				}
+			}
+			panic(http.ErrAbortHandler) // breaks the connection
+		}
+		s.done[key]++
+		fmt.Fprintf(w, `{"attempt": %q}`, r.Header.Get("Ringback-Attempt"))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) setAway(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+}
+
+func (s *service) counts(key string) (attempts, done int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.attempts[key], s.done[key]
+}
+
+func TestWorkOfAnUpstreamOutlastsIt(t *testing.T) {
+	t.Parallel()
+	upstream := newWorkService(t)
+	p := startHere(t, dbtest.New(t), map[string]string{"WORK_URL": upstream.URL + "/do", "WORK_SECRET": webhook.NewSecret()}, fingerprint.Do)
+	r := newReceiver(t, nil)
+	if status, _, err := p.post("/sync", `{"input":[1]}`); err != nil || status != http.StatusOK {
+		t.Fatalf("sync: got %d, %v, want 200", status, err)
+	}
+	if status, _, err := p.post("/sync/fingerprint", `{"input":{"text":"x"}}`); err != nil || status != http.StatusOK {
+		t.Errorf("the sample by its name: got %d, %v, want 200", status, err)
+	}
+	upstream.setAway(true)
+	var ids []string
+	for range 20 {
+		ids = append(ids, p.accept(t, `{"any":"input"}`, r.URL))
+	}
+	<-upstream.failed
+	if status, _, err := p.post("/sync", `{"input":[1]}`); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("sync meanwhile: got %d, %v, want 503", status, err)
+	}
+	upstream.setAway(false)
+	for range ids {
+		r.next(t)
+	}
+	all := 0
+	for _, id := range ids {
+		got := p.waitFor(t, id, "success", func(r request) bool { return r.Status == "succeeded" })
+		attempts, done := upstream.counts(id)
+		failed := 0
+		for _, event := range got.Timeline {
+			if event.Event == fmt.Sprintf("work_attempt_%d_upstream_unreachable", failed+1) {
+				failed++
+			}
+		}
+		all += failed
+		if done != 1 || attempts != failed+1 {
+			t.Errorf("%s: done %d times in %d attempts, of which the timeline tells %d, want it done once and all told", id, done, attempts, failed)
+		}
+	}
+	if all == 0 {
+		t.Error("no request had an attempt that failed")
+	}
+}
+
+func TestUpstreamThatIsAwayAtTheStart(t *testing.T) {
+	t.Parallel()
+	upstream := newWorkService(t)
+	url := upstream.URL
+	upstream.Close()
+	p := startHere(t, dbtest.New(t), map[string]string{"WORK_URL": url}, fingerprint.Do)
+	if status, _, err := p.post("/sync", `{"input":[1]}`); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("sync: got %d, %v, want 503", status, err)
+	}
+	p.accept(t, `{}`, newReceiver(t, nil).URL)
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"ringback/work"
+	"ringback/work/upstream"
+)
+
+// upstreamWork is the name of the work that WORK_URL does.
+const upstreamWork = "upstream"
+
+// upstreamURL is that of an HTTP service that does work.
+type upstreamURL string
+
+// UnmarshalText checks it.
+func (u *upstreamURL) UnmarshalText(text []byte) error {
+	*u = upstreamURL(text)
+	return upstream.CheckURL(string(text))
+}
+
+// readWorks joins the work of the settings to what is written in Go, and notes what
+// is wrong, by setting.
+func (c *Config) readWorks(wrong map[string]string) {
+	set, standard := maps.Clone(c.set), cmp.Or(c.DefaultWork, defaultWork)
+	if c.WorkURL != "" {
+		set[upstreamWork] = upstream.New(upstream.Config{URL: string(c.WorkURL), Secrets: c.WorkSecret, Identity: identity()})
+		standard = cmp.Or(c.DefaultWork, upstreamWork)
+	}
+	if c.Works != "" {
+		listed, err := c.listedWorks(set)
+		if err != nil {
+			wrong["WORKS"] = strings.ReplaceAll(err.Error(), "\n", "\n    ")
+			return // and nobody knows what DEFAULT_WORK may be
+		}
+		maps.Copy(set, listed)
+	}
+	if _, known := set[standard]; !known {
+		wrong["DEFAULT_WORK"] = fmt.Sprintf("must be one of %q, not %q", slices.Sorted(maps.Keys(set)), standard)
+		return
+	}
+	catalog, err := work.NewCatalog(set, standard, c.WorkTimeout)
+	if err != nil && wrong["WORK_TIMEOUT"] == "" { // or nearly all of them would be wrong
+		wrong["cmd/server/works.go"] = err.Error()
+	}
+	c.catalog = catalog
+}
+
+// listedWorks are those of the file, none of which may have a name that is taken.
+func (c *Config) listedWorks(taken work.Set) (work.Set, error) {
+	listed, err := upstream.ReadFile(c.Works, c.WorkSecret, identity())
+	mistakes := []error{err, work.Check(listed, c.WorkTimeout)}
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
+		if _, twice := taken[name]; twice {
+			mistakes = append(mistakes, fmt.Errorf("work %q: the name is taken", name))
+		}
+	}
+	return listed, errors.Join(mistakes...)
+}
+
+// identity is what upstreams are told of who calls.
+func identity() string { return "Ringback/" + version() }

@@ -1,0 +1,60 @@
+package jobs
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+// notDone makes River charge the attempt and ask NextRetry. It is stored in the job
+// row, so it says no more than a caller may see.
+type notDone struct{ code string }
+
+func (e notDone) Error() string { return db.WorkNotDone + e.code }
+
+// failedAttempts is how many attempts of a job were charged because they did not do the
+// work. The others were charged for a crash.
+func failedAttempts(job *rivertype.JobRow) (failed int) {
+	for _, attempt := range job.Errors {
+		if strings.HasPrefix(attempt.Error, db.WorkNotDone) {
+			failed++
+		}
+	}
+	return failed
+}
+
+// again returns what River is told where another attempt follows an outcome, and else
+// the outcome that is final, also where no other attempt could begin in time. The
+// request's times are this process's.
+func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (next error, final work.Outcome) {
+	if outcome.Again == nil {
+		return nil, outcome
+	}
+	failed := failedAttempts(job) + 1
+	delay := attemptWait(job)
+	next = notDone{outcome.Error.Code}
+	if after := outcome.Again.After; after > 0 { // charged nothing
+		delay = throttleDelay(after)
+		next = river.JobSnooze(delay)
+		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
+			return nil, outcome
+		}
+	} else if failed > offer.Retry.Most() {
+		return nil, outcome
+	}
+	if ended, over := expire(request, time.Now().Add(delay)); over {
+		ended.FinishedAt, ended.Cause = outcome.FinishedAt, outcome.Cause
+		ended.Error.Message = "The work was not done when its time was over."
+		return nil, ended
+	}
+	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
+	w.logger.InfoContext(ctx, "work_tried_again", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
+		"attempt", job.Attempt, "code", outcome.Error.Code, "cause", outcome.Cause, "charged", outcome.Again.After == 0, "retry_in_ms", delay.Milliseconds())
+	return next, outcome
+}

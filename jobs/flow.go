@@ -1,0 +1,264 @@
+package jobs
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"ringback/jobs/limit"
+	"ringback/work"
+)
+
+// flow is what keeps the attempts of one work within what it bears: a limit of its
+// own, and for work that somebody else does (work.Work.Paced) a breaker and a slow
+// start. It never waits: an attempt may begin, or is told when to come back.
+//
+//	        5 failures in a row           its time is over
+//	closed ─────────────────────► open ─────────────────────► half open
+//	   ▲                           ▲                              │
+//	   │                           └──────── the probe fails ─────┤
+//	   └──── slow start ◄──────────────────── the probe succeeds ─┘
+//
+// It differs from the breaker of receivers, since the work is the operator's own: it
+// is known to be good for full speed from the start, and is looked for often.
+type flow struct {
+	paced bool
+
+	mu       sync.Mutex
+	limited  bool
+	slots    limit.Slots
+	line     limit.Line
+	failures int           // in a row
+	openings int           // in a row, with no success in between
+	until    time.Time     // open until then
+	pause    time.Time     // by a Retry-After
+	epoch    int           // what left before an opening, or before it ended, says nothing afterwards
+	inFlight int           // of this epoch
+	took     time.Duration // moving average of an attempt, 0 before the first
+	rising   time.Time     // since when slow start lasts; zero when it doesn't
+	tat      time.Time     // of its rate
+}
+
+const (
+	flowFailures     = 5
+	flowFirstOpening = time.Second
+	flowLongest      = 30 * time.Second
+	// flowPause is how long a Retry-After that one request got holds up all others at
+	// most.
+	flowPause = time.Minute
+	// Slow start begins with so many a second, and doubles them each half second until
+	// they are no limit any more, after 3 s.
+	flowStart    = 20.0
+	flowNoLimit  = 1000.0
+	flowStep     = time.Millisecond // between two that come back and ask
+	flowHalfStep = 500 * time.Millisecond
+)
+
+// Reasons for which an attempt waits, besides a slot.
+const (
+	workLimit  limit.Reason = "work_limit"  // of the work's own attempts at a time
+	workDown   limit.Reason = "work_down"   // it failed in a row
+	workPaused limit.Reason = "work_paused" // by its Retry-After
+	workPace   limit.Reason = "work_pace"   // it has just come back
+)
+
+func workReasons() []limit.Reason {
+	return []limit.Reason{workSlots, workLimit, workDown, workPaused, workPace}
+}
+
+// newFlows makes a flow for each kind of work that needs one.
+func newFlows(catalog *work.Catalog, shared bool) map[string]*flow {
+	flows := map[string]*flow{}
+	for _, offer := range catalog.All() {
+		if offer.Paced || offer.Limit > 0 {
+			flows[offer.Name] = newFlow(offer, shared)
+		}
+	}
+	return flows
+}
+
+func newFlow(offer *work.Offer, shared bool) *flow {
+	return &flow{paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared)}
+}
+
+// pass is an attempt under way.
+type pass struct {
+	client string
+	epoch  int
+}
+
+// enter lets an attempt begin, which must leave, or says why not and when it may be.
+// With reserve it is told a time of its own. A nil flow lets all begin.
+func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.Decision) {
+	if f == nil {
+		return pass{}, limit.Decision{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if decision := f.closed(client, now); !decision.OK() {
+		if reserve {
+			decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
+		}
+		return pass{}, decision
+	}
+	if f.limited {
+		f.slots.Take(client, 1)
+	}
+	if rate := f.rate(now); rate.PerSecond > 0 {
+		f.tat = rate.Spend(f.tat, now, 1)
+	}
+	f.inFlight++
+	return pass{client, f.epoch}, limit.Decision{}
+}
+
+// look is enter for an attempt that takes nothing yet.
+func (f *flow) look(client string, now time.Time) limit.Decision {
+	if f == nil {
+		return limit.Decision{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	decision := f.closed(client, now)
+	if !decision.OK() {
+		decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
+	}
+	return decision
+}
+
+// closed tells why no attempt of a client may begin now, and when one may.
+func (f *flow) closed(client string, now time.Time) limit.Decision {
+	switch {
+	case f.until.After(now):
+		return limit.Decision{Reason: workDown, RetryAt: f.until}
+	case f.openings > 0 && f.inFlight > 0: // the probe is out
+		return limit.Decision{Reason: workDown, RetryAt: now.Add(flowHalfStep)}
+	case f.pause.After(now):
+		return limit.Decision{Reason: workPaused, RetryAt: f.pause}
+	case f.limited && !f.slots.Room(client, 1):
+		return limit.Decision{Reason: workLimit, RetryAt: now.Add(soonest)}
+	}
+	_, decision := f.rate(now).Decide(f.tat, now, workPace)
+	return decision
+}
+
+// rate is that of slow start.
+func (f *flow) rate(now time.Time) limit.Rate {
+	if f.rising.IsZero() {
+		return limit.Rate{Burst: 1}
+	}
+	perSecond := risen(f.rising, now)
+	if perSecond >= flowNoLimit {
+		f.rising = time.Time{}
+		return limit.Rate{Burst: 1}
+	}
+	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
+}
+
+// spacing is the time between two that come back, as fast as attempts are then.
+func (f *flow) spacing(now time.Time) time.Duration {
+	began := f.rising
+	if f.openings > 0 { // slow start is still to come
+		began = limit.Latest(now, f.until)
+	}
+	spacing := flowStep / 4
+	if at := limit.Latest(now, f.until, f.line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
+		spacing = limit.PerSecond(risen(began, at))
+	}
+	if f.limited {
+		took := f.took
+		if took == 0 {
+			took = assumedWork
+		}
+		spacing = max(spacing, took/time.Duration(f.slots.Free()+f.slots.Taken()))
+	}
+	return spacing
+}
+
+// risen is the rate of slow start at a time.
+func risen(began, at time.Time) float64 {
+	return flowStart * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/flowHalfStep.Seconds()))
+}
+
+// leave ends an attempt with what came of it, the zero Outcome where that says nothing
+// of the work.
+func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.limited {
+		f.slots.Release(p.client, 1)
+	}
+	if p.epoch != f.epoch {
+		return
+	}
+	f.inFlight--
+	if outcome.FinishedAt.IsZero() || outcome.Error != nil && outcome.Error.Code == work.CodeAbandoned {
+		return
+	}
+	if f.took == 0 {
+		f.took = outcome.FinishedAt.Sub(outcome.StartedAt)
+	}
+	f.took += (outcome.FinishedAt.Sub(outcome.StartedAt) - f.took) / 8
+	if f.paced {
+		f.learn(outcome, now)
+	}
+}
+
+func (f *flow) learn(outcome work.Outcome, now time.Time) {
+	switch {
+	case outcome.Again == nil:
+		if f.openings > 0 {
+			f.rising, f.tat = now, now
+			f.begin()
+		}
+		f.failures, f.openings, f.until = 0, 0, time.Time{}
+	case outcome.Again.After > 0:
+		f.pause = limit.Latest(f.pause, now.Add(min(outcome.Again.After, flowPause)))
+	default:
+		f.fail(now)
+	}
+}
+
+func (f *flow) fail(now time.Time) {
+	if f.failures++; f.failures < flowFailures && f.openings == 0 {
+		return
+	}
+	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
+	f.openings++
+	f.begin()
+}
+
+// begin lets what is under way count no more.
+func (f *flow) begin() {
+	f.epoch++
+	f.inFlight = 0
+}
+
+// isDown tells whether nothing but a probe may go.
+func (f *flow) isDown(now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.openings > 0 || f.pause.After(now)
+}
+
+// DownError says that a work is known not to be able to, and when to ask again.
+type DownError struct {
+	Reason  limit.Reason
+	RetryAt time.Time
+}
+
+func (e *DownError) Error() string { return "the work can't be done now: " + string(e.Reason) }
+
+// EnterWork lets a sync request do a work of the catalog, at once or not at all: the
+// error is a *DownError. leave must be called with what came of it, the zero Outcome
+// for nothing.
+func (q *Queue) EnterWork(name, client string) (leave func(work.Outcome), err error) {
+	f := q.flows[name]
+	p, decision := f.enter(client, false, time.Now())
+	if !decision.OK() {
+		return nil, &DownError{decision.Reason, decision.RetryAt}
+	}
+	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }, nil
+}

@@ -1,0 +1,61 @@
+package work
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Policy says how often failed work is tried again.
+type Policy struct {
+	// Times is how many charged attempts may follow the first, at most 10; 0 for
+	// DefaultRetries, and a negative number for none.
+	Times int
+	// On makes errors final no longer that aren't Retry's: plain errors, panics and
+	// missed deadlines. Nil: they are final.
+	On func(err error) bool
+}
+
+// DefaultRetries is how many attempts follow the first of work that says nothing
+// else: over about 13 minutes.
+const DefaultRetries = 5
+
+// Most is how many charged attempts may follow the first.
+func (p Policy) Most() int {
+	switch {
+	case p.Times < 0:
+		return 0
+	case p.Times == 0:
+		return DefaultRetries
+	default:
+		return p.Times
+	}
+}
+
+// again tells whether an error isn't final.
+func (p Policy) again(err error) *Again {
+	var asked *retryError
+	switch {
+	case errors.As(err, &asked):
+		return &Again{After: asked.after}
+	case p.On != nil && p.On(err):
+		return &Again{}
+	}
+	return nil
+}
+
+// Retry says that the work was not done, for a reason that may pass, and asks for
+// another attempt. With an after it comes no sooner than that, and this one is
+// charged nothing; with 0 the retry schedule says when. Where no attempt is left, or
+// the caller waits (sync), err is how the work failed.
+func Retry(err error, after time.Duration) error {
+	return &retryError{err, max(0, after)}
+}
+
+type retryError struct {
+	err   error
+	after time.Duration
+}
+
+func (e *retryError) Error() string { return fmt.Sprintf("to be tried again: %v", e.err) }
+func (e *retryError) Unwrap() error { return e.err }

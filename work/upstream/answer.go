@@ -1,0 +1,81 @@
+package upstream
+
+import (
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// Codes of what an upstream came to, besides those of work.
+const (
+	CodeBusy        = "upstream_busy"        // it says that it can't now
+	CodeUnreachable = "upstream_unreachable" // no answer, or a broken one
+	CodeFailed      = "upstream_failed"      // any other answer than it should give
+)
+
+// answer is what an upstream said.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte // cut to a byte more than a result may have
+}
+
+// judge tells what an answer means. README.md has the table.
+func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
+	switch a.status {
+	case http.StatusOK, http.StatusCreated:
+		return a.result()
+	case http.StatusNoContent:
+		return jsontext.Value("null"), nil
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return nil, &work.Error{Code: work.CodeRefused, Message: a.reason()}
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return nil, a.notDone(now)
+	}
+	if slices.Contains(retryOn, a.status) {
+		return nil, a.notDone(now)
+	}
+	return nil, &work.Error{Code: CodeFailed, Message: fmt.Sprintf("The service that does the work answered %d.", a.status)}
+}
+
+func (a answer) result() (jsontext.Value, error) {
+	result := jsontext.Value(a.body)
+	switch {
+	case len(result) > work.MaxResultBytes: // whatever it is: the rest was not read
+		return result, nil // which the frame refuses
+	case !result.IsValid():
+		return nil, &work.Error{Code: CodeFailed, Message: "The service that does the work answered with something other than one JSON value."}
+	}
+	return result, nil
+}
+
+// notDone obeys a Retry-After.
+func (a answer) notDone(now time.Time) error {
+	after, _ := webhook.RetryAfter(a.header.Get("Retry-After"), now)
+	return work.Retry(&work.Error{
+		Code: CodeBusy, Message: fmt.Sprintf("The service that does the work can't do it now: it answered %d.", a.status),
+	}, after)
+}
+
+// reason is the title and detail of a problem (RFC 9457), which callers are told.
+func (a answer) reason() string {
+	var problem struct {
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+	}
+	media, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
+	if media != "application/problem+json" || json.Unmarshal(a.body, &problem) != nil || problem.Title+problem.Detail == "" {
+		return fmt.Sprintf("The work refuses this input: it answered %d.", a.status)
+	}
+	return strings.TrimSpace(problem.Title + " " + problem.Detail)
+}

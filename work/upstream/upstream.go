@@ -1,0 +1,161 @@
+// Package upstream is work that an HTTP service does. README.md is its manual.
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/jobs/webhook"
+	"ringback/work"
+)
+
+// Config is what an upstream's work is made of.
+type Config struct {
+	URL      string           // that the input is POSTed to, by CheckURL
+	Secrets  []webhook.Secret // that calls are signed with; none for no signature
+	RetryOn  []int            // statuses that mean "not done" besides the usual ones: 500 or nothing
+	Schema   jsontext.Value
+	Timeout  time.Duration
+	Limit    int
+	Retries  int    // as work.Policy.Times
+	Identity string // the User-Agent
+}
+
+// New makes the work. It doesn't connect: a service that is away at the start is
+// called when there is work for it.
+func New(config Config) work.Work {
+	u := &upstream{config: config, transport: newTransport()}
+	return work.Work{
+		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
+		Retry: work.Policy{Times: config.Retries}, Paced: true,
+	}
+}
+
+// CheckURL tells what is wrong with the URL of an upstream. It doesn't quote it.
+func CheckURL(raw string) error {
+	parsed, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return errors.New("must be a URL such as http://127.0.0.1:9000/summarize")
+	case parsed.Scheme != "http" && parsed.Scheme != "https":
+		return errors.New("must begin with http:// or https://")
+	case parsed.User != nil:
+		return errors.New("must hold no user name or password: the service verifies the signature")
+	case parsed.Hostname() == "" || parsed.Opaque != "":
+		return errors.New("must name a host")
+	case strings.Contains(raw, "#"):
+		return errors.New("must have no fragment")
+	}
+	if port := parsed.Port(); port != "" {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return errors.New("must have a port from 1 to 65535")
+		}
+	}
+	return nil
+}
+
+type upstream struct {
+	config    Config
+	transport *http.Transport
+}
+
+const (
+	maxHeader  = 32 << 10
+	maxProblem = 16 << 10 // of an answer that isn't a result
+	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and
+	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt.
+	keepIdle = time.Second
+)
+
+// newTransport follows nothing, keeps no cookies and takes no proxy from the
+// environment. A bare transport does none of that by itself.
+func newTransport() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  nil,
+		DialContext:            (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		Protocols:              protocols,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
+		TLSHandshakeTimeout:    3 * time.Second,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConns:           1024,
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        keepIdle,
+	}
+}
+
+// do makes one attempt. It never sends twice: the job is what tries again.
+func (u *upstream) do(ctx context.Context, call work.Call) (jsontext.Value, error) {
+	request, err := u.newRequest(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	response, err := u.transport.RoundTrip(request)
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	defer response.Body.Close()
+	most := maxProblem
+	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusCreated {
+		most = work.MaxResultBytes + 1
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, int64(most)))
+	if err != nil && response.StatusCode < 300 {
+		return nil, explain(ctx, err)
+	}
+	return judge(answer{response.StatusCode, response.Header, body}, u.config.RetryOn, time.Now())
+}
+
+func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.config.URL, bytes.NewReader(call.Input))
+	if err != nil {
+		return nil, err
+	}
+	request.GetBody = nil // with it, net/http sends again by itself
+	now := time.Now()
+	id, timestamp := "work_"+call.RequestID, strconv.FormatInt(now.Unix(), 10)
+	header := map[string]string{
+		"Content-Type": "application/json", "Accept": "application/json, application/problem+json",
+		"User-Agent": u.config.Identity, "Cdn-Loop": webhook.LoopID,
+		"Idempotency-Key": call.RequestID, "Ringback-Attempt": strconv.Itoa(call.Attempt),
+		"Ringback-Mode": call.Mode, "Ringback-Client": call.Client,
+		"Webhook-Id": id, "Webhook-Timestamp": timestamp,
+	}
+	if deadline, limited := ctx.Deadline(); limited {
+		header["Request-Timeout"] = strconv.FormatInt(max(1, deadline.Sub(now).Milliseconds()), 10)
+	}
+	if call.Traceparent != "" {
+		header["Traceparent"] = call.Traceparent
+	}
+	if len(u.config.Secrets) > 0 {
+		header["Webhook-Signature"] = webhook.Sign(u.config.Secrets, id, timestamp, call.Input)
+	}
+	for name, value := range header {
+		request.Header.Set(name, value)
+	}
+	return request, nil
+}
+
+// explain tells what it means that there was no whole answer: the work was not done,
+// as far as we know.
+func explain(ctx context.Context, err error) error {
+	timed, ok := errors.AsType[net.Error](err)
+	if ctx.Err() != nil || ok && timed.Timeout() {
+		return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}, err), 0)
+	}
+	return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: CodeUnreachable, Message: "The service that does the work can't be reached."}, err), 0)
+}
