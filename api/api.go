@@ -33,6 +33,8 @@ type Config struct {
 
 	Limits    func(client string) clients.Limits // as those of Queue; nil where clients have none
 	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name; nil: all
+	// SealHeaders makes what is stored of the headers that a callback is to carry.
+	SealHeaders func(client string, headers map[string]string) (string, error)
 	// ClientReads is how many GETs of requests a second one client may make, with a
 	// burst of twice as many; 0 for any number.
 	ClientReads int
@@ -85,6 +87,7 @@ func New(config Config) http.Handler {
 		private.POST("/sync"+work, api.handle(api.postSync))
 		private.POST("/async"+work, api.handle(api.postAsync))
 	}
+	private.POST("/async/batch", api.handle(api.postBatch))
 	private.GET("/works", api.handle(api.listWorks))
 	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
 	private.GET("/requests/:id", api.limitReads, api.handle(api.getRequest))

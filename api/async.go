@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -21,12 +22,27 @@ import (
 type asyncBody struct {
 	Input       jsontext.Value `json:"input"`
 	CallbackURL string         `json:"callback_url"`
+	Callback    *callbackBody  `json:"callback"`   // instead of callback_url
+	Delay       *int           `json:"delay"`      // seconds until the work is due
+	RunAt       *time.Time     `json:"run_at"`     // when it is due, instead of delay
 	ExpiresIn   *int           `json:"expires_in"` // seconds in which the work has to begin
 	OrderingKey *string        `json:"ordering_key"`
 }
 
-// maxExpiresIn is two days, like the age of callbacks.
-const maxExpiresIn = 172_800
+// callbackBody is a callback that carries headers of the caller's.
+type callbackBody struct {
+	URL     string            `json:"url"`
+	Headers map[string]string `json:"headers"`
+}
+
+const (
+	// maxExpiresIn is two days, like the age of callbacks.
+	maxExpiresIn = 172_800
+	// maxDelay is how far ahead work may be due.
+	maxDelay = 30 * 24 * time.Hour
+	// acceptedRetryAfter is when an accepted request is worth a look, in seconds.
+	acceptedRetryAfter = 1
+)
 
 // accepted is the answer to POST /async.
 type accepted struct {
@@ -53,12 +69,12 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	answer := reply{
-		status:   http.StatusAccepted,
+		status: http.StatusAccepted, retryAfter: retryAfterOf(request),
 		location: locationOf(request.ID),
 		body:     accepted{request.ID, db.Accepted, request.AcceptedAt},
 	}
 	if whole, ended := a.awaitAccepted(c, request.ID); ended {
-		answer.status, answer.body = http.StatusOK, whole
+		answer.status, answer.body, answer.retryAfter = http.StatusOK, whole, 0
 	}
 	return answer, nil
 }
@@ -88,37 +104,101 @@ func (a *API) readAsync(c *gin.Context, offer *work.Offer) (request db.Request, 
 	return request, key, err
 }
 
+// retryAfterOf is in how many seconds a request that was accepted may have ended.
+func retryAfterOf(request db.Request) int {
+	return acceptedRetryAfter + max(0, int(request.RunAt.Sub(request.AcceptedAt).Seconds()))
+}
+
+// newAsync is the request that a body asks for.
 func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Request, error) {
 	input, err := checkInput(offer, body.Input)
 	if err != nil {
 		return db.Request{}, err
 	}
-	if body.CallbackURL == "" {
-		return db.Request{}, invalidInput("/callback_url", "is required")
-	}
-	callbackURL, err := a.checkCallback(c.GetString(clientKey), body.CallbackURL)
-	if err != nil {
-		return db.Request{}, err
-	}
-	if a.Queue.IsDenied(callbackURL) {
-		return db.Request{}, &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
-	}
-	if body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn) {
-		return db.Request{}, invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))
-	}
-	orderingKey, err := checkOrderingKey(body.OrderingKey)
-	if err != nil {
-		return db.Request{}, err
-	}
 	request := a.newRequest(c, db.Async, offer.Name, input)
+	request.Status, request.CallbackState = db.Accepted, db.CallbackWaiting
+	if err := a.setCallback(&request, body); err != nil {
+		return db.Request{}, err
+	}
+	if request.OrderingKey, err = checkOrderingKey(body.OrderingKey); err != nil {
+		return db.Request{}, err
+	}
+	return request, setTimes(&request, body)
+}
+
+// setCallback sets where the callback goes, and what it carries.
+func (a *API) setCallback(request *db.Request, body asyncBody) (err error) {
+	raw, pointer := body.CallbackURL, "/callback_url"
+	if body.Callback != nil {
+		if body.CallbackURL != "" {
+			return invalidInput("/callback", "must not be given with callback_url")
+		}
+		raw, pointer = body.Callback.URL, "/callback/url"
+	}
+	if raw == "" {
+		return invalidInput(pointer, "is required")
+	}
+	if request.CallbackURL, err = a.checkCallback(request.Client, raw); err == nil && a.Queue.IsDenied(request.CallbackURL) {
+		err = &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
+	}
+	var refused *webhook.RefusedError
+	if errors.As(err, &refused) {
+		return newProblem("invalid-callback-url", refused.Rule, fieldProblem{Pointer: "#" + pointer, Detail: refused.Rule})
+	}
+	if err != nil {
+		return err
+	}
+	if body.Callback == nil || len(body.Callback.Headers) == 0 {
+		return nil
+	}
+	headers, err := webhook.CheckHeaders(body.Callback.Headers)
+	var wrong *webhook.HeaderError
+	switch {
+	case errors.As(err, &wrong) && wrong.Name == "":
+		return invalidInput("/callback/headers", wrong.Rule)
+	case errors.As(err, &wrong):
+		return invalidInput("/callback/headers/"+escapePointer(printable(wrong.Name)), wrong.Rule)
+	case err != nil:
+		return err
+	}
+	request.CallbackHeaders, err = a.SealHeaders(request.Client, headers)
+	return err
+}
+
+// escapePointer writes a name into a JSON pointer (RFC 6901).
+func escapePointer(name string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+}
+
+// setTimes sets when the work is due, and by when it has to begin.
+func setTimes(request *db.Request, body asyncBody) error {
+	switch {
+	case body.Delay != nil && body.RunAt != nil:
+		return invalidInput("/run_at", "must not be given with delay")
+	case body.Delay != nil && (*body.Delay < 0 || time.Duration(*body.Delay) > maxDelay/time.Second):
+		return invalidInput("/delay", fmt.Sprintf("must be from 0 to %d seconds", maxDelay/time.Second))
+	case body.RunAt != nil && body.RunAt.Sub(request.AcceptedAt) > maxDelay:
+		return invalidInput("/run_at", fmt.Sprintf("must be within %d days", maxDelay/(24*time.Hour)))
+	case body.ExpiresIn != nil && (*body.ExpiresIn < 1 || *body.ExpiresIn > maxExpiresIn):
+		return invalidInput("/expires_in", fmt.Sprintf("must be from 1 to %d seconds", maxExpiresIn))
+	}
+	if body.Delay != nil && *body.Delay > 0 {
+		request.RunAt = request.AcceptedAt.Add(time.Duration(*body.Delay) * time.Second)
+	}
+	if body.RunAt != nil && body.RunAt.After(request.AcceptedAt) { // else it is due at once
+		request.RunAt = body.RunAt.UTC().Truncate(time.Microsecond)
+	}
 	if body.ExpiresIn != nil {
 		request.ExpiresAt = request.AcceptedAt.Add(time.Duration(*body.ExpiresIn) * time.Second)
 	}
-	request.Status = db.Accepted
-	request.CallbackURL = callbackURL
-	request.CallbackState = db.CallbackWaiting
-	request.OrderingKey = orderingKey
-	return request, nil
+	switch {
+	case request.RunAt.IsZero():
+	case request.OrderingKey != "":
+		return invalidInput("/ordering_key", "must not be given for work that is due later, which would hold up all behind it")
+	case !request.ExpiresAt.IsZero() && !request.ExpiresAt.After(request.RunAt):
+		return invalidInput("/expires_in", "must be longer than it takes until the work is due")
+	}
+	return nil
 }
 
 // checkCallback returns the canonical form of a callback URL that a client may

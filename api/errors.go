@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"reflect"
@@ -109,7 +110,7 @@ func problemOf(err error) *problem {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &tooLarge):
-		return newProblem("body-too-large", "The body must be at most 262144 bytes.")
+		return newProblem("body-too-large", fmt.Sprintf("The body must be at most %d bytes.", tooLarge.Limit))
 	case errors.As(err, &refused):
 		return newProblem("invalid-callback-url", refused.Error(),
 			fieldProblem{Pointer: "#/callback_url", Detail: refused.Error()})

@@ -35,8 +35,20 @@ func (a *API) keyOf(c *gin.Context, body []byte, request db.Request, limit time.
 	}
 	name, ok := parseKey(values[0])
 	if !ok || len(values) > 1 {
-		return db.Key{}, newProblem("malformed-idempotency-key",
-			fmt.Sprintf("Idempotency-Key must be one string of 1 to %d printable ASCII characters.", maxKey))
+		return db.Key{}, errBadKey()
+	}
+	return a.newKey(name, body, request, limit)
+}
+
+func errBadKey() *problem {
+	return newProblem("malformed-idempotency-key",
+		fmt.Sprintf("Idempotency-Key must be one string of 1 to %d printable ASCII characters.", maxKey))
+}
+
+// newKey is a key for a request, whose body is its call's.
+func (a *API) newKey(name string, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
+	if !isKey(name) {
+		return db.Key{}, errBadKey()
 	}
 	fingerprint, err := a.fingerprintOf(request, body)
 	if err != nil {
@@ -57,8 +69,12 @@ func parseKey(value string) (key string, ok bool) {
 			return "", false
 		}
 	}
+	return value, isKey(value)
+}
+
+func isKey(value string) bool {
 	printable := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) < 0
-	return value, printable && value != "" && len(value) <= maxKey
+	return printable && value != "" && len(value) <= maxKey
 }
 
 // unescape undoes \" and \\, the only escapes there are.

@@ -29,6 +29,11 @@ const (
 // duplicate fields, other letter case, invalid UTF-8 and trailing data are
 // refused. It returns the body as it came.
 func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
+	return a.decodeUpTo(c, maxBodyBytes, target)
+}
+
+// decodeUpTo is decode for a body of at most so many bytes.
+func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, err error) {
 	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
 		return nil, newProblem("unsupported-media-type", "Content-Type must be application/json.")
@@ -36,14 +41,18 @@ func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
 	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, newProblem("unsupported-media-type", "Content-Encoding is not supported.")
 	}
-	body, err = a.readBody(c)
+	body, err = a.readBody(c, most)
 	if err != nil {
 		return nil, err
 	}
 	if len(body) == 0 {
 		return nil, newProblem("malformed-json", "The body is empty.")
 	}
-	return body, json.Unmarshal(body, target, json.RejectUnknownMembers(true), json.WithUnmarshalers(noNulls))
+	return body, unmarshal(body, target)
+}
+
+func unmarshal(body []byte, target any) error {
+	return json.Unmarshal(body, target, json.RejectUnknownMembers(true), json.WithUnmarshalers(noNulls))
 }
 
 // errNull is a null where it would not mean the same as an absent field.
@@ -65,9 +74,9 @@ var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any)
 
 // readBody reads the whole body, within the deadline that observe has set and
 // the memory that all bodies together may take, until observe releases it.
-func (a *API) readBody(c *gin.Context) ([]byte, error) {
-	if c.Request.ContentLength > maxBodyBytes {
-		return nil, &http.MaxBytesError{Limit: maxBodyBytes}
+func (a *API) readBody(c *gin.Context, most int64) ([]byte, error) {
+	if c.Request.ContentLength > most {
+		return nil, &http.MaxBytesError{Limit: most}
 	}
 	release, err := a.bodies.reserve(c.GetString(clientKey), c.Request.ContentLength)
 	if err != nil {
@@ -75,7 +84,7 @@ func (a *API) readBody(c *gin.Context) ([]byte, error) {
 	}
 	c.Set(releaseKey, release)
 	body := bytes.NewBuffer(make([]byte, 0, max(c.Request.ContentLength, 0)+bytes.MinRead))
-	_, err = body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, maxBodyBytes))
+	_, err = body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:

@@ -13,9 +13,10 @@ import (
 
 // reply is what a handler answers when all went well.
 type reply struct {
-	status   int
-	location string // of the request that this answer is about, if any
-	body     any    // encoded as JSON
+	status     int
+	location   string // of the request that this answer is about, if any
+	retryAfter int    // seconds after which to look again, 0 for none
+	body       any    // encoded as JSON
 }
 
 // handle adapts a function that returns an answer or an error: the one place
@@ -29,6 +30,9 @@ func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 		}
 		if r.location != "" {
 			c.Header("Location", r.location)
+		}
+		if r.retryAfter > 0 {
+			c.Header("Retry-After", strconv.Itoa(r.retryAfter))
 		}
 		a.write(c, r.status, "application/json", r.body)
 	}

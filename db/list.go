@@ -274,7 +274,7 @@ func (f Filter) bounds() (after, before uuid.UUID) {
 
 func readPage(rows pgx.Rows, limit int) (page Page, err error) {
 	defer rows.Close()
-	var unread [18]any // the columns of summary
+	var unread [19]any // the columns of summary
 	for rows.Next() {
 		var candidate uuid.UUID
 		var matches, isLast bool

@@ -68,9 +68,13 @@ type Request struct {
 	StartedAt     time.Time      `json:"started_at,omitzero"`
 	FinishedAt    time.Time      `json:"finished_at,omitzero"`
 	SettledAt     time.Time      `json:"settled_at,omitzero"`
+	RunAt         time.Time      `json:"run_at,omitzero"`         // when the work is due, zero for at once
 	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
 	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
-	WorkAttempts  []WorkAttempt  `json:"-"`                       // that did not do the work; GetRequest alone reads them
+	// CallbackHeaders are what callbacks carry besides: JSON, sealed. LoadWork and
+	// LoadCallbacks alone read them.
+	CallbackHeaders string        `json:"-"`
+	WorkAttempts    []WorkAttempt `json:"-"` // that did not do the work; GetRequest alone reads them
 }
 
 // Inserted is what a request got when it was inserted.
@@ -87,7 +91,8 @@ type Finished struct {
 
 // InsertRequests writes new rows: async requests that are accepted, each with its
 // work job, and sync requests that have already ended. It returns what the async
-// ones got, by id; the work jobs of the first work.Running are born running. Those
+// ones got, by id; the work jobs of the first work.Running are born running, of which
+// none may be due later. Those
 // with an ordering key get their places in its order, as requests has them. It is
 // one transaction of its own unless q is one.
 func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]Inserted, error) {
@@ -102,22 +107,23 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			FROM unnest(
 				$6::uuid[], $7::text[], $8::text[], $9::text[], $10::json[], $11::json[], $12::json[],
 				$13::text[], $14::text[], $15::text[], $16::text[],
-				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[]
+				$17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::text[],
+				$22::timestamptz[], $23::text[]
 			) WITH ORDINALITY AS made (
 				id, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, traceparent,
-				accepted_at, started_at, finished_at, expires_at, work, position
+				accepted_at, started_at, finished_at, expires_at, work, run_at, callback_headers, position
 			)
-		), ` + insertJobs("made", "now()", "true") + insertPlaces("made", places) + `, inserted AS (
+		), ` + insertJobs("made", "coalesce(run_at, now())", "true") + insertPlaces("made", places) + `, inserted AS (
 			INSERT INTO requests (
 				id, seq, mode, client, status, input, result, error,
 				callback_url, callback_state, ordering_key, work_job_id, traceparent,
-				accepted_at, started_at, finished_at, expires_at, work
+				accepted_at, started_at, finished_at, expires_at, work, run_at, callback_headers
 			)
 			OVERRIDING SYSTEM VALUE
 			SELECT id, seq, mode, client, status, input, result, error,
 			       callback_url, callback_state, ordering_key, job_id, traceparent,
-			       accepted_at, started_at, finished_at, expires_at, work
+			       accepted_at, started_at, finished_at, expires_at, work, run_at, callback_headers
 			FROM made
 		)
 		SELECT id, job_id, CASE WHEN ordering_key IS NOT NULL THEN seq ELSE 0 END
@@ -142,6 +148,8 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.FinishedAt) }),
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.ExpiresAt) }),
 		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.Work) }),
+		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.RunAt) }),
+		column(requests, func(r Request) zeronull.Text { return zeronull.Text(r.CallbackHeaders) }),
 	), func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var one Inserted
@@ -174,7 +182,7 @@ func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: tru
 // work is still to be done: not those that have ended or don't exist.
 func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
-		SELECT ` + summaryColumns + `, input
+		SELECT ` + summaryColumns + `, input, callback_headers
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND status = 'accepted'`
@@ -182,7 +190,9 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Re
 	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
-	requests, err := collect(rows, len(ids), func(r *Request) []any { return append(r.summary(), (*[]byte)(&r.Input)) })
+	requests, err := collect(rows, len(ids), func(r *Request) []any {
+		return append(r.summary(), (*[]byte)(&r.Input), (*zeronull.Text)(&r.CallbackHeaders))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
@@ -269,7 +279,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 // whose callback is still to be delivered: the requests without their inputs.
 func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
-		SELECT ` + summaryColumns + `, result, error
+		SELECT ` + summaryColumns + `, result, error, callback_headers
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND callback_state = 'pending'`
@@ -278,7 +288,7 @@ func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UU
 		return nil, fmt.Errorf("loading callbacks: %w", err)
 	}
 	requests, err := collect(rows, len(ids), func(r *Request) []any {
-		return append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error))
+		return append(r.summary(), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*zeronull.Text)(&r.CallbackHeaders))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading callbacks: %w", err)
@@ -313,10 +323,10 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 // summary take in the same order. summaryNames are those of a subquery with them.
 const summaryColumns = `id, mode, client, status, callback_url, callback_state,
 			ordering_key, CASE WHEN ordering_key IS NOT NULL THEN seq END AS sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work, run_at`
 
 const summaryNames = `id, mode, client, status, callback_url, callback_state, ordering_key, sequence,
-			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work`
+			work_job_id, callback_job_id, traceparent, accepted_at, started_at, finished_at, settled_at, expires_at, redelivered_at, work, run_at`
 
 func (r *Request) summary() []any {
 	return []any{
@@ -327,5 +337,6 @@ func (r *Request) summary() []any {
 		&r.AcceptedAt, (*zeronull.Timestamptz)(&r.StartedAt),
 		(*zeronull.Timestamptz)(&r.FinishedAt), (*zeronull.Timestamptz)(&r.SettledAt),
 		(*zeronull.Timestamptz)(&r.ExpiresAt), (*zeronull.Timestamptz)(&r.RedeliveredAt), (*zeronull.Text)(&r.Work),
+		(*zeronull.Timestamptz)(&r.RunAt),
 	}
 }

@@ -118,7 +118,8 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 	if err != nil {
 		requests = nil
 	}
-	running := requests[:min(len(requests), reserved)]
+	q.metrics.accepted.WithLabelValues(string(db.Async)).Add(float64(len(requests)))
+	running := requests[:min(ready(requests), reserved)]
 	q.work.inserted(reserved, len(running))
 	for _, request := range running {
 		q.handoff.start(task{q.work, q.processor, q.handoff.born(request.WorkJobID, workJobs), request})
@@ -145,12 +146,24 @@ func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (ho
 	return holders, requests, err
 }
 
+// ready is how many requests are due at once, which stand before those that are due
+// later.
+func ready(requests []db.Request) int {
+	first := slices.IndexFunc(requests, isLater)
+	if first < 0 {
+		return len(requests)
+	}
+	return first
+}
+
+func isLater(request db.Request) bool { return !request.RunAt.IsZero() }
+
 // insertRequests writes requests and notes the work job of each.
 func (q *Queue) insertRequests(ctx context.Context, tx db.Querier, requests []db.Request, running int) error {
 	if len(requests) == 0 {
 		return nil
 	}
-	inserted, err := db.InsertRequests(ctx, tx, q.bornHere(workJobs, running), requests)
+	inserted, err := db.InsertRequests(ctx, tx, q.bornHere(workJobs, min(ready(requests), running)), requests)
 	for i := range requests {
 		got := inserted[requests[i].ID]
 		requests[i].WorkJobID, requests[i].Sequence = got.WorkJobID, got.Sequence
@@ -173,6 +186,9 @@ func (q *Queue) Record(ctx context.Context, request db.Request) error {
 
 func (q *Queue) recordAll(ctx context.Context, requests []db.Request) ([]struct{}, error) {
 	_, err := db.InsertRequests(ctx, q.pool, workJobs, requests)
+	if err == nil {
+		q.metrics.accepted.WithLabelValues(string(db.Sync)).Add(float64(len(requests)))
+	}
 	return make([]struct{}, len(requests)), err
 }
 

@@ -32,6 +32,7 @@ type callbackWorker struct {
 	sender  *webhook.Sender
 	secrets func(client string) ([]webhook.Secret, error)
 	hosts   func(client string) webhook.Hosts // nil: callbacks of all may name all
+	headers func(client, sealed string) (map[string]string, error)
 }
 
 // Timeout is none, for River: an attempt has attemptTimeout, and an answer in hand has
@@ -195,6 +196,11 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 	}
 	if w.hosts != nil {
 		message.Hosts = w.hosts(request.Client)
+	}
+	if request.CallbackHeaders != "" {
+		if message.Headers, err = w.headers(request.Client, request.CallbackHeaders); err != nil {
+			return webhook.Attempt{}, &fault{"the headers of the callback can't be opened", err}
+		}
 	}
 	sent := w.sender.Send(ctx, message)
 	sent.StartedAt, sent.EndedAt = w.queue.clock.At(sent.StartedAt), w.queue.clock.At(sent.EndedAt)

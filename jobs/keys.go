@@ -14,11 +14,16 @@ type acceptance struct {
 }
 
 func requestsOf(calls []acceptance) []db.Request {
-	requests := make([]db.Request, len(calls))
-	for i, call := range calls {
-		requests[i] = call.request
+	requests := make([]db.Request, 0, len(calls))
+	var later []db.Request
+	for _, call := range calls {
+		if isLater(call.request) {
+			later = append(later, call.request)
+		} else {
+			requests = append(requests, call.request)
+		}
 	}
-	return requests
+	return append(requests, later...)
 }
 
 func hasKey(call acceptance) bool { return call.key.Key != "" }

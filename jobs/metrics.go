@@ -16,6 +16,7 @@ import (
 // metrics count what the steps come to. No label holds a client, a host or
 // anything else that callers choose.
 type metrics struct {
+	accepted *prometheus.CounterVec   // by mode
 	works    *prometheus.HistogramVec // by name and status
 	failed   *prometheus.CounterVec   // by name of the work
 	attempts *prometheus.HistogramVec // by outcome
@@ -85,6 +86,12 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		waits: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
 		}, []string{"reason"}),
+	}
+	m.accepted = auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "ringback_requests_accepted_total", Help: "Requests that are stored, by mode: async ones with their job, sync ones when they have ended.",
+	}, []string{"mode"})
+	for _, mode := range []db.Mode{db.Sync, db.Async} {
+		m.accepted.WithLabelValues(string(mode))
 	}
 	m.faults = auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "ringback_faults_total", Help: "Steps that we could not do although the database was there: a callback that can't be signed, a result that can't be stored.",

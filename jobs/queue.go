@@ -58,8 +58,9 @@ type Config struct {
 	AcceptQueue int
 	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
 
-	Limits    func(client string) clients.Limits // nil where clients have none
-	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name
+	Limits    func(client string) clients.Limits                     // nil where clients have none
+	Callbacks func(client string) webhook.Hosts                      // that a client's callbacks may name
+	Headers   func(client, sealed string) (map[string]string, error) // that a callback is to carry, from what is stored
 
 	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
 	Works           int           // works that run at a time
@@ -205,7 +206,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.processor = &processWorker{
 		queue: q, logger: config.Logger, catalog: config.Catalog, places: q.places,
 	}
-	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks}
+	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
 	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock, q.health)

@@ -72,6 +72,7 @@ func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err err
 		}
 	}
 	refuse(!ValidName(name), "a name must be 1 to 63 of a-z, 0-9, - and _, and begin and end with a letter or a digit")
+	refuse(name == "batch", "POST /async/batch is another call")
 	refuse(w.Do == nil, "it has no Do")
 	refuse(w.Timeout < time.Millisecond || w.Timeout > time.Hour, "its timeout must be from 1ms to 1h")
 	refuse(w.Limit < 0 || w.Limit > 10_000, "its limit must be from 0 to 10000")

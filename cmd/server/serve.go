@@ -191,7 +191,7 @@ func (s *server) newQueue() (err error) {
 		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
-		Limits: s.limits(), Callbacks: s.clients.Callbacks,
+		Limits: s.limits(), Callbacks: s.clients.Callbacks, Headers: s.clients.OpenHeaders,
 		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: s.registry,
 	})
 	return err
@@ -271,7 +271,7 @@ func (s *server) newAPI() http.Handler {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
 		Catalog:    s.config.catalog,
-		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
+		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
 		Draining: s.draining.Load, Metrics: s.registry,
 	}
 	if s.config.dev {

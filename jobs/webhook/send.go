@@ -19,12 +19,13 @@ import (
 
 // Message is one callback to send.
 type Message struct {
-	ID          string   // webhook-id (Standard Webhooks): the same on every attempt
-	URL         string   // as Check returned it; checked again, since the policy may have changed
-	Body        []byte   // JSON; its size is the caller's business
-	Traceparent string   // W3C Trace Context, empty when the request came without one
-	Secrets     []Secret // that it is signed with, each time; none for no signature
-	Hosts       Hosts    // that it may go to, checked again, too
+	ID          string            // webhook-id (Standard Webhooks): the same on every attempt
+	URL         string            // as Check returned it; checked again, since the policy may have changed
+	Body        []byte            // JSON; its size is the caller's business
+	Traceparent string            // W3C Trace Context, empty when the request came without one
+	Secrets     []Secret          // that it is signed with, each time; none for no signature
+	Hosts       Hosts             // that it may go to, checked again, too
+	Headers     map[string]string // that the caller wants it to carry, as CheckHeaders returned them
 }
 
 // Attempt is what one POST came to.
@@ -220,6 +221,11 @@ func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) 
 	request, err := s.newRequest(ctx, http.MethodPost, m.URL, bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, err
+	}
+	for name, value := range m.Headers {
+		if !isTaken(name) {
+			request.Header.Set(name, value)
+		}
 	}
 	// With it, net/http sends a request again by itself on the next kept
 	// connection, and the next, for as long as they fail.

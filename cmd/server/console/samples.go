@@ -146,12 +146,10 @@ func takeSample(metrics prometheus.Gatherer, now time.Time) (sample, error) {
 // read takes in one metric, if the pages show it.
 func (s *sample) read(name string, metric *dto.Metric) {
 	switch name {
-	case "ringback_http_request_duration_seconds":
-		if called := labels(metric); isAccepted(called) {
-			s.totals.accepted += float64(metric.GetHistogram().GetSampleCount())
-			if isSync(called["route"]) {
-				s.totals.done += float64(metric.GetHistogram().GetSampleCount())
-			}
+	case "ringback_requests_accepted_total":
+		s.totals.accepted += metric.GetCounter().GetValue()
+		if labels(metric)["mode"] == "sync" {
+			s.totals.done += metric.GetCounter().GetValue()
 		}
 	case "ringback_work_duration_seconds":
 		s.totals.done += float64(metric.GetHistogram().GetSampleCount())
@@ -174,15 +172,6 @@ func (s *sample) read(name string, metric *dto.Metric) {
 	case "ringback_database_away":
 		s.Away = metric.GetGauge().GetValue() > 0
 	}
-}
-
-func isSync(route string) bool { return route == "POST /sync" || route == "POST /sync/:work" }
-
-// isAccepted tells a call that became a request.
-func isAccepted(labels map[string]string) bool {
-	route, status := labels["route"], labels["status"]
-	return isSync(route) && status == "200" ||
-		(route == "POST /async" || route == "POST /async/:work") && (status == "202" || status == "200")
 }
 
 func bucketsOf(histogram *dto.Histogram) []bucket {

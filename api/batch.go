@@ -1,0 +1,165 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/errgroup"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+const (
+	maxBatch      = 1000    // requests
+	maxBatchBytes = 4 << 20 // of a body
+	// batchConcurrency is how many requests of a batch are accepted at a time: enough to
+	// share statements, and few enough to leave room in the queue to other calls.
+	batchConcurrency = 64
+)
+
+// batchBody is the body of POST /async/batch.
+type batchBody struct {
+	Requests []jsontext.Value `json:"requests"`
+}
+
+// batchItem is one request of a batch.
+type batchItem struct {
+	asyncBody
+	Work           *string `json:"work"`            // else the default one
+	IdempotencyKey *string `json:"idempotency_key"` // as the header of POST /async
+}
+
+// batchAnswer tells what became of each request, in the order of the call.
+type batchAnswer struct {
+	Requests []batchResult `json:"requests"`
+}
+
+// batchResult is what was accepted, or why nothing was.
+type batchResult struct {
+	Request *accepted `json:"request,omitzero"`
+	Problem *problem  `json:"problem,omitzero"`
+}
+
+// postBatch accepts many requests, each for itself. Where none is accepted, it answers
+// with the first one's problem.
+func (a *API) postBatch(c *gin.Context) (reply, error) {
+	if err := a.Queue.Admit(c.GetString(clientKey)); err != nil {
+		return reply{}, err
+	}
+	if len(c.Request.Header.Values("Idempotency-Key")) > 0 {
+		return reply{}, newProblem("malformed-idempotency-key", "A batch has no Idempotency-Key: give each request its own idempotency_key.")
+	}
+	var body batchBody
+	if _, err := a.decodeUpTo(c, maxBatchBytes, &body); err != nil {
+		return reply{}, err
+	}
+	if n := len(body.Requests); n < 1 || n > maxBatch {
+		return reply{}, invalidInput("/requests", fmt.Sprintf("must be 1 to %d requests", maxBatch))
+	}
+	results := a.acceptEach(c, body.Requests)
+	for _, result := range results {
+		if result.Request != nil {
+			return reply{status: http.StatusAccepted, retryAfter: acceptedRetryAfter, body: batchAnswer{results}}, nil
+		}
+	}
+	return reply{}, results[0].Problem
+}
+
+// acceptEach accepts requests, several at a time.
+func (a *API) acceptEach(c *gin.Context, items []jsontext.Value) []batchResult {
+	results := make([]batchResult, len(items))
+	var group errgroup.Group
+	group.SetLimit(batchConcurrency)
+	for i, raw := range items {
+		request, key, err := a.readItem(c, i, raw)
+		if err != nil {
+			results[i].Problem = within(i, err)
+			continue
+		}
+		group.Go(func() error {
+			made, err := a.accept(c, request, key)
+			if err != nil {
+				results[i].Problem = within(i, err)
+			} else {
+				results[i].Request = &accepted{made.ID, db.Accepted, made.AcceptedAt}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()      // no error is returned
+	c.Set(requestKey, "") // the log line is of none of them alone
+	return results
+}
+
+// readItem decodes and checks one request of a batch. All but the first count against
+// the client's rate here; the call itself was counted as one.
+func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
+	if err := a.allowMore(c, i); err != nil {
+		return request, key, err
+	}
+	if len(raw) > maxBodyBytes {
+		return request, key, &http.MaxBytesError{Limit: maxBodyBytes}
+	}
+	var item batchItem
+	if err := unmarshal(raw, &item); err != nil {
+		return request, key, err
+	}
+	offer, err := a.offerNamed(item.Work)
+	if err != nil {
+		return request, key, err
+	}
+	if request, err = a.newAsync(c, offer, item.asyncBody); err != nil || item.IdempotencyKey == nil {
+		return request, key, err
+	}
+	key, err = a.newKey(*item.IdempotencyKey, raw, request, 0)
+	return request, key, err
+}
+
+// allowMore counts one more request of a batch against the client's rate.
+func (a *API) allowMore(c *gin.Context, i int) error {
+	if i == 0 || a.Limits == nil {
+		return nil
+	}
+	quota, now := a.quotas.quota(c.GetString(clientKey)), time.Now()
+	if quota.limiter.AllowN(now, 1) {
+		return nil
+	}
+	refused := refuse(reasonRate, quota.limits.Rate)
+	_, refused.retryAfter = rateLeft(quota.limiter.TokensAt(now), quota.limits.Rate)
+	return refused
+}
+
+// offerNamed is the work of that name, the default one for none.
+func (a *API) offerNamed(name *string) (*work.Offer, error) {
+	if name == nil {
+		return a.Catalog.Default(), nil
+	}
+	offer := a.Catalog.Find(*name)
+	if offer == nil {
+		return nil, invalidInput("/work", "must be the name of a work: GET /works lists them")
+	}
+	return offer, nil
+}
+
+// within is the problem of a request of a batch, whose pointers lead there.
+func within(i int, err error) *problem {
+	var known *problem
+	if !errors.As(err, &known) {
+		known = problemOf(err)
+	}
+	moved := *known
+	moved.Errors = nil
+	for _, field := range known.Errors {
+		if rest, ok := strings.CutPrefix(field.Pointer, "#"); ok {
+			field.Pointer = fmt.Sprintf("#/requests/%d%s", i, rest)
+		}
+		moved.Errors = append(moved.Errors, field)
+	}
+	return &moved
+}

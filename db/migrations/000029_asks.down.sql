@@ -1,0 +1,3 @@
+ALTER TABLE requests
+    DROP COLUMN run_at,
+    DROP COLUMN callback_headers;
