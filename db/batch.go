@@ -21,7 +21,7 @@ const (
 )
 
 // flushTimeout bounds one flush. It is the flush's own, since the callers'
-// patience differs: the batch commits as a whole, whoever still waits.
+// patience differs: the batch commits as a whole, also for callers that gave up.
 const flushTimeout = 5 * time.Second
 
 // Reasons for which a batcher takes no item. Nothing was done with it.
@@ -194,7 +194,7 @@ func (b *Batcher[T, R]) run() {
 		first := left
 		if first == nil {
 			if len(b.calls) == 0 {
-				b.waited.Store(0) // this flusher is free: whoever comes next doesn't wait
+				b.waited.Store(0) // this flusher is free: the next call doesn't wait
 			}
 			next, ok := <-b.calls
 			if !ok {

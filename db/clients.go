@@ -116,7 +116,7 @@ func SaveClientLimits(ctx context.Context, q Querier, c Client) error {
 }
 
 // RotateClient gives a client another KeyHash and Secret and keeps what it had
-// as the old ones; those that were old are forgotten. It tells false where there
+// as the old ones. What was old before is forgotten. It tells false where there
 // is no such client or it is disabled.
 func RotateClient(ctx context.Context, q Querier, c Client) (rotated bool, err error) {
 	const sql = `

@@ -179,7 +179,7 @@ func (d *migrationDriver) Run(migration io.Reader) error {
 	}
 }
 
-// recordVersion is SQL without TRUNCATE, which would wait for whoever dumps the table.
+// recordVersion is SQL without TRUNCATE, which would wait for a dump of the table.
 func (d *migrationDriver) recordVersion() string {
 	sql := "\nDELETE FROM " + d.versions() + ";"
 	if d.target >= 0 {

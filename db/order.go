@@ -120,9 +120,9 @@ func FindPlace(ctx context.Context, q Querier, client string, id uuid.UUID) (Pla
 	return place, nil
 }
 
-// LockOrder locks the order of the callbacks of places until tx ends. Whoever
-// ends a callback and calls LeaveOrder in a transaction takes the locks first,
-// as SettleCallbacks does, or the two may wait for each other.
+// LockOrder locks the order of the callbacks of places until tx ends. A transaction
+// that ends a callback and calls LeaveOrder takes the locks first, as
+// SettleCallbacks does, or two of them may wait for each other.
 func LockOrder(ctx context.Context, tx pgx.Tx, places ...Place) error {
 	if err := runTogether(ctx, tx, lockKeys(callbackLocks, keyed(places))...); err != nil {
 		return fmt.Errorf("locking ordering keys: %w", err)

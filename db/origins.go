@@ -89,8 +89,7 @@ func readPrefixes(text string) (prefixes []netip.Prefix, err error) {
 }
 
 // SaveCallbackOrigins remembers receivers, each at most once in the set, and
-// forgets some of those that have expired, about as many as it is given twice
-// over, so that the table doesn't grow with receivers that are never met again.
+// forgets some expired receivers, about twice as many as it is given, so that the table doesn't grow with receivers that are never met again.
 func SaveCallbackOrigins(ctx context.Context, q Querier, origins []CallbackOrigin) error {
 	const sql = `
 		WITH expired AS (

@@ -155,7 +155,7 @@ func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Du
 	return tag.RowsAffected(), nil
 }
 
-// ForgetProcesses removes those that have been silent for longer than silence.
+// ForgetProcesses removes the processes that have been silent for longer than silence.
 func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) error {
 	const sql = `
 		DELETE FROM processes

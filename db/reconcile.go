@@ -171,8 +171,8 @@ func FindPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error
 	return places, nil
 }
 
-// lockOwed locks those of the requests that have a step to take, and notes those that
-// are locked by others. Nobody is waited for: a cancellation may hold a request, and
+// lockOwed locks the requests that have a step to take, and notes the requests that
+// others have locked. Nobody is waited for: a cancellation may hold a request, and
 // wait to note it.
 func lockOwed(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]uuid.UUID, error) {
 	const lock = `

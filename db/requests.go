@@ -178,8 +178,8 @@ func column[T, V any](items []T, value func(T) V) pgtype.FlatArray[V] {
 // uuidOf is id as pgx encodes it without a detour over text.
 func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-// LoadWork returns, by id and with their inputs, those of the requests whose
-// work is still to be done: not those that have ended or don't exist.
+// LoadWork returns, by id and with their inputs, the requests whose work is still
+// to be done. Requests that have ended or don't exist are left out.
 func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
 		SELECT ` + summaryColumns + `, input, callback_headers

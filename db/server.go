@@ -35,18 +35,18 @@ func CheckServer(ctx context.Context, url string) error {
 
 const (
 	// poolerSamples is how many sessions beside the first are looked at. A pooler mostly
-	// hands out the one that was used last; else it has few that are free, at start.
+	// hands out the session that was used last; else it has few free sessions at start.
 	poolerSamples = 4
 	// poolerTimeout is how long they are waited for.
 	poolerTimeout = 2 * time.Second
 )
 
-// errTransactionPooling says why no setting of ours makes it work: prepared statements,
+// errTransactionPooling is told where no setting helps: prepared statements,
 // notifications and the lock of a process belong to a session.
 var errTransactionPooling = errors.New("DATABASE_URL leads through a pooler that gives each transaction another session: set pool_mode = session there, or connect to Postgres itself")
 
 // checkPooler refuses a pooler whose sessions last for a transaction. Behind a pooler,
-// the backend isn't the one that was told at connect. It is in session mode where the
+// the backend differs from what was told at connect. It is in session mode where the
 // backend of conn stays its own while others are in a transaction.
 func checkPooler(ctx context.Context, config *pgxpool.Config, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, poolerTimeout)

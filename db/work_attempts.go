@@ -14,7 +14,7 @@ const WorkNotDone = "not done: "
 
 // WorkAttempt is a charged attempt that did not do the work.
 type WorkAttempt struct {
-	Attempt int       // that was charged, counted from 1 with those that crashed
+	Attempt int       // that was charged, counted from 1; attempts that crashed count
 	At      time.Time // its start
 	Code    string
 }

@@ -65,7 +65,7 @@ func (q *Queue) Ready() error {
 }
 
 // Accept commits an async request together with its work job, in a batch with
-// those that others accept meanwhile. When it returns without an error, nothing
+// requests that others accept meanwhile. When it returns without an error, nothing
 // but the loss of the database loses the request. It fails at once as Admit
 // does, and where its destination has no room; when ctx ends first, the request may
 // still be accepted.
@@ -146,7 +146,7 @@ func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (ho
 	return holders, requests, err
 }
 
-// ready is how many requests are due at once, which stand before those that are due
+// ready is how many requests are due at once. They stand before requests that are due
 // later.
 func ready(requests []db.Request) int {
 	first := slices.IndexFunc(requests, isLater)

@@ -250,7 +250,7 @@ func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, caus
 	return ended, nil
 }
 
-// countThrottled counts how often the callback was put off since it is owed.
+// countThrottled counts how often the callback was throttled since it is owed.
 func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -301,7 +301,7 @@ func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration)
 }
 
 // owedSince is when the work ended or, if that was later, when the callback was
-// let off again.
+// redelivered.
 func owedSince(request db.Request) time.Time {
 	if request.RedeliveredAt.After(request.FinishedAt) {
 		return request.RedeliveredAt

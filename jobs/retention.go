@@ -106,8 +106,8 @@ func (s *sweeper) sweep(ctx context.Context, tx pgx.Tx, from db.Sweep) (pause ti
 	return pause, db.SaveSweep(ctx, tx, s.of, next, pause)
 }
 
-// nextSweep decides where the batch after one that took so long begins, and after
-// what pause.
+// nextSweep decides where the next batch begins, and after what pause. took is the
+// time of the batch before it.
 func nextSweep(from db.Sweep, swept db.Swept, behind bool, took time.Duration) (next db.Sweep, pause time.Duration) {
 	next = from
 	if swept.Seen > 0 {

@@ -45,9 +45,9 @@ func throttleDelay(retryAfter time.Duration) time.Duration {
 	return min(longestThrottle, jitter(min(retryAfter, longestThrottle*10/11), 1, 1.1, rand.Float64()))
 }
 
-// throttleFloor is the least wait after a receiver has put a callback off the
-// given number of times before: one that says "in a second" for ever is asked
-// less and less often.
+// throttleFloor is the least wait after a receiver has throttled a callback the
+// given number of times. A receiver that says "in a second" forever is asked less and
+// less often.
 func throttleFloor(earlier int) time.Duration {
 	return min(time.Second<<min(earlier, 11), 30*time.Minute)
 }

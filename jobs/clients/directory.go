@@ -17,7 +17,7 @@ import (
 )
 
 // Local is the client that calls without a key in local mode. Its secret is no
-// secret at all: the one that Standard Webhooks publishes in its examples.
+// secret at all: Standard Webhooks publishes it in its examples.
 const (
 	Local       = "local"
 	LocalSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

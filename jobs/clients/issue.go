@@ -32,7 +32,7 @@ func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.T
 	case !validName.MatchString(client):
 		return Credentials{}, errors.New("a client's name must be 1 to 100 letters, digits, dots, hyphens and underscores, and begin with a letter or digit")
 	case client == Local:
-		return Credentials{}, fmt.Errorf("the name %s is that of whoever calls without a key in local mode", Local)
+		return Credentials{}, fmt.Errorf("the name %s belongs to the caller without a key in local mode", Local)
 	}
 	issued, row := issue(keys, client)
 	row.CreatedAt = now

@@ -3,8 +3,8 @@ package limit
 import "time"
 
 // Rate is a rate limit, by the generic cell rate algorithm (ITU-T I.371). What of
-// it is used is one time, the theoretical arrival time (TAT): until then those that
-// came have used the rate up. The zero TAT is an unused limit.
+// it is used is one time, the theoretical arrival time (TAT): until then the rate is
+// used up. The zero TAT is an unused limit.
 type Rate struct {
 	PerSecond float64 // 0 for no limit
 	Burst     int     // that may come at once after a pause, at least 1

@@ -29,12 +29,12 @@ func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
 
 func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
 
-// overloadLasts is for how long a receiver must have failed that answers: one that
-// is called too fast says so many times within a moment.
+// overloadLasts is for how long a receiver that answers must have failed. A receiver
+// that is called too fast says so many times within a moment.
 const overloadLasts = 3 * time.Second
 
-// afterFailure is the breaker after a failure that counts, one that was answered or
-// not, since the first of which failures have come in a row.
+// afterFailure is the breaker after a failure that counts, with an answer or without.
+// since is when the row of failures began.
 func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 	if b.failures++; b.failures == 1 {
 		b.since = since

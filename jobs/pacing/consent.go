@@ -59,8 +59,8 @@ func (c consent) answered(answer webhook.Consent, err error, now time.Time) cons
 	return c
 }
 
-// seenAt is the consent after a callback went to an address: if that isn't one
-// of those that granted it, it is asked, too.
+// seenAt is the consent after a callback went to an address. An address that has
+// not granted it is asked, too.
 func (c consent) seenAt(address netip.Prefix, now time.Time) consent {
 	if now.Before(c.until) && !slices.Contains(c.prefixes, address) {
 		c.askAt = limit.Latest(now, c.asked.Add(askAfterMove))

@@ -135,7 +135,7 @@ func share(k kind) float64 {
 	return 0
 }
 
-// slack is one failure: a single one that is an answer may be that callback's own.
+// slack is one failure. A single answer that is a failure may be its callback's own.
 func (k kind) slack() float64 {
 	if k == refused || k == failing {
 		return 1

@@ -16,8 +16,8 @@ const (
 	// sawToo is how far apart the troubles of two clients are at most that count as
 	// the receiver's.
 	sawToo = 10 * time.Second
-	// oneByOneFor is how long a receiver is taken for one that serves one connection
-	// at a time: to find out anew costs a callback ten seconds.
+	// oneByOneFor is how long a receiver is believed to serve one connection at a
+	// time: to find out anew costs a callback ten seconds.
 	oneByOneFor = 24 * time.Hour
 	maxPrefixes = 16 // of a receiver that answers from several addresses
 )

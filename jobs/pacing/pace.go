@@ -144,8 +144,8 @@ type verdict struct {
 }
 
 // answered takes in an answer of any kind. In slow start the limit in flight
-// doubles when all those that reached it are answered, the last of them well and
-// most of them in the usual time: beyond two only once two were answered together.
+// doubles when all callbacks that reached it are answered, the last of them well and
+// most of them in the usual time. It exceeds two only once two were answered together.
 func (p *pace) answered(v verdict) {
 	if v.good {
 		p.now.good++

@@ -1,6 +1,6 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
-// Whoever has a callback to send calls Enter, and Leave with what came of it.
+// A worker that has a callback to send calls Enter, and Leave with what came of it.
 // decide.go says what is asked in which order, learn.go what an attempt shows.
 package pacing
 
@@ -98,7 +98,7 @@ func New(config Config) *Pacing {
 	}
 }
 
-// Callback is one that wants to leave.
+// Callback is a callback that wants to leave.
 type Callback struct {
 	Client   string
 	URL      string

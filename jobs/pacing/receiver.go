@@ -53,8 +53,8 @@ type party struct {
 	health  health
 	breaker breaker
 	pause   time.Time // by Retry-After
-	// Until then the receiver is taken for one that serves one connection at a time: a
-	// second one is never accepted while the first is kept open.
+	// Until then the receiver is believed to serve one connection at a time. It never
+	// accepts a second connection while the first is open.
 	oneByOne time.Time
 	inFlight int
 	line     limit.Line

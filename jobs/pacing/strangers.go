@@ -94,8 +94,8 @@ func forgetIdle[K comparable, V any](known map[K]*V, used func(*V) time.Time, bu
 	}
 }
 
-// prefixOf is what belongs together of addresses: of IPv6, whoever has one has its
-// /64.
+// prefixOf is the range of addresses that share a budget. In IPv6 it is a /64, which
+// the owner of one address has whole.
 func prefixOf(address netip.Addr) netip.Prefix {
 	address = address.Unmap()
 	bits := 64

@@ -77,7 +77,7 @@ func (p *Pacing) Run(ctx context.Context) {
 }
 
 // readWords reads all of the operator's words, which are few. While the database is
-// away, those that were read last stand.
+// away, the words of the last reading stand.
 func (p *Pacing) readWords(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()

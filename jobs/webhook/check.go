@@ -134,8 +134,8 @@ func (p Policy) allowsPort(port uint16) bool {
 	return port == 443 || port == 8443 || port == 80 && p.Local || slices.Contains(p.Ports, port)
 }
 
-// permitsHost reports whether a host is one of those that are called on every
-// port: an address in an allowed range, or this machine under its usual name.
+// permitsHost reports whether callbacks may go to every port of a host: an address
+// in an allowed range, or this machine under its usual name.
 func (p Policy) permitsHost(host string) bool {
 	if isLocalhost(strings.ToLower(strings.TrimSuffix(host, "."))) {
 		return len(p.loopback()) > 0
@@ -237,8 +237,8 @@ func isLocalhost(name string) bool {
 }
 
 // isSpecialUse tells the top labels of IANA's special-use domain names, of
-// ICANN's private-use one (internal) and of those that home and office
-// networks have long used in their place.
+// ICANN's private-use domain (internal), and of the domains that home and office
+// networks have long used in its place.
 func isSpecialUse(top string) bool {
 	switch top {
 	case "alt", "arpa", "example", "invalid", "local", "localhost", "onion", "test",

@@ -16,9 +16,9 @@ const (
 	maxHeaderBytes = 1024 // of a value: a bearer token fits
 )
 
-// takenHeaders are those that say how a message is framed or where it goes, those of a
-// hop (RFC 9110, section 7.6.1), and ours. Whoever chose them could make one call look
-// like another, or like one of somebody else.
+// takenHeaders are headers that frame or route a message, headers of a hop (RFC 9110,
+// section 7.6.1), and headers that Ringback sets. A caller that chose them could make a
+// callback look like another caller's.
 var takenHeaders = []string{
 	"Accept", "Accept-Encoding", "Cdn-Loop", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Forwarded", "Host",
 	"Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Traceparent", "Tracestate", "Trailer",

@@ -95,8 +95,8 @@ func RetryAfter(value string, now time.Time) (time.Duration, bool) {
 }
 
 // explain tells the outcome and the cause of an attempt that got no answer.
-// Causes are phrases of ours, of the operating system or of the TLS alert
-// list: net/http's own texts can hold the URL or bytes of the answer.
+// Causes are fixed phrases, or those of the operating system or the TLS alert
+// list. Texts of net/http can hold the URL or bytes of the answer.
 func explain(err error, seen sighting) (Outcome, string) {
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return ConnectionFailed, "URL not allowed: " + refused.Rule

@@ -134,8 +134,8 @@ func withoutKeptConnections(transport *http.Transport) *http.Transport {
 	return fresh
 }
 
-// originOf is a name of ours, and a constant where we have none: the machine's
-// is nobody's business.
+// originOf is the first public name of the service, or a constant. The machine's
+// name is nobody's business.
 func originOf(policy Policy) string {
 	if len(policy.Names) > 0 {
 		return policy.Names[0]
@@ -243,7 +243,7 @@ func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) 
 	return request, nil
 }
 
-// newRequest checks the URL and sets what every request of ours says.
+// newRequest checks the URL and sets the headers of every outgoing request.
 func (s *Sender) newRequest(ctx context.Context, method, rawURL string, body io.Reader) (*http.Request, error) {
 	target, err := s.policy.Check(rawURL)
 	if err != nil {
