@@ -14,6 +14,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/upkeep"
 )
 
 // driver is River's driver for pgx, with six differences. A fetch goes through the
@@ -148,7 +149,7 @@ func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStu
 		for i, job := range stuck {
 			ids[i] = job.ID
 		}
-		held, err := db.HeldJobs(ctx, f.pool, ids, deathAfter, heldAtMost)
+		held, err := db.HeldJobs(ctx, f.pool, ids, upkeep.DeathAfter, heldAtMost)
 		if err != nil {
 			return nil, err
 		}

@@ -11,37 +11,8 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/jobs/upkeep"
 )
-
-func TestVigil(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name  string
-		beats []int // seconds
-		asked int
-		want  bool
-	}{
-		{"ThreeIntervalsAreTrusted", []int{0, 2, 4, 6}, 6, true},
-		{"FewerAreNot", []int{0, 2, 4}, 5, false},
-		{"BeatMissedIsForgiven", []int{0, 2, 6}, 6, true},
-		{"OutageBeginsAnew", []int{0, 2, 4, 6, 36}, 36, false},
-		{"OutageIsOverThreeIntervalsLater", []int{0, 2, 36, 38, 40, 42}, 42, true},
-		{"SilenceOfItsOwnIsNotTrusted", []int{0, 2, 4, 6}, 20, false},
-		{"NoBeatAtAllIsNot", nil, 100, false},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			var v vigil
-			for _, second := range test.beats {
-				v = v.at(morning.Add(time.Duration(second) * time.Second))
-			}
-			if got := v.trusts(morning.Add(time.Duration(test.asked) * time.Second)); got != test.want {
-				t.Errorf("beats at %v, asked at %d: got %v, want %v", test.beats, test.asked, got, test.want)
-			}
-		})
-	}
-}
 
 // silence makes everybody look as if they had been silent for longer than a dead
 // process, and their jobs as if they had run for as long.
@@ -52,10 +23,7 @@ func (q *testQueue) silence(t *testing.T) {
 }
 
 // pause stops what says that a process lives. It keeps its lock.
-func (q *testQueue) pause() {
-	q.heart.stop()
-	q.heart.running.Wait()
-}
+func (q *testQueue) pause() { _ = q.heart.End(context.Background(), true) }
 
 // outlast lets nobody be judged by silence that doesn't beat any more.
 func (q *testQueue) outlast(t *testing.T) {
@@ -345,7 +313,7 @@ func TestHeartbeat(t *testing.T) {
 			if first.IsZero() {
 				first = last
 			}
-			return last.Sub(first) > trustAfter+beatInterval // it has looked
+			return last.Sub(first) > upkeep.TrustAfter+upkeep.BeatInterval // it has looked
 		})
 		other.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'running' AND work_job_attempt = 1")
 	})

@@ -22,6 +22,7 @@ import (
 	"ringback/db"
 	"ringback/jobs/clients"
 	"ringback/jobs/pacing"
+	"ringback/jobs/upkeep"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -84,11 +85,11 @@ type Queue struct {
 	backlog    backlog
 	quotas     *quotas
 	spread     spread // of redeliveries
-	heart      *heartbeat
+	heart      *upkeep.Heartbeat
 	held       held
-	sweeper    sweeper // of requests
-	letters    sweeper // of dead letters
-	search     searcher
+	sweeper    upkeep.Sweeper // of requests
+	letters    upkeep.Sweeper // of dead letters
+	search     upkeep.Searcher
 	reconciler reconciler
 	stop       context.CancelFunc // ends what Start began besides River and the heartbeat
 	pacing     *pacing.Pacing
@@ -136,9 +137,9 @@ func New(config Config) (*Queue, error) {
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
-	queue.heart = newHeartbeat(queue.client.ID(), &queue.held, config.RiverPool, config.Logger)
-	queue.sweeper, queue.letters = newSweepers(config)
-	queue.search = searcher{pool: config.RiverPool, logger: config.Logger}
+	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.held.has, config.RiverPool, config.Logger)
+	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetters})
+	queue.search = upkeep.Searcher{Pool: config.RiverPool, Logger: config.Logger}
 	queue.backlog.limit = int64(config.Unfinished)
 	queue.backlog.ping = queue.health.Check
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
@@ -284,7 +285,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	q.clock.read(ctx)
 	if q.works {
-		if err := q.heart.start(ctx); err != nil {
+		if err := q.heart.Start(ctx); err != nil {
 			return err
 		}
 		if err := q.client.Start(ctx); err != nil {
@@ -303,10 +304,10 @@ func (q *Queue) Start(ctx context.Context) error {
 		go q.quotas.watch(ctx)
 	}
 	if q.works {
-		go q.search.run(ctx)
+		go q.search.Run(ctx)
 		go q.reconciler.run(ctx)
-		go q.sweeper.run(ctx)
-		go q.letters.run(ctx)
+		go q.sweeper.Run(ctx)
+		go q.letters.Run(ctx)
 	}
 	return nil
 }
@@ -320,7 +321,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 	var err error
 	if q.works {
 		err = q.stopJobs(ctx)
-		err = errors.Join(err, q.heart.end(ctx, err != nil))
+		err = errors.Join(err, q.heart.End(ctx, err != nil))
 	}
 	q.pacing.SaveAll(ctx)
 	return errors.Join(err, q.stopBatchers(ctx))

@@ -9,51 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/jobs/upkeep"
 )
-
-func TestNextSweep(t *testing.T) {
-	t.Parallel()
-	before := morning.Add(-24 * time.Hour)
-	idAt := func(at time.Time) (id uuid.UUID) {
-		ms := at.UnixMilli()
-		for i := range 6 {
-			id[i] = byte(ms >> (40 - 8*i))
-		}
-		return id
-	}
-	here, there := idAt(before.Add(-time.Minute)), idAt(before.Add(-20*time.Minute))
-	const behind = true
-	const took = 50 * time.Millisecond
-	lately, longAgo := morning.Add(-time.Minute), morning.Add(-2*time.Hour)
-	tests := []struct {
-		name     string
-		swept    db.Swept
-		behind   bool
-		began    time.Time
-		position uuid.UUID
-		pause    time.Duration
-	}{
-		{"FullBatchIsFollowedByFourTimesItsLength", db.Swept{Seen: db.SweepBatch, Last: here}, !behind, lately, here, 4 * took},
-		{"FullBatchFarBehindByItsLength", db.Swept{Seen: db.SweepBatch, Last: there}, behind, lately, there, took},
-		{"LastBatchByALongPause", db.Swept{Seen: 7, Last: here}, !behind, lately, here, sweepIdle},
-		{"NothingLeavesThePositionWhereItIs", db.Swept{}, !behind, lately, there, sweepIdle},
-		{"EndOfAnHourStartsAnew", db.Swept{Seen: 7, Last: here}, !behind, longAgo, uuid.Nil, sweepIdle},
-		{"EndOfAnHourWaitsForTheEndOfThePass", db.Swept{Seen: db.SweepBatch, Last: here}, !behind, longAgo, here, 4 * took},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			from := db.Sweep{Client: "alice", Position: there, PassBeganAt: test.began, Now: morning}
-			next, pause := nextSweep(from, test.swept, test.behind, took)
-			if next.Position != test.position || pause != test.pause {
-				t.Errorf("got %s after %s, want %s after %s", next.Position, pause, test.position, test.pause)
-			}
-			if anew := next.PassBeganAt.Equal(morning); anew != (test.position == uuid.Nil) {
-				t.Errorf("pass began at %s, at the start of the table: %v", next.PassBeganAt, anew)
-			}
-		})
-	}
-}
 
 func TestRetention(t *testing.T) {
 	t.Parallel()
@@ -73,7 +30,7 @@ func TestRetention(t *testing.T) {
 	}
 	q.exec(t, "UPDATE requests SET settled_at = settled_at - interval '1 day' WHERE id <> $1", young.ID)
 	q.exec(t, "UPDATE retention SET position = $1, next_at = now()", uuid.Nil) // the first batch was before
-	if _, err := q.sweeper.turn(t.Context()); err != nil {
+	if _, err := q.sweeper.Turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, func() bool { return q.holds(t, "SELECT NOT EXISTS (SELECT FROM requests WHERE id = $1)", old.ID) })
@@ -100,8 +57,8 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 	q.exec(t, "UPDATE dead_letters SET died_at = died_at - interval '31 days' WHERE request_id = $1", old.ID)
 	sweep := func(age time.Duration) {
 		t.Helper()
-		_, letters := newSweepers(Config{RiverPool: q.direct, Logger: slog.New(slog.DiscardHandler), DeadLetters: age})
-		if _, err := letters.turn(t.Context()); err != nil {
+		_, letters := upkeep.NewSweepers(q.direct, slog.New(slog.DiscardHandler), upkeep.Retention{DeadLetters: age})
+		if _, err := letters.Turn(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		q.exec(t, "UPDATE dead_letter_retention SET client = '', position = $1, next_at = now()", uuid.Nil) // for the next one
@@ -118,11 +75,4 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 		t.Error("want its attempt and its jobs left, and no others")
 	}
 	q.wantNoOrphans(t)
-}
-
-func TestSweeperWithoutAnAgeRemovesNothing(t *testing.T) {
-	t.Parallel()
-	requests, letters := newSweepers(Config{Logger: slog.New(slog.DiscardHandler)}) // it would need a pool
-	requests.run(t.Context())
-	letters.run(t.Context())
 }

@@ -1,4 +1,4 @@
-package jobs
+package upkeep
 
 import (
 	"context"
@@ -25,9 +25,9 @@ const (
 	sweepPass = time.Hour
 )
 
-// sweeper removes what is older than it may get, a batch at a time. All processes
+// Sweeper removes what is older than it may get, a batch at a time. All processes
 // share one position and one pace in the database.
-type sweeper struct {
+type Sweeper struct {
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
 	of      db.Removal
@@ -37,25 +37,30 @@ type sweeper struct {
 	removed string // what a log calls it
 }
 
-// newSweepers returns what removes requests that have ended, and dead letters.
-func newSweepers(config Config) (requests, deadLetters sweeper) {
-	requests = sweeper{
-		pool: config.RiverPool, logger: config.Logger, of: db.OldRequests, age: config.Retention, byAge: true, removed: "requests",
+// Retention is how long what has ended stays. 0 is forever.
+type Retention struct {
+	Requests, DeadLetters time.Duration
+}
+
+// NewSweepers returns what removes requests that have ended, and dead letters.
+func NewSweepers(pool *pgxpool.Pool, logger *slog.Logger, keep Retention) (requests, deadLetters Sweeper) {
+	requests = Sweeper{
+		pool: pool, logger: logger, of: db.OldRequests, age: keep.Requests, byAge: true, removed: "requests",
 		remove: func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error) {
 			return db.RemoveRequests(ctx, tx, from.Position, before)
 		},
 	}
-	deadLetters = sweeper{
-		pool: config.RiverPool, logger: config.Logger, of: db.OldDeadLetters, age: config.DeadLetters, removed: "dead_letters",
+	deadLetters = Sweeper{
+		pool: pool, logger: logger, of: db.OldDeadLetters, age: keep.DeadLetters, removed: "dead_letters",
 		remove: db.RemoveDeadLetters,
 	}
 	return requests, deadLetters
 }
 
-// run removes batches when they are due, until ctx ends.
-func (s *sweeper) run(ctx context.Context) {
+// Run removes batches when they are due, until ctx ends.
+func (s *Sweeper) Run(ctx context.Context) {
 	for ctx.Err() == nil && s.age > 0 {
-		wait, err := s.turn(ctx)
+		wait, err := s.Turn(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err)
 			wait = sweepIdle
@@ -69,8 +74,8 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
-// turn removes a batch if one is due, and returns when to look again.
-func (s *sweeper) turn(ctx context.Context) (wait time.Duration, err error) {
+// Turn removes a batch if one is due, and returns when to look again.
+func (s *Sweeper) Turn(ctx context.Context) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	sweep, err := db.ReadSweep(ctx, s.pool, s.of)
@@ -92,7 +97,7 @@ func (s *sweeper) turn(ctx context.Context) (wait time.Duration, err error) {
 }
 
 // sweep removes a batch and returns the pause after it.
-func (s *sweeper) sweep(ctx context.Context, tx pgx.Tx, from db.Sweep) (pause time.Duration, err error) {
+func (s *Sweeper) sweep(ctx context.Context, tx pgx.Tx, from db.Sweep) (pause time.Duration, err error) {
 	start, before := time.Now(), from.Now.Add(-s.age)
 	swept, err := s.remove(ctx, tx, from, before)
 	if err != nil {

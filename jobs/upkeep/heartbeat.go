@@ -1,4 +1,4 @@
-package jobs
+package upkeep
 
 import (
 	"context"
@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	// beatInterval is how often a process says that it lives, and looks for those
+	// BeatInterval is how often a process says that it lives, and looks for those
 	// that don't.
-	beatInterval = 2 * time.Second
+	BeatInterval = 2 * time.Second
 	// beatTimeout leaves time for the next beat to be on time.
 	beatTimeout = 2 * time.Second
-	// deathAfter is how long a process must be silent: five beats, so that a busy
+	// DeathAfter is how long a process must be silent: five beats, so that a busy
 	// machine isn't taken for a dead one. Where its lock doesn't tell, its jobs are
 	// taken up at most 14 s after its end.
-	deathAfter = 10 * time.Second
+	DeathAfter = 10 * time.Second
 	// maxBeatGap is how far apart two beats are at most while the database is there.
-	maxBeatGap = 2 * beatInterval
-	// trustAfter is how long a process must have beaten without a gap before it
+	maxBeatGap = 2 * BeatInterval
+	// TrustAfter is how long a process must have beaten without a gap before it
 	// calls others dead. When the database was away, or this process paused, all
 	// have been silent, and get this long to say otherwise.
-	trustAfter = 3 * beatInterval
+	TrustAfter = 3 * BeatInterval
 	// strayShare is how many times longer than a look for stray jobs the pause after it
 	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
 	strayShare = 20
@@ -37,7 +37,7 @@ const (
 	forgetAfter = time.Hour
 )
 
-// heartbeat says that this process lives, and gives back the jobs of others that
+// Heartbeat says that this process lives, and gives back the jobs of others that
 // died. A process that was only paused does no harm when it goes on: its steps
 // find that they are done, or are done first.
 //
@@ -49,27 +49,31 @@ const (
 // don't run here. Where a connection broke, the answer to a fetch was lost after
 // its commit; where the database was away for long, River has given up saying what
 // came of a job.
-type heartbeat struct {
-	process string
-	held    *held
-	strays  []int64 // jobs that didn't run here at the last look
-	lock    lock
-	pool    *pgxpool.Pool
-	logger  *slog.Logger
-	stop    context.CancelFunc // nil before start
-	running sync.WaitGroup     // what start began
+type Heartbeat struct {
+	process  string
+	refunded string // kind of jobs
+	holds    func(job int64) bool
+	strays   []int64 // jobs that didn't run here at the last look
+	lock     lock
+	pool     *pgxpool.Pool
+	logger   *slog.Logger
+	stop     context.CancelFunc // nil before Start
+	running  sync.WaitGroup     // what Start began
 }
 
-func newHeartbeat(process string, held *held, pool *pgxpool.Pool, logger *slog.Logger) *heartbeat {
-	return &heartbeat{
-		process: process, held: held, pool: pool, logger: logger,
+// NewHeartbeat is that of a process, by River's client id. holds tells whether a job
+// runs here, and refunded is the kind of jobs that get the attempt back that a death
+// cost them.
+func NewHeartbeat(process, refunded string, holds func(job int64) bool, pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
+	return &Heartbeat{
+		process: process, refunded: refunded, holds: holds, pool: pool, logger: logger,
 		lock: lock{process: process, pool: pool, logger: logger, held: true},
 	}
 }
 
-// start beats until end. The first beat is over when it returns, since no job may
+// Start beats until End. The first beat is over when it returns, since no job may
 // run in a process that nobody knows.
-func (h *heartbeat) start(ctx context.Context) error {
+func (h *Heartbeat) Start(ctx context.Context) error {
 	if err := h.beat(ctx); err != nil {
 		return err
 	}
@@ -80,10 +84,10 @@ func (h *heartbeat) start(ctx context.Context) error {
 	return nil
 }
 
-// end stops beating. A process that left no job running, as far as it knows, takes
+// End stops beating. A process that left no job running, as far as it knows, takes
 // back that it lives. Otherwise it keeps its lock until it is over, which then tells
 // others.
-func (h *heartbeat) end(ctx context.Context, jobsLeft bool) error {
+func (h *Heartbeat) End(ctx context.Context, jobsLeft bool) error {
 	if h.stop == nil {
 		return nil
 	}
@@ -98,8 +102,8 @@ func (h *heartbeat) end(ctx context.Context, jobsLeft bool) error {
 	return db.RemoveProcess(ctx, h.pool, h.process)
 }
 
-func (h *heartbeat) run(ctx context.Context) {
-	tick := time.NewTicker(beatInterval)
+func (h *Heartbeat) run(ctx context.Context) {
+	tick := time.NewTicker(BeatInterval)
 	defer tick.Stop()
 	seen := vigil{}.at(time.Now())
 	var nextStrays time.Time
@@ -122,23 +126,23 @@ func (h *heartbeat) run(ctx context.Context) {
 	}
 }
 
-func (h *heartbeat) beat(ctx context.Context) error {
+func (h *Heartbeat) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
 	return db.Beat(ctx, h.pool, h.process)
 }
 
-func (h *heartbeat) returnJobs(ctx context.Context) {
+func (h *Heartbeat) returnJobs(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	returned, err := db.ReturnJobs(ctx, h.pool, callbackJobs.Kind, deathAfter)
+	returned, err := db.ReturnJobs(ctx, h.pool, h.refunded, DeathAfter)
 	if err == nil {
 		err = db.ForgetProcesses(ctx, h.pool, forgetAfter)
 	}
 	h.logReturned(ctx, "silence", returned, err)
 }
 
-func (h *heartbeat) logReturned(ctx context.Context, judgedBy string, returned int64, err error) {
+func (h *Heartbeat) logReturned(ctx context.Context, judgedBy string, returned int64, err error) {
 	if returned > 0 {
 		h.logger.WarnContext(ctx, "jobs_of_dead_processes_returned", "judged_by", judgedBy, "jobs", returned)
 	}
@@ -149,7 +153,7 @@ func (h *heartbeat) logReturned(ctx context.Context, judgedBy string, returned i
 
 // watch holds this process's lock, and gives back the jobs of those whose lock is
 // free.
-func (h *heartbeat) watch(ctx context.Context) {
+func (h *Heartbeat) watch(ctx context.Context) {
 	var absent absences
 	for ; ctx.Err() == nil; h.lock.rest(ctx) {
 		broke := h.lock.lost()
@@ -167,28 +171,28 @@ func (h *heartbeat) watch(ctx context.Context) {
 	}
 }
 
-func (h *heartbeat) returnJobsOf(ctx context.Context, gone []db.Process) {
+func (h *Heartbeat) returnJobsOf(ctx context.Context, gone []db.Process) {
 	if len(gone) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	returned, err := db.ReturnJobsOf(ctx, h.pool, callbackJobs.Kind, gone)
+	returned, err := db.ReturnJobsOf(ctx, h.pool, h.refunded, gone)
 	h.logReturned(ctx, "lock", returned, err)
 }
 
 // returnStrays gives back what was stray at two looks. One is not enough: a job
 // may have ended just now, and River not yet have said so.
-func (h *heartbeat) returnStrays(ctx context.Context) {
+func (h *Heartbeat) returnStrays(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	running, err := db.RunningJobs(ctx, h.pool, h.process, deathAfter)
-	strays := slices.DeleteFunc(running, h.held.has)
+	running, err := db.RunningJobs(ctx, h.pool, h.process, DeathAfter)
+	strays := slices.DeleteFunc(running, h.holds)
 	twice := slices.DeleteFunc(slices.Clone(strays), func(id int64) bool { return !slices.Contains(h.strays, id) })
 	h.strays = strays
 	var returned int64
 	if err == nil && len(twice) > 0 {
-		returned, err = db.ReturnStrays(ctx, h.pool, h.process, deathAfter, twice)
+		returned, err = db.ReturnStrays(ctx, h.pool, h.process, DeathAfter, twice)
 	}
 	if returned > 0 {
 		h.logger.WarnContext(ctx, "stray_jobs_returned", "jobs", returned)
@@ -212,5 +216,5 @@ func (v vigil) at(now time.Time) vigil {
 
 // trusts tells whether others that were silent meanwhile are dead.
 func (v vigil) trusts(now time.Time) bool {
-	return now.Sub(v.last) <= maxBeatGap && now.Sub(v.since) >= trustAfter
+	return now.Sub(v.last) <= maxBeatGap && now.Sub(v.since) >= TrustAfter
 }

@@ -1,4 +1,4 @@
-package jobs
+package upkeep
 
 import (
 	"context"
@@ -11,23 +11,23 @@ import (
 	"ringback/db"
 )
 
-// searcher looks for the requests that ended unsuccessfully before the database
+// Searcher looks for the requests that ended unsuccessfully before the database
 // noted such requests. It goes once through the table, a batch at a time, with
 // pauses as the sweeper has. All processes share one position.
-type searcher struct {
-	pool   *pgxpool.Pool
-	logger *slog.Logger
+type Searcher struct {
+	Pool   *pgxpool.Pool
+	Logger *slog.Logger
 }
 
-// run searches until all has been looked at, or ctx ends.
-func (s *searcher) run(ctx context.Context) {
+// Run searches until all has been looked at, or ctx ends.
+func (s *Searcher) Run(ctx context.Context) {
 	for done := false; !done && ctx.Err() == nil; {
 		start := time.Now()
 		searched, last, err := s.batch(ctx)
 		pause := sweepShare * time.Since(start)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			s.logger.WarnContext(ctx, "unsuccessful_requests_not_searched", "error", err)
+			s.Logger.WarnContext(ctx, "unsuccessful_requests_not_searched", "error", err)
 			pause = sweepIdle
 		case err == nil && !searched:
 			pause = time.Second // another process is at it
@@ -42,10 +42,10 @@ func (s *searcher) run(ctx context.Context) {
 	}
 }
 
-func (s *searcher) batch(ctx context.Context) (searched, done bool, err error) {
+func (s *Searcher) batch(ctx context.Context) (searched, done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	err = db.InTx(ctx, s.pool, func(tx pgx.Tx) (err error) {
+	err = db.InTx(ctx, s.Pool, func(tx pgx.Tx) (err error) {
 		searched, done, err = db.SearchUnsuccessful(ctx, tx)
 		return err
 	})

@@ -1,4 +1,4 @@
-package jobs
+package upkeep
 
 import (
 	"context"
@@ -47,7 +47,7 @@ func (l *lock) hold(ctx context.Context) {
 	}
 	held, err := l.take(ctx)
 	if held || err != nil { // or the connection before is about to end
-		l.due = time.Now().Add(beatInterval)
+		l.due = time.Now().Add(BeatInterval)
 	}
 	if held == l.held || ctx.Err() != nil {
 		return
