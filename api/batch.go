@@ -126,12 +126,13 @@ func (a *API) allowMore(c *gin.Context, i int) error {
 	if i == 0 || a.Limits == nil {
 		return nil
 	}
-	quota, now := a.quotas.quota(c.GetString(clientKey)), time.Now()
-	if quota.limiter.AllowN(now, 1) {
+	quota := a.quotas.quota(c.GetString(clientKey))
+	allowed, _, reset := quota.rate.take(time.Now())
+	if allowed {
 		return nil
 	}
 	refused := refuse(reasonRate, quota.limits.Rate)
-	_, refused.retryAfter = rateLeft(quota.limiter.TokensAt(now), quota.limits.Rate)
+	refused.retryAfter = reset
 	return refused
 }
 

@@ -1,19 +1,49 @@
 package api
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
-func TestRateLeft(t *testing.T) {
+func TestCallRate(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		tokens                         float64
-		perSecond, wantLeft, wantReset int
-	}{
-		{100, 50, 100, 0}, {99, 50, 99, 1}, {50, 50, 50, 1}, {49.9, 50, 49, 2}, {1, 50, 1, 2},
-		{0.99, 50, 0, 1}, {0, 50, 0, 1}, {-0.5, 1, 0, 2}, {2, 1, 2, 0},
-	} {
-		if left, reset := rateLeft(test.tokens, test.perSecond); left != test.wantLeft || reset != test.wantReset {
-			t.Errorf("%v tokens at %d a second: got %d left and reset in %d s, want %d and %d",
-				test.tokens, test.perSecond, left, reset, test.wantLeft, test.wantReset)
+	start := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+
+	t.Run("TellsWhatIsLeftAndWhenThereIsMore", func(t *testing.T) {
+		t.Parallel()
+		r := newCallRate(10) // a burst of 20
+		for n := 1; n <= 20; n++ {
+			if allowed, left, reset := r.take(start); !allowed || left != 20-n || n < 20 && reset != (n+9)/10 {
+				t.Errorf("the %dth at once: got %v, %d left, %d s", n, allowed, left, reset)
+			}
 		}
-	}
+		if allowed, left, reset := r.take(start); allowed || left != 0 || reset != 1 {
+			t.Errorf("beyond the burst: got %v, %d left, %d s, want it refused for a second at most", allowed, left, reset)
+		}
+		if allowed, _, _ := r.take(start.Add(99 * time.Millisecond)); allowed {
+			t.Error("before a tenth of a second: want it refused")
+		}
+		if allowed, _, _ := r.take(start.Add(100 * time.Millisecond)); !allowed {
+			t.Error("after a tenth of a second: want it allowed")
+		}
+		if _, left, _ := r.take(start.Add(time.Hour)); left != 19 {
+			t.Errorf("after an hour: got %d left, want the burst", left)
+		}
+	})
+
+	t.Run("KeepsWhatWasUsedWhereItChanges", func(t *testing.T) {
+		t.Parallel()
+		r := newCallRate(10)
+		for range 15 {
+			r.take(start)
+		}
+		r.change(100, start) // a burst of 200, of which 15 are used
+		if _, left, _ := r.take(start); left != 184 {
+			t.Errorf("after a raise: got %d left, want 184", left)
+		}
+		r.change(1, start) // a burst of 2
+		if allowed, _, reset := r.take(start); allowed || reset != 15 {
+			t.Errorf("after a cut: got %v, %d s, want it refused until 15 of the 16 that were used are paid", allowed, reset)
+		}
+	})
 }

@@ -2,13 +2,11 @@ package api
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/time/rate"
 
 	"ringback/jobs"
 	"ringback/jobs/clients"
@@ -23,18 +21,14 @@ type quotas struct {
 
 // quota is that of one client, under the limits that it has at the moment.
 type quota struct {
-	limits  clients.Limits
-	limiter *rate.Limiter
-	policy  string // the header RateLimit-Policy
+	limits clients.Limits
+	rate   *callRate
+	policy string // the header RateLimit-Policy
 }
 
 // ratePolicy is the name of the rate, beside those of the queue's quotas, as in
 // the headers and in the problem.
 const ratePolicy = "rate"
-
-// burstSeconds is for how long a client that has been silent may send at once
-// what its rate allows.
-const burstSeconds = 2
 
 // quota returns that of a client. Where its limits have changed, what it has used
 // of its rate still counts.
@@ -45,13 +39,12 @@ func (q *quotas) quota(client string) *quota {
 		if known.limits == limits {
 			return known
 		}
-		known.limiter.SetLimit(rate.Limit(limits.Rate))
-		known.limiter.SetBurst(burstSeconds * limits.Rate)
-		changed := &quota{limits, known.limiter, policyOf(limits)}
+		known.rate.change(limits.Rate, time.Now())
+		changed := &quota{limits, known.rate, policyOf(limits)}
 		q.of.Store(client, changed)
 		return changed
 	}
-	fresh := &quota{limits, rate.NewLimiter(rate.Limit(limits.Rate), burstSeconds*limits.Rate), policyOf(limits)}
+	fresh := &quota{limits, newCallRate(limits.Rate), policyOf(limits)}
 	first, _ := q.of.LoadOrStore(client, fresh)
 	return first.(*quota)
 }
@@ -69,10 +62,9 @@ func (a *API) limit(c *gin.Context) {
 	if c.Request.Method != http.MethodPost {
 		return
 	}
-	client, now := c.GetString(clientKey), time.Now()
+	client := c.GetString(clientKey)
 	quota := a.quotas.quota(client)
-	allowed := quota.limiter.AllowN(now, 1)
-	left, reset := rateLeft(quota.limiter.TokensAt(now), quota.limits.Rate)
+	allowed, left, reset := quota.rate.take(time.Now())
 	c.Header("RateLimit-Policy", quota.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d, "%s";r=%d`, ratePolicy, left, reset, jobs.UnfinishedQuota, a.Queue.Left(client)))
 	if !allowed {
@@ -80,14 +72,4 @@ func (a *API) limit(c *gin.Context) {
 		problem.retryAfter = reset
 		a.writeProblem(c, problem)
 	}
-}
-
-// rateLeft tells how many requests may come at once, and in how many seconds
-// there are more: one more where there are none, else all of them.
-func rateLeft(tokens float64, perSecond int) (left, reset int) {
-	want := float64(burstSeconds * perSecond)
-	if tokens < 1 {
-		want = 1
-	}
-	return max(0, int(tokens)), int(math.Ceil(max(0, want-tokens) / float64(perSecond)))
 }

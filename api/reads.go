@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/time/rate"
 
 	"ringback/db"
 )
@@ -37,7 +36,7 @@ type reads struct {
 // reader is what one client reads.
 type reader struct {
 	slots chan struct{}
-	rate  *rate.Limiter
+	rate  *callRate
 }
 
 // newReads gives a client half of the connections, or all where quotas are off.
@@ -55,7 +54,7 @@ func (r *reads) of(client string) *reader {
 	if known, ok := r.readers.Load(client); ok {
 		return known.(*reader)
 	}
-	fresh := &reader{make(chan struct{}, r.share), rate.NewLimiter(rate.Limit(r.perSecond), burstSeconds*r.perSecond)}
+	fresh := &reader{make(chan struct{}, r.share), newCallRate(r.perSecond)}
 	known, _ := r.readers.LoadOrStore(client, fresh)
 	return known.(*reader)
 }
@@ -97,9 +96,7 @@ func (a *API) limitReads(c *gin.Context) {
 	if a.reads.perSecond == 0 {
 		return
 	}
-	now, limiter := time.Now(), a.reads.of(c.GetString(clientKey)).rate
-	allowed := limiter.AllowN(now, 1)
-	left, reset := rateLeft(limiter.TokensAt(now), a.reads.perSecond)
+	allowed, left, reset := a.reads.of(c.GetString(clientKey)).rate.take(time.Now())
 	c.Header("RateLimit-Policy", a.reads.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, readRatePolicy, left, reset))
 	if !allowed {
