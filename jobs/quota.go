@@ -11,6 +11,7 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/jobs/limit"
 )
 
 // Quota names what a client may have only so much of.
@@ -53,9 +54,9 @@ type quotas struct {
 	logger *slog.Logger
 
 	mu          sync.Mutex
-	unfinished  sampled[db.Destination] // in all under the empty origin
-	bytes       sampled[string]         // kept, by client
-	deadLetters map[string]int64        // kept, by client, by the latest sample
+	unfinished  limit.Sample[db.Destination] // in all under the empty origin
+	bytes       limit.Sample[string]         // kept, by client
+	deadLetters map[string]int64             // kept, by client, by the latest sample
 }
 
 // demand is what a request or a redelivery asks of its client's quotas.
@@ -113,7 +114,7 @@ func (q *quotas) admitStorage(client string) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return below(StorageQuota, q.bytes.of(client), q.limits(client).Storage)
+	return below(StorageQuota, q.bytes.Of(client), q.limits(client).Storage)
 }
 
 // enter counts what is about to be accepted; leave takes it back where it was not.
@@ -146,23 +147,23 @@ func (q *quotas) keep(request db.Request) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.bytes.add(request.Client, keptOf(request)+int64(len(request.Result)))
+	q.bytes.Add(request.Client, keptOf(request)+int64(len(request.Result)))
 }
 
 func (q *quotas) add(d demand, times int64) {
-	q.unfinished.add(db.Destination{Client: d.Client}, times)
+	q.unfinished.Add(db.Destination{Client: d.Client}, times)
 	if d.Origin != "" {
-		q.unfinished.add(d.Destination, times)
+		q.unfinished.Add(d.Destination, times)
 	}
-	q.bytes.add(d.Client, times*d.bytes)
+	q.bytes.Add(d.Client, times*d.bytes)
 }
 
 func (q *quotas) check(d demand) error {
 	limits := q.limits(d.Client)
-	if err := below(UnfinishedQuota, q.unfinished.of(db.Destination{Client: d.Client}), int64(limits.Unfinished)); err != nil {
+	if err := below(UnfinishedQuota, q.unfinished.Of(db.Destination{Client: d.Client}), int64(limits.Unfinished)); err != nil {
 		return err
 	}
-	if err := below(StorageQuota, q.bytes.of(d.Client), limits.Storage); err != nil {
+	if err := below(StorageQuota, q.bytes.Of(d.Client), limits.Storage); err != nil {
 		return err
 	}
 	if !d.again {
@@ -173,7 +174,7 @@ func (q *quotas) check(d demand) error {
 	if d.Origin == "" {
 		return nil
 	}
-	return below(DestinationQuota, q.unfinished.of(d.Destination), int64(limits.PerDestination))
+	return below(DestinationQuota, q.unfinished.Of(d.Destination), int64(limits.PerDestination))
 }
 
 // below refuses what would be more than the most, if there is any.
@@ -197,7 +198,7 @@ func (q *quotas) rate(client string) int {
 func (q *quotas) left(client string) int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return max(0, int64(q.limits(client).Unfinished)-q.unfinished.of(db.Destination{Client: client}))
+	return max(0, int64(q.limits(client).Unfinished)-q.unfinished.Of(db.Destination{Client: client}))
 }
 
 // keptInterval is how often what is kept is sampled at most. A client at the
@@ -231,7 +232,7 @@ func every(ctx context.Context, interval time.Duration, do func(ctx context.Cont
 func (q *quotas) sampleUnfinished(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
-	q.locked(q.unfinished.begin)
+	q.locked(q.unfinished.Begin)
 	counts, err := q.count(ctx)
 	if err != nil {
 		return
@@ -241,7 +242,7 @@ func (q *quotas) sampleUnfinished(ctx context.Context) {
 		all[d] += count
 		all[db.Destination{Client: d.Client}] += count
 	}
-	q.locked(func() { q.unfinished.end(all) })
+	q.locked(func() { q.unfinished.End(all) })
 }
 
 // sampleOfUnfinished is how many jobs a count looks up, which takes Postgres some
@@ -255,7 +256,7 @@ const sampleOfUnfinished = 20_000
 func (q *quotas) sampleKept(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
-	q.locked(q.bytes.begin)
+	q.locked(q.bytes.Begin)
 	kept, err := q.sample(ctx)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) {
@@ -268,7 +269,7 @@ func (q *quotas) sampleKept(ctx context.Context) {
 		bytes[client], letters[client] = of.Bytes, of.DeadLetters
 	}
 	q.locked(func() {
-		q.bytes.end(bytes)
+		q.bytes.End(bytes)
 		q.deadLetters = letters
 	})
 }
@@ -278,30 +279,3 @@ func (q *quotas) locked(do func()) {
 	defer q.mu.Unlock()
 	do()
 }
-
-// sampled is a count by key, of which samples are taken. It is locked by its owner.
-type sampled[K comparable] struct {
-	latest map[K]int64 // by the latest sample
-	before map[K]int64 // added before the sample under way began, which may hold it
-	since  map[K]int64 // added since then
-}
-
-func (s *sampled[K]) of(key K) int64 { return s.latest[key] + s.before[key] + s.since[key] }
-
-func (s *sampled[K]) add(key K, count int64) {
-	if s.since == nil {
-		s.since = map[K]int64{}
-	}
-	s.since[key] += count
-}
-
-// begin sets apart what the sample that begins will hold.
-func (s *sampled[K]) begin() {
-	for key, count := range s.before { // of a sample that failed
-		s.add(key, count)
-	}
-	s.before, s.since = s.since, nil
-}
-
-// end takes what the sample counted.
-func (s *sampled[K]) end(counts map[K]int64) { s.latest, s.before = counts, nil }
