@@ -16,6 +16,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"ringback/jobs/limit"
 	"ringback/work"
 )
 
@@ -117,31 +118,27 @@ func dropBody(c *gin.Context) bool {
 }
 
 // bodyBudget bounds the memory of the bodies of all calls that are under way:
-// slow callers with large bodies could otherwise take all there is. No client
-// has more than its share, or one could have the bodies of all others refused.
+// slow callers with large bodies could otherwise take all there is. Clients share
+// it as they share all slots, or one could have the bodies of all others refused.
 type bodyBudget struct {
-	limit, share int64 // bytes, in all and of one client
+	largest int64 // bytes that one body counts as at most
 
 	mu    sync.Mutex
-	taken int64
-	of    map[string]int64 // by client
+	bytes limit.Slots
 }
 
 // smallBody costs no more than its connection does, and isn't counted.
 const smallBody = 4 << 10
 
 // newBodyBudget lets the only client there is, if it is known, have all of the
-// limit, and any other a quarter.
-func newBodyBudget(limit int64, only string) *bodyBudget {
-	b := &bodyBudget{limit: limit, share: limit / 4, of: map[string]int64{}}
-	if only != "" {
-		b.share = limit
-	}
-	return b
+// bytes.
+func newBodyBudget(bytes int64, only string) *bodyBudget {
+	return &bodyBudget{largest: max(1, bytes/4), bytes: limit.NewSlots(int(bytes), only == "")}
 }
 
 // reserve takes a body's declared length, the largest there is where it
-// declares none (-1), until release. A body larger than the share takes all of it.
+// declares none (-1), until release. In a small budget, a large body counts as a
+// quarter of it.
 func (b *bodyBudget) reserve(client string, length int64) (release func(), err error) {
 	if length < 0 {
 		length = maxBodyBytes
@@ -149,35 +146,21 @@ func (b *bodyBudget) reserve(client string, length int64) (release func(), err e
 	if length <= smallBody {
 		return func() {}, nil
 	}
-	length = min(length, b.share)
-	if reason := b.take(client, length); reason != "" {
-		return nil, refuse(reason)
-	}
-	return func() { b.give(client, length) }, nil
-}
-
-// take returns the reason for which there is no room, if there is none.
-func (b *bodyBudget) take(client string, length int64) (reason string) {
+	n := int(min(length, b.largest))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.taken+length > b.limit:
-		return reasonBodies
-	case b.of[client]+length > b.share:
-		return reasonClientBodies
+	case b.bytes.Take(client, n):
+	case b.bytes.Free() < n:
+		return nil, refuse(reasonBodies)
+	default:
+		return nil, refuse(reasonClientBodies)
 	}
-	b.taken += length
-	b.of[client] += length
-	return ""
-}
-
-func (b *bodyBudget) give(client string, length int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.taken -= length
-	if b.of[client] -= length; b.of[client] == 0 {
-		delete(b.of, client)
-	}
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.bytes.Release(client, n)
+	}, nil
 }
 
 // checkInput returns the canonical form of a work's input.

@@ -143,7 +143,7 @@ func readsRefuse(t *testing.T, r *reads) error {
 
 func bodyRefused(t *testing.T, b *bodyBudget) error {
 	t.Helper()
-	for range b.limit / maxBodyBytes {
+	for b.bytes.Free() >= maxBodyBytes {
 		if _, err := b.reserve("alice", -1); err != nil {
 			return err
 		}
