@@ -7,6 +7,8 @@ const byId = id => document.getElementById(id);
 const figure = value => value == null ? "–" : value >= 100 ? Math.round(value).toLocaleString("en").replaceAll(",", "\u202f")
   : Number(value.toFixed(1)).toString();
 
+const clock = at => at == null ? "–" : new Date(at * 1000).toLocaleTimeString("en-GB");
+
 function chart(id, lines) {
   const target = byId(id);
   const axis = () => ({stroke: color("soft"), grid: {stroke: color("line")}, ticks: {stroke: color("line")}});
@@ -14,8 +16,8 @@ function chart(id, lines) {
     width: target.clientWidth, height: 190,
     cursor: {y: false},
     scales: {y: {range: (_, low, high) => [0, Math.max(1, high * 1.1)]}},
-    axes: [axis(), {...axis(), size: 55}],
-    series: [{label: "time"}].concat(lines.map(line => ({label: line.label, stroke: color(line.color), width: 1.5,
+    axes: [{...axis(), values: (_, times) => times.map(clock), space: 80}, {...axis(), size: 55}],
+    series: [{label: "time", value: (_, at) => clock(at)}].concat(lines.map(line => ({label: line.label, stroke: color(line.color), width: 1.5,
       value: (_, value) => figure(value)}))),
   }, [[], ...lines.map(() => [])], target);
   addEventListener("resize", () => plot.setSize({width: target.clientWidth, height: 190}));
