@@ -79,6 +79,7 @@ func New(config Config) http.Handler {
 
 	api.handleProbes(router)
 	router.GET("/problems/:name", api.handle(api.describeProblem))
+	api.serveDocument(router)
 	private := router.Group("", api.refuseLoop, api.authenticate)
 	if config.Limits != nil {
 		private.Use(api.limit)

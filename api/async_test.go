@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ringback/api"
+	"ringback/api/contract"
 	"ringback/db"
 	"ringback/jobs"
 	"ringback/jobs/webhook"
@@ -164,6 +165,7 @@ func (s *service) refused(t *testing.T, length int, body string) (*bufio.Reader,
 	if err != nil {
 		t.Fatal(err)
 	}
+	contract.CheckRaw(t, "POST /async", response)
 	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusServiceUnavailable {
 		t.Fatalf("got %d, %v, want 503", response.StatusCode, err)
 	}

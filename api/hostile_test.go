@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ringback/api"
+	"ringback/api/contract"
 )
 
 // open sends the head of a call, and what of its body is given, and returns
@@ -54,6 +55,7 @@ func TestBodiesThatDoNotArrive(t *testing.T) {
 			if err != nil || response.StatusCode != test.want {
 				t.Fatalf("got %v, %v, want %d", response, err, test.want)
 			}
+			contract.CheckRaw(t, test.head, response)
 			if _, err := bytes.NewBuffer(nil).ReadFrom(response.Body); err != nil {
 				t.Fatal(err)
 			}

@@ -70,8 +70,13 @@ func (a *API) write(c *gin.Context, status int, contentType string, body any) {
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
 		status, contentType = http.StatusInternalServerError, "application/problem+json"
-		encoded = []byte(`{"type":"/problems/internal-error","status":500}`)
+		encoded = []byte(`{"type":"/problems/internal-error","title":"Something went wrong on our side.","status":500,"detail":"The operators see in the log what it was."}`)
 	}
+	// The newline puts the prompt of who calls by hand on a line of its own.
+	a.send(c, status, contentType, append(encoded, '\n'))
+}
+
+func (a *API) send(c *gin.Context, status int, contentType string, body []byte) {
 	c.Header("Content-Type", contentType)
 	control := http.NewResponseController(c.Writer)
 	if c.Request.ContentLength != 0 && !c.GetBool(bodyReadKey) && !dropBody(c) {
@@ -81,10 +86,8 @@ func (a *API) write(c *gin.Context, status int, contentType string, body any) {
 	}
 	// Not the server's WriteTimeout, which would also count the work's time.
 	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	// The newline puts the prompt of who calls by hand on a line of its own.
-	encoded = append(encoded, '\n')
-	defer a.answers.reserve(c.GetString(clientKey), cap(encoded), func() { _ = control.SetWriteDeadline(time.Now()) })()
+	defer a.answers.reserve(c.GetString(clientKey), cap(body), func() { _ = control.SetWriteDeadline(time.Now()) })()
 	c.Status(status)
 	// An error means that the caller is gone, or has read nothing for too long.
-	_, _ = c.Writer.Write(encoded)
+	_, _ = c.Writer.Write(body)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,12 +22,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ringback/api"
+	"ringback/api/contract"
 	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/jobs"
 	"ringback/work"
 	"ringback/work/fingerprint"
 )
+
+func TestMain(m *testing.M) {
+	contract.Install()
+	os.Exit(m.Run())
+}
 
 // service is the API on a real listener and a database of its own.
 type service struct {
@@ -55,6 +62,7 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 	}
 	server := httptest.NewServer(api.New(config))
 	t.Cleanup(server.Close)
+	contract.Watch(t, server.URL)
 	return &service{server.URL, dbtest.Pool(t, url)}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"ringback/api/contract"
 	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/jobs/webhook"
@@ -124,7 +125,7 @@ func (r recorder) Handle(_ context.Context, record slog.Record) error {
 // newServer starts a receiver.
 func newServer(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
-	server := httptest.NewServer(handler)
+	server := httptest.NewServer(contract.Receiver(t, handler))
 	t.Cleanup(server.Close)
 	return server.URL + "/"
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ringback/api/contract"
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
 )
@@ -321,7 +322,7 @@ func TestFullOfIdleConnectionsEveryoneIsServed(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 	}
 	for range 20 {
-		fresh := &http.Client{Transport: &http.Transport{}}
+		fresh := &http.Client{Transport: contract.Transport{RoundTripper: &http.Transport{}}}
 		t.Cleanup(fresh.CloseIdleConnections)
 		for _, path := range []string{"/healthz", "/requests"} {
 			until(t, func() bool {

@@ -22,6 +22,7 @@ var importRules = map[string][]string{
 	"ringback/jobs/pacing":      {"ringback/db", "ringback/jobs/limit", "ringback/jobs/webhook"},
 	"ringback/jobs":             {"ringback/jobs/upkeep", "ringback/db", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api":              {"ringback/db", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/api/contract":     {},
 	"ringback/cmd/server":       {"ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},

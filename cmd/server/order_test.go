@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"ringback/api/contract"
 	"ringback/db/dbtest"
 )
 
@@ -74,7 +75,7 @@ func newOrderedReceiver(t *testing.T) *orderedReceiver {
 		accepted: map[string][]string{}, taken: map[string][]string{}, sequence: map[string]int64{},
 		under: map[string]string{}, failed: map[string]bool{},
 	}
-	server := httptest.NewServer(r)
+	server := httptest.NewServer(contract.Receiver(t, r.ServeHTTP))
 	t.Cleanup(server.Close)
 	r.url = server.URL
 	return r

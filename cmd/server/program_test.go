@@ -20,6 +20,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"ringback/api/contract"
 	"ringback/work"
 	"ringback/work/fingerprint"
 )
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	contract.Install()
 	os.Exit(m.Run())
 }
 
@@ -166,6 +168,7 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 	select {
 	case match := <-found:
 		p.url, p.adminURL = "http://"+match[1], "http://"+match[2]
+		contract.Watch(t, p.url)
 	case <-drained:
 		t.Fatal("the program ended before it listened")
 	case <-time.After(2 * time.Minute):
@@ -320,7 +323,7 @@ func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 }
 
 func (r *receiver) handler(t *testing.T, answer http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, call *http.Request) {
+	return contract.Receiver(t, func(w http.ResponseWriter, call *http.Request) {
 		d := delivery{path: call.URL.RequestURI(), header: call.Header.Clone()}
 		if err := json.NewDecoder(call.Body).Decode(&d.body); err != nil {
 			t.Errorf("decoding callback: %v", err)
