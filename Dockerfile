@@ -10,7 +10,7 @@ ARG VERSION=
 RUN --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/go/build-cache \
     GOCACHE=/go/build-cache CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w -X main.stamped=$VERSION" -o /ringback ./cmd/server
+    go build -tags nomsgpack -trimpath -ldflags "-s -w -X main.stamped=$VERSION" -o /ringback ./cmd/server
 
 # Distroless rather than scratch: it brings the CA certificates that callbacks to
 # https need, and an unprivileged user, and still has no shell.

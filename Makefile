@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser pooler promtool examples id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -16,20 +16,21 @@ up: ## a Postgres to use: DATABASE_URL, else Docker, else a private cluster in .
 	@scripts/postgres.sh up
 
 run: go up ## the server in local mode; ARGS="…" for its flags
-	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
 demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in fifteen
-	@CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser pooler promtool examples up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler promtool examples node up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
-	@go vet ./...
+	@go vet -tags nomsgpack ./...
+	@scripts/lint-api.sh
 	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
-	@$(database) CGO_ENABLED=1 go test -race -shuffle=on -timeout 10m ./...
+	@$(database) CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 10m ./...
 
 fuzz: go ## hostile input, for a minute or 3 × FUZZTIME; finds stay in testdata
 	@scripts/fuzz.sh $(or $(FUZZTIME),20s) ./jobs/webhook
@@ -77,6 +78,14 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		scripts/apt.sh chromium || \
 		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
+
+# What lints the API's document, and what checks the TypeScript client.
+node: api/node_modules/.package-lock.json
+
+api/node_modules/.package-lock.json: api/package-lock.json
+	@command -v npm >/dev/null || scripts/apt.sh nodejs npm || \
+		{ echo "npm: not found: install Node.js 20.19 or newer, see https://nodejs.org" >&2; exit 1; }
+	@npm ci --prefix api --ignore-scripts --no-audit --no-fund --silent
 
 # The tests of the upstreams that are written in them skip without one.
 examples:

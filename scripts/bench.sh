@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 own() { env -u DATABASE_URL POSTGRES_FOLDER=.postgres-bench POSTGRES_PORT=${BENCH_POSTGRES_PORT:-5439} scripts/postgres.sh "$@"; }
 
-CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/bench
 
 if [ -z "${DATABASE_URL:-}" ]; then

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 unset DATABASE_URL
 export POSTGRES_FOLDER=.postgres-chaos POSTGRES_PORT=${CHAOS_POSTGRES_PORT:-5438}
 
-CGO_ENABLED=0 go build -trimpath -o bin/ringback ./cmd/server
+CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/chaos
 
 flags=()

@@ -40,7 +40,7 @@ func buildEarlier(ctx context.Context, repository, commit, folder string) (path 
 		return "", fmt.Errorf("naming the earlier server: %w", err)
 	}
 	return path, inWorktree(ctx, repository, commit, filepath.Join(filepath.Dir(path), "tree"), func(tree string) error {
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/server")
+		build := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack", "-trimpath", "-o", path, "./cmd/server")
 		build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("building the server of %s: %w: %s", commit, errors.Join(ctx.Err(), err), output)
