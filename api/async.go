@@ -65,8 +65,12 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	made := request.ID
 	if request, err = a.accept(c, request, key); err != nil {
 		return reply{}, err
+	}
+	if request.ID != made {
+		noteReplay(c)
 	}
 	answer := reply{
 		status: http.StatusAccepted, retryAfter: retryAfterOf(request),

@@ -132,9 +132,12 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 		return db.Request{}, reused
 	}
 	c.Set(requestKey, request.ID.String())
-	c.Header("Idempotent-Replayed", "true")
 	return request, nil
 }
+
+// noteReplay tells that a call gets the answer of an earlier one. It is for calls of one
+// request: those of a batch are accepted side by side, and may not write to one header.
+func noteReplay(c *gin.Context) { c.Header("Idempotent-Replayed", "true") }
 
 // answerRecorded answers a sync request as it was answered the first time.
 func answerRecorded(request db.Request) (reply, error) {

@@ -84,7 +84,9 @@ func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.
 	if err != nil || !holder.Held {
 		return db.Request{}, false, err
 	}
-	recorded, err = a.replay(c, ctx, key, holder, offer.Name)
+	if recorded, err = a.replay(c, ctx, key, holder, offer.Name); err == nil {
+		noteReplay(c)
+	}
 	return recorded, true, err
 }
 
