@@ -83,9 +83,8 @@ browser:
 node: api/node_modules/.package-lock.json
 
 api/node_modules/.package-lock.json: api/package-lock.json
-	@command -v npm >/dev/null || scripts/apt.sh nodejs npm || \
-		{ echo "npm: not found: install Node.js 20.19 or newer, see https://nodejs.org" >&2; exit 1; }
-	@npm ci --prefix api --ignore-scripts --no-audit --no-fund --silent
+	@{ command -v npm >/dev/null || scripts/apt.sh nodejs npm; } && npm ci --prefix api --ignore-scripts --no-audit --no-fund --silent || \
+		printf '\nNOT TESTED: the form of api/openapi.yaml, and the client in TypeScript, since npm is not here or could not install what they need.\n\n' >&2
 
 # The tests of the upstreams that are written in them skip without one.
 examples:

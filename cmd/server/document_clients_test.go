@@ -33,9 +33,13 @@ func TestClientsOfTheDocument(t *testing.T) {
 	t.Run("TypeScript", func(t *testing.T) {
 		t.Parallel()
 		source, out := filepath.Join(clients, "typescript"), t.TempDir()
-		compile := exec.Command(filepath.Join(clients, "..", "node_modules", ".bin", "tsc"), "--project", source, "--outDir", out)
+		compiler := filepath.Join(clients, "..", "node_modules", ".bin", "tsc")
+		if _, err := os.Stat(compiler); err != nil {
+			t.Skip("there is no tsc, which make node installs where it can, or make test says so")
+		}
+		compile := exec.Command(compiler, "--project", source, "--outDir", out)
 		if told, err := compile.CombinedOutput(); err != nil {
-			t.Fatalf("tsc, which make node installs: %v\n%s", err, told)
+			t.Fatalf("tsc: %v\n%s", err, told)
 		}
 		manifest, err := os.ReadFile(filepath.Join(source, "package.json"))
 		if err == nil {
