@@ -73,11 +73,11 @@ cc:
 	@command -v $$(go env CC) >/dev/null || scripts/apt.sh gcc libc6-dev || \
 		{ echo "cc: the race detector needs a C compiler: install gcc or clang" >&2; exit 1; }
 
-# The tests of storm's HTML report skip without one.
+# The tests of the pages skip without one.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		scripts/apt.sh chromium || \
-		printf '\nNOT TESTED: storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
+		printf '\nNOT TESTED: the pages and storm'"'"'s HTML report, since there is no Chromium here and it could not be installed.\n\n' >&2
 
 # What lints the API's document, and what checks the TypeScript client.
 node: api/node_modules/.package-lock.json
