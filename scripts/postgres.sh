@@ -7,8 +7,13 @@
 #      which Debian's package provides where it may be installed.
 #
 # With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
-# the other, such as the benchmarks need, with the same settings. With
-# POSTGRES_PRIMARY, too, it is made as a standby of the private cluster at that port.
+# the other, such as the benchmarks need, with the same settings. Such a one may also
+#
+#   - be made as a standby of the private cluster at port POSTGRES_PRIMARY,
+#   - lie on a file system of POSTGRES_SIZE, such as 1g, in memory, where mounting is
+#     allowed: `fill` then leaves no room there, and `free` makes room again,
+#   - be POSTGRES_CLOCK ahead of the machine's clock, such as +600 or -600 seconds,
+#     where the library that `faketime` prints is there, or can be installed.
 set -euo pipefail
 
 readonly oldest=14
@@ -22,10 +27,11 @@ main() {
 	case $port in '' | *[!0-9]*) fail "POSTGRES_PORT must be a number, not $port" ;; esac
 	case $folder in . | .. | .git | */* | [!.]*) fail "POSTGRES_FOLDER must be a name that begins with a dot, not $folder" ;; esac
 	case ${1:-} in
-	up | down | clean) lock && "$1" ;;
+	up | down | clean | fill | free) lock && "$1" ;;
+	faketime) faketime ;;
 	psql) shift && run_psql "$@" ;;
 	url) echo "$url" ;;
-	*) fail "usage: scripts/postgres.sh up | down | clean | psql [args…] | url" ;;
+	*) fail "usage: scripts/postgres.sh up | down | clean | fill | free | psql [args…] | url | faketime" ;;
 	esac
 }
 
@@ -55,6 +61,7 @@ down() {
 clean() {
 	down --volumes
 	if [ -n "${DATABASE_URL:-}" ]; then return; fi
+	! mounted || umount "$home"
 	rm -rf "$home" "${root:?}/$folder"
 	say "data removed"
 }
@@ -219,10 +226,35 @@ settle() {
 	id "$account" >/dev/null 2>&1 ||
 		fail "PostgreSQL doesn't run as root, and there is no account named $account: run this as another user"
 	[ -d "$home" ] || mkdir -m 700 "$home"
+	[ -z "${POSTGRES_SIZE:-}" ] || [ -e "$data" ] || mounted || mount_home
 	if [ "$(id -u)" = 0 ] && [ "$(owner)" = root ]; then chown "$account" "$home"; fi
 	check_owner
 	[ "$home" = "$root/$folder" ] || ln -sfn "$home" "$root/$folder"
 }
+
+mount_home() {
+	mount -t tmpfs -o "size=$POSTGRES_SIZE,mode=700" tmpfs "$home" 2>/dev/null ||
+		say "no file system may be mounted here: the data lie with all others"
+}
+
+mounted() { mountpoint -q "$home" 2>/dev/null; }
+
+# fill shrinks the file system to what is on it, which may grow meanwhile.
+fill() {
+	locate
+	mounted || fail "$folder is no file system of its own"
+	for _ in {1..20}; do
+		resize "$(df --output=used -k "$home" | tail -n 1)k" 2>/dev/null && return
+	done
+	fail "$folder could not be filled"
+}
+
+free() {
+	locate
+	resize "${POSTGRES_SIZE:?}"
+}
+
+resize() { mount -o "remount,size=$1" "$home"; }
 
 # Root may have made the cluster before; and where it lives outside the checkout,
 # anybody may have put something of that name there first.
@@ -343,10 +375,21 @@ start() {
 	as_account tee "$data/postgresql.conf" <"$root/scripts/postgresql.conf" >/dev/null
 	as_account tee "$home/log" </dev/null
 	private_running || as_account rm -f "$data/postmaster.pid"
-	as_account "$bin/pg_ctl" start -D "$data" -l "$home/log" -o "$options" -w -t 30 -s && return
+	local clock=()
+	if [ -n "${POSTGRES_CLOCK:-}" ]; then
+		clock=(env "LD_PRELOAD=$(faketime)" "FAKETIME=${POSTGRES_CLOCK}s" FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1)
+	fi
+	as_account ${clock[@]+"${clock[@]}"} "$bin/pg_ctl" start -D "$data" -l "$home/log" -o "$options" -w -t 30 -s && return
 	as_account tail -n 20 "$home/log" >&2
 	fail "PostgreSQL did not start; its log is $folder/log, and its last lines are above"
 }
+
+# Two tries, around the installation. Timers and naps keep the machine's clock.
+faketime() {
+	find_faketime || { "$root/scripts/apt.sh" faketime && find_faketime; } || fail "there is no libfaketime, which POSTGRES_CLOCK needs"
+}
+
+find_faketime() { compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' || compgen -G '/usr/lib*/faketime/libfaketime.so.1'; }
 
 # Some distributions package contrib's libraries apart.
 has_statistics() {
