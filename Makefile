@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool examples id
+.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser pooler promtool examples node up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler promtool clock examples node up ## everything that CI runs, apart from fuzz and chaos
 	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
 		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet -tags nomsgpack ./...
@@ -99,6 +99,11 @@ pooler:
 promtool:
 	@command -v promtool >/dev/null || scripts/apt.sh prometheus || \
 		printf '\nNOT TESTED: when the alerts fire, since there is no promtool here and it could not be installed.\n\n' >&2
+
+# The test of clocks that differ holds no more than that it can't be had, without it.
+clock:
+	@scripts/postgres.sh faketime >/dev/null 2>&1 || \
+		printf '\nNOT TESTED: a database whose clock differs, since libfaketime is not here and could not be installed.\n\n' >&2
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

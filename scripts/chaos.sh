@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# chaos.sh [flags…] builds the server, storm and chaos, starts a Postgres that
-# may be stopped and crashed, and runs cmd/chaos against it, which writes
-# chaos.json. CHAOS=short is one run of 18 seconds; -h lists the flags.
+# chaos.sh [flags…] builds the server, storm and chaos, and runs cmd/chaos, which
+# starts a Postgres that may be stopped and crashed, and writes chaos.json.
+# CHAOS=short is one run of 18 seconds; -h lists the flags.
 #
-# A run that finds something leaves its Postgres there, with a database for each
-# seed: POSTGRES_FOLDER=.postgres-chaos scripts/postgres.sh clean removes it.
+# A run that finds something leaves its Postgres there until the next, with a database
+# for each seed, in .postgres-chaos or, after a failover, in .postgres-chaos-standby:
+# POSTGRES_FOLDER=.postgres-chaos scripts/postgres.sh clean removes the one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,10 +16,13 @@ CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/chaos
 
 flags=()
-if [ "${CHAOS:-}" = short ]; then flags=(-seed 151 -duration 18s); fi
+if [ "${CHAOS:-}" = short ]; then flags=(-seed 306 -duration 18s); fi
 
-scripts/postgres.sh up
-CHAOS_DATABASE_URL=$(scripts/postgres.sh url)
-export CHAOS_DATABASE_URL
+clean() {
+	POSTGRES_FOLDER=.postgres-chaos-standby scripts/postgres.sh clean
+	scripts/postgres.sh clean
+}
+
+[ ! -e .postgres-chaos ] || clean # of an earlier run
 bin/chaos -out chaos.json ${flags[@]+"${flags[@]}"} "$@"
-scripts/postgres.sh clean
+clean

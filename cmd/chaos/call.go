@@ -16,6 +16,9 @@ const (
 	slow  receiver = "slow"  // takes its time
 	reset receiver = "reset" // breaks the connection of a third of what comes
 	gone  receiver = "gone"  // 410
+
+	// steady is always fine. It is called back when the faults are over.
+	steady receiver = "steady"
 )
 
 func receivers() []receiver { return []receiver{good, flaky, slow, reset, gone} }

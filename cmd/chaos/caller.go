@@ -97,11 +97,15 @@ func (c *caller) send(made *call, server int) int {
 
 // post returns status 0 for no answer.
 func (c *caller) post(server int, path, key string, body any) (int, []byte) {
+	return postJSON(context.Background(), c.client, c.servers.url(server)+path, key, body)
+}
+
+func postJSON(ctx context.Context, client *http.Client, address, key string, body any) (int, []byte) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		panic(err) // strings and numbers
 	}
-	request, err := http.NewRequest(http.MethodPost, c.servers.url(server)+path, bytes.NewReader(encoded))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(encoded))
 	if err != nil {
 		panic(err) // a URL of ours
 	}
@@ -109,7 +113,7 @@ func (c *caller) post(server int, path, key string, body any) (int, []byte) {
 	if key != "" {
 		request.Header.Set("Idempotency-Key", key)
 	}
-	response, err := c.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"ringback/work/fingerprint"
 )
@@ -47,7 +48,9 @@ func check(h *history) []violation {
 		j.checkCallback(came)
 	}
 	j.checkOrder()
+	j.checkRepeats()
 	j.checkRedelivered()
+	j.checkResumed()
 	j.checkCounts()
 	var violations []violation
 	for _, v := range j.broken {
@@ -122,7 +125,7 @@ func (j *judge) checkPromise(c *call, stored row) {
 		j.hold(c.ExpiresIn > 0, "only what may expire does", id, "it expired")
 		j.hold(stored.StartedAt.IsZero(), "what expired was not begun", id, "its work began at %s", stored.StartedAt)
 	case "cancelled":
-		j.hold(len(c.Stopped) > 0, "only what was cancelled is", id, "nobody asked for it")
+		j.hold(len(c.Stopped) > 0 || j.meddled(id).Cancelled, "only what was cancelled is", id, "nobody asked for it")
 	default:
 		j.hold(false, "every request has an outcome", id, "it is %s (%s)", stored.Status, stored.ErrorCode)
 	}
@@ -131,7 +134,21 @@ func (j *judge) checkPromise(c *call, stored row) {
 	}
 	j.hold(!slices.Contains(c.Stopped, "work") || stored.Status == "cancelled",
 		"what was cancelled stays so", id, "its work was stopped, and it is %s", stored.Status)
+	cancelled := j.meddled(id).At
+	j.hold(cancelled.IsZero() || stored.Status == "cancelled" || stored.StartedAt.Before(cancelled.Add(clockError)),
+		"what was cancelled stays so", id, "its job was cancelled at %s, its work began at %s", cancelled, stored.StartedAt)
 	j.checkDelivery(c, stored)
+}
+
+// clockError is how far the service may be mistaken in what the database's clock says.
+const clockError = time.Second
+
+// meddled is what was done to a request's jobs.
+func (j *judge) meddled(id string) meddling {
+	if m := j.Meddled[id]; m != nil {
+		return *m
+	}
+	return meddling{}
 }
 
 // checkDelivery holds the callback's state against what the receiver saw.
@@ -145,7 +162,7 @@ func (j *judge) checkDelivery(c *call, stored row) {
 		j.hold(c.Receiver == gone, "only what nobody takes is dead", id, "its receiver is %s", c.Receiver)
 		j.hold(j.Dead[id], "dead letters are listed", id, "it is dead and not listed")
 	case "cancelled":
-		j.hold(len(c.Stopped) > 0, "only what was cancelled is", id, "nobody asked for it")
+		j.hold(len(c.Stopped) > 0 || stored.Status == "cancelled" && j.meddled(id).Cancelled, "only what was cancelled is", id, "nobody asked for it")
 		j.hold(stored.Status != "cancelled" || len(came) == 0, "what was cancelled is not called back", id, "%d callbacks came", len(came))
 	}
 }
@@ -153,19 +170,27 @@ func (j *judge) checkDelivery(c *call, stored row) {
 // checkRow looks at every stored request, those of storm too.
 func (j *judge) checkRow(r row) {
 	j.hold(r.Status != "accepted", "every request has an outcome", r.ID, "it is accepted, job %d %s", r.WorkJobID, j.jobs[r.WorkJobID].State)
-	j.hold(!r.StartedAt.Before(r.AcceptedAt) || r.StartedAt.IsZero(), "the trace is complete", r.ID, "it was begun before it was accepted")
+	accepted := r.AcceptedAt
+	if j.Ahead != 0 { // each process reads the database's clock for itself
+		accepted = accepted.Add(-clockError)
+	}
+	j.hold(!r.StartedAt.Before(accepted) || r.StartedAt.IsZero(), "the trace is complete", r.ID, "it was begun before it was accepted")
 	j.hold(!r.FinishedAt.Before(r.StartedAt), "the trace is complete", r.ID, "it ended before it was begun")
+	if late := r.FinishedAt.Add(-j.Ahead).Sub(j.Quiet); r.AcceptedAt.Add(-j.Ahead).Before(j.Quiet) {
+		j.hold(late <= resumeLimit, "all goes on by itself", r.ID, "its work ended %s after the last fault", late)
+	}
 	if r.Mode == "sync" {
 		return
 	}
-	j.hold(j.jobs[r.WorkJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its work job %d is missing", r.WorkJobID)
+	left := j.meddled(r.ID).Times > 0 // by somebody who may have deleted what had ended
+	j.hold(left || j.jobs[r.WorkJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its work job %d is missing", r.WorkJobID)
 	if r.Status == "accepted" || r.Status == "cancelled" {
 		return
 	}
 	// Settling gave it all the time that it takes; storm itself misses what it is owed.
 	j.hold(r.CallbackState != "pending" || !strings.HasPrefix(r.Text, j.Mine), "every outcome is called back", r.ID,
 		"its callback is pending, job %d %s", r.CallbackJobID, j.jobs[r.CallbackJobID].State)
-	j.hold(j.jobs[r.CallbackJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its callback job %d is missing", r.CallbackJobID)
+	j.hold(left || j.jobs[r.CallbackJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its callback job %d is missing", r.CallbackJobID)
 	logged := j.attempts[r.ID]
 	for i, a := range logged {
 		j.hold(a.Number == i+1, "the trace is complete", r.ID, "attempt %d is number %d", i+1, a.Number)
@@ -179,7 +204,7 @@ func (j *judge) checkRow(r row) {
 func (j *judge) checkJob(found job) {
 	r, known := j.rows[found.RequestID]
 	j.hold(known, "no job is an orphan", found.RequestID, "%s job %d has no request", found.Kind, found.ID)
-	j.hold(found.State != "discarded", "no job is discarded", found.RequestID, "%s job %d is", found.Kind, found.ID)
+	j.hold(found.State != "discarded" || j.meddled(found.RequestID).Times > 0, "no job is discarded", found.RequestID, "%s job %d is", found.Kind, found.ID)
 	if !known || !found.live() {
 		return
 	}
@@ -232,6 +257,37 @@ func (j *judge) checkPair(a, b *call) {
 	at := j.callbacks[first.ID][taken].Answered
 	j.hold(!tried[0].At.Before(at), "order is held per key", second.ID, "it came at %s, and %s, before it, was taken at %s",
 		tried[0].At.Format("15:04:05.000"), first.ID, at.Format("15:04:05.000"))
+}
+
+// checkRepeats: what a receiver took comes to it once more at most, for each delivery,
+// unless a process died in between or somebody took away the job that knew.
+func (j *judge) checkRepeats() {
+	allowed := map[string]int{}
+	for _, c := range j.Calls {
+		for _, id := range c.IDs {
+			allowed[id] = 2
+			if c.Redelivered {
+				allowed[id] = 4
+			}
+		}
+	}
+	for id, came := range j.callbacks {
+		taken := slices.DeleteFunc(slices.Clone(came), func(c callback) bool { return !c.taken() })
+		most := allowed[id] + j.meddled(id).Times
+		if allowed[id] == 0 || len(taken) <= most {
+			continue
+		}
+		first, last := taken[0].At, taken[len(taken)-1].At
+		died := slices.ContainsFunc(j.Deaths, func(at time.Time) bool { return at.After(first) && at.Before(last) })
+		j.hold(died, "what was delivered comes twice at most", id, "it was taken %d times, %s apart", len(taken), last.Sub(first))
+	}
+}
+
+// checkResumed: everything goes on when the last fault is over.
+func (j *judge) checkResumed() {
+	for _, r := range j.Resumed {
+		j.hold(r.Took <= resumeLimit, "all goes on by itself", "", "%s took %s after the last fault", r.What, r.Took)
+	}
 }
 
 // checkRedelivered: a dead letter was tried once, and once more for each time

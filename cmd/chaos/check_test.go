@@ -107,6 +107,39 @@ func TestCheckNames(t *testing.T) {
 		{"the trace is complete", func(h *history) { h.Attempts = h.Attempts[1:] }},
 		{"the trace is complete", func(h *history) { h.Attempts[0].Number = 2 }},
 		{"the trace is complete", func(h *history) { h.Rows[0].FinishedAt = at(-1) }},
+		{"only what was cancelled is", func(h *history) {
+			h.Rows[0].Status, h.Rows[0].CallbackState, h.Callbacks = "cancelled", "cancelled", h.Callbacks[1:]
+			h.Meddled = map[string]*meddling{"a": {Times: 1}}
+		}},
+		{"what was cancelled stays so", func(h *history) {
+			h.Meddled = map[string]*meddling{"a": {Times: 1, Cancelled: true, At: at(-1)}}
+		}},
+		{"what was cancelled is not called back", func(h *history) {
+			h.Rows[0].Status, h.Rows[0].CallbackState = "cancelled", "cancelled"
+			h.Meddled = map[string]*meddling{"a": {Times: 1, Cancelled: true, At: at(-1)}}
+		}},
+		{"no job is discarded", func(h *history) {
+			h.Jobs[0].State, h.Meddled = "discarded", map[string]*meddling{"b": {Times: 1}}
+		}},
+		{"what was delivered comes twice at most", func(h *history) { comeAgain(h, 2) }},
+		{"what was delivered comes twice at most", func(h *history) {
+			comeAgain(h, 2)
+			h.Deaths = []time.Time{at(2), at(6)}
+		}},
+		{"what was delivered comes twice at most", func(h *history) {
+			comeAgain(h, 4)
+			h.Calls[0].Redelivered = true
+		}},
+		{"what was delivered comes twice at most", func(h *history) {
+			comeAgain(h, 3)
+			h.Meddled = map[string]*meddling{"a": {Times: 1}}
+		}},
+		{"all goes on by itself", func(h *history) { h.Resumed = []resumption{{"server 0", resumeLimit + 1}} }},
+		{"all goes on by itself", func(h *history) { h.Quiet, h.Rows[1].FinishedAt = at(20), at(51) }},
+		{"all goes on by itself", func(h *history) {
+			setAhead(h, time.Hour)
+			h.Quiet, h.Rows[1].FinishedAt = at(20), at(3600+51)
+		}},
 		{"what is redelivered is tried again", func(h *history) { h.Redelivered = 1 }},
 		{"counts agree", func(h *history) { h.Listed["async"]-- }},
 		{"counts agree", func(h *history) { h.Storm.Acked = 1 }},
@@ -124,10 +157,55 @@ func TestCheckNames(t *testing.T) {
 	}
 }
 
+// comeAgain lets the first callback come again, a second later each time.
+func comeAgain(h *history, times int) {
+	for i := range times {
+		again := h.Callbacks[0]
+		again.At = again.At.Add(time.Duration(i+1) * time.Second)
+		h.Callbacks = append(h.Callbacks, again)
+	}
+}
+
+// setAhead lets the database's clock be ahead of all others.
+func setAhead(h *history, ahead time.Duration) {
+	h.Ahead = ahead
+	for i := range h.Rows {
+		r := &h.Rows[i]
+		r.AcceptedAt, r.StartedAt, r.FinishedAt = r.AcceptedAt.Add(ahead), r.StartedAt.Add(ahead), r.FinishedAt.Add(ahead)
+	}
+}
+
 func TestCheckAllows(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(h *history){
-		"a callback that comes twice": func(h *history) { h.Callbacks = append(h.Callbacks, h.Callbacks[0]) },
+		"a callback that comes twice": func(h *history) { comeAgain(h, 1) },
+		"one that comes again after a process died": func(h *history) {
+			comeAgain(h, 2)
+			h.Deaths = []time.Time{at(4)}
+		},
+		"one that comes again when it is redelivered": func(h *history) {
+			comeAgain(h, 3)
+			h.Calls[0].Redelivered = true
+		},
+		"one whose job was taken away each time": func(h *history) {
+			comeAgain(h, 3)
+			h.Meddled = map[string]*meddling{"a": {Times: 2}}
+		},
+		"a work job that was cancelled by hand": func(h *history) {
+			h.Rows[0].Status, h.Rows[0].CallbackState, h.Rows[0].Result = "cancelled", "cancelled", nil
+			h.Callbacks, h.Attempts, h.Jobs[0].State = h.Callbacks[1:], h.Attempts[1:], "cancelled"
+			h.Meddled = map[string]*meddling{"a": {Times: 1, Cancelled: true, At: at(-1)}}
+		},
+		"a work job that was cancelled when its work was under way": func(h *history) {
+			h.Meddled = map[string]*meddling{"a": {Times: 1, Cancelled: true, At: at(1)}}
+		},
+		"a job that was deleted by hand when its step had ended": func(h *history) {
+			h.Jobs, h.Meddled = h.Jobs[1:], map[string]*meddling{"a": {Times: 1}}
+		},
+		"work that ends soon after the last fault, by a clock that is ahead": func(h *history) {
+			setAhead(h, time.Hour)
+			h.Quiet = at(3)
+		},
 		"an attempt that failed first": func(h *history) {
 			failed := h.Callbacks[0]
 			failed.Answer = 500

@@ -1,25 +1,111 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// database is the private cluster that scripts/postgres.sh runs for us.
+// database is the private cluster that scripts/postgres.sh runs for us, and the one
+// that takes its place in a failover.
 type database struct {
-	url    string
 	script string
-	folder string // of the cluster, as the script's POSTGRES_FOLDER names it
+	name   string        // of the one in it that connections lead to
+	ahead  time.Duration // of this machine's clock
+
+	mu       sync.Mutex
+	clusters [2]cluster // the first is the one that can be written
+}
+
+// cluster is one that the script knows by these.
+type cluster struct {
+	folder string
+	port   int
+}
+
+// diskSize is what a cluster's data may grow to, where they lie in memory: its log alone
+// takes up to two gigabytes.
+const diskSize = "3g"
+
+// environ is what the script's environment has beside this process's.
+func (c cluster) environ() []string {
+	return []string{"DATABASE_URL=", "POSTGRES_FOLDER=" + c.folder, fmt.Sprint("POSTGRES_PORT=", c.port), "POSTGRES_SIZE=" + diskSize}
+}
+
+// standbyPorts is how far the ports of a cluster and its standby are apart.
+const standbyPorts = 1000
+
+func newDatabase(script, folder string, port int) *database {
+	return &database{script: script, name: "ringback", clusters: [2]cluster{{folder, port}, {folder + "-standby", port + standbyPorts}}}
+}
+
+// url leads to the cluster that can be written.
+func (d *database) url() string { return d.urlOf(d.primary()) }
+
+func (d *database) urlOf(clusters ...cluster) string {
+	var addresses []string
+	for _, c := range clusters {
+		addresses = append(addresses, fmt.Sprint("127.0.0.1:", c.port))
+	}
+	return fmt.Sprintf("postgres://ringback:ringback@%s/%s?sslmode=disable", strings.Join(addresses, ","), d.name)
+}
+
+// everywhere leads to whichever of the two can be written.
+func (d *database) everywhere() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.urlOf(d.clusters[:]...)
+}
+
+func (d *database) primary() cluster {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clusters[0]
+}
+
+// run lets the script do something with a cluster.
+func (d *database) run(ctx context.Context, c cluster, what string, environ ...string) error {
+	command := exec.CommandContext(ctx, d.script, what)
+	command.Env = slices.Concat(os.Environ(), c.environ(), environ)
+	if d.ahead != 0 {
+		command.Env = append(command.Env, fmt.Sprintf("POSTGRES_CLOCK=%+.0f", d.ahead.Seconds()))
+	}
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("scripts/postgres.sh %s: %w: %s", what, err, bytes.TrimSpace(output))
+	}
+	return nil
+}
+
+// errNoFaketime is a machine on which no other clock can be had.
+var errNoFaketime = errors.New("no program can have a clock of its own here")
+
+// setClock lets the clock be ahead of this machine's, or behind it.
+func (d *database) setClock(ctx context.Context, ahead time.Duration) error {
+	if ahead == d.ahead {
+		return nil
+	}
+	if ahead != 0 {
+		if err := d.run(ctx, d.primary(), "faketime"); err != nil {
+			return errors.Join(errNoFaketime, err)
+		}
+	}
+	if err := d.run(ctx, d.primary(), "down"); err != nil {
+		return err
+	}
+	d.ahead = ahead
+	return d.start(ctx)
 }
 
 // stop ends the postmaster: SIGINT ends connections, SIGQUIT everything at
@@ -43,7 +129,7 @@ func (d *database) stop(ctx context.Context, signal syscall.Signal) error {
 }
 
 func (d *database) pidFile() string {
-	return filepath.Join(filepath.Dir(d.script), "..", d.folder, "data", "postmaster.pid")
+	return filepath.Join(filepath.Dir(d.script), "..", d.primary().folder, "data", "postmaster.pid")
 }
 
 func (d *database) postmaster() (int, error) {
@@ -60,13 +146,7 @@ func (d *database) postmaster() (int, error) {
 }
 
 // start returns when the script is content.
-func (d *database) start(ctx context.Context) error {
-	output, err := exec.CommandContext(ctx, d.script, "up").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("starting Postgres: %w: %s", err, output)
-	}
-	return nil
-}
+func (d *database) start(ctx context.Context) error { return d.run(ctx, d.primary(), "up") }
 
 // restart stops, waits and starts. It returns when connections were taken
 // again, after a recovery where one was needed.
@@ -121,7 +201,11 @@ func (d *database) leader(ctx context.Context) (id string, err error) {
 
 // connect opens a connection for as long as do runs.
 func (d *database) connect(ctx context.Context, do func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, d.url)
+	return d.connectTo(ctx, d.primary(), do)
+}
+
+func (d *database) connectTo(ctx context.Context, c cluster, do func(*pgx.Conn) error) error {
+	conn, err := pgx.Connect(ctx, d.urlOf(c))
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,12 @@ type history struct {
 	Listed      map[string]int  // how many requests the API lists, by mode
 	Mine        string          // what the texts of the run's own calls begin with
 	Storm       stormCounts
+
+	Meddled map[string]*meddling // by request
+	Deaths  []time.Time          // of processes
+	Ahead   time.Duration        // the database's clock
+	Quiet   time.Time            // when the last fault was over
+	Resumed []resumption
 }
 
 // row is a request as it is stored.
@@ -51,7 +58,7 @@ func (r row) abandoned() bool { return r.ErrorCode == work.CodeAbandoned }
 // job is one of River's.
 type job struct {
 	ID        int64
-	Kind      string // process or callback
+	Kind      string // work or callback
 	State     string
 	RequestID string
 }
@@ -66,6 +73,41 @@ type attempt struct {
 	RequestID string
 	Number    int
 	Outcome   string
+}
+
+func (h *history) addMeddling(request string, cancelled bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.Meddled[request]
+	if m == nil {
+		m = &meddling{}
+		h.Meddled[request] = m
+	}
+	m.Times++
+	m.Cancelled = m.Cancelled || cancelled
+}
+
+// addCancelled notes that a work job was cancelled for certain. What was done to it
+// must have been noted before.
+func (h *history) addCancelled(request string, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m := h.Meddled[request]; m.At.IsZero() {
+		m.At = at
+	}
+}
+
+// hasCome tells whether a callback of a request was taken.
+func (h *history) hasCome(request string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.Callbacks, func(c callback) bool { return c.ID == request && c.taken() })
+}
+
+func (h *history) addResumed(r resumption) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Resumed = append(h.Resumed, r)
 }
 
 func (h *history) addCall(c *call) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -13,6 +14,7 @@ type injector struct {
 	servers  *servers
 	database *database
 	crowd    *crowd
+	history  *history
 	say      func(format string, args ...any)
 	recovery recovery
 
@@ -21,7 +23,7 @@ type injector struct {
 
 	mu      sync.Mutex
 	outages []window // of the database
-	pauses  []window // of servers
+	pauses  []window // of servers, and of tables
 	done    map[kind]int
 }
 
@@ -30,7 +32,7 @@ type window struct{ from, to time.Time }
 
 func (w window) meets(from, to time.Time) bool { return w.from.Before(to) && from.Before(w.to) }
 
-// carryOut returns when the last fault is over.
+// carryOut returns when the last fault is over. Jobs of the dead may still be watched.
 func (in *injector) carryOut(ctx context.Context, faults []fault) error {
 	start := time.Now()
 	for _, f := range faults {
@@ -42,7 +44,6 @@ func (in *injector) carryOut(ctx context.Context, faults []fault) error {
 		})
 	}
 	in.lasting.Wait()
-	in.recovery.watching.Wait()
 	return ctx.Err()
 }
 
@@ -64,6 +65,16 @@ func (in *injector) inject(ctx context.Context, f fault) error {
 		return in.database.endBackends(ctx, f.Target)
 	case refuse, hang:
 		in.crowd.suffer(ctx, f.Kind, f.Length)
+	case lock:
+		return in.lockTable(ctx, lockable[f.Target], f.Length)
+	case failover:
+		return in.failOver(ctx, f.Length)
+	case full:
+		return in.fillDisk(ctx, f.Length)
+	case jobs:
+		return in.meddle(ctx, in.history.Mine, f.Length)
+	case logs:
+		return in.servers.logs[f.Target].stop(ctx, f.Length)
 	}
 	return nil
 }
@@ -86,10 +97,22 @@ func (in *injector) kill(ctx context.Context, number int) error {
 func (in *injector) pause(ctx context.Context, number int, length time.Duration) error {
 	from := time.Now()
 	err := in.servers.pause(ctx, number, length)
+	in.addPause(from)
+	return err
+}
+
+func (in *injector) lockTable(ctx context.Context, table string, length time.Duration) error {
+	from := time.Now()
+	err := in.database.lockTable(ctx, table, length)
+	in.addPause(from)
+	return err
+}
+
+// addPause notes one that has just ended.
+func (in *injector) addPause(from time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.pauses = append(in.pauses, window{from, time.Now()})
-	return err
 }
 
 func (in *injector) pauseLeader(ctx context.Context, length time.Duration) error {
@@ -112,10 +135,43 @@ func (in *injector) stopDatabase(ctx context.Context, signal syscall.Signal, awa
 	if err != nil {
 		return err
 	}
+	in.addOutage(window{from, back})
+	return nil
+}
+
+// errBusy is a database that has another fault: what lasts long isn't saved up.
+var errBusy = errors.New("the database has another fault")
+
+func (in *injector) failOver(ctx context.Context, length time.Duration) error {
+	if !in.cluster.TryLock() {
+		return errBusy
+	}
+	defer in.cluster.Unlock()
+	away, err := in.database.failOver(ctx, length)
+	if err != nil {
+		return err
+	}
+	in.addOutage(away)
+	return nil
+}
+
+func (in *injector) fillDisk(ctx context.Context, length time.Duration) error {
+	if !in.cluster.TryLock() {
+		return errBusy
+	}
+	defer in.cluster.Unlock()
+	from := time.Now()
+	if err := in.database.fillDisk(ctx, length); err != nil {
+		return err
+	}
+	in.addOutage(window{from, time.Now()})
+	return nil
+}
+
+func (in *injector) addOutage(w window) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.outages = append(in.outages, window{from, back})
-	return nil
+	in.outages = append(in.outages, w)
 }
 
 // note counts a fault, or tells why it was none, such as a look into a database

@@ -1,11 +1,13 @@
 // Command chaos runs the real server, several processes of it, under a load
 // and faults that a seed decides: killed and paused processes, a database that
-// restarts, crashes and goes away, receivers that fail. Then it lets everything
-// settle and checks that nothing that was acknowledged was lost, doubled, wrong
-// or out of order.
+// restarts, crashes, goes away, is read-only, full or locked, or has another clock,
+// receivers that fail, jobs that are removed, logs that nobody reads. Then it lets
+// everything settle and checks that all went on by itself, and that nothing that was
+// acknowledged was lost, doubled, wrong or out of order.
 //
 // It stops and starts the Postgres that it uses, so that is one of its own, in
-// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh starts it.
+// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh names it. So is its standby, in a
+// folder whose name ends in -standby, a thousand ports above.
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -46,13 +49,13 @@ type options struct {
 	storm     string
 	script    string // that runs Postgres
 	folder    string // where it is
-	database  string // URL
+	port      int
 	logs      string
 	out       string
 }
 
 func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
-	o := options{folder: getenv("POSTGRES_FOLDER"), database: getenv("CHAOS_DATABASE_URL")}
+	o := options{folder: getenv("POSTGRES_FOLDER")}
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Uint64Var(&o.seed, "seed", 1, "`number` that calls and faults follow from")
@@ -72,13 +75,15 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	}
 	script, err := filepath.Abs(o.script)
 	o.script = script
+	port, portErr := strconv.Atoi(getenv("POSTGRES_PORT"))
+	o.port = port
 	switch {
 	case err != nil:
 		return o, fmt.Errorf("finding the script: %w", err)
 	case flags.NArg() > 0:
 		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
-	case o.folder == "" || o.database == "":
-		return o, errors.New("POSTGRES_FOLDER and CHAOS_DATABASE_URL must name a Postgres that may be stopped: run scripts/chaos.sh")
+	case o.folder == "" || portErr != nil:
+		return o, errors.New("POSTGRES_FOLDER and POSTGRES_PORT must name a Postgres that may be stopped: run scripts/chaos.sh")
 	case o.runs < 1 || o.rate < 1 || o.stormRate < 1 || o.duration < 5*time.Second:
 		return o, errors.New("-runs and the rates must be at least 1, -duration at least 5s")
 	}
@@ -91,12 +96,12 @@ func kinds() string {
 	for _, c := range chances {
 		names = append(names, string(c.kind))
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(append(names, string(clocks)), ", ")
 }
 
 func (o *options) addFaults(list string) error {
 	for name := range strings.SplitSeq(list, ",") {
-		if !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
+		if name != string(clocks) && !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
 			return fmt.Errorf("there is no %q, only %s", name, kinds())
 		}
 		o.faults = append(o.faults, kind(name))
@@ -113,8 +118,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return err
 	}
 	found := report{Started: time.Now()}
+	database := newDatabase(options.script, options.folder, options.port)
+	if err := database.start(ctx); err != nil {
+		return err
+	}
 	for i := range options.runs {
-		outcome, err := runSeed(ctx, options, options.seed+uint64(i), stdout)
+		outcome, err := runSeed(ctx, options, database, options.seed+uint64(i), stdout)
 		if err != nil {
 			return errors.Join(fmt.Errorf("seed %d: %w", options.seed+uint64(i), err), found.write(options.out))
 		}

@@ -21,23 +21,31 @@ const (
 	backends kind = "backends"       // some connections are ended
 	refuse   kind = "receivers-500"  // all receivers fail for a moment
 	hang     kind = "receivers-cut"  // all receivers break connections for a moment
+	lock     kind = "table-locked"   // as CREATE INDEX does
+	failover kind = "failover"       // the database is read-only, and its standby is promoted
+	full     kind = "disk-full"      // of the database
+	jobs     kind = "jobs-gone"      // cancelled, discarded and deleted, by SQL and in River UI
+	logs     kind = "log-blocked"    // nobody reads what a server writes
+	clocks   kind = "clocks"         // the database's differs, during all of the run
 )
 
 // fault is one that the plan holds.
 type fault struct {
 	At     time.Duration `json:"at"` // since the start of the load
 	Kind   kind          `json:"kind"`
-	Target int           `json:"target"` // a server's number, counted from 0, or how many backends
+	Target int           `json:"target"` // a server's number, counted from 0, one of lockable, or how many backends
 	Length time.Duration `json:"length"` // of what lasts, otherwise 0
 }
 
 func (f fault) String() string {
 	text := fmt.Sprintf("%5.1f s  %s", f.At.Seconds(), f.Kind)
 	switch f.Kind {
-	case kill, pause, restart:
+	case kill, pause, restart, logs:
 		text += fmt.Sprintf(" of server %d", f.Target)
 	case backends:
 		text += fmt.Sprintf(": %d", f.Target)
+	case lock:
+		text += ": " + lockable[f.Target]
 	}
 	if f.Length > 0 {
 		text += fmt.Sprintf(" for %.1f s", f.Length.Seconds())
@@ -45,12 +53,16 @@ func (f fault) String() string {
 	return text
 }
 
+// lockable are the tables that every step writes to.
+var lockable = [...]string{"requests", "callback_attempts", "river_job"}
+
 // plan is all that a seed decides.
 type plan struct {
 	Seed     uint64        `json:"seed"`
 	Duration time.Duration `json:"duration"` // of the load, in which all faults begin and end
 	Roles    []string      `json:"roles"`    // one for each server; the first is always all
 	Faults   []fault       `json:"faults"`
+	Ahead    time.Duration `json:"ahead"` // the database's clock of that of the servers
 }
 
 // draw follows from its arguments alone, so a seed that failed can be run again.
@@ -60,10 +72,25 @@ func draw(seed uint64, duration time.Duration, only []kind) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	layouts := [][]string{{"all", "all"}, {"all", "all", "all"}, {"all", "api", "worker"}, {"all", "worker", "worker"}}
 	p := plan{Seed: seed, Duration: duration, Roles: layouts[random.IntN(len(layouts))]}
-	for at := seconds(random, 1, 3); at < duration-time.Second; at += seconds(random, 1.5, 5) {
-		p.Faults = append(p.Faults, drawFault(random, among(only), at, duration, len(p.Roles)))
+	chances := among(only)
+	for at := seconds(random, 1, 3); at < duration-time.Second && len(chances) > 0; at += seconds(random, 1.5, 5) {
+		p.Faults = append(p.Faults, drawFault(random, chances, at, duration, len(p.Roles)))
 	}
+	p.Ahead = drawAhead(random, only)
 	return p
+}
+
+// drawAhead lets the clocks differ in one run of three, or in each where that is wanted.
+func drawAhead(random *rand.Rand, only []kind) time.Duration {
+	differ := slices.Contains(only, clocks) || len(only) == 0 && random.IntN(3) == 0
+	if !differ {
+		return 0
+	}
+	ahead := []time.Duration{5 * time.Second, 10 * time.Minute, 72 * time.Hour}[random.IntN(3)]
+	if random.IntN(2) == 0 {
+		return -ahead
+	}
+	return ahead
 }
 
 // chance is how often a kind is drawn, beside the others.
@@ -74,6 +101,7 @@ type chance struct {
 
 var chances = []chance{
 	{kill, 25}, {pause, 15}, {leader, 10}, {restart, 12}, {fast, 8}, {crash, 8}, {outage, 6}, {backends, 8}, {refuse, 4}, {hang, 4},
+	{lock, 10}, {failover, 6}, {full, 6}, {jobs, 10}, {logs, 8},
 }
 
 func among(only []kind) []chance {
@@ -101,17 +129,23 @@ func drawFault(random *rand.Rand, chances []chance, at, duration time.Duration, 
 	f := fault{At: at.Truncate(time.Millisecond), Target: random.IntN(servers)}
 	f.Kind = drawKind(random, chances)
 	switch f.Kind {
-	case pause, leader:
+	case pause, leader, lock, logs:
 		f.Length = seconds(random, 3, 20)
 	case outage:
 		f.Length = seconds(random, 2, 30)
 	case refuse, hang:
 		f.Length = seconds(random, 1, 3)
+	case failover, full, jobs:
+		f.Length = seconds(random, 2, 12)
 	case backends:
 		f.Target = 1 + random.IntN(4)
 	}
 	f.Length = min(f.Length, duration-at).Truncate(time.Millisecond)
-	if !slices.Contains([]kind{kill, pause, restart, backends}, f.Kind) {
+	switch f.Kind {
+	case kill, pause, restart, logs, backends:
+	case lock:
+		f.Target = random.IntN(len(lockable))
+	default:
 		f.Target = 0
 	}
 	return f

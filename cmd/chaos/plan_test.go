@@ -19,17 +19,24 @@ func TestDrawFollowsFromTheSeed(t *testing.T) {
 func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	t.Parallel()
 	seen := map[kind]bool{}
+	differing := 0
 	for seed := range uint64(100) {
 		p := draw(seed, time.Minute, nil)
+		if p.Ahead != 0 {
+			differing++
+		}
 		for _, f := range p.Faults {
 			seen[f.Kind] = true
 			if f.At < 0 || f.At+f.Length > p.Duration {
 				t.Errorf("seed %d: %s ends after %s", seed, f, p.Duration)
 			}
-			if f.Kind != backends && f.Target >= len(p.Roles) {
+			if f.Kind != backends && f.Kind != lock && f.Target >= len(p.Roles) {
 				t.Errorf("seed %d: %s, with %d servers", seed, f, len(p.Roles))
 			}
 		}
+	}
+	if differing == 0 || differing == 100 {
+		t.Errorf("the clocks differ in %d runs of 100, want some", differing)
 	}
 	for _, c := range chances {
 		if !seen[c.kind] {
@@ -45,6 +52,12 @@ func TestDrawKeepsToTheKindsThatAreWanted(t *testing.T) {
 			if f.Kind != kill && f.Kind != crash {
 				t.Errorf("seed %d: %s was not wanted", seed, f)
 			}
+		}
+		if p := draw(seed, time.Minute, []kind{kill}); p.Ahead != 0 {
+			t.Errorf("seed %d: the clock is %s ahead, which was not wanted", seed, p.Ahead)
+		}
+		if p := draw(seed, time.Minute, []kind{clocks}); p.Ahead == 0 || len(p.Faults) > 0 {
+			t.Errorf("seed %d: got %+v, want clocks that differ and nothing else", seed, p)
 		}
 	}
 }

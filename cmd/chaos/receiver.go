@@ -60,7 +60,7 @@ func startCrowd(h *history) (*crowd, error) {
 	}
 	c := &crowd{urls: map[receiver]string{}, webhook: webhook, history: h}
 	c.trouble.Store(kind(""))
-	for _, r := range receivers() {
+	for _, r := range append(receivers(), steady) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listening for callbacks: %w", err), c.close())
@@ -133,6 +133,8 @@ func answerOf(r receiver, trouble kind, id string, n int64) int {
 	fmt.Fprint(hash, id, n)
 	bad := hash.Sum32()%3 == 0
 	switch {
+	case r == steady:
+		return http.StatusNoContent
 	case r == gone:
 		return http.StatusGone
 	case trouble == refuse, r == flaky && bad:

@@ -108,7 +108,7 @@ func takenUp(ctx context.Context, d *database, left []held) (map[int64]time.Time
 	for _, h := range left {
 		runs[h.id], ids = h, append(ids, h.id)
 	}
-	again := map[int64]time.Time{}
+	again := map[int64]time.Time{} // by this machine's clock
 	err := d.connect(ctx, func(conn *pgx.Conn) error {
 		const sql = `
 			SELECT id, attempted_at, array_length(attempted_by, 1), state IN ('completed', 'cancelled', 'discarded'),
@@ -126,7 +126,7 @@ func takenUp(ctx context.Context, d *database, left []held) (map[int64]time.Time
 		var client string
 		_, err = pgx.ForEachRow(rows, []any{&id, &at, &count, &ended, &client}, func() error {
 			if ended || count > runs[id].runs || client != runs[id].client {
-				again[id] = at
+				again[id] = at.Add(-d.ahead)
 			}
 			return nil
 		})

@@ -34,12 +34,15 @@ type outcome struct {
 	Unrecovered  int             `json:"unrecovered"` // jobs that didn't
 	Refusals     []time.Duration `json:"refusals"`    // how long callers waited for their 503 while the database was away
 	Resumed      []time.Duration `json:"resumed"`     // from its return to the first acknowledgement
+	WentOn       []resumption    `json:"went_on"`     // after the last fault
+	Meddled      int             `json:"meddled"`     // requests whose jobs were taken away
 }
 
 // count fills in what the history says by itself.
 func (o *outcome) count(h *history) {
 	o.Outcomes = map[string]int{}
 	o.Calls, o.Callbacks, o.Redelivered = len(h.Calls), len(h.Callbacks), h.Redelivered
+	o.WentOn, o.Meddled = h.Resumed, len(h.Meddled)
 	for _, c := range h.Calls {
 		switch {
 		case c.acknowledged():
@@ -87,6 +90,12 @@ func (o outcome) print(out io.Writer) {
 	fmt.Fprintf(out, "  %d calls: %d acknowledged, %d refused, %d without an answer; %d callbacks, %d of them repeated; %d dead letters redelivered; settled in %.1f s\n",
 		o.Calls, o.Acknowledged, o.Refused, o.Unanswered, o.Callbacks, o.Repeated, o.Redelivered, o.Settled)
 	fmt.Fprintf(out, "  storm: %d acknowledged, %d called back, %d without an answer\n", o.Storm.Acked, o.Storm.Delivered, o.Storm.Ambiguous)
+	for _, r := range o.WentOn {
+		fmt.Fprintf(out, "  %s went on %.2f s after the last fault\n", r.What, r.Took.Seconds())
+	}
+	if o.Meddled > 0 {
+		fmt.Fprintf(out, "  %6d requests whose jobs were taken away\n", o.Meddled)
+	}
 	for _, name := range slices.Sorted(maps.Keys(o.Outcomes)) {
 		fmt.Fprintf(out, "  %6d %s\n", o.Outcomes[name], name)
 	}
@@ -121,7 +130,7 @@ func (r report) broken() (count int) {
 
 func (r report) print(out io.Writer) {
 	faults := map[kind]int{}
-	var recovered, refusals, resumed []time.Duration
+	var recovered, refusals, resumed, wentOn []time.Duration
 	var acknowledged, hindered, unrecovered, repeated int
 	for _, o := range r.Runs {
 		for kind, count := range o.Faults {
@@ -134,6 +143,9 @@ func (r report) print(out io.Writer) {
 		recovered = append(recovered, o.Recovered...)
 		refusals = append(refusals, o.Refusals...)
 		resumed = append(resumed, o.Resumed...)
+		for _, r := range o.WentOn {
+			wentOn = append(wentOn, r.Took)
+		}
 	}
 	fmt.Fprintf(out, "\n%d runs, %d broken; %d acknowledged, %d callbacks repeated\n", len(r.Runs), r.broken(), acknowledged, repeated)
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
@@ -142,6 +154,7 @@ func (r report) print(out io.Writer) {
 	fmt.Fprintf(out, "jobs of killed processes ran again: %s; with other faults in the way: %d; never: %d\n", spread(recovered), hindered, unrecovered)
 	fmt.Fprintf(out, "database away, until the refusal: %s\n", spread(refusals))
 	fmt.Fprintf(out, "database back, until the first success: %s\n", spread(resumed))
+	fmt.Fprintf(out, "last fault over, until each server went on: %s\n", spread(wentOn))
 }
 
 // spread is the median, the 99th percentile and the worst.

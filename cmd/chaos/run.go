@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -29,16 +28,22 @@ type trial struct {
 	say      func(format string, args ...any)
 }
 
-// runSeed starts everything on a fresh database, breaks it, lets it settle and
+// runSeed starts everything on a fresh one in the database, breaks it, lets it settle and
 // judges. An error says that it could not: what it found is in the outcome.
-func runSeed(ctx context.Context, o options, seed uint64, out io.Writer) (outcome, error) {
-	t := &trial{options: o, plan: draw(seed, o.duration, o.faults), history: &history{Mine: fmt.Sprintf("chaos %d ", seed)}}
+func runSeed(ctx context.Context, o options, d *database, seed uint64, out io.Writer) (outcome, error) {
+	t := &trial{
+		options: o, plan: draw(seed, o.duration, o.faults), database: d,
+		history: &history{Mine: fmt.Sprintf("chaos %d ", seed), Meddled: map[string]*meddling{}},
+	}
 	t.say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	t.say("seed %d: servers %v, %d faults in %s", seed, t.plan.Roles, len(t.plan.Faults), o.duration)
 	for _, f := range t.plan.Faults {
 		t.say("  %s", f)
 	}
-	if err := t.createDatabase(ctx, seed); err != nil {
+	if err := t.setClock(ctx); err != nil {
+		return outcome{}, err
+	}
+	if err := t.database.create(ctx, fmt.Sprintf("chaos_%d", seed)); err != nil {
 		return outcome{}, err
 	}
 	running, end := context.WithCancel(ctx)
@@ -52,20 +57,30 @@ func runSeed(ctx context.Context, o options, seed uint64, out io.Writer) (outcom
 	if err == nil {
 		err = t.settle(ctx)
 	}
+	t.history.Deaths = t.servers.deaths()
 	found := t.outcome(ctx, settling.Sub(began), time.Since(settling))
 	return found, errors.Join(err, t.stop(end))
 }
 
-// createDatabase makes the run's own, which stays there for whoever wants to
-// look into it.
-func (t *trial) createDatabase(ctx context.Context, seed uint64) error {
-	address, err := url.Parse(t.options.database)
-	if err != nil {
-		return errors.New("CHAOS_DATABASE_URL must be a URL")
+// setClock lets the database's clock differ as planned, where it can.
+func (t *trial) setClock(ctx context.Context) error {
+	err := t.database.setClock(ctx, t.plan.Ahead)
+	if errors.Is(err, errNoFaketime) {
+		t.say("  not done: %s: %v", clocks, err)
+		t.plan.Ahead = 0
+		err = t.database.setClock(ctx, 0)
 	}
-	t.database = &database{address.String(), t.script, t.folder}
-	name := fmt.Sprintf("chaos_%d", seed)
-	err = t.database.connect(ctx, func(conn *pgx.Conn) error {
+	if t.plan.Ahead != 0 {
+		t.say("  the database's clock is %s ahead", t.plan.Ahead)
+	}
+	t.history.Ahead = t.plan.Ahead
+	return err
+}
+
+// create makes a database for a run, which stays there to be looked into.
+func (d *database) create(ctx context.Context, name string) error {
+	d.name = "ringback"
+	err := d.connect(ctx, func(conn *pgx.Conn) error {
 		for _, sql := range []string{"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)", "CREATE DATABASE " + name} {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("%s: %w", sql, err)
@@ -73,8 +88,7 @@ func (t *trial) createDatabase(ctx context.Context, seed uint64) error {
 		}
 		return nil
 	})
-	address.Path = "/" + name
-	t.database.url = address.String()
+	d.name = name
 	return err
 }
 
@@ -83,11 +97,16 @@ func (t *trial) start(ctx context.Context) error {
 	if t.crowd, err = startCrowd(t.history); err != nil {
 		return err
 	}
-	if t.servers, err = startServers(ctx, t.server, t.database.url, t.logs, t.plan.Roles); err != nil {
+	if t.servers, err = startServers(ctx, t.server, t.database.everywhere(), t.logs, t.plan.Roles); err != nil {
 		return err
 	}
 	t.caller = newCaller(t.servers, t.crowd.urls, t.history)
-	t.injector = &injector{servers: t.servers, database: t.database, crowd: t.crowd, say: t.say, done: map[kind]int{}}
+	t.injector = &injector{
+		servers: t.servers, database: t.database, crowd: t.crowd, history: t.history, say: t.say, done: map[kind]int{},
+	}
+	if t.plan.Ahead != 0 {
+		t.injector.done[clocks]++
+	}
 	return nil
 }
 
@@ -102,8 +121,9 @@ func (t *trial) stop(end context.CancelFunc) error {
 	return nil
 }
 
-// load calls, storms and breaks for the plan's duration. It returns when the
-// last fault is over; storm then waits for its callbacks until all is settled.
+// load calls, storms and breaks for the plan's duration. It returns when the last
+// fault is over and all goes on; storm then waits for its callbacks until all is
+// settled.
 func (t *trial) load(ctx context.Context, seed uint64) error {
 	calling, end := context.WithTimeout(ctx, t.plan.Duration)
 	defer end()
@@ -114,13 +134,15 @@ func (t *trial) load(ctx context.Context, seed uint64) error {
 	}
 	callers.Go(func() { t.caller.redeliver(calling, seed) })
 	t.history.following.Go(func() {
-		counts, err := runStorm(ctx, t.storm, t.servers.url(0), t.database.url, t.stormRate, t.plan.Duration, t.patience)
+		counts, err := runStorm(ctx, t.storm, t.servers.url(0), t.database.everywhere()+"&target_session_attrs=read-write", t.stormRate, t.plan.Duration, t.patience)
 		if err != nil {
 			counts.Verdict = err.Error()
 		}
 		t.history.Storm = counts
 	})
 	err := t.injector.carryOut(ctx, t.plan.Faults)
+	t.resume(ctx)
+	t.injector.recovery.watching.Wait()
 	callers.Wait()
 	return err
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,9 +19,10 @@ import (
 type servers struct {
 	path        string // of the server's program
 	databaseURL string
-	logs        string // folder, or empty
+	logs        []*logReader
 	roles       []string
 	addresses   []string
+	admins      []string // addresses of the pages that operators use
 	supervisors sync.WaitGroup
 
 	mu      sync.Mutex
@@ -36,20 +35,32 @@ type life struct {
 	server  int
 	started time.Time
 	healthy time.Time // zero if it never was
+	ended   time.Time // zero while it runs
 }
 
-// startServers returns when all of them are healthy.
+// startServers returns when all of them are healthy. They start one after the other:
+// find tells them apart by when that was.
 func startServers(ctx context.Context, path, databaseURL, logs string, roles []string) (*servers, error) {
-	s := &servers{path: path, databaseURL: databaseURL, logs: logs, roles: roles, running: make([]*program.Server, len(roles))}
-	for i := range roles {
-		address, err := program.FreeAddress()
-		if err != nil {
-			return nil, err
-		}
-		s.addresses = append(s.addresses, address)
-		s.supervisors.Go(func() { s.supervise(ctx, i) })
+	s := &servers{
+		path: path, databaseURL: databaseURL, logs: newLogReaders(logs, len(roles)), roles: roles,
+		running: make([]*program.Server, len(roles)),
 	}
-	return s, s.waitHealthy(ctx)
+	for range roles {
+		for _, addresses := range []*[]string{&s.addresses, &s.admins} {
+			address, err := program.FreeAddress()
+			if err != nil {
+				return nil, err
+			}
+			*addresses = append(*addresses, address)
+		}
+	}
+	for i := range roles {
+		s.supervisors.Go(func() { s.supervise(ctx, i) })
+		if err := s.waitServer(ctx, i); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
 }
 
 // supervise keeps a server running until ctx ends, and then stops it.
@@ -67,6 +78,7 @@ func (s *servers) supervise(ctx context.Context, number int) {
 func (s *servers) attend(ctx context.Context, number int, process *program.Server) {
 	s.set(number, process)
 	go s.noteHealthy(ctx, number, process)
+	defer s.noteEnd(number)
 	if process.Wait(ctx) != nil {
 		process.Signal(syscall.SIGCONT)
 		_ = process.Stop() // of a run that is over
@@ -76,16 +88,13 @@ func (s *servers) attend(ctx context.Context, number int, process *program.Serve
 
 func (s *servers) start(number int) (*program.Server, error) {
 	command := exec.Command(s.path, "--dev", "--role="+s.roles[number])
-	command.Env = []string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=none"}
-	if s.logs != "" {
-		path := filepath.Join(s.logs, fmt.Sprintf("server-%d.log", number))
-		log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
-			return nil, fmt.Errorf("opening log: %w", err)
-		}
-		defer log.Close() // the process has its own
-		command.Stderr = log
+	command.Env = []string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=" + s.admins[number]}
+	log, err := s.logs[number].open()
+	if err != nil {
+		return nil, err
 	}
+	defer log.Close() // the process has its own
+	command.Stderr = log
 	s.mu.Lock()
 	s.lives = append(s.lives, life{server: number, started: time.Now()})
 	s.mu.Unlock()
@@ -106,12 +115,35 @@ func (s *servers) noteHealthy(ctx context.Context, number int, process *program.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := len(s.lives) - 1; i >= 0; i-- {
+	s.latest(number).healthy = time.Now()
+}
+
+func (s *servers) noteEnd(number int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest(number).ended = time.Now()
+}
+
+// latest is the life of a server that was started last.
+func (s *servers) latest(number int) *life {
+	for i := len(s.lives) - 1; i > 0; i-- {
 		if s.lives[i].server == number {
-			s.lives[i].healthy = time.Now()
-			return
+			return &s.lives[i]
 		}
 	}
+	return &s.lives[0]
+}
+
+// deaths are the times at which processes ended.
+func (s *servers) deaths() (times []time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, life := range s.lives {
+		if !life.ended.IsZero() {
+			times = append(times, life.ended)
+		}
+	}
+	return times
 }
 
 // waitHealthy returns when all are there.
@@ -119,17 +151,21 @@ func (s *servers) waitHealthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for number := range s.roles {
-		for {
-			if process := s.process(number); process != nil && process.WaitHealthy(ctx) == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return fmt.Errorf("waiting for server %d: %w", number, ctx.Err())
-			}
-			wait(ctx, 20*time.Millisecond)
+		if err := s.waitServer(ctx, number); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (s *servers) waitServer(ctx context.Context, number int) error {
+	for ctx.Err() == nil {
+		if process := s.process(number); process != nil && process.WaitHealthy(ctx) == nil {
+			return nil
+		}
+		wait(ctx, 20*time.Millisecond)
+	}
+	return fmt.Errorf("waiting for server %d: %w", number, ctx.Err())
 }
 
 // process is nil for a server that is down.
@@ -164,6 +200,9 @@ func (s *servers) pause(ctx context.Context, number int, length time.Duration) e
 }
 
 func (s *servers) url(number int) string { return "http://" + s.addresses[number] }
+
+// ui is where a server has River UI.
+func (s *servers) ui(number int) string { return "http://" + s.admins[number] + "/riverui" }
 
 // pick draws a server that takes calls.
 func (s *servers) pick(random *rand.Rand) int { return s.callable(random.IntN(len(s.roles))) }

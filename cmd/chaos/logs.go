@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// logReader takes what the processes of a server write to their log, through a pipe,
+// unless it is stopped.
+type logReader struct {
+	file string // where it goes, or empty
+	gate sync.Mutex
+}
+
+// errStopped is a reader that is stopped already.
+var errStopped = errors.New("nobody reads that log already")
+
+// stop lets nobody read for a while.
+func (r *logReader) stop(ctx context.Context, length time.Duration) error {
+	if !r.gate.TryLock() {
+		return errStopped
+	}
+	defer r.gate.Unlock()
+	wait(ctx, length)
+	return nil
+}
+
+// open returns what a process may write its log to. It is closed here when the process
+// has its own, and read until that is closed, too.
+func (r *logReader) open() (*os.File, error) {
+	out := io.WriteCloser(discard{io.Discard})
+	if r.file != "" {
+		file, err := os.OpenFile(r.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("opening log: %w", err)
+		}
+		out = file
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a pipe for a log: %w", err), out.Close())
+	}
+	shrink(to)
+	go r.read(from, out)
+	return to, nil
+}
+
+type discard struct{ io.Writer }
+
+func (discard) Close() error { return nil }
+
+func (r *logReader) read(from *os.File, to io.WriteCloser) {
+	defer to.Close()
+	defer from.Close()
+	piece := make([]byte, 4<<10)
+	for {
+		n, err := from.Read(piece)
+		if err != nil {
+			return
+		}
+		r.gate.Lock()
+		_, _ = to.Write(piece[:n]) // a log that can't be kept is none of the service's
+		r.gate.Unlock()
+	}
+}
+
+// newLogReaders returns one for each of count servers, into files in folder, or into
+// none.
+func newLogReaders(folder string, count int) []*logReader {
+	readers := make([]*logReader, count)
+	for i := range readers {
+		readers[i] = &logReader{}
+		if folder != "" {
+			readers[i].file = filepath.Join(folder, fmt.Sprintf("server-%d.log", i))
+		}
+	}
+	return readers
+}
