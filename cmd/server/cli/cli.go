@@ -1,0 +1,154 @@
+// Package cli are the commands of callers. They speak HTTP with an API key, as any
+// caller does, and know neither the database nor the settings of a server.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Program is what the commands know of the program that they are part of.
+type Program struct {
+	Environ     map[string]string
+	Version     string
+	LocalSecret string // that callbacks are signed with in local mode
+}
+
+// Commands are all of them. Each takes the flag --json of the command above it.
+func Commands(p Program) []*cobra.Command {
+	return []*cobra.Command{requestsCommands(p), listenCommand(p), worksCommand(p)}
+}
+
+// Group is a command that is nothing without one of its own.
+func Group(name, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " COMMAND", Short: short, Long: long, DisableFlagsInUseLine: true,
+		Args: func(group *cobra.Command, args []string) error {
+			var names []string
+			for _, command := range group.Commands() {
+				names = append(names, command.Name())
+			}
+			if len(args) == 0 {
+				return fmt.Errorf("%s must be followed by one of %s", name, strings.Join(names, ", "))
+			}
+			return fmt.Errorf("%s must be followed by one of %s, not %q", name, strings.Join(names, ", "), args[0])
+		},
+		RunE: func(*cobra.Command, []string) error { return nil }, // its Args refuse everything
+	}
+}
+
+// asJSON tells whether a command is to print for programs.
+func asJSON(command *cobra.Command) bool {
+	set, err := command.Flags().GetBool("json")
+	return set && err == nil
+}
+
+// WriteJSON writes a value on a line of its own.
+func WriteJSON(out io.Writer, value any) error {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	_, err = out.Write(append(encoded, '\n'))
+	return err
+}
+
+// choice is a flag that takes some words only.
+type choice struct {
+	value *string
+	words []string
+}
+
+// Choice is a flag that takes some words only.
+func Choice(value *string, words ...string) pflag.Value { return &choice{value, words} }
+
+func (c *choice) String() string { return *c.value }
+func (c *choice) Type() string   { return "word" }
+
+func (c *choice) Set(text string) error {
+	if !slices.Contains(c.words, text) {
+		last := len(c.words) - 1
+		return fmt.Errorf("must be %s or %s", strings.Join(c.words[:last], ", "), c.words[last])
+	}
+	*c.value = text
+	return nil
+}
+
+// addChoice gives a command such a flag, and shells the words.
+func addChoice(command *cobra.Command, value *string, name string, words ...string) {
+	command.Flags().Var(Choice(value, words...), name, strings.Join(words, ", "))
+	_ = command.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+}
+
+// moment is a flag that takes a time, or how long ago it was.
+type moment struct{ time.Time }
+
+func (m *moment) Type() string { return "time" }
+
+func (m *moment) String() string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.UTC().Format(time.RFC3339Nano)
+}
+
+func (m *moment) Set(text string) (err error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		m.Time = time.Now().Add(-ago)
+		return nil
+	}
+	if m.Time, err = time.Parse(time.RFC3339, text); err != nil {
+		return errors.New("must be a time such as 2026-11-24T00:00:00Z, or how long ago it was, such as 2h")
+	}
+	return nil
+}
+
+// numberIn reads a whole number.
+func numberIn(value *int, least, most int) pflag.Value { return &number{value, least, most} }
+
+type number struct {
+	value       *int
+	least, most int
+}
+
+func (n *number) String() string { return fmt.Sprint(*n.value) }
+func (n *number) Type() string   { return "N" }
+
+func (n *number) Set(text string) error {
+	read, err := strconv.Atoi(text)
+	if err != nil || read < n.least || read > n.most {
+		return fmt.Errorf("must be a whole number from %d to %d", n.least, n.most)
+	}
+	*n.value = read
+	return nil
+}
+
+// parseID reads the id of a request, which is the webhook-id of its callbacks, too.
+func parseID(text string) (uuid.UUID, error) {
+	id, err := uuid.Parse(strings.TrimPrefix(text, "req_"))
+	if err != nil {
+		return id, fmt.Errorf("%q is not the id of a request, such as 01a20bd7-2978-722f-bf9b-7fdc9ae0399b", text)
+	}
+	return id, nil
+}
+
+// printable makes text of others' fit for a terminal, on one line.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+func listenCommand(p Program) *cobra.Command {
+	l := &listener{kept: map[string]bool{}, client: http.Client{CheckRedirect: asItIs}}
+	var secret, addr, forwardTo string
+	command := &cobra.Command{
+		Use: "listen", Short: "Print callbacks while you develop, or forward them",
+		Long: `Takes callbacks by POST on any path, verifies their signatures by Standard
+Webhooks, prints the body of each once, and answers 204. With --forward-to it
+passes each on, signature and all, and answers as your receiver does. What isn't
+signed gets 401, and is neither printed nor passed on.
+
+Without a secret it is that of local mode. A server outside local mode calls
+loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
+		Example: `  ringback listen
+  ringback listen --forward-to http://127.0.0.1:3000/hooks/ringback
+  RINGBACK_SECRET=whsec_… ringback listen --addr 127.0.0.1:9000 --json`,
+		Args: cobra.NoArgs,
+	}
+	flags := command.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&addr, "addr", "127.0.0.1:9999", "`HOST:PORT` to listen on")
+	flags.StringVar(&secret, "secret", "", "`SECRET` of the client (RINGBACK_SECRET, which other users of the machine can't see)")
+	flags.Func("forward-to", "`URL` of your receiver", func(text string) error {
+		target, err := url.Parse(text)
+		if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" {
+			return errors.New("must be a URL such as http://127.0.0.1:3000/hook")
+		}
+		forwardTo = text
+		return nil
+	})
+	command.RunE = func(command *cobra.Command, _ []string) (err error) {
+		l.command, l.forwardTo = command, forwardTo
+		if l.webhook, err = verifierOf(cmp.Or(secret, p.Environ["RINGBACK_SECRET"], p.LocalSecret)); err != nil {
+			return err
+		}
+		return l.serve(command.Context(), addr)
+	}
+	return command
+}
+
+// verifierOf takes a secret of Standard Webhooks. What isn't one would verify nothing,
+// or, when empty, what anybody signs.
+func verifierOf(secret string) (*standardwebhooks.Webhook, error) {
+	wrong := errors.New("RINGBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, as ringback client add prints it")
+	encoded, prefixed := strings.CutPrefix(secret, "whsec_")
+	if key, err := base64.StdEncoding.DecodeString(encoded); err != nil || !prefixed || len(key) < 24 || len(key) > 64 {
+		return nil, wrong
+	}
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return nil, wrong
+	}
+	return webhook, nil
+}
+
+// listener takes callbacks.
+type listener struct {
+	command   *cobra.Command
+	webhook   *standardwebhooks.Webhook
+	forwardTo string
+	client    http.Client
+
+	mu    sync.Mutex // of what follows, and of the outputs
+	kept  map[string]bool
+	order []string // of kept, oldest first
+}
+
+const (
+	// maxCallback is twice what a callback has.
+	maxCallback = 128 << 10 // bytes
+	// listenKept is how many webhook-ids are remembered.
+	listenKept = 10_000
+	// forwardTime is less than the 10 s in which a callback has to be answered.
+	forwardTime = 9 * time.Second
+	// closeTime is for what is being answered when the command ends.
+	closeTime = 2 * time.Second
+)
+
+func (l *listener) serve(ctx context.Context, addr string) error {
+	socket, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening for callbacks: %w", err)
+	}
+	server := &http.Server{Handler: l, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	l.note("listening on http://%s/hook", socket.Addr())
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(socket) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listening for callbacks: %w", err)
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close()
+	}
+	return nil
+}
+
+// note tells what isn't a callback.
+func (l *listener) note(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.command.ErrOrStderr(), format+"\n", args...)
+}
+
+func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodPost:
+		l.take(w, r)
+	case http.MethodOptions:
+		grant(w, r)
+	default:
+		w.Header().Set("Allow", "OPTIONS, POST")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	}
+}
+
+// grant answers the handshake of CloudEvents' HTTP webhook, for CALLBACK_CONSENT.
+func grant(w http.ResponseWriter, r *http.Request) {
+	if origin := r.Header.Get("WebHook-Request-Origin"); origin != "" {
+		w.Header().Set("WebHook-Allowed-Origin", origin)
+		w.Header().Set("WebHook-Allowed-Rate", "*")
+	}
+	w.Header().Set("Allow", "OPTIONS, POST")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (l *listener) take(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCallback))
+	if err != nil {
+		l.note("%s: could not be read: %v", printable(r.URL.Path), err)
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if err := l.webhook.Verify(body, r.Header); err != nil {
+		l.note("%s: refused with 401: %v", printable(r.URL.Path), err)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	answer := received{
+		WebhookID: r.Header.Get("Webhook-Id"), Path: r.URL.RequestURI(), Status: http.StatusNoContent, Body: body,
+	}
+	if l.forwardTo != "" {
+		answer.Status = l.forward(w, r, body)
+	}
+	l.print(answer)
+	w.WriteHeader(answer.Status)
+}
+
+// forward passes a callback on and returns the status that came back.
+func (l *listener) forward(w http.ResponseWriter, r *http.Request, body []byte) int {
+	ctx, cancel := context.WithTimeout(r.Context(), forwardTime)
+	defer cancel()
+	call, err := http.NewRequestWithContext(ctx, http.MethodPost, l.forwardTo, bytes.NewReader(body))
+	if err != nil {
+		l.note("forwarding: %v", err)
+		return http.StatusBadGateway
+	}
+	for _, name := range []string{"Content-Type", "User-Agent", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "Traceparent"} {
+		if value := r.Header.Values(name); len(value) > 0 {
+			call.Header[name] = value
+		}
+	}
+	response, err := l.client.Do(call)
+	if err != nil {
+		l.note("forwarding to %s: %v; answered 502", l.forwardTo, cause(err))
+		return http.StatusBadGateway
+	}
+	defer response.Body.Close()
+	if after := response.Header.Get("Retry-After"); after != "" {
+		w.Header().Set("Retry-After", after)
+	}
+	_, _ = io.CopyN(io.Discard, response.Body, maxCallback) // so that the connection is kept
+	return response.StatusCode
+}
+
+// received is a callback as it is printed for programs.
+type received struct {
+	WebhookID string `json:"webhook_id"`
+	Path      string `json:"path"`
+	Status    int    `json:"status"`            // that it was answered with
+	Repeated  bool   `json:"repeated,omitzero"` // it came before
+	Body      []byte `json:"-"`
+}
+
+// print prints a callback, once for people, and for programs whenever it comes.
+func (l *listener) print(r received) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.Repeated = l.keep(r.WebhookID)
+	out, errOut := l.command.OutOrStdout(), l.command.ErrOrStderr()
+	switch {
+	case asJSON(l.command):
+		body := jsontext.Value(r.Body)
+		if !body.IsValid() {
+			body = nil
+		}
+		_ = WriteJSON(out, struct { // who reads it has gone, and the sender is answered all the same
+			received
+			Body jsontext.Value `json:"body,omitzero"`
+		}{r, body})
+	case r.Repeated:
+		fmt.Fprintf(errOut, "%s came again, answered %d\n", printable(r.WebhookID), r.Status)
+	default:
+		fmt.Fprintf(out, "%s\n", printable(string(r.Body)))
+		if r.Status != http.StatusNoContent {
+			fmt.Fprintf(errOut, "%s answered %d\n", printable(r.WebhookID), r.Status)
+		}
+	}
+}
+
+// keep remembers an id, and tells whether it was known.
+func (l *listener) keep(id string) (known bool) {
+	if l.kept[id] {
+		return true
+	}
+	l.kept[id] = true
+	l.order = append(l.order, id)
+	if len(l.order) > listenKept {
+		delete(l.kept, l.order[0])
+		l.order = l.order[1:]
+	}
+	return false
+}
