@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strconv"
@@ -14,75 +13,106 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"ringback/cmd/server/cli"
 	"ringback/db"
 	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
 )
 
-// clientCommand is `ringback client …`: what it does, and to which client.
+// clientCommand is `ringback client …`: what it does to which client.
 type clientCommand struct {
-	action, name string
-	json         bool               // list as JSON
-	changes      []func(*db.Client) // that set makes
+	line    *commandLine
+	name    string
+	changes []func(*db.Client) // that set makes
 }
 
-// readClientCommand takes what follows the word client on the command line.
-func readClientCommand(args []string) (clientCommand, error) {
-	var c clientCommand
-	if len(args) > 0 {
-		c.action, args = args[0], args[1:]
-	}
-	names := 0
-	switch c.action {
-	case "add", "rotate", "disable", "set":
-		names = 1
-	case "list", "reseal":
-	default:
-		return c, fmt.Errorf("client must be followed by add, set, list, rotate, disable or reseal, not %q", c.action)
-	}
-	if names == 1 && len(args) > 0 {
-		c.name, args, names = args[0], args[1:], 0
-	}
-	args, err := c.readFlags(args)
-	switch {
-	case err != nil:
-		return c, fmt.Errorf("client %s: %w", c.action, err)
-	case names > 0:
-		return c, fmt.Errorf("client %s takes the name of a client", c.action)
-	case len(args) > 0:
-		return c, fmt.Errorf("client %s: unknown argument %q", c.action, args[0])
-	case c.action == "set" && len(c.changes) == 0:
-		return c, errors.New("client set takes at least one limit, such as --rate 200")
-	}
-	return c, nil
+// clientCommands are those of the operator for clients.
+func (l *commandLine) clientCommands() *cobra.Command {
+	c := &clientCommand{line: l}
+	group := cli.Group("client", "Make API keys, and limit what each client may do", `A client is a caller: an API key, the secret that its callbacks are signed with,
+and limits. Servers that run know a change within three seconds.`)
+	group.AddCommand(
+		c.command(c.line.config, "add NAME", "Make a client, and print its API key and signing secret", addHelp, c.issue(clients.Add, 0)),
+		c.command(c.line.config, "rotate NAME", "Print a new key and secret; the old ones are good for another day", rotateHelp, c.issue(clients.Rotate, clients.Overlap)),
+		c.setCommand(),
+		c.command(c.line.readOnlyConfig, "disable NAME", "Take the keys of a client away for good", disableHelp, c.disable),
+		c.command(c.line.readOnlyConfig, "list", "Show all clients, and what limits they have of their own", "", c.list),
+		c.command(c.line.config, "reseal", "Seal all secrets again, with the first SECRETS_KEY", resealHelp, c.reseal),
+	)
+	return group
 }
 
-// readFlags reads the flags that the action has, and returns what follows them.
-func (c *clientCommand) readFlags(args []string) (rest []string, err error) {
-	flags := flag.NewFlagSet("client", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	switch c.action {
-	case "list":
-		flags.BoolVar(&c.json, "json", false, "")
-	case "set":
-		c.limit(flags, "rate", count(maxClientRate), func(row *db.Client, n int64) { row.Rate = int(n) })
-		c.limit(flags, "unfinished", count(maxClientCount), func(row *db.Client, n int64) { row.Unfinished = int(n) })
-		c.limit(flags, "per-destination", count(maxClientCount), func(row *db.Client, n int64) { row.PerDestination = int(n) })
-		c.limit(flags, "storage", byteCount, func(row *db.Client, n int64) { row.Storage = n })
-		c.limit(flags, "dead-letters", count(maxClientCount), func(row *db.Client, n int64) { row.DeadLetters = int(n) })
-		flags.Func("callbacks", "", c.readCallbacks)
+const (
+	addHelp = `Makes a client, and prints its API key and the secret that its callbacks are
+signed with. Both are shown once.`
+	rotateHelp = `Prints a new key and a new secret. For another day both keys are taken, and
+callbacks are signed with both secrets. To rotate twice takes what has leaked
+away at once.`
+	disableHelp = `Takes the keys of a client away for good. Callbacks that it is owed are still
+delivered.`
+	resealHelp = `Stores the secrets of all clients again, sealed with the first SECRETS_KEY: the
+last step of replacing that key.`
+	setHelp = `Gives a client limits of its own instead of CLIENT_RATE and so on, and the hosts
+that its callbacks may name: host, host:port or *.suffix. The word default takes
+a limit back.`
+)
+
+// command makes a command on the database. A NAME in its usage is that of a client.
+func (c *clientCommand) command(settings readSettings, use, short, long string, do onDatabase) *cobra.Command {
+	command := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs, RunE: databaseCommand(settings, do)}
+	if strings.HasSuffix(use, " NAME") {
+		command.Args = c.takeName
+		command.Example = "  ringback client " + strings.Replace(use, "NAME", "acme", 1)
 	}
-	err = flags.Parse(args)
-	return flags.Args(), err
+	return command
+}
+
+// takeName reads the name of a client.
+func (c *clientCommand) takeName(_ *cobra.Command, args []string) error {
+	switch len(args) {
+	case 0:
+		return errors.New("the name of a client is missing")
+	case 1:
+		c.name = args[0]
+		return nil
+	}
+	return fmt.Errorf("unknown argument %q", args[1])
+}
+
+func (c *clientCommand) setCommand() *cobra.Command {
+	command := c.command(c.line.readOnlyConfig, "set NAME", "Give a client limits of its own, and the hosts of its callbacks", setHelp, c.set)
+	command.Example = `  ringback client set acme --rate 200 --storage 50GiB
+  ringback client set acme --callbacks hooks.acme.example,*.acme.example:8443
+  ringback client set acme --rate default`
+	flags := command.Flags()
+	flags.SortFlags = false
+	c.limit(flags, "rate", "`N` POSTs a second", count(maxClientRate), func(row *db.Client, n int64) { row.Rate = int(n) })
+	c.limit(flags, "unfinished", "`N` unfinished requests", count(maxClientCount), func(row *db.Client, n int64) { row.Unfinished = int(n) })
+	c.limit(flags, "per-destination", "`N` of them for one host and port", count(maxClientCount), func(row *db.Client, n int64) { row.PerDestination = int(n) })
+	c.limit(flags, "storage", "`BYTES` kept, such as 50GiB", byteCount, func(row *db.Client, n int64) { row.Storage = n })
+	c.limit(flags, "dead-letters", "`N` dead letters kept", count(maxClientCount), func(row *db.Client, n int64) { row.DeadLetters = int(n) })
+	flags.Func("callbacks", "`HOSTS`, with commas between, that its callbacks may name", c.readCallbacks)
+	command.Args = func(command *cobra.Command, args []string) error {
+		if err := c.takeName(command, args); err != nil {
+			return err
+		}
+		if len(c.changes) == 0 {
+			return errors.New("client set takes at least one limit, such as --rate 200")
+		}
+		return nil
+	}
+	return command
 }
 
 // ofSettings as a value takes a limit of a client's own back.
 const ofSettings = "default"
 
 // limit makes a flag that sets a limit.
-func (c *clientCommand) limit(flags *flag.FlagSet, name string, read func(text string) (int64, error), set func(row *db.Client, n int64)) {
-	flags.Func(name, "", func(text string) (err error) {
+func (c *clientCommand) limit(flags *pflag.FlagSet, name, usage string, read func(text string) (int64, error), set func(row *db.Client, n int64)) {
+	flags.Func(name, usage, func(text string) (err error) {
 		var n int64
 		if text != ofSettings {
 			if n, err = read(text); err != nil {
@@ -139,72 +169,72 @@ func (c *clientCommand) readCallbacks(text string) error {
 	return nil
 }
 
-// run does the command, on the schema that is there.
-func (c clientCommand) run(ctx context.Context, config Config, stdout io.Writer) error {
-	if err := db.CheckSchema(ctx, config.DatabaseURL); err != nil {
-		return err
-	}
-	pool, err := db.Open(ctx, config.DatabaseURL, 5*time.Second)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	switch c.action {
-	case "add":
-		return c.issue(ctx, pool, config, stdout, clients.Add)
-	case "rotate":
-		return c.issue(ctx, pool, config, stdout, clients.Rotate)
-	case "disable":
-		return c.disable(ctx, pool, stdout)
-	case "reseal":
-		return c.reseal(ctx, pool, config, stdout)
-	case "set":
-		return c.set(ctx, pool, config, stdout)
-	default:
-		return c.list(ctx, pool, stdout)
-	}
-}
-
 type issuing func(ctx context.Context, q db.Querier, keys clients.Keys, client string, now time.Time) (clients.Credentials, error)
 
-func (c clientCommand) issue(ctx context.Context, q db.Querier, config Config, stdout io.Writer, do issuing) error {
-	var clock db.Clock // of the database, by which keys end
-	if err := clock.Read(ctx, q); err != nil {
+// issuedCredentials are what add and rotate print.
+type issuedCredentials struct {
+	Client       string    `json:"client"`
+	Key          string    `json:"key"`
+	Secret       string    `json:"secret"`
+	OverlapUntil time.Time `json:"overlap_until,omitzero"` // until when those before are good
+}
+
+// issue makes credentials. Those before them are good for the overlap.
+func (c *clientCommand) issue(do issuing, overlap time.Duration) onDatabase {
+	return func(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+		var clock db.Clock // of the database, by which keys end
+		if err := clock.Read(ctx, pool); err != nil {
+			return err
+		}
+		now := clock.Now()
+		made, err := do(ctx, pool, config.SecretsKey, c.name, now)
+		if err != nil {
+			return err
+		}
+		issued := issuedCredentials{Client: c.name, Key: made.Key, Secret: made.Secret}
+		if overlap > 0 {
+			issued.OverlapUntil = now.Add(overlap).UTC().Truncate(time.Second)
+		}
+		return issued.print(config.json, stdout)
+	}
+}
+
+func (i issuedCredentials) print(asJSON bool, stdout io.Writer) error {
+	if asJSON {
+		return cli.WriteJSON(stdout, i)
+	}
+	_, err := fmt.Fprintf(stdout, "client  %s\nkey     %s\nsecret  %s\n\nThis is shown once. Servers that run know it within three seconds.\n", i.Client, i.Key, i.Secret)
+	if err == nil && !i.OverlapUntil.IsZero() {
+		_, err = fmt.Fprintf(stdout, "The key and the secret before it work until %s.\n", i.OverlapUntil.Format(time.RFC3339))
+	}
+	return err
+}
+
+func (c *clientCommand) disable(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	if err := clients.Disable(ctx, pool, c.name, time.Now()); err != nil {
 		return err
 	}
-	now := clock.Now()
-	issued, err := do(ctx, q, config.SecretsKey, c.name, now)
+	if config.json {
+		return cli.WriteJSON(stdout, map[string]any{"client": c.name, "disabled": true})
+	}
+	_, err := fmt.Fprintf(stdout, "Client %s is disabled: servers that run refuse its key within three seconds.\nCallbacks that it is owed are still delivered.\n", c.name)
+	return err
+}
+
+func (c *clientCommand) reseal(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	count, err := clients.Reseal(ctx, pool, config.SecretsKey)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "client  %s\nkey     %s\nsecret  %s\n\n", c.name, issued.Key, issued.Secret)
-	fmt.Fprintln(stdout, "This is shown once. Servers that run know it within three seconds.")
-	if c.action == "rotate" {
-		fmt.Fprintf(stdout, "The key and the secret before it work until %s.\n", now.Add(clients.Overlap).UTC().Format(time.RFC3339))
+	if config.json {
+		return cli.WriteJSON(stdout, map[string]int{"resealed": count})
 	}
-	return nil
-}
-
-func (c clientCommand) disable(ctx context.Context, q db.Querier, stdout io.Writer) error {
-	if err := clients.Disable(ctx, q, c.name, time.Now()); err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "Client %s is disabled: servers that run refuse its key within three seconds.\n", c.name)
-	fmt.Fprintln(stdout, "Callbacks that it is owed are still delivered.")
-	return nil
-}
-
-func (c clientCommand) reseal(ctx context.Context, q db.Querier, config Config, stdout io.Writer) error {
-	count, err := clients.Reseal(ctx, q, config.SecretsKey)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "The secrets of %d clients are sealed with the first SECRETS_KEY.\n", count)
-	return nil
+	_, err = fmt.Fprintf(stdout, "The secrets of %d clients are sealed with the first SECRETS_KEY.\n", count)
+	return err
 }
 
 // set changes limits, and prints what the client has from now on.
-func (c clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+func (c *clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
 	row, err := clients.Set(ctx, pool, c.name, func(row *db.Client) {
 		for _, change := range c.changes {
 			change(row)
@@ -212,6 +242,9 @@ func (c clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Confi
 	})
 	if err != nil {
 		return err
+	}
+	if config.json {
+		return cli.WriteJSON(stdout, listedClientOf(row))
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	defaults := config.clientLimits()
@@ -267,12 +300,12 @@ func listedClientOf(row db.Client) listedClient {
 	}
 }
 
-func (c clientCommand) list(ctx context.Context, q db.Querier, stdout io.Writer) error {
-	rows, err := db.ListClients(ctx, q)
+func (c *clientCommand) list(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	rows, err := db.ListClients(ctx, pool)
 	if err != nil {
 		return err
 	}
-	if c.json {
+	if config.json {
 		return printJSON(rows, stdout)
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)

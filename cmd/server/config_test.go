@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"flag"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,9 +23,9 @@ func TestReadConfig(t *testing.T) {
 		{"Defaults", nil, options{}, []string{"SECRETS_KEY must be set", "PLAIN_SECRETS"}},
 		{"PlainSecrets", []string{"PLAIN_SECRETS=true"}, options{}, nil},
 		{"PlainSecretsMaybe", []string{"PLAIN_SECRETS=maybe"}, options{}, []string{"PLAIN_SECRETS must be true or false"}},
-		{"AddingAClientWithoutAKey", nil, options{client: clientCommand{action: "add"}}, []string{"SECRETS_KEY must be set"}},
-		{"ListingClientsWithoutAKey", nil, options{client: clientCommand{action: "list"}}, nil},
-		{"MigratingWithoutAKey", nil, options{migrate: true}, nil},
+		{"AddingAClientWithoutAKey", nil, options{}, []string{"SECRETS_KEY must be set"}},
+		{"ListingClientsWithoutAKey", nil, options{readsOnly: true}, nil},
+		{"MigratingWithoutAKey", nil, options{readsOnly: true}, nil},
 		{"MetricsAddress", []string{"METRICS_ADDR=0.0.0.0:9090"}, options{dev: true}, nil},
 		{"MetricsAddressThatIsNone", []string{"METRICS_ADDR=9090"}, options{dev: true}, []string{"METRICS_ADDR must be host:port"}},
 		{"LocalMode", nil, options{dev: true}, nil},
@@ -145,45 +141,6 @@ func TestCallbackPolicy(t *testing.T) {
 	}
 	if len(policy.Resolvers) != 1 || policy.Resolvers[0].String() != "10.0.0.53:53" {
 		t.Errorf("resolvers: got %v, want 10.0.0.53:53", policy.Resolvers)
-	}
-}
-
-func TestCommandLine(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name    string
-		args    []string
-		want    error
-		wantOut string
-	}{
-		{"Help", []string{"--help"}, flag.ErrHelp, "`DATABASE_URL`"},
-		{"UnknownFlag", []string{"--colour"}, errUsage, "colour"},
-		{"UnknownRole", []string{"--role=king"}, errUsage, "king"},
-		{"UnknownCommand", []string{"serve"}, errUsage, "serve"},
-		{"UnknownClientCommand", []string{"client", "rename", "a"}, errUsage, "rename"},
-		{"ClientCommandMissing", []string{"client"}, errUsage, "add, set, list"},
-		{"ClientNameMissing", []string{"client", "add"}, errUsage, "client add takes the name of a client"},
-		{"ClientNameTooMany", []string{"client", "list", "a"}, errUsage, `client list: unknown argument "a"`},
-		{"ClientSetNothing", []string{"client", "set", "a"}, errUsage, "at least one limit"},
-		{"ClientSetNoName", []string{"client", "set"}, errUsage, "client set takes the name of a client"},
-		{"ClientSetUnknown", []string{"client", "set", "a", "--speed", "5"}, errUsage, "-speed"},
-		{"ClientSetZero", []string{"client", "set", "a", "--rate", "0"}, errUsage, "must be from 1 to 1000000, or the word default"},
-		{"ClientSetTooMuch", []string{"client", "set", "a", "--unfinished", "10000001"}, errUsage, "must be from 1 to 10000000"},
-		{"ClientSetNoNumber", []string{"client", "set", "a", "--dead-letters", "1KiB"}, errUsage, "must be from 1 to 10000000"},
-		{"ClientSetNoStorage", []string{"client", "set", "a", "--storage", "0GiB"}, errUsage, "must be at least 1"},
-		{"ClientSetNoHost", []string{"client", "set", "a", "--callbacks", "a.example.com,https://b.example.com"}, errUsage, "must be a host, host:port or *.suffix"},
-		{"ClientAddFlag", []string{"client", "add", "a", "--rate", "5"}, errUsage, "-rate"},
-	}
-	for _, test := range tests {
-		var out bytes.Buffer
-		err := run(t.Context(), test.args, nil, &out, &out, works)
-		if !errors.Is(err, test.want) || !strings.Contains(out.String(), test.wantOut) {
-			t.Errorf("%s: run(%q): got %v and %q, want %v and %q", test.name, test.args, err, out.String(), test.want, test.wantOut)
-		}
-	}
-	err := run(t.Context(), []string{"healthcheck"}, map[string]string{"HTTP_ADDR": "127.0.0.1:1"}, io.Discard, io.Discard, works)
-	if err == nil {
-		t.Error("healthcheck of a server that isn't there: got no error")
 	}
 }
 

@@ -111,7 +111,7 @@ func (b *logBuffer) watch(registerer prometheus.Registerer) {
 
 func newLogger(config Config, out io.Writer) *slog.Logger {
 	settings := &slog.HandlerOptions{Level: config.LogLevel}
-	if config.dev {
+	if config.dev && !config.json {
 		return slog.New(slog.NewTextHandler(out, settings))
 	}
 	return slog.New(slog.NewJSONHandler(out, settings))

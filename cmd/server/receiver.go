@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,79 +13,72 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
 
+	"ringback/cmd/server/cli"
 	"ringback/db"
 	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 )
 
-// receiverCommand is `ringback receiver …`: what the operator says, and of which
-// receiver.
+// receiverCommand is `ringback receiver …`: what the operator says of which receiver.
 type receiverCommand struct {
-	action      string
 	host, port  string // no port for all of them
 	rate        float64
 	concurrency int
-	json        bool
 }
 
-// readReceiverCommand takes what follows the word receiver on the command line.
-func readReceiverCommand(args []string) (receiverCommand, error) {
-	var c receiverCommand
-	if len(args) > 0 {
-		c.action, args = args[0], args[1:]
+// receiverCommands are those of the operator for receivers.
+func (l *commandLine) receiverCommands() *cobra.Command {
+	c := &receiverCommand{}
+	group := cli.Group("receiver", "See what receivers of callbacks take, and allow or deny them", `A receiver is a host and port that callbacks go to. Without a port, allow, deny
+and forget are for all ports of the host. Servers that run know a change within
+three seconds.`)
+	list := &cobra.Command{
+		Use: "list", Short: "Show what is known of the receivers",
+		Long: `Shows the receivers that are remembered: the rate and the number at a time that
+each was known to take, its circuit breaker, until when it is paused, and the
+last outcome.`,
+		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),
 	}
-	flags := flag.NewFlagSet("receiver", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	names := 1
-	switch c.action {
-	case "allow":
-		flags.Float64Var(&c.rate, "rate", 0, "")
-		flags.IntVar(&c.concurrency, "concurrency", 0, "")
-	case "deny", "forget":
-	case "list":
-		names = 0
-		flags.BoolVar(&c.json, "json", false, "")
-	default:
-		return c, fmt.Errorf("receiver must be followed by list, allow, deny or forget, not %q", c.action)
-	}
-	found, err := parseMixed(flags, args)
-	switch {
-	case err != nil:
-		return c, fmt.Errorf("receiver %s: %w", c.action, err)
-	case len(found) != names:
-		return c, fmt.Errorf("receiver %s takes %d hosts, not %d", c.action, names, len(found))
-	case names == 1:
-		if c.host, c.port, err = readReceiver(found[0]); err != nil {
-			return c, err
-		}
-	}
-	return c, c.checkLimits(flags)
+	allow := c.command(l, "allow HOST[:PORT]", "Let a receiver have so many callbacks, or as many as it takes",
+		"  ringback receiver allow hooks.example.com --rate 500 --concurrency 50", c.allow)
+	allow.Flags().SortFlags = false
+	allow.Flags().Func("rate", "`N` callbacks a second, from 0.01 to 1000000", c.readRate)
+	allow.Flags().Func("concurrency", "`N` callbacks at a time, from 1 to 10000", c.readConcurrency)
+	group.AddCommand(list, allow,
+		c.command(l, "deny HOST[:PORT]", "Refuse requests that name a receiver, and send it nothing", "  ringback receiver deny hooks.example.com:8443", c.deny),
+		c.command(l, "forget HOST[:PORT]", "Take the word back, and drop what the receiver was known to take", "  ringback receiver forget hooks.example.com", c.forget),
+	)
+	return group
 }
 
-// parseMixed parses flags before and after the other arguments, which it returns.
-func parseMixed(flags *flag.FlagSet, args []string) (others []string, err error) {
-	for len(args) > 0 {
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		if args = flags.Args(); len(args) > 0 {
-			others, args = append(others, args[0]), args[1:]
-		}
-	}
-	return others, nil
+// command makes a command that takes a receiver.
+func (c *receiverCommand) command(l *commandLine, use, short, example string, do onDatabase) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Example: example, Args: c.takeReceiver, RunE: databaseCommand(l.readOnlyConfig, do)}
 }
 
-func (c receiverCommand) checkLimits(flags *flag.FlagSet) (err error) {
-	flags.Visit(func(f *flag.Flag) {
-		if f.Name == "rate" && !(c.rate >= 0.01 && c.rate <= 1_000_000) {
-			err = errors.New("--rate must be from 0.01 to 1000000 callbacks a second")
-		}
-		if f.Name == "concurrency" && (c.concurrency < 1 || c.concurrency > 10_000) {
-			err = errors.New("--concurrency must be from 1 to 10000 callbacks at a time")
-		}
-	})
+func (c *receiverCommand) takeReceiver(_ *cobra.Command, args []string) (err error) {
+	if len(args) != 1 {
+		return fmt.Errorf("takes one host, not %d", len(args))
+	}
+	c.host, c.port, err = readReceiver(args[0])
 	return err
+}
+
+func (c *receiverCommand) readRate(text string) (err error) {
+	if c.rate, err = strconv.ParseFloat(text, 64); err != nil || !(c.rate >= 0.01 && c.rate <= 1_000_000) {
+		return errors.New("must be from 0.01 to 1000000 callbacks a second")
+	}
+	return nil
+}
+
+func (c *receiverCommand) readConcurrency(text string) (err error) {
+	if c.concurrency, err = strconv.Atoi(text); err != nil || c.concurrency < 1 || c.concurrency > 10_000 {
+		return errors.New("must be from 1 to 10000 callbacks at a time")
+	}
+	return nil
 }
 
 // readReceiver reads HOST or HOST:PORT, an IPv6 address with a port in brackets.
@@ -115,52 +106,46 @@ func readReceiver(text string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// run does the command.
-func (c receiverCommand) run(ctx context.Context, config Config, stdout io.Writer) error {
-	if err := db.CheckSchema(ctx, config.DatabaseURL); err != nil {
+func (c *receiverCommand) allow(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	if err := db.SayOfReceiver(ctx, pool, c.word(db.ReceiverAllowed)); err != nil {
 		return err
 	}
-	pool, err := db.Open(ctx, config.DatabaseURL, 5*time.Second)
+	return c.tell(config, stdout, db.ReceiverAllowed, "allowed "+limits(c.rate, c.concurrency))
+}
+
+func (c *receiverCommand) deny(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	if err := db.SayOfReceiver(ctx, pool, c.word(db.ReceiverDenied)); err != nil {
+		return err
+	}
+	return c.tell(config, stdout, db.ReceiverDenied, "denied; requests that name it are refused, and callbacks that wait for it end as dead letters")
+}
+
+func (c *receiverCommand) forget(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	err := db.InTx(ctx, pool, func(tx pgx.Tx) error { return db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port)) })
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	switch c.action {
-	case "list":
-		return c.list(ctx, pool, stdout)
-	case "forget":
-		err = db.InTx(ctx, pool, func(tx pgx.Tx) error { return db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port)) })
-	case "allow":
-		err = db.SayOfReceiver(ctx, pool, c.word(db.ReceiverAllowed))
-	case "deny":
-		err = db.SayOfReceiver(ctx, pool, c.word(db.ReceiverDenied))
-	}
-	if err == nil {
-		fmt.Fprintf(stdout, "%s: %s. Servers that run know it within three seconds.\n", c.name(), c.told())
-	}
-	return err
+	return c.tell(config, stdout, "", "forgotten")
 }
 
-func (c receiverCommand) word(word string) db.ReceiverWord {
+func (c *receiverCommand) word(word string) db.ReceiverWord {
 	return db.ReceiverWord{Target: pacing.WordFor(c.host, c.port), Word: word, Rate: c.rate, Concurrency: c.concurrency}
 }
 
-func (c receiverCommand) name() string {
+// tell says what holds from now on.
+func (c *receiverCommand) tell(config Config, stdout io.Writer, word, sentence string) error {
+	if config.json {
+		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: word, WordRate: c.rate, WordMost: c.concurrency})
+	}
+	_, err := fmt.Fprintf(stdout, "%s: %s. Servers that run know it within three seconds.\n", c.name(), sentence)
+	return err
+}
+
+func (c *receiverCommand) name() string {
 	if c.port == "" {
 		return c.host
 	}
 	return net.JoinHostPort(c.host, c.port)
-}
-
-func (c receiverCommand) told() string {
-	switch c.action {
-	case "allow":
-		return "allowed " + limits(c.rate, c.concurrency)
-	case "deny":
-		return "denied; requests that name it are refused, and callbacks that wait for it end as dead letters"
-	default:
-		return "forgotten"
-	}
 }
 
 func limits(rate float64, concurrency int) string {
@@ -223,8 +208,8 @@ func listedReceiverOf(r db.Receiver, now time.Time) listedReceiver {
 	return row
 }
 
-func (c receiverCommand) list(ctx context.Context, q db.Querier, stdout io.Writer) error {
-	receivers, err := db.ListReceivers(ctx, q)
+func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	receivers, err := db.ListReceivers(ctx, pool)
 	if err != nil {
 		return err
 	}
@@ -232,8 +217,8 @@ func (c receiverCommand) list(ctx context.Context, q db.Querier, stdout io.Write
 	for i, receiver := range receivers {
 		rows[i] = listedReceiverOf(receiver, now)
 	}
-	if c.json {
-		return json.NewEncoder(stdout).Encode(rows)
+	if config.json {
+		return cli.WriteJSON(stdout, rows)
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "RECEIVER\tOPERATOR\tRATE\tIN FLIGHT\tBREAKER\tPAUSED UNTIL\tLAST OUTCOME\tAS OF")

@@ -67,6 +67,12 @@ func startExample(t *testing.T, secret string) *example {
 // post sends a callback of a test's own.
 func (e *example) post(t *testing.T, id, secret, body string) int {
 	t.Helper()
+	return deliver(t, e.url, secret, id, body).StatusCode
+}
+
+// deliver sends a signed callback, and returns what it was answered.
+func deliver(t *testing.T, url, secret, id, body string) *http.Response {
+	t.Helper()
 	webhook, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +82,7 @@ func (e *example) post(t *testing.T, id, secret, body string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := http.NewRequest(http.MethodPost, e.url, strings.NewReader(body))
+	request, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +94,7 @@ func (e *example) post(t *testing.T, id, secret, body string) int {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	return response.StatusCode
+	return response
 }
 
 func TestReceiverOfReadme(t *testing.T) {
