@@ -42,6 +42,8 @@ type Config struct {
 	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
 	Draining  func() bool // tells that the process is stopping
 
+	Heartbeat time.Duration // between two signs of life of an event stream at most; 0 for 15 s
+
 	Metrics prometheus.Registerer // nil for none
 }
 
@@ -91,7 +93,7 @@ func New(config Config) http.Handler {
 	private.POST("/async/batch", api.handle(api.postBatch))
 	private.GET("/works", api.handle(api.listWorks))
 	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
-	private.GET("/requests/:id", api.limitReads, api.handle(api.getRequest))
+	private.GET("/requests/:id", api.limitReads, api.getOrFollow)
 	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
 	private.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
 	private.POST("/redeliveries", api.handle(api.redeliver))

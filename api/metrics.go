@@ -42,6 +42,9 @@ func (m *metrics) answered(c *gin.Context, took time.Duration) {
 	if route != "" {
 		route = c.Request.Method + " " + route
 	}
+	if c.GetBool(streamKey) { // which may take hours
+		route += " (events)"
+	}
 	m.answers.WithLabelValues(route, strconv.Itoa(c.Writer.Status())).Observe(took.Seconds())
 	if name := c.GetString(problemKey); name != "" {
 		m.problems.WithLabelValues(name).Inc()

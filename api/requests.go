@@ -146,6 +146,15 @@ type event struct {
 
 const maxAttempts = 100
 
+// getOrFollow answers with a request, or with events about it where the caller prefers that.
+func (a *API) getOrFollow(c *gin.Context) {
+	if wantsStream(c.Request.Header) {
+		a.followRequest(c)
+		return
+	}
+	a.handle(a.getRequest)(c)
+}
+
 func (a *API) getRequest(c *gin.Context) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {

@@ -72,19 +72,21 @@ func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, e
 	return whole, err == nil && whole.Status != db.Accepted
 }
 
-// loadAwaited is loadWhole for a caller who may prefer to wait.
+// load is loadWhole within the client's share of reads.
+func (a *API) load(c *gin.Context, id uuid.UUID) (whole wholeRequest, err error) {
+	err = a.read(c, func(ctx context.Context) error {
+		whole, err = loadWhole(ctx, a.Reads, c.GetString(clientKey), id)
+		return err
+	})
+	return whole, err
+}
+
+// loadAwaited is load for a caller who may prefer to wait.
 func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
-	load := func() (whole wholeRequest, err error) {
-		err = a.read(c, func(ctx context.Context) error {
-			whole, err = loadWhole(ctx, a.Reads, c.GetString(clientKey), id)
-			return err
-		})
-		return whole, err
-	}
-	whole, err := load()
+	whole, err := a.load(c, id)
 	wait := preferredWait(c.Request.Header)
 	if err != nil || wait == 0 || whole.Status != db.Accepted || !a.await(c, id, wait) {
 		return whole, err
 	}
-	return load()
+	return a.load(c, id)
 }

@@ -42,7 +42,7 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	if err != nil {
 		return db.Stopped{}, err
 	}
-	q.waits.wake([]uuid.UUID{id})
+	q.wake([]uuid.UUID{id})
 	return stopped, nil
 }
 

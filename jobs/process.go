@@ -308,7 +308,7 @@ func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{
 		request.CallbackJobID, request.CallbackState = finished[request.ID].CallbackJobID, db.CallbackPending
 		q.handoff.start(task{q.callback, q.caller, q.handoff.born(request.CallbackJobID, callbackJobs), request})
 	}
-	q.waits.wake(slices.Collect(maps.Keys(finished)))
+	q.wake(slices.Collect(maps.Keys(finished)))
 	return done, nil
 }
 

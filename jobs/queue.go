@@ -21,6 +21,7 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
 	"ringback/jobs/upkeep"
 	"ringback/jobs/webhook"
@@ -94,6 +95,7 @@ type Queue struct {
 	stop       context.CancelFunc // ends what Start began besides River and the heartbeat
 	pacing     *pacing.Pacing
 	waits      *waits
+	follows    *waits
 	places     *places
 	flows      map[string]*flow // by the name of the work
 	record     *record
@@ -146,11 +148,14 @@ func New(config Config) (*Queue, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
 	queue.quotas = newQuotas(config)
-	queue.waits = newWaits(config.Limits != nil, func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	ended := func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		return db.EndedWork(ctx, config.Pool, ids)
-	})
+	}
+	shared := config.Limits != nil
+	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), ended)
+	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), ended)
 	queue.metrics = newMetrics(config.Metrics, queue)
-	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.waits.wake}
+	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.wake}
 	queue.startBatchers(config)
 	return queue, nil
 }

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"ringback/db"
 	"ringback/jobs/limit"
 )
 
@@ -16,15 +18,19 @@ const (
 	// waitInterval is how often the database is asked for all who wait, and so how
 	// late they may hear of work that another process did.
 	waitInterval = 100 * time.Millisecond
-	waitTimeout  = 2 * time.Second // of one such question
-	maxWaits     = 1000            // callers of all clients
+	// followInterval is the same for those who follow a request, for hours perhaps.
+	followInterval = 500 * time.Millisecond
+	waitTimeout    = 2 * time.Second // of one such question
+	maxWaits       = 1000            // callers of all clients
+	maxFollowers   = 1000            // likewise
 )
 
 // waits wakes callers when the work of their request has ended. Work of this
 // process tells at once; for that of others one query asks for all callers, while
 // there are any. Clients share the places to wait in.
 type waits struct {
-	find func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
+	interval time.Duration
+	find     func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
 
 	mu      sync.Mutex
 	places  limit.Slots
@@ -33,10 +39,8 @@ type waits struct {
 	closed  bool // nobody may wait any more
 }
 
-// newWaits lets the only client there is have all places, unless clients share
-// them.
-func newWaits(shared bool, find func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)) *waits {
-	return &waits{find: find, places: limit.NewSlots(maxWaits, shared), open: map[uuid.UUID]map[chan struct{}]string{}}
+func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)) *waits {
+	return &waits{interval: interval, find: find, places: places, open: map[uuid.UUID]map[chan struct{}]string{}}
 }
 
 // Watch returns a channel that is closed when the work of a request has ended, or
@@ -47,14 +51,53 @@ func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan struct{}, stop 
 	return q.waits.watch(client, id)
 }
 
+// Why nobody more may follow a request.
+var (
+	ErrFollowers       = errors.New("too many follow requests")
+	ErrClientFollowers = errors.New("too many callers of the client follow requests")
+)
+
+// Follow is Watch for callers who stay until the work has ended, however long that
+// takes. It fails with ErrFollowers, ErrClientFollowers, or db.ErrStopped.
+func (q *Queue) Follow(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), err error) {
+	ended, stop, ok := q.follows.watch(client, id)
+	if ok {
+		return ended, stop, nil
+	}
+	return nil, nil, q.follows.refusal()
+}
+
 // EndWaits wakes all who wait, and lets nobody wait any more.
 func (q *Queue) EndWaits() {
-	w := q.waits
+	q.waits.end()
+	q.follows.end()
+}
+
+// wake tells all who wait for one of the requests that its work has ended.
+func (q *Queue) wake(ids []uuid.UUID) {
+	q.waits.wake(ids)
+	q.follows.wake(ids)
+}
+
+func (w *waits) end() {
 	w.mu.Lock()
 	w.closed = true
 	ids := slices.Collect(maps.Keys(w.open))
 	w.mu.Unlock()
 	w.wake(ids)
+}
+
+// refusal is why there is no place.
+func (w *waits) refusal() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.closed:
+		return db.ErrStopped
+	case w.places.Free() == 0:
+		return ErrFollowers
+	}
+	return ErrClientFollowers
 }
 
 func (w *waits) watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
@@ -108,7 +151,7 @@ func (w *waits) wake(ids []uuid.UUID) {
 // poll asks the database for all who wait, until nobody does. A database that is
 // away tells nothing: then they wait as long as they wanted.
 func (w *waits) poll() {
-	tick := time.NewTicker(waitInterval)
+	tick := time.NewTicker(w.interval)
 	defer tick.Stop()
 	for range tick.C {
 		ids := w.waiting()

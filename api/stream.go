@@ -1,0 +1,162 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+
+	"ringback/db"
+)
+
+const (
+	eventStream  = "text/event-stream"
+	streamPolicy = "event-streams"
+	streamKey    = "stream" // whether the answer is one
+	// heartbeat is shorter than the time after which proxies take a connection for dead:
+	// 30 s at the least of those that are common.
+	heartbeat = 15 * time.Second
+	// reconnectAfter is told to callers whose stream breaks, as when this process stops.
+	reconnectAfter = time.Second
+)
+
+// The ids of events. A caller who comes back tells the last one that it has seen.
+const (
+	idOfStart = "0"
+	idOfEnd   = "end"
+)
+
+// wantsStream tells whether a call prefers events (WHATWG HTML, section 9.2) to one
+// answer.
+func wantsStream(header http.Header) bool {
+	for _, values := range header.Values("Accept") {
+		for value := range strings.SplitSeq(values, ",") {
+			media, parameters, err := mime.ParseMediaType(value)
+			if err != nil || media != eventStream {
+				continue
+			}
+			quality, err := strconv.ParseFloat(parameters["q"], 64)
+			return err != nil || quality > 0
+		}
+	}
+	return false
+}
+
+// followRequest sends what becomes of a request until its work has ended, as events:
+// state, with the request as it is, and end, with the request as it has ended. A stream
+// that breaks off before is to be taken up again with Last-Event-ID.
+func (a *API) followRequest(c *gin.Context) {
+	id, err := requestID(c)
+	if err != nil {
+		a.writeProblem(c, err)
+		return
+	}
+	seen := c.GetHeader("Last-Event-ID")
+	if seen == idOfEnd {
+		c.Status(http.StatusNoContent) // by which browsers stop to ask
+		return
+	}
+	ended, stop, err := a.Queue.Follow(c.GetString(clientKey), id)
+	if err != nil {
+		a.writeProblem(c, err)
+		return
+	}
+	defer stop()
+	whole, err := a.loadFollowed(c, id)
+	if err != nil {
+		a.writeProblem(c, err)
+		return
+	}
+	s := a.beginStream(c)
+	if whole.Status == db.Accepted {
+		if seen == "" {
+			s.send("state", idOfStart, whole)
+		}
+		if !s.await(ended) {
+			return
+		}
+		whole, err = a.loadFollowed(c, id)
+	}
+	if err == nil && whole.Status != db.Accepted { // else it comes back, and finds it
+		s.send("end", idOfEnd, whole)
+	}
+}
+
+// loadFollowed loads a request without its input, which the caller has.
+func (a *API) loadFollowed(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
+	whole, err := a.load(c, id)
+	whole.Input = nil
+	return whole, err
+}
+
+// stream is an answer of events that is being written.
+type stream struct {
+	api    *API
+	c      *gin.Context
+	beat   time.Duration
+	broken bool // the caller is gone, or has read nothing for too long
+}
+
+func (a *API) beginStream(c *gin.Context) *stream {
+	c.Set(streamKey, true)
+	c.Header("Content-Type", eventStream)
+	c.Header("X-Accel-Buffering", "no") // or nginx keeps events back
+	c.Status(http.StatusOK)
+	s := &stream{api: a, c: c, beat: heartbeat}
+	if a.Heartbeat > 0 {
+		s.beat = a.Heartbeat
+	}
+	s.write(fmt.Appendf(nil, "retry: %d\n\n", reconnectAfter.Milliseconds()))
+	return s
+}
+
+// await keeps the stream alive until the work may have ended. It is false where the caller
+// is gone.
+func (s *stream) await(ended <-chan struct{}) bool {
+	tick := time.NewTicker(s.beat)
+	defer tick.Stop()
+	for !s.broken {
+		select {
+		case <-ended:
+			return true
+		case <-s.c.Request.Context().Done():
+			return false
+		case <-tick.C:
+			s.write([]byte(":\n\n"))
+		}
+	}
+	return false
+}
+
+// send writes one event.
+func (s *stream) send(event, id string, data any) {
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		_ = s.c.Error(fmt.Errorf("encoding event: %w", err))
+		s.broken = true
+		return
+	}
+	encoded = bytes.ReplaceAll(encoded, []byte("\n"), []byte("\ndata: "))
+	s.write(fmt.Appendf(nil, "event: %s\nid: %s\ndata: %s\n\n", event, id, encoded))
+}
+
+func (s *stream) write(text []byte) {
+	if s.broken {
+		return
+	}
+	control := http.NewResponseController(s.c.Writer)
+	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer s.api.answers.reserve(s.c.GetString(clientKey), cap(text), func() { _ = control.SetWriteDeadline(time.Now()) })()
+	_, err := s.c.Writer.Write(text)
+	if err == nil {
+		err = control.Flush()
+	}
+	s.broken = err != nil
+}
