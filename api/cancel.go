@@ -39,8 +39,10 @@ func namesOf(stopped db.Stopped) []string {
 	switch {
 	case stopped.JobID == 0:
 		return []string{}
-	case stopped.Work:
+	case stopped.Work && stopped.Callback:
 		return []string{"work", "callback"}
+	case stopped.Work:
+		return []string{"work"}
 	default:
 		return []string{"callback"}
 	}

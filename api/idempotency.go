@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -139,8 +140,15 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 // request: those of a batch are accepted side by side, and may not write to one header.
 func noteReplay(c *gin.Context) { c.Header("Idempotent-Replayed", "true") }
 
-// answerRecorded answers a sync request as it was answered the first time.
+// answerRecorded answers a sync request as it was answered the first time, or with where
+// to find it while its work has not ended.
 func answerRecorded(request db.Request) (reply, error) {
+	if request.Status == db.Accepted {
+		return reply{
+			status: http.StatusAccepted, retryAfter: acceptedRetryAfter, location: locationOf(request.ID),
+			body: accepted{request.ID, db.Accepted, request.AcceptedAt},
+		}, nil
+	}
 	if request.Error == nil {
 		return answerSync(request, work.Outcome{})
 	}

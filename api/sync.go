@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,8 +20,15 @@ type syncBody struct {
 	Input jsontext.Value `json:"input"`
 }
 
+// respondAsync is the preference (RFC 7240, section 4.1) of a caller to whom a sync request
+// that takes long needn't be lost.
+const respondAsync = "respond-async"
+
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
+	if _, preferred := preference(c.Request.Header, respondAsync); preferred {
+		return a.postStored(c)
+	}
 	offer, err := a.offered(c)
 	if err == nil {
 		err = a.Queue.AdmitSync(c.GetString(clientKey))
@@ -54,6 +62,48 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	return answerSync(request, outcome)
+}
+
+// postStored stores a sync request before its work is done, and answers with what came of
+// it, or after the wait that the caller prefers with where to find it.
+func (a *API) postStored(c *gin.Context) (reply, error) {
+	offer, err := a.offered(c)
+	if err == nil {
+		err = a.Queue.AdmitWithoutCallback(c.GetString(clientKey))
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	request, key, err := a.readSync(c, offer)
+	if err != nil {
+		return reply{}, err
+	}
+	request.Status = db.Accepted
+	if request, err = a.accept(c, request, key); err != nil {
+		return reply{}, err
+	}
+	if request.Status == db.Accepted {
+		request = a.awaitStored(c, request)
+	}
+	return answerRecorded(request)
+}
+
+// awaitStored waits as long as the caller prefers for a request that is stored, and returns
+// it as it is then, or as it was where the database doesn't say.
+func (a *API) awaitStored(c *gin.Context, request db.Request) db.Request {
+	applied := []string{respondAsync}
+	defer func() { c.Header("Preference-Applied", strings.Join(applied, ", ")) }()
+	wait := preferredWait(c.Request.Header)
+	if wait == 0 || !a.await(c, request.ID, wait) {
+		return request
+	}
+	applied = append(applied, c.Writer.Header().Get("Preference-Applied"))
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	if now, err := db.GetRequest(ctx, a.Pool, request.Client, request.ID); err == nil {
+		return now
+	}
+	return request
 }
 
 // readSync decodes and checks all that can be without the database.

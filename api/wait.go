@@ -20,21 +20,27 @@ const maxWait = 60 * time.Second
 // preferredWait returns the wait that a call prefers (RFC 7240, section 4.3), 0
 // for none. What isn't valid is ignored, as that standard asks.
 func preferredWait(header http.Header) time.Duration {
+	value, _ := preference(header, "wait")
+	seconds, err := strconv.Atoi(value)
+	if err != nil || seconds < 1 {
+		return 0
+	}
+	return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
+}
+
+// preference returns the value of a preference, the first one of its name (RFC 7240,
+// section 2).
+func preference(header http.Header, wanted string) (value string, found bool) {
 	for _, values := range header.Values("Prefer") {
-		for preference := range strings.SplitSeq(values, ",") {
-			preference, _, _ = strings.Cut(preference, ";") // its parameters
-			name, value, _ := strings.Cut(preference, "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
+		for one := range strings.SplitSeq(values, ",") {
+			one, _, _ = strings.Cut(one, ";") // its parameters
+			name, value, _ := strings.Cut(one, "=")
+			if strings.EqualFold(strings.TrimSpace(name), wanted) {
+				return strings.Trim(strings.TrimSpace(value), `"`), true
 			}
-			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`)) // the first one counts
-			if err != nil || seconds < 1 {
-				return 0
-			}
-			return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
 		}
 	}
-	return 0
+	return "", false
 }
 
 // await holds a call until the work of its request may have ended, and tells

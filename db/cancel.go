@@ -21,8 +21,9 @@ type Cancellation struct {
 
 // Stopped is what a cancellation has stopped: nothing where JobID is 0.
 type Stopped struct {
-	Work  bool  // else the work had ended, and it was the callback alone
-	JobID int64 // that would have taken the next step
+	Work     bool
+	Callback bool
+	JobID    int64 // that would have taken the next step
 }
 
 // CancelRequest ends the callback of a request whose callback is owed, and its
@@ -35,14 +36,14 @@ func CancelRequest(ctx context.Context, q Querier, c Cancellation) (Stopped, err
 		SET status = CASE status WHEN 'accepted' THEN 'cancelled' ELSE status END,
 		    error = CASE status WHEN 'accepted' THEN $3 ELSE error END,
 		    finished_at = coalesce(finished_at, $4),
-		    callback_state = 'cancelled',
-		    settled_at = $4
+		    callback_state = CASE WHEN callback_url IS NOT NULL THEN 'cancelled' END,
+		    settled_at = CASE WHEN callback_url IS NOT NULL THEN $4 END
 		WHERE id = $1
 		  AND (client = $2) IS TRUE
-		  AND callback_state IN ('waiting', 'pending')
-		RETURNING callback_job_id IS NULL, coalesce(callback_job_id, work_job_id)`
+		  AND (status = 'accepted' OR callback_state = 'pending')
+		RETURNING callback_job_id IS NULL, callback_url IS NOT NULL, coalesce(callback_job_id, work_job_id)`
 	var stopped Stopped
-	err := q.QueryRow(ctx, sql, c.RequestID, c.Client, []byte(c.Error), c.At).Scan(&stopped.Work, &stopped.JobID)
+	err := q.QueryRow(ctx, sql, c.RequestID, c.Client, []byte(c.Error), c.At).Scan(&stopped.Work, &stopped.Callback, &stopped.JobID)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Stopped{}, fmt.Errorf("cancelling request: %w", err)
 	}

@@ -74,6 +74,23 @@ var foldedTables = map[string][]string{
 	},
 }
 
+// changedRules are those that a later migration changed: by their former names, their
+// present names and expressions.
+var changedRules = map[string][2]string{
+	"requests_async_has_work_job": {"requests_async_has_work_job", "mode <> 'async' OR work_job_id IS NOT NULL"},
+	"requests_sync_is_finished":   {"requests_sync_is_finished_or_has_job", "mode <> 'sync' OR status <> 'accepted' OR work_job_id IS NOT NULL"},
+}
+
+func changed(rules []rule) []rule {
+	rules = slices.Clone(rules)
+	for i, rule := range rules {
+		if now, found := changedRules[rule.Name]; found {
+			rules[i].Name, rules[i].Expression = now[0], now[1]
+		}
+	}
+	return rules
+}
+
 var riverStates = []string{
 	"'available'::river_job_state", "'cancelled'", "'completed'", "'discarded'",
 	"'pending'", "'retryable'", "'running'", "'scheduled'",
@@ -90,13 +107,14 @@ func TestFoldedChecks(t *testing.T) {
 			t.Parallel()
 			conn := connect(t, dbtest.New(t))
 			tried := map[string]int{}
-			for verdict, rows := range verdicts(t, conn, table, before[table]) {
+			rules := changed(before[table])
+			for verdict, rows := range verdicts(t, conn, table, rules) {
 				tried[verdict.Before] += rows
 				if verdict.Now != verdict.Before {
 					t.Errorf("%d rows: got %q, want %q (the name of the rule that they break, or nothing)", rows, verdict.Now, verdict.Before)
 				}
 			}
-			for _, rule := range before[table] {
+			for _, rule := range rules {
 				if tried[rule.Name] == 0 {
 					t.Errorf("no row was tried that breaks %s", rule.Name)
 				}

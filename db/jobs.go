@@ -128,7 +128,7 @@ func CountUnfinished(ctx context.Context, q Querier, queues []string, within tim
 // Destination is where a client has callbacks sent to.
 type Destination struct {
 	Client string
-	Origin string // host, and port where it isn't the scheme's
+	Origin string // host, and port where it isn't the scheme's; empty without callbacks
 }
 
 // maxCounted is how many ids of jobs CountByDestination reads of each state and
@@ -163,7 +163,7 @@ func CountByDestination(ctx context.Context, q Querier, queues []string, sample 
 			FROM (` + ids + `
 			) AS counted
 		)
-		SELECT request.client, split_part(request.callback_url, '/', 3) AS origin, count(*) * (SELECT jobs FROM share)
+		SELECT request.client, split_part(coalesce(request.callback_url, ''), '/', 3) AS origin, count(*) * (SELECT jobs FROM share)
 		FROM (` + ids + `
 			WHERE hashint8(part.id) & ((SELECT jobs FROM share) - 1) = 0
 		) AS chosen

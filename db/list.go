@@ -61,9 +61,6 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 
 // withImplied adds what follows from what is asked for.
 func (f Filter) withImplied() Filter {
-	if f.Status == Accepted && f.CallbackState == "" {
-		f.CallbackState = CallbackWaiting
-	}
 	if f.CallbackState == CallbackWaiting && f.Status == "" {
 		f.Status = Accepted
 	}
@@ -81,7 +78,7 @@ func (f Filter) contradictsItself() bool {
 	switch {
 	case f.Mode == Sync:
 		return f.CallbackState != "" || f.CallbackHost != "" || f.Status == Expired
-	case (f.Status == Accepted) != (f.CallbackState == CallbackWaiting):
+	case f.CallbackState != "" && (f.Status == Accepted) != (f.CallbackState == CallbackWaiting):
 		return true
 	case f.Status == Cancelled:
 		return f.CallbackState != "" && f.CallbackState != CallbackCancelled
@@ -94,19 +91,19 @@ type source struct {
 	sql       string // reads candidates from an index, with {mode}, {order} and {window} left open
 	modes     []Mode // each of which has a part of the index; at least one
 	ascending bool   // whether the index holds ids so
-	argument  any    // $11; nil for none
+	argument  any    // $12; nil for none
 }
 
 // sourceOf picks the source with the fewest requests that don't match. Only what
 // most requests come to is looked for among all of them.
 func sourceOf(ctx context.Context, q Querier, f Filter) (source, error) {
-	switch f.CallbackState {
-	case CallbackWaiting, CallbackPending:
+	switch {
+	case f.Status == Accepted, f.CallbackState == CallbackPending:
 		live, all, err := liveRequests(ctx, q, f.Window)
 		if err != nil || all {
 			return source{sql: lookUp(fromIDs), modes: []Mode{Async}, argument: live}, err
 		}
-	case CallbackDead:
+	case f.CallbackState == CallbackDead:
 		return source{sql: lookUp(fromDeadLetters), modes: []Mode{Async}, ascending: true}, nil
 	}
 	if ending := f.unsuccessfulEnding(); ending != "" {
@@ -158,7 +155,7 @@ const (
 			SELECT client AS owner, request_id AS candidate
 			FROM unsuccessful_requests
 			WHERE client = ANY ($1::text[])
-			  AND ending = $11
+			  AND ending = $12
 			  AND mode = '{mode}'
 			  AND request_id > $2
 			  AND request_id < $3
@@ -174,7 +171,7 @@ const (
 			LIMIT {window}`
 	fromIDs = `
 			SELECT '' AS owner, id AS candidate
-			FROM unnest($11::uuid[]) AS live (id)
+			FROM unnest($12::uuid[]) AS live (id)
 			WHERE id > $2
 			  AND id < $3
 			ORDER BY {order}
@@ -215,7 +212,8 @@ func (s source) listing(f Filter) string {
 			                AND ($7::text IS NULL OR ` + callbackHost + ` = $7)
 			                AND ($8::timestamptz IS NULL OR accepted_at >= $8)
 			                AND ($9::timestamptz IS NULL OR accepted_at < $9)
-			                AND ($10::text IS NULL OR work = $10), false) AS matches
+			                AND ($10::text IS NULL OR work = $10)
+			                AND ($11::text IS NULL OR mode = $11), false) AS matches
 			FROM (` + strings.Join(parts, " UNION ALL ") + `) AS candidates
 			ORDER BY {order}
 			LIMIT {window}
@@ -244,7 +242,7 @@ func (s source) arguments(f Filter) []any {
 	arguments := []any{
 		[]string{f.Client}, after, before, f.Limit + 1, // one more tells whether there is another page
 		zeronull.Text(f.Status), zeronull.Text(f.CallbackState), zeronull.Text(f.CallbackHost),
-		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To), zeronull.Text(f.Work),
+		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To), zeronull.Text(f.Work), zeronull.Text(f.Mode),
 	}
 	if s.argument != nil {
 		arguments = append(arguments, s.argument)

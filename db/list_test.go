@@ -29,7 +29,7 @@ func kinds() (all []kind) {
 	for _, status := range []db.Status{db.Succeeded, db.Failed, db.Cancelled} {
 		all = append(all, kind{db.Sync, status, ""})
 	}
-	all = append(all, kind{db.Async, db.Accepted, db.CallbackWaiting}, kind{db.Async, db.Cancelled, db.CallbackCancelled})
+	all = append(all, kind{db.Sync, db.Accepted, ""}, kind{db.Async, db.Accepted, db.CallbackWaiting}, kind{db.Async, db.Cancelled, db.CallbackCancelled})
 	for _, status := range []db.Status{db.Succeeded, db.Failed, db.Expired} {
 		for _, callback := range []db.CallbackState{db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled} {
 			all = append(all, kind{db.Async, status, callback})
@@ -66,14 +66,14 @@ func plantKind(t *testing.T, pool *pgxpool.Pool, client string, k kind, first, l
 			       CASE WHEN $3 IN ('failed', 'expired', 'cancelled') THEN '1'::json END,
 			       CASE WHEN $2 = 'async' THEN CASE n % 2 WHEN 0 THEN 'https://even.example.com:8443/' ELSE 'https://odd.example.com/' END END,
 			       nullif($4, ''),
-			       CASE WHEN $2 = 'async' THEN n END,
+			       CASE WHEN $2 = 'async' OR $3 = 'accepted' THEN n END,
 			       CASE WHEN $4 NOT IN ('', 'waiting') THEN n END,
 			       to_timestamp(n),
 			       CASE WHEN $3 <> 'accepted' THEN now() END,
 			       CASE WHEN $4 IN ('delivered', 'dead', 'cancelled') THEN now() END,
 			       CASE WHEN $3 = 'expired' THEN now() END
 			FROM generate_series($5::int, $6::int, $7::int) AS n
-			RETURNING id, seq, client, callback_url, callback_state, accepted_at
+			RETURNING id, seq, client, status, callback_url, callback_state, accepted_at
 		), died AS (
 			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
 			SELECT client, id, split_part(callback_url, '/', 3), accepted_at
@@ -82,9 +82,9 @@ func plantKind(t *testing.T, pool *pgxpool.Pool, client string, k kind, first, l
 		)
 		INSERT INTO river_job (state, args, kind, queue, max_attempts)
 		SELECT (ARRAY['available', 'running', 'retryable', 'scheduled', 'pending'])[1 + seq % 5]::river_job_state,
-		       jsonb_build_object('request_id', id), 'any', CASE callback_state WHEN 'waiting' THEN 'work' ELSE 'callback' END, 1000
+		       jsonb_build_object('request_id', id), 'any', CASE status WHEN 'accepted' THEN 'work' ELSE 'callback' END, 1000
 		FROM made
-		WHERE callback_state IN ('waiting', 'pending')`
+		WHERE status = 'accepted' OR callback_state = 'pending'`
 	if _, err := pool.Exec(t.Context(), sql, client, string(k.mode), string(k.status), string(k.callback), first, last, step); err != nil {
 		t.Fatal(err)
 	}

@@ -205,8 +205,8 @@ func cancelLost(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason jsontext
 		SET status = 'cancelled',
 		    error = $2,
 		    finished_at = now(),
-		    callback_state = 'cancelled',
-		    settled_at = now()
+		    callback_state = CASE WHEN callback_url IS NOT NULL THEN 'cancelled' END,
+		    settled_at = CASE WHEN callback_url IS NOT NULL THEN now() END
 		FROM river_job
 		WHERE requests.id = ANY ($1::uuid[])
 		  AND requests.status = 'accepted'

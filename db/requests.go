@@ -85,12 +85,12 @@ type Inserted struct {
 
 // Finished is what a request got when its outcome was written.
 type Finished struct {
-	CallbackJobID int64
-	Running       bool // the job was born running
+	CallbackJobID int64 // 0 where there is no callback
+	Running       bool  // the job was born running
 }
 
-// InsertRequests writes new rows: async requests that are accepted, each with its
-// work job, and sync requests that have already ended. It returns what the async
+// InsertRequests writes new rows: requests that are accepted, each with its
+// work job, and sync requests that have already ended. It returns what the accepted
 // ones got, by id; the work jobs of the first work.Running are born running, of which
 // none may be due later. Those
 // with an ordering key get their places in its order, as requests has them. It is
@@ -103,7 +103,7 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 		WITH made AS MATERIALIZED (
 			SELECT *,
 			       nextval('requests_seq_seq') AS seq,
-			       CASE mode WHEN 'async' THEN nextval('river_job_id_seq') END AS job_id
+			       CASE status WHEN 'accepted' THEN nextval('river_job_id_seq') END AS job_id
 			FROM unnest(
 				$6::uuid[], $7::text[], $8::text[], $9::text[], $10::json[], $11::json[], $12::json[],
 				$13::text[], $14::text[], $15::text[], $16::text[],
@@ -215,7 +215,7 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 
 // FinishRequests writes the outcomes of those of the requests that have none
 // yet, Status, Result or Error, StartedAt and FinishedAt, each with its callback
-// job, and returns what they got, by id. It completes the work jobs of all of the
+// job where it has a callback, and returns what they got, by id. It completes the work jobs of all of the
 // requests. Callbacks are pending from then on: the jobs of the first
 // callback.Running of the requests are born running, but a job that isn't the first
 // of its ordering key is held back until LeaveOrder or SettleCallbacks releases it.
@@ -238,8 +238,8 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			SET status = outcome.status,
 			    result = outcome.result,
 			    error = outcome.error,
-			    callback_state = 'pending',
-			    callback_job_id = outcome.job_id,
+			    callback_state = CASE WHEN callback_url IS NOT NULL THEN 'pending' END,
+			    callback_job_id = CASE WHEN callback_url IS NOT NULL THEN outcome.job_id END,
 			    started_at = outcome.started_at,
 			    finished_at = outcome.finished_at
 			FROM outcome
@@ -247,9 +247,9 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			  AND requests.status = 'accepted'
 			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq, position
 		), ` + completeJobs("$12") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
-		SELECT finished.id, jobs.id, jobs.state = 'running'
+		SELECT finished.id, coalesce(jobs.id, 0), coalesce(jobs.state = 'running', false)
 		FROM finished
-		JOIN jobs ON jobs.id = finished.job_id
+		LEFT JOIN jobs ON jobs.id = finished.job_id
 		WHERE (SELECT count(*) >= 0 FROM notified)`
 	all := make(map[uuid.UUID]Finished, len(requests))
 	finish := statement{sql, append(callback.args(),

@@ -30,10 +30,21 @@ func (q *Queue) Admit(client string) error {
 	if !q.signs(client) {
 		return ErrUnsignable
 	}
+	return q.admit(anywhere(client))
+}
+
+// AdmitWithoutCallback is Admit for a request that has none.
+func (q *Queue) AdmitWithoutCallback(client string) error {
+	d := anywhere(client)
+	d.noLetter = true
+	return q.admit(d)
+}
+
+func (q *Queue) admit(d demand) error {
 	if err := q.backlog.admit(); err != nil {
 		return err
 	}
-	if err := q.quotas.admit(client); err != nil {
+	if err := q.quotas.admit(d); err != nil {
 		return err
 	}
 	return q.accepts.Admit()
@@ -64,7 +75,7 @@ func (q *Queue) Ready() error {
 	return nil
 }
 
-// Accept commits an async request together with its work job, in a batch with
+// Accept commits a request together with its work job, in a batch with
 // requests that others accept meanwhile. When it returns without an error, nothing
 // but the loss of the database loses the request. It fails at once as Admit
 // does, and where its destination has no room; when ctx ends first, the request may
@@ -118,7 +129,9 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 	if err != nil {
 		requests = nil
 	}
-	q.metrics.accepted.WithLabelValues(string(db.Async)).Add(float64(len(requests)))
+	for _, request := range requests {
+		q.metrics.accepted.WithLabelValues(string(request.Mode)).Inc()
+	}
 	running := requests[:min(ready(requests), reserved)]
 	q.work.inserted(reserved, len(running))
 	for _, request := range running {

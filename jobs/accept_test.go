@@ -78,7 +78,7 @@ func TestAccept(t *testing.T) {
 
 	for name, spoil := range map[string]func(*db.Request){
 		"requests_async_has_callback": func(r *db.Request) { r.CallbackURL = "" },
-		"requests_sync_is_finished":   func(r *db.Request) { r.Mode, r.CallbackURL, r.CallbackState = db.Sync, "", "" },
+		"requests_async_has_work_job": func(r *db.Request) { r.Status = db.Succeeded },
 		"requests_pkey":               nil, // the same request again
 	} {
 		t.Run("LeavesNothingOfARefusedRow/"+name, func(t *testing.T) {

@@ -63,12 +63,16 @@ type quotas struct {
 type demand struct {
 	db.Destination
 	bytes int64 // that will be kept of it
-	again bool  // it is a redelivery, which makes no dead letter more
+	// noLetter: it makes no dead letter more, since it is a redelivery, or has no callback.
+	noLetter bool
 }
 
 func demandOf(request db.Request) demand {
-	return demand{destinationOf(request.Client, request.CallbackURL), keptOf(request), false}
+	return demand{destinationOf(request.Client, request.CallbackURL), keptOf(request), request.CallbackURL == ""}
 }
+
+// anywhere is what any request of a client demands, whatever its destination.
+func anywhere(client string) demand { return demand{Destination: db.Destination{Client: client}} }
 
 // keptOf is about how many bytes are kept of a request, but for its result.
 func keptOf(request db.Request) int64 { return int64(db.RequestBytes + len(request.Input)) }
@@ -96,15 +100,14 @@ func newQuotas(config Config) *quotas {
 	}
 }
 
-// admit tells whether a client may have more unfinished, for whichever
-// destination, and stored.
-func (q *quotas) admit(client string) error {
+// admit tells whether a client may have what it demands.
+func (q *quotas) admit(d demand) error {
 	if q == nil {
 		return nil
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.check(demand{Destination: db.Destination{Client: client}})
+	return q.check(d)
 }
 
 // admitStorage tells whether a client may have more stored.
@@ -166,7 +169,7 @@ func (q *quotas) check(d demand) error {
 	if err := below(StorageQuota, q.bytes.Of(d.Client), limits.Storage); err != nil {
 		return err
 	}
-	if !d.again {
+	if !d.noLetter {
 		if err := below(DeadLetterQuota, q.deadLetters[d.Client], int64(limits.DeadLetters)); err != nil {
 			return err
 		}

@@ -68,12 +68,12 @@ func TestQuotas(t *testing.T) {
 		}
 		wantEntered(t, q, requestOf("alice", "a:8443"), 1, DestinationQuota)
 		wantEntered(t, q, requestOf("alice", "c"), 4, UnfinishedQuota)
-		if err := q.admit("alice"); !exceeds(err, UnfinishedQuota) || q.left("alice") != 0 {
+		if err := q.admit(anywhere("alice")); !exceeds(err, UnfinishedQuota) || q.left("alice") != 0 {
 			t.Errorf("at the limit: got %v and %d left, want %v and none", err, q.left("alice"), UnfinishedQuota)
 		}
 		wantEntered(t, q, requestOf("bob", "a:8443"), 0, DestinationQuota)
 		wantEntered(t, q, requestOf("bob", "c"), 4, DestinationQuota)
-		if err := q.admit("bob"); err != nil {
+		if err := q.admit(anywhere("bob")); err != nil {
 			t.Errorf("bob, for another destination: got %v, want admission", err)
 		}
 	})
@@ -125,7 +125,7 @@ func TestQuotas(t *testing.T) {
 		var none *quotas
 		none.leave(demandOf(requestOf("alice", "a")))
 		none.keep(requestOf("alice", "a"))
-		if err := errors.Join(none.admit("alice"), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || none.rate("alice") != 0 {
+		if err := errors.Join(none.admit(anywhere("alice")), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || none.rate("alice") != 0 {
 			t.Errorf("got %v and a rate of %d", err, none.rate("alice"))
 		}
 	})
@@ -147,7 +147,7 @@ func TestQuotas(t *testing.T) {
 			t.Errorf("got %v with %d left, want the fifth in", err, q.left("alice"))
 		}
 		var exceeded *QuotaError
-		if err := q.admit("alice"); !errors.As(err, &exceeded) || exceeded.Most != 5 {
+		if err := q.admit(anywhere("alice")); !errors.As(err, &exceeded) || exceeded.Most != 5 {
 			t.Errorf("got %v, want alice's own limit of 5 told", err)
 		}
 	})
@@ -198,11 +198,11 @@ func TestQuotas(t *testing.T) {
 	t.Run("RefuseRequestsBeyondTheDeadLettersAndLetThemBeRedelivered", func(t *testing.T) {
 		t.Parallel()
 		q := storing(map[string]db.Kept{"alice": {DeadLetters: 3}, "bob": {DeadLetters: 2}})
-		if err := q.admit("alice"); !exceeds(err, DeadLetterQuota) {
+		if err := q.admit(anywhere("alice")); !exceeds(err, DeadLetterQuota) {
 			t.Errorf("admit: got %v, want it refused", err)
 		}
 		wantEntered(t, q, requestOf("alice", "a"), 0, DeadLetterQuota)
-		if err := errors.Join(q.admitStorage("alice"), q.enter(demand{destinationOf("alice", "https://a/"), db.AttemptBytes, true}), q.admit("bob")); err != nil {
+		if err := errors.Join(q.admitStorage("alice"), q.enter(demand{destinationOf("alice", "https://a/"), db.AttemptBytes, true}), q.admit(anywhere("bob"))); err != nil {
 			t.Errorf("sync, redelivery and bob: got %v, want admission", err)
 		}
 	})

@@ -27,6 +27,27 @@ func awaitRunning(t *testing.T, database, id string) {
 	}, func() string { return "a running job, it is " + state })
 }
 
+// postStored posts a sync request that is to be stored, and returns its id.
+func (p *program) postStored(t *testing.T, body string) (id string) {
+	t.Helper()
+	call, err := http.NewRequest(http.MethodPost, p.url+"/sync", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	call.Header.Set("Content-Type", "application/json")
+	call.Header.Set("Prefer", "respond-async")
+	response, err := http.DefaultClient.Do(call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	id, found := strings.CutPrefix(response.Header.Get("Location"), "/requests/")
+	if !found || response.StatusCode != http.StatusAccepted {
+		t.Fatalf("got %s at %q, want 202 with a Location", response.Status, response.Header.Get("Location"))
+	}
+	return id
+}
+
 // neverSilent has all processes, dead or alive, taken for such as beat: what is
 // left to tell them apart is their lock.
 func neverSilent(t *testing.T, database string) {
@@ -54,6 +75,22 @@ func TestKilledProcess(t *testing.T) {
 		second := startProcess(t, database, nil)
 		r.next(t)
 		second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
+	})
+
+	t.Run("HasItsStoredSyncWorkDoneByTheNext", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		first := startProcess(t, database, nil)
+		id := first.postStored(t, `{"input":{"text":"x","delay_ms":1000}}`)
+		awaitRunning(t, database, id)
+		_ = first.process.Kill()
+		<-first.ended
+		neverSilent(t, database)
+		second := startProcess(t, database, nil)
+		got := second.waitFor(t, id, "success", func(r request) bool { return r.Status == "succeeded" })
+		if len(got.Result) == 0 || got.CallbackState != "" {
+			t.Errorf("got %+v, want the result and no callback", got)
+		}
 	})
 
 	t.Run("HasItsCallbackSentByAnotherSoonForTheSameAttempt", func(t *testing.T) {

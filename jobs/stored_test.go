@@ -1,0 +1,72 @@
+package jobs
+
+import (
+	"testing"
+
+	"ringback/db"
+)
+
+// newStored is a sync request that is stored before its work is done.
+func newStored() db.Request {
+	request := newRequest("")
+	request.Mode, request.CallbackURL, request.CallbackState = db.Sync, "", ""
+	return request
+}
+
+func TestRequestWithoutACallback(t *testing.T) {
+	t.Parallel()
+
+	t.Run("EndsWithItsWork", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		stored, called := newStored(), newRequest(newServer(t, nil))
+		stored.ID[15]++
+		q.start(t)
+		q.accept(t, stored)
+		q.accept(t, called)
+		q.waitFor(t, stored.ID, "status = 'succeeded' AND callback_state IS NULL AND callback_job_id IS NULL AND settled_at IS NULL")
+		q.waitFor(t, called.ID, "status = 'succeeded' AND callback_job_id IS NOT NULL")
+		if !q.holds(t, "SELECT count(*) = 0 FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1", stored.ID.String()) {
+			t.Error("it has a callback job")
+		}
+		q.waitFor(t, stored.ID, "(SELECT state = 'completed' FROM river_job WHERE id = work_job_id)")
+	})
+
+	t.Run("IsFinishedByTheFormerVersion", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		request := newStored()
+		q.accept(t, request)
+		// As that version writes an outcome: without an id, no job is inserted.
+		const former = `
+			UPDATE requests
+			SET status = 'succeeded', result = '1', callback_state = 'pending', callback_job_id = 7, started_at = now(), finished_at = now()
+			WHERE id = $1
+			RETURNING callback_job_id IS NULL AND callback_state IS NULL`
+		if !q.holds(t, former, request.ID) {
+			t.Error("it has a callback")
+		}
+	})
+
+	t.Run("EndsWhereItsJobIsCancelled", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		request := newStored()
+		q.accept(t, request)
+		q.exec(t, "UPDATE river_job SET state = 'cancelled', finalized_at = now()")
+		if err := q.Mend(t.Context(), request.ID); err != nil {
+			t.Fatal(err)
+		}
+		q.waitFor(t, request.ID, "status = 'cancelled' AND callback_state IS NULL AND settled_at IS NULL")
+	})
+
+	t.Run("IsCountedForItsClient", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, doNothing)
+		q.accept(t, newStored())
+		counts, err := db.CountByDestination(t.Context(), q.direct, []string{workQueue}, 10)
+		if want := (db.Destination{Client: newStored().Client}); err != nil || counts[want] != 1 || len(counts) != 1 {
+			t.Errorf("got %v, %v, want one of %v", counts, err, want)
+		}
+	})
+}
