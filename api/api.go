@@ -82,6 +82,7 @@ func New(config Config) http.Handler {
 	api.handleProbes(router)
 	router.GET("/problems/:name", api.handle(api.describeProblem))
 	api.serveDocument(router)
+	router.POST("/work/:token", api.refuseLoop, api.postReport)
 	private := router.Group("", api.refuseLoop, api.authenticate)
 	if config.Limits != nil {
 		private.Use(api.limit)
@@ -102,11 +103,16 @@ func New(config Config) http.Handler {
 	return router
 }
 
-// NewHealth returns the handler of a process that only works jobs off.
+// NewHealth returns the handler of a process that only works jobs off, and takes reports
+// on that work.
 func NewHealth(config Config) http.Handler {
-	api := &API{Config: config, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(config.Metrics)}
+	api := &API{
+		Config: config, bodies: newBodyBudget(memoryBudget(), config.LocalClient), answers: newAnswerBudget(memoryBudget()),
+		metrics: newMetrics(config.Metrics),
+	}
 	router := api.newRouter()
 	api.handleProbes(router)
+	router.POST("/work/:token", api.refuseLoop, api.postReport)
 	return router
 }
 

@@ -67,6 +67,7 @@ var problemTypes = [...]problemType{
 	{"request-in-flight", http.StatusConflict, "The same call is being worked on."},
 	{"not-redeliverable", http.StatusConflict, "The request has no callback that could be delivered again."},
 	{"not-discardable", http.StatusConflict, "The request has no dead letter that could be discarded."},
+	{"attempt-over", http.StatusGone, "The attempt is over."},
 	{"body-too-large", http.StatusRequestEntityTooLarge, "The body is too large."},
 	{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body must be JSON."},
 	{"invalid-input", http.StatusUnprocessableEntity, "A field of the body is not valid."},

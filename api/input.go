@@ -35,12 +35,8 @@ func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
 
 // decodeUpTo is decode for a body of at most so many bytes.
 func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, err error) {
-	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
-	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
-		return nil, newProblem("unsupported-media-type", "Content-Type must be application/json.")
-	}
-	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil, newProblem("unsupported-media-type", "Content-Encoding is not supported.")
+	if err := checkMedia(c); err != nil {
+		return nil, err
 	}
 	body, err = a.readBody(c, most)
 	if err != nil {
@@ -50,6 +46,18 @@ func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, e
 		return nil, newProblem("malformed-json", "The body is empty.")
 	}
 	return body, unmarshal(body, target)
+}
+
+// checkMedia refuses a body that isn't plain JSON by its headers.
+func checkMedia(c *gin.Context) error {
+	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
+		return newProblem("unsupported-media-type", "Content-Type must be application/json.")
+	}
+	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return newProblem("unsupported-media-type", "Content-Encoding is not supported.")
+	}
+	return nil
 }
 
 func unmarshal(body []byte, target any) error {

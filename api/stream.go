@@ -50,20 +50,22 @@ func wantsStream(header http.Header) bool {
 }
 
 // followRequest sends what becomes of a request until its work has ended, as events:
-// state, with the request as it is, and end, with the request as it has ended. A stream
-// that breaks off before is to be taken up again with Last-Event-ID.
+// state, with the request as it is, progress, and end, with the request as it has ended. A
+// stream that breaks off before is to be taken up again with Last-Event-ID.
 func (a *API) followRequest(c *gin.Context) {
 	id, err := requestID(c)
 	if err != nil {
 		a.writeProblem(c, err)
 		return
 	}
-	seen := c.GetHeader("Last-Event-ID")
-	if seen == idOfEnd {
+	last := c.GetHeader("Last-Event-ID")
+	if last == idOfEnd {
 		c.Status(http.StatusNoContent) // by which browsers stop to ask
 		return
 	}
-	ended, stop, err := a.Queue.Follow(c.GetString(clientKey), id)
+	known, err := strconv.Atoi(last)
+	isNew := err != nil || known < 0
+	heard, stop, err := a.Queue.Follow(c.GetString(clientKey), id, max(0, known))
 	if err != nil {
 		a.writeProblem(c, err)
 		return
@@ -75,11 +77,12 @@ func (a *API) followRequest(c *gin.Context) {
 		return
 	}
 	s := a.beginStream(c)
+	s.known = max(0, known)
 	if whole.Status == db.Accepted {
-		if seen == "" {
+		if isNew {
 			s.send("state", idOfStart, whole)
 		}
-		if !s.await(ended) {
+		if !s.await(heard) {
 			return
 		}
 		whole, err = a.loadFollowed(c, id)
@@ -101,6 +104,7 @@ type stream struct {
 	api    *API
 	c      *gin.Context
 	beat   time.Duration
+	known  int  // how much progress was told
 	broken bool // the caller is gone, or has read nothing for too long
 }
 
@@ -117,15 +121,18 @@ func (a *API) beginStream(c *gin.Context) *stream {
 	return s
 }
 
-// await keeps the stream alive until the work may have ended. It is false where the caller
-// is gone.
-func (s *stream) await(ended <-chan struct{}) bool {
+// await tells of progress, and keeps the stream alive, until the work may have ended. It
+// is false where the caller is gone.
+func (s *stream) await(heard <-chan db.Progress) bool {
 	tick := time.NewTicker(s.beat)
 	defer tick.Stop()
 	for !s.broken {
 		select {
-		case <-ended:
-			return true
+		case progress, open := <-heard:
+			if !open {
+				return true
+			}
+			s.tell(progress)
 		case <-s.c.Request.Context().Done():
 			return false
 		case <-tick.C:
@@ -133,6 +140,14 @@ func (s *stream) await(ended <-chan struct{}) bool {
 		}
 	}
 	return false
+}
+
+func (s *stream) tell(progress db.Progress) {
+	if progress.Number <= s.known {
+		return
+	}
+	s.known = progress.Number
+	s.send("progress", strconv.Itoa(progress.Number), progress.Value)
 }
 
 // send writes one event.

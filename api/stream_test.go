@@ -193,7 +193,7 @@ func TestStreamsOfAClientLeavePlacesToOthers(t *testing.T) {
 	location := s.call(t, "POST", "/async", asyncBody, "Authorization", "Bearer m-key").header.Get("Location")
 	fill := func(client string) (taken int) {
 		for {
-			_, stop, err := queue.Follow(client, uuid.MustParse(path.Base(location)))
+			_, stop, err := queue.Follow(client, uuid.MustParse(path.Base(location)), 0)
 			if err != nil {
 				return taken
 			}

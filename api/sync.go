@@ -11,7 +11,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
-	"ringback/jobs"
 	"ringback/work"
 )
 
@@ -61,6 +60,9 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if outcome.Elsewhere {
+		return answerRecorded(request)
+	}
 	return answerSync(request, outcome)
 }
 
@@ -79,13 +81,21 @@ func (a *API) postStored(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	request.Status = db.Accepted
+	made := request.ID
 	if request, err = a.accept(c, request, key); err != nil {
 		return reply{}, err
+	}
+	if request.ID != made {
+		noteReplay(c)
 	}
 	if request.Status == db.Accepted {
 		request = a.awaitStored(c, request)
 	}
-	return answerRecorded(request)
+	answer, err := answerRecorded(request)
+	if err != nil {
+		c.Writer.Header().Del("Preference-Applied")
+	}
+	return answer, err
 }
 
 // awaitStored waits as long as the caller prefers for a request that is stored, and returns
@@ -148,15 +158,30 @@ func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Reques
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
 	}
-	outcome, err := work.Run(ctx, offer.Work, jobs.CallOf(*request, 1))
+	call, err := a.Queue.SyncCall(ctx, offer, *request)
+	if err != nil {
+		return work.Outcome{}, err
+	}
+	outcome, err := work.Run(ctx, offer.Work, call)
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(a.Queue.Here(request.AcceptedAt))
+	}
+	if outcome.Elsewhere {
+		request.Status = db.Accepted
+		return outcome, a.acceptElsewhere(ctx, offer, *request, outcome)
 	}
 	outcome = finalOf(outcome)
 	if err := a.Queue.WriteOutcome(request, outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, a.record(ctx, *request)
+}
+
+// acceptElsewhere stores a request whose work goes on elsewhere.
+func (a *API) acceptElsewhere(ctx context.Context, offer *work.Offer, request db.Request, outcome work.Outcome) error {
+	ctx, cancel := databaseContext(ctx)
+	defer cancel()
+	return a.Queue.AcceptElsewhere(ctx, offer, request, outcome.StartedAt)
 }
 
 // finalOf ends what another attempt might do: the caller decides whether there is one.

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -61,20 +62,22 @@ func (j Jobs) args() []any { return []any{j.Kind, j.Queue, j.MaxAttempts, j.Proc
 // completeJobs ends the jobs whose ids the array parameter holds, as River's
 // completer does, and leaves alone what doesn't run any more. The ids are an array
 // since a join may get a plan that reads the whole table, and the cast keeps the
-// planner from River's index of states, where it would read all that runs.
-func completeJobs(ids string) string {
+// planner from River's index of states, where it would read all that runs. A job that
+// was snoozed while its work went on elsewhere is charged the attempt after all.
+func completeJobs(ids string, states ...string) string {
 	return `completed AS (
 			UPDATE river_job
 			SET state = 'completed',
+			    attempt = attempt + CASE state::text WHEN 'scheduled' THEN 1 ELSE 0 END,
 			    finalized_at = now()
 			WHERE id = ANY (` + ids + `::bigint[])
-			  AND state::text = 'running'
+			  AND state::text IN ('` + strings.Join(states, "', '") + `')
 		)`
 }
 
 // CompleteJob ends a job whose step was done before.
 func CompleteJob(ctx context.Context, q Querier, id int64) error {
-	sql := `WITH ` + completeJobs("$1") + ` SELECT`
+	sql := `WITH ` + completeJobs("$1", "running") + ` SELECT`
 	if _, err := q.Exec(ctx, sql, []int64{id}); err != nil {
 		return fmt.Errorf("completing a job: %w", err)
 	}

@@ -71,10 +71,13 @@ type Request struct {
 	RunAt         time.Time      `json:"run_at,omitzero"`         // when the work is due, zero for at once
 	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
 	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
+	Progress      jsontext.Value `json:"progress,omitzero"`       // of work that goes on elsewhere; GetRequest alone reads it
 	// CallbackHeaders are what callbacks carry besides: JSON, sealed. LoadWork and
 	// LoadCallbacks alone read them.
 	CallbackHeaders string        `json:"-"`
 	WorkAttempts    []WorkAttempt `json:"-"` // that did not do the work; GetRequest alone reads them
+	ProgressNumber  int           `json:"-"` // that of Progress
+	Elsewhere       bool          `json:"-"` // the work has a Lease; LoadWork alone reads it
 }
 
 // Inserted is what a request got when it was inserted.
@@ -182,7 +185,8 @@ func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: tru
 // to be done. Requests that have ended or don't exist are left out.
 func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	const sql = `
-		SELECT ` + summaryColumns + `, input, callback_headers
+		SELECT ` + summaryColumns + `, input, callback_headers,
+		       EXISTS (SELECT FROM work_leases WHERE request_id = requests.id)
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND status = 'accepted'`
@@ -191,7 +195,7 @@ func LoadWork(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Re
 		return nil, fmt.Errorf("loading work: %w", err)
 	}
 	requests, err := collect(rows, len(ids), func(r *Request) []any {
-		return append(r.summary(), (*[]byte)(&r.Input), (*zeronull.Text)(&r.CallbackHeaders))
+		return append(r.summary(), (*[]byte)(&r.Input), (*zeronull.Text)(&r.CallbackHeaders), &r.Elsewhere)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading work: %w", err)
@@ -246,7 +250,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			WHERE requests.id = outcome.id
 			  AND requests.status = 'accepted'
 			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq, position
-		), ` + completeJobs("$12") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
+		), ` + completeJobs("$12", "running", "scheduled", "available") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
 		SELECT finished.id, coalesce(jobs.id, 0), coalesce(jobs.state = 'running', false)
 		FROM finished
 		LEFT JOIN jobs ON jobs.id = finished.job_id
@@ -302,14 +306,21 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	// would read all of the client's.
 	const sql = `
 		SELECT ` + summaryColumns + `, input, result, error,
-		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id)
+		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id),
+		       told.progress, coalesce(told.progress_number, 0)
 		FROM requests
+		LEFT JOIN LATERAL (
+			SELECT progress, progress_number
+			FROM work_leases
+			WHERE request_id = requests.id
+			  AND requests.status = 'accepted'
+		) AS told ON true
 		WHERE id = $1
 		  AND (client = $2) IS TRUE`
 	var r Request
 	var errors jsontext.Value
 	err := q.QueryRow(ctx, sql, id, client).
-		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors))...)
+		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors), (*[]byte)(&r.Progress), &r.ProgressNumber)...)
 	if err == nil {
 		r.WorkAttempts, err = workAttempts(errors)
 	}
@@ -317,6 +328,14 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 		return Request{}, fmt.Errorf("getting request: %w", err)
 	}
 	return r, nil
+}
+
+// Exists tells whether there is a request, of any client.
+func Exists(ctx context.Context, q Querier, id uuid.UUID) (exists bool, err error) {
+	if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM requests WHERE id = $1)", id).Scan(&exists); err != nil {
+		return false, fmt.Errorf("looking for a request: %w", err)
+	}
+	return exists, nil
 }
 
 // summaryColumns are the small columns of a request, which the fields of

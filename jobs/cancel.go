@@ -37,7 +37,7 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 		if stopped, err = db.CancelRequest(ctx, tx, wish); err != nil || stopped.JobID == 0 {
 			return err
 		}
-		return errors.Join(db.LeaveOrder(ctx, tx, place), q.cancelJob(ctx, tx, stopped.JobID))
+		return errors.Join(db.LeaveOrder(ctx, tx, place), db.EndLease(ctx, tx, id), q.cancelJob(ctx, tx, stopped.JobID))
 	})
 	if err != nil {
 		return db.Stopped{}, err

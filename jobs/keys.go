@@ -69,7 +69,7 @@ const (
 	keysAtOnce   = 1000
 )
 
-// dropKeys removes keys that have expired until ctx ends. What a failed look
+// dropKeys removes keys that have expired, and leases of what has ended, until ctx ends. What a failed look
 // leaves, the next one finds.
 func (q *Queue) dropKeys(ctx context.Context) {
 	tick := time.NewTicker(keysInterval)
@@ -77,6 +77,9 @@ func (q *Queue) dropKeys(ctx context.Context) {
 	for {
 		for dropped := keysAtOnce; dropped == keysAtOnce; {
 			dropped, _ = db.DropKeys(ctx, q.pool, q.Now(), keysAtOnce)
+		}
+		for dropped := keysAtOnce; dropped == keysAtOnce; {
+			dropped, _ = db.DropLeases(ctx, q.pool, keysAtOnce)
 		}
 		select {
 		case <-tick.C:

@@ -65,6 +65,9 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 	case request.ID != job.Args.RequestID:
 		return w.queue.complete(ctx, job.ID) // an earlier run finished it
 	}
+	if offer := w.catalog.Find(request.Work); request.Elsewhere && offer != nil {
+		return w.look(ctx, job.JobRow, offer, request)
+	}
 	return w.run(ctx, job.JobRow, request)
 }
 
@@ -87,6 +90,9 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 	if putOff > 0 {
 		return river.JobSnooze(putOff)
 	}
+	if outcome.Elsewhere {
+		return w.hold(ctx, job, offer, request, outcome)
+	}
 	if err == nil {
 		next, final := w.again(ctx, job, offer, here, outcome)
 		if next != nil {
@@ -104,10 +110,8 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 // an error that says so.
 func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
 	err := w.record(request, outcome)
-	var unencodable *fault
-	if db.IsRefused(err) || errors.As(err, &unencodable) {
-		outcome.Result, outcome.Cause = nil, err
-		outcome.Error = &work.Error{Code: "result_not_storable", Message: "The result can't be stored. The operators see why in the log."}
+	if isUnstorable(err) {
+		outcome = unstorable(outcome, err)
 		w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
 		err = w.record(request, outcome)
 	}
@@ -117,6 +121,19 @@ func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, reque
 	w.queue.metrics.worked(w.nameOf(request), outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
+}
+
+// isUnstorable tells whether an outcome can't be stored for good.
+func isUnstorable(err error) bool {
+	var unencodable *fault
+	return db.IsRefused(err) || errors.As(err, &unencodable)
+}
+
+// unstorable stands for an outcome that can't be stored.
+func unstorable(outcome work.Outcome, cause error) work.Outcome {
+	outcome.Result, outcome.Cause = nil, cause
+	outcome.Error = &work.Error{Code: "result_not_storable", Message: "The result can't be stored. The operators see why in the log."}
+	return outcome
 }
 
 const (
@@ -258,11 +275,15 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	return work.Run(ctx, offer.Work, CallOf(request, job.Attempt))
+	call, err := w.queue.call(ctx, offer, request, job.Attempt, turnOf(job))
+	if err != nil {
+		return work.Outcome{}, err
+	}
+	return work.Run(ctx, offer.Work, call)
 }
 
-// CallOf is an attempt to do the work of a request.
-func CallOf(request db.Request, attempt int) work.Call {
+// callOf is an attempt to do the work of a request.
+func callOf(request db.Request, attempt int) work.Call {
 	return work.Call{
 		Input: request.Input, RequestID: request.ID.String(), Attempt: attempt,
 		Mode: string(request.Mode), Client: request.Client, Traceparent: request.Traceparent,

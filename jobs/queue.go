@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,6 +72,7 @@ type Config struct {
 	Retention       time.Duration // how long requests stay once they have ended; 0 forever
 	DeadLetters     time.Duration // how long dead letters stay; 0 forever
 	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
+	PublicURL       string        // of the API, where work that goes on elsewhere is finished
 
 	Health  *db.Health            // that the steps report to; nil for one of its own
 	Metrics prometheus.Registerer // nil for none
@@ -99,6 +101,8 @@ type Queue struct {
 	places     *places
 	flows      map[string]*flow // by the name of the work
 	record     *record
+	tokens     *tokens
+	publicURL  string
 	clock      clockWatch
 	metrics    *metrics
 
@@ -130,6 +134,8 @@ func New(config Config) (*Queue, error) {
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.record = newRecord(config.Logger)
+	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
+	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
 	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
@@ -148,12 +154,9 @@ func New(config Config) (*Queue, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
 	queue.quotas = newQuotas(config)
-	ended := func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		return db.EndedWork(ctx, config.Pool, ids)
-	}
 	shared := config.Limits != nil
-	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), ended)
-	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), ended)
+	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), queue.findEnded)
+	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), queue.findNews)
 	queue.metrics = newMetrics(config.Metrics, queue)
 	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.wake}
 	queue.startBatchers(config)
@@ -176,6 +179,10 @@ const acceptQueueBytes = 16 << 20
 // them, and Postgres has a tenth less to do at 200 requests a second.
 const settleRest = 10 * time.Millisecond
 
+// maxReports is how many reports may end work at a time. A process that doesn't work takes
+// them, too.
+const maxReports = 1000
+
 // maxReads is how many callers may ask at a time what their callback waits for: more
 // than may read.
 const maxReads = 1000
@@ -192,7 +199,7 @@ func (q *Queue) startBatchers(config Config) {
 	})
 	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep)})
 	q.loads = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room})
-	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room, Met: q.met(db.FinishStep)})
+	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room + maxReports, Met: q.met(db.FinishStep)})
 	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
 	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{
 		Flush: q.settleAll, Queue: room, Rest: settleRest, Met: q.met(db.SettleStep),

@@ -19,7 +19,7 @@ func TestRequestWithoutACallback(t *testing.T) {
 	t.Run("EndsWithItsWork", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, doNothing)
-		stored, called := newStored(), newRequest(newServer(t, nil))
+		stored, called := newStored(), newRequest(newServer(t, noContent))
 		stored.ID[15]++
 		q.start(t)
 		q.accept(t, stored)
@@ -29,7 +29,7 @@ func TestRequestWithoutACallback(t *testing.T) {
 		if !q.holds(t, "SELECT count(*) = 0 FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1", stored.ID.String()) {
 			t.Error("it has a callback job")
 		}
-		q.waitFor(t, stored.ID, "(SELECT state = 'completed' FROM river_job WHERE id = work_job_id)")
+		q.waitFor(t, stored.ID, "work_job_state = 'completed'")
 	})
 
 	t.Run("IsFinishedByTheFormerVersion", func(t *testing.T) {

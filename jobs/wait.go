@@ -27,28 +27,41 @@ const (
 
 // waits wakes callers when the work of their request has ended. Work of this
 // process tells at once; for that of others one query asks for all callers, while
-// there are any. Clients share the places to wait in.
+// there are any. Clients share the places to wait in. Callers who follow a request are
+// told of its progress, too.
 type waits struct {
 	interval time.Duration
-	find     func(ctx context.Context, ids []uuid.UUID) (ended []uuid.UUID, err error)
+	find     func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)
 
 	mu      sync.Mutex
 	places  limit.Slots
-	open    map[uuid.UUID]map[chan struct{}]string // client by channel, which is closed when the work has ended
+	open    map[uuid.UUID]*watched
 	polling bool
 	closed  bool // nobody may wait any more
 }
 
-func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)) *waits {
-	return &waits{interval: interval, find: find, places: places, open: map[uuid.UUID]map[chan struct{}]string{}}
+// watched is a request that somebody waits for.
+type watched struct {
+	known int                         // how much progress it has made, as far as all have heard
+	by    map[chan db.Progress]string // client by channel, which is closed when the work has ended
+}
+
+// news is what has become of requests that are waited for.
+type news struct {
+	ended    []uuid.UUID
+	progress []db.Progress
+}
+
+func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)) *waits {
+	return &waits{interval: interval, find: find, places: places, open: map[uuid.UUID]*watched{}}
 }
 
 // Watch returns a channel that is closed when the work of a request has ended, or
 // when waiting has: look what it is. stop must follow. It is false where the client
 // may have no more callers that wait. Work that has ended before is told late, so
 // look first.
-func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
-	return q.waits.watch(client, id)
+func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan db.Progress, stop func(), ok bool) {
+	return q.waits.watch(client, id, 0)
 }
 
 // Why nobody more may follow a request.
@@ -58,11 +71,13 @@ var (
 )
 
 // Follow is Watch for callers who stay until the work has ended, however long that
-// takes. It fails with ErrFollowers, ErrClientFollowers, or db.ErrStopped.
-func (q *Queue) Follow(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), err error) {
-	ended, stop, ok := q.follows.watch(client, id)
+// takes. The channel carries the latest progress beyond what is known, which counts from
+// 1, and is closed at the end. It fails with ErrFollowers, ErrClientFollowers, or
+// db.ErrStopped.
+func (q *Queue) Follow(client string, id uuid.UUID, known int) (progress <-chan db.Progress, stop func(), err error) {
+	progress, stop, ok := q.follows.watch(client, id, known)
 	if ok {
-		return ended, stop, nil
+		return progress, stop, nil
 	}
 	return nil, nil, q.follows.refusal()
 }
@@ -71,6 +86,20 @@ func (q *Queue) Follow(client string, id uuid.UUID) (ended <-chan struct{}, stop
 func (q *Queue) EndWaits() {
 	q.waits.end()
 	q.follows.end()
+}
+
+// findEnded finds what those hear who wait for an end.
+func (q *Queue) findEnded(ctx context.Context, ids []uuid.UUID, _ []int) (found news, err error) {
+	found.ended, err = db.EndedWork(ctx, q.pool, ids)
+	return found, err
+}
+
+// findNews finds what those hear who follow requests.
+func (q *Queue) findNews(ctx context.Context, ids []uuid.UUID, known []int) (found news, err error) {
+	if found, err = q.findEnded(ctx, ids, known); err == nil {
+		found.progress, err = db.FindProgress(ctx, q.pool, ids, known)
+	}
+	return found, err
 }
 
 // wake tells all who wait for one of the requests that its work has ended.
@@ -100,34 +129,38 @@ func (w *waits) refusal() error {
 	return ErrClientFollowers
 }
 
-func (w *waits) watch(client string, id uuid.UUID) (ended <-chan struct{}, stop func(), ok bool) {
+func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.Progress, stop func(), ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed || !w.places.Take(client, 1) {
 		return nil, nil, false
 	}
 	if w.open[id] == nil {
-		w.open[id] = map[chan struct{}]string{}
+		w.open[id] = &watched{known: known, by: map[chan db.Progress]string{}}
 	}
-	done := make(chan struct{})
-	w.open[id][done] = client
+	w.open[id].known = min(w.open[id].known, known) // others hear it twice, rather than this one never
+	c := make(chan db.Progress, 1)
+	w.open[id].by[c] = client
 	if !w.polling {
 		w.polling = true
 		go w.poll()
 	}
-	return done, func() { w.leave(id, done) }, true
+	return c, func() { w.leave(id, c) }, true
 }
 
-func (w *waits) leave(id uuid.UUID, done chan struct{}) {
+func (w *waits) leave(id uuid.UUID, c chan db.Progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	client, waiting := w.open[id][done]
-	if !waiting {
+	if w.open[id] == nil {
 		return // woken
 	}
+	client, waiting := w.open[id].by[c]
+	if !waiting {
+		return // woken, and somebody else waits since
+	}
 	w.places.Release(client, 1)
-	delete(w.open[id], done)
-	if len(w.open[id]) == 0 {
+	delete(w.open[id].by, c)
+	if len(w.open[id].by) == 0 {
 		delete(w.open, id)
 	}
 }
@@ -140,11 +173,33 @@ func (w *waits) wake(ids []uuid.UUID) {
 		return
 	}
 	for _, id := range ids {
-		for done, client := range w.open[id] {
-			close(done)
+		if w.open[id] == nil {
+			continue
+		}
+		for c, client := range w.open[id].by {
+			close(c)
 			w.places.Release(client, 1)
 		}
 		delete(w.open, id)
+	}
+}
+
+// tell passes progress on. Who has not taken the one before gets this one alone.
+func (w *waits) tell(all []db.Progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, progress := range all {
+		if w.open[progress.RequestID] == nil {
+			continue
+		}
+		w.open[progress.RequestID].known = progress.Number
+		for c := range w.open[progress.RequestID].by {
+			select {
+			case <-c:
+			default:
+			}
+			c <- progress // nobody else sends
+		}
 	}
 }
 
@@ -154,22 +209,26 @@ func (w *waits) poll() {
 	tick := time.NewTicker(w.interval)
 	defer tick.Stop()
 	for range tick.C {
-		ids := w.waiting()
+		ids, known := w.waiting()
 		if len(ids) == 0 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
-		ended, _ := w.find(ctx, ids)
+		heard, _ := w.find(ctx, ids, known)
 		cancel()
-		w.wake(ended)
+		w.tell(heard.progress)
+		w.wake(heard.ended)
 	}
 }
 
-// waiting are the requests that somebody waits for. Where there are none, the
-// next one has to begin asking anew.
-func (w *waits) waiting() []uuid.UUID {
+// waiting are the requests that somebody waits for, and how much progress of each is
+// known. Where there are none, the next one has to begin asking anew.
+func (w *waits) waiting() (ids []uuid.UUID, known []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.polling = len(w.open) > 0
-	return slices.Collect(maps.Keys(w.open))
+	for id, watched := range w.open {
+		ids, known = append(ids, id), append(known, watched.known)
+	}
+	return ids, known
 }

@@ -75,6 +75,7 @@ func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err err
 	refuse(name == "batch", "POST /async/batch is another call")
 	refuse(w.Do == nil, "it has no Do")
 	refuse(w.Timeout < time.Millisecond || w.Timeout > time.Hour, "its timeout must be from 1ms to 1h")
+	refuse(w.Lease != 0 && (w.Lease < time.Second || w.Lease > 24*time.Hour), "its lease must be from 1s to 24h")
 	refuse(w.Limit < 0 || w.Limit > 10_000, "its limit must be from 0 to 10000")
 	refuse(w.Retry.Times > 10, "its retries must be at most 10")
 	if w.Schema != nil {

@@ -20,6 +20,7 @@ type Outcome struct {
 	Result     jsontext.Value // JSON; nil unless the work succeeded
 	Error      *Error         // nil when it succeeded
 	Again      *Again         // where the error isn't final
+	Elsewhere  bool           // the attempt has not ended: it goes on elsewhere
 	Cause      error          // for operators: what is behind Error, with the stack of a panic
 	StartedAt  time.Time
 	FinishedAt time.Time
@@ -69,6 +70,10 @@ func Run(ctx context.Context, w Work, call Call) (Outcome, error) {
 	outcome.FinishedAt = now()
 	if err != nil && ctx.Err() != nil {
 		return Outcome{}, ctx.Err()
+	}
+	if w.Lease > 0 && call.FinishURL != "" && errors.Is(err, ErrElsewhere) {
+		outcome.Elsewhere = true
+		return outcome, nil
 	}
 	if err == nil {
 		err = checkResult(result)

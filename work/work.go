@@ -34,6 +34,10 @@ type Work struct {
 	// after failures in a row a probe is sent from time to time, and nothing else.
 	Paced bool
 
+	// Lease says that the work may go on elsewhere (ErrElsewhere), and how long nothing may
+	// be heard of it until the attempt is lost. 0: it may not.
+	Lease time.Duration
+
 	// Deterministic says that the same input gives the same result, so that a load
 	// generator may compare results.
 	Deterministic bool
@@ -61,6 +65,7 @@ type Call struct {
 	Mode        string         // sync or async
 	Client      string
 	Traceparent string // W3C Trace Context, empty when the request came without one
+	FinishURL   string // where this attempt is reported on, if the work has a Lease
 }
 
 // FieldError names the field of the input that breaks a rule.

@@ -33,7 +33,7 @@ type Contract struct {
 // free are the parts of bodies that are the works' own.
 var free = []string{
 	"$.body.input.**", "$.body.result.**", "$.body.request.input.**", "$.body.request.result.**", "$.body.data.result.**",
-	"$.body.works[*].schema.**",
+	"$.body.works[*].schema.**", "$.body.progress.**", "$.body.request.progress.**",
 }
 
 // load reads the document once. Tests run in the tree that they test.

@@ -67,6 +67,8 @@ func TestReadConfig(t *testing.T) {
 		{"UpstreamThatIsNone", []string{"WORK_URL=http://user:hunter2@x/", "WORK_SECRET=hunter2", "WORKERS=0"}, options{}, []string{"WORK_URL must hold no user name", "WORK_SECRET must be", "WORKERS must be"}},
 		{"OtherScheme", []string{"WORK_URL=file:///etc/passwd"}, options{}, []string{"WORK_URL must begin with http"}},
 		{"NoHost", []string{"WORK_URL=http://:80/"}, options{}, []string{"WORK_URL must name a host"}},
+		{"NoPublicURL", []string{"PUBLIC_URL=ringback.internal"}, options{}, []string{"PUBLIC_URL must begin with http"}},
+		{"PublicURLWithAQuery", []string{"PUBLIC_URL=https://x/?y"}, options{}, []string{"PUBLIC_URL must have no query"}},
 		{"NoPort", []string{"WORK_URL=http://x:99999/"}, options{}, []string{"WORK_URL must have a port"}},
 		{"UnknownDefault", []string{"DEFAULT_WORK=none"}, options{}, []string{`DEFAULT_WORK must be one of ["fingerprint"]`}},
 		{"NoFile", []string{"WORKS=/none"}, options{}, []string{"WORKS can't be read"}},

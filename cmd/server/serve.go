@@ -193,6 +193,7 @@ func (s *server) newQueue() (err error) {
 		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks, Headers: s.clients.OpenHeaders,
 		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: s.registry,
+		PublicURL: config.finishURL(s.listener.Addr().(*net.TCPAddr)),
 	})
 	return err
 }

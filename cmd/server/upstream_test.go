@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -112,4 +113,62 @@ func TestUpstreamThatIsAwayAtTheStart(t *testing.T) {
 		t.Errorf("sync: got %d, %v, want 503", status, err)
 	}
 	p.accept(t, `{}`, newReceiver(t, nil).URL)
+}
+
+// TestWorkThatGoesOnOutlastsEveryProcess kills the process that began it.
+func TestWorkThatGoesOnOutlastsEveryProcess(t *testing.T) {
+	t.Parallel()
+	finish := make(chan string, 10)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		finish <- r.Header.Get("Ringback-Finish")
+	}))
+	t.Cleanup(upstream.Close)
+	database := dbtest.New(t)
+	settings := map[string]string{"WORK_URL": upstream.URL, "WORK_SECRET": webhook.NewSecret()}
+	first := startProcess(t, database, settings)
+	r := newReceiver(t, nil)
+	id := first.accept(t, `{"any":"input"}`, r.URL)
+	address := <-finish
+	path, here := strings.CutPrefix(address, first.url)
+	if !here {
+		t.Errorf("got %q, want it below %s", address, first.url)
+	}
+	pool := dbtest.Pool(t, database)
+	until(t, func() (asleep bool) {
+		const sql = "SELECT work_job_state = 'scheduled' FROM request_trace WHERE request_id = $1"
+		if err := pool.QueryRow(t.Context(), sql, id).Scan(&asleep); err != nil {
+			t.Fatal(err)
+		}
+		return asleep
+	}, func() string { return "the job to sleep" })
+	_ = first.process.Kill()
+	<-first.ended
+	second := startProcess(t, database, settings)
+	if status := second.report(t, path, `{"progress":{"percent":10}}`); status != http.StatusNoContent {
+		t.Errorf("progress: got %d, want 204", status)
+	}
+	if status := second.report(t, path, `{"result":[7]}`); status != http.StatusNoContent {
+		t.Errorf("the result: got %d, want 204", status)
+	}
+	if got := r.next(t); got.body.Type != "request.succeeded" || string(got.body.Data.Result) != "[7]" {
+		t.Errorf("got %+v, want the result called back", got.body)
+	}
+	if status := second.report(t, path, `{"result":[8]}`); status != http.StatusGone {
+		t.Errorf("again: got %d, want 410", status)
+	}
+	if len(finish) != 0 {
+		t.Error("it was begun again")
+	}
+}
+
+// report posts to the URL of an attempt, and returns the status.
+func (p *program) report(t *testing.T, path, body string) int {
+	t.Helper()
+	response, err := http.Post(p.url+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode
 }

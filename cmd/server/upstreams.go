@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ringback/work"
@@ -22,6 +24,31 @@ type upstreamURL string
 func (u *upstreamURL) UnmarshalText(text []byte) error {
 	*u = upstreamURL(text)
 	return upstream.CheckURL(string(text))
+}
+
+// publicURL is where this service is reached.
+type publicURL string
+
+// UnmarshalText checks it.
+func (u *publicURL) UnmarshalText(text []byte) error {
+	*u = publicURL(text)
+	if strings.Contains(string(text), "?") {
+		return errors.New("must have no query")
+	}
+	return upstream.CheckURL(string(text))
+}
+
+// finishURL is where work is finished that goes on elsewhere: by the settings, or at the
+// address that is listened on.
+func (c *Config) finishURL(listening *net.TCPAddr) string {
+	if c.PublicURL != "" {
+		return string(c.PublicURL)
+	}
+	host := listening.IP.String()
+	if listening.IP.IsUnspecified() { // which is no address to call
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(listening.Port))
 }
 
 // readWorks joins the work of the settings to what is written in Go, and notes what

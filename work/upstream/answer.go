@@ -34,6 +34,8 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 	switch a.status {
 	case http.StatusOK, http.StatusCreated:
 		return a.result()
+	case http.StatusAccepted:
+		return nil, work.ErrElsewhere
 	case http.StatusNoContent:
 		return jsontext.Value("null"), nil
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:

@@ -2,9 +2,12 @@ package upstream
 
 import (
 	"bufio"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +62,67 @@ func TestExamples(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestExamplesThatFinishLater is TestExamples for one that answers 202. Its first reports are
+// answered as by a service that is just away.
+func TestExamplesThatFinishLater(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("there is no python3, which make test installs where it may")
+	}
+	secret := webhook.NewSecret()
+	url := start(t, secret, "python3", "examples/later.py", "0")
+	var secrets Secrets
+	if err := secrets.UnmarshalText([]byte(secret)); err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int64
+	reports := make(chan string, 10)
+	ringback := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case calls.Add(1) == 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/work/over":
+			w.WriteHeader(http.StatusGone)
+			reports <- "over"
+		default:
+			w.WriteHeader(http.StatusNoContent)
+			reports <- r.URL.Path + " " + string(body)
+		}
+	})
+	begin := func(secrets Secrets, token string) work.Outcome {
+		w := New(Config{URL: url, Secrets: secrets})
+		w.Timeout = time.Minute
+		outcome, err := work.Run(t.Context(), w, work.Call{
+			RequestID: "a", Attempt: 1, Input: jsontext.Value(`{"text":"one two"}`), FinishURL: ringback.URL + "/work/" + token,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return outcome
+	}
+	if got := begin(nil, "t"); got.Elsewhere || got.Error == nil {
+		t.Errorf("unsigned: got %+v, want it refused", got)
+	}
+	if got := begin(secrets, "t"); !got.Elsewhere {
+		t.Errorf("got %+v, want that it goes on", got)
+	}
+	for _, want := range []string{
+		`/work/t {"progress": {"done": 0, "of": 2}}`, `/work/t {"progress": {"done": 1, "of": 2}}`, `/work/t {"result": {"words": 2}}`,
+	} {
+		if got := <-reports; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if begin(secrets, "over"); <-reports != "over" {
+		t.Error("want a report on what is over")
+	}
+	begin(secrets, "next")
+	if got := <-reports; got != `/work/next {"progress": {"done": 0, "of": 2}}` {
+		t.Errorf("got %s, want that nothing follows on what is over", got)
 	}
 }
 

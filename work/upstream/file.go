@@ -44,6 +44,7 @@ type entry struct {
 	Limit   int            `json:"limit"`    // attempts at a time in each process; 0 for no limit of its own
 	Retries *int           `json:"retries"`  // charged attempts after the first; 5 without it
 	RetryOn []int          `json:"retry_on"` // [500]: that isn't final
+	Lease   string         `json:"lease"`    // how long it may say nothing after it answered 202; 10m without it
 	Secret  string         `json:"secret"`   // as WORK_SECRET, which it stands for without it
 }
 
@@ -85,9 +86,15 @@ func readEntry(raw jsontext.Value, secrets Secrets) (config Config, err error) {
 	}
 	config = Config{URL: e.URL, Schema: e.Schema, Limit: e.Limit, Secrets: secrets, RetryOn: e.RetryOn}
 	refuse("url", CheckURL(e.URL))
-	if e.Timeout != "" {
-		if config.Timeout, err = time.ParseDuration(e.Timeout); err != nil {
-			refuse("timeout", errors.New("must be a duration such as 30s"))
+	for field, d := range map[string]struct {
+		text string
+		into *time.Duration
+	}{"timeout": {e.Timeout, &config.Timeout}, "lease": {e.Lease, &config.Lease}} {
+		if d.text == "" {
+			continue
+		}
+		if *d.into, err = time.ParseDuration(d.text); err != nil {
+			refuse(field, errors.New("must be a duration such as 30s"))
 		}
 	}
 	if e.Secret != "" {

@@ -3,6 +3,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -29,9 +30,13 @@ type Config struct {
 	Schema   jsontext.Value
 	Timeout  time.Duration
 	Limit    int
-	Retries  int    // as work.Policy.Times
-	Identity string // the User-Agent
+	Retries  int           // as work.Policy.Times
+	Lease    time.Duration // as work.Work.Lease; 0 for 10 minutes
+	Identity string        // the User-Agent
 }
+
+// defaultLease is how long a service that answered 202 may say nothing.
+const defaultLease = 10 * time.Minute
 
 // New makes the work. It doesn't connect: a service that is away at the start is
 // called when there is work for it.
@@ -39,7 +44,7 @@ func New(config Config) work.Work {
 	u := &upstream{config: config, transport: newTransport()}
 	return work.Work{
 		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
-		Retry: work.Policy{Times: config.Retries}, Paced: true,
+		Retry: work.Policy{Times: config.Retries}, Paced: true, Lease: cmp.Or(config.Lease, defaultLease),
 	}
 }
 
@@ -137,6 +142,9 @@ func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Reques
 	}
 	if deadline, limited := ctx.Deadline(); limited {
 		header["Request-Timeout"] = strconv.FormatInt(max(1, deadline.Sub(now).Milliseconds()), 10)
+	}
+	if call.FinishURL != "" {
+		header["Ringback-Finish"] = call.FinishURL
 	}
 	if call.Traceparent != "" {
 		header["Traceparent"] = call.Traceparent

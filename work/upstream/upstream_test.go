@@ -44,6 +44,7 @@ func call(t *testing.T, config Config, limit time.Duration) work.Outcome {
 	outcome, err := work.Run(t.Context(), w, work.Call{
 		Input: jsontext.Value(`{"a":1}`), RequestID: "r1", Attempt: 3, Mode: "async", Client: "acme",
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		FinishURL:   "http://ringback.example.com/work/t",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +62,7 @@ func TestCallSaysWhatItIsFor(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		for name, want := range map[string]string{
-			"Idempotency-Key": "r1", "Ringback-Attempt": "3", "Ringback-Mode": "async", "Ringback-Client": "acme", "Cdn-Loop": "ringback",
+			"Idempotency-Key": "r1", "Ringback-Attempt": "3", "Ringback-Mode": "async", "Ringback-Client": "acme", "Cdn-Loop": "ringback", "Ringback-Finish": "http://ringback.example.com/work/t",
 			"Content-Type": "application/json", "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Cookie": "",
 		} {
 			if got := r.Header.Get(name); got != want {
@@ -95,7 +96,8 @@ const (
 	rowBroken    = "| refused, reset, cut off | not done | 503 | another attempt |"
 	rowSlow      = "| no answer in time | not done | 504 | another attempt |"
 	rowRetried   = "| 500 with `\"retry_on\": [500]` | not done | 503 | another attempt |"
-	rowFailed    = "| anything else: other 4xx, 500, 3xx, 202, not JSON | the work failed | 500 | failed, `upstream_failed` |"
+	rowElsewhere = "| 202 | it goes on, and is finished later | 202 with `Location` and `Retry-After` | goes on |"
+	rowFailed    = "| anything else: other 4xx, 500, 3xx, not JSON | the work failed | 500 | failed, `upstream_failed` |"
 	rowTooLarge  = "| more than a result may be | the work failed | 500 | failed, `result_too_large` |"
 	refusingBody = `{"title": "No such page.", "detail": "Page 7 of 5."}`
 )
@@ -156,7 +158,7 @@ func TestAnswers(t *testing.T) {
 		{"500", rowFailed, status(500, ``), "", CodeFailed, "500", nil},
 		{"403", rowFailed, status(403, ``), "", CodeFailed, "403", nil},
 		{"302", rowFailed, status(302, ``, "Location", "/else"), "", CodeFailed, "302", nil},
-		{"202", rowFailed, status(202, `{}`), "", CodeFailed, "202", nil},
+		{"202", rowElsewhere, status(202, `{}`), "", "", "", nil},
 		{"NotJSON", rowFailed, status(200, `<p>`), "", CodeFailed, "", nil},
 		{"Nothing", rowFailed, status(200, ``), "", CodeFailed, "", nil},
 		{"TwoValues", rowFailed, status(200, `1 2`), "", CodeFailed, "", nil},
@@ -178,6 +180,9 @@ func TestAnswers(t *testing.T) {
 			}
 			if string(got.Result) != test.result || code != test.code || !strings.Contains(message, test.message) {
 				t.Errorf("got %s and %s: %s, want %s and %s: …%s…", got.Result, code, message, test.result, test.code, test.message)
+			}
+			if got.Elsewhere != (test.row == rowElsewhere) {
+				t.Errorf("it goes on elsewhere: got %v", got.Elsewhere)
 			}
 			if (got.Again == nil) != (test.again == nil) || got.Again != nil && *got.Again != *test.again {
 				t.Errorf("again: got %+v, want %+v", got.Again, test.again)

@@ -1,0 +1,115 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/jobs"
+	"ringback/work"
+)
+
+// maxProgress is in bytes.
+const maxProgress = 4 << 10
+
+// reportBody is the body of POST /work/{token}, of which no more than one field is given.
+type reportBody struct {
+	Result   jsontext.Value `json:"result"`
+	Error    *reportedError `json:"error"`
+	Progress jsontext.Value `json:"progress"`
+}
+
+type reportedError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// postReport takes what is reported on an attempt that goes on elsewhere. The token in the
+// address stands for an API key, and for that attempt alone.
+func (a *API) postReport(c *gin.Context) {
+	ctx, cancel := databaseContext(c.Request.Context())
+	defer cancel()
+	attempt, err := a.Queue.Attempt(ctx, c.Param("token"))
+	if err == nil {
+		c.Set(requestKey, attempt.RequestID().String())
+		err = a.report(c, attempt)
+	}
+	if err != nil {
+		a.writeProblem(c, reportProblem(err))
+		return
+	}
+	c.Status(http.StatusNoContent)
+}
+
+func (a *API) report(c *gin.Context, attempt jobs.Attempt) error {
+	report, err := a.readReport(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := databaseContext(c.Request.Context()) // anew: the body took its time
+	defer cancel()
+	return a.Queue.Report(ctx, attempt, report)
+}
+
+// reportProblem tells why a report isn't taken.
+func reportProblem(err error) error {
+	switch {
+	case errors.Is(err, jobs.ErrUnknownToken):
+		return newProblem("not-found", "No attempt has this token.")
+	case errors.Is(err, jobs.ErrGivenUp):
+		return newProblem("attempt-over", "The attempt has ended, or was given up for another one.")
+	case errors.Is(err, jobs.ErrNotYet):
+		return newProblem("unavailable", "That the attempt goes on has not been recorded yet. Try again.")
+	}
+	return err
+}
+
+// readReport reads and checks a body. An empty one is a sign of life.
+func (a *API) readReport(c *gin.Context) (report work.Report, err error) {
+	raw, err := a.readBody(c, maxBodyBytes)
+	if err != nil || len(raw) == 0 {
+		return work.Report{}, err
+	}
+	if err := checkMedia(c); err != nil {
+		return work.Report{}, err
+	}
+	var body reportBody
+	var syntactic *jsontext.SyntacticError
+	err = unmarshal(raw, &body)
+	if errors.As(err, &syntactic) {
+		return work.Report{}, invalidInput("", "is not well-formed JSON")
+	}
+	if err != nil {
+		return work.Report{}, err
+	}
+	return body.check()
+}
+
+func (b reportBody) check() (report work.Report, err error) {
+	given := 0
+	for _, isGiven := range []bool{b.Result != nil, b.Error != nil, b.Progress != nil} {
+		if isGiven {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return work.Report{}, invalidInput("", "must hold one of result, error and progress")
+	case b.Error != nil && b.Error.Code == "":
+		return work.Report{}, invalidInput("/error/code", "is required")
+	case b.Error != nil && b.Error.Message == "":
+		return work.Report{}, invalidInput("/error/message", "is required")
+	case b.Progress != nil && b.Progress.Kind() != jsontext.KindBeginObject:
+		return work.Report{}, invalidInput("/progress", "must be an object")
+	case len(b.Progress) > maxProgress:
+		return work.Report{}, invalidInput("/progress", fmt.Sprintf("must have at most %d bytes", maxProgress))
+	}
+	report = work.Report{Result: b.Result, Progress: b.Progress}
+	if b.Error != nil {
+		report.Error = &work.Error{Code: b.Error.Code, Message: b.Error.Message}
+	}
+	return report, nil
+}

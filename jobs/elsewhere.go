@@ -1,0 +1,297 @@
+package jobs
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"ringback/db"
+	"ringback/work"
+)
+
+// Work that goes on elsewhere holds no worker: its job is snoozed for as long as its
+// lease, and the lease is a row. What is reported renews the lease or ends the request.
+//
+//	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
+//	                     ├───── report of a result or an error ──► finish
+//	                     └───── silence ──► the job wakes ──► lost: another attempt
+
+// Why a report isn't taken.
+var (
+	ErrUnknownToken = errors.New("no attempt has this token")
+	ErrGivenUp      = errors.New("the attempt has ended, or was given up")
+	ErrNotYet       = errors.New("the request of the attempt is not stored yet")
+)
+
+const (
+	// reportPause is how long after a report was stored another one is not: two a second.
+	reportPause = 500 * time.Millisecond
+	// keyTimeout bounds the one look for the key, for which a caller may wait.
+	keyTimeout = 1500 * time.Millisecond
+	// notYet is how long after it was called an upstream may be faster than the record of
+	// its call, besides the work's timeout.
+	notYet = 30 * time.Second
+)
+
+// attempt names an attempt of the work of a request. Its number is charged; its turn is
+// different also from that of an attempt that was charged nothing.
+type attempt struct {
+	request uuid.UUID
+	turn    int
+}
+
+// turnOf is the turn of a job that runs.
+func turnOf(job *rivertype.JobRow) int {
+	var metadata struct {
+		Snoozes int `json:"snoozes"`
+	}
+	_ = json.Unmarshal(job.Metadata, &metadata) // River's own; empty for a job that was born running
+	return job.Attempt + metadata.Snoozes
+}
+
+// tokens makes and reads the tokens of attempts. A token names its attempt, and none can
+// be made without the key, so none has to be stored. Who has one can report on that
+// attempt, and learns nothing.
+type tokens struct {
+	find func(ctx context.Context) ([]byte, error)
+
+	mu  sync.Mutex
+	key []byte
+}
+
+func (t *tokens) load(ctx context.Context) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.key != nil {
+		return t.key, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
+	defer cancel()
+	key, err := t.find(ctx)
+	if err == nil {
+		t.key = key
+	}
+	return key, err
+}
+
+const (
+	attemptBytes = 16 + 4
+	macBytes     = 24 // of 32
+)
+
+var tokenEncoding = base64.RawURLEncoding.Strict()
+
+func (t *tokens) of(ctx context.Context, a attempt) (string, error) {
+	key, err := t.load(ctx)
+	if err != nil {
+		return "", err
+	}
+	named := binary.BigEndian.AppendUint32(a.request[:], uint32(a.turn))
+	return tokenEncoding.EncodeToString(append(named, macOf(key, named)...)), nil
+}
+
+func (t *tokens) read(ctx context.Context, token string) (attempt, error) {
+	raw, err := tokenEncoding.DecodeString(token)
+	if err != nil || len(raw) != attemptBytes+macBytes {
+		return attempt{}, ErrUnknownToken
+	}
+	key, err := t.load(ctx)
+	if err != nil {
+		return attempt{}, err
+	}
+	named, mac := raw[:attemptBytes], raw[attemptBytes:]
+	if !hmac.Equal(mac, macOf(key, named)) {
+		return attempt{}, ErrUnknownToken
+	}
+	return attempt{uuid.UUID(named[:16]), int(binary.BigEndian.Uint32(named[16:]))}, nil
+}
+
+func macOf(key, named []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("finish\n"))
+	mac.Write(named)
+	return mac.Sum(nil)[:macBytes]
+}
+
+// SyncCall is the attempt that a sync caller waits for.
+func (q *Queue) SyncCall(ctx context.Context, offer *work.Offer, request db.Request) (work.Call, error) {
+	return q.call(ctx, offer, request, 1, 1)
+}
+
+func (q *Queue) call(ctx context.Context, offer *work.Offer, request db.Request, number, turn int) (work.Call, error) {
+	call := callOf(request, number)
+	if offer.Lease == 0 {
+		return call, nil
+	}
+	token, err := q.tokens.of(ctx, attempt{request.ID, turn})
+	call.FinishURL = q.publicURL + "/work/" + token
+	return call, err
+}
+
+// AcceptElsewhere stores a sync request whose work goes on elsewhere, with the job that
+// will look after it.
+func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request db.Request, startedAt time.Time) error {
+	request.Status = db.Accepted
+	q.quotas.keep(request)
+	return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		if _, err := db.InsertRequests(ctx, tx, workJobs, []db.Request{request}); err != nil {
+			return err
+		}
+		_, err := db.HoldLease(ctx, tx, db.Lease{RequestID: request.ID, Turn: 1, StartedAt: q.clock.At(startedAt), Left: offer.Lease})
+		return err
+	})
+}
+
+// hold lets a job sleep while its work goes on elsewhere.
+func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
+	lease := db.Lease{RequestID: request.ID, Turn: turnOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
+	var held bool
+	err := w.queue.record.insist(func(ctx context.Context, _ bool) (err error) {
+		held, err = db.HoldLease(ctx, w.queue.pool, lease)
+		return err
+	})
+	if err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	if !held { // it was finished before we knew that it goes on
+		return w.queue.complete(ctx, job.ID)
+	}
+	w.logger.InfoContext(ctx, "work_goes_on_elsewhere", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "attempt", job.Attempt)
+	return w.sleep(request, lease)
+}
+
+// sleep snoozes a job until its lease or its request's time is over.
+func (w *processWorker) sleep(request db.Request, lease db.Lease) error {
+	left := lease.Left
+	if !request.ExpiresAt.IsZero() {
+		left = min(left, time.Until(w.here(request).ExpiresAt))
+	}
+	return river.JobSnooze(max(soonest, left))
+}
+
+// look decides on a request whose work goes on elsewhere, when its job wakes.
+func (w *processWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) error {
+	lease, found, err := db.FindLease(ctx, w.queue.pool, request.ID)
+	if err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	here := w.here(request)
+	ended, over := expire(here, time.Now())
+	switch {
+	case !found: // it was given up meanwhile
+		return w.run(ctx, job, request)
+	case over:
+		ended.Error.Message = "The work was not done when its time was over."
+		return w.endElsewhere(ctx, job, request, ended)
+	case lease.Left > 0:
+		return w.sleep(request, lease)
+	}
+	if over, err = db.GiveUpLease(ctx, w.queue.pool, lease); err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	if !over {
+		return river.JobSnooze(soonest) // it was renewed just now
+	}
+	next, final := w.again(ctx, job, offer, here, work.Lost(w.queue.Here(lease.StartedAt)))
+	if next != nil {
+		return next
+	}
+	return w.endElsewhere(ctx, job, request, final)
+}
+
+func (w *processWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
+	if err := w.finish(ctx, job, request, outcome); err != nil {
+		return w.postpone(ctx, job, request.ID, err)
+	}
+	_ = db.EndLease(ctx, w.queue.pool, request.ID) // DropLeases finds it
+	return nil
+}
+
+// Report takes what is reported on the attempt of a token. It fails with ErrUnknownToken,
+// ErrGivenUp or ErrNotYet. A report that ends the work is committed when it returns; of
+// the others the first in half a second is.
+func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error {
+	request, lease, held, err := q.reported(ctx, a.attempt)
+	if err != nil {
+		return err
+	}
+	if report.Ends() {
+		return q.finishElsewhere(ctx, request, report.Outcome(q.Here(lease.StartedAt)))
+	}
+	if !held {
+		return nil // it has not been recorded yet that the attempt goes on
+	}
+	if offer := q.processor.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
+		lease.Left = offer.Lease
+	}
+	lease.RequestID = request.ID
+	_, err = db.RenewLease(ctx, q.pool, lease, report.Progress, reportPause)
+	return err
+}
+
+// Attempt is one whose token is good.
+type Attempt struct{ attempt }
+
+// RequestID is the request that the attempt is of.
+func (a Attempt) RequestID() uuid.UUID { return a.request }
+
+// Attempt returns the attempt of a token, whether it goes on or not, or ErrUnknownToken.
+func (q *Queue) Attempt(ctx context.Context, token string) (Attempt, error) {
+	a, err := q.tokens.read(ctx, token)
+	return Attempt{a}, err
+}
+
+// reported returns the request of an attempt that goes on.
+func (q *Queue) reported(ctx context.Context, a attempt) (request db.Request, lease db.Lease, held bool, err error) {
+	found, err := db.LoadWork(ctx, q.pool, []uuid.UUID{a.request})
+	if err != nil {
+		return db.Request{}, db.Lease{}, false, err
+	}
+	request, unfinished := found[a.request]
+	if !unfinished {
+		return db.Request{}, db.Lease{}, false, q.missing(ctx, a.request)
+	}
+	lease, held, err = db.FindTurn(ctx, q.pool, request)
+	if err == nil && lease.Turn != a.turn {
+		err = ErrGivenUp
+	}
+	return request, lease, held, err
+}
+
+// missing tells why there is no unfinished request.
+func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
+	exists, err := db.Exists(ctx, q.pool, id)
+	age := q.Now().Sub(db.AcceptedAt(id))
+	if err == nil && !exists && age < q.processor.catalog.Longest()+notYet {
+		return ErrNotYet
+	}
+	return errors.Join(ErrGivenUp, err)
+}
+
+// finishElsewhere writes an outcome that was reported.
+func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome work.Outcome) error {
+	err := q.finish(ctx, request, outcome)
+	if isUnstorable(err) {
+		outcome = unstorable(outcome, err)
+		err = q.finish(ctx, request, outcome)
+	}
+	if err != nil {
+		return fmt.Errorf("finishing work that went on elsewhere: %w", err)
+	}
+	q.metrics.worked(q.processor.nameOf(request), outcome)
+	q.processor.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)
+	_ = db.EndLease(ctx, q.pool, request.ID) // DropLeases finds it
+	return nil
+}

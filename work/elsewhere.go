@@ -1,0 +1,46 @@
+package work
+
+import (
+	"errors"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// ErrElsewhere is what Do returns where the work goes on elsewhere, to be finished by a
+// call of Call.FinishURL. It is for work with a Lease.
+var ErrElsewhere = errors.New("the work goes on elsewhere")
+
+// CodeLeaseExpired is that of an attempt of which nothing was heard for its lease.
+const CodeLeaseExpired = "lease_expired"
+
+// Report is what is told of work that goes on elsewhere. The zero Report is a sign of life.
+type Report struct {
+	Result   jsontext.Value // ends the work
+	Error    *Error         // likewise
+	Progress jsontext.Value
+}
+
+// Ends tells whether the work has ended.
+func (r Report) Ends() bool { return r.Result != nil || r.Error != nil }
+
+// Outcome is that of an attempt that a report ends.
+func (r Report) Outcome(startedAt time.Time) Outcome {
+	outcome := Outcome{StartedAt: startedAt, FinishedAt: now()}
+	err := checkResult(r.Result)
+	if r.Error != nil {
+		err = r.Error
+	}
+	if err != nil {
+		outcome.Error, outcome.Cause = explain(err), err
+		return outcome
+	}
+	outcome.Result = r.Result
+	return outcome
+}
+
+// Lost is the outcome of an attempt of which nothing was heard for its lease.
+func Lost(startedAt time.Time) Outcome {
+	err := &Error{CodeLeaseExpired, "Nothing was heard of the work for too long."}
+	return Outcome{StartedAt: startedAt, FinishedAt: now(), Error: err, Cause: err, Again: &Again{}}
+}
