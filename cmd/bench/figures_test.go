@@ -116,7 +116,7 @@ func TestHeadlinesAreWritten(t *testing.T) {
 // TestReadmeHasEveryHeadline holds README's table to what bench prints.
 func TestReadmeHasEveryHeadline(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,7 +179,7 @@ func TestReadmeHasTheCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.TrimSuffix(commandsOfHelp.FindString(help), "\n\nFlags:")
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func TestCallbackPolicy(t *testing.T) {
 
 func TestReadmeHasTheSettings(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,23 +159,74 @@ func TestReadmeHasTheSettings(t *testing.T) {
 
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z]*)`")
 
-func TestReadmeNamesTestsThatExist(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+// manuals are the pages of the project, by path from here.
+func manuals(t *testing.T) map[string]string {
+	t.Helper()
+	found, err := exec.Command("git", "-C", "../..", "ls-files", "*.md").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	pages := map[string]string{}
+	for name := range strings.Lines(string(found)) {
+		name = filepath.Join("../..", strings.TrimSpace(name))
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[name] = string(content)
+	}
+	return pages
+}
+
+func TestReadmeNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
 	files, err := exec.Command("grep", "-rhoE", "--include=*_test.go", "^func (Test|Fuzz)[A-Za-z]+", "../..").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := testName.FindAllStringSubmatch(string(readme), -1)
-	for _, name := range named {
-		if !strings.Contains(string(files), "func "+name[1]+"\n") {
-			t.Errorf("README.md names %s, which doesn't exist", name[1])
+	named := 0
+	for page, content := range manuals(t) {
+		for _, name := range testName.FindAllStringSubmatch(content, -1) {
+			named++
+			if !strings.Contains(string(files), "func "+name[1]+"\n") {
+				t.Errorf("%s names %s, which doesn't exist", page, name[1])
+			}
 		}
 	}
-	if len(named) == 0 {
-		t.Error("README.md names no tests")
+	if named < 50 {
+		t.Errorf("the manuals name %d tests, want the proof of each promise", named)
+	}
+}
+
+var linkForm = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+func TestManualsLinkToWhatIsThere(t *testing.T) {
+	t.Parallel()
+	pages := manuals(t)
+	for page, content := range pages {
+		for _, link := range linkForm.FindAllStringSubmatch(content, -1) {
+			target, heading, _ := strings.Cut(link[1], "#")
+			if strings.Contains(target, ":") {
+				continue // another site
+			}
+			if target != "" {
+				target = filepath.Join(filepath.Dir(page), target)
+			} else {
+				target = page
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s, which isn't there", page, link[1])
+			}
+			if heading != "" && !strings.Contains(strings.ToLower(pages[target]), "# "+strings.ReplaceAll(heading, "-", " ")+"\n") {
+				t.Errorf("%s links to %s, which has no such heading", page, link[1])
+			}
+		}
+	}
+}
+
+func TestReadmeIsOneScreenAndAHalf(t *testing.T) {
+	t.Parallel()
+	if lines := strings.Count(manuals(t)["../../README.md"], "\n"); lines > 120 {
+		t.Errorf("got %d lines, want at most 120: the rest belongs into a room", lines)
 	}
 }

@@ -132,12 +132,12 @@ func TestReadmeHasTheReceiver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../jobs/webhook/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := strings.Index(string(source), "func (r *receiver) ServeHTTP")
 	if at < 0 || !strings.Contains(string(readme), "```go\n"+string(source)[at:]+"```") {
-		t.Error("README.md doesn't hold the last function of cmd/receiver/main.go")
+		t.Error("jobs/webhook/README.md doesn't hold the last function of cmd/receiver/main.go")
 	}
 }
