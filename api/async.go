@@ -142,9 +142,7 @@ func (a *API) setCallback(request *db.Request, body asyncBody) (err error) {
 	if raw == "" {
 		return invalidInput(pointer, "is required")
 	}
-	if request.CallbackURL, err = a.checkCallback(request.Client, raw); err == nil && a.Queue.IsDenied(request.CallbackURL) {
-		err = &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
-	}
+	request.CallbackURL, err = a.checkCallback(request.Client, raw)
 	var refused *webhook.RefusedError
 	if errors.As(err, &refused) {
 		return newProblem("invalid-callback-url", refused.Rule, fieldProblem{Pointer: "#" + pointer, Detail: refused.Rule})
@@ -211,6 +209,9 @@ func (a *API) checkCallback(client, raw string) (string, error) {
 	canonical, err := a.CallbackPolicy.Check(raw)
 	if err == nil && a.Callbacks != nil {
 		err = a.Callbacks(client).Check(canonical)
+	}
+	if err == nil && a.Queue.IsDenied(canonical) {
+		err = &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
 	}
 	return canonical, err
 }

@@ -62,6 +62,12 @@ func TestOperatorDeniesAReceiver(t *testing.T) {
 	if last := dead.Attempts[len(dead.Attempts)-1]; last.Outcome != "not_sent" {
 		t.Errorf("got %+v, want not_sent as the last outcome", dead.Attempts)
 	}
+	if status, answer, err := p.post("/requests/"+id+"/redeliver", ""); err != nil || status != http.StatusUnprocessableEntity || answer.problem != "/problems/invalid-callback-url" {
+		t.Errorf("redelivering: got %d %s, %v, want it refused", status, answer.problem, err)
+	}
+	if status, body, _ := p.call(t, "POST", "/requests/"+id+"/redeliver", nil, nil); status != http.StatusUnprocessableEntity || !strings.Contains(body, "denied") {
+		t.Errorf("redelivering on the page: got %d, want it refused", status)
+	}
 
 	paused.Store(false)
 	runReceiver(t, database, "forget", "127.0.0.1")

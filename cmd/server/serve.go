@@ -211,6 +211,9 @@ func (s *server) newPages(ctx context.Context) (pages http.Handler, err error) {
 			if _, err := policy.Check(callbackURL); err != nil {
 				return err
 			}
+			if s.queue.IsDenied(callbackURL) {
+				return errors.New("its receiver is denied")
+			}
 			return s.clients.Callbacks(client).Check(callbackURL)
 		},
 	})
