@@ -28,7 +28,7 @@ func (a *API) discardRequest(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	if whole.CallbackState != db.CallbackCancelled {
-		return reply{}, newProblem("not-discardable", "There is no dead letter: the state of the callback is "+stateOf(whole.Request)+".")
+		return reply{}, newProblem("not-discardable", "There is no dead letter: the state of the callback is "+stateOf(whole.row)+".")
 	}
 	return reply{status: http.StatusOK, body: whole}, nil
 }

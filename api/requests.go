@@ -49,8 +49,8 @@ func traceparent(header http.Header) string {
 
 // requestPage is the answer to GET /requests.
 type requestPage struct {
-	Requests   []db.Request `json:"requests"`              // newest first, without inputs and results
-	NextCursor string       `json:"next_cursor,omitempty"` // absent on the last page
+	Requests   []shownRequest `json:"requests"`              // newest first, without inputs and results
+	NextCursor string         `json:"next_cursor,omitempty"` // absent on the last page
 }
 
 // Limits of a page.
@@ -76,9 +76,9 @@ func (a *API) listRequests(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	page := requestPage{Requests: listed.Requests, NextCursor: cursorOf(listed)}
-	for i := range page.Requests {
-		hideTiming(&page.Requests[i])
+	page := requestPage{Requests: []shownRequest{}, NextCursor: cursorOf(listed)}
+	for _, row := range listed.Requests {
+		page.Requests = append(page.Requests, shown(row))
 	}
 	return reply{status: http.StatusOK, body: page}, nil
 }
@@ -122,7 +122,8 @@ func parseID(text string) (uuid.UUID, error) {
 
 // wholeRequest is the answer to GET /requests/{id}.
 type wholeRequest struct {
-	db.Request
+	shownRequest
+	row              db.Request
 	CallbackWaitsFor limit.Reason `json:"callback_waits_for,omitzero"` // while it is pending
 	Attempts         []attempt    `json:"attempts"`                    // the latest hundred, oldest first
 	Timeline         []event      `json:"timeline"`
@@ -172,7 +173,7 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 
 // waitsFor tells why a callback that is pending waits.
 func (a *API) waitsFor(c *gin.Context, whole wholeRequest) (reason limit.Reason, err error) {
-	request := whole.Request
+	request := whole.row
 	request.Client = c.GetString(clientKey)
 	var last db.Attempt
 	if n := len(whole.Attempts); n > 0 {
@@ -194,8 +195,7 @@ func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (
 	if err != nil {
 		return wholeRequest{}, err
 	}
-	hideTiming(&request)
-	whole := wholeRequest{Request: request, Attempts: []attempt{}}
+	whole := wholeRequest{shownRequest: shown(request), row: request, Attempts: []attempt{}}
 	earlier := 0 // attempts before the redelivery
 	for _, row := range log {
 		if row.StartedAt.Before(request.RedeliveredAt) {
@@ -220,7 +220,7 @@ func timelineOf(whole wholeRequest, earlier int) []event {
 			events = append(events, event{later(at, events[len(events)-1].At), name})
 		}
 	}
-	for i, attempt := range whole.WorkAttempts {
+	for i, attempt := range whole.row.WorkAttempts {
 		add(attempt.At, fmt.Sprintf("work_attempt_%d_%s", i+1, attempt.Code))
 	}
 	add(whole.StartedAt, "work_started")
@@ -236,20 +236,4 @@ func timelineOf(whole wholeRequest, earlier int) []event {
 	}
 	add(whole.SettledAt, "callback_"+string(whole.CallbackState))
 	return events
-}
-
-// hideTiming cuts the time at which a callback was settled to the second, but
-// not to before the work's end: the two together would tell how long the
-// receiver took.
-func hideTiming(request *db.Request) {
-	if !request.SettledAt.IsZero() {
-		request.SettledAt = later(request.SettledAt.Truncate(time.Second), request.FinishedAt)
-	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

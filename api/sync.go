@@ -205,7 +205,7 @@ func (a *API) record(ctx context.Context, request db.Request) error {
 func answerSync(request db.Request, outcome work.Outcome) (reply, error) {
 	if outcome.Error == nil {
 		request.Input = nil // the caller has it
-		return reply{status: http.StatusOK, location: locationOf(request.ID), body: request}, nil
+		return reply{status: http.StatusOK, location: locationOf(request.ID), body: shown(request)}, nil
 	}
 	name := "work-failed"
 	switch outcome.Error.Code {

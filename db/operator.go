@@ -44,7 +44,8 @@ func ListAllRequests(ctx context.Context, q Querier, filter Filter) (Page, error
 			                AND ($6::text IS NULL OR callback_state = $6)
 			                AND ($7::text IS NULL OR `+callbackHost+` = $7)
 			                AND ($8::timestamptz IS NULL OR accepted_at >= $8)
-			                AND ($9::timestamptz IS NULL OR accepted_at < $9), false) AS matches
+			                AND ($9::timestamptz IS NULL OR accepted_at < $9)
+			                AND ($10::text IS NULL OR work = $10), false) AS matches
 			FROM (
 				SELECT `+summaryColumns+`
 				FROM requests
@@ -60,7 +61,7 @@ func ListAllRequests(ctx context.Context, q Querier, filter Filter) (Page, error
 	after, before := filter.bounds()
 	rows, err := q.Query(ctx, sql, after, before, filter.Limit+1,
 		zeronull.Text(filter.Mode), zeronull.Text(filter.Status), zeronull.Text(filter.CallbackState), zeronull.Text(filter.CallbackHost),
-		zeronull.Timestamptz(filter.From), zeronull.Timestamptz(filter.To))
+		zeronull.Timestamptz(filter.From), zeronull.Timestamptz(filter.To), zeronull.Text(filter.Work))
 	if err != nil {
 		return Page{}, fmt.Errorf("listing requests of all clients: %w", err)
 	}

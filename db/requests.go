@@ -46,38 +46,37 @@ const (
 	CallbackCancelled CallbackState = "cancelled"
 )
 
-// Request is a row of requests. Its JSON is what callers and receivers get to
-// see of it.
+// Request is a row of requests.
 type Request struct {
-	ID            uuid.UUID      `json:"id"` // UUIDv7
-	Mode          Mode           `json:"mode"`
-	Work          string         `json:"work,omitzero"` // empty for the default one, where the version before this one accepted it
-	Client        string         `json:"-"`
-	Status        Status         `json:"status"`
-	Input         jsontext.Value `json:"input,omitzero"`
-	Result        jsontext.Value `json:"result,omitzero"`
-	Error         jsontext.Value `json:"error,omitzero"` // {"code", "message"}
-	CallbackURL   string         `json:"callback_url,omitzero"`
-	CallbackState CallbackState  `json:"callback_state,omitzero"`
-	OrderingKey   string         `json:"ordering_key,omitzero"`
-	Sequence      int64          `json:"sequence,omitzero"` // acceptance order; only with an ordering key
-	WorkJobID     int64          `json:"-"`
-	CallbackJobID int64          `json:"-"`
-	Traceparent   string         `json:"traceparent,omitzero"`
-	AcceptedAt    time.Time      `json:"accepted_at"`
-	StartedAt     time.Time      `json:"started_at,omitzero"`
-	FinishedAt    time.Time      `json:"finished_at,omitzero"`
-	SettledAt     time.Time      `json:"settled_at,omitzero"`
-	RunAt         time.Time      `json:"run_at,omitzero"`         // when the work is due, zero for at once
-	ExpiresAt     time.Time      `json:"expires_at,omitzero"`     // work that has not begun by then is not done
-	RedeliveredAt time.Time      `json:"redelivered_at,omitzero"` // the latest time
-	Progress      jsontext.Value `json:"progress,omitzero"`       // of work that goes on elsewhere; GetRequest alone reads it
+	ID            uuid.UUID // UUIDv7
+	Mode          Mode
+	Work          string // empty for the default one, where the version before this one accepted it
+	Client        string
+	Status        Status
+	Input         jsontext.Value
+	Result        jsontext.Value
+	Error         jsontext.Value // {"code", "message"}
+	CallbackURL   string
+	CallbackState CallbackState
+	OrderingKey   string
+	Sequence      int64 // acceptance order; only with an ordering key
+	WorkJobID     int64
+	CallbackJobID int64
+	Traceparent   string
+	AcceptedAt    time.Time
+	StartedAt     time.Time
+	FinishedAt    time.Time
+	SettledAt     time.Time
+	RunAt         time.Time      // when the work is due, zero for at once
+	ExpiresAt     time.Time      // work that has not begun by then is not done
+	RedeliveredAt time.Time      // the latest time
+	Progress      jsontext.Value // of work that goes on elsewhere; GetRequest alone reads it
 	// CallbackHeaders are what callbacks carry besides: JSON, sealed. LoadWork and
 	// LoadCallbacks alone read them.
-	CallbackHeaders string        `json:"-"`
-	WorkAttempts    []WorkAttempt `json:"-"` // that did not do the work; GetRequest alone reads them
-	ProgressNumber  int           `json:"-"` // that of Progress
-	Elsewhere       bool          `json:"-"` // the work has a Lease; LoadWork alone reads it
+	CallbackHeaders string
+	WorkAttempts    []WorkAttempt // that did not do the work; GetRequest alone reads them
+	ProgressNumber  int           // that of Progress
+	Elsewhere       bool          // the work has a Lease; LoadWork alone reads it
 }
 
 // Inserted is what a request got when it was inserted.

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
@@ -255,20 +253,6 @@ func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request)
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return db.CountAttempts(ctx, w.queue.pool, request.ID, owedSince(request), string(webhook.Throttled))
-}
-
-// callbackBody is the same for every attempt, also after a redelivery.
-func callbackBody(request db.Request) (jsontext.Value, error) {
-	request.RedeliveredAt = time.Time{}
-	body, err := json.Marshal(struct {
-		Type      string     `json:"type"`
-		Timestamp time.Time  `json:"timestamp"`
-		Data      db.Request `json:"data"`
-	}{"request." + string(request.Status), request.FinishedAt, request})
-	if err != nil {
-		return nil, fmt.Errorf("encoding callback: %w", err)
-	}
-	return body, nil
 }
 
 // step is what follows an attempt.

@@ -363,8 +363,8 @@ type call struct {
 	header http.Header
 	body   []byte
 	event  struct {
-		Type string     `json:"type"`
-		Data db.Request `json:"data"`
+		Type string      `json:"type"`
+		Data payloadData `json:"data"`
 	}
 }
 

@@ -108,7 +108,7 @@ func findByID(text string) (view, error) {
 
 func readFilter(query url.Values) (db.Filter, error) {
 	filter := db.Filter{
-		Client: query.Get("client"), Mode: db.Mode(query.Get("mode")), Status: db.Status(query.Get("status")),
+		Client: query.Get("client"), Mode: db.Mode(query.Get("mode")), Status: db.Status(query.Get("status")), Work: strings.TrimSpace(query.Get("work")),
 		CallbackState: db.CallbackState(query.Get("callback")), CallbackHost: strings.ToLower(strings.TrimSpace(query.Get("host"))),
 		Limit: perPage, Window: window,
 	}

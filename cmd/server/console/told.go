@@ -3,6 +3,9 @@ package console
 import (
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+
 	"ringback/db"
 	"ringback/jobs/limit"
 )
@@ -10,13 +13,31 @@ import (
 // toldRequest is a request as a program gets it here: what its caller sees of it,
 // and what is for operators only.
 type toldRequest struct {
-	db.Request
-	Client        string        `json:"client"`
-	WorkJobID     int64         `json:"work_job_id,omitzero"`
-	CallbackJobID int64         `json:"callback_job_id,omitzero"`
-	WaitsFor      limit.Reason  `json:"callback_waits_for,omitzero"`
-	Attempts      []toldAttempt `json:"attempts"`
-	Jobs          []toldJob     `json:"jobs"`
+	ID            uuid.UUID        `json:"id"`
+	Mode          db.Mode          `json:"mode"`
+	Work          string           `json:"work,omitzero"`
+	Status        db.Status        `json:"status"`
+	Input         jsontext.Value   `json:"input,omitzero"`
+	Result        jsontext.Value   `json:"result,omitzero"`
+	Error         jsontext.Value   `json:"error,omitzero"`
+	CallbackURL   string           `json:"callback_url,omitzero"`
+	CallbackState db.CallbackState `json:"callback_state,omitzero"`
+	OrderingKey   string           `json:"ordering_key,omitzero"`
+	Sequence      int64            `json:"sequence,omitzero"`
+	Traceparent   string           `json:"traceparent,omitzero"`
+	AcceptedAt    time.Time        `json:"accepted_at"`
+	StartedAt     time.Time        `json:"started_at,omitzero"`
+	FinishedAt    time.Time        `json:"finished_at,omitzero"`
+	SettledAt     time.Time        `json:"settled_at,omitzero"`
+	RunAt         time.Time        `json:"run_at,omitzero"`
+	ExpiresAt     time.Time        `json:"expires_at,omitzero"`
+	RedeliveredAt time.Time        `json:"redelivered_at,omitzero"`
+	Client        string           `json:"client"`
+	WorkJobID     int64            `json:"work_job_id,omitzero"`
+	CallbackJobID int64            `json:"callback_job_id,omitzero"`
+	WaitsFor      limit.Reason     `json:"callback_waits_for,omitzero"`
+	Attempts      []toldAttempt    `json:"attempts"`
+	Jobs          []toldJob        `json:"jobs"`
 }
 
 type toldAttempt struct {
@@ -49,7 +70,10 @@ type toldJob struct {
 
 func toldOf(i inspected) toldRequest {
 	told := toldRequest{
-		Request: i.Request, Client: i.Client, WorkJobID: i.WorkJobID, CallbackJobID: i.CallbackJobID, WaitsFor: i.WaitsFor,
+		ID: i.ID, Mode: i.Mode, Work: i.Work, Status: i.Status, Input: i.Input, Result: i.Result, Error: i.Error,
+		CallbackURL: i.CallbackURL, CallbackState: i.CallbackState, OrderingKey: i.OrderingKey, Sequence: i.Sequence, Traceparent: i.Traceparent,
+		AcceptedAt: i.AcceptedAt, StartedAt: i.StartedAt, FinishedAt: i.FinishedAt, SettledAt: i.SettledAt,
+		RunAt: i.RunAt, ExpiresAt: i.ExpiresAt, RedeliveredAt: i.RedeliveredAt, Client: i.Client, WorkJobID: i.WorkJobID, CallbackJobID: i.CallbackJobID, WaitsFor: i.WaitsFor,
 		Attempts: []toldAttempt{}, Jobs: []toldJob{},
 	}
 	for _, a := range i.Attempts {
