@@ -333,6 +333,9 @@ func TestPagesRefuse(t *testing.T) {
 			}
 		})
 	}
+	if status, body, _ := p.call(t, "GET", "/clients", nil, nil); status != 200 || !strings.Contains(body, `client=local">local</a>`) || strings.Contains(body, "could not be counted") {
+		t.Errorf("got %d %s, want the local client with what it has", status, body)
+	}
 	if got := p.get(t, pending); got.CallbackState != "pending" {
 		t.Errorf("got %s, want the request untouched", got.CallbackState)
 	}

@@ -1,19 +1,29 @@
 package console
 
 import (
+	"context"
 	"net/http"
 	"time"
 
 	"ringback/db"
 )
 
-// clientRow is a client as the page shows it: no key, no secret.
+// clientRow is a client as the page shows it: its limits, 0 for those of the settings,
+// and what it has; no key, no secret.
 type clientRow struct {
-	Name                                   string
-	CreatedAt, RotatedAt, DisabledAt       time.Time
+	Name                             string
+	CreatedAt, RotatedAt, DisabledAt time.Time
+
 	Rate, Unfinished, PerDestination, Dead int
 	Storage                                int64
 	Callbacks                              []string
+
+	HasUnfinished, HasDead, HasStored int64
+}
+
+type clientsPage struct {
+	Rows    []clientRow
+	Counted bool // the counts could be had
 }
 
 func (c *Console) clients(r *http.Request) (view, error) {
@@ -21,12 +31,42 @@ func (c *Console) clients(r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	rows := make([]clientRow, len(listed))
-	for i, client := range listed {
-		rows[i] = clientRow{
-			client.Name, client.CreatedAt, client.RotatedAt, client.DisabledAt,
-			client.Rate, client.Unfinished, client.PerDestination, client.DeadLetters, client.Storage, client.Callbacks,
-		}
+	var page clientsPage
+	if c.LocalClient != "" {
+		page.Rows = append(page.Rows, clientRow{Name: c.LocalClient})
 	}
-	return view{page: "clients", title: "Clients", data: rows}, nil
+	for _, client := range listed {
+		page.Rows = append(page.Rows, clientRow{
+			Name: client.Name, CreatedAt: client.CreatedAt, RotatedAt: client.RotatedAt, DisabledAt: client.DisabledAt,
+			Rate: client.Rate, Unfinished: client.Unfinished, PerDestination: client.PerDestination, Dead: client.DeadLetters,
+			Storage: client.Storage, Callbacks: client.Callbacks,
+		})
+	}
+	page.Counted = c.countClients(r.Context(), page.Rows)
+	return view{page: "clients", title: "Clients", data: page}, nil
+}
+
+// countSample is how many unfinished requests are looked up to count them by client.
+const countSample = 20_000
+
+// countClients fills in what clients have, as their quotas count it. It tells false
+// where that takes too long: the page does without.
+func (c *Console) countClients(ctx context.Context, rows []clientRow) bool {
+	unfinished, err := db.CountByDestination(ctx, c.Pool, []string{"work", "callback"}, countSample)
+	if err != nil {
+		return false
+	}
+	kept, err := db.SampleKept(ctx, c.Pool)
+	if err != nil {
+		return false
+	}
+	has := map[string]int64{}
+	for destination, count := range unfinished {
+		has[destination.Client] += count
+	}
+	for i := range rows {
+		row := &rows[i]
+		row.HasUnfinished, row.HasDead, row.HasStored = has[row.Name], kept[row.Name].DeadLetters, kept[row.Name].Bytes
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -92,6 +93,14 @@ func TestPicture(t *testing.T) {
 	}
 	if got := phases(whole.Attempts[0]); got != "connect 2.0 ms · in all 10.0 s" {
 		t.Errorf("got %q", got)
+	}
+	attempt := db.Attempt{StartedAt: at(0), EndedAt: at(10), DNS: time.Second, Connect: 2 * time.Second, FirstByte: 5 * time.Second}
+	var parts []string
+	for _, b := range phaseBars(attempt, bar{X: 100, Width: 200}) {
+		parts = append(parts, fmt.Sprintf("%s at %d, %d wide", b.Says, b.X, b.Width))
+	}
+	if got := strings.Join(parts, "; "); got != "DNS, 1.0 s at 100, 20 wide; connect, 2.0 s at 120, 40 wide; first byte, 5.0 s at 160, 100 wide" {
+		t.Errorf("got %q, want the phases one after the other", got)
 	}
 	never := inspected{Request: db.Request{Status: db.Accepted, AcceptedAt: at(0)}}
 	if bars := draw(never, at(0)).Rows[0].Bars; len(bars) != 1 || bars[0].Width < 2 {

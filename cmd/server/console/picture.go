@@ -68,6 +68,7 @@ func draw(i inspected, now time.Time) picture {
 			r.Bars = append(r.Bars, between(since, a.StartedAt, "wait", "waited"))
 		}
 		r.Bars = append(r.Bars, between(a.StartedAt, a.EndedAt, kindOf(a), said(a)))
+		r.Bars = append(r.Bars, phaseBars(a, r.Bars[len(r.Bars)-1])...)
 		since = a.EndedAt
 		p.Rows = append(p.Rows, r)
 	}
@@ -143,12 +144,34 @@ func kindOf(a db.Attempt) string {
 	return "bad"
 }
 
+// phase is a part of an attempt.
+type phase struct {
+	name, kind string
+	took       time.Duration
+}
+
+func phasesOf(a db.Attempt) []phase {
+	return []phase{{"DNS", "dns", a.DNS}, {"connect", "connect", a.Connect}, {"TLS", "tls", a.TLS}, {"first byte", "first-byte", a.FirstByte}}
+}
+
+// phaseBars divides the bar of an attempt into its phases, in the order in which they
+// follow each other. What is narrower than the bar can show is left out.
+func phaseBars(a db.Attempt, whole bar) (bars []bar) {
+	all := a.EndedAt.Sub(a.StartedAt)
+	x := float64(whole.X)
+	for _, p := range phasesOf(a) {
+		width := float64(whole.Width) * float64(p.took) / float64(max(1, all))
+		if width >= 1 {
+			bars = append(bars, bar{X: int(x), Width: int(width), Kind: "phase " + p.kind, Says: p.name + ", " + took(p.took)})
+		}
+		x += width
+	}
+	return bars
+}
+
 // phases tells how an attempt's time was spent.
 func phases(a db.Attempt) (text string) {
-	for _, phase := range []struct {
-		name string
-		took time.Duration
-	}{{"DNS", a.DNS}, {"connect", a.Connect}, {"TLS", a.TLS}, {"first byte", a.FirstByte}} {
+	for _, phase := range phasesOf(a) {
 		if phase.took > 0 {
 			text += phase.name + " " + took(phase.took) + " · "
 		}
