@@ -24,11 +24,16 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
 		t.Fatal(err)
 	}
+	// Accepted before, since no connection is taken during the shortage.
+	status, accepted, err := p.post("/async", `{"input":{"text":"x"},"delay":3,"callback_url":"`+other.URL+`"}`)
+	if err != nil || status != http.StatusAccepted {
+		t.Fatalf("got %d, %v, want 202", status, err)
+	}
+	id := accepted.ID
 	// Below what it has open, so that it opens nothing more.
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
 		t.Fatal(err)
 	}
-	id := p.accept(t, `{"text":"x"}`, other.URL)
 	until(t, func() bool {
 		return strings.Contains(p.log.String(), "msg=callback_postponed request_id="+id) && strings.Contains(p.log.String(), "too many open files")
 	}, func() string { return "the callback to be postponed" })
