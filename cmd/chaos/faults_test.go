@@ -296,7 +296,7 @@ func testLog(t *testing.T, tr *trial) {
 	}
 	var id string
 	during(t, tr.servers.logs[0].stop, func() {
-		await(t, "nobody reads", func() bool { return errors.Is(tr.servers.logs[0].stop(t.Context(), 0), errStopped) })
+		await(t, "nobody reads", tr.servers.logs[0].stopped.Load)
 		before := len(logged())
 		for i := range 40 { // several pages of log
 			id = tr.accept(t, &call{Text: fmt.Sprint("chaos log ", i), Receiver: steady})

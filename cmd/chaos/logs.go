@@ -8,14 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // logReader takes what the processes of a server write to their log, through a pipe,
 // unless it is stopped.
 type logReader struct {
-	file string // where it goes, or empty
-	gate sync.Mutex
+	file    string // where it goes, or empty
+	gate    sync.Mutex
+	stopped atomic.Bool
 }
 
 // errStopped is a reader that is stopped already.
@@ -23,9 +25,11 @@ var errStopped = errors.New("nobody reads that log already")
 
 // stop lets nobody read for a while.
 func (r *logReader) stop(ctx context.Context, length time.Duration) error {
-	if !r.gate.TryLock() {
+	if !r.stopped.CompareAndSwap(false, true) {
 		return errStopped
 	}
+	defer r.stopped.Store(false)
+	r.gate.Lock()
 	defer r.gate.Unlock()
 	wait(ctx, length)
 	return nil

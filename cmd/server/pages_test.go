@@ -311,6 +311,8 @@ func TestPagesRefuse(t *testing.T) {
 		"AnUnknownRequest":        {"GET", "/requests/01a2191e-4712-7ebd-81d2-2015bcc38295", nil, nil, 404, "no such request"},
 		"WhatIsNoID":              {"GET", "/requests/7", nil, nil, 404, "no such request"},
 		"ASearchForWhatIsNoID":    {"GET", "/requests?id=7", nil, nil, 422, "is not the id of a request"},
+		"AFilterThatIsNoText":     {"GET", "/requests?client=%00", nil, nil, 422, "no text"},
+		"AReceiverThatIsNoText":   {"POST", "/receivers/deny", url.Values{"host": {"a\xff"}}, nil, 422, "no text"},
 		"ATimeThatIsNone":         {"GET", "/requests?from=yesterday", nil, nil, 422, "is not a time"},
 		"AURLAsHost":              {"GET", "/requests?host=http://a/x", nil, nil, 422, "without scheme and path"},
 		"CancellingWhatHasEnded":  {"GET", "/requests/" + delivered + "/cancel", nil, nil, 422, "has ended"},

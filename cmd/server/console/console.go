@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -147,7 +148,10 @@ func (c *Console) page(make func(*http.Request) (view, error)) http.HandlerFunc 
 		defer cancel()
 		r = r.WithContext(ctx)
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		v, err := make(r)
+		v, err := view{}, checkText(r)
+		if err == nil {
+			v, err = make(r)
+		}
 		if err != nil {
 			v = c.failed(r, err)
 		}
@@ -157,6 +161,21 @@ func (c *Console) page(make func(*http.Request) (view, error)) http.HandlerFunc 
 		}
 		c.write(w, r, v)
 	}
+}
+
+// checkText refuses parameters that Postgres takes for no text.
+func checkText(r *http.Request) error {
+	if r.ParseForm() != nil {
+		return mistake("the form or the address can't be read")
+	}
+	for _, values := range r.Form {
+		for _, value := range values {
+			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+				return mistake("a field holds what is no text")
+			}
+		}
+	}
+	return nil
 }
 
 // failed is the page of an error.
