@@ -177,6 +177,10 @@ func TestBatch(t *testing.T) {
 		if first.Requests[0].Request.ID != again.Requests[0].Request.ID {
 			t.Errorf("got %+v and %+v, want the same request", first, again)
 		}
+		alone := decode[asyncAnswer](t, s.call(t, "POST", "/async", item(""), "Idempotency-Key", "k"), http.StatusAccepted)
+		if alone.ID != first.Requests[0].Request.ID {
+			t.Errorf("alone: got %+v, want the same request", alone)
+		}
 	})
 
 	t.Run("TakesAThousand", func(t *testing.T) {
@@ -206,6 +210,7 @@ func TestBatch(t *testing.T) {
 			`{}`: {422, "invalid-input", "#/requests"}, `{"requests":[]}`: {422, "invalid-input", "#/requests"}, `{"requests":null}`: {422, "invalid-input", "#/requests"},
 			`{"requests":{}}`: {422, "invalid-input", "#/requests"},
 			`{"requests":[` + strings.TrimSuffix(strings.Repeat("1,", 1001), ",") + `]}`: {422, "invalid-input", "#/requests"},
+			`{"requests":[` + item(`,"work":""`) + `]}`:                                  {422, "invalid-input", "#/requests/0/work"},
 			`{"requests":[{}]}`: {422, "invalid-input", "#/requests/0/input"},
 		} {
 			s.wantProblem(t, s.call(t, "POST", "/async/batch", body), want.status, want.problem, want.pointer)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sync/errgroup"
 
@@ -117,8 +118,24 @@ func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Re
 	if request, err = a.newAsync(c, offer, item.asyncBody); err != nil || item.IdempotencyKey == nil {
 		return request, key, err
 	}
-	key, err = a.newKey(*item.IdempotencyKey, raw, request, 0)
+	body, err := withoutAddress(raw)
+	if err != nil {
+		return request, key, err
+	}
+	key, err = a.newKey(*item.IdempotencyKey, body, request, 0)
 	return request, key, err
+}
+
+// withoutAddress is a request of a batch as POST /async takes it alone, where the work
+// stands in the address and the key in a header: so that a key means the same there.
+func withoutAddress(raw jsontext.Value) (jsontext.Value, error) {
+	var fields map[string]jsontext.Value
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, err
+	}
+	delete(fields, "work")
+	delete(fields, "idempotency_key")
+	return json.Marshal(fields)
 }
 
 // allowMore counts one more request of a batch against the client's rate.
@@ -142,7 +159,7 @@ func (a *API) offerNamed(name *string) (*work.Offer, error) {
 		return a.Catalog.Default(), nil
 	}
 	offer := a.Catalog.Find(*name)
-	if offer == nil {
+	if offer == nil || *name == "" {
 		return nil, invalidInput("/work", "must be the name of a work: GET /works lists them")
 	}
 	return offer, nil
