@@ -211,7 +211,7 @@ func (a *API) checkCallback(client, raw string) (string, error) {
 		err = a.Callbacks(client).Check(canonical)
 	}
 	if err == nil && a.Queue.IsDenied(canonical) {
-		err = &webhook.RefusedError{Rule: "The receiver in the callback URL must not be one that the operator of this service has denied."}
+		err = &webhook.RefusedError{Rule: "The receiver in the callback URL must not be denied by the operator of this service."}
 	}
 	return canonical, err
 }

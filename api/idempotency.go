@@ -98,7 +98,7 @@ func unescape(text string) (plain string, ok bool) {
 
 // fingerprintOf tells a call from another one, but not from the same one with
 // other white space or the fields in another order, nor a call that names the default
-// work from one that names none: replay compares the names of their
+// work from a call that names none: replay compares the names of their
 // work instead, so that keys stay good while the previous version runs, which has no
 // names.
 func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {

@@ -68,7 +68,7 @@ func unmarshal(body []byte, target any) error {
 var errNull = errors.New("null")
 
 // noNulls refuses null, which encoding would take for an absent field or a zero: a
-// filter of null would be one that all matches. Fields that are pointers may be null,
+// filter of null would match everything. Fields that are pointers may be null,
 // which is as absent, and the input is the work's to judge.
 var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any) error {
 	if decoder.PeekKind() != jsontext.KindNull {

@@ -106,7 +106,7 @@ func moveReferences(part any, to string) {
 }
 
 // page is the document to read and to try: Swagger UI 5.35.0, whose larger files are
-// compressed, and a script of ours. It makes no call to another host.
+// compressed, and a script that starts it. It makes no call to another host.
 //
 //go:embed docs
 var page embed.FS

@@ -21,13 +21,13 @@ const (
 	streamPolicy = "event-streams"
 	streamKey    = "stream" // whether the answer is one
 	// heartbeat is shorter than the time after which proxies take a connection for dead:
-	// 30 s at the least of those that are common.
+	// 30 s with the most impatient of the common proxies.
 	heartbeat = 15 * time.Second
 	// reconnectAfter is told to callers whose stream breaks, as when this process stops.
 	reconnectAfter = time.Second
 )
 
-// The ids of events. A caller who comes back tells the last one that it has seen.
+// The ids of events. A caller who comes back tells the last event that it has seen.
 const (
 	idOfStart = "0"
 	idOfEnd   = "end"

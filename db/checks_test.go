@@ -74,7 +74,7 @@ var foldedTables = map[string][]string{
 	},
 }
 
-// changedRules are those that a later migration changed: by their former names, their
+// changedRules are the rules that a later migration changed: by their former names, their
 // present names and expressions.
 var changedRules = map[string][2]string{
 	"requests_async_has_work_job": {"requests_async_has_work_job", "mode <> 'async' OR work_job_id IS NOT NULL"},

@@ -97,7 +97,7 @@ func TestMigrationThatFindsALock(t *testing.T) {
 		migrated := make(chan error)
 		go func() { migrated <- db.MigrateTelling(t.Context(), url, slog.New(slog.NewJSONHandler(log, nil))) }()
 		log.await(t, fmt.Sprintf(`"msg":"migration_waits","version":19,"for":"pid %d (pg_dump, idle in transaction, its transaction is`, dump.PgConn().PID()))
-		// Whoever comes meanwhile waits for an attempt at most, whatever it wants.
+		// A statement that comes meanwhile waits for an attempt at most.
 		other := connect(t, url+"&statement_timeout=10000")
 		for range 3 {
 			if err := query(t.Context(), other, "INSERT INTO clients (name, key_hash, secret, created_at) VALUES (gen_random_uuid()::text, sha256(gen_random_uuid()::text::bytea), 'x', now())"); err != nil {

@@ -13,7 +13,7 @@ import (
 // What operators read: requests of all clients, with addresses and causes that
 // callers don't see. Each statement reads a bounded number of rows by index.
 
-// FindRequest returns a request of whichever client; pgx.ErrNoRows if there is none.
+// FindRequest returns a request of any client; pgx.ErrNoRows if there is none.
 func FindRequest(ctx context.Context, q Querier, id uuid.UUID) (Request, error) {
 	const sql = `
 		SELECT ` + summaryColumns + `, input, result, error

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// The operator's words of a receiver. One that is forgotten is known for a minute
+// The operator's words of a receiver. A forgotten word is known for a minute
 // more, for running processes to hear of it.
 const (
 	ReceiverAllowed   = "allowed"

@@ -298,7 +298,7 @@ func TestSearchUnsuccessful(t *testing.T) {
 	})
 }
 
-// earlierKinds are those that there were before sync requests could be stored before
+// earlierKinds are the kinds of requests before sync requests could be stored before
 // their work.
 func earlierKinds() []kind {
 	return slices.DeleteFunc(kinds(), func(k kind) bool { return k.mode == db.Sync && k.status == db.Accepted })

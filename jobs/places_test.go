@@ -137,7 +137,7 @@ func TestPlaces(t *testing.T) {
 		}
 		p.leave("a", time.Second)
 		if _, postponed := p.join("a", false, morning); postponed.OK() {
-			t.Error("a job that comes for the first time got ahead of one that was postponed")
+			t.Error("a job that comes for the first time got ahead of a postponed job")
 		}
 		if w, _ := p.join("a", true, morning.Add(time.Second)); w == nil {
 			t.Error("a job that came back was postponed again, with room for it")

@@ -69,7 +69,7 @@ func checkSchema(schema *jsonschema.Schema, input jsontext.Value) error {
 const maxMistakes = 50
 
 // mistakesOf lists what a schema found, each with the field that it is about: a
-// missing field, or one that isn't known, is named itself.
+// missing or unknown field is named itself.
 func mistakesOf(broken *jsonschema.ValidationError) Mistakes {
 	var all Mistakes
 	collectMistakes(broken, &all)

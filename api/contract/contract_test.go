@@ -33,7 +33,7 @@ func TestCheckAnswer(t *testing.T) {
 		method, path, call string
 		status             int
 		answer             string
-		header             string // one that is not usual
+		header             string // an unusual one
 		want               string // a part of what is told, empty for nothing
 	}{
 		"AsItSays":              {"POST", "/async", body, 202, accepted, "", ""},

@@ -26,10 +26,10 @@ type database struct {
 	ahead  time.Duration // of this machine's clock
 
 	mu       sync.Mutex
-	clusters [2]cluster // the first is the one that can be written
+	clusters [2]cluster // the first can be written
 }
 
-// cluster is one that the script knows by these.
+// cluster is a Postgres, by what the script knows of it.
 type cluster struct {
 	folder string
 	port   int
@@ -62,7 +62,7 @@ func (d *database) urlOf(clusters ...cluster) string {
 	return fmt.Sprintf("postgres://ringback:ringback@%s/%s?sslmode=disable", strings.Join(addresses, ","), d.name)
 }
 
-// everywhere leads to whichever of the two can be written.
+// everywhere leads to the cluster that can be written.
 func (d *database) everywhere() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -108,7 +108,7 @@ func (in *injector) lockTable(ctx context.Context, table string, length time.Dur
 	return err
 }
 
-// addPause notes one that has just ended.
+// addPause notes a pause that has just ended.
 func (in *injector) addPause(from time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

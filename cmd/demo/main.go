@@ -1,5 +1,5 @@
-// Command demo shows in ninety seconds what Ringback promises, and checks it: each
-// claim that it prints is one that it has seen.
+// Command demo shows in ninety seconds what Ringback promises, and checks it: it has seen
+// each claim that it prints.
 package main
 
 import (

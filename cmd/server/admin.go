@@ -46,7 +46,7 @@ func newMetricsServer(config Config, metrics http.Handler, logger *slog.Logger) 
 	}
 }
 
-// newPages returns pages of ours, River UI, metrics and pprof.
+// newPages returns the operator's pages, River UI, metrics and pprof.
 func newPages(ctx context.Context, queue *jobs.Queue, pages, metrics http.Handler, logger *slog.Logger) (http.Handler, error) {
 	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
 		Endpoints: riverui.NewEndpoints(queue.River(), nil), Logger: logger, Prefix: "/riverui",

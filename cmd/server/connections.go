@@ -268,7 +268,7 @@ func namesLength(text []byte) bool {
 	}
 }
 
-// answer serves a call. One that tells its length twice may be a part of another,
+// answer serves a call. A call that tells its length twice may be a part of another,
 // smuggled past a proxy, so nothing more is read after it (RFC 9112, section 6.1).
 func (c *boundConn) answer(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	if len(r.TransferEncoding) > 0 && c.head.length.Load() {

@@ -20,7 +20,7 @@ const (
 )
 
 // logBuffer is what the log is written to: it never waits. Lines that its reader is
-// too slow for are dropped and counted, as are those that can't be written.
+// too slow for are dropped and counted, as are lines that can't be written.
 type logBuffer struct {
 	out io.Writer
 

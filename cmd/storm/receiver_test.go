@@ -68,7 +68,7 @@ func TestReceiversOfEveryKind(t *testing.T) {
 	output.want(t, exitOK, "went to receivers that take nothing")
 	service.calls.Wait()
 
-	// Those that answer late are at the port whose fastest call took longest.
+	// Receivers that answer late are at the port whose fastest call took longest.
 	slowest := slices.MaxFunc(ports["200"], func(a, b string) int { return cmp.Compare(fastest[a], fastest[b]) })
 	if fastest[slowest] < slowDelay {
 		t.Errorf("slow: got an answer after %v, want none before %v", fastest[slowest], slowDelay)

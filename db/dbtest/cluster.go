@@ -50,7 +50,7 @@ func newCluster(t testing.TB, primary string) *Cluster {
 	return c
 }
 
-// Set changes a setting of the server for all sessions, also those that are there;
+// Set changes a setting of the server for all sessions, also open ones;
 // empty takes it back.
 func (c *Cluster) Set(t testing.TB, setting, value string) {
 	t.Helper()
@@ -144,7 +144,7 @@ func withoutDatabase() (environment []string) {
 	return environment
 }
 
-// freePort returns a port that is free, below those that the kernel gives to
+// freePort returns a port that is free, below the ports that the kernel gives to
 // connections meanwhile.
 func freePort(t testing.TB) string {
 	t.Helper()

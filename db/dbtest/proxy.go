@@ -51,7 +51,7 @@ func NewProxy(t testing.TB, through string) (*Proxy, string) {
 	return p, parsed.String()
 }
 
-// MoveTo leads new connections to the server of another URL. Those that are there go
+// MoveTo leads new connections to the server of another URL. Open connections go
 // on, as with an address that moves.
 func (p *Proxy) MoveTo(t testing.TB, to string) {
 	t.Helper()

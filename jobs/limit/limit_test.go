@@ -166,7 +166,7 @@ func TestLine(t *testing.T) {
 			t.Error("want it due from its first time on")
 		}
 		if late := morning.Add(12 * time.Second); l.Due(late, late) {
-			t.Error("one that never came is waited for")
+			t.Error("a caller that never came is waited for")
 		}
 	})
 }

@@ -55,7 +55,7 @@ func TestSlots(t *testing.T) {
 		}
 		slots.Release("a", 1)
 		if !slots.Take("b", 1) || slots.Take("b", 1) {
-			t.Error("want the one that was given back, and no more")
+			t.Error("want the returned slot, and no more")
 		}
 	})
 }

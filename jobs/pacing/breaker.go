@@ -50,7 +50,7 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 }
 
 // evidence is whose failures in a row there were, since the last success or
-// opening. To the breaker that is for everybody they count where they came before
+// opening. To the breaker for all clients they count where they came before
 // HTTP, and otherwise where two clients saw as many.
 type evidence struct {
 	since   time.Time      // the first of them

@@ -78,7 +78,7 @@ type Pacing struct {
 	unsaved       map[string]*receiver
 }
 
-// clientele is what is known of a client's callbacks, whichever receivers they go
+// clientele is what is known of a client's callbacks, at all receivers that they go
 // to. There are no more than there are clients.
 type clientele struct {
 	line limit.Line    // for workers

@@ -65,7 +65,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestExamplesThatFinishLater is TestExamples for one that answers 202. Its first reports are
+// TestExamplesThatFinishLater is TestExamples for an example that answers 202. Its first reports are
 // answered as by a service that is just away.
 func TestExamplesThatFinishLater(t *testing.T) {
 	t.Parallel()
