@@ -13,23 +13,17 @@ import (
 func (b *bench) measureAccept(ctx context.Context) error {
 	return rounds(b.plan.repeat, func() error {
 		for _, connections := range b.plan.connections {
-			rates := map[variant]float64{}
-			for _, v := range variants() {
-				rate, err := b.accept(ctx, v, connections)
-				if err != nil {
-					return err
-				}
-				rates[v] = rate
+			if err := b.accept(ctx, connections); err != nil {
+				return err
 			}
-			b.figures.add(fmt.Sprintf("accept_ratio_%d", connections), rates[ours]/rates[naive])
 		}
 		return nil
 	})
 }
 
-func (b *bench) accept(ctx context.Context, v variant, connections int) (rate float64, err error) {
-	err = b.onFresh(ctx, "accept", func(d database) error {
-		s, err := b.start(ctx, v, d, "api")
+func (b *bench) accept(ctx context.Context, connections int) error {
+	return b.onFresh(ctx, "accept", func(d database) error {
+		s, err := b.start(ctx, ours, d, "api")
 		if err != nil {
 			return err
 		}
@@ -38,15 +32,13 @@ func (b *bench) accept(ctx context.Context, v variant, connections int) (rate fl
 		if err := errors.Join(err, s.Stop(), l.check()); err != nil {
 			return err
 		}
-		rate = used.accepted / used.took.Seconds()
-		b.say("  %-6s %3d connections  %8.0f/s  p50 %6.2f ms  p99 %6.2f ms",
-			v, connections, rate, quantile(l.latency, 50), quantile(l.latency, 99))
-		suffix := suffixOf(v)
-		b.figures.add(fmt.Sprintf("accept_per_s_%d%s", connections, suffix), rate)
-		b.figures.add(fmt.Sprintf("accept_p99_ms_%d%s", connections, suffix), quantile(l.latency, 99))
+		rate := used.accepted / used.took.Seconds()
+		b.say("  %3d connections  %8.0f/s  p50 %6.2f ms  p99 %6.2f ms",
+			connections, rate, quantile(l.latency, 50), quantile(l.latency, 99))
+		b.figures.add(fmt.Sprintf("accept_per_s_%d", connections), rate)
+		b.figures.add(fmt.Sprintf("accept_p99_ms_%d", connections), quantile(l.latency, 99))
 		return nil
 	})
-	return rate, err
 }
 
 // suffixOf is what the keys of a variant end with.

@@ -12,7 +12,7 @@ import (
 // bench is a run of the whole program.
 type bench struct {
 	options
-	self    string // path of this program, which is naive and river, too
+	self    string // path of this program, which is river, too
 	before  string // path of an earlier commit's server, empty where there is none
 	cluster *cluster
 	figures figures

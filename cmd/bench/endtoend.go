@@ -7,18 +7,6 @@ import (
 	"time"
 )
 
-// naiveWindow is the window of the server with one transaction per step. Its 200
-// workers are as busy with it as with more (292/s with 200 under way, 264/s with
-// 1,000), and it takes long to fill and to drain a larger one.
-const naiveWindow = 500
-
-func (b *bench) windowOf(v variant) int {
-	if v == naive {
-		return min(naiveWindow, b.plan.window)
-	}
-	return b.plan.window
-}
-
 // drainTimeout is how long callbacks may take to arrive after the last request.
 const drainTimeout = time.Minute
 
@@ -28,7 +16,7 @@ const drainTimeout = time.Minute
 func (b *bench) measureEndToEnd(ctx context.Context) error {
 	return rounds(b.plan.repeat, func() error {
 		rates := map[variant]float64{}
-		for _, v := range b.variantsAtSaturation() {
+		for _, v := range b.variants() {
 			err := b.onFresh(ctx, "e2e", func(d database) error {
 				used, err := b.saturate(ctx, v, d)
 				rates[v] = used.rate()
@@ -45,7 +33,6 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.figures.add("e2e_ratio_naive", rates[ours]/rates[naive])
 		b.figures.add("e2e_ratio_river", rates[ours]/alone)
 		if b.before != "" {
 			b.figures.add("e2e_ratio_before", rates[ours]/rates[before])
@@ -54,11 +41,11 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 	})
 }
 
-func (b *bench) variantsAtSaturation() []variant {
+func (b *bench) variants() []variant {
 	if b.before == "" {
-		return variants()
+		return []variant{ours}
 	}
-	return []variant{ours, before, naive}
+	return []variant{ours, before}
 }
 
 // saturate keeps the window full and returns what happened while it was.
@@ -69,7 +56,7 @@ func (b *bench) saturate(ctx context.Context, v variant, d database, settings ..
 // saturateWith sends the bodies that are made for a callback URL in turn.
 func (b *bench) saturateWith(ctx context.Context, v variant, d database, settings []string, bodies func(url string) [][]byte) (used spent, err error) {
 	err = b.onServer(ctx, v, d, settings, func(s *server) error {
-		used, err = b.deliverAll(ctx, d, s, b.windowOf(v), func(r *receiver) *load {
+		used, err = b.deliverAll(ctx, d, s, b.plan.window, func(r *receiver) *load {
 			return &load{target: s.url, path: "/async", bodies: bodies(r.url), connections: b.plan.senders}
 		})
 		return err

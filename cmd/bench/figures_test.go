@@ -30,10 +30,10 @@ func TestFiguresAsJSON(t *testing.T) {
 	t.Parallel()
 	f := figures{}
 	for _, value := range []float64{5, 7.12345, 6} {
-		f.add("accept_ratio_64", value)
+		f.add("ordered_ratio", value)
 	}
 	f.add("rss_mib_5x", 80)
-	f.add("e2e_ratio_naive", math.Inf(1)) // nothing to divide by
+	f.add("e2e_ratio_river", math.Inf(1)) // nothing to divide by
 	path := filepath.Join(t.TempDir(), "bench.json")
 	if err := f.write(path, map[string]any{"cores": 2}); err != nil {
 		t.Fatal(err)
@@ -47,8 +47,8 @@ func TestFiguresAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]any{
-		"cores": 2.0, "accept_ratio_64": 6.0, "accept_ratio_64_min": 5.0, "accept_ratio_64_max": 7.123,
-		"rss_mib_5x": 80.0, "e2e_ratio_naive": nil, "grown_ratio": nil,
+		"cores": 2.0, "ordered_ratio": 6.0, "ordered_ratio_min": 5.0, "ordered_ratio_max": 7.123,
+		"rss_mib_5x": 80.0, "e2e_ratio_river": nil, "grown_ratio": nil,
 	} {
 		if value, there := got[key]; !there || value != want {
 			t.Errorf("%s = %v (there: %v), want %v", key, value, there, want)
@@ -61,13 +61,13 @@ func TestFiguresAsJSON(t *testing.T) {
 
 func TestFiguresAsTable(t *testing.T) {
 	t.Parallel()
-	f := figures{"accept_ratio_64": {6, 4, 5}, "e2e_ratio_naive": {2.5}, "accept_per_s_64": {5123}}
+	f := figures{"ordered_ratio": {6, 4, 5}, "e2e_ratio_before": {1.5}, "accept_per_s_1": {5123}}
 	var table strings.Builder
 	f.print(&table)
 	for what, words := range map[string][]string{
-		"accept at 64":    {"5.00", "4.00", "6.00", "≥ 5", "met"},
-		"… ÷ one":         {"2.50", "≥ 3", "missed"},
-		"accept_per_s_64": {"5123"},
+		"throughput with": {"5.00", "4.00", "6.00", "≥ 0.5", "met"},
+		"… ÷ commit":      {"1.50", "≥ 1.6", "missed"},
+		"accept_per_s_1":  {"5123"},
 	} {
 		line := lineOf(table.String(), what)
 		for _, word := range words {
@@ -103,7 +103,7 @@ func TestHeadlinesAreWritten(t *testing.T) {
 	for _, h := range headlines() {
 		got = append(got, h.key)
 	}
-	want := strings.Fields(`accept_ratio_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_naive e2e_ratio_before e2e_ratio_river
+	want := strings.Fields(`accept_per_s_64 ack_p99_ms_at_1000 e2e_per_s e2e_ratio_before e2e_ratio_river
 		ttc_p50_ms_at_200 ttc_p99_ms_at_200 ttc_p50_ms_at_500 ttc_p99_ms_at_500 ttc_p50_ms_at_1000 ttc_p99_ms_at_1000
 		ttc_p50_ms ttc_p99_ms goodput_ratio_5x_sync goodput_ratio_5x_async served_p99_ms_5x refused_p99_ms_5x
 		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_at_200 cpu_us_at_1000 cpu_us_at_saturation

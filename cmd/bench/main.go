@@ -1,6 +1,5 @@
-// Command bench measures the service side by side with what it could have
-// been: the same service with one transaction per step (bench naive), and
-// River alone (bench river). Every measurement has a fresh database and
+// Command bench measures the service, side by side with its own earlier commit
+// and with River alone (bench river). Every measurement has a fresh database and
 // processes of its own, variants take turns, and each figure is the median of
 // the repetitions.
 //
@@ -30,17 +29,10 @@ func main() {
 	}
 }
 
-// run is the program. Its first argument may name one of the two servers that
-// bench starts as child processes to compare with.
+// run is the program. Its first argument may be river: what bench starts as a child
+// process to compare with.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	command := ""
-	if len(args) > 0 {
-		command = args[0]
-	}
-	switch command {
-	case "naive":
-		return runNaive(ctx, args[1:], getenv, stderr)
-	case "river":
+	if len(args) > 0 && args[0] == "river" {
 		return runRiver(ctx, args[1:], getenv, stdout, stderr)
 	}
 	options, err := readOptions(args, getenv, stderr)

@@ -17,11 +17,8 @@ type variant string
 
 const (
 	ours   variant = "ours"
-	naive  variant = "naive"
 	before variant = "before" // ours as it was at an earlier commit
 )
-
-func variants() []variant { return []variant{ours, naive} }
 
 // server is one of them, running as a process of its own.
 type server struct {
@@ -37,14 +34,9 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	if err != nil {
 		return nil, err
 	}
-	var command *exec.Cmd
-	switch v {
-	case naive:
-		command = exec.Command(b.self, "naive", "-role="+role)
-	case before:
+	command := exec.Command(b.server, "--dev", "--role="+role)
+	if v == before {
 		command = exec.Command(b.before, "--dev", "--role="+role)
-	default:
-		command = exec.Command(b.server, "--dev", "--role="+role)
 	}
 	// Nothing of the caller's environment: a setting in it would be measured, too.
 	command.Env = append([]string{"DATABASE_URL=" + d.url, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)

@@ -1,23 +1,22 @@
 package main
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"ringback/db/dbtest"
 )
 
-// TestNaive holds the server that ours is compared with to what it is for, and
-// the copies of its work to being whole.
-func TestNaive(t *testing.T) {
+// TestGrowMakesWholeRequests holds the copies of one delivered request to being as whole
+// as it is.
+func TestGrowMakesWholeRequests(t *testing.T) {
 	t.Parallel()
-	d := database{"test", dbtest.NewEmpty(t)}
-	deliverByNaive(t, d)
+	d := database{"test", dbtest.New(t)}
+	plantByHand(t, d)
 	const copies = 20
 	if err := d.grow(t.Context(), copies); err != nil {
 		t.Fatal(err)
@@ -37,30 +36,29 @@ func TestNaive(t *testing.T) {
 	}
 }
 
-// deliverByNaive returns when a request has been accepted, delivered and
-// settled, and the server has drained.
-func deliverByNaive(t *testing.T, d database) {
+// plantByHand stores a request that was delivered, with its attempt and its jobs.
+func plantByHand(t *testing.T, d database) {
 	t.Helper()
-	receiver, err := startReceiver(defaultReceiver, nil)
+	id := uuid.Must(uuid.NewV7())
+	err := d.connect(t.Context(), func(conn *pgx.Conn) error {
+		for _, sql := range []string{
+			`INSERT INTO river_job (id, kind, state, args, max_attempts, finalized_at)
+			 SELECT n, 'work', 'completed', jsonb_build_object('request_id', $1::uuid), 1, now()
+			 FROM generate_series(1, 2) AS n`,
+			`INSERT INTO requests (id, mode, client, status, input, result, callback_url, callback_state,
+			                       work_job_id, callback_job_id, accepted_at, finished_at, settled_at)
+			 VALUES ($1, 'async', 'local', 'succeeded', '{}', '{}', 'http://127.0.0.1/', 'delivered', 1, 2, now(), now(), now())`,
+			`INSERT INTO callback_attempts (request_id, attempt, started_at, ended_at, outcome, http_status)
+			 VALUES ($1, 1, now(), now(), 'delivered', 204)`,
+		} {
+			if _, err := conn.Exec(t.Context(), sql, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer receiver.close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	o := naiveOptions{databaseURL: d.url, role: "all", workers: 5, cooldown: 5 * time.Millisecond}
-	go func() { ended <- serveNaive(ctx, o, listener, slog.New(slog.DiscardHandler)) }()
-	if err := postOnce("http://"+listener.Addr().String()+"/async", asyncBody(receiver.url)); err != nil {
-		t.Error(err)
-	}
-	waitFor(t, func() bool { return receiver.delivered.Load() == 1 })
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

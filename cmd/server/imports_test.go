@@ -26,7 +26,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
-	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/db", "ringback/work", "ringback/work/fingerprint", "ringback/jobs/webhook"},
+	"ringback/cmd/bench":        {"ringback/cmd/internal/program"},
 	"ringback/cmd/chaos":        {"ringback/cmd/internal/program", "ringback/work", "ringback/work/fingerprint"},
 	"ringback/cmd/demo":         {"ringback/cmd/internal/program"},
 
@@ -36,10 +36,9 @@ var importRules = map[string][]string{
 	"ringback/cmd/server/console":   {"ringback/cmd/internal/uplot", "ringback/db", "ringback/jobs", "ringback/jobs/limit", "ringback/jobs/pacing"},
 }
 
-// confined are modules that only these packages may import. Bench has a server
-// of its own to compare ours with.
+// confined are modules that only these packages may import.
 var confined = map[string][]string{
-	"github.com/gin-gonic/gin":          {"ringback/api", "ringback/cmd/bench"},
+	"github.com/gin-gonic/gin":          {"ringback/api"},
 	"github.com/golang-migrate/migrate": {"ringback/db"},
 }
 
