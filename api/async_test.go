@@ -86,7 +86,7 @@ func TestAsync(t *testing.T) {
 		t.Parallel()
 		var queue *jobs.Queue
 		s := newService(t, func(c *api.Config) {
-			queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 1})
+			queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 1})
 			c.Queue = queue
 		})
 		tx, err := s.pool.Begin(t.Context())
@@ -148,7 +148,7 @@ func TestAsync(t *testing.T) {
 // fullService has accepted all that its limit allows.
 func fullService(t *testing.T) *service {
 	t.Helper()
-	s := newService(t, func(c *api.Config) { c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 1, Unfinished: 1}) })
+	s := newService(t, func(c *api.Config) { c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 1, UnfinishedLimit: 1}) })
 	if got := s.call(t, "POST", "/async", asyncBody); got.status != http.StatusAccepted {
 		t.Fatalf("first: got %d, want 202", got.status)
 	}

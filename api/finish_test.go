@@ -32,7 +32,7 @@ func newLater(t *testing.T, did func(s *service, finish string)) *service {
 	s = newService(t, func(c *api.Config) {
 		c.Catalog = catalogOf(t, work.Work{Do: do, Lease: time.Minute})
 		queue, err := jobs.New(jobs.Config{
-			Pool: c.Pool, RiverPool: c.Pool, Logger: discard, Catalog: c.Catalog, AcceptQueue: 100, Retention: time.Hour,
+			Pool: c.Pool, RiverPool: c.Pool, Logger: discard, Catalog: c.Catalog, AsyncLimit: 100, Retention: time.Hour,
 			PublicURL: "http://ringback.example.com",
 		})
 		if err != nil {
@@ -121,7 +121,7 @@ func TestReports(t *testing.T) {
 	t.Run("AreTakenByProcessesThatOnlyWork", func(t *testing.T) {
 		t.Parallel()
 		pool := newService(t, nil).pool
-		server := httptest.NewServer(api.NewHealth(api.Config{Pool: pool, Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 1}), Logger: discard}))
+		server := httptest.NewServer(api.NewHealth(api.Config{Pool: pool, Queue: newQueue(t, pool, jobs.Config{AsyncLimit: 1}), Logger: discard}))
 		t.Cleanup(server.Close)
 		worker := service{url: server.URL}
 		if got := worker.call(t, "POST", "/work/x", ""); got.status != http.StatusNotFound || !strings.Contains(string(got.body), "No attempt has this token.") {

@@ -34,7 +34,7 @@ func limitedBy(t *testing.T, limits func(client string) clients.Limits) func(*ap
 	return func(c *api.Config) {
 		keyed(map[string]string{"a-key": "alice", "b-key": "bob"})(c)
 		c.Limits = limits
-		c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 1000, Limits: limits})
+		c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 1000, Limits: limits})
 	}
 }
 
@@ -163,7 +163,7 @@ func TestQuotas(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		s := newService(t, func(c *api.Config) {
 			c.Metrics = registry
-			c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 1000, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 1, PerDestination: 1} }})
+			c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 1000, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 1, PerDestination: 1} }})
 		})
 		for range 3 {
 			s.call(t, "POST", "/async", asyncBody)
@@ -286,7 +286,7 @@ func TestPostponedCallbacksOfAClientAreNoLoadOnOthers(t *testing.T) {
 		return newServiceAt(t, url, url, func(c *api.Config) {
 			keyed(map[string]string{"a-key": "alice", "m-key": "mallory"})(c)
 			c.Limits = limits
-			c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: total, Limits: limits, Metrics: registry})
+			c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: total, Limits: limits, Metrics: registry})
 			startQueue(t, c.Queue)
 		})
 	}
@@ -379,7 +379,7 @@ func TestStorageOfAClientIsBounded(t *testing.T) {
 		c.Limits = func(string) clients.Limits {
 			return clients.Limits{Rate: 10_000, Unfinished: 1000, PerDestination: 1000, Storage: storage, DeadLetters: letters}
 		}
-		c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 1000, Limits: c.Limits})
+		c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 1000, Limits: c.Limits})
 		startQueue(t, c.Queue)
 	})
 	wantAlice := func() {
@@ -410,7 +410,7 @@ func TestStorageOfAClientIsBounded(t *testing.T) {
 	another := newServiceAt(t, s.pool.Config().ConnString(), s.pool.Config().ConnString(), func(c *api.Config) {
 		keyed(map[string]string{"a-key": "alice", "m-key": "mallory"})(c)
 		c.Limits = func(string) clients.Limits { return clients.Limits{Rate: 10_000, DeadLetters: letters} }
-		c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 1000, Limits: c.Limits})
+		c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 1000, Limits: c.Limits})
 		startQueue(t, c.Queue)
 	})
 	s = another

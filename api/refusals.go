@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/db"
+	"ringback/db/batch"
 	"ringback/jobs"
 )
 
@@ -91,13 +92,13 @@ var refusals = [...]refusal{
 		detail: "At most %d bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more."},
 	{reason: "client_dead_letters", problem: overQuota, policy: string(jobs.DeadLetterQuota), cause: &jobs.QuotaError{Quota: jobs.DeadLetterQuota}, retryAfter: keptRetryAfter,
 		detail: "At most %d of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more."},
-	{reason: "queue_full", problem: busy, cause: db.ErrFull,
+	{reason: "queue_full", problem: busy, cause: batch.ErrFull,
 		detail: "Too many requests wait to be stored. Nothing was accepted; try again."},
-	{reason: "queue_bytes", problem: busy, cause: db.ErrLarge,
+	{reason: "queue_bytes", problem: busy, cause: batch.ErrLarge,
 		detail: "The requests that wait to be stored take too much memory. Nothing was accepted; try again."},
-	{reason: "queue_patience", problem: busy, cause: db.ErrLate,
+	{reason: "queue_patience", problem: busy, cause: batch.ErrLate,
 		detail: "Requests wait too long to be stored. Nothing was accepted; try again."},
-	{reason: "stopping", problem: unavailable, cause: db.ErrStopped,
+	{reason: "stopping", problem: unavailable, cause: batch.ErrStopped,
 		detail: "The process has stopped. Nothing was accepted; try again."},
 	{reason: reasonWork, problem: unavailable,
 		detail: "What does the work can't do it now. Nothing was done; try again."},

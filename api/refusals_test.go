@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"ringback/db"
+	"ringback/db/batch"
 	"ringback/jobs"
 )
 
@@ -60,13 +60,13 @@ func TestRefusals(t *testing.T) {
 			"At most 7 of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more.", "dead-letters"},
 		{"client_secret", jobs.ErrUnsignable, "secret-unreadable", 503,
 			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.", ""},
-		{"queue_full", db.ErrFull, "temporary-reduced-capacity", 503,
+		{"queue_full", batch.ErrFull, "temporary-reduced-capacity", 503,
 			"Too many requests wait to be stored. Nothing was accepted; try again.", ""},
-		{"queue_bytes", db.ErrLarge, "temporary-reduced-capacity", 503,
+		{"queue_bytes", batch.ErrLarge, "temporary-reduced-capacity", 503,
 			"The requests that wait to be stored take too much memory. Nothing was accepted; try again.", ""},
-		{"queue_patience", db.ErrLate, "temporary-reduced-capacity", 503,
+		{"queue_patience", batch.ErrLate, "temporary-reduced-capacity", 503,
 			"Requests wait too long to be stored. Nothing was accepted; try again.", ""},
-		{"stopping", db.ErrStopped, "unavailable", 503,
+		{"stopping", batch.ErrStopped, "unavailable", 503,
 			"The process has stopped. Nothing was accepted; try again.", ""},
 		{"work", &jobs.DownError{}, "unavailable", 503,
 			"What does the work can't do it now. Nothing was done; try again.", ""},

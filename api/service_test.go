@@ -54,7 +54,7 @@ func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *
 	pool, reads := dbtest.Pool(t, through), dbtest.Reads(t, through)
 
 	config := api.Config{
-		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AcceptQueue: 100}), Logger: discard, Catalog: catalogOf(t, fingerprint.Work),
+		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AsyncLimit: 100}), Logger: discard, Catalog: catalogOf(t, fingerprint.Work),
 		FindClient: findClient(nil), LocalClient: "local", SyncLimit: 100, Draining: func() bool { return false },
 	}
 	if adjust != nil {

@@ -118,7 +118,7 @@ func TestStoredSync(t *testing.T) {
 		t.Parallel()
 		s := newService(t, func(c *api.Config) {
 			keyed(map[string]string{"key": "alice"})(c)
-			c.Queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 100, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 1} }})
+			c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 100, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 1} }})
 		})
 		call := func() answer {
 			return s.call(t, "POST", "/sync", syncBody, "Prefer", "respond-async", "Authorization", "Bearer key")

@@ -191,7 +191,7 @@ func TestStreamsOfAClientLeavePlacesToOthers(t *testing.T) {
 	var queue *jobs.Queue
 	s := newService(t, func(c *api.Config) {
 		keyed(map[string]string{"m-key": "mallory", "a-key": "alice"})(c)
-		queue = newQueue(t, c.Pool, jobs.Config{AcceptQueue: 100, Unfinished: 100, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 10} }})
+		queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 100, UnfinishedLimit: 100, Limits: func(string) clients.Limits { return clients.Limits{Unfinished: 10} }})
 		c.Queue = queue
 	})
 	location := s.call(t, "POST", "/async", asyncBody, "Authorization", "Bearer m-key").header.Get("Location")

@@ -23,7 +23,7 @@ func failing(t *testing.T, paced bool, do work.Plain) func(*api.Config) {
 	adjust := offer(t, "w", work.Set{"w": {Do: do.Do, Paced: paced}})
 	return func(c *api.Config) {
 		adjust(c)
-		queue, err := jobs.New(jobs.Config{Pool: c.Pool, RiverPool: c.Pool, Logger: discard, AcceptQueue: 100, Retention: time.Hour, Catalog: c.Catalog})
+		queue, err := jobs.New(jobs.Config{Pool: c.Pool, RiverPool: c.Pool, Logger: discard, AsyncLimit: 100, Retention: time.Hour, Catalog: c.Catalog})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,29 +28,64 @@ type Attempt struct {
 	DNS, Connect, TLS, FirstByte time.Duration // zero when the phase didn't happen
 }
 
+// attemptFields are the columns of callback_attempts but for the request and the number,
+// which SettleCallbacks gives them.
+var attemptFields = fields[Attempt]{
+	written("started_at", "timestamptz", func(a Attempt) time.Time { return a.StartedAt }, func(a *Attempt) any { return &a.StartedAt }),
+	written("ended_at", "timestamptz", func(a Attempt) time.Time { return a.EndedAt }, func(a *Attempt) any { return &a.EndedAt }),
+	written("outcome", "text", func(a Attempt) string { return a.Outcome }, func(a *Attempt) any { return &a.Outcome }),
+	written("http_status", "smallint", func(a Attempt) zeronull.Int2 { return zeronull.Int2(a.HTTPStatus) },
+		func(a *Attempt) any { return &a.HTTPStatus }).by("", "coalesce(http_status, 0)"),
+	written("next_attempt_at", "timestamptz", func(a Attempt) zeronull.Timestamptz { return zeronull.Timestamptz(a.NextAttemptAt) },
+		func(a *Attempt) any { return (*zeronull.Timestamptz)(&a.NextAttemptAt) }),
+	written("address", "text", func(a Attempt) zeronull.Text { return zeronull.Text(a.Address) },
+		func(a *Attempt) any { return (*zeronull.Text)(&a.Address) }),
+	written("cause", "text", func(a Attempt) zeronull.Text { return zeronull.Text(a.Cause) },
+		func(a *Attempt) any { return (*zeronull.Text)(&a.Cause) }),
+	phase("dns_us", func(a *Attempt) *time.Duration { return &a.DNS }),
+	phase("connect_us", func(a *Attempt) *time.Duration { return &a.Connect }),
+	phase("tls_us", func(a *Attempt) *time.Duration { return &a.TLS }),
+	phase("first_byte_us", func(a *Attempt) *time.Duration { return &a.FirstByte }),
+}
+
+// shownAttemptFields are the columns of which callers are told.
+var shownAttemptFields = attemptFields.having(func(f field[Attempt]) bool {
+	return slices.Contains([]string{"started_at", "ended_at", "outcome", "http_status", "next_attempt_at"}, f.name)
+})
+
+// The SQL of the columns, which each settling would need; five parameters come before.
+var (
+	attemptNames  = attemptFields.names()
+	attemptArrays = attemptFields.arrays(6)
+)
+
+// phase is a column with the microseconds that a part of an attempt took.
+func phase(name string, of func(*Attempt) *time.Duration) field[Attempt] {
+	return written(name, "integer", func(a Attempt) zeronull.Int4 { return zeronull.Int4(of(&a).Microseconds()) },
+		func(a *Attempt) any { return of(a) }).by("", "coalesce("+name+", 0) * interval '1 microsecond'")
+}
+
 // Settlement is an attempt that was made and what it means for its request's
 // callback: the state in which it ends, or pending when there is another try.
 type Settlement struct {
 	Attempt
-	JobID int64 // that sent it: one from before a redelivery ends nothing
+	JobID int64 // of the job that sent it; the job from before a redelivery ends nothing
 	State CallbackState
 	Place Place // of the request
-	Again bool  // it may have been written before: an attempt with its times is not added again
+	Again bool  // the attempt may have been written before: with the same times it is not added again
 }
 
-// SettleCallbacks adds each attempt to its request's log, ends the callbacks
-// that are pending where the attempt ended them, and returns the attempts'
-// numbers. It completes the jobs of callbacks that the attempts ended. What has
-// ended stays as it is, so that a step that runs again does no harm. Where the attempt
-// ended the callback of a request with an ordering key, the next of the key may leave.
-// It is one transaction of its own unless q is one.
+// SettleCallbacks adds each attempt to its request's log and returns the attempts'
+// numbers. Where an attempt ends a pending callback, the callback gets its final state,
+// its job is completed, and the next callback of its ordering key is released. A callback
+// that has ended stays as it is. It is one transaction of its own unless q is one.
 //
-// Two batches that log an attempt of the same request at the same time may take
-// the same number: the later one then fails with a violation of
-// callback_attempts_pkey and is to be tried again.
+// Two batches that log an attempt of the same request at the same time may take the same
+// number. The later batch then fails with a violation of callback_attempts_pkey, and is
+// to be tried again.
 func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) ([]int, error) {
-	// position pairs the numbers with the attempts: Postgres promises no order of
-	// what is returned, and two attempts may be of one request.
+	// position pairs the numbers with the attempts: Postgres returns rows in any order,
+	// and two attempts may be of one request.
 	sql := `
 		WITH made AS MATERIALIZED (
 			SELECT *, CASE WHEN again THEN (
@@ -61,13 +96,8 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 				  AND ended_at = made.ended_at
 				LIMIT 1
 			) END AS logged_as
-			FROM unnest(
-				$1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::smallint[], $7::timestamptz[],
-				$8::text[], $9::text[], $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::bigint[], $15::boolean[]
-			) WITH ORDINALITY AS made (
-				request_id, state, started_at, ended_at, outcome, http_status, next_attempt_at,
-				address, cause, dns_us, connect_us, tls_us, first_byte_us, job_id, again, position
-			)
+			FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::boolean[], ` + attemptArrays + `)
+				WITH ORDINALITY AS made (request_id, state, job_id, again, ` + attemptNames + `, position)
 		), ended AS (
 			SELECT *, coalesce(
 				logged_as,
@@ -76,12 +106,8 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			) AS attempt
 			FROM made
 		), inserted AS (
-			INSERT INTO callback_attempts (
-				request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
-				address, cause, dns_us, connect_us, tls_us, first_byte_us
-			)
-			SELECT request_id, attempt, started_at, ended_at, outcome, http_status, next_attempt_at,
-			       address, cause, dns_us, connect_us, tls_us, first_byte_us
+			INSERT INTO callback_attempts (request_id, attempt, ` + attemptNames + `)
+			SELECT request_id, attempt, ` + attemptNames + `
 			FROM ended
 			WHERE logged_as IS NULL
 		), ending AS (
@@ -99,7 +125,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			  AND requests.callback_job_id = ending.job_id
 			  AND requests.callback_state = 'pending'
 			RETURNING id, client, callback_url, callback_state, accepted_at
-		), ` + completeJobs("$16", "running") + `, died AS (
+		), ` + completeJobs("$5", "running") + `, died AS (
 			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
 			SELECT client, id, ` + callbackHost + `, accepted_at
 			FROM settled
@@ -108,25 +134,18 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		SELECT attempt
 		FROM ended
 		ORDER BY position`
+	attempts := make([]Attempt, len(settlements))
+	for i, s := range settlements {
+		attempts[i] = s.Attempt
+	}
 	var numbers []int
-	settle := statement{sql, []any{
+	settle := statement{sql, append([]any{
 		column(settlements, func(s Settlement) pgtype.UUID { return uuidOf(s.RequestID) }),
 		column(settlements, func(s Settlement) string { return string(s.State) }),
-		column(settlements, func(s Settlement) time.Time { return s.StartedAt }),
-		column(settlements, func(s Settlement) time.Time { return s.EndedAt }),
-		column(settlements, func(s Settlement) string { return s.Outcome }),
-		column(settlements, func(s Settlement) zeronull.Int2 { return zeronull.Int2(s.HTTPStatus) }),
-		column(settlements, func(s Settlement) zeronull.Timestamptz { return zeronull.Timestamptz(s.NextAttemptAt) }),
-		column(settlements, func(s Settlement) zeronull.Text { return zeronull.Text(s.Address) }),
-		column(settlements, func(s Settlement) zeronull.Text { return zeronull.Text(s.Cause) }),
-		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.DNS) }),
-		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.Connect) }),
-		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.TLS) }),
-		column(settlements, func(s Settlement) zeronull.Int4 { return microseconds(s.FirstByte) }),
 		column(settlements, func(s Settlement) int64 { return s.JobID }),
 		column(settlements, func(s Settlement) bool { return s.Again }),
 		column(settlements, Settlement.endedJob),
-	}, func(rows pgx.Rows) (err error) {
+	}, attemptFields.args(attempts)...), func(rows pgx.Rows) (err error) {
 		numbers, err = pgx.CollectRows(rows, pgx.RowTo[int])
 		return err
 	}}
@@ -138,7 +157,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 	return numbers, nil
 }
 
-// endedJob is the job that ends with the attempt, 0 where it goes on.
+// endedJob is the job that ends with the attempt, 0 where the callback goes on.
 func (s Settlement) endedJob() int64 {
 	if s.State == CallbackPending {
 		return 0
@@ -146,7 +165,7 @@ func (s Settlement) endedJob() int64 {
 	return s.JobID
 }
 
-// ended is the place that the attempt makes free, if any.
+// ended is the place that leaves the order with the attempt, the zero Place for none.
 func (s Settlement) ended() Place {
 	if s.State == CallbackPending {
 		return Place{}
@@ -154,15 +173,22 @@ func (s Settlement) ended() Place {
 	return s.Place
 }
 
-func microseconds(d time.Duration) zeronull.Int4 { return zeronull.Int4(d.Microseconds()) }
-
-// ListAttempts returns the latest attempts of a request in order, at most the
-// given number of them, without what is for operators only.
+// ListAttempts returns the latest attempts of a request in order, at most the given
+// number of them, without the columns for operators.
 func ListAttempts(ctx context.Context, q Querier, request uuid.UUID, most int) ([]Attempt, error) {
-	const sql = `
-		SELECT attempt, started_at, ended_at, outcome, http_status, next_attempt_at
+	return listAttempts(ctx, q, shownAttemptFields, request, most)
+}
+
+// InspectAttempts is ListAttempts with the columns for operators.
+func InspectAttempts(ctx context.Context, q Querier, request uuid.UUID, most int) ([]Attempt, error) {
+	return listAttempts(ctx, q, attemptFields, request, most)
+}
+
+func listAttempts(ctx context.Context, q Querier, of fields[Attempt], request uuid.UUID, most int) ([]Attempt, error) {
+	sql := `
+		SELECT attempt, ` + of.names() + `
 		FROM (
-			SELECT attempt, started_at, ended_at, outcome, http_status, next_attempt_at
+			SELECT attempt, ` + of.reads() + `
 			FROM callback_attempts
 			WHERE request_id = $1
 			ORDER BY attempt DESC
@@ -174,11 +200,7 @@ func ListAttempts(ctx context.Context, q Querier, request uuid.UUID, most int) (
 		return nil, fmt.Errorf("listing callback attempts: %w", err)
 	}
 	attempts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attempt, err error) {
-		var status zeronull.Int2
-		err = row.Scan(&a.Attempt, &a.StartedAt, &a.EndedAt, &a.Outcome, &status,
-			(*zeronull.Timestamptz)(&a.NextAttemptAt))
-		a.HTTPStatus = int(status)
-		return a, err
+		return a, row.Scan(append([]any{&a.Attempt}, of.targets(&a)...)...)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing callback attempts: %w", err)

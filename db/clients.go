@@ -9,25 +9,29 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Client is a row of clients. Secrets are as they are stored, which is sealed
-// where the service has a key for it.
+// Client is a row of clients. Secrets are as they are stored: sealed where the service
+// has a SECRETS_KEY.
 type Client struct {
 	Name       string
 	KeyHash    []byte // SHA-256 of the API key
-	Secret     string // that callbacks are signed with
+	Secret     string // signs callbacks
 	OldKeyHash []byte // of the key before RotatedAt
 	OldSecret  string // before RotatedAt
 	CreatedAt  time.Time
 	RotatedAt  time.Time // zero for never
 	DisabledAt time.Time // zero for not
 
-	// Limits of its own, 0 for those of the settings.
-	Rate           int // POSTs a second
-	Unfinished     int // async requests that have not ended
-	PerDestination int // the same for callbacks to one host and port
-	Storage        int64
+	Limits             // of its own, 0 for the limit of the settings
+	Callbacks []string // hosts that its callbacks may name, none for all
+}
+
+// Limits are what one client may have and ask for.
+type Limits struct {
+	Rate           int   // POSTs a second to one process, with a burst of twice as many
+	Unfinished     int   // async requests that have not ended
+	PerDestination int   // unfinished requests for callbacks to one host and port
+	Storage        int64 // bytes kept
 	DeadLetters    int
-	Callbacks      []string // hosts that its callbacks may name, none for all
 }
 
 // InsertClient writes a new client: Name, KeyHash, Secret and CreatedAt. It
@@ -73,8 +77,8 @@ func ListClients(ctx context.Context, q Querier) ([]Client, error) {
 	return clients, nil
 }
 
-// LockClient returns a client that nobody else changes until tx ends;
-// pgx.ErrNoRows if there is none of that name.
+// LockClient returns a client and locks it until tx ends; pgx.ErrNoRows if there is none
+// of that name.
 func LockClient(ctx context.Context, tx pgx.Tx, name string) (Client, error) {
 	const sql = `
 		SELECT ` + clientColumns + `
@@ -115,9 +119,9 @@ func SaveClientLimits(ctx context.Context, q Querier, c Client) error {
 	return nil
 }
 
-// RotateClient gives a client another KeyHash and Secret and keeps what it had
-// as the old ones. What was old before is forgotten. It tells false where there
-// is no such client or it is disabled.
+// RotateClient gives a client another KeyHash and Secret. The present ones become the old
+// ones, and the old ones are gone. It tells false where there is no such client or it is
+// disabled.
 func RotateClient(ctx context.Context, q Querier, c Client) (rotated bool, err error) {
 	const sql = `
 		UPDATE clients
@@ -135,8 +139,8 @@ func RotateClient(ctx context.Context, q Querier, c Client) (rotated bool, err e
 	return tag.RowsAffected() == 1, nil
 }
 
-// DisableClient tells false where there is no such client. One that is disabled
-// stays so since when it was.
+// DisableClient tells false where there is no such client. A client that is disabled
+// already keeps its DisabledAt.
 func DisableClient(ctx context.Context, q Querier, name string, at time.Time) (disabled bool, err error) {
 	const sql = `
 		UPDATE clients
@@ -149,8 +153,8 @@ func DisableClient(ctx context.Context, q Querier, name string, at time.Time) (d
 	return tag.RowsAffected() == 1, nil
 }
 
-// ResealClient replaces the stored forms of a client's secrets, unless they were
-// changed since it was read, which it tells.
+// ResealClient replaces the stored forms of a client's secrets. It tells false where they
+// were changed since the client was read.
 func ResealClient(ctx context.Context, q Querier, read Client, secret, oldSecret string) (resealed bool, err error) {
 	const sql = `
 		UPDATE clients

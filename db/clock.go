@@ -2,20 +2,16 @@ package db
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 )
 
-// Clock tells the database's time. All times that are written to the database, and all
-// that are compared with times from there, are told by it, so that processes whose
-// clocks differ, or jump, agree. Between two readings it goes on by the time that
-// passed here, which no change of this process's clock touches.
+// Clock tells the database's time. All times that are written to the database or compared
+// with times from there come from it, so that processes whose clocks differ, or jump,
+// agree. Between two readings it advances by this process's monotonic clock, which no
+// change of the wall clock touches.
 //
 // Before the first reading, it tells the time of this process.
 type Clock struct {
@@ -29,13 +25,13 @@ type reading struct {
 	ahead time.Duration // how far the database's clock is ahead of this process's
 }
 
-// sameClock is up to which difference two clocks are taken for one: it is often the
-// same machine's, or set by the same source, and a reading is no finer than the way to
-// the database and back.
+// sameClock is the difference up to which two clocks are taken for one. Both are often the
+// same machine's, or set by the same source, and a reading is no finer than the round trip
+// to the database.
 const sameClock = 10 * time.Millisecond
 
-// Read compares the clocks, for the price of a ping. A reading that took longer than
-// the difference that it shows changes nothing.
+// Read compares the clocks, for the price of a ping. A reading that took longer than the
+// difference it shows changes nothing.
 func (c *Clock) Read(ctx context.Context, q Querier) error {
 	sent := time.Now()
 	var database time.Time
@@ -46,7 +42,7 @@ func (c *Clock) Read(ctx context.Context, q Querier) error {
 	return nil
 }
 
-// set takes a reading of the database's clock that was asked for at a time.
+// set takes a reading of the database's clock: when it was asked for, and how long it took.
 func (c *Clock) set(sent time.Time, took time.Duration, database time.Time) {
 	ahead := database.Sub(sent.Add(took / 2).Round(0)) // the wall clocks
 	before := c.latest.Load()
@@ -86,20 +82,4 @@ func (c *Clock) Skew() time.Duration {
 		return -r.ahead
 	}
 	return 0
-}
-
-// NewID makes a UUIDv7 of the database's time (RFC 9562, section 5.7, with the fraction
-// of a millisecond as of section 6.2, method 3). Each is above all that it made before.
-func (c *Clock) NewID() uuid.UUID {
-	now := c.Now()
-	step := now.UnixMilli()<<12 | int64(now.Nanosecond())%int64(time.Millisecond)<<12/int64(time.Millisecond)
-	c.ids.Lock()
-	step = max(step, c.lastID+1)
-	c.lastID = step
-	c.ids.Unlock()
-	var id uuid.UUID
-	_, _ = rand.Read(id[8:]) // never fails
-	binary.BigEndian.PutUint64(id[:8], uint64(step>>12)<<16|0x7000|uint64(step&0xfff))
-	id[8] = id[8]&0x3f | 0x80
-	return id
 }

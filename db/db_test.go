@@ -250,6 +250,30 @@ func TestIsUnavailable(t *testing.T) {
 	}
 }
 
+func TestIsRefused(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	for _, test := range []struct {
+		name, sql string
+		want      bool
+	}{
+		{"ValueThatDoesNotFit", "SELECT 'x'::integer", true},
+		{"ConstraintThatARowBreaks", "INSERT INTO river_queue (name, updated_at) VALUES ('q', now()), ('q', now())", true},
+		{"JSONThatIsTooDeep", "SELECT repeat('[', 1000000)::json", true},
+		{"ConnectionThatEnds", "SELECT pg_terminate_backend(pg_backend_pid())", false},
+		{"StatementThatIsNone", "SELEKT 1", false},
+		{"NoError", "SELECT 1", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			err := query(t.Context(), connect(t, url), test.sql)
+			if got := db.IsRefused(err); got != test.want {
+				t.Errorf("IsRefused(%v): got %v, want %v", err, got, test.want)
+			}
+		})
+	}
+}
+
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)

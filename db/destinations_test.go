@@ -35,7 +35,7 @@ func TestCountByDestination(t *testing.T) {
 	t.Parallel()
 	queues := []string{"work", "callback"}
 
-	t.Run("CountsTheUnfinishedOfEachClientAndOrigin", func(t *testing.T) {
+	t.Run("CountsTheUnfinishedOfEachClientAndHost", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		// A different number of each, so that a sum tells which were counted.
@@ -49,8 +49,8 @@ func TestCountByDestination(t *testing.T) {
 		insertAccepted(t, pool, "bob", "https://b.example/other", "available", 7)
 		got, err := db.CountByDestination(t.Context(), pool, queues, 1000)
 		want := map[db.Destination]int64{
-			{Client: "alice", Origin: "a.example:8443"}: 31, {Client: "alice", Origin: "b.example"}: 5,
-			{Client: "alice", Origin: "[::1]:9999"}: 6, {Client: "bob", Origin: "b.example"}: 7,
+			{Client: "alice", Host: "a.example:8443"}: 31, {Client: "alice", Host: "b.example"}: 5,
+			{Client: "alice", Host: "[::1]:9999"}: 6, {Client: "bob", Host: "b.example"}: 7,
 		}
 		if err != nil || !maps.Equal(got, want) {
 			t.Errorf("got %v, %v, want %v", got, err, want)
@@ -81,7 +81,7 @@ func TestCountByDestination(t *testing.T) {
 		}
 		for client, want := range map[string]int64{"alice": 4000, "bob": 400} {
 			// Four standard deviations: one in ten thousand draws is farther off.
-			count, off := got[db.Destination{Client: client, Origin: "a.example"}], int64(4*math.Sqrt(float64(want*share)))
+			count, off := got[db.Destination{Client: client, Host: "a.example"}], int64(4*math.Sqrt(float64(want*share)))
 			if count < want-off || count > want+off || count%share != 0 {
 				t.Errorf("%s: got %d, want %d, give or take %d, and a multiple of %d", client, count, want, off, share)
 			}

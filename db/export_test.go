@@ -5,11 +5,18 @@ import (
 	"log/slog"
 )
 
-// LatestVersion is latestVersion.
-var LatestVersion = latestVersion
+// What tests of the package call.
+var (
+	LatestVersion = latestVersion
+	FirstID       = firstID
+	FaultOf       = faultOf
+)
 
-// FirstID is firstID.
-var FirstID = firstID
+// Sizes of batches.
+const (
+	ReconciledAtOnce = reconciledAtOnce
+	SearchedAtOnce   = searchedAtOnce
+)
 
 // MigrateDown undoes every migration.
 func MigrateDown(ctx context.Context, url string) error {

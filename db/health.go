@@ -2,85 +2,16 @@ package db
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
-
-// Fault is a kind of trouble with the database for which no statement is to blame.
-type Fault string
-
-// All kinds of it.
-const (
-	Away        Fault = "away"
-	ReadOnly    Fault = "read_only"
-	DiskFull    Fault = "disk_full"
-	NoResources Fault = "no_resources" // such as connections or memory
-	Locked      Fault = "locked"
-	Slow        Fault = "slow" // what hangs is given up, as a commit that waits for a standby
-)
-
-// Faults are all kinds of trouble, each with what an operator should do.
-var Faults = map[Fault]string{
-	Away:        "bring the database back, or name its new address in DATABASE_URL; what waits goes on by itself",
-	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written",
-	DiskFull:    "free space on the database's disk or enlarge it",
-	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
-	Locked:      "end what holds the lock: SELECT pg_terminate_backend(pid)",
-	Slow:        "look in pg_stat_activity for what the statements wait for: a lock (end what holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
-}
-
-// FaultOf tells which fault of the database err shows, "" for none.
-func FaultOf(err error) Fault {
-	var answer *pgconn.PgError
-	switch {
-	case err == nil || errors.Is(err, ErrStopped) || !IsUnavailable(err):
-		return ""
-	case strings.Contains(err.Error(), "read only connection"): // pgconn has no name for it
-		return ReadOnly
-	case errors.As(err, &answer):
-		return faultOfState(answer.Code)
-	case errors.Is(err, context.DeadlineExceeded) && !isConnectError(err):
-		return Slow
-	}
-	return Away
-}
-
-func faultOfState(code string) Fault {
-	switch {
-	case code == readOnlyTransaction:
-		return ReadOnly
-	case code == "53100":
-		return DiskFull
-	case code[:2] == "53":
-		return NoResources
-	case code == lockNotAvailable:
-		return Locked
-	case code == queryCancelled, code[:2] == "25":
-		return Slow
-	case code[:2] == "40": // a deadlock is over once it is told
-		return ""
-	}
-	return Away
-}
-
-func isConnectError(err error) bool {
-	var connect *pgconn.ConnectError
-	return errors.As(err, &connect)
-}
-
-// isOfOne tells whether a fault may be that of a single table: that a step meets it
-// tells nothing of the others.
-func (f Fault) isOfOne() bool { return f == Locked || f == Slow }
 
 // Step is a part of the program that writes.
 type Step string
@@ -99,10 +30,9 @@ const (
 )
 
 const (
-	// checkedWithin is how long ago something was written at most while all is well:
-	// if no step did, a check does.
+	// checkedWithin is how long ago the last write may be before a check writes.
 	checkedWithin = 5 * time.Second
-	// forgottenAfter is when the fault of a step that is not taken any more is over.
+	// forgottenAfter is how long the fault of a step lasts that is not taken any more.
 	forgottenAfter = time.Minute
 	// toldAgainAfter is the least time from one line about a kind of fault to the next.
 	toldAgainAfter = time.Minute
@@ -114,9 +44,9 @@ const (
 	fillingBytes = 256 << 10
 )
 
-// Health is what the program's steps meet at the database. Each step notes how its
-// latest run went. A fault is over when the step that met it succeeds, or a check
-// that writes does, so it ends by itself also where nobody calls any more.
+// Health collects the faults that the program's steps meet at the database. Each step
+// notes how its latest run went. A fault is over once the step that met it succeeds, or a
+// check that writes does, so it ends by itself also where nobody calls any more.
 type Health struct {
 	logger *slog.Logger
 	pool   *pgxpool.Pool
@@ -139,7 +69,7 @@ type trouble struct {
 	since time.Time // of the latest time that it was met
 }
 
-// NewHealth watches through pool, whose server is that of others, too.
+// NewHealth checks the database through pool. The others are pools of the same server.
 func NewHealth(logger *slog.Logger, pool *pgxpool.Pool, others ...*pgxpool.Pool) *Health {
 	return &Health{
 		logger: logger, pool: pool, pools: append(others, pool),
@@ -147,10 +77,10 @@ func NewHealth(logger *slog.Logger, pool *pgxpool.Pool, others ...*pgxpool.Pool)
 	}
 }
 
-// Note takes how a step went. What isn't a fault of the database changes nothing.
+// Note takes how a step went. An error that isn't a fault of the database changes nothing.
 func (h *Health) Note(step Step, err error) {
 	now := time.Now()
-	fault := FaultOf(err)
+	fault := faultOf(err)
 	switch {
 	case err == nil:
 		if step != FetchStep {
@@ -187,7 +117,7 @@ func (h *Health) begin(step Step, fault Fault, err error, now time.Time) {
 	}
 }
 
-// empty gives up the connections of all pools: they lead to the same server.
+// empty closes the connections of all pools, which lead to the same server.
 func (h *Health) empty() {
 	h.readOnly.Add(1)
 	for _, pool := range h.pools {
@@ -195,13 +125,13 @@ func (h *Health) empty() {
 	}
 }
 
-// tell logs the begin of a fault, with what holds the locks that are waited for.
+// tell logs that a fault began, with the sessions that hold the locks waited for.
 func (h *Health) tell(step Step, fault Fault, err error) {
 	attrs := []any{"fault", fault, "step", step, "error", err, "remedy", Faults[fault]}
 	if fault.isOfOne() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if blockers, err := Blockers(ctx, h.pool); err == nil && blockers != "" {
+		if blockers, err := findBlockers(ctx, h.pool); err == nil && blockers != "" {
 			attrs = append(attrs, "blocked_by", blockers)
 		}
 	}
@@ -312,9 +242,9 @@ func (h *Health) write(ctx context.Context) error {
 	})
 }
 
-// Blockers tells which sessions others of this database wait for, and for how long
-// these have been in their transaction; "" where nobody waits.
-func Blockers(ctx context.Context, q Querier) (string, error) {
+// findBlockers describes the sessions whose locks other sessions of this database wait
+// for, with the age of their transactions; "" where nobody waits.
+func findBlockers(ctx context.Context, q Querier) (string, error) {
 	const sql = `
 		SELECT coalesce(string_agg(DISTINCT format(
 		           'pid %s (%s, %s, its transaction is %s s old)', blocker.pid,

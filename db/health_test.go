@@ -62,8 +62,6 @@ func TestFaultOf(t *testing.T) {
 		{nil, ""},
 		{errors.New("something else"), ""},
 		{context.Canceled, ""},
-		{db.ErrStopped, ""},
-		{db.ErrFull, ""},
 		{&pgconn.PgError{Code: "23505"}, ""},
 		{&pgconn.PgError{Code: "40P01"}, ""},
 		{&pgconn.PgError{Code: "25006"}, db.ReadOnly},

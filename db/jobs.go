@@ -7,32 +7,31 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Jobs is what the jobs that one statement inserts have in common.
+// Jobs are the columns that the jobs of one statement have in common.
 type Jobs struct {
 	Kind        string
 	Queue       string
 	MaxAttempts int
 	Process     string // River's client id of the process that runs the jobs born running
-	Running     int    // how many of the jobs, the first ones, are born running there
+	Running     int    // how many of the jobs, from the first on, are born running there
 }
 
-// insertJobs writes the jobs of a statement that has a source with the columns
-// id, of the request, job_id and position, counted from 1. River would take three
-// round trips of its own for it (begin, insert, notify), while the request waits in
-// this transaction for the id of its job. The columns that are left out have
-// River's own defaults; a test holds the rows against the rows that River writes.
-// Like River's, the notification reaches the workers when the transaction commits.
+// insertJobs writes a job for each row of source that has a job_id. Its columns are id (the
+// request's), job_id and position (from 1). River would take three round trips of its own
+// (begin, insert, notify), while the request waits in this transaction for the id of its
+// job. Columns that are left out have River's own defaults; a test compares the rows with
+// River's. Like River's, the notification reaches the workers when the transaction commits.
 //
 // A job that is born running has the columns that River's fetch would have given
 // it, and nobody is notified of it: Jobs.Process knows that it runs there.
 //
-// due is the column or expression that says when the jobs are due. first is an
-// expression that says whether a job may be taken up now, or is held back for its
-// ordering key. A job in the future is available all the same, since fetching looks
-// at the time itself: River would hold jobs in the state scheduled back for up to
-// five seconds more.
+// due is the expression for when a job is due. first is the expression for whether a job
+// is the first of its ordering key; any other job is held back. A job that is due later is
+// available all the same, since a fetch looks at the time itself: in the state scheduled it
+// would be up to five seconds late.
 //
 // The parameters are Jobs.args.
 func insertJobs(source, due, first string) string {
@@ -59,11 +58,11 @@ func insertJobs(source, due, first string) string {
 // args are the parameters $1 to $5 of insertJobs.
 func (j Jobs) args() []any { return []any{j.Kind, j.Queue, j.MaxAttempts, j.Process, j.Running} }
 
-// completeJobs ends the jobs whose ids the array parameter holds, as River's
-// completer does, and leaves alone what doesn't run any more. The ids are an array
-// since a join may get a plan that reads the whole table, and the cast keeps the
-// planner from River's index of states, where it would read all that runs. A job that
-// was snoozed while its work went on elsewhere is charged the attempt after all.
+// completeJobs ends the jobs with the ids of an array parameter that are in one of the
+// states, as River's completer does. The ids are an array since a join may get a plan that
+// reads the whole table. The cast keeps the planner from River's index of states, where it
+// would read all running jobs. A job that was snoozed while its work went on elsewhere is
+// charged the attempt after all.
 func completeJobs(ids string, states ...string) string {
 	return `completed AS (
 			UPDATE river_job
@@ -93,10 +92,9 @@ func WakeQueue(ctx context.Context, q Querier, queue string) error {
 	return nil
 }
 
-// CountUnfinished returns how many jobs of the queues are under way or due within
-// the given time, up to most: no more rows than that are looked at, however many
-// there are. What is due later is no load yet, nor is what is held back by an
-// ordering key (in the state pending).
+// CountUnfinished counts the jobs of the queues that are under way or due within the given
+// time, up to most, and reads no more rows than that. Jobs that are due later are no load
+// yet, nor are jobs that an ordering key holds back (in the state pending).
 func CountUnfinished(ctx context.Context, q Querier, queues []string, within time.Duration, most int64) (int64, error) {
 	// A part for each state, queue and priority, each a range of River's index for
 	// fetching. With the order asked for, reading that index is the only cheap
@@ -128,22 +126,22 @@ func CountUnfinished(ctx context.Context, q Querier, queues []string, within tim
 	return count, nil
 }
 
-// Destination is where a client has callbacks sent to.
+// Destination is a host that a client has callbacks sent to.
 type Destination struct {
 	Client string
-	Origin string // host, and port where it isn't the scheme's; empty without callbacks
+	Host   string // with the port where it isn't the scheme's; empty without callbacks
 }
 
 // maxCounted is how many ids of jobs CountByDestination reads of each state and
 // queue: index entries alone, of which Postgres reads two million a second.
 const maxCounted = 2_000_000
 
-// CountByDestination counts the requests that have a job of the queues that has
-// not ended, whenever that is due, by client and destination. To look a job's
-// request up costs many times what its index entry does. So where there are more
-// jobs than sample, one in two is looked up, or one in four and so on, and stands
-// for the others: a count of n is then off by about √(n × jobs ÷ sample). The same
-// jobs are chosen each time, which keeps counts steady.
+// CountByDestination counts the requests with an unfinished job of the queues, whenever
+// the job is due, by client and destination. Looking up a job's request costs many times
+// what reading its index entry does. So where there are more jobs than sample, every
+// second job is looked up, or every fourth and so on, and stands for the others: a count
+// of n is then off by about √(n × jobs ÷ sample). The same jobs are chosen each time,
+// which keeps counts steady.
 func CountByDestination(ctx context.Context, q Querier, queues []string, sample int) (map[Destination]int64, error) {
 	// The limits of one row keep Postgres from joining by reading whole tables: each
 	// is looked up. The arguments are another look-up, since a filter is applied to
@@ -166,7 +164,7 @@ func CountByDestination(ctx context.Context, q Querier, queues []string, sample 
 			FROM (` + ids + `
 			) AS counted
 		)
-		SELECT request.client, split_part(coalesce(request.callback_url, ''), '/', 3) AS origin, count(*) * (SELECT jobs FROM share)
+		SELECT request.client, split_part(coalesce(request.callback_url, ''), '/', 3) AS host, count(*) * (SELECT jobs FROM share)
 		FROM (` + ids + `
 			WHERE hashint8(part.id) & ((SELECT jobs FROM share) - 1) = 0
 		) AS chosen
@@ -182,7 +180,7 @@ func CountByDestination(ctx context.Context, q Querier, queues []string, sample 
 			WHERE requests.id = (job.args ->> 'request_id')::uuid
 			LIMIT 1
 		) AS request
-		GROUP BY request.client, origin`
+		GROUP BY request.client, host`
 	rows, err := q.Query(ctx, sql, queues, sample)
 	if err != nil {
 		return nil, fmt.Errorf("counting requests by destination: %w", err)
@@ -190,8 +188,45 @@ func CountByDestination(ctx context.Context, q Querier, queues []string, sample 
 	counts := map[Destination]int64{}
 	var d Destination
 	var count int64
-	if _, err := pgx.ForEachRow(rows, []any{&d.Client, &d.Origin, &count}, func() error { counts[d] = count; return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&d.Client, &d.Host, &count}, func() error { counts[d] = count; return nil }); err != nil {
 		return nil, fmt.Errorf("counting requests by destination: %w", err)
 	}
 	return counts, nil
+}
+
+// JobState is where a job of River stands.
+type JobState struct {
+	ID          int64
+	Kind        string
+	State       string
+	Attempt     int
+	MaxAttempts int
+	Process     string // of the latest attempt; empty before the first
+	AttemptedAt time.Time
+	ScheduledAt time.Time
+	FinalizedAt time.Time
+	Errors      int
+}
+
+// InspectJobs returns the jobs with these ids that exist, in the order of their ids.
+func InspectJobs(ctx context.Context, q Querier, ids []int64) ([]JobState, error) {
+	const sql = `
+		SELECT id, kind, state::text, attempt, max_attempts, attempted_by[array_upper(attempted_by, 1)],
+		       attempted_at, scheduled_at, finalized_at, coalesce(array_length(errors, 1), 0)
+		FROM river_job
+		WHERE id = ANY ($1::bigint[])
+		ORDER BY id`
+	rows, err := q.Query(ctx, sql, ids)
+	if err != nil {
+		return nil, fmt.Errorf("inspecting jobs: %w", err)
+	}
+	jobs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (j JobState, err error) {
+		err = row.Scan(&j.ID, &j.Kind, &j.State, &j.Attempt, &j.MaxAttempts, (*zeronull.Text)(&j.Process),
+			(*zeronull.Timestamptz)(&j.AttemptedAt), &j.ScheduledAt, (*zeronull.Timestamptz)(&j.FinalizedAt), &j.Errors)
+		return j, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("inspecting jobs: %w", err)
+	}
+	return jobs, nil
 }

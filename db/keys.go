@@ -11,31 +11,40 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Key is an Idempotency-Key that a call wants to take for its request.
+// Key is an Idempotency-Key that a call claims for its request.
 type Key struct {
 	Client      string
 	Key         string            // "" for none
 	Fingerprint [sha256.Size]byte // of the call
-	RequestID   uuid.UUID         // the request that the key stands for, if it can be taken
-	HeldUntil   time.Time         // when the call has recorded its request, or has died
+	RequestID   uuid.UUID         // of the request that will hold the key, if the key is free
+	HeldUntil   time.Time         // by then the call has recorded its request, or has died
 	ExpiresAt   time.Time
 }
 
-// Holder is the request that a key stands for already.
+var keyFields = fields[Key]{
+	written("client", "text", func(k Key) string { return k.Client }, nil),
+	written("key", "text", func(k Key) string { return k.Key }, nil),
+	written("fingerprint", "bytea", func(k Key) []byte { return k.Fingerprint[:] }, nil),
+	written("request_id", "uuid", func(k Key) pgtype.UUID { return uuidOf(k.RequestID) }, nil),
+	written("held_until", "timestamptz", func(k Key) time.Time { return k.HeldUntil }, nil),
+	written("expires_at", "timestamptz", func(k Key) time.Time { return k.ExpiresAt }, nil),
+}
+
+// Holder is the request that held a key before it was claimed.
 type Holder struct {
-	Held        bool // false: the key was taken by the call that asked
+	Held        bool // false: the key was free, and is the caller's now
 	RequestID   uuid.UUID
 	Fingerprint [sha256.Size]byte
 }
 
-// slot is what a key is unique by.
-type slot struct{ client, key string }
+// clientKey is what keys are unique by.
+type clientKey struct{ client, key string }
 
-// ClaimKeys takes each key that is free, the first of equal ones, and returns for
-// each the request that it stands for otherwise. A key is free, too, when it has
-// expired, when its call died before it recorded a request, and when that was a
-// sync one whose caller went away (nobody has its answer), or whose work was not done
-// and may be the next time.
+// ClaimKeys claims keys, the first of equal ones, and returns for each the request that
+// holds it already, if any. A key is free where no request holds it, where it has
+// expired, and where its call died before it recorded a request. It is free, too, where
+// its request was a sync one that is no answer: its caller went away, or its work was not
+// done and may be the next time.
 func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Holder, error) {
 	claimed, err := takeKeys(ctx, q, keys, now)
 	if err != nil || len(claimed) == len(keys) {
@@ -48,7 +57,7 @@ func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Hol
 	holders := make([]Holder, len(keys))
 	for i, key := range keys {
 		if !claimed[key.RequestID] {
-			holders[i] = held[slot{key.Client, key.Key}]
+			holders[i] = held[clientKey{key.Client, key.Key}]
 			holders[i].Held = true
 		}
 	}
@@ -57,32 +66,21 @@ func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Hol
 
 // takeKeys returns the ids of the requests whose key was free.
 func takeKeys(ctx context.Context, q Querier, keys []Key, now time.Time) (map[uuid.UUID]bool, error) {
-	// Sorted, so that two batches that share keys take them in one order. Of two
-	// calls at a time, the second waits here for the first one's commit, and may
-	// then not see its request yet: that is what held_until is for.
-	const sql = `
-		INSERT INTO idempotency_keys AS held (client, key, fingerprint, request_id, held_until, expires_at)
-		SELECT DISTINCT ON (client, key) client, key, fingerprint, request_id, held_until, expires_at
-		FROM unnest(
-			$1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::timestamptz[], $6::timestamptz[]
-		) WITH ORDINALITY AS wanted (client, key, fingerprint, request_id, held_until, expires_at, position)
+	// Sorted, so that two batches that share keys lock them in one order. Of two calls
+	// with one key, the second waits here for the commit of the first, and may then not
+	// see its request yet: held_until tells that the key is held nevertheless.
+	sql := `
+		INSERT INTO idempotency_keys AS held (` + keyFields.names() + `)
+		SELECT DISTINCT ON (client, key) ` + keyFields.stored() + `
+		FROM unnest(` + keyFields.arrays(2) + `) WITH ORDINALITY AS wanted (` + keyFields.names() + `, position)
 		ORDER BY client, key, position
 		ON CONFLICT (client, key) DO UPDATE
-		SET fingerprint = excluded.fingerprint,
-		    request_id = excluded.request_id,
-		    held_until = excluded.held_until,
-		    expires_at = excluded.expires_at
-		WHERE held.expires_at <= $7
-		   OR (held.held_until <= $7 AND NOT EXISTS (SELECT FROM requests WHERE id = held.request_id))
+		SET ` + keyFields[2:].replaced() + `
+		WHERE held.expires_at <= $1
+		   OR (held.held_until <= $1 AND NOT EXISTS (SELECT FROM requests WHERE id = held.request_id))
 		   OR EXISTS (SELECT FROM requests WHERE id = held.request_id AND mode = 'sync' AND (status = 'cancelled' OR error ->> 'code' = 'not_done'))
 		RETURNING request_id`
-	rows, err := q.Query(ctx, sql,
-		column(keys, func(k Key) string { return k.Client }),
-		column(keys, func(k Key) string { return k.Key }),
-		column(keys, func(k Key) []byte { return k.Fingerprint[:] }),
-		column(keys, func(k Key) pgtype.UUID { return uuidOf(k.RequestID) }),
-		column(keys, func(k Key) time.Time { return k.HeldUntil }),
-		column(keys, func(k Key) time.Time { return k.ExpiresAt }), now)
+	rows, err := q.Query(ctx, sql, append([]any{now}, keyFields.args(keys)...)...)
 	if err != nil {
 		return nil, fmt.Errorf("claiming idempotency keys: %w", err)
 	}
@@ -94,7 +92,7 @@ func takeKeys(ctx context.Context, q Querier, keys []Key, now time.Time) (map[uu
 	return claimed, nil
 }
 
-func readKeys(ctx context.Context, q Querier, keys []Key) (map[slot]Holder, error) {
+func readKeys(ctx context.Context, q Querier, keys []Key) (map[clientKey]Holder, error) {
 	const sql = `
 		SELECT client, key, request_id, fingerprint
 		FROM idempotency_keys
@@ -104,8 +102,8 @@ func readKeys(ctx context.Context, q Querier, keys []Key) (map[slot]Holder, erro
 	if err != nil {
 		return nil, fmt.Errorf("reading idempotency keys: %w", err)
 	}
-	holders := make(map[slot]Holder, len(keys))
-	var at slot
+	holders := make(map[clientKey]Holder, len(keys))
+	var at clientKey
 	var holder Holder
 	var fingerprint []byte
 	_, err = pgx.ForEachRow(rows, []any{&at.client, &at.key, &holder.RequestID, &fingerprint}, func() error {
@@ -136,22 +134,4 @@ func DropKeys(ctx context.Context, q Querier, now time.Time, most int) (int, err
 		return 0, fmt.Errorf("dropping idempotency keys: %w", err)
 	}
 	return int(tag.RowsAffected()), nil
-}
-
-// EndedWork returns those of the requests whose work has ended.
-func EndedWork(ctx context.Context, q Querier, ids []uuid.UUID) ([]uuid.UUID, error) {
-	const sql = `
-		SELECT id
-		FROM requests
-		WHERE id = ANY ($1::uuid[])
-		  AND status <> 'accepted'`
-	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
-	if err != nil {
-		return nil, fmt.Errorf("looking for ended work: %w", err)
-	}
-	ended, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("looking for ended work: %w", err)
-	}
-	return ended, nil
 }

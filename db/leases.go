@@ -12,18 +12,18 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Lease is an attempt of the work of a request that goes on elsewhere.
+// Lease is a run of the work of a request that goes on elsewhere.
 type Lease struct {
 	RequestID uuid.UUID
-	Turn      int // which attempt it is: no two of a request have the same
+	Run       int // no two runs of a request have the same number
 	StartedAt time.Time
-	Left      time.Duration // until it is lost, unless something is heard of it; negative afterwards
+	Left      time.Duration // until the run is lost, unless it is heard of; negative afterwards
 }
 
-// Progress is what was last heard of work that goes on elsewhere.
+// Progress is the latest progress of work that goes on elsewhere.
 type Progress struct {
 	RequestID uuid.UUID
-	Number    int // of those of the request, counted from 1
+	Number    int // counts the request's reports of progress, from 1
 	Value     jsontext.Value
 }
 
@@ -35,8 +35,8 @@ func FinishKey(ctx context.Context, q Querier) (key []byte, err error) {
 	return key, nil
 }
 
-// HoldLease notes that an attempt goes on elsewhere, unless its request has ended. The
-// lease of an earlier attempt ends with it.
+// HoldLease notes that a run goes on elsewhere, unless its request has ended. It replaces
+// the lease of an earlier run.
 func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err error) {
 	const sql = `
 		INSERT INTO work_leases AS held (request_id, turn, started_at, lease_until, heard_at, progress_number)
@@ -50,7 +50,7 @@ func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err erro
 		    lease_until = excluded.lease_until,
 		    heard_at = excluded.heard_at,
 		    progress = CASE held.turn WHEN excluded.turn THEN held.progress END`
-	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Turn, lease.StartedAt, lease.Left)
+	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run, lease.StartedAt, lease.Left)
 	if err != nil {
 		return false, fmt.Errorf("holding a lease: %w", err)
 	}
@@ -63,7 +63,7 @@ func FindLease(ctx context.Context, q Querier, request uuid.UUID) (lease Lease, 
 		SELECT request_id, turn, started_at, lease_until - now()
 		FROM work_leases
 		WHERE request_id = $1`
-	err = q.QueryRow(ctx, sql, request).Scan(&lease.RequestID, &lease.Turn, &lease.StartedAt, &lease.Left)
+	err = q.QueryRow(ctx, sql, request).Scan(&lease.RequestID, &lease.Run, &lease.StartedAt, &lease.Left)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Lease{}, false, nil
 	}
@@ -73,10 +73,10 @@ func FindLease(ctx context.Context, q Querier, request uuid.UUID) (lease Lease, 
 	return lease, true, nil
 }
 
-// FindTurn returns the attempt of a request that is going on: that of its lease, or else
-// that which its work job, which is running, makes. StartedAt and Turn alone are set; a Turn
-// of 0 stands for no attempt.
-func FindTurn(ctx context.Context, q Querier, request Request) (lease Lease, isHeld bool, err error) {
+// FindRun returns the run of a request that is going on: the run of its lease, or else the
+// run of its work job. Without a lease, isHeld is false and Run and StartedAt alone are
+// set; Run is 0 where nothing runs.
+func FindRun(ctx context.Context, q Querier, request Request) (lease Lease, isHeld bool, err error) {
 	lease, isHeld, err = FindLease(ctx, q, request.ID)
 	if err != nil || isHeld {
 		return lease, isHeld, err
@@ -86,24 +86,24 @@ func FindTurn(ctx context.Context, q Querier, request Request) (lease Lease, isH
 		FROM river_job
 		WHERE id = $1
 		  AND state::text = 'running'`
-	err = q.QueryRow(ctx, sql, request.WorkJobID).Scan(&lease.Turn, (*zeronull.Timestamptz)(&lease.StartedAt))
+	err = q.QueryRow(ctx, sql, request.WorkJobID).Scan(&lease.Run, (*zeronull.Timestamptz)(&lease.StartedAt))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Lease{}, false, nil
 	}
 	if err != nil {
-		return Lease{}, false, fmt.Errorf("finding the attempt of a work: %w", err)
+		return Lease{}, false, fmt.Errorf("finding the run of a request: %w", err)
 	}
 	return lease, false, nil
 }
 
-// GiveUpLease ends a lease that is over, and tells whether it was.
+// GiveUpLease ends a lease whose time is over, and tells false where it was renewed.
 func GiveUpLease(ctx context.Context, q Querier, lease Lease) (over bool, err error) {
 	const sql = `
 		DELETE FROM work_leases
 		WHERE request_id = $1
 		  AND turn = $2
 		  AND lease_until <= now()`
-	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Turn)
+	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run)
 	if err != nil {
 		return false, fmt.Errorf("giving a lease up: %w", err)
 	}
@@ -118,9 +118,9 @@ func EndLease(ctx context.Context, q Querier, request uuid.UUID) error {
 	return nil
 }
 
-// RenewLease begins a lease anew, and stores the progress, if there is any. What comes
-// within pause after what was stored before is not stored, and renewed is false, as
-// where the attempt has no lease any more.
+// RenewLease begins a lease anew, and stores the progress, if there is any. Within pause
+// of the latest report nothing is stored and renewed is false, as where the run has no
+// lease any more.
 func RenewLease(ctx context.Context, q Querier, lease Lease, progress jsontext.Value, pause time.Duration) (renewed bool, err error) {
 	const sql = `
 		UPDATE work_leases
@@ -131,15 +131,15 @@ func RenewLease(ctx context.Context, q Querier, lease Lease, progress jsontext.V
 		WHERE request_id = $1
 		  AND turn = $2
 		  AND (heard_at <= now() - $5::interval OR $4::json IS NOT NULL AND progress IS NULL)`
-	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Turn, lease.Left, []byte(progress), pause)
+	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run, lease.Left, []byte(progress), pause)
 	if err != nil {
 		return false, fmt.Errorf("renewing a lease: %w", err)
 	}
 	return tag.RowsAffected() > 0, nil
 }
 
-// FindProgress returns the progress of those of the requests of which more was heard than
-// so many.
+// FindProgress returns the progress of the requests whose latest Number is above the known
+// one.
 func FindProgress(ctx context.Context, q Querier, requests []uuid.UUID, known []int) ([]Progress, error) {
 	const sql = `
 		SELECT work_leases.request_id, progress_number, progress
@@ -160,8 +160,8 @@ func FindProgress(ctx context.Context, q Querier, requests []uuid.UUID, known []
 	return progress, nil
 }
 
-// DropLeases removes up to most leases whose requests ended in another way than by a
-// finish call, and returns how many.
+// DropLeases removes up to most leases of requests that ended without a finish call, and
+// returns how many.
 func DropLeases(ctx context.Context, q Querier, most int) (int, error) {
 	const sql = `
 		DELETE FROM work_leases

@@ -33,12 +33,12 @@ type Page struct {
 	Next     uuid.UUID // the cursor of the next page, zero where nothing is left
 }
 
-// ListRequests returns a page of the requests of a client. Its cost depends on the
-// limit and the window alone, not on how many requests there are or how they ended.
-// So a page may be short or empty although Next is set: few of the requests in the
-// window match, and Next goes on behind them.
+// ListRequests returns a page of the requests of a client. Its cost depends on the limit
+// and the window alone, not on how many requests there are or how they ended. So a page
+// may be short or empty although Next is set: few requests of the window match, and Next
+// goes on behind the window.
 //
-// It needs a pool of OpenReads, whose settings rule out all plans but the intended.
+// It needs a pool of OpenReads, whose settings rule out all plans but the intended one.
 func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 	filter = filter.withImplied()
 	if filter.contradictsItself() {
@@ -59,7 +59,7 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 	return page, nil
 }
 
-// withImplied adds what follows from what is asked for.
+// withImplied adds the fields that follow from the others.
 func (f Filter) withImplied() Filter {
 	if f.CallbackState == CallbackWaiting && f.Status == "" {
 		f.Status = Accepted
@@ -73,7 +73,7 @@ func (f Filter) withImplied() Filter {
 // CanMatch tells whether there can be a request that matches.
 func (f Filter) CanMatch() bool { return !f.withImplied().contradictsItself() }
 
-// contradictsItself tells that no request can match.
+// contradictsItself tells whether no request can match.
 func (f Filter) contradictsItself() bool {
 	switch {
 	case f.Mode == Sync:
@@ -94,8 +94,8 @@ type source struct {
 	argument  any    // $12; nil for none
 }
 
-// sourceOf picks the source with the fewest requests that don't match. Only what
-// most requests come to is looked for among all of them.
+// sourceOf picks the source with the fewest requests that don't match. Endings that most
+// requests come to are looked for among all requests.
 func sourceOf(ctx context.Context, q Querier, f Filter) (source, error) {
 	switch {
 	case f.Status == Accepted, f.CallbackState == CallbackPending:
@@ -136,13 +136,12 @@ func (f Filter) unsuccessfulEnding() string {
 	return ""
 }
 
-// The candidates of each source. The client is an array of one, and in the order
-// that is asked for, so that the primary key of requests hasn't that order. The
-// planner would otherwise read that key backwards and throw away the requests of
-// other clients and modes, which may be nearly all. The limits are written out,
-// since plans are made before the arguments are known.
-const (
-	fromRequests = `
+// The candidates of each source. The client is an array of one, and a part of the order,
+// so that the primary key of requests hasn't that order. The planner would otherwise read
+// that key backwards and throw away the requests of other clients and modes, which may be
+// nearly all. The limits are written out, since plans are made before the arguments are
+// known.
+var fromRequests = `
 			SELECT client AS owner, id AS candidate, ` + summaryColumns + `
 			FROM requests
 			WHERE client = ANY ($1::text[])
@@ -151,6 +150,8 @@ const (
 			  AND id < $3
 			ORDER BY {order}
 			LIMIT {window}`
+
+const (
 	fromUnsuccessful = `
 			SELECT client AS owner, request_id AS candidate
 			FROM unsuccessful_requests
@@ -272,11 +273,11 @@ func (f Filter) bounds() (after, before uuid.UUID) {
 
 func readPage(rows pgx.Rows, limit int) (page Page, err error) {
 	defer rows.Close()
-	var unread [19]any // the columns of summary
+	unread := make([]any, len(summaryFields))
 	for rows.Next() {
 		var candidate uuid.UUID
 		var matches, isLast bool
-		if err := rows.Scan(append([]any{&candidate, &matches, &isLast}, unread[:]...)...); err != nil {
+		if err := rows.Scan(append([]any{&candidate, &matches, &isLast}, unread...)...); err != nil {
 			return Page{}, err
 		}
 		if isLast {
@@ -324,4 +325,48 @@ func liveRequests(ctx context.Context, q Querier, most int) (ids []uuid.UUID, al
 		return nil, false, fmt.Errorf("looking for live jobs: %w", err)
 	}
 	return ids, len(ids) <= most, nil
+}
+
+// ListAllRequests is ListRequests for the requests of all clients, the newest first, for
+// operators. It reads the latest requests of the window whatever the filter says, so rare
+// requests are found faster by client.
+func ListAllRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
+	filter = filter.withImplied()
+	filter.OldestFirst = false
+	sql := fmt.Sprintf(`
+		SELECT id AS candidate, matches, seen = %[1]d AS is_last, `+summaryNames+`
+		FROM (
+			SELECT `+summaryNames+`,
+			       row_number() OVER (ORDER BY id DESC) AS seen,
+			       coalesce(($4::text IS NULL OR mode = $4)
+			                AND ($5::text IS NULL OR status = $5)
+			                AND ($6::text IS NULL OR callback_state = $6)
+			                AND ($7::text IS NULL OR `+callbackHost+` = $7)
+			                AND ($8::timestamptz IS NULL OR accepted_at >= $8)
+			                AND ($9::timestamptz IS NULL OR accepted_at < $9)
+			                AND ($10::text IS NULL OR work = $10), false) AS matches
+			FROM (
+				SELECT `+summaryColumns+`
+				FROM requests
+				WHERE id > $1
+				  AND id < $2
+				ORDER BY id DESC
+				LIMIT %[1]d
+			) AS looked_at
+		) AS page
+		WHERE matches OR seen = %[1]d
+		ORDER BY id DESC
+		LIMIT $3`, filter.Window)
+	after, before := filter.bounds()
+	rows, err := q.Query(ctx, sql, after, before, filter.Limit+1,
+		zeronull.Text(filter.Mode), zeronull.Text(filter.Status), zeronull.Text(filter.CallbackState), zeronull.Text(filter.CallbackHost),
+		zeronull.Timestamptz(filter.From), zeronull.Timestamptz(filter.To), zeronull.Text(filter.Work))
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests of all clients: %w", err)
+	}
+	page, err := readPage(rows, filter.Limit)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests of all clients: %w", err)
+	}
+	return page, nil
 }

@@ -12,13 +12,13 @@ import (
 // that holds its id.
 func lockKey(id string) string { return "hashtextextended('ringback process ' || " + id + ", 0)" }
 
-// HoldLock takes the lock of a process for the session of q, again and again if
-// need be, and says that it is held, or that it isn't. It returns which. backend is
-// the process id of the session's backend, as it was told when q was connected.
+// HoldLock takes the lock of a process for the session of q, unless the session has it,
+// and writes whether it is held, which it returns. backend is the process id of the
+// session's backend, as the server told it when q was connected.
 //
-// A pooler between them tells another one. Behind it, a lock may outlive its process
-// or end before it. The lock counts as held only where Postgres lists it for that
-// backend, so no database is believed that takes such calls and does nothing.
+// A pooler tells another id. Behind a pooler, a lock may outlive its process or end before
+// it, so no lock is taken. The lock counts as held only where Postgres lists it for the
+// backend: some databases accept such calls and do nothing.
 func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (bool, error) {
 	take := `
 		SELECT pg_try_advisory_lock(` + lockKey("$1::text") + `)
@@ -56,15 +56,15 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 	return tag.RowsAffected() == 1, nil
 }
 
-// Process is a process as it was seen.
+// Process is a process and when it last lived.
 type Process struct {
 	ID     string
 	SeenAt time.Time // its last sign of life: a heartbeat, or that it holds its lock
 }
 
-// FreeLocks returns the other processes that say that they hold their lock, and
-// don't. Such a process has ended, or its connection broke just now. q must not be
-// in a transaction, which would keep the locks.
+// FreeLocks returns the other processes whose rows say that they hold their lock, but
+// whose lock is free. Such a process has ended, or its connection broke just now. q must
+// not be in a transaction, which would keep the locks.
 func FreeLocks(ctx context.Context, q Querier, process string) ([]Process, error) {
 	sql := `
 		SELECT id, greatest(beat_at, locked_at)
@@ -84,10 +84,10 @@ func FreeLocks(ctx context.Context, q Querier, process string) ([]Process, error
 	return free, nil
 }
 
-// ReturnJobsOf gives back the jobs of processes whose lock is still free, and that
-// have given no sign of life since they were seen. Like ReturnJobs, it refunds the
-// jobs of a kind, and returns how many jobs it gave back. What a process is found to
-// run later is left to ReturnJobs. q must not be in a transaction.
+// ReturnJobsOf gives back the jobs of processes whose lock is still free and that gave no
+// sign of life since SeenAt. Like ReturnJobs, it refunds the attempts of one kind of job,
+// and returns how many jobs it gave back. Jobs that turn out later to run in such a
+// process are left to ReturnJobs. q must not be in a transaction.
 func ReturnJobsOf(ctx context.Context, q Querier, refunded string, processes []Process) (int64, error) {
 	// The lock is kept until the jobs are given back, so a process that is alive after
 	// all can't take it in between.

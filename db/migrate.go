@@ -35,10 +35,10 @@ func Migrate(ctx context.Context, url string) error {
 	return MigrateTelling(ctx, url, slog.New(slog.DiscardHandler))
 }
 
-// MigrateTelling brings the schema of the database at url up to date, until ctx ends,
-// and tells logger what it waits for. Processes that start together wait for each
-// other. Each version is one transaction, which waits for the locks of others for a
-// fifth of a second at a time. It fails where a newer program has migrated already.
+// MigrateTelling brings the schema of the database at url up to date, until ctx ends, and
+// logs what it waits for. Processes that start together wait for each other. Each version
+// is one transaction, which waits for migrationLockTimeout at a time for locks of others.
+// It fails where a newer version of the program has migrated already.
 func MigrateTelling(ctx context.Context, url string, logger *slog.Logger) error {
 	migrator, err := newMigrator(ctx, url, logger)
 	if err != nil {
@@ -52,7 +52,7 @@ func MigrateTelling(ctx context.Context, url string, logger *slog.Logger) error 
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &dirty): // by a program of before, which wrote a version down apart
+	case errors.As(err, &dirty): // by an earlier version of the program, which wrote a version in a transaction of its own
 		return fmt.Errorf("migrating database: version %d was interrupted; each version is one transaction, so look whether its changes are there and set schema_migrations to (%[1]d, false) if they are, to (%d, false) if not", dirty.Version, dirty.Version-1)
 	case err != nil:
 		return fmt.Errorf("migrating database: %w", err)

@@ -3,7 +3,6 @@ package db
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -21,10 +20,10 @@ type Place struct {
 	RequestID   uuid.UUID
 }
 
-// Place is that of the request, without an OrderingKey where it has none.
+// Place is the request's place, without an OrderingKey where the request has none.
 func (r Request) Place() Place { return Place{r.Client, r.OrderingKey, r.ID} }
 
-// placesOf are those of the items that have an ordering key.
+// placesOf are the places of the items that have an ordering key.
 func placesOf[T any](items []T, place func(T) Place) (places []Place) {
 	for _, item := range items {
 		if p := place(item); p.OrderingKey != "" {
@@ -34,15 +33,14 @@ func placesOf[T any](items []T, place func(T) Place) (places []Place) {
 	return places
 }
 
-// Whatever depends on the order of a key holds the key's lock of one of two
-// classes until it commits: of two statements the later one then sees what the
-// earlier one did.
+// A transaction that depends on the order of a key holds the key's lock, of one of two
+// classes, until it commits: of two transactions the later one then sees what the earlier
+// one did.
 const (
 	// acceptLocks make requests of a key visible in the order of their sequences.
-	acceptLocks = 0x52420001 // RB, so that nobody else's locks are met
-	// callbackLocks let no finish look at a predecessor while that one is settled,
-	// and none settle while its successor finishes: the successor's callback would
-	// be neither sent nor released.
+	acceptLocks = 0x52420001 // RB, so that no other program's locks are met
+	// callbackLocks keep a request from finishing while the one before it settles:
+	// its callback would be neither sent nor released.
 	callbackLocks = 0x52420002
 )
 
@@ -51,9 +49,9 @@ const (
 // processes must agree on it.
 const lockBuckets = 1024
 
-// lockKeys locks the keys of places until the transaction ends; the statements
-// behind it see all that those did who held the locks before. Always in one
-// order, so that nobody waits in a circle.
+// lockKeys locks the keys of places until the transaction ends. The statements after it
+// see all changes of the transactions that held the locks before. Locks are always taken
+// in one order, so that no two transactions wait for each other.
 func lockKeys(class int32, places []Place) []statement {
 	if len(places) == 0 {
 		return nil
@@ -104,25 +102,27 @@ func isFirst(source string, places []Place) string {
 			)`
 }
 
-// FindPlace returns where a request of a client stands, without an OrderingKey
-// where it has none or its callback has ended.
-func FindPlace(ctx context.Context, q Querier, client string, id uuid.UUID) (Place, error) {
+// FindPlaces returns the places of the requests that have an ordering key and whose
+// callback has not ended.
+func FindPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error) {
 	const sql = `
-		SELECT ordering_key
+		SELECT client, ordering_key, request_id
 		FROM ordered_requests
-		WHERE request_id = $1
-		  AND client = $2`
-	place := Place{Client: client, RequestID: id}
-	err := q.QueryRow(ctx, sql, id, client).Scan(&place.OrderingKey)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return Place{}, fmt.Errorf("finding a request's place in its order: %w", err)
+		WHERE request_id = ANY ($1::uuid[])`
+	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
 	}
-	return place, nil
+	places, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Place])
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
+	}
+	return places, nil
 }
 
-// LockOrder locks the order of the callbacks of places until tx ends. A transaction
-// that ends a callback and calls LeaveOrder takes the locks first, as
-// SettleCallbacks does, or two of them may wait for each other.
+// LockOrder locks the ordering keys of places until tx ends. A transaction that ends a
+// callback and calls LeaveOrder takes these locks before it changes a request, as
+// SettleCallbacks does: otherwise two transactions may wait for each other.
 func LockOrder(ctx context.Context, tx pgx.Tx, places ...Place) error {
 	if err := runTogether(ctx, tx, lockKeys(callbackLocks, keyed(places))...); err != nil {
 		return fmt.Errorf("locking ordering keys: %w", err)
@@ -130,9 +130,9 @@ func LockOrder(ctx context.Context, tx pgx.Tx, places ...Place) error {
 	return nil
 }
 
-// LeaveOrder takes requests whose callbacks have ended out of the order, and
-// lets the next of each key leave. Places without an ordering key, and those
-// that have left already, are skipped.
+// LeaveOrder takes requests whose callbacks have ended out of the order, and releases the
+// next callback of each key. Places without an ordering key are skipped, as are requests
+// that have left already.
 func LeaveOrder(ctx context.Context, tx pgx.Tx, places ...Place) error {
 	if err := runTogether(ctx, tx, leaveOrder(keyed(places))...); err != nil {
 		return fmt.Errorf("leaving the order of callbacks: %w", err)
@@ -158,11 +158,11 @@ func leaveOrder(places []Place) []statement {
 	}
 }
 
-// releaseFirst lets the first of the key of each place leave, where it is held back.
+// releaseFirst releases the first callback of the key of each place, where it is held back.
 func releaseFirst(places []Place) statement {
-	// A first one whose work goes on has no job yet; it will find itself the first.
-	// The cast keeps the planner from River's index of states, where it would read
-	// all that is pending.
+	// A first request whose work goes on has no callback job yet: FinishRequests will find
+	// it the first. The cast keeps the planner from River's index of states, where it would
+	// read all pending jobs.
 	const release = `
 		WITH released AS (
 			UPDATE river_job
@@ -200,33 +200,7 @@ func keysOf(places []Place) []Place {
 	return slices.CompactFunc(places, func(a, b Place) bool { return compare(a, b) == 0 })
 }
 
-// statement is one of several that are sent together.
-type statement struct {
-	sql  string
-	args []any
-	read func(rows pgx.Rows) error // nil where no rows are wanted
-}
-
-// runTogether runs statements in one round trip, each of which sees what those
-// before it did: as one transaction of its own unless q is one.
-func runTogether(ctx context.Context, q Querier, statements ...statement) error {
-	if len(statements) == 1 && statements[0].read != nil {
-		rows, err := q.Query(ctx, statements[0].sql, statements[0].args...)
-		if err != nil {
-			return err
-		}
-		return statements[0].read(rows)
-	}
-	batch := &pgx.Batch{}
-	for _, s := range statements {
-		if queued := batch.Queue(s.sql, s.args...); s.read != nil {
-			queued.Query(s.read)
-		}
-	}
-	return q.SendBatch(ctx, batch).Close()
-}
-
-// IsBehind tells whether the callback of a place waits for one before it.
+// IsBehind tells whether the callback of a place waits for another of its ordering key.
 func IsBehind(ctx context.Context, q Querier, place Place) (behind bool, err error) {
 	const sql = `
 		SELECT EXISTS (

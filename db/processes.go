@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Beat says that a working process lives, by the database's clock.
+// Beat notes that a working process lives, by the database's clock.
 func Beat(ctx context.Context, q Querier, process string) error {
 	const sql = `
 		INSERT INTO processes (id, beat_at)
@@ -21,8 +21,8 @@ func Beat(ctx context.Context, q Querier, process string) error {
 	return nil
 }
 
-// RemoveProcess says that a process has ended, unless the database still takes
-// jobs to run there: then other processes give them back.
+// RemoveProcess notes that a process has ended, unless jobs still run there by the
+// database: then other processes find it dead, and give those jobs back.
 func RemoveProcess(ctx context.Context, q Querier, process string) error {
 	const sql = `
 		DELETE FROM processes
@@ -39,14 +39,13 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 	return nil
 }
 
-// ReturnJobs gives back the jobs that run in processes that have been silent for
-// longer than silence, and returns how many those are. Jobs of the refunded kind
-// get their attempt back. Several processes may do it at the same time.
+// ReturnJobs gives back the jobs of processes that have been silent for longer than
+// silence, and returns how many jobs that were. Jobs of the refunded kind get their
+// attempt back. Several processes may do it at the same time.
 //
-// Only jobs that began longer ago than silence are given back: a process that was
-// merely paused may have taken one up just now, before it said that it lives. One
-// that is in no row isn't known to have ended, so its jobs are left to River's
-// rescue.
+// Only jobs that began longer ago than silence are given back: a process that was merely
+// paused may have taken a job up just now, before its next heartbeat. A process without a
+// row isn't known to have ended, so its jobs are left to River's rescue.
 func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Duration) (int64, error) {
 	sql := `
 		WITH dead AS (
@@ -61,14 +60,14 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Du
 	return returned, nil
 }
 
-// returnLost gives back the jobs of the processes dead that meet a condition, and
-// selects how many those are. $1 is the kind whose attempt is refunded.
+// returnLost gives back the jobs of the processes in dead that meet a condition, and
+// selects how many jobs that were. $1 is the kind whose attempt is refunded.
 //
-// The ids as an array, and the order of River's index for fetching: without them, a
-// plan made before anything is known may read the whole table. Where nobody is dead,
-// nothing is read: with an old snapshot open, the dead rows of all jobs that ran
-// stand among the running ones. The notification is River's, so that the jobs are
-// fetched at once.
+// The ids are an array, in the order of River's index for fetching: otherwise a plan made
+// before the arguments are known may read the whole table. Where no process is dead,
+// nothing is read: with an old snapshot open, the dead rows of all jobs that ran stand
+// among the running ones. The notification is River's, so that the jobs are fetched at
+// once.
 func returnLost(condition string) string {
 	return `lost AS MATERIALIZED (
 			SELECT id
@@ -94,8 +93,7 @@ func returnLost(condition string) string {
 		FROM notified`
 }
 
-// RunningJobs returns the jobs that a process took up longer ago than that, and
-// that haven't ended.
+// RunningJobs returns the unfinished jobs that a process took up longer ago than longer.
 func RunningJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {
 	const sql = `
 		SELECT id
@@ -115,9 +113,9 @@ func RunningJobs(ctx context.Context, q Querier, process string, longer time.Dur
 	return ids, nil
 }
 
-// HeldJobs returns those of the jobs that run in a process that has not been silent
-// for longer than silence, and that was given the job at most so long ago.
-func HeldJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Duration) ([]int64, error) {
+// LivingJobs returns which of the jobs run in a process that has not been silent for
+// longer than silence, and took the job up at most the given time ago.
+func LivingJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Duration) ([]int64, error) {
 	const sql = `
 		SELECT river_job.id
 		FROM river_job
@@ -127,17 +125,17 @@ func HeldJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Du
 		  AND attempted_at >= now() - $3::interval`
 	rows, err := q.Query(ctx, sql, ids, silence, most)
 	if err != nil {
-		return nil, fmt.Errorf("reading held jobs: %w", err)
+		return nil, fmt.Errorf("reading jobs of living processes: %w", err)
 	}
-	held, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	living, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return nil, fmt.Errorf("reading held jobs: %w", err)
+		return nil, fmt.Errorf("reading jobs of living processes: %w", err)
 	}
-	return held, nil
+	return living, nil
 }
 
-// ReturnStrays gives back those of the jobs that RunningJobs would still return,
-// with their attempt, and returns how many those are.
+// ReturnStrays gives back the jobs that RunningJobs would still return, with their
+// attempt, and returns how many jobs that were.
 func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Duration, ids []int64) (int64, error) {
 	const sql = `
 		UPDATE river_job
@@ -164,4 +162,28 @@ func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) erro
 		return fmt.Errorf("forgetting silent processes: %w", err)
 	}
 	return nil
+}
+
+// WorkingProcess is a working process and the age of its heartbeat.
+type WorkingProcess struct {
+	ID     string
+	Silent time.Duration // since its last heartbeat, by the database's clock
+}
+
+// ListProcesses returns the processes that have not ended.
+func ListProcesses(ctx context.Context, q Querier) ([]WorkingProcess, error) {
+	const sql = `
+		SELECT id, now() - beat_at
+		FROM processes
+		ORDER BY id
+		LIMIT 1000`
+	rows, err := q.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	processes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[WorkingProcess])
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	return processes, nil
 }

@@ -14,14 +14,14 @@ import (
 )
 
 // Reconciliation is how far the look for lost steps has come. A step is lost where a
-// request has one to take, and no job that will take it.
+// request is owed a step and no job will take it.
 type Reconciliation struct {
 	Position      uuid.UUID // of the requests
 	OrderPosition uuid.UUID // of the requests with ordering keys
 }
 
-// LockReconciliation returns how far the look has come, for a process that is about to
-// go on. While another process does, or none is due, locked is false.
+// LockReconciliation returns how far the look has come, for a process that goes on with
+// it. While another process does so, or no look is due, locked is false.
 func LockReconciliation(ctx context.Context, tx pgx.Tx) (r Reconciliation, locked bool, err error) {
 	const sql = `
 		SELECT position, order_position
@@ -50,7 +50,7 @@ func SaveReconciliation(ctx context.Context, tx pgx.Tx, position uuid.UUID, paus
 	return nil
 }
 
-// LostSteps returns up to most of the requests that are noted as having lost their job.
+// LostSteps returns up to most requests that are noted as having lost their job.
 func LostSteps(ctx context.Context, q Querier, most int) ([]uuid.UUID, error) {
 	const sql = `
 		SELECT request_id
@@ -59,11 +59,12 @@ func LostSteps(ctx context.Context, q Querier, most int) ([]uuid.UUID, error) {
 	return readIDs(ctx, q, "reading lost steps", sql, most)
 }
 
-// Reconciled is how many rows a look reads of each table, in about five milliseconds.
-const Reconciled = 5000
+// reconciledAtOnce is how many rows a look reads of each table, in about five milliseconds.
+const reconciledAtOnce = 5000
 
-// FindLostSteps returns those of the next requests after a position that have lost
-// their job, and the position to go on from: the start of the table after its end.
+// FindLostSteps looks at the next requests after a position. It returns the requests that
+// have lost their job, and the position to go on from: the start of the table after its
+// end.
 func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid.UUID, next uuid.UUID, err error) {
 	// The limits are written out for a plan by index.
 	sql := fmt.Sprintf(`
@@ -81,28 +82,28 @@ func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid
 			WHERE job_id IS NOT NULL
 			  AND (SELECT finalized_at IS NULL FROM river_job WHERE river_job.id = job_id) IS NOT TRUE -- a look-up each, never a join
 		)
-		FROM page`, Reconciled)
+		FROM page`, reconciledAtOnce)
 	if err := q.QueryRow(ctx, sql, after).Scan((*zeronull.UUID)(&next), &lost); err != nil {
 		return nil, after, fmt.Errorf("looking for lost steps: %w", err)
 	}
 	return lost, next, nil
 }
 
-// Mended is what was put right, each a number of requests.
+// Mended counts the requests that were put right.
 type Mended struct {
-	Work      int // that have a work job again
-	Callbacks int // that have a callback job again
-	Order     int // whose ordering key goes on
+	Work      int // requests with a work job again
+	Callbacks int // requests with a callback job again
+	Order     int // requests whose ordering key goes on
 	Cancelled []uuid.UUID
 }
 
 // Any tells whether there was anything to put right.
 func (m Mended) Any() bool { return m.Work+m.Callbacks+m.Order+len(m.Cancelled) > 0 }
 
-// Mend gives those of the requests that have lost the job of their next step another
-// one, which is due at once. A request whose work job was cancelled ends as cancelled
-// by error, as CancelRequest does it. Requests that somebody else writes to are noted,
-// to be looked at again.
+// Mend gives requests that have lost the job of their next step another job, which is due
+// at once. A request whose work job was cancelled ends as cancelled, with reason as its
+// error, as with CancelRequest. Requests that another transaction writes are noted for the
+// next look.
 func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, reason jsontext.Value) (m Mended, err error) {
 	if len(ids) == 0 {
 		return Mended{}, nil
@@ -120,7 +121,7 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if ids, err = lockOwed(ctx, tx, ids); err != nil {
 		return Mended{}, err
 	}
-	// Each is a statement of its own, that sees what those did who held the locks before.
+	// Each statement sees the changes of the transactions that held the locks before.
 	if m.Cancelled, err = cancelLost(ctx, tx, ids, reason); err != nil {
 		return Mended{}, err
 	}
@@ -136,8 +137,8 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 }
 
 // removeNotes removes the notes of requests, after their ordering keys are locked: a
-// cancellation holds those when it notes its request. A note that somebody writes at the
-// moment stays, since what it is about can't be seen yet.
+// cancellation holds those when it notes its request. A note that another transaction
+// writes at the moment stays, since the change that it is about can't be seen yet.
 func removeNotes(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 	const sql = `
 		DELETE FROM lost_steps
@@ -153,27 +154,9 @@ func removeNotes(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) error {
 	return nil
 }
 
-// FindPlaces returns where those of the requests stand that have an ordering key and
-// whose callback has not ended.
-func FindPlaces(ctx context.Context, q Querier, ids []uuid.UUID) ([]Place, error) {
-	const sql = `
-		SELECT client, ordering_key, request_id
-		FROM ordered_requests
-		WHERE request_id = ANY ($1::uuid[])`
-	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
-	if err != nil {
-		return nil, fmt.Errorf("finding places in an order: %w", err)
-	}
-	places, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Place])
-	if err != nil {
-		return nil, fmt.Errorf("finding places in an order: %w", err)
-	}
-	return places, nil
-}
-
-// lockOwed locks the requests that have a step to take, and notes the requests that
-// others have locked. Nobody is waited for: a cancellation may hold a request, and
-// wait to note it.
+// lockOwed locks the requests that are owed a step, and notes the requests that other
+// transactions have locked. It waits for none of them: a cancellation may hold a request,
+// and wait to note it.
 func lockOwed(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]uuid.UUID, error) {
 	const lock = `
 		SELECT id
@@ -216,8 +199,8 @@ func cancelLost(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason jsontext
 	return readIDs(ctx, tx, "cancelling requests", sql, column(ids, uuidOf), []byte(reason))
 }
 
-// remakeJobs replaces the jobs in column job of those of the requests that are owed the
-// step and have no job for it. first is that of insertJobs.
+// remakeJobs replaces the jobs in column job of the requests that are owed the step and
+// have no job for it. first is as in insertJobs.
 func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, first string, ids []uuid.UUID) (int, error) {
 	sql := `
 		WITH lost AS MATERIALIZED (
@@ -234,7 +217,7 @@ func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, first stri
 			FROM lost
 			WHERE requests.id = lost.id
 		), replaced AS (
-			-- Nobody would find it any more to remove it.
+			-- No row would lead to the earlier job any more to remove it.
 			DELETE FROM river_job
 			WHERE id = ANY (ARRAY(SELECT earlier_job_id FROM lost))
 		), ` + insertJobs("lost", "now()", first) + `
@@ -248,9 +231,9 @@ func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, first stri
 	return remade, nil
 }
 
-// MendOrder looks at the next requests with ordering keys after a position. Those whose
+// MendOrder looks at the next requests with ordering keys after a position. Requests whose
 // callback has ended leave the order, and where the first of a key is held back, it is
-// released. It returns how many those are, and the position to go on from.
+// released. It returns how many requests that were, and the position to go on from.
 func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, next uuid.UUID, err error) {
 	// By the unique index of request_id.
 	sql := fmt.Sprintf(`
@@ -271,7 +254,7 @@ func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, nex
 			WHERE requests.id = page.request_id
 			LIMIT 1
 		) AS request ON true
-		ORDER BY request_id`, Reconciled)
+		ORDER BY request_id`, reconciledAtOnce)
 	rows, err := tx.Query(ctx, sql, after)
 	if err != nil {
 		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
@@ -293,7 +276,7 @@ func MendOrder(ctx context.Context, tx pgx.Tx, after uuid.UUID) (mended int, nex
 	if err != nil {
 		return 0, after, fmt.Errorf("looking at ordering keys: %w", err)
 	}
-	if seen == Reconciled {
+	if seen == reconciledAtOnce {
 		next = place.RequestID
 	}
 	return len(ended) + len(first), next, goOn(ctx, tx, ended, first)
@@ -307,7 +290,7 @@ func SaveOrderPosition(ctx context.Context, tx pgx.Tx, position uuid.UUID) error
 	return nil
 }
 
-// goOn takes what has ended out of the order, and releases what is first.
+// goOn takes ended requests out of the order, and releases the first of their keys.
 func goOn(ctx context.Context, tx pgx.Tx, ended, first []Place) error {
 	if len(ended)+len(first) == 0 {
 		return nil
@@ -325,16 +308,4 @@ func goOn(ctx context.Context, tx pgx.Tx, ended, first []Place) error {
 		return fmt.Errorf("releasing callbacks: %w", err)
 	}
 	return nil
-}
-
-func readIDs(ctx context.Context, q Querier, doing, sql string, args ...any) ([]uuid.UUID, error) {
-	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	return ids, nil
 }

@@ -87,26 +87,26 @@ func TestLostSteps(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		var requests []db.Request
-		for range db.Reconciled + 500 {
+		for range db.ReconciledAtOnce + 500 {
 			requests = append(requests, asyncRequest())
 		}
 		check(t, acceptAll(t.Context(), pool, requests))
 		slices.SortFunc(requests, func(a, b db.Request) int { return slices.Compare(a.ID[:], b.ID[:]) })
-		for _, i := range []int{0, db.Reconciled - 1, db.Reconciled, db.Reconciled + 499} {
+		for _, i := range []int{0, db.ReconciledAtOnce - 1, db.ReconciledAtOnce, db.ReconciledAtOnce + 499} {
 			if _, err := pool.Exec(t.Context(), "DELETE FROM river_job WHERE args ->> 'request_id' = $1", requests[i].ID.String()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		var found []uuid.UUID
 		var after uuid.UUID
-		for _, wantNext := range []uuid.UUID{requests[db.Reconciled-1].ID, uuid.Nil} {
+		for _, wantNext := range []uuid.UUID{requests[db.ReconciledAtOnce-1].ID, uuid.Nil} {
 			lost, next, err := db.FindLostSteps(t.Context(), pool, after)
 			if err != nil || next != wantNext {
 				t.Fatalf("got next %s, %v, want %s", next, err, wantNext)
 			}
 			found, after = append(found, lost...), next
 		}
-		if want := []uuid.UUID{requests[0].ID, requests[db.Reconciled-1].ID, requests[db.Reconciled].ID, requests[db.Reconciled+499].ID}; !slices.Equal(found, want) {
+		if want := []uuid.UUID{requests[0].ID, requests[db.ReconciledAtOnce-1].ID, requests[db.ReconciledAtOnce].ID, requests[db.ReconciledAtOnce+499].ID}; !slices.Equal(found, want) {
 			t.Errorf("got %v, want %v", found, want)
 		}
 	})

@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SweepBatch is how many requests a sweep looks at: enough to spread the cost of a
-// commit, few enough to hold nothing up.
+// SweepBatch is how many requests one batch of a removal looks at: enough to spread the
+// cost of a commit, few enough to hold nothing up.
 const SweepBatch = 1000
 
-// Removal goes through a table, batch by batch, and remembers where it is.
+// Removal goes through a table, batch by batch, and keeps its position in another.
 type Removal string
 
-// The removals, each named as the table of one row that remembers it.
+// The removals, each named as the table of one row that keeps its position.
 const (
 	OldRequests    Removal = "retention"
 	OldDeadLetters Removal = "dead_letter_retention"
@@ -37,8 +37,8 @@ func ReadSweep(ctx context.Context, q Querier, of Removal) (Sweep, error) {
 	return readSweep(ctx, q, of, "")
 }
 
-// LockSweep does so for a process that is about to remove a batch. While another
-// process holds it, or no batch is due, locked is false.
+// LockSweep is ReadSweep for a process that is about to remove a batch. While another
+// process does so, or no batch is due, locked is false.
 func LockSweep(ctx context.Context, tx pgx.Tx, of Removal) (s Sweep, locked bool, err error) {
 	s, err = readSweep(ctx, tx, of, "WHERE next_at <= now() FOR UPDATE SKIP LOCKED")
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -73,23 +73,22 @@ func SaveSweep(ctx context.Context, tx pgx.Tx, of Removal, s Sweep, pause time.D
 	return nil
 }
 
-// Swept is what a batch came to.
+// Swept is the outcome of one batch.
 type Swept struct {
 	Seen    int       // requests looked at: fewer than SweepBatch where there are no more
-	Removed int       // of those
-	Client  string    // of the last one, where dead letters were seen
-	Last    uuid.UUID // zero where none was seen
+	Removed int       // requests removed
+	Client  string    // of the last request, where dead letters were seen
+	Last    uuid.UUID // the last request, zero where none was seen
 }
 
 // frontierWait is for how long a removal waits at the youngest requests that it may see.
 const frontierWait = time.Minute
 
-// RemoveRequests removes, of the next SweepBatch requests after position, those
-// that have ended before the given time, with their attempts and jobs. Requests
-// that are unfinished, whose callback is pending, and dead letters stay. Requests end
-// some moments after they were accepted. So where one is old enough since its acceptance,
-// by less than frontierWait, and not since its end, it is not passed over: Last is the one
-// before it.
+// RemoveRequests looks at the next SweepBatch requests after position, and removes the
+// requests that ended before the given time, with their attempts and jobs. Unfinished
+// requests, pending callbacks and dead letters stay. Requests end some moments after they
+// were accepted. So a request that is old enough since its acceptance, by less than
+// frontierWait, but not since its end, is not passed over: Last is the request before it.
 func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before time.Time) (s Swept, err error) {
 	// Ids begin with the time of acceptance, so the range is a part of the table and
 	// ends where requests are too young. The limit is written out, and the ids are
@@ -183,13 +182,4 @@ func RemoveDeadLetters(ctx context.Context, tx pgx.Tx, from Sweep, before time.T
 		return Swept{}, fmt.Errorf("removing old dead letters: %w", err)
 	}
 	return s, nil
-}
-
-// AcceptedAt is when a UUIDv7 was made, to the millisecond.
-func AcceptedAt(id uuid.UUID) time.Time {
-	var ms int64
-	for _, b := range id[:6] {
-		ms = ms<<8 | int64(b)
-	}
-	return time.UnixMilli(ms)
 }

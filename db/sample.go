@@ -8,22 +8,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SampleMost is how many of each kind a sample counts: more are as good as so many.
-const SampleMost = 100_000
+// sampleMost is how many rows of each kind a sample counts. A larger number would tell an
+// operator nothing more.
+const sampleMost = 100_000
 
-// sampleFirst is how many of the oldest requests are looked at for what should be gone.
+// sampleFirst is how many of the oldest requests are checked for being overdue for removal.
 const sampleFirst = 500
 
 // Sample is how much there is to do, by the database's clock.
 type Sample struct {
-	Jobs        map[string]int64 // that have not ended, by state
-	Unfinished  time.Duration    // age of the oldest request whose next step is to come, 0 for none
-	DueCallback time.Duration    // for how long the oldest callback that is due has been, likewise
+	Jobs        map[string]int64 // unfinished jobs, by state
+	Unfinished  time.Duration    // age of the oldest request with a step to come, 0 for none
+	DueCallback time.Duration    // since when the oldest due callback has been due, 0 for none
 	DeadLetters int64
-	Ended       time.Duration // for how long the longest kept of the oldest requests has ended, likewise
+	Ended       time.Duration // since when the longest ended of the oldest requests has ended, 0 for none
 }
 
-// LiveStates are those of jobs that have not ended.
+// LiveStates are the states of jobs that have not ended.
 var LiveStates = []string{"available", "pending", "retryable", "running", "scheduled"}
 
 // TakeSample looks at index entries of live jobs and dead letters, and at a few rows.
@@ -61,7 +62,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 		FROM live
 		LEFT JOIN river_job ON river_job.id = live.oldest
 		LEFT JOIN requests ON requests.id = (river_job.args ->> 'request_id')::uuid`,
-		LiveStates, queues, SampleMost).Query(func(rows pgx.Rows) error {
+		LiveStates, queues, sampleMost).Query(func(rows pgx.Rows) error {
 		var state, queue string
 		var jobs int64
 		var due, age time.Duration
@@ -75,7 +76,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 		})
 		return err
 	})
-	batch.Queue("SELECT count(*) FROM (SELECT FROM dead_letters ORDER BY client, request_id LIMIT $1) AS counted", SampleMost).QueryRow(func(row pgx.Row) error {
+	batch.Queue("SELECT count(*) FROM (SELECT FROM dead_letters ORDER BY client, request_id LIMIT $1) AS counted", sampleMost).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&s.DeadLetters)
 	})
 	batch.Queue(`

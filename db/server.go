@@ -15,8 +15,8 @@ import (
 // oldestVersion is the first version of Postgres that has all that is needed.
 const oldestVersion = 140_000
 
-// CheckServer tells, with the remedy, what of the server at url can never work. That
-// it can't be reached is another error, for which IsUnavailable holds.
+// CheckServer tells, with the remedy, why the server at url can never work. Where it can't
+// be reached, IsUnavailable holds for the error.
 func CheckServer(ctx context.Context, url string) error {
 	config, err := parseURL(url)
 	if err != nil {
@@ -34,10 +34,10 @@ func CheckServer(ctx context.Context, url string) error {
 }
 
 const (
-	// poolerSamples is how many sessions beside the first are looked at. A pooler mostly
+	// poolerSamples is how many sessions beside the first are compared. A pooler mostly
 	// hands out the session that was used last; else it has few free sessions at start.
 	poolerSamples = 4
-	// poolerTimeout is how long they are waited for.
+	// poolerTimeout bounds the comparison.
 	poolerTimeout = 2 * time.Second
 )
 
@@ -61,7 +61,7 @@ func checkPooler(ctx context.Context, config *pgxpool.Config, conn *pgx.Conn) er
 	for range poolerSamples {
 		other, err := connectWithParameters(ctx, config)
 		if err != nil {
-			return nil // it has no more room, so it can't be told
+			return nil // the pooler has no more sessions, so its mode can't be found out
 		}
 		defer other.Close(ctx)
 		if transactions, err := holdTransaction(ctx, other); err != nil || !transactions {
@@ -94,21 +94,6 @@ func backendOf(ctx context.Context, conn *pgx.Conn) (backend uint32, err error) 
 		return 0, fmt.Errorf("looking for a pooler: %w", err)
 	}
 	return backend, nil
-}
-
-// connectWithParameters makes one connection as those of a pool are.
-func connectWithParameters(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error) {
-	config = config.Copy()
-	setLater(config)
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to database: %w", err)
-	}
-	if err := config.AfterConnect(ctx, conn); err != nil {
-		_ = conn.Close(ctx)
-		return nil, err
-	}
-	return conn, nil
 }
 
 func checkDatabase(ctx context.Context, conn *pgx.Conn) error {

@@ -7,25 +7,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// What is kept takes more than inputs and results: rows, their room to grow, and
-// index entries. Measured: 1,650 bytes in tables of a million requests that were
-// filled at once, 2,200 with the dead versions of rows after ten thousand requests.
+// Storage that is counted besides inputs and results: rows, their room to grow, and index
+// entries. Measured: 1,650 bytes in tables of a million requests that were filled at once,
+// 2,200 with the dead versions of rows after ten thousand requests.
 const (
 	RequestBytes = 2000 // of a request and its two jobs
 	AttemptBytes = 200
 )
 
-// Kept is what is kept of a client.
+// Kept is the storage that a client's requests take, and how many dead letters it has.
 type Kept struct {
 	Bytes       int64
 	DeadLetters int64
 }
 
-// SampleKept estimates what is kept, by client, from some pages of each table that
-// are drawn anew each time: all of them where there are no more, which makes it
-// exact, and of large tables so many that a client with a tenth of them is told to
-// within a tenth. So it takes as long for ten million requests as for twenty
-// thousand, and needs neither a record that could be lost nor an index.
+// SampleKept estimates what each client keeps, from some pages of each table that are
+// drawn anew each time. Small tables are read whole, so their figures are exact. Of large
+// tables enough pages are read to estimate a client with a tenth of the rows to within a
+// tenth. So it takes as long for ten million requests as for twenty thousand, and needs
+// neither an index nor a count that could go wrong.
 func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 	// pg_column_size is what a value takes where it is stored, and doesn't read it.
 	// Attempts are sampled by themselves rather than counted with their requests:
@@ -70,7 +70,7 @@ func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 	return all, nil
 }
 
-// sampledShare is the expression for the share of a table that so many pages are.
+// sampledShare is the expression for the share that a number of pages is of a table.
 func sampledShare(table string, pages int) string {
 	return fmt.Sprintf("least(1, %d / greatest(1, pg_relation_size('%s') / current_setting('block_size')::float8))", pages, table)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// unsuccessfulAreKnown tells whether unsuccessful_requests has all that it should.
+// unsuccessfulAreKnown tells whether unsuccessful_requests is complete.
 func unsuccessfulAreKnown(ctx context.Context, q Querier) (known bool, err error) {
 	const sql = `
 		SELECT done
@@ -21,13 +21,13 @@ func unsuccessfulAreKnown(ctx context.Context, q Querier) (known bool, err error
 	return known, nil
 }
 
-// SearchBatch is how many requests a batch of the search looks at: as many as a
+// searchedAtOnce is how many requests a batch of the search looks at: as many as a
 // sweep, for its reasons.
-const SearchBatch = SweepBatch
+const searchedAtOnce = SweepBatch
 
-// SearchUnsuccessful notes, of the next SearchBatch requests, the unsuccessful ones
-// that ended before there were triggers to note them. It tells whether the batch
-// was the last one. While another process is at a batch, searched is false.
+// SearchUnsuccessful looks at the next searchedAtOnce requests, and notes the unsuccessful
+// ones that ended before there were triggers to note them. It tells whether the batch was
+// the last one. While another process is at a batch, searched is false.
 func SearchUnsuccessful(ctx context.Context, tx pgx.Tx) (searched, done bool, err error) {
 	const lock = `
 		SELECT position, done
@@ -78,7 +78,7 @@ func searchBatch(ctx context.Context, tx pgx.Tx, position uuid.UUID) (done bool,
 		SET position = coalesce((SELECT id FROM page ORDER BY id DESC LIMIT 1), position),
 		    done = (SELECT count(*) < %[1]d FROM page)
 		WHERE is_one_row
-		RETURNING done`, SearchBatch)
+		RETURNING done`, searchedAtOnce)
 	err = tx.QueryRow(ctx, sql, position).Scan(&done)
 	return done, err
 }

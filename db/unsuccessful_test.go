@@ -162,7 +162,7 @@ func TestSearchUnsuccessful(t *testing.T) {
 	t.Run("FindsAllThatEndedBeforeABatchAtATime", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		plantOld(t, pool, db.SearchBatch+100)
+		plantOld(t, pool, db.SearchedAtOnce+100)
 		for batch, wantDone := range []bool{false, true, true} {
 			if searched, done := search(t, pool); !searched || done != wantDone {
 				t.Errorf("batch %d: got searched %v, done %v, want it done: %v", batch, searched, done, wantDone)

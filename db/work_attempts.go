@@ -8,13 +8,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// WorkNotDone begins the errors in a work job's row that are attempts which did not do
-// the work. What follows is the code of its error.
+// WorkNotDone begins the errors in a work job's row that stand for attempts which did not
+// do the work. The code of the work's error follows.
 const WorkNotDone = "not done: "
 
 // WorkAttempt is a charged attempt that did not do the work.
 type WorkAttempt struct {
-	Attempt int       // that was charged, counted from 1; attempts that crashed count
+	Attempt int       // counted from 1, with attempts that crashed
 	At      time.Time // its start
 	Code    string
 }

@@ -24,7 +24,7 @@ func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
 // a request of a client, whatever its destination: with ErrUnsignable, ErrBacklog,
-// ErrAway, a *QuotaError, db.ErrFull, db.ErrLarge or db.ErrLate. It is for callers that
+// ErrAway, a *QuotaError, batch.ErrFull, batch.ErrLarge or batch.ErrLate. It is for callers that
 // want to know before they read a body.
 func (q *Queue) Admit(client string) error {
 	if !q.signs(client) {

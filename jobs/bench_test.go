@@ -14,7 +14,7 @@ import (
 // each batch is one request.
 func BenchmarkAccept(b *testing.B) {
 	pool := dbtest.NewPool(b)
-	queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), AcceptQueue: 1000, Catalog: catalogOf(b, doNothing)})
+	queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), AsyncLimit: 1000, Catalog: catalogOf(b, doNothing)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -27,17 +28,18 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	}
 	wish := db.Cancellation{RequestID: id, Client: client, At: q.Now(), Error: reason}
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		place, err := db.FindPlace(ctx, tx, client, id)
-		if err == nil {
-			err = db.LockOrder(ctx, tx, place)
-		}
+		places, err := db.FindPlaces(ctx, tx, []uuid.UUID{id})
 		if err != nil {
+			return err
+		}
+		places = slices.DeleteFunc(places, func(p db.Place) bool { return p.Client != client })
+		if err := db.LockOrder(ctx, tx, places...); err != nil {
 			return err
 		}
 		if stopped, err = db.CancelRequest(ctx, tx, wish); err != nil || stopped.JobID == 0 {
 			return err
 		}
-		return errors.Join(db.LeaveOrder(ctx, tx, place), db.EndLease(ctx, tx, id), q.cancelJob(ctx, tx, stopped.JobID))
+		return errors.Join(db.LeaveOrder(ctx, tx, places...), db.EndLease(ctx, tx, id), q.cancelJob(ctx, tx, stopped.JobID))
 	})
 	if err != nil {
 		return db.Stopped{}, err

@@ -149,11 +149,11 @@ func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStu
 		for i, job := range stuck {
 			ids[i] = job.ID
 		}
-		held, err := db.HeldJobs(ctx, f.pool, ids, upkeep.DeathAfter, heldAtMost)
+		living, err := db.LivingJobs(ctx, f.pool, ids, upkeep.DeathAfter, heldAtMost)
 		if err != nil {
 			return nil, err
 		}
-		stuck = slices.DeleteFunc(stuck, func(j *rivertype.JobRow) bool { return slices.Contains(held, j.ID) })
+		stuck = slices.DeleteFunc(stuck, func(j *rivertype.JobRow) bool { return slices.Contains(living, j.ID) })
 		if len(stuck) > 0 || all < params.Max {
 			return stuck, nil
 		}

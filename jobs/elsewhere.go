@@ -45,15 +45,15 @@ const (
 	notYet = 30 * time.Second
 )
 
-// attempt names an attempt of the work of a request. Its number is charged; its turn is
-// different also from that of an attempt that was charged nothing.
+// attempt names a run of the work of a request. No two runs of a request have the same
+// number, also where they were charged nothing.
 type attempt struct {
 	request uuid.UUID
-	turn    int
+	run     int
 }
 
-// turnOf is the turn of a job that runs.
-func turnOf(job *rivertype.JobRow) int {
+// runOf is the number of the run that a job makes.
+func runOf(job *rivertype.JobRow) int {
 	var metadata struct {
 		Snoozes int `json:"snoozes"`
 	}
@@ -98,7 +98,7 @@ func (t *tokens) of(ctx context.Context, a attempt) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	named := binary.BigEndian.AppendUint32(a.request[:], uint32(a.turn))
+	named := binary.BigEndian.AppendUint32(a.request[:], uint32(a.run))
 	return tokenEncoding.EncodeToString(append(named, macOf(key, named)...)), nil
 }
 
@@ -130,12 +130,12 @@ func (q *Queue) SyncCall(ctx context.Context, offer *work.Offer, request db.Requ
 	return q.call(ctx, offer, request, 1, 1)
 }
 
-func (q *Queue) call(ctx context.Context, offer *work.Offer, request db.Request, number, turn int) (work.Call, error) {
+func (q *Queue) call(ctx context.Context, offer *work.Offer, request db.Request, number, run int) (work.Call, error) {
 	call := callOf(request, number)
 	if offer.Lease == 0 {
 		return call, nil
 	}
-	token, err := q.tokens.of(ctx, attempt{request.ID, turn})
+	token, err := q.tokens.of(ctx, attempt{request.ID, run})
 	call.FinishURL = q.publicURL + "/work/" + token
 	return call, err
 }
@@ -149,14 +149,14 @@ func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request 
 		if _, err := db.InsertRequests(ctx, tx, workJobs, []db.Request{request}); err != nil {
 			return err
 		}
-		_, err := db.HoldLease(ctx, tx, db.Lease{RequestID: request.ID, Turn: 1, StartedAt: q.clock.At(startedAt), Left: offer.Lease})
+		_, err := db.HoldLease(ctx, tx, db.Lease{RequestID: request.ID, Run: 1, StartedAt: q.clock.At(startedAt), Left: offer.Lease})
 		return err
 	})
 }
 
 // hold lets a job sleep while its work goes on elsewhere.
 func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
-	lease := db.Lease{RequestID: request.ID, Turn: turnOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
+	lease := db.Lease{RequestID: request.ID, Run: runOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
 	var held bool
 	err := w.queue.record.insist(func(ctx context.Context, _ bool) (err error) {
 		held, err = db.HoldLease(ctx, w.queue.pool, lease)
@@ -263,8 +263,8 @@ func (q *Queue) reported(ctx context.Context, a attempt) (request db.Request, le
 	if !unfinished {
 		return db.Request{}, db.Lease{}, false, q.missing(ctx, a.request)
 	}
-	lease, held, err = db.FindTurn(ctx, q.pool, request)
-	if err == nil && lease.Turn != a.turn {
+	lease, held, err = db.FindRun(ctx, q.pool, request)
+	if err == nil && lease.Run != a.run {
 		err = ErrGivenUp
 	}
 	return request, lease, held, err

@@ -50,8 +50,8 @@ func newElsewhere(t *testing.T) *elsewhere {
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, url), RiverPool: dbtest.Pool(t, url), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Catalog: catalog, Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: 1, Works: 1, Retention: time.Hour,
-		SoftStopTimeout: 20 * time.Millisecond, PublicURL: "http://ringback.example.com/",
+		Catalog: catalog, Sender: sender, Secrets: secretsOf, AsyncLimit: 1000, Workers: 1, WorkLimit: 1, Retention: time.Hour,
+		StopTimeout: 20 * time.Millisecond, PublicURL: "http://ringback.example.com/",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/db/batch"
 )
 
 // maxFaults is how many faults in a row end a step: of a new request after about 43
@@ -38,10 +39,11 @@ func faultOf(err error) *fault {
 	return &fault{"a step failed", err}
 }
 
-// passes tells whether a step may succeed once the database, or its queue, is free
-// again.
+// passes tells whether a step may succeed once the database, or its batcher, is free
+// again, or in another process.
 func passes(err error) bool {
-	return db.IsUnavailable(err) || errors.Is(err, db.ErrFull) || errors.Is(err, db.ErrLarge) || errors.Is(err, db.ErrLate)
+	return db.IsUnavailable(err) || errors.Is(err, batch.ErrFull) || errors.Is(err, batch.ErrLarge) ||
+		errors.Is(err, batch.ErrLate) || errors.Is(err, batch.ErrStopped)
 }
 
 // faultsInARow counts the faults and panics since the last attempt that was neither,

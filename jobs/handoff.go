@@ -15,6 +15,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/db/batch"
 )
 
 // handoff runs jobs that are born running.
@@ -48,7 +49,7 @@ type handoff struct {
 	ctx   context.Context // of the jobs
 	stop  context.CancelCauseFunc
 	tasks chan task
-	ends  *db.Batcher[*riverdriver.JobSetStateIfRunningParams, struct{}]
+	ends  *batch.Batcher[*riverdriver.JobSetStateIfRunningParams, struct{}]
 }
 
 // worker does a step, for River and for handoff alike.
@@ -186,7 +187,7 @@ func attemptError(job *rivertype.JobRow, began time.Time, failure error, trace s
 func (h *handoff) write(end *riverdriver.JobSetStateIfRunningParams) error {
 	for {
 		_, err := h.ends.Do(context.Background(), end)
-		if err == nil || !db.IsUnavailable(err) || errors.Is(err, db.ErrStopped) {
+		if err == nil || !db.IsUnavailable(err) {
 			return err
 		}
 		retry := time.NewTimer(faultDelay())

@@ -275,7 +275,7 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	call, err := w.queue.call(ctx, offer, request, job.Attempt, turnOf(job))
+	call, err := w.queue.call(ctx, offer, request, job.Attempt, runOf(job))
 	if err != nil {
 		return work.Outcome{}, err
 	}

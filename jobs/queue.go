@@ -21,6 +21,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/db/batch"
 	"ringback/jobs/clients"
 	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
@@ -47,32 +48,30 @@ var (
 
 // Config is what a Queue is built from.
 type Config struct {
-	Pool      *pgxpool.Pool // for our steps
+	Pool      *pgxpool.Pool // for the steps of requests
 	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
 	Logger    *slog.Logger
 	// RiverLogger takes River's own warnings and errors; nil for Logger.
 	RiverLogger *slog.Logger
-	Catalog     *work.Catalog // what is worked with
+	Catalog     *work.Catalog // the kinds of work that this process does
 	Sender      *webhook.Sender
-	Secrets     func(client string) ([]webhook.Secret, error) // that a client's callbacks are signed with
-
-	// AcceptQueue is how many requests may wait for their commit: what comes beyond
-	// it is refused at once.
-	AcceptQueue int
-	Unfinished  int // requests accepted and not finished, in all; 0 for no limit
+	Secrets     func(client string) ([]webhook.Secret, error) // sign a client's callbacks
 
 	Limits    func(client string) clients.Limits                     // nil where clients have none
-	Callbacks func(client string) webhook.Hosts                      // that a client's callbacks may name
-	Headers   func(client, sealed string) (map[string]string, error) // that a callback is to carry, from what is stored
+	Callbacks func(client string) webhook.Hosts                      // hosts that a client's callbacks may name
+	Headers   func(client, sealed string) (map[string]string, error) // opens the stored headers of a callback
 
-	Workers         int           // jobs of either kind that are under way at a time; 0 inserts only
-	Works           int           // works that run at a time
-	CallbackRate    int           // callbacks a second that a receiver gets at most, 0 for no limit
-	Consent         bool          // a receiver that granted nothing gets no callback
-	Retention       time.Duration // how long requests stay once they have ended; 0 forever
-	DeadLetters     time.Duration // how long dead letters stay; 0 forever
-	SoftStopTimeout time.Duration // how long Stop waits before it interrupts jobs
-	PublicURL       string        // of the API, where work that goes on elsewhere is finished
+	// Settings of the same names.
+	AsyncLimit          int           // async requests that wait for their commit; more are refused at once
+	UnfinishedLimit     int           // requests accepted and not finished, in all; 0 for no limit
+	Workers             int           // jobs of either kind that are under way at a time; 0 inserts only
+	WorkLimit           int           // async requests whose work runs at a time
+	CallbackRate        int           // callbacks a second that a receiver gets at most, 0 for no limit
+	CallbackConsent     bool          // a receiver that granted nothing gets no callback
+	Retention           time.Duration // how long requests stay once they have ended; 0 forever
+	DeadLetterRetention time.Duration // how long dead letters stay; 0 forever
+	StopTimeout         time.Duration // how long Stop waits before it interrupts jobs
+	PublicURL           string        // of the API, where work that goes on elsewhere is finished
 
 	Health  *db.Health            // that the steps report to; nil for one of its own
 	Metrics prometheus.Registerer // nil for none
@@ -113,13 +112,13 @@ type Queue struct {
 	handoff        *handoff
 	grace          time.Duration // before Stop interrupts jobs
 
-	accepts   *db.Batcher[acceptance, db.Holder]
-	records   *db.Batcher[db.Request, struct{}]
-	loads     *db.Batcher[uuid.UUID, db.Request]
-	finishes  *db.Batcher[db.Request, struct{}]
-	callbacks *db.Batcher[uuid.UUID, db.Request]
-	settles   *db.Batcher[db.Settlement, int]
-	meetings  *db.Batcher[string, db.CallbackOrigin]
+	accepts   *batch.Batcher[acceptance, db.Holder]
+	records   *batch.Batcher[db.Request, struct{}]
+	loads     *batch.Batcher[uuid.UUID, db.Request]
+	finishes  *batch.Batcher[db.Request, struct{}]
+	callbacks *batch.Batcher[uuid.UUID, db.Request]
+	settles   *batch.Batcher[db.Settlement, int]
+	meetings  *batch.Batcher[string, db.CallbackOrigin]
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
@@ -131,24 +130,24 @@ func New(config Config) (*Queue, error) {
 	if config.Health == nil {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
 	}
-	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.SoftStopTimeout}
+	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.record = newRecord(config.Logger)
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
-	queue.places = newPlaces(config.Works, config.Workers, config.Limits != nil)
+	queue.places = newPlaces(config.WorkLimit, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
-		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.Consent,
+		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.CallbackConsent,
 		Logger: config.Logger, Outside: queue.outside(config.Sender),
 	})
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
 	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.held.has, config.RiverPool, config.Logger)
-	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetters})
+	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetterRetention})
 	queue.search = upkeep.Searcher{Pool: config.RiverPool, Logger: config.Logger}
-	queue.backlog.limit = int64(config.Unfinished)
+	queue.backlog.limit = int64(config.UnfinishedLimit)
 	queue.backlog.ping = queue.health.Check
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
@@ -193,20 +192,24 @@ const maxReads = 1000
 // it.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
-	q.accepts = db.NewBatcher(db.BatcherConfig[acceptance, db.Holder]{
+	q.accepts = batch.New(batch.Config[acceptance, db.Holder]{
 		Flush: q.acceptAll, Size: func(call acceptance) int { return sizeOf(call.request) },
-		Queue: config.AcceptQueue, QueueBytes: acceptQueueBytes, Patience: acceptPatience, Met: q.met(db.AcceptStep),
+		Queue: config.AsyncLimit, QueueBytes: acceptQueueBytes, Patience: acceptPatience, Met: q.met(db.AcceptStep), Blames: db.IsRefused,
 	})
-	q.records = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep)})
-	q.loads = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room})
-	q.finishes = db.NewBatcher(db.BatcherConfig[db.Request, struct{}]{Flush: q.finishAll, Size: sizeOf, Queue: room + maxReports, Met: q.met(db.FinishStep)})
-	q.callbacks = db.NewBatcher(db.BatcherConfig[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room})
-	q.settles = db.NewBatcher(db.BatcherConfig[db.Settlement, int]{
-		Flush: q.settleAll, Queue: room, Rest: settleRest, Met: q.met(db.SettleStep),
+	q.records = batch.New(batch.Config[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep), Blames: db.IsRefused})
+	q.loads = batch.New(batch.Config[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room, Blames: db.IsRefused})
+	q.finishes = batch.New(batch.Config[db.Request, struct{}]{
+		Flush: q.finishAll, Size: sizeOf, Queue: room + maxReports, Met: q.met(db.FinishStep), Blames: db.IsRefused,
+	})
+	q.callbacks = batch.New(batch.Config[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room, Blames: db.IsRefused})
+	q.settles = batch.New(batch.Config[db.Settlement, int]{
+		Flush: q.settleAll, Queue: room, Rest: settleRest, Met: q.met(db.SettleStep), Blames: db.IsRefused,
 		Urgent: func(s db.Settlement) bool { return s.Place.OrderingKey != "" }, // the next of the key waits
 	})
-	q.handoff.ends = db.NewBatcher(db.BatcherConfig[*riverdriver.JobSetStateIfRunningParams, struct{}]{Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep)})
-	q.meetings = db.NewBatcher(db.BatcherConfig[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room + maxReads})
+	q.handoff.ends = batch.New(batch.Config[*riverdriver.JobSetStateIfRunningParams, struct{}]{
+		Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep), Blames: db.IsRefused,
+	})
+	q.meetings = batch.New(batch.Config[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
 }
 
 // met returns what takes how a step went.
@@ -274,7 +277,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		CompletedJobRetentionPeriod: -1,
 		CancelledJobRetentionPeriod: -1,
 		DiscardedJobRetentionPeriod: -1,
-		SoftStopTimeout:             config.SoftStopTimeout,
+		SoftStopTimeout:             config.StopTimeout,
 	}
 	if config.Workers > 0 {
 		settings.Queues = map[string]river.QueueConfig{

@@ -66,8 +66,8 @@ func newQueueOf(t *testing.T, url, through string, do work.Plain, workers int) *
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
-		Catalog: catalogOf(t, do), Sender: sender, Secrets: secretsOf, AcceptQueue: 1000, Workers: workers, Works: 4, Retention: time.Hour,
-		SoftStopTimeout: 20 * time.Millisecond,
+		Catalog: catalogOf(t, do), Sender: sender, Secrets: secretsOf, AsyncLimit: 1000, Workers: workers, WorkLimit: 4, Retention: time.Hour,
+		StopTimeout: 20 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -307,7 +307,7 @@ func TestQueue(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
 		pool := dbtest.Pool(t, url)
-		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Catalog: catalogOf(t, doNothing), AcceptQueue: 10, Retention: time.Hour})
+		queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), Catalog: catalogOf(t, doNothing), AsyncLimit: 10, Retention: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

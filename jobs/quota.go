@@ -54,7 +54,7 @@ type quotas struct {
 	logger *slog.Logger
 
 	mu          sync.Mutex
-	unfinished  limit.Sample[db.Destination] // in all under the empty origin
+	unfinished  limit.Sample[db.Destination] // in all under the empty host
 	bytes       limit.Sample[string]         // kept, by client
 	deadLetters map[string]int64             // kept, by client, by the latest sample
 }
@@ -77,12 +77,12 @@ func anywhere(client string) demand { return demand{Destination: db.Destination{
 // keptOf is about how many bytes are kept of a request, but for its result.
 func keptOf(request db.Request) int64 { return int64(db.RequestBytes + len(request.Input)) }
 
-// destinationOf takes the origin from a canonical URL, as the database does when
+// destinationOf takes the host from a canonical URL, as the database does when
 // it counts.
 func destinationOf(client, callbackURL string) db.Destination {
 	_, rest, _ := strings.Cut(callbackURL, "//")
-	origin, _, _ := strings.Cut(rest, "/")
-	return db.Destination{Client: client, Origin: origin}
+	host, _, _ := strings.Cut(rest, "/")
+	return db.Destination{Client: client, Host: host}
 }
 
 // newQuotas returns nil where clients have no limits.
@@ -155,7 +155,7 @@ func (q *quotas) keep(request db.Request) {
 
 func (q *quotas) add(d demand, times int64) {
 	q.unfinished.Add(db.Destination{Client: d.Client}, times)
-	if d.Origin != "" {
+	if d.Host != "" {
 		q.unfinished.Add(d.Destination, times)
 	}
 	q.bytes.Add(d.Client, times*d.bytes)
@@ -174,7 +174,7 @@ func (q *quotas) check(d demand) error {
 			return err
 		}
 	}
-	if d.Origin == "" {
+	if d.Host == "" {
 		return nil
 	}
 	return below(DestinationQuota, q.unfinished.Of(d.Destination), int64(limits.PerDestination))

@@ -62,7 +62,7 @@ func TestQuotas(t *testing.T) {
 
 	t.Run("AdmitsAClientBelowItsLimits", func(t *testing.T) {
 		t.Parallel()
-		q := sampled(t, map[db.Destination]int64{{Client: "alice", Origin: "a:8443"}: 3, {Client: "alice", Origin: "b"}: 2, {Client: "bob", Origin: "a:8443"}: 4})
+		q := sampled(t, map[db.Destination]int64{{Client: "alice", Host: "a:8443"}: 3, {Client: "alice", Host: "b"}: 2, {Client: "bob", Host: "a:8443"}: 4})
 		if got := q.left("alice"); got != 5 {
 			t.Errorf("left: got %d, want 5", got)
 		}
@@ -91,7 +91,7 @@ func TestQuotas(t *testing.T) {
 
 	t.Run("CountsOnceWhatTheSampleHolds", func(t *testing.T) {
 		t.Parallel()
-		q := counting(map[db.Destination]int64{{Client: "alice", Origin: "a"}: 2})
+		q := counting(map[db.Destination]int64{{Client: "alice", Host: "a"}: 2})
 		wantEntered(t, q, requestOf("alice", "a"), destination, DestinationQuota)
 		q.sampleUnfinished(t.Context())
 		wantEntered(t, q, requestOf("alice", "a"), 2, DestinationQuota)
@@ -109,7 +109,7 @@ func TestQuotas(t *testing.T) {
 
 	t.Run("KeepsTheCountWhenThereIsNoNewSample", func(t *testing.T) {
 		t.Parallel()
-		q := sampled(t, map[db.Destination]int64{{Client: "alice", Origin: "a"}: 1})
+		q := sampled(t, map[db.Destination]int64{{Client: "alice", Host: "a"}: 1})
 		q.count = func(context.Context) (map[db.Destination]int64, error) { return nil, errors.New("no permission") }
 		for range 2 {
 			if err := q.enter(demandOf(requestOf("alice", "a"))); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"ringback/db"
+	"ringback/db/batch"
 )
 
 const (
@@ -71,7 +72,7 @@ func (r *record) written() {
 // isOver tells whether to write again is of no use.
 func (r *record) isOver(err error) bool {
 	var lasting *fault
-	return err == nil || errors.As(err, &lasting) || r.ctx.Err() != nil || errors.Is(err, db.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)
+	return err == nil || errors.As(err, &lasting) || r.ctx.Err() != nil || errors.Is(err, batch.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)
 }
 
 // isNumberTaken tells whether another batch took the number of an attempt at the same

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/db/batch"
 	"ringback/jobs/limit"
 )
 
@@ -73,7 +74,7 @@ var (
 // Follow is Watch for callers who stay until the work has ended, however long that
 // takes. The channel carries the latest progress beyond what is known, which counts from
 // 1, and is closed at the end. It fails with ErrFollowers, ErrClientFollowers, or
-// db.ErrStopped.
+// batch.ErrStopped.
 func (q *Queue) Follow(client string, id uuid.UUID, known int) (progress <-chan db.Progress, stop func(), err error) {
 	progress, stop, ok := q.follows.watch(client, id, known)
 	if ok {
@@ -122,7 +123,7 @@ func (w *waits) refusal() error {
 	defer w.mu.Unlock()
 	switch {
 	case w.closed:
-		return db.ErrStopped
+		return batch.ErrStopped
 	case w.places.Free() == 0:
 		return ErrFollowers
 	}

@@ -15,8 +15,8 @@ import (
 func callbackPolicy(c Config) webhook.Policy {
 	return webhook.Policy{
 		Local:     c.dev,
-		Allowed:   c.CallbackAllow,
-		Denied:    slices.Concat(c.CallbackDeny, c.PublicHosts.ranges),
+		Allowed:   c.CallbackAllowCIDRs,
+		Denied:    slices.Concat(c.CallbackDenyCIDRs, c.PublicHosts.ranges),
 		Ports:     c.CallbackPorts,
 		Names:     c.PublicHosts.names,
 		Resolvers: c.CallbackDNS,

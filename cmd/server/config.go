@@ -25,41 +25,41 @@ import (
 // Config is every setting. The tags are the one place where its name, default
 // and meaning stand: --help and README show them.
 type Config struct {
-	DatabaseURL string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
-	HTTPAddr    string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
-	AdminAddr   string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of the pages, River UI, metrics and pprof, which have no login: loopback only, or the word none"`
-	SecretsKey  clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
-	MetricsAddr string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
-	PlainSecret bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored as they are; otherwise, outside local mode, that is refused"`
-	Workers     int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
-	WorkTimeout time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	WorkLimit   int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
-	AsyncLimit  int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
-	Unfinished  int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
-	ClientRate  int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
-	ClientReads int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
-	ClientLimit int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
-	OriginLimit int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
-	Storage     size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
-	DeadLimit   int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
-	Connections int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
-	Proxies     ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
-	Retention   time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
-	DeadLetters time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
-	StopTimeout time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice as long and 9 s, at 25 s by default"`
-	LogLevel    slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
+	DatabaseURL           string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
+	HTTPAddr              string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
+	AdminAddr             string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of the pages, River UI, metrics and pprof, which have no login: loopback only, or the word none"`
+	SecretsKey            clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
+	MetricsAddr           string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
+	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored as they are; otherwise, outside local mode, that is refused"`
+	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
+	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
+	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
+	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
+	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
+	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
+	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
+	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	ClientStorage         size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
+	ClientDeadLetters     int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
+	MaxConnections        int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	ProxyCIDRs            ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
+	Retention             time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
+	DeadLetterRetention   time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
+	StopTimeout           time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice as long and 9 s, at 25 s by default"`
+	LogLevel              slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
 	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
 	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, secret}}"`
 	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; without it upstream where there is a WORK_URL, and else the one that cmd/server/works.go names"`
 
-	PublicURL     publicURL `env:"PUBLIC_URL" help:"where services that do work reach this one to finish it later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
-	PublicHosts   hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
-	CallbackPorts ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
-	CallbackAllow ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
-	CallbackDeny  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that they may not go to, such as a NAT64 prefix of the network"`
-	CallbackDNS   resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
+	PublicURL          publicURL `env:"PUBLIC_URL" help:"where services that do work reach this one to finish it later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
+	PublicHosts        hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
+	CallbackPorts      ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
+	CallbackAllowCIDRs ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
+	CallbackDenyCIDRs  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that they may not go to, such as a NAT64 prefix of the network"`
+	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
 	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"callbacks a second that one receiver gets at most of one process, unless the operator allowed it more with ringback receiver allow; 0 for no limit but what it shows to take"`
 	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
@@ -76,7 +76,7 @@ const noAdmin = "none"
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
 func readConfig(environ map[string]string, o options, set work.Set) (Config, error) {
-	config := Config{options: o, set: set, Connections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
+	config := Config{options: o, set: set, MaxConnections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err
@@ -136,21 +136,21 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.AdminAddr != noAdmin && !(isAddress(c.AdminAddr) && isLoopback(c.AdminAddr)),
 		"ADMIN_ADDR", "must be a loopback address with a port, or %s, not %q", noAdmin, c.AdminAddr)
 	refuse(c.MetricsAddr != "" && !isAddress(c.MetricsAddr), "METRICS_ADDR", "must be host:port, not %q", c.MetricsAddr)
-	refuse(c.storesSecrets() && len(c.SecretsKey) == 0 && !c.PlainSecret,
+	refuse(c.storesSecrets() && len(c.SecretsKey) == 0 && !c.PlainSecrets,
 		"SECRETS_KEY", "must be set: 32 bytes in base64, from openssl rand -base64 32 (or set PLAIN_SECRETS to true, if signing secrets are meant to be stored as they are)")
 	refuse(c.Workers < 1 || c.Workers > 10_000, "WORKERS", "must be from 1 to 10000, not %d", c.Workers)
 	refuse(c.WorkTimeout < time.Millisecond || c.WorkTimeout > time.Hour, "WORK_TIMEOUT", "must be from 1ms to 1h, not %s", c.WorkTimeout)
 	refuse(c.WorkLimit < 1 || c.WorkLimit > 10_000, "WORK_LIMIT", "must be from 1 to 10000, not %d", c.WorkLimit)
 	refuse(c.AsyncLimit < 1 || c.AsyncLimit > 100_000, "ASYNC_LIMIT", "must be from 1 to 100000, not %d", c.AsyncLimit)
-	refuse(c.Unfinished < 1 || c.Unfinished > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.Unfinished)
+	refuse(c.UnfinishedLimit < 1 || c.UnfinishedLimit > 10_000_000, "UNFINISHED_LIMIT", "must be from 1 to 10000000, not %d", c.UnfinishedLimit)
 	refuse(c.ClientRate < 1 || c.ClientRate > maxClientRate, "CLIENT_RATE", "must be from 1 to %d, not %d", maxClientRate, c.ClientRate)
-	refuse(c.ClientReads < 1 || c.ClientReads > maxClientRate, "CLIENT_READ_RATE", "must be from 1 to %d, not %d", maxClientRate, c.ClientReads)
-	refuse(c.ClientLimit < 1 || c.ClientLimit > maxClientCount, "CLIENT_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.ClientLimit)
-	refuse(c.OriginLimit < 1 || c.OriginLimit > maxClientCount, "DESTINATION_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.OriginLimit)
-	refuse(c.Storage < 1 || c.Storage > maxClientStorage, "CLIENT_STORAGE", "must be from 1 to %d bytes, not %d", maxClientStorage, c.Storage)
-	refuse(c.DeadLimit < 1 || c.DeadLimit > maxClientCount, "CLIENT_DEAD_LETTERS", "must be from 1 to %d, not %d", maxClientCount, c.DeadLimit)
-	refuse(c.DeadLetters != 0 && c.DeadLetters < time.Minute, "DEAD_LETTER_RETENTION", "must be 0 or at least 1m, not %s", c.DeadLetters)
-	refuse(c.Connections < 1 || c.Connections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.Connections)
+	refuse(c.ClientReadRate < 1 || c.ClientReadRate > maxClientRate, "CLIENT_READ_RATE", "must be from 1 to %d, not %d", maxClientRate, c.ClientReadRate)
+	refuse(c.ClientUnfinished < 1 || c.ClientUnfinished > maxClientCount, "CLIENT_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.ClientUnfinished)
+	refuse(c.DestinationUnfinished < 1 || c.DestinationUnfinished > maxClientCount, "DESTINATION_UNFINISHED", "must be from 1 to %d, not %d", maxClientCount, c.DestinationUnfinished)
+	refuse(c.ClientStorage < 1 || c.ClientStorage > maxClientStorage, "CLIENT_STORAGE", "must be from 1 to %d bytes, not %d", maxClientStorage, c.ClientStorage)
+	refuse(c.ClientDeadLetters < 1 || c.ClientDeadLetters > maxClientCount, "CLIENT_DEAD_LETTERS", "must be from 1 to %d, not %d", maxClientCount, c.ClientDeadLetters)
+	refuse(c.DeadLetterRetention != 0 && c.DeadLetterRetention < time.Minute, "DEAD_LETTER_RETENTION", "must be 0 or at least 1m, not %s", c.DeadLetterRetention)
+	refuse(c.MaxConnections < 1 || c.MaxConnections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.MaxConnections)
 	refuse(c.CallbackRate < 0 || c.CallbackRate > 1_000_000, "CALLBACK_RATE", "must be from 0 to 1000000, not %d", c.CallbackRate)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
@@ -186,7 +186,7 @@ func (s *size) UnmarshalText(text []byte) error {
 // clientLimits are those of clients that have none of their own.
 func (c Config) clientLimits() clients.Limits {
 	return clients.Limits{
-		Rate: c.ClientRate, Unfinished: c.ClientLimit, PerDestination: c.OriginLimit, Storage: int64(c.Storage), DeadLetters: c.DeadLimit,
+		Rate: c.ClientRate, Unfinished: c.ClientUnfinished, PerDestination: c.DestinationUnfinished, Storage: int64(c.ClientStorage), DeadLetters: c.ClientDeadLetters,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,8 +36,8 @@ func TestReadConfig(t *testing.T) {
 		{"PublicAddressInLocalMode", []string{"HTTP_ADDR=0.0.0.0:8080"}, options{dev: true}, []string{"loopback address with --dev"}},
 		{"PublicAdminAddress", []string{"ADMIN_ADDR=0.0.0.0:8081"}, options{}, []string{"ADMIN_ADDR must be a loopback"}},
 		{"ShortSecretsKey", []string{"SECRETS_KEY=" + key + ",c2hvcnQ="}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
-		{"SeveralMistakes", []string{"WORKERS=0", "SYNC_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "RETENTION=1s", "STOP_TIMEOUT=0s", "CLIENT_RATE=0", "CLIENT_UNFINISHED=0", "DESTINATION_UNFINISHED=0", "CLIENT_STORAGE=0", "CLIENT_DEAD_LETTERS=0", "DEAD_LETTER_RETENTION=1s", "HTTP_ADDR=x", "CALLBACK_CONSENT=maybe"}, options{},
-			[]string{"WORKERS", "SYNC_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "RETENTION", "STOP_TIMEOUT", "CLIENT_RATE", "CLIENT_UNFINISHED", "DESTINATION_UNFINISHED", "CLIENT_STORAGE", "CLIENT_DEAD_LETTERS", "DEAD_LETTER_RETENTION", "HTTP_ADDR", "CALLBACK_CONSENT"}},
+		{"SeveralMistakes", []string{"WORKERS=0", "WORK_LIMIT=0", "ASYNC_LIMIT=-1", "WORK_TIMEOUT=0s", "RETENTION=1s", "STOP_TIMEOUT=0s", "CLIENT_RATE=0", "CLIENT_UNFINISHED=0", "DESTINATION_UNFINISHED=0", "CLIENT_STORAGE=0", "CLIENT_DEAD_LETTERS=0", "DEAD_LETTER_RETENTION=1s", "HTTP_ADDR=x", "CALLBACK_CONSENT=maybe"}, options{},
+			[]string{"WORKERS", "WORK_LIMIT", "ASYNC_LIMIT", "WORK_TIMEOUT", "RETENTION", "STOP_TIMEOUT", "CLIENT_RATE", "CLIENT_UNFINISHED", "DESTINATION_UNFINISHED", "CLIENT_STORAGE", "CLIENT_DEAD_LETTERS", "DEAD_LETTER_RETENTION", "HTTP_ADDR", "CALLBACK_CONSENT"}},
 		{"SecretsKeyThatIsNotBase64", []string{"SECRETS_KEY=" + key + "!"}, options{}, []string{"SECRETS_KEY must be 32 bytes in base64"}},
 		{"PortOutOfRange", []string{"HTTP_ADDR=127.0.0.1:99999"}, options{}, []string{"HTTP_ADDR must be host:port"}},
 		{"DatabaseURL", []string{"DATABASE_URL=postgres://u:hunter2@[", "WORKERS=0"}, options{}, []string{"DATABASE_URL must be", "WORKERS must be"}},
@@ -96,6 +97,16 @@ func TestReadConfig(t *testing.T) {
 				t.Errorf("the error %q tells a secret", err)
 			}
 		})
+	}
+}
+
+func TestFieldsHaveTheNamesOfTheirSettings(t *testing.T) {
+	t.Parallel()
+	for field := range reflect.TypeFor[Config]().Fields() {
+		setting := field.Tag.Get("env")
+		if setting != "" && !strings.EqualFold(field.Name, strings.ReplaceAll(setting, "_", "")) {
+			t.Errorf("%s is read into %s", setting, field.Name)
+		}
 	}
 }
 

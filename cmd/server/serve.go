@@ -87,7 +87,7 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 // newServer makes what needs no database that answers.
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
 	if config.dev { // the caller has the machine alone, as with limits
-		config.ClientReads = 0
+		config.ClientReadRate = 0
 	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
 	if err := s.openPools(ctx); err != nil {
@@ -99,7 +99,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 	watchHealth(s.registry, s.health)
 	s.sampler.retention = config.Retention
 	s.sampler.watch(s.registry)
-	s.bound = newConnections(config.Connections, append(config.Proxies, loopback...), s.registry)
+	s.bound = newConnections(config.MaxConnections, append(config.ProxyCIDRs, loopback...), s.registry)
 	s.handler, s.pages = newLatestHandler(api.NewStarting(logger)), newLatestHandler(metricsOnly(metricsHandler(s.registry)))
 	s.public = s.newPublic(ctx)
 	s.admin, s.metrics = newAdmin(config, s.pages, logger), newMetricsServer(config, metricsHandler(s.registry), logger)
@@ -189,10 +189,10 @@ func (s *server) newQueue() (err error) {
 	s.sender = webhook.NewSender(callbackPolicy(config), version())
 	s.queue, err = jobs.New(jobs.Config{
 		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
-		Workers: workers(config), CallbackRate: config.CallbackRate, Consent: bool(config.CallbackConsent), Works: config.WorkLimit,
-		AcceptQueue: config.AsyncLimit, Unfinished: config.Unfinished,
+		Workers: workers(config), CallbackRate: config.CallbackRate, CallbackConsent: bool(config.CallbackConsent), WorkLimit: config.WorkLimit,
+		AsyncLimit: config.AsyncLimit, UnfinishedLimit: config.UnfinishedLimit,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks, Headers: s.clients.OpenHeaders,
-		Retention: config.Retention, DeadLetters: config.DeadLetters, SoftStopTimeout: config.StopTimeout, Metrics: s.registry,
+		Retention: config.Retention, DeadLetterRetention: config.DeadLetterRetention, StopTimeout: config.StopTimeout, Metrics: s.registry,
 		PublicURL: config.finishURL(s.listener.Addr().(*net.TCPAddr)),
 	})
 	return err
@@ -275,7 +275,7 @@ func (s *server) newAPI() http.Handler {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
 		Catalog:    s.config.catalog,
-		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReads,
+		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReadRate,
 		Draining: s.draining.Load, Metrics: s.registry,
 	}
 	if s.config.dev {

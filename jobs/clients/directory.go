@@ -151,7 +151,7 @@ func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
 		if err := s.addSecrets(row, keys); err != nil {
 			s.unreadable[row.Name] = err
 		}
-		s.limits[row.Name] = limitsOf(row)
+		s.limits[row.Name] = row.Limits
 		if len(row.Callbacks) > 0 {
 			s.callbacks[row.Name] = row.Callbacks
 		}

@@ -14,15 +14,9 @@ import (
 )
 
 // Limits are what one client may have and ask for, 0 for any number.
-type Limits struct {
-	Rate           int   // POSTs a second to one process, with a burst of twice as many
-	Unfinished     int   // async requests that have not ended
-	PerDestination int   // the same for callbacks to one host and port
-	Storage        int64 // bytes kept
-	DeadLetters    int
-}
+type Limits = db.Limits
 
-// Limits returns those of a client: its own, and for the rest the defaults.
+// Limits returns the limits of a client: its own, and defaults for the others.
 func (d *Directory) Limits(client string, defaults Limits) Limits {
 	own := d.latest.Load().limits[client]
 	return Limits{
@@ -36,11 +30,6 @@ func (d *Directory) Limits(client string, defaults Limits) Limits {
 
 // Callbacks returns the hosts that a client's callbacks may name.
 func (d *Directory) Callbacks(client string) webhook.Hosts { return d.latest.Load().callbacks[client] }
-
-// limitsOf are the limits of a client's own, 0 for none.
-func limitsOf(row db.Client) Limits {
-	return Limits{row.Rate, row.Unfinished, row.PerDestination, row.Storage, row.DeadLetters}
-}
 
 // Set changes the limits of a client's own and the hosts that its callbacks may
 // name, and returns what it has then.

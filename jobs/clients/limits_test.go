@@ -34,7 +34,7 @@ func TestLimits(t *testing.T) {
 			c.Rate, c.Storage, c.Callbacks = 500, 1<<40, []string{"a.example.com", "*.b.example.com"}
 		})
 		set(func(c *db.Client) { c.Unfinished, c.PerDestination, c.DeadLetters = 5000, 600, 7 })
-		if got, want := d.Limits("acme", defaults), (Limits{500, 5000, 600, 1 << 40, 7}); got != want {
+		if got, want := d.Limits("acme", defaults), (Limits{Rate: 500, Unfinished: 5000, PerDestination: 600, Storage: 1 << 40, DeadLetters: 7}); got != want {
 			t.Errorf("acme: got %+v, want %+v", got, want)
 		}
 		if got, want := d.Callbacks("acme"), []string{"a.example.com", "*.b.example.com"}; !slices.Equal(got, want) {
@@ -46,7 +46,7 @@ func TestLimits(t *testing.T) {
 			}
 		}
 		set(func(c *db.Client) { c.Rate, c.Callbacks = 0, nil })
-		if got, want := d.Limits("acme", defaults), (Limits{50, 5000, 600, 1 << 40, 7}); got != want || d.Callbacks("acme") != nil {
+		if got, want := d.Limits("acme", defaults), (Limits{Rate: 50, Unfinished: 5000, PerDestination: 600, Storage: 1 << 40, DeadLetters: 7}); got != want || d.Callbacks("acme") != nil {
 			t.Errorf("taken back: got %+v and %q, want %+v and all hosts", got, d.Callbacks("acme"), want)
 		}
 	})

@@ -1,4 +1,4 @@
-package db
+package batch
 
 import (
 	"context"
@@ -18,14 +18,14 @@ type desk struct {
 
 // newDesk returns a batcher with one flusher at a desk. Its items are numbers,
 // whose results are the same numbers with a minus sign.
-func newDesk(t *testing.T, config BatcherConfig[int, int]) (*Batcher[int, int], *desk) {
+func newDesk(t *testing.T, config Config[int, int]) (*Batcher[int, int], *desk) {
 	t.Helper()
 	d := &desk{make(chan []int, 1000), make(chan error)}
 	config.Flush, config.Flushers = d.flush, max(config.Flushers, 1)
 	if config.Queue == 0 {
 		config.Queue = 1000
 	}
-	b := NewBatcher(config)
+	b := New(config)
 	t.Cleanup(func() {
 		close(d.end) // what is left succeeds
 		b.Stop()
@@ -113,7 +113,7 @@ func TestBatcherCollects(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T){
 		"AnItemAloneAtOnce": func(t *testing.T) {
 			start := time.Now()
-			b, d := newDesk(t, BatcherConfig[int, int]{})
+			b, d := newDesk(t, Config[int, int]{})
 			for item := range 3 {
 				callers := ask(t.Context(), b, item)
 				wantBatch(t, d.next(), item)
@@ -125,7 +125,7 @@ func TestBatcherCollects(t *testing.T) {
 			}
 		},
 		"WhatPilesUpMeanwhile": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{})
+			b, d := newDesk(t, Config[int, int]{})
 			callers := ask(t.Context(), b, numbers(1, 6)...)
 			wantBatch(t, d.next(), 1)
 			d.end <- nil
@@ -140,7 +140,7 @@ func TestBatcherCollects(t *testing.T) {
 		"WithOneFlusherUnlessToldOtherwise": func(t *testing.T) {
 			for flushers, want := range map[int]int{0: 1, 2: 2} {
 				under, end := make(chan int, 3), make(chan struct{})
-				b := NewBatcher(BatcherConfig[int, int]{Flushers: flushers, Queue: 3, Flush: func(_ context.Context, items []int) ([]int, error) {
+				b := New(Config[int, int]{Flushers: flushers, Queue: 3, Flush: func(_ context.Context, items []int) ([]int, error) {
 					under <- len(items)
 					<-end
 					return negated(items), nil
@@ -155,7 +155,7 @@ func TestBatcherCollects(t *testing.T) {
 			}
 		},
 		"AtMost256Items": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{})
+			b, d := newDesk(t, Config[int, int]{})
 			callers := ask(t.Context(), b, numbers(0, 300)...)
 			for _, want := range [][]int{{0}, numbers(1, 256), numbers(257, 300)} {
 				wantBatch(t, d.next(), want...)
@@ -164,7 +164,7 @@ func TestBatcherCollects(t *testing.T) {
 			wantResults(t, callers)
 		},
 		"AtMostAMiBAndFirstWhatDidNotFit": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(item int) int { return item }})
+			b, d := newDesk(t, Config[int, int]{Size: func(item int) int { return item }})
 			const most = 1 << 20
 			// After 1: two that fill a batch, three more, one that is too large alone, and a last one.
 			callers := ask(t.Context(), b, 1, most-9, 9, 500, most-600, 101, 2*most, 2)
@@ -211,7 +211,7 @@ func TestBatcherRefuses(t *testing.T) {
 	}
 	for name, test := range map[string]func(t *testing.T){
 		"AFullQueue": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Queue: 3})
+			b, d := newDesk(t, Config[int, int]{Queue: 3})
 			callers := ask(t.Context(), b, numbers(1, 4)...) // one is being flushed, three wait
 			refuses(t, b, ErrFull)
 			d.end <- nil
@@ -221,7 +221,7 @@ func TestBatcherRefuses(t *testing.T) {
 			wantResults(t, callers)
 		},
 		"TooManyQueuedBytes": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{QueueBytes: 16 << 20, Size: func(int) int { return 4 << 20 }})
+			b, d := newDesk(t, Config[int, int]{QueueBytes: 16 << 20, Size: func(int) int { return 4 << 20 }})
 			callers := ask(t.Context(), b, numbers(1, 5)...) // one is being flushed, 16 MiB wait
 			refuses(t, b, ErrLarge)
 			refuses(t, b, ErrLarge) // what was refused isn't counted
@@ -236,7 +236,7 @@ func TestBatcherRefuses(t *testing.T) {
 			}
 		},
 		"NothingForItsSizeWithoutALimit": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Size: func(int) int { return 1 << 30 }})
+			b, d := newDesk(t, Config[int, int]{Size: func(int) int { return 1 << 30 }})
 			callers := append(ask(t.Context(), b, numbers(1, 5)...), takes(t, b)...)
 			for range callers {
 				d.end <- nil
@@ -244,7 +244,7 @@ func TestBatcherRefuses(t *testing.T) {
 			wantResults(t, callers)
 		},
 		"WhileItemsWaitLongerThanPatience": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Patience: 40 * time.Millisecond})
+			b, d := newDesk(t, Config[int, int]{Patience: 40 * time.Millisecond})
 			callers := ask(t.Context(), b, 1, 2) // 2 waits for as long as 1 takes
 			time.Sleep(40 * time.Millisecond)    // the fake clock's, as below
 			d.end <- nil
@@ -269,7 +269,7 @@ func TestBatcherRefuses(t *testing.T) {
 			wantResults(t, callers)
 		},
 		"NobodyAfterALongWaitThatIsOver": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{Patience: 40 * time.Millisecond})
+			b, d := newDesk(t, Config[int, int]{Patience: 40 * time.Millisecond})
 			callers := ask(t.Context(), b, 1, 2)
 			time.Sleep(time.Second)
 			d.end <- nil
@@ -283,7 +283,7 @@ func TestBatcherRefuses(t *testing.T) {
 			}
 		},
 		"NothingForItsAgeWithoutPatience": func(t *testing.T) {
-			b, d := newDesk(t, BatcherConfig[int, int]{})
+			b, d := newDesk(t, Config[int, int]{})
 			callers := ask(t.Context(), b, 1, 2)
 			time.Sleep(time.Hour)
 			d.end <- nil

@@ -1,4 +1,4 @@
-package db
+package batch
 
 import (
 	"context"
@@ -27,7 +27,7 @@ func TestBatcherRest(t *testing.T) {
 				start := time.Now()
 				var got [][]int
 				var flushed []time.Duration
-				b := NewBatcher(BatcherConfig[int, int]{
+				b := New(Config[int, int]{
 					Queue: 10, Rest: rest, Urgent: func(item int) bool { return item >= 100 },
 					Flush: func(_ context.Context, items []int) ([]int, error) {
 						got, flushed = append(got, items), append(flushed, time.Since(start))
@@ -51,7 +51,7 @@ func TestBatcherRest(t *testing.T) {
 
 	t.Run("StopsWithoutRest", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			b := NewBatcher(BatcherConfig[int, int]{
+			b := New(Config[int, int]{
 				Queue: 10, Rest: time.Hour, Flush: func(_ context.Context, items []int) ([]int, error) { return items, nil },
 			})
 			_, _ = b.Do(t.Context(), 1)

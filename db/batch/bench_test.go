@@ -1,4 +1,4 @@
-package db
+package batch
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 
 // What a caller pays for company, with a database that takes no time.
 func BenchmarkBatcher(b *testing.B) {
-	batcher := NewBatcher(BatcherConfig[int, int]{
+	batcher := New(Config[int, int]{
 		Queue: 1000,
 		Flush: func(_ context.Context, items []int) ([]int, error) { return items, nil },
 	})

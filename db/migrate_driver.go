@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// migrationLockTimeout is how long a migration waits for a lock at a time. All who
-	// want the table wait behind it.
+	// migrationLockTimeout is how long a migration waits for a lock at a time. Every
+	// session that wants the table waits behind it.
 	migrationLockTimeout = 200 * time.Millisecond
-	// migrationPause lets those go on.
+	// migrationPause lets those sessions go on.
 	migrationPause = time.Second
-	// waitingInterval is how often it is told what a migration waits for.
+	// waitingInterval is the least time between two log lines about a wait.
 	waitingInterval = 10 * time.Second
-	// blockersInterval is how often it is asked: within each wait.
+	// blockersInterval is how often a waiting migration looks for the sessions that it
+	// waits for: several times within each wait.
 	blockersInterval = 50 * time.Millisecond
 )
 
 // versionTable is golang-migrate's own.
 const versionTable = "schema_migrations"
 
-// migrationDriver is what golang-migrate runs migrations with. It differs from the one
-// that comes with it: the version is written in the migration's own transaction, so
-// none is left half recorded; locks are waited for a moment at a time; and ctx ends
-// every wait.
+// migrationDriver is a driver for golang-migrate. It differs from golang-migrate's own in
+// three ways: the version is written in the migration's transaction, so that none is left
+// half recorded; locks are waited for a moment at a time; and ctx ends every wait.
 type migrationDriver struct {
 	ctx    context.Context // golang-migrate hands none on
 	config *pgxpool.Config
 	conn   *pgx.Conn
 	logger *slog.Logger
 	schema string
-	lockID string // the same as golang-migrate's, for the programs of before
+	lockID string // golang-migrate's own, for programs of earlier versions
 	target int    // the version that Run leads to
 	waits  waits
 }
@@ -135,7 +135,7 @@ func (d *migrationDriver) versions() string {
 	return pgx.Identifier{d.schema, versionTable}.Sanitize()
 }
 
-// Version is what the schema has, database.NilVersion for nothing.
+// Version is that of the schema, database.NilVersion for an empty one.
 func (d *migrationDriver) Version() (version int, dirty bool, err error) {
 	err = d.conn.QueryRow(d.ctx, "SELECT version, dirty FROM "+d.versions()).Scan(&version, &dirty)
 	var answer *pgconn.PgError
@@ -148,8 +148,8 @@ func (d *migrationDriver) Version() (version int, dirty bool, err error) {
 	return version, dirty, nil
 }
 
-// SetVersion notes before a migration, when it is to be called dirty, where that leads.
-// Run writes it.
+// SetVersion is called before a migration, with the version that it leads to and dirty
+// set, and after it. It notes the version; Run writes it.
 func (d *migrationDriver) SetVersion(version int, dirty bool) error {
 	d.target = version
 	return nil
@@ -188,7 +188,7 @@ func (d *migrationDriver) recordVersion() string {
 	return sql
 }
 
-// attempt runs a script once, and tells whom it waited for, if that was seen.
+// attempt runs a script once, and describes the sessions that it was seen to wait for.
 func (d *migrationDriver) attempt(script string) (blockers string, err error) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	seen := make(chan string, 1)
@@ -199,7 +199,8 @@ func (d *migrationDriver) attempt(script string) (blockers string, err error) {
 	return <-seen, err
 }
 
-// watch asks until ctx ends whom this session waits for, and returns the last answer.
+// watch looks until ctx ends for the sessions that a migration waits for, and describes
+// those that it saw last.
 func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 	if pause(ctx, blockersInterval) != nil {
 		return "" // there was nothing to wait for
@@ -214,7 +215,7 @@ func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 		_ = conn.Close(ctx)
 	}()
 	for {
-		if found, err := Blockers(context.WithoutCancel(ctx), conn); err == nil && found != "" {
+		if found, err := findBlockers(context.WithoutCancel(ctx), conn); err == nil && found != "" {
 			blockers = found
 		}
 		if pause(ctx, blockersInterval) != nil {
@@ -226,7 +227,7 @@ func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 // Drop is for golang-migrate's own command.
 func (d *migrationDriver) Drop() error { return errors.New("nothing is dropped") }
 
-// waits tells what is waited for, once in a while.
+// waits logs waits, once in a while.
 type waits struct {
 	logger *slog.Logger
 	told   time.Time

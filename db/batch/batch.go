@@ -1,4 +1,12 @@
-package db
+// Package batch is group commit: it joins items of many goroutines into batches, each
+// for the price of little more than one item. What a flush does with a batch, and what
+// its errors mean, the caller says; the package knows neither SQL nor Postgres.
+//
+//	Do(item) ──► queue ──► flusher: one item, and all that wait behind it ──► Flush(items)
+//	   ▲           │ full, too large, too late                                 │
+//	   │           └──► ErrFull, ErrLarge, ErrLate, at once                    │
+//	   └──────────────────────── the item's own result, or the flush's error ◄─┘
+package batch
 
 import (
 	"context"
@@ -9,22 +17,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Limits of a batch. At 256 rows a statement's fixed cost has all but vanished;
 // 1 MiB is about what Postgres writes to its log between two flushes of it.
 const (
-	maxBatchItems = 256
-	maxBatchBytes = 1 << 20
+	maxItems = 256
+	maxBytes = 1 << 20
 )
 
 // flushTimeout bounds one flush. It is the flush's own, since the callers'
 // patience differs: the batch commits as a whole, also for callers that gave up.
 const flushTimeout = 5 * time.Second
 
-// Reasons for which a batcher takes no item. Nothing was done with it.
+// Reasons for which a batcher takes no item. Nothing was done with the item.
 var (
 	ErrFull    = errors.New("too many items wait for the database")
 	ErrLarge   = errors.New("the items that wait for the database are too large together")
@@ -32,19 +38,17 @@ var (
 	ErrStopped = errors.New("the batcher has stopped")
 )
 
-// Batcher joins what many goroutines ask of the database into sets: a flusher
-// takes one item, adds whatever else has piled up, and flushes all of it at
-// once, for the price of little more than one.
+// Batcher queues items for its flushers. A flusher takes one item, adds all that wait
+// behind it, and flushes them together.
 //
-// There is no timer. A flusher that is free takes an item at once, so that
-// without load a batch is one item and waits for nothing; under load, items
-// pile up while the flushers are busy, and the batches grow by themselves. To
-// linger for company costs what it promises to save: callers that wait send
-// nothing, and Postgres idles. (Measured with 64 callers in a closed loop, row
-// and job, durable: 25,000 items a second without a timer, 8,000 with one of
-// 2 ms.)
+// There is no timer. A free flusher takes an item at once, so that without load a batch
+// is one item and waits for nothing. Under load, items queue while the flushers are
+// busy, and the batches grow by themselves. A timer costs more than it saves: callers
+// that wait send nothing, and the database idles. (Measured with 64 callers in a closed
+// loop, row and job, durable: 25,000 items a second without a timer, 8,000 with a timer
+// of 2 ms.)
 type Batcher[T, R any] struct {
-	config BatcherConfig[T, R]
+	config Config[T, R]
 	calls  chan *call[T, R]
 	bytes  atomic.Int64 // of the items in calls
 	waited atomic.Int64 // nanoseconds that the first item of the latest batch had waited
@@ -54,8 +58,8 @@ type Batcher[T, R any] struct {
 	flushers sync.WaitGroup
 }
 
-// BatcherConfig says what a Batcher does.
-type BatcherConfig[T, R any] struct {
+// Config says what a Batcher does.
+type Config[T, R any] struct {
 	// Flush does what all items ask, as one transaction, and returns a result for
 	// each. With several flushers it is called by several at a time.
 	Flush func(ctx context.Context, items []T) ([]R, error)
@@ -79,6 +83,10 @@ type BatcherConfig[T, R any] struct {
 	Flushers int
 	// Met, if there is one, is told how each flush went.
 	Met func(err error)
+	// Blames tells whether a single item may have caused a flush's error. Its batch is
+	// then split until that item stands alone, and the others succeed. Nil for never:
+	// all items of the batch get the error.
+	Blames func(err error) bool
 }
 
 // call is an item whose caller waits for the answer.
@@ -94,8 +102,8 @@ type answer[R any] struct {
 	err    error
 }
 
-// NewBatcher starts the flushers, which run until Stop.
-func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
+// New starts the flushers, which run until Stop.
+func New[T, R any](config Config[T, R]) *Batcher[T, R] {
 	if config.Size == nil {
 		config.Size = func(T) int { return 0 }
 	}
@@ -104,6 +112,9 @@ func NewBatcher[T, R any](config BatcherConfig[T, R]) *Batcher[T, R] {
 	}
 	if config.Met == nil {
 		config.Met = func(error) {}
+	}
+	if config.Blames == nil {
+		config.Blames = func(error) bool { return false }
 	}
 	if config.Flushers == 0 {
 		config.Flushers = 1
@@ -215,16 +226,16 @@ func (b *Batcher[T, R]) run() {
 // collect adds to first what waits already, and what comes until rested while
 // nothing is urgent. It returns apart what doesn't fit.
 func (b *Batcher[T, R]) collect(first *call[T, R], rested time.Time) (batch []*call[T, R], left *call[T, R]) {
-	batch = append(make([]*call[T, R], 0, min(len(b.calls)+1, maxBatchItems)), first)
+	batch = append(make([]*call[T, R], 0, min(len(b.calls)+1, maxItems)), first)
 	b.bytes.Add(-int64(first.size))
 	b.waited.Store(int64(time.Since(first.since)))
 	size, urgent := first.size, b.config.Urgent(first.item)
-	for len(batch) < maxBatchItems {
+	for len(batch) < maxItems {
 		next := b.next(urgent, rested)
 		switch {
 		case next == nil:
 			return batch, nil
-		case size+next.size > maxBatchBytes:
+		case size+next.size > maxBytes:
 			return batch, next
 		}
 		batch, size, urgent = append(batch, next), size+next.size, urgent || b.config.Urgent(next.item)
@@ -255,12 +266,12 @@ func (b *Batcher[T, R]) next(urgent bool, rested time.Time) *call[T, R] {
 	}
 }
 
-// flush answers every call of a batch. A row that Postgres refuses must not
-// fail its neighbours, so the batch is split until the culprit stands alone.
+// flush answers every call of a batch. An item that is to blame must not fail its
+// neighbours, so the batch is split until it stands alone.
 func (b *Batcher[T, R]) flush(ctx context.Context, batch []*call[T, R]) {
 	results, err := b.try(ctx, batch)
 	b.config.Met(err)
-	if len(batch) > 1 && IsRefused(err) {
+	if len(batch) > 1 && err != nil && b.config.Blames(err) {
 		half := len(batch) / 2
 		b.flush(ctx, batch[:half])
 		b.flush(ctx, batch[half:])
@@ -292,16 +303,4 @@ func (b *Batcher[T, R]) try(ctx context.Context, batch []*call[T, R]) (results [
 		err = fmt.Errorf("flushing %d items: got %d results", len(items), len(results))
 	}
 	return results, err
-}
-
-// IsRefused tells whether one item of a batch may be to blame for err: class 22 is a
-// value that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that
-// is more than Postgres can take, such as JSON that is nested too deep.
-func IsRefused(err error) bool {
-	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	class := refused.Code[:2]
-	return class == "22" || class == "23" || class == "54"
 }

@@ -1,0 +1,126 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SQLSTATEs that have a meaning of their own here.
+const (
+	readOnlyTransaction = "25006"
+	abortedTransaction  = "25P02"
+	lockNotAvailable    = "55P03"
+	queryCancelled      = "57014" // by statement_timeout, or by an operator
+)
+
+// IsUnavailable tells whether err comes from a database that can't be reached,
+// is starting or stopping, is out of resources, read-only or too slow: the
+// same call may succeed later.
+func IsUnavailable(err error) bool {
+	if errors.Is(err, context.Canceled) { // by the caller; pgconn's error for it looks like the network's
+		return false
+	}
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) {
+		switch answer.Code[:2] {
+		case "08", // connection exception
+			"40", // serialization failure, deadlock
+			"53", // insufficient resources
+			"57", // operator intervention: shutdown, crash, starting up; also statement_timeout
+			"58": // system error
+			return true
+		}
+		return answer.Code == readOnlyTransaction || // a failover is under way
+			answer.Code == lockNotAvailable ||
+			answer.Code == "25P03" || answer.Code == "25P04" // a session or transaction timeout
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) ||
+		pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") // pgconn has no name for it
+}
+
+// IsRefused tells whether one row of a statement may be to blame for err: class 22 is a
+// value that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that
+// is more than Postgres can take, such as JSON that is nested too deep.
+func IsRefused(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	class := refused.Code[:2]
+	return class == "22" || class == "23" || class == "54"
+}
+
+// Fault is a kind of trouble with the database that no statement is to blame for.
+type Fault string
+
+// All kinds of it.
+const (
+	Away        Fault = "away"
+	ReadOnly    Fault = "read_only"
+	DiskFull    Fault = "disk_full"
+	NoResources Fault = "no_resources" // such as connections or memory
+	Locked      Fault = "locked"
+	Slow        Fault = "slow" // a statement or commit took too long, such as a commit that waits for a standby
+)
+
+// Faults are all kinds of trouble, each with what an operator should do.
+var Faults = map[Fault]string{
+	Away:        "bring the database back, or name its new address in DATABASE_URL; what waits goes on by itself",
+	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written",
+	DiskFull:    "free space on the database's disk or enlarge it",
+	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
+	Locked:      "end what holds the lock: SELECT pg_terminate_backend(pid)",
+	Slow:        "look in pg_stat_activity for what the statements wait for: a lock (end what holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
+}
+
+// faultOf tells which fault of the database err shows, "" for none.
+func faultOf(err error) Fault {
+	var answer *pgconn.PgError
+	switch {
+	case err == nil || !IsUnavailable(err):
+		return ""
+	case strings.Contains(err.Error(), "read only connection"): // pgconn has no name for it
+		return ReadOnly
+	case errors.As(err, &answer):
+		return faultOfState(answer.Code)
+	case errors.Is(err, context.DeadlineExceeded) && !isConnectError(err):
+		return Slow
+	}
+	return Away
+}
+
+func faultOfState(code string) Fault {
+	switch {
+	case code == readOnlyTransaction:
+		return ReadOnly
+	case code == "53100":
+		return DiskFull
+	case code[:2] == "53":
+		return NoResources
+	case code == lockNotAvailable:
+		return Locked
+	case code == queryCancelled, code[:2] == "25":
+		return Slow
+	case code[:2] == "40": // a deadlock is over once it is told
+		return ""
+	}
+	return Away
+}
+
+func isConnectError(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
+}
+
+// isOfOne tells whether a fault may be that of a single table, so that a step that meets
+// it tells nothing of the other steps.
+func (f Fault) isOfOne() bool { return f == Locked || f == Slow }

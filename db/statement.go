@@ -1,0 +1,51 @@
+package db
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// uuidOf is id as pgx encodes it without a detour over text.
+func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
+
+// statement is one of the statements that are sent together.
+type statement struct {
+	sql  string
+	args []any
+	read func(rows pgx.Rows) error // nil where no rows are wanted
+}
+
+// runTogether runs statements in one round trip. Each sees the changes of the statements
+// before it. They are one transaction of their own unless q is one.
+func runTogether(ctx context.Context, q Querier, statements ...statement) error {
+	if len(statements) == 1 && statements[0].read != nil {
+		rows, err := q.Query(ctx, statements[0].sql, statements[0].args...)
+		if err != nil {
+			return err
+		}
+		return statements[0].read(rows)
+	}
+	batch := &pgx.Batch{}
+	for _, s := range statements {
+		if queued := batch.Queue(s.sql, s.args...); s.read != nil {
+			queued.Query(s.read)
+		}
+	}
+	return q.SendBatch(ctx, batch).Close()
+}
+
+func readIDs(ctx context.Context, q Querier, doing, sql string, args ...any) ([]uuid.UUID, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return ids, nil
+}
