@@ -7,7 +7,7 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock examples id
+.PHONY: help up run demo test lint fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,12 +25,14 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@$(database) exec bin/demo $(ARGS)
 
 test: go cc browser pooler promtool clock examples node up ## everything that CI runs, apart from fuzz and chaos
-	@unformatted="$$(gofmt -l */)" && test -z "$$unformatted" || \
-		{ echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; } >&2
 	@go vet -tags nomsgpack ./...
+	@scripts/lint.sh
 	@scripts/lint-api.sh
 	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
 	@$(database) CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 10m ./...
+
+lint: go ## form, mistakes and known vulnerabilities of the Go code; `make test` runs it, too
+	@scripts/lint.sh
 
 fuzz: go ## hostile input, for a minute or 3 × FUZZTIME; finds stay in testdata
 	@scripts/fuzz.sh $(or $(FUZZTIME),20s) ./jobs/webhook
@@ -59,8 +61,8 @@ psql: up ## a prompt on the database; ARGS="…" for psql's flags
 trace: id up ## ID=…: what happened to one request
 	@scripts/postgres.sh psql -X -q -v ON_ERROR_STOP=1 -v id="$$ID" -f - <scripts/trace.sql
 
-fmt: ## format the Go code
-	@gofmt -l -w */
+fmt: go ## format the Go code
+	@scripts/lint.sh format
 
 # Not left to the go command: one that is too old may not even read go.mod.
 go:

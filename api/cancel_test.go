@@ -24,14 +24,30 @@ func TestCancelRequest(t *testing.T) {
 		status string
 		events []string
 	}{
-		"Work": {db.Request{Status: db.Accepted, CallbackState: db.CallbackWaiting},
-			[]string{"work", "callback"}, "cancelled", []string{"accepted", "work_cancelled", "callback_cancelled"}},
-		"Callback": {db.Request{Status: db.Succeeded, CallbackState: db.CallbackPending},
-			[]string{"callback"}, "succeeded", []string{"accepted", "work_started", "work_succeeded", "callback_cancelled"}},
-		"Delivered": {db.Request{Status: db.Succeeded, CallbackState: db.CallbackDelivered, SettledAt: morning.Add(time.Hour)},
-			[]string{}, "succeeded", []string{"accepted", "work_started", "work_succeeded", "callback_delivered"}},
-		"Dead": {db.Request{Status: db.Succeeded, CallbackState: db.CallbackDead, SettledAt: morning.Add(time.Hour)},
-			[]string{}, "succeeded", []string{"accepted", "work_started", "work_succeeded", "callback_dead"}},
+		"Work": {
+			db.Request{Status: db.Accepted, CallbackState: db.CallbackWaiting},
+			[]string{"work", "callback"},
+			"cancelled",
+			[]string{"accepted", "work_cancelled", "callback_cancelled"},
+		},
+		"Callback": {
+			db.Request{Status: db.Succeeded, CallbackState: db.CallbackPending},
+			[]string{"callback"},
+			"succeeded",
+			[]string{"accepted", "work_started", "work_succeeded", "callback_cancelled"},
+		},
+		"Delivered": {
+			db.Request{Status: db.Succeeded, CallbackState: db.CallbackDelivered, SettledAt: morning.Add(time.Hour)},
+			[]string{},
+			"succeeded",
+			[]string{"accepted", "work_started", "work_succeeded", "callback_delivered"},
+		},
+		"Dead": {
+			db.Request{Status: db.Succeeded, CallbackState: db.CallbackDead, SettledAt: morning.Add(time.Hour)},
+			[]string{},
+			"succeeded",
+			[]string{"accepted", "work_started", "work_succeeded", "callback_dead"},
+		},
 		"Sync": {db.Request{Status: db.Succeeded}, []string{}, "succeeded", []string{"accepted", "work_started", "work_succeeded"}},
 	} {
 		t.Run("SaysWhatItStopped/"+name, func(t *testing.T) {

@@ -80,8 +80,11 @@ func TestAddresses(t *testing.T) {
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	routes := [][3]string{
-		{"POST", "/sync", `{"input":{"text":"a"}}`}, {"POST", "/async", asyncBody},
-		{"GET", "/requests", ""}, {"GET", "/requests/" + uuid.NewString(), ""}, {"GET", "/healthz", ""},
+		{"POST", "/sync", `{"input":{"text":"a"}}`},
+		{"POST", "/async", asyncBody},
+		{"GET", "/requests", ""},
+		{"GET", "/requests/" + uuid.NewString(), ""},
+		{"GET", "/healthz", ""},
 	}
 	for name, away := range map[string]func(*dbtest.Proxy){"Refused": (*dbtest.Proxy).Refuse, "Frozen": (*dbtest.Proxy).Freeze} {
 		for kind, limits := range map[string]string{"": "", "WithOneConnection": "&pool_max_conns=1"} {

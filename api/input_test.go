@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"strings"
@@ -126,7 +127,7 @@ func TestSlowBodyIsA408(t *testing.T) {
 		server := &http.Server{Handler: api.New(config)}
 		go func() { _ = server.Serve(listener) }()
 		start := time.Now()
-		transport := &http.Transport{Dial: func(string, string) (net.Conn, error) { return client, nil }, DisableKeepAlives: true}
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil }, DisableKeepAlives: true}
 		slow, body := net.Pipe() // nothing is ever written to it
 		defer body.Close()
 		request, err := http.NewRequestWithContext(t.Context(), "POST", "http://pipe/sync", slow)

@@ -68,10 +68,14 @@ func TestSync(t *testing.T) {
 		wantProblem string
 		wantCode    string
 	}{
-		{"PanicIsA500", func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("secret") },
-			http.StatusInternalServerError, "work-failed", "panic"},
-		{"ErrorIsA500", func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, errors.New("secret") },
-			http.StatusInternalServerError, "work-failed", "work_failed"},
+		{
+			"PanicIsA500", func(context.Context, jsontext.Value) (jsontext.Value, error) { panic("secret") },
+			http.StatusInternalServerError, "work-failed", "panic",
+		},
+		{
+			"ErrorIsA500", func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, errors.New("secret") },
+			http.StatusInternalServerError, "work-failed", "work_failed",
+		},
 		{"MissedDeadlineIsA504", func(ctx context.Context, _ jsontext.Value) (jsontext.Value, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

@@ -140,9 +140,9 @@ func TestInTx(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			backend := valueOf[int](t, pool, "SELECT pg_backend_pid()")
-			err, panicked := func() (err error, panicked any) {
+			panicked, err := func() (panicked any, err error) {
 				defer func() { panicked = recover() }()
-				return db.InTx(ctx, pool, func(tx pgx.Tx) error { return test.do(tx, cancel) }), nil
+				return nil, db.InTx(ctx, pool, func(tx pgx.Tx) error { return test.do(tx, cancel) })
 			}()
 			if (panicked != nil) != test.panics {
 				t.Errorf("panic: got %v, want one: %v", panicked, test.panics)

@@ -33,8 +33,12 @@ func TestCountUnfinished(t *testing.T) {
 			most   int64
 			want   int64
 		}{
-			{[]string{"work"}, 1000, 15}, {[]string{"callback"}, 1000, 30}, {[]string{"work", "callback"}, 1000, 45},
-			{[]string{"nobody's"}, 1000, 0}, {[]string{"work", "callback"}, 45, 45}, {[]string{"work", "callback"}, 44, 44},
+			{[]string{"work"}, 1000, 15},
+			{[]string{"callback"}, 1000, 30},
+			{[]string{"work", "callback"}, 1000, 45},
+			{[]string{"nobody's"}, 1000, 0},
+			{[]string{"work", "callback"}, 45, 45},
+			{[]string{"work", "callback"}, 44, 44},
 			{[]string{"work", "callback"}, 1, 1},
 		} {
 			got, err := db.CountUnfinished(t.Context(), pool, test.queues, time.Minute, test.most)

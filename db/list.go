@@ -241,7 +241,8 @@ func (s source) order(oldestFirst bool) string {
 func (s source) arguments(f Filter) []any {
 	after, before := f.bounds()
 	arguments := []any{
-		[]string{f.Client}, after, before, f.Limit + 1, // one more tells whether there is another page
+		[]string{f.Client},
+		after, before, f.Limit + 1, // one more tells whether there is another page
 		zeronull.Text(f.Status), zeronull.Text(f.CallbackState), zeronull.Text(f.CallbackHost),
 		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To), zeronull.Text(f.Work), zeronull.Text(f.Mode),
 	}

@@ -113,7 +113,10 @@ func TestListRequests(t *testing.T) {
 	}
 
 	ranges := []db.Filter{
-		{}, {CallbackHost: "even.example.com:8443"}, {From: time.Unix(1050, 0)}, {To: time.Unix(1050, 0)},
+		{},
+		{CallbackHost: "even.example.com:8443"},
+		{From: time.Unix(1050, 0)},
+		{To: time.Unix(1050, 0)},
 		{From: time.Unix(1040, 0), To: time.Unix(1140, 0), CallbackHost: "odd.example.com"},
 	}
 	for _, variant := range []struct {

@@ -95,8 +95,10 @@ var requestFields = fields[Request]{
 		func(r *Request) any { return (*zeronull.Text)(&r.CallbackState) }),
 	written("ordering_key", "text", func(r Request) zeronull.Text { return zeronull.Text(r.OrderingKey) },
 		func(r *Request) any { return (*zeronull.Text)(&r.OrderingKey) }),
-	{name: "sequence", read: "CASE WHEN ordering_key IS NOT NULL THEN seq END",
-		target: func(r *Request) any { return (*zeronull.Int8)(&r.Sequence) }},
+	{
+		name: "sequence", read: "CASE WHEN ordering_key IS NOT NULL THEN seq END",
+		target: func(r *Request) any { return (*zeronull.Int8)(&r.Sequence) },
+	},
 	{name: "work_job_id", target: func(r *Request) any { return (*zeronull.Int8)(&r.WorkJobID) }},
 	{name: "callback_job_id", target: func(r *Request) any { return (*zeronull.Int8)(&r.CallbackJobID) }},
 	written("traceparent", "text", func(r Request) zeronull.Text { return zeronull.Text(r.Traceparent) },

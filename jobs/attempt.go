@@ -29,12 +29,13 @@ func failedAttempts(job *rivertype.JobRow) (failed int) {
 	return failed
 }
 
-// again returns what River is told where another attempt follows an outcome, and else
-// the outcome that is final, also where no other attempt could begin in time. The
-// request's times are this process's.
-func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (next error, final work.Outcome) {
+// again decides whether another run follows an outcome. If so, it returns the error by
+// which River schedules it, and otherwise nil and the final outcome: that of the request,
+// or an expiry where no other run could start in time. The request's times are this
+// process's.
+func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (final work.Outcome, next error) {
 	if outcome.Again == nil {
-		return nil, outcome
+		return outcome, nil
 	}
 	failed := failedAttempts(job) + 1
 	delay := attemptWait(job)
@@ -43,18 +44,18 @@ func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer 
 		delay = throttleDelay(after)
 		next = river.JobSnooze(delay)
 		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
-			return nil, outcome
+			return outcome, nil
 		}
 	} else if failed > offer.Retry.Most() {
-		return nil, outcome
+		return outcome, nil
 	}
 	if ended, over := expire(request, time.Now().Add(delay)); over {
 		ended.FinishedAt, ended.Cause = outcome.FinishedAt, outcome.Cause
 		ended.Error.Message = "The work was not done when its time was over."
-		return nil, ended
+		return ended, nil
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
 	w.logger.InfoContext(ctx, "work_tried_again", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
 		"attempt", job.Attempt, "code", outcome.Error.Code, "cause", outcome.Cause, "charged", outcome.Again.After == 0, "retry_in_ms", delay.Milliseconds())
-	return next, outcome
+	return outcome, next
 }

@@ -140,7 +140,7 @@ func TestAgain(t *testing.T) {
 		if test.expires > 0 {
 			request.ExpiresAt = now.Add(test.expires)
 		}
-		next, final := w.again(t.Context(), &rivertype.JobRow{ID: 1, Attempt: 1, Errors: test.errors}, w.catalog.Default(), request, outcome(test.again))
+		final, next := w.again(t.Context(), &rivertype.JobRow{ID: 1, Attempt: 1, Errors: test.errors}, w.catalog.Default(), request, outcome(test.again))
 		var snooze *rivertype.JobSnoozeError
 		charged := next != nil && strings.HasPrefix(next.Error(), db.WorkNotDone)
 		snoozed := errors.As(next, &snooze) && snooze.Duration >= time.Minute

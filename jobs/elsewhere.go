@@ -204,7 +204,7 @@ func (w *processWorker) look(ctx context.Context, job *rivertype.JobRow, offer *
 	if !over {
 		return river.JobSnooze(soonest) // it was renewed just now
 	}
-	next, final := w.again(ctx, job, offer, here, work.Lost(w.queue.Here(lease.StartedAt)))
+	final, next := w.again(ctx, job, offer, here, work.Lost(w.queue.Here(lease.StartedAt)))
 	if next != nil {
 		return next
 	}

@@ -195,10 +195,14 @@ func TestLostConnections(t *testing.T) {
 		do   func(*testQueue, context.Context, db.Request) error
 		then string // what a request is after it
 	}{
-		{"Accept", func(q *testQueue, ctx context.Context, r db.Request) error { return q.Accept(ctx, r) },
-			"status = 'accepted' AND callback_state = 'waiting' AND work_job_state = 'available'"},
-		{"Finish", func(q *testQueue, ctx context.Context, r db.Request) error { return q.finish(ctx, r, succeeded) },
-			"status = 'succeeded' AND callback_state = 'pending' AND callback_job_state = 'available'"},
+		{
+			"Accept", func(q *testQueue, ctx context.Context, r db.Request) error { return q.Accept(ctx, r) },
+			"status = 'accepted' AND callback_state = 'waiting' AND work_job_state = 'available'",
+		},
+		{
+			"Finish", func(q *testQueue, ctx context.Context, r db.Request) error { return q.finish(ctx, r, succeeded) },
+			"status = 'succeeded' AND callback_state = 'pending' AND callback_job_state = 'available'",
+		},
 		{"Settle", func(q *testQueue, ctx context.Context, r db.Request) error {
 			_, err := q.settle(ctx, r, outcome, step{state: db.CallbackDelivered})
 			return err

@@ -117,7 +117,7 @@ func (h *handoff) execute(t task) {
 	h.held.add(t.job.ID, cancel)
 	defer h.held.remove(t.job.ID)
 	began := time.Now()
-	err, trace := h.try(ctx, t)
+	trace, err := h.try(ctx, t)
 	if err == nil {
 		return
 	}
@@ -131,14 +131,14 @@ func (h *handoff) execute(t task) {
 }
 
 // try calls the worker and returns a panic as an error, with its trace.
-func (h *handoff) try(ctx context.Context, t task) (err error, trace string) {
+func (h *handoff) try(ctx context.Context, t task) (trace string, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			err, trace = fmt.Errorf("%v", value), string(debug.Stack())
+			trace, err = string(debug.Stack()), fmt.Errorf("%v", value)
 			h.logger.ErrorContext(ctx, "job_panicked", "job_id", t.job.ID, "kind", t.job.Kind, "panic", value, "trace", trace)
 		}
 	}()
-	return t.worker.run(ctx, t.job, t.request), ""
+	return "", t.worker.run(ctx, t.job, t.request)
 }
 
 // schedulerInterval is River's: what is due sooner is made available at once, since

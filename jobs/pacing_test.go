@@ -183,8 +183,10 @@ func TestPacing(t *testing.T) {
 			last    db.Attempt
 			want    limit.Reason
 		}{
-			{newRequest("http://127.0.0.1:1/"), none, ""}, {newRequest("http://127.0.0.1:1/"), retried, waitsForRetry},
-			{first, none, ""}, {second, none, waitsForOrder},
+			{newRequest("http://127.0.0.1:1/"), none, ""},
+			{newRequest("http://127.0.0.1:1/"), retried, waitsForRetry},
+			{first, none, ""},
+			{second, none, waitsForOrder},
 		} {
 			if got, err := q.WaitsFor(t.Context(), q.direct, test.request, test.last); got != test.want || err != nil {
 				t.Errorf("got %q, %v, want %q", got, err, test.want)

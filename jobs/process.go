@@ -94,7 +94,7 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 		return w.hold(ctx, job, offer, request, outcome)
 	}
 	if err == nil {
-		next, final := w.again(ctx, job, offer, here, outcome)
+		final, next := w.again(ctx, job, offer, here, outcome)
 		if next != nil {
 			return next
 		}

@@ -256,8 +256,8 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 	river.AddWorker(workers, q.processor)
 	river.AddWorker(workers, q.caller)
 	settings := &river.Config{
-		Workers:          workers,
-		WorkerMiddleware: []rivertype.WorkerMiddleware{q.held.around(lanes)},
+		Workers:    workers,
+		Middleware: []rivertype.Middleware{q.held.around(lanes)},
 		// River's own lines at info repeat ours, which say more.
 		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default

@@ -51,9 +51,6 @@ func newDatabase(script, folder string, port int) *database {
 	return &database{script: script, name: "ringback", clusters: [2]cluster{{folder, port}, {folder + "-standby", port + standbyPorts}}}
 }
 
-// url leads to the cluster that can be written.
-func (d *database) url() string { return d.urlOf(d.primary()) }
-
 func (d *database) urlOf(clusters ...cluster) string {
 	var addresses []string
 	for _, c := range clusters {

@@ -100,8 +100,21 @@ type chance struct {
 }
 
 var chances = []chance{
-	{kill, 25}, {pause, 15}, {leader, 10}, {restart, 12}, {fast, 8}, {crash, 8}, {outage, 6}, {backends, 8}, {refuse, 4}, {hang, 4},
-	{lock, 10}, {failover, 6}, {full, 6}, {jobs, 10}, {logs, 8},
+	{kill, 25},
+	{pause, 15},
+	{leader, 10},
+	{restart, 12},
+	{fast, 8},
+	{crash, 8},
+	{outage, 6},
+	{backends, 8},
+	{refuse, 4},
+	{hang, 4},
+	{lock, 10},
+	{failover, 6},
+	{full, 6},
+	{jobs, 10},
+	{logs, 8},
 }
 
 func among(only []kind) []chance {

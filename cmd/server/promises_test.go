@@ -371,22 +371,32 @@ func TestAdminPages(t *testing.T) {
 		{"RiverUIsQueues", "GET", "/riverui/api/queues?limit=10", func(*http.Request) {}, 200},
 		{"Metrics", "GET", "/metrics", func(*http.Request) {}, 200},
 		{"Pprof", "GET", "/debug/pprof/", func(*http.Request) {}, 200},
-		{"PageOfAnotherOriginMayNotCancel", "POST", "/riverui/api/jobs/cancel",
-			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		{
+			"PageOfAnotherOriginMayNotCancel", "POST", "/riverui/api/jobs/cancel",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403,
+		},
 		{"AnotherNameIsRefused", "GET", "/riverui/", func(r *http.Request) { r.Host = "rebound.example" }, 403},
-		{"PageOfAnotherOriginMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
-			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
-		{"PageOfAnotherPortMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
-			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, 403},
+		{
+			"PageOfAnotherOriginMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403,
+		},
+		{
+			"PageOfAnotherPortMayNotProfile", "GET", "/debug/pprof/heap?gc=1",
+			func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, 403,
+		},
 		{"AnotherNameReadsNoMetrics", "GET", "/metrics", func(r *http.Request) { r.Host = "rebound.example" }, 403},
-		{"AnotherNameIsRefusedByTheLocalAPI", "GET", "/requests",
-			func(r *http.Request) { r.URL.Host, r.Host = strings.TrimPrefix(p.url, "http://"), "rebound.example" }, 403},
-		{"PageOfAnotherOriginMayNotCancelInLocalMode", "POST", "/requests/01a20bd7-2978-722f-bf9b-7fdc9ae0399b/cancel",
+		{
+			"AnotherNameIsRefusedByTheLocalAPI", "GET", "/requests",
+			func(r *http.Request) { r.URL.Host, r.Host = strings.TrimPrefix(p.url, "http://"), "rebound.example" }, 403,
+		},
+		{
+			"PageOfAnotherOriginMayNotCancelInLocalMode", "POST", "/requests/01a20bd7-2978-722f-bf9b-7fdc9ae0399b/cancel",
 			func(r *http.Request) {
 				r.URL.Host = strings.TrimPrefix(p.url, "http://")
 				r.Host = r.URL.Host
 				r.Header.Set("Sec-Fetch-Site", "cross-site")
-			}, 403},
+			}, 403,
+		},
 		{"PublicListenerHasNoMetrics", "GET", "/metrics", func(r *http.Request) { r.URL.Host = strings.TrimPrefix(p.url, "http://") }, 404},
 		{"PublicListenerHasNone", "GET", "/riverui/", func(r *http.Request) { r.URL.Host = strings.TrimPrefix(p.url, "http://") }, 404},
 	}

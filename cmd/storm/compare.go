@@ -75,8 +75,10 @@ func comparisons() []comparison {
 	for _, count := range []string{"missing", "pending", "duplicates", "orphans", "mismatched"} {
 		lines = append(lines, comparison{count, "%.0f", metric(count)})
 	}
-	for _, series := range []string{"sync.latency", "sync.service", "sync.shed", "async.latency", "async.service",
-		"async.shed", "async.time_to_callback"} {
+	for _, series := range []string{
+		"sync.latency", "sync.service", "sync.shed", "async.latency", "async.service",
+		"async.shed", "async.time_to_callback",
+	} {
 		for _, quantile := range []string{"p50", "p99", "p999", "max"} {
 			name := strings.ReplaceAll(strings.ReplaceAll(series, ".", " "), "_", " ")
 			lines = append(lines, comparison{name + " " + quantile + ", ms", "%.1f", metric(series + "." + quantile)})

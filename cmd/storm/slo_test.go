@@ -99,12 +99,21 @@ func TestVerdictsFollowFromTheCounts(t *testing.T) {
 		exit   int
 	}{
 		{"AllAnswered", report{Sync: endpointReport{Sent: 9, OK: 9}}, "All 9 requests were answered as they should be.", exitOK},
-		{"SomeLost", report{Sync: endpointReport{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
-			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", exitOK},
-		{"MostLost", report{Sync: endpointReport{Sent: 250, OK: 37, Ambiguous: 213}},
-			"Broken: 213 of 250 requests were rejected, failed or lost.", exitBroken},
-		{"MostShed", report{Sync: endpointReport{Sent: 250, OK: 37, Shed: 213}},
-			"Of 250 requests, 37 were answered as they should be, 213 were shed.", exitOK},
+		{
+			"SomeLost",
+			report{Sync: endpointReport{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
+			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", exitOK,
+		},
+		{
+			"MostLost",
+			report{Sync: endpointReport{Sent: 250, OK: 37, Ambiguous: 213}},
+			"Broken: 213 of 250 requests were rejected, failed or lost.", exitBroken,
+		},
+		{
+			"MostShed",
+			report{Sync: endpointReport{Sent: 250, OK: 37, Shed: 213}},
+			"Of 250 requests, 37 were answered as they should be, 213 were shed.", exitOK,
+		},
 		{"SomeLostBesidesCallbacks", report{Sync: endpointReport{Sent: 9, OK: 8, Failed: 1}, Async: asyncReport{
 			endpointReport: endpointReport{Sent: 3, OK: 3}, Acked: 3, Delivered: 3,
 		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or lost.", exitOK},

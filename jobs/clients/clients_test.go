@@ -77,7 +77,7 @@ func TestSeal(t *testing.T) {
 
 	t.Run("WithoutKeysStoresItAsItIs", func(t *testing.T) {
 		t.Parallel()
-		if stored := (Keys)(nil).seal("acme", secret); stored != secret {
+		if stored := Keys(nil).seal("acme", secret); stored != secret {
 			t.Errorf("got %q", stored)
 		}
 		if got, err := keys(t, keyA).open("acme", secret); err != nil || got != secret {

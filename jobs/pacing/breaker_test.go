@@ -130,9 +130,16 @@ func TestKindOf(t *testing.T) {
 		status  int
 		want    kind
 	}{
-		{webhook.Delivered, 200, good}, {webhook.Gone, 410, neutral}, {webhook.Throttled, 503, throttled},
-		{webhook.HTTPStatus, 404, refused}, {webhook.HTTPStatus, 499, refused}, {webhook.HTTPStatus, 500, failing}, {webhook.HTTPStatus, 599, failing},
-		{webhook.Timeout, 0, silent}, {webhook.TLSFailed, 0, unreachable}, {webhook.ConnectionFailed, 0, unreachable},
+		{webhook.Delivered, 200, good},
+		{webhook.Gone, 410, neutral},
+		{webhook.Throttled, 503, throttled},
+		{webhook.HTTPStatus, 404, refused},
+		{webhook.HTTPStatus, 499, refused},
+		{webhook.HTTPStatus, 500, failing},
+		{webhook.HTTPStatus, 599, failing},
+		{webhook.Timeout, 0, silent},
+		{webhook.TLSFailed, 0, unreachable},
+		{webhook.ConnectionFailed, 0, unreachable},
 	} {
 		if got := kindOf(webhook.Attempt{Outcome: test.outcome, Status: test.status}); got != test.want {
 			t.Errorf("%s %d: got %v, want %v", test.outcome, test.status, got, test.want)

@@ -226,7 +226,7 @@ func TestConsentIsRequired(t *testing.T) {
 			}
 			left[0].Leave(sentTo(here, webhook.Delivered, 204))
 			p.SaveAll(t.Context())
-			if saved := <-stub.saved; len(saved) != 1 || saved[0].GrantedUntil.Sub(time.Now()) < 23*time.Hour {
+			if saved := <-stub.saved; len(saved) != 1 || time.Until(saved[0].GrantedUntil) < 23*time.Hour {
 				t.Errorf("saved: got %+v, want the grant", saved)
 			}
 			if pass, _ := p.Enter(t.Context(), Callback{URL: hookURL}); pass == nil || stub.asked != 1 {

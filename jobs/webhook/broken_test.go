@@ -46,14 +46,22 @@ func TestSendBrokenAnswers(t *testing.T) {
 		serve func(conn net.Conn)
 		want  Attempt
 	}{
-		{"closed without an answer", func(net.Conn) {},
-			Attempt{Outcome: ConnectionFailed, Cause: noAnswer}},
-		{"closed within the headers", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: b\r\n") },
-			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
-		{"reset", func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
-			Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNRESET.Error()}},
-		{"garbage", func(conn net.Conn) { _, _ = io.WriteString(conn, "220 secret ESMTP\r\n"); untilClosed(conn) },
-			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{
+			"closed without an answer", func(net.Conn) {},
+			Attempt{Outcome: ConnectionFailed, Cause: noAnswer},
+		},
+		{
+			"closed within the headers", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: b\r\n") },
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer},
+		},
+		{
+			"reset", func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) },
+			Attempt{Outcome: ConnectionFailed, Cause: syscall.ECONNRESET.Error()},
+		},
+		{
+			"garbage", func(conn net.Conn) { _, _ = io.WriteString(conn, "220 secret ESMTP\r\n"); untilClosed(conn) },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"},
+		},
 		{"endless headers", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
 			forever(conn, "A: b\r\n")
@@ -62,8 +70,10 @@ func TestSendBrokenAnswers(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: ")
 			forever(conn, "b")
 		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
-		{"endless interim answers", func(conn net.Conn) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") },
-			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{
+			"endless interim answers", func(conn net.Conn) { forever(conn, "HTTP/1.1 103 Early Hints\r\n\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"},
+		},
 		{"headers of 31 KiB", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nA: "+strings.Repeat("b", 31<<10)+"\r\n\r\n")
 		}, Attempt{Outcome: Delivered, Status: 200}},
@@ -104,31 +114,47 @@ func TestSendBrokenAnswers(t *testing.T) {
 		{"two lengths", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
 		}, Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
-		{"negative length", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n") },
-			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
-		{"folded header", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n A: b\r\n\r\n") },
-			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer}},
-		{"sloppy refusal", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.0 410 Gone\r\nno colon\r\n\r\n") },
-			Attempt{Outcome: Gone, Status: 410, Cause: sloppyAnswer}},
-		{"sloppy failure", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 500\r\n: b\r\n\r\n") },
-			Attempt{Outcome: HTTPStatus, Status: 500, Cause: sloppyAnswer}},
-		{"status line alone", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\n") },
-			Attempt{Outcome: Delivered, Status: 204, Cause: sloppyAnswer}},
-		{"half a status line", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200") },
-			Attempt{Outcome: ConnectionFailed, Cause: "connection closed before the answer"}},
+		{
+			"negative length", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n") },
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer},
+		},
+		{
+			"folded header", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n A: b\r\n\r\n") },
+			Attempt{Outcome: Delivered, Status: 200, Cause: sloppyAnswer},
+		},
+		{
+			"sloppy refusal", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.0 410 Gone\r\nno colon\r\n\r\n") },
+			Attempt{Outcome: Gone, Status: 410, Cause: sloppyAnswer},
+		},
+		{
+			"sloppy failure", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 500\r\n: b\r\n\r\n") },
+			Attempt{Outcome: HTTPStatus, Status: 500, Cause: sloppyAnswer},
+		},
+		{
+			"status line alone", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\n") },
+			Attempt{Outcome: Delivered, Status: 204, Cause: sloppyAnswer},
+		},
+		{
+			"half a status line", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200") },
+			Attempt{Outcome: ConnectionFailed, Cause: "connection closed before the answer"},
+		},
 		{"sloppy answer behind an interim one", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nno colon\r\n\r\n")
 		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
-		{"status beyond three digits", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 2000 OK\r\n\r\n") },
-			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},
+		{
+			"status beyond three digits", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 2000 OK\r\n\r\n") },
+			Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"},
+		},
 		{"status below 100", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n")
 		}, Attempt{Outcome: ConnectionFailed, Status: 99, Cause: "no valid HTTP answer"}},
 		{"huge Retry-After", func(conn net.Conn) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 429 Slow\r\nRetry-After: 99999999999999999999\r\n\r\n")
 		}, Attempt{Outcome: Throttled, Status: 429, RetryAfter: 24 * time.Hour}},
-		{"negative Retry-After", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 429 Slow\r\nRetry-After: -5\r\n\r\n") },
-			Attempt{Outcome: HTTPStatus, Status: 429}},
+		{
+			"negative Retry-After", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 429 Slow\r\nRetry-After: -5\r\n\r\n") },
+			Attempt{Outcome: HTTPStatus, Status: 429},
+		},
 		{"HTTP/2", func(conn net.Conn) {
 			_, _ = conn.Write([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}) // an empty SETTINGS frame
 		}, Attempt{Outcome: ConnectionFailed, Cause: "no valid HTTP answer"}},

@@ -66,12 +66,25 @@ func checkProperties(t *testing.T, policy Policy, raw, canonical string) {
 // nothing with the guard.
 func FuzzDial(f *testing.F) {
 	for _, seed := range []struct{ raw, answers string }{
-		{"https://example.com/", "8.8.8.8"}, {"https://example.com/", "8.8.8.8 127.0.0.1"}, {"https://example.com/", "127.0.0.1 8.8.8.8"},
-		{"https://example.com/", "169.254.169.254"}, {"https://example.com:8443/", "::ffff:10.0.0.1"}, {"https://example.com/", ""},
-		{"https://example.com/", "2a00:1450::8 64:ff9b::a00:1"}, {"https://example.com/", "fe80::1%lo"}, {"https://example.com/", "2a00:1450::5efe:a00:1"},
-		{"https://example.com/", "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9"}, {"https://8.8.8.8/", "127.0.0.1"}, {"https://[2a00:1450::8]/", "::1"},
-		{"https://127.0.0.1.nip.io/", "127.0.0.1"}, {"https://localhost.example.com/", "::1"}, {"https://example.com/", "0.0.0.0"},
-		{"https://①②⑦.⓪.⓪.①/", "127.0.0.1"}, {"https://127。0。0。1/", "127.0.0.1"}, {"https://:443/", "127.0.0.1"}, {"https://[::ffff:127.0.0.1]/", "127.0.0.1"},
+		{"https://example.com/", "8.8.8.8"},
+		{"https://example.com/", "8.8.8.8 127.0.0.1"},
+		{"https://example.com/", "127.0.0.1 8.8.8.8"},
+		{"https://example.com/", "169.254.169.254"},
+		{"https://example.com:8443/", "::ffff:10.0.0.1"},
+		{"https://example.com/", ""},
+		{"https://example.com/", "2a00:1450::8 64:ff9b::a00:1"},
+		{"https://example.com/", "fe80::1%lo"},
+		{"https://example.com/", "2a00:1450::5efe:a00:1"},
+		{"https://example.com/", "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9"},
+		{"https://8.8.8.8/", "127.0.0.1"},
+		{"https://[2a00:1450::8]/", "::1"},
+		{"https://127.0.0.1.nip.io/", "127.0.0.1"},
+		{"https://localhost.example.com/", "::1"},
+		{"https://example.com/", "0.0.0.0"},
+		{"https://①②⑦.⓪.⓪.①/", "127.0.0.1"},
+		{"https://127。0。0。1/", "127.0.0.1"},
+		{"https://:443/", "127.0.0.1"},
+		{"https://[::ffff:127.0.0.1]/", "127.0.0.1"},
 	} {
 		f.Add(seed.raw, seed.answers)
 	}

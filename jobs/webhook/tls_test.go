@@ -23,17 +23,26 @@ func TestSendTLS(t *testing.T) {
 		want   Attempt
 	}{
 		{"trusted", keep, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: Delivered, Status: 200}},
-		{"untrusted", keep, func(config *tls.Config) { config.RootCAs = nil }, "127.0.0.1",
-			Attempt{Outcome: TLSFailed, Cause: "certificate signed by unknown authority"}},
-		{"for another name", keep, func(*tls.Config) {}, "localhost",
-			Attempt{Outcome: TLSFailed, Cause: "certificate is for another name"}},
-		{"expired", keep, func(config *tls.Config) { config.Time = func() time.Time { return time.Now().AddDate(200, 0, 0) } }, "127.0.0.1",
-			Attempt{Outcome: TLSFailed, Cause: "certificate expired or not yet valid"}},
+		{
+			"untrusted", keep, func(config *tls.Config) { config.RootCAs = nil }, "127.0.0.1",
+			Attempt{Outcome: TLSFailed, Cause: "certificate signed by unknown authority"},
+		},
+		{
+			"for another name", keep, func(*tls.Config) {}, "localhost",
+			Attempt{Outcome: TLSFailed, Cause: "certificate is for another name"},
+		},
+		{
+			"expired", keep, func(config *tls.Config) { config.Time = func() time.Time { return time.Now().AddDate(200, 0, 0) } }, "127.0.0.1",
+			Attempt{Outcome: TLSFailed, Cause: "certificate expired or not yet valid"},
+		},
 		{"TLS 1.1", func(server *httptest.Server) {
 			server.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: protocol version not supported"}},
-		{"TLS 1.2", func(server *httptest.Server) { server.TLS = &tls.Config{MaxVersion: tls.VersionTLS12} },
-			func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: Delivered, Status: 200}},
+		{
+			"TLS 1.2", func(server *httptest.Server) { server.TLS = &tls.Config{MaxVersion: tls.VersionTLS12} },
+			func(*tls.Config) {}, "127.0.0.1",
+			Attempt{Outcome: Delivered, Status: 200},
+		},
 		{"client certificate required", func(server *httptest.Server) {
 			server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: certificate required"}},

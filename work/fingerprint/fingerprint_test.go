@@ -115,8 +115,10 @@ func TestCheck(t *testing.T) {
 	tests := []struct{ name, input, want, wantErr string }{
 		{"MinimalInput", `{"text":"x"}`, `{"text":"x","rounds":0,"delay_ms":0}`, ""},
 		{"EscapesAreDecoded", `{ "text": "\u00e9<" }`, `{"text":"é<","rounds":0,"delay_ms":0}`, ""},
-		{"LongestText", `{"text":"` + strings.Repeat("x", MaxTextBytes) + `"}`,
-			`{"text":"` + strings.Repeat("x", MaxTextBytes) + `","rounds":0,"delay_ms":0}`, ""},
+		{
+			"LongestText", `{"text":"` + strings.Repeat("x", MaxTextBytes) + `"}`,
+			`{"text":"` + strings.Repeat("x", MaxTextBytes) + `","rounds":0,"delay_ms":0}`, "",
+		},
 		{"LargestNumbers", `{"text":"x","rounds":1000000,"delay_ms":30000}`, `{"text":"x","rounds":1000000,"delay_ms":30000}`, ""},
 		{"NoText", `{}`, "", "text is required"},
 		{"Null", `null`, "", "text is required"},
