@@ -23,9 +23,9 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request of a client, whatever its destination: with ErrUnsignable, ErrBacklog,
+// a request of a client for any destination: with ErrUnsignable, ErrBacklog,
 // ErrAway, a *QuotaError, batch.ErrFull, batch.ErrLarge or batch.ErrLate. It is for callers that
-// want to know before they read a body.
+// ask before they read a body.
 func (q *Queue) Admit(client string) error {
 	if !q.signs(client) {
 		return ErrUnsignable
@@ -205,7 +205,7 @@ func (q *Queue) recordAll(ctx context.Context, requests []db.Request) ([]struct{
 	return make([]struct{}, len(requests)), err
 }
 
-// sizeOf is about what a request takes in memory and in a statement, in bytes.
+// sizeOf is roughly the size of a request in memory and in a statement, in bytes.
 func sizeOf(r db.Request) int {
 	const fixed = 500 // the other columns, with the row's and the job's overhead
 	return fixed + len(r.Input) + len(r.Result) + len(r.Error) + len(r.CallbackURL)

@@ -29,15 +29,15 @@ type callbackWorker struct {
 	logger  *slog.Logger
 	sender  *webhook.Sender
 	secrets func(client string) ([]webhook.Secret, error)
-	hosts   func(client string) webhook.Hosts // nil: callbacks of all may name all
+	hosts   func(client string) webhook.Hosts // nil: all callbacks may name all hosts
 	headers func(client, sealed string) (map[string]string, error)
 }
 
-// Timeout is none, for River: an attempt has attemptTimeout, and an answer in hand has
-// no limit.
+// Timeout is none, for River: an attempt has attemptTimeout, and an answer that waits to be
+// recorded has no limit.
 func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return -1 }
 
-// attemptTimeout leaves room for a whole exchange (10 s) and what goes before it.
+// attemptTimeout leaves room for a whole exchange (10 s) and the steps before it.
 const attemptTimeout = 10*time.Second + stepTimeout
 
 // NextRetry is retryAt, for River.
@@ -86,8 +86,8 @@ func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request
 	return next.jobResult()
 }
 
-// postpone snoozes a job while the database is away, which charges no attempt. A fault
-// of our own is charged.
+// postpone snoozes a job while the database is away, which charges no attempt. A fault of
+// Ringback's own is charged.
 func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
@@ -102,8 +102,8 @@ func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, re
 	return found
 }
 
-// giveUp ends a callback as a dead letter that we can't send or record, with the cause
-// in its log.
+// giveUp ends a callback as a dead letter that can't be sent or recorded here, with the
+// cause in its log.
 func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, request db.Request, cause string) error {
 	_, err := w.endUnsent(ctx, request, cause)
 	if err != nil {
@@ -112,15 +112,14 @@ func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, requ
 	return nil
 }
 
-// attempt sends the callback once, if it may leave by now, and settles what came
-// of it.
+// attempt sends the callback once, if it may leave by now, and settles the answer.
 func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
-	sent, decision, err := w.sendInTurn(ctx, job, request)
+	sent, decision, err := w.sendIfAllowed(ctx, job, request)
 	switch {
 	case err != nil:
 		return step{}, err
 	case sent == nil:
-		return w.holdBack(ctx, request, decision)
+		return w.delayed(ctx, request, decision)
 	}
 	next, number, err := w.settle(job, request, *sent)
 	if db.IsRefused(err) {
@@ -140,8 +139,8 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	return next, nil
 }
 
-// sendInTurn sends the callback, or returns nil and why it may not leave.
-func (w *callbackWorker) sendInTurn(ctx context.Context, job *rivertype.JobRow, request db.Request) (*webhook.Attempt, limit.Decision, error) {
+// sendIfAllowed sends the callback, or returns nil and why it may not leave.
+func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRow, request db.Request) (*webhook.Attempt, limit.Decision, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
@@ -154,7 +153,7 @@ func (w *callbackWorker) sendInTurn(ctx context.Context, job *rivertype.JobRow, 
 	return &sent, limit.Decision{}, err
 }
 
-// settle records what came of an attempt, and decides what follows it.
+// settle records an attempt, and decides the step after it.
 func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
 	err = w.queue.record.insist(func(ctx context.Context, again bool) error {
 		if sent.Outcome == webhook.Throttled {
@@ -171,15 +170,14 @@ func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent 
 	return next, number, err
 }
 
-// sendOnce gives back what the callback held while it was under way, also when a
-// fault of our own panics.
+// sendOnce gives back the pass of the callback once it is over, also when a fault panics.
 func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent webhook.Attempt, err error) {
 	defer func() { leave(sent.AboutReceiver()) }()
 	return w.send(ctx, request)
 }
 
-// send returns an error when the callback could not be made, or was cut off by
-// us, which says nothing about the receiver.
+// send returns an error when the callback could not be made, or was interrupted here, which
+// says nothing about the receiver.
 func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
@@ -211,13 +209,13 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 	return sent, nil
 }
 
-// notSent is the outcome of a callback that was held back, with no attempt made,
-// until it was too old, or whose receiver the operator denied.
+// notSent is the outcome of a callback that was postponed, with no attempt made, until it
+// was too old, or whose receiver the operator denied.
 const notSent webhook.Outcome = "not_sent"
 
-// holdBack lets a callback wait for its turn. Nothing but its age or the operator
+// delayed postpones a callback that may not leave. Nothing but its age or the operator
 // ends that.
-func (w *callbackWorker) holdBack(ctx context.Context, request db.Request, decision limit.Decision) (step, error) {
+func (w *callbackWorker) delayed(ctx context.Context, request db.Request, decision limit.Decision) (step, error) {
 	if ctx.Err() != nil {
 		return step{}, ctx.Err()
 	}
@@ -255,15 +253,15 @@ func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request)
 	return db.CountAttempts(ctx, w.queue.pool, request.ID, owedSince(request), string(webhook.Throttled))
 }
 
-// step is what follows an attempt.
+// step follows an attempt.
 type step struct {
 	state   db.CallbackState // pending when there is another attempt
 	delay   time.Duration    // until the next attempt
 	charged bool             // whether this attempt counts against the schedule
 }
 
-// nextStep decides what follows the attempt of the given number, counted from
-// 1 by the schedule; age is the time for which the callback has been owed.
+// nextStep decides on the step after the attempt of the given number, counted from 1 by
+// the schedule. age is the time for which the callback has been owed.
 func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration) step {
 	switch sent.Outcome {
 	case webhook.Delivered:
@@ -305,10 +303,10 @@ func (s step) jobResult() error {
 	}
 }
 
-// settle commits an attempt together with what it means for the request, in a
-// batch with others, and returns the attempt's number in the request's log. A
-// callback that is settled already stays so, but the attempt happened and is
-// logged: once, where it may have been written before.
+// settle commits an attempt together with the callback's new state, in a batch with
+// others, and returns the attempt's number in the request's log. A callback that is
+// settled already stays so, but the attempt happened and is logged: once, where it may
+// have been written before.
 func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step, again bool) (number int, err error) {
 	attempt := db.Attempt{
 		RequestID: request.ID,

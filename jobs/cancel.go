@@ -13,14 +13,14 @@ import (
 	"ringback/db"
 )
 
-// codeCancelled is that of requests whose work was stopped by their caller.
+// codeCancelled is the code of requests whose work was stopped by their caller.
 const codeCancelled = "cancelled"
 
-// Cancel stops what is still to be done for a request, and its job with it: one
-// that runs has its context ended, wherever that is, and finds afterwards that
-// there is nothing to write. No callback is sent, not even to say so: who cancels
-// knows it. The next of its ordering key may leave. It returns what it stopped,
-// which is nothing where all has ended or the client has no such request.
+// Cancel stops the steps that a request is still owed, and their job. A running job has its
+// context ended, in whichever process it runs, and finds afterwards that there is nothing
+// to write. No callback tells of it: the caller knows. The next callback of its ordering
+// key is released. It returns the step that it stopped: none where the request has ended
+// or the client has no such request.
 func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
 	reason, err := cancellation("The request was cancelled before its work ended.")
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 
 const (
 	// clockInterval is the time between two readings of the database's clock. After a
-	// failover to a server whose clock differs, steps go by the old one for so long.
+	// failover to a server whose clock differs, steps go by the old clock until then.
 	clockInterval = 2 * time.Second
 	// clockTimeout bounds a reading.
 	clockTimeout = 2 * time.Second
-	// maxSkew is from which difference on an operator is told.
+	// maxSkew is the difference from which on an operator is told.
 	maxSkew = time.Second
 )
 
@@ -25,7 +25,7 @@ type clockWatch struct {
 	db.Clock
 	querier db.Querier
 	logger  *slog.Logger
-	differs bool // as far as was logged
+	differs bool // by the last log line
 }
 
 // watch reads the clock until ctx ends.

@@ -21,8 +21,9 @@ import (
 // lane of its queue. What is completed by the statement that ended its step is not
 // completed again. The cancellation of a job reaches the jobs that River doesn't
 // know to run here. No job is rescued from a process that lives. The times that
-// River takes from this process's clock become the database's. And what a fetch meets
-// is noted, and the connection for notifications given up with those of the pools.
+// River takes from this process's clock become the database's. And faults of the database
+// that a fetch meets are noted, and the connection for notifications is closed with those
+// of the pools.
 type driver struct {
 	*riverpgxv5.Driver
 	pool   *pgxpool.Pool
@@ -63,7 +64,7 @@ func (f *fetcher) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 	return &scheduler{tx, f.clock}, nil
 }
 
-// UnwrapTx is for those who write SQL of their own in a transaction of the executor.
+// UnwrapTx is for SQL of one's own in a transaction of the executor.
 func (d *driver) UnwrapTx(tx riverdriver.ExecutorTx) pgx.Tx {
 	if s, ok := tx.(*scheduler); ok {
 		tx = s.ExecutorTx
@@ -76,7 +77,7 @@ type scheduler struct {
 	clock *db.Clock
 }
 
-// JobSchedule makes available what is due.
+// JobSchedule makes due jobs available.
 func (s *scheduler) JobSchedule(ctx context.Context, params *riverdriver.JobScheduleParams) ([]*riverdriver.JobScheduleResult, error) {
 	due := *params
 	due.Now = timeAt(s.clock, params.Now)
@@ -131,9 +132,9 @@ func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdri
 	return f.Executor.JobSetStateIfRunningMany(ctx, &left)
 }
 
-// heldAtMost is how long a process that lives may keep a job running. It may have an
-// answer in hand that can't be recorded; beyond that, the job hangs.
-const heldAtMost = time.Hour
+// longestJob is how long a living process may keep a job running: it may have an answer that
+// can't be recorded. Beyond that, the job hangs.
+const longestJob = time.Hour
 
 // JobGetStuck is River's look for jobs to rescue.
 func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStuckParams) ([]*rivertype.JobRow, error) {
@@ -149,7 +150,7 @@ func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStu
 		for i, job := range stuck {
 			ids[i] = job.ID
 		}
-		living, err := db.LivingJobs(ctx, f.pool, ids, upkeep.DeathAfter, heldAtMost)
+		living, err := db.LivingJobs(ctx, f.pool, ids, upkeep.DeathAfter, longestJob)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +197,7 @@ func (l *hearer) Ping(ctx context.Context) error {
 	return l.Listener.Ping(ctx)
 }
 
-// controlTopic is River's topic for what is to be done to queues and running jobs.
+// controlTopic is River's topic for commands about queues and running jobs.
 const controlTopic = "river_control"
 
 // WaitForNotification returns River's next notification.

@@ -12,13 +12,13 @@ import (
 )
 
 // maxFaults is how many faults in a row end a step: of a new request after about 43
-// minutes, by the retry schedule. That leaves an operator time to mend what is wrong,
-// such as a key that was not deployed.
+// minutes, by the retry schedule. That leaves an operator time to mend the cause, such as a
+// key that was not deployed.
 const maxFaults = 7
 
-// fault is why we could not do our own part of a step, while the database was there. It
-// is charged as an attempt, so that the waits grow and River UI shows it. Its text is
-// stored in the job row and says no more than a caller may see.
+// fault is why Ringback could not do its part of a step, while the database was there. It is
+// charged as an attempt, so that the waits grow and River UI shows it. Its text is stored
+// in the job row and says no more than a caller may see.
 type fault struct {
 	what  string
 	cause error

@@ -43,7 +43,7 @@ import (
 type handoff struct {
 	process string // River's client id
 	exec    riverdriver.Executor
-	held    *held
+	local   *localJobs
 	logger  *slog.Logger
 
 	ctx   context.Context // of the jobs
@@ -72,8 +72,8 @@ type task struct {
 // errStopping is why the context of a job ends when the process stops.
 var errStopping = errors.New("the process is stopping")
 
-func newHandoff(process string, exec riverdriver.Executor, held *held, logger *slog.Logger) *handoff {
-	h := &handoff{process: process, exec: exec, held: held, logger: logger, tasks: make(chan task)}
+func newHandoff(process string, exec riverdriver.Executor, local *localJobs, logger *slog.Logger) *handoff {
+	h := &handoff{process: process, exec: exec, local: local, logger: logger, tasks: make(chan task)}
 	h.ctx, h.stop = context.WithCancelCause(context.Background())
 	return h
 }
@@ -114,8 +114,8 @@ func (h *handoff) execute(t task) {
 	defer t.lane.ended()
 	ctx, cancel := context.WithCancelCause(h.ctx)
 	defer cancel(nil)
-	h.held.add(t.job.ID, cancel)
-	defer h.held.remove(t.job.ID)
+	h.local.add(t.job.ID, cancel)
+	defer h.local.remove(t.job.ID)
 	began := time.Now()
 	trace, err := h.try(ctx, t)
 	if err == nil {
@@ -141,11 +141,11 @@ func (h *handoff) try(ctx context.Context, t task) (trace string, err error) {
 	return "", t.worker.run(ctx, t.job, t.request)
 }
 
-// schedulerInterval is River's: what is due sooner is made available at once, since
+// schedulerInterval is River's. A job that is due sooner is made available at once, since
 // River's scheduler might come too late for it.
 const schedulerInterval = 5 * time.Second
 
-// ending is what River would write of a job that has not ended with its step.
+// ending is the state that River would write of a job that has not ended with its step.
 func ending(ctx context.Context, t task, began time.Time, failure error, trace string) (*riverdriver.JobSetStateIfRunningParams, error) {
 	job, now := t.job, time.Now()
 	var snooze *rivertype.JobSnoozeError
@@ -210,7 +210,7 @@ func (q *Queue) complete(ctx context.Context, job int64) error {
 	return nil
 }
 
-// endAll writes what came of jobs that didn't end with their step, with River's own
+// endAll writes the states of jobs that didn't end with their step, with River's own
 // statement.
 func (h *handoff) endAll(ctx context.Context, ends []*riverdriver.JobSetStateIfRunningParams) ([]struct{}, error) {
 	params := &riverdriver.JobSetStateIfRunningManyParams{}
@@ -244,7 +244,7 @@ func (h *handoff) watchCancellations() {
 		case <-h.ctx.Done():
 			return
 		}
-		now := h.held.born()
+		now := h.local.born()
 		h.cancelRequested(slices.DeleteFunc(before, func(id int64) bool { return !slices.Contains(now, id) }))
 		before = now
 	}
@@ -261,7 +261,7 @@ func (h *handoff) cancelRequested(ids []int64) {
 		return // the next look finds them
 	}
 	for _, id := range cancelled {
-		h.held.cancel(id)
+		h.local.cancel(id)
 	}
 }
 

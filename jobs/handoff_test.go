@@ -270,7 +270,7 @@ func TestHandoff(t *testing.T) {
 		q.accept(t, request)
 		<-started
 		q.exec(t, `UPDATE river_job SET metadata = metadata || '{"cancel_attempted_at": "2026-03-01T08:00:00Z"}'`)
-		q.handoff.cancelRequested(q.held.born())
+		q.handoff.cancelRequested(q.local.born())
 		<-ended
 		q.waitFor(t, request.ID, "work_job_state = 'cancelled'")
 	})

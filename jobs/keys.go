@@ -28,8 +28,8 @@ func requestsOf(calls []acceptance) []db.Request {
 
 func hasKey(call acceptance) bool { return call.key.Key != "" }
 
-// claimKeys takes the keys of those calls that have one. It returns what each is
-// answered, and the calls that are to be accepted.
+// claimKeys claims the keys of the calls that have one. It returns each call's answer, and
+// the calls that are to be accepted.
 func claimKeys(ctx context.Context, q db.Querier, calls []acceptance, now time.Time) ([]db.Holder, []acceptance, error) {
 	var keys []db.Key
 	for _, call := range calls {
@@ -54,8 +54,7 @@ func claimKeys(ctx context.Context, q db.Querier, calls []acceptance, now time.T
 	return holders, fresh, nil
 }
 
-// Claim takes the key of a sync call, or returns the request for which it stands
-// already.
+// Claim claims the key of a sync call, or returns the request that holds it.
 func (q *Queue) Claim(ctx context.Context, key db.Key) (db.Holder, error) {
 	holders, err := db.ClaimKeys(ctx, q.pool, []db.Key{key}, q.Now())
 	if err != nil {
@@ -69,8 +68,8 @@ const (
 	keysAtOnce   = 1000
 )
 
-// dropKeys removes keys that have expired, and leases of what has ended, until ctx ends. What a failed look
-// leaves, the next one finds.
+// dropKeys removes expired keys, and leases of requests that have ended, until ctx ends. The
+// next look finds what a failed look leaves.
 func (q *Queue) dropKeys(ctx context.Context) {
 	tick := time.NewTicker(keysInterval)
 	defer tick.Stop()

@@ -7,9 +7,8 @@ import (
 
 // lane is the workers of one queue in this process. River's fetches and the jobs
 // that are born running share them, so that no more than size run in all. No job is
-// born running while older ones are known to wait in the queue: a job is overtaken
-// by no more than what is inserted until the next fetch, which its own notification
-// brings about.
+// born running while older ones are known to wait in the queue: a job is overtaken only by
+// jobs that are inserted before the next fetch, which its own notification brings about.
 type lane struct {
 	size int
 	wake func() // lets River fetch at once
@@ -73,7 +72,7 @@ func (l *lane) fetchedEnded() {
 	l.freed()
 }
 
-// freed tells who waits for a worker, or for the last job to end.
+// freed wakes River where it waits for a worker, and Stop where the last job has ended.
 func (l *lane) freed() {
 	if l.hungry {
 		l.hungry = false
@@ -90,7 +89,7 @@ func (l *lane) freed() {
 
 // fetch lets River fetch: at most limit jobs, as many as it has workers for by its
 // own count, and fewer where jobs that were born running hold them. It takes River's
-// count of what runs for its own.
+// count of running jobs for its own.
 func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error {
 	began := time.Now()
 	room := l.beginFetch(limit)

@@ -25,7 +25,7 @@ type metrics struct {
 	waited   prometheus.Histogram     // of callbacks that were delivered
 	waits    *prometheus.CounterVec   // by reason
 	faults   *prometheus.CounterVec   // by queue
-	mended   *prometheus.CounterVec   // by what was put right
+	mended   *prometheus.CounterVec   // by the kind of step
 }
 
 // newMetrics registers nothing where there is no registerer.
@@ -44,7 +44,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		return 0
 	})
 	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
-	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.held.running()) })
+	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.local.running()) })
 	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
 		func() float64 { return q.clock.Skew().Seconds() })
 	gauge("answers_in_hand", "Outcomes of work and answers of receivers that could not be recorded at once. They are kept until they are recorded.",

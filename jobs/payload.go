@@ -19,7 +19,7 @@ type payload struct {
 	Data      payloadData `json:"data"`
 }
 
-// payloadData is what a receiver gets to see of a request.
+// payloadData is the part of a request that its receiver sees.
 type payloadData struct {
 	ID            uuid.UUID        `json:"id"`
 	Mode          db.Mode          `json:"mode"`

@@ -21,9 +21,8 @@ import (
 	"ringback/work"
 )
 
-// maxCrashes is how many times a work may take its process down with it. Besides that,
-// a work job is charged for attempts that did not do the work, and for faults of our
-// own, of which fewer end it.
+// maxCrashes is how many times work may take its process down. A work job is also charged
+// for runs that did not do the work, and for faults of Ringback's own; fewer of those end it.
 const maxCrashes = 10
 
 // processWorker does the work of an accepted request and finishes it.
@@ -35,11 +34,11 @@ type processWorker struct {
 	places  *places
 }
 
-// Timeout is none, for River: run keeps to limit by itself, and an answer in hand has
-// no limit.
+// Timeout is none, for River: run keeps to limit by itself, and an outcome that waits to be
+// recorded has no limit.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
-// limit leaves room for the steps around the work and the wait for a place.
+// limit leaves room for the steps around the work and the wait for a slot.
 func (w *processWorker) limit() time.Duration {
 	return w.catalog.Longest() + placePatience + stepTimeout
 }
@@ -86,9 +85,9 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 	}
 	limited, cancel := context.WithTimeout(ctx, w.limit())
 	defer cancel()
-	outcome, putOff, err := w.begin(limited, job, offer, here)
-	if putOff > 0 {
-		return river.JobSnooze(putOff)
+	outcome, wait, err := w.begin(limited, job, offer, here)
+	if wait > 0 {
+		return river.JobSnooze(wait)
 	}
 	if outcome.Elsewhere {
 		return w.hold(ctx, job, offer, request, outcome)
@@ -172,7 +171,7 @@ func (w *processWorker) record(request db.Request, outcome work.Outcome) error {
 	return w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
 }
 
-// giveUp ends a request as failed whose work we can't do or record.
+// giveUp ends a request as failed whose work can't be done or recorded here.
 func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
 	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
 	if err != nil {
@@ -192,7 +191,7 @@ func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uu
 }
 
 // postpone snoozes a job while the database is away, which charges no attempt: the job
-// comes back until its outcome is written. A fault of our own is charged.
+// comes back until its outcome is written. A fault of Ringback's own is charged.
 func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another one takes the job up
@@ -207,19 +206,19 @@ func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, req
 	return found
 }
 
-// begin runs the work when there is a place for it, unless its time is over. Or
-// it returns how long to put the job off.
-func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, putOff time.Duration, err error) {
+// begin runs the work in a slot, unless its time is over. Where there is none, it returns
+// how long to postpone the job.
+func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, wait time.Duration, err error) {
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
 	f := w.queue.flows[w.nameOf(request)]
-	if waits := f.look(request.Client, time.Now()); !waits.OK() { // before it takes a place
-		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
+	if waits := f.look(request.Client, time.Now()); !waits.OK() { // before it takes a slot
+		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
 	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
-		return work.Outcome{}, w.untilTurn(ctx, request, postponed), ctx.Err()
+		return work.Outcome{}, w.waitOf(ctx, request, postponed), ctx.Err()
 	}
 	defer leave()
 	if outcome, over := expire(request, time.Now()); over { // while it waited
@@ -227,14 +226,14 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 	}
 	pass, waits := f.enter(request.Client, true, time.Now())
 	if !waits.OK() {
-		return work.Outcome{}, w.untilTurn(ctx, request, waits), ctx.Err()
+		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
 	defer func() { f.leave(pass, outcome, time.Now()) }()
 	outcome, err = w.work(ctx, job, offer, request)
 	return outcome, 0, err
 }
 
-// codeExpired is that of requests whose work had not begun in time.
+// codeExpired is the code of requests whose work had not begun in time.
 const codeExpired = "expired"
 
 // expire returns the outcome of a request whose work may not begin any more.
@@ -247,9 +246,9 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 	}}, true
 }
 
-// untilTurn is how long a job is postponed, 0 where ctx has ended. It comes back in
-// time to say that it expired.
-func (w *processWorker) untilTurn(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
+// waitOf is how long a job is postponed, 0 where ctx has ended. It comes back in time to
+// expire.
+func (w *processWorker) waitOf(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
 	if postponed.OK() {
 		return 0
 	}
@@ -354,7 +353,7 @@ func (q *Queue) loadWork(ctx context.Context, ids []uuid.UUID) ([]db.Request, er
 	return inOrder(ids, requests), err
 }
 
-// inOrder is what was found for each id, zero where nothing was.
+// inOrder puts values in the order of their ids, with the zero value for an id without one.
 func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
 	ordered := make([]V, len(ids))
 	for i, id := range ids {

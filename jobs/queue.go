@@ -46,7 +46,7 @@ var (
 	callbackJobs = db.Jobs{Kind: callbackArgs{}.Kind(), Queue: callbackQueue, MaxAttempts: maxJobAttempts}
 )
 
-// Config is what a Queue is built from.
+// Config builds a Queue.
 type Config struct {
 	Pool      *pgxpool.Pool // for the steps of requests
 	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
@@ -77,8 +77,8 @@ type Config struct {
 	Metrics prometheus.Registerer // nil for none
 }
 
-// Queue accepts requests and works them off. Each of its steps is a batcher,
-// which joins what many goroutines do at the same time into one transaction.
+// Queue accepts requests, does their work and sends their callbacks. Each of its steps goes
+// through a batcher, which joins the calls of many goroutines into one transaction.
 type Queue struct {
 	pool       *pgxpool.Pool
 	health     *db.Health
@@ -88,7 +88,7 @@ type Queue struct {
 	quotas     *quotas
 	spread     spread // of redeliveries
 	heart      *upkeep.Heartbeat
-	held       held
+	local      localJobs
 	sweeper    upkeep.Sweeper // of requests
 	letters    upkeep.Sweeper // of dead letters
 	search     upkeep.Searcher
@@ -144,7 +144,7 @@ func New(config Config) (*Queue, error) {
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
-	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.held.has, config.RiverPool, config.Logger)
+	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.local.has, config.RiverPool, config.Logger)
 	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetterRetention})
 	queue.search = upkeep.Searcher{Pool: config.RiverPool, Logger: config.Logger}
 	queue.backlog.limit = int64(config.UnfinishedLimit)
@@ -162,9 +162,9 @@ func New(config Config) (*Queue, error) {
 	return queue, nil
 }
 
-// acceptPatience is how long a request should wait for the commit of those
-// before it. What can't be acknowledged about that soon is refused; with less,
-// a machine that is merely busy for a moment would refuse what it can well do.
+// acceptPatience is how long a request should wait for the commit of the requests before
+// it. A request that would wait longer is refused. With less, a machine that is merely busy
+// for a moment would refuse requests that it can take.
 const acceptPatience = 250 * time.Millisecond
 
 // maxRecords is how many sync requests may be under way at a time: WORK_LIMIT
@@ -186,10 +186,9 @@ const maxReports = 1000
 // than may read.
 const maxReads = 1000
 
-// startBatchers bounds what comes from outside, and gives the steps of the
-// workers room for all of them, twice over: what has been done is not refused.
-// Sync requests, which are recorded when their work is done, are bounded before
-// it.
+// startBatchers bounds the calls that come from outside. Steps of workers have room for all
+// workers, twice over: an outcome is never refused. Sync requests are recorded when their
+// work is done, and bounded before it.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
 	q.accepts = batch.New(batch.Config[acceptance, db.Holder]{
@@ -225,13 +224,13 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
-	driver := newDriver(config.RiverPool, lanes, q.held.cancel, &q.clock.Clock, q.health)
+	driver := newDriver(config.RiverPool, lanes, q.local.cancel, &q.clock.Clock, q.health)
 	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
 	if err != nil {
 		return fmt.Errorf("setting up river: %w", err)
 	}
 	q.client = client
-	q.handoff = newHandoff(client.ID(), driver.GetExecutor(), &q.held, config.Logger)
+	q.handoff = newHandoff(client.ID(), driver.GetExecutor(), &q.local, config.Logger)
 	return nil
 }
 
@@ -257,7 +256,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 	river.AddWorker(workers, q.caller)
 	settings := &river.Config{
 		Workers:    workers,
-		Middleware: []rivertype.Middleware{q.held.around(lanes)},
+		Middleware: []rivertype.Middleware{q.local.around(lanes)},
 		// River's own lines at info repeat ours, which say more.
 		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
@@ -327,9 +326,8 @@ func (q *Queue) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops fetching, waits for the running jobs, and interrupts those that
-// don't end in time: they go back to the queue with no attempt charged. Then it
-// flushes what the batchers hold.
+// Stop stops fetching, waits for the running jobs, and interrupts jobs that don't end in
+// time: they go back to the queue with no attempt charged. Then it flushes the batchers.
 func (q *Queue) Stop(ctx context.Context) error {
 	q.stop()
 	q.EndWaits()

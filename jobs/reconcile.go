@@ -29,7 +29,7 @@ const (
 
 // reconciler gives requests whose next step has lost its job another one. River UI and
 // SQL can cancel, discard and delete jobs. Postgres notes those requests, and a look
-// takes up what is noted. What is lost in another way is found by going through the
+// takes up the noted requests. Other lost steps are found by going through the
 // requests, five thousand a second, and through the ordering keys. A work job that was
 // cancelled is an exception: its request ends as cancelled, as by its caller. To end a
 // callback, its caller cancels the request; a callback job that is cancelled is made
@@ -37,9 +37,9 @@ const (
 type reconciler struct {
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
-	mended  *prometheus.CounterVec     // by what was put right
-	wake    func(requests []uuid.UUID) // of whom the work has ended
-	failing bool                       // as far as was logged
+	mended  *prometheus.CounterVec     // by the kind of step
+	wake    func(requests []uuid.UUID) // tells that their work has ended
+	failing bool                       // by the last log line
 }
 
 // run looks until ctx ends.
@@ -61,7 +61,8 @@ func (r *reconciler) run(ctx context.Context) {
 	}
 }
 
-// look puts right what it finds, where a look is due, and returns the pause after it.
+// look mends the lost steps that it finds, where a look is due, and returns the pause after
+// it.
 func (r *reconciler) look(ctx context.Context) (next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -84,7 +85,7 @@ func (r *reconciler) look(ctx context.Context) (next time.Duration, err error) {
 	return pause, err
 }
 
-// mendNext puts right what is noted, and the next of all requests. It returns the pause
+// mendNext mends the noted requests, and the next of all requests. It returns the pause
 // until the next look.
 func mendNext(ctx context.Context, tx pgx.Tx, position uuid.UUID) (mended db.Mended, pause time.Duration, err error) {
 	pause = reconcileInterval
@@ -124,7 +125,7 @@ func (r *reconciler) mendOrder(ctx context.Context, position uuid.UUID) (mended 
 	return mended, err
 }
 
-// tell counts and logs what was put right.
+// tell counts and logs the mended requests.
 func (r *reconciler) tell(ctx context.Context, m db.Mended) {
 	if !m.Any() {
 		return

@@ -18,14 +18,14 @@ const (
 	// firstRecordWait is the wait after the first try to record an answer.
 	firstRecordWait = 250 * time.Millisecond
 	// longestRecordWait is where the waits stop growing. To record again costs nobody
-	// outside anything, and what is waited for mostly ends at once.
+	// outside anything, and a fault of the database mostly ends at once.
 	longestRecordWait = 5 * time.Second
 )
 
-// record writes the answers that workers hold in hand: the outcome of a work, or what
-// a receiver answered. An answer that can't be written is written again, not produced
-// again: its job stays running in this process until it is written, or the process
-// stops. No more answers are in hand than there are workers.
+// record writes the answers that workers have: outcomes of work and answers of receivers.
+// An answer that can't be written is written again, not produced again: its job stays
+// running in this process until it is written, or the process stops. No more answers wait
+// than there are workers.
 type record struct {
 	ctx    context.Context
 	giveUp context.CancelFunc // ends the writing: another process does the step again
@@ -69,7 +69,7 @@ func (r *record) written() {
 	}
 }
 
-// isOver tells whether to write again is of no use.
+// isOver tells whether writing again is of no use.
 func (r *record) isOver(err error) bool {
 	var lasting *fault
 	return err == nil || errors.As(err, &lasting) || r.ctx.Err() != nil || errors.Is(err, batch.ErrStopped) || db.IsRefused(err) && !isNumberTaken(err)

@@ -162,7 +162,7 @@ func TestRescueSparesProcessesThatLive(t *testing.T) {
 		running time.Duration
 		process string
 	}{
-		{3 * time.Minute, "alive"}, {3 * time.Minute, "alive"}, {heldAtMost + time.Minute, "alive"}, {3 * time.Minute, "silent"}, {3 * time.Minute, "unknown"},
+		{3 * time.Minute, "alive"}, {3 * time.Minute, "alive"}, {longestJob + time.Minute, "alive"}, {3 * time.Minute, "silent"}, {3 * time.Minute, "unknown"},
 	} {
 		q.exec(t, insert, job.running, job.process)
 	}

@@ -30,7 +30,7 @@ func TestRetention(t *testing.T) {
 	}
 	q.exec(t, "UPDATE requests SET settled_at = settled_at - interval '1 day' WHERE id <> $1", young.ID)
 	q.exec(t, "UPDATE retention SET position = $1, next_at = now()", uuid.Nil) // the first batch was before
-	if _, err := q.sweeper.Turn(t.Context()); err != nil {
+	if _, err := q.sweeper.RemoveBatch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, func() bool { return q.holds(t, "SELECT NOT EXISTS (SELECT FROM requests WHERE id = $1)", old.ID) })
@@ -58,7 +58,7 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 	sweep := func(age time.Duration) {
 		t.Helper()
 		_, letters := upkeep.NewSweepers(q.direct, slog.New(slog.DiscardHandler), upkeep.Retention{DeadLetters: age})
-		if _, err := letters.Turn(t.Context()); err != nil {
+		if _, err := letters.RemoveBatch(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		q.exec(t, "UPDATE dead_letter_retention SET client = '', position = $1, next_at = now()", uuid.Nil) // for the next one

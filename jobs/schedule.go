@@ -14,8 +14,8 @@ var retrySchedule = [...]time.Duration{
 	2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 24 * time.Hour,
 }
 
-// maxCallbackAge ends callbacks whose receiver keeps putting us off, which
-// charges no attempt: counted from the end of the work, or the latest redelivery.
+// maxCallbackAge ends callbacks whose receiver keeps asking to come later, which charges no
+// attempt. It counts from the end of the work, or from the latest redelivery.
 const maxCallbackAge = 48 * time.Hour
 
 // retryDelay returns how long to wait after the given failed attempt, counted
@@ -39,8 +39,8 @@ func drawFor(jobID int64, attempt int) float64 {
 const longestThrottle = 24 * time.Hour
 
 // throttleDelay returns how long to wait when a receiver said Retry-After:
-// never less than that, up to 21.8 hours, and a little more, so that those it sent away
-// together don't come back together.
+// never less than that, up to ten elevenths of longestThrottle, and a little more, so that
+// callbacks that it sent away together don't come back together.
 func throttleDelay(retryAfter time.Duration) time.Duration {
 	return min(longestThrottle, jitter(min(retryAfter, longestThrottle*10/11), 1, 1.1, rand.Float64()))
 }
@@ -52,8 +52,7 @@ func throttleFloor(earlier int) time.Duration {
 	return min(time.Second<<min(earlier, 11), 30*time.Minute)
 }
 
-// faultDelay returns how long to wait when we could not do our own part, which
-// is to say, when the database was away.
+// faultDelay returns how long to wait where a step failed because the database was away.
 func faultDelay() time.Duration {
 	return jitter(2*time.Second, 0.5, 1.5, rand.Float64())
 }

@@ -16,20 +16,20 @@ import (
 // Set is kinds of work by their names.
 type Set map[string]Work
 
-// Catalog is what work a process offers, checked and ready.
+// Catalog is the kinds of work that a process offers, checked and ready.
 type Catalog struct {
 	standard *Offer
 	offers   map[string]*Offer
 }
 
-// Offer is one of them.
+// Offer is a kind of work in a catalog.
 type Offer struct {
 	Name string
 	Work
 	schema *jsonschema.Schema // nil where any input is taken
 }
 
-// nameForm is that of a name: it stands in paths, metrics and rows.
+// nameForm is the form of a name, which stands in paths, metrics and rows.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$`)
 
 // ValidName tells whether a work may have a name.
@@ -46,8 +46,8 @@ func Check(set Set, timeout time.Duration) error {
 	return errors.Join(mistakes...)
 }
 
-// NewCatalog makes a catalog of a set without mistakes. standard names the work of
-// calls that name none; timeout is that of work without one.
+// NewCatalog makes a catalog of a set without mistakes. standard names the work of calls
+// that name none. timeout is for work without a timeout of its own.
 func NewCatalog(set Set, standard string, timeout time.Duration) (*Catalog, error) {
 	if err := Check(set, timeout); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func newOffer(name string, w Work, timeout time.Duration) (offer *Offer, err err
 	return offer, errors.Join(mistakes...)
 }
 
-// Find returns the work of a name, the default one for "", nil where there is none.
+// Find returns the work of a name, the default work for "", nil where there is none.
 func (c *Catalog) Find(name string) *Offer {
 	if name == "" {
 		return c.standard
@@ -113,12 +113,12 @@ func (c *Catalog) Longest() (longest time.Duration) {
 	return longest
 }
 
-// maxDepth bounds how deeply an input is nested: Postgres refuses what would
-// overflow its stack.
+// maxDepth bounds how deeply an input is nested: Postgres refuses JSON that would overflow
+// its stack.
 const maxDepth = 1000
 
-// Accept returns the canonical form of an input, or what is wrong with it: Mistakes,
-// a *FieldError, or an error of the JSON decoder or of Check.
+// Accept returns the canonical form of an input, or fails with its mistakes: Mistakes, a
+// *FieldError, or an error of the JSON decoder or of Check.
 func (o *Offer) Accept(input jsontext.Value) (jsontext.Value, error) {
 	if o.Check == nil || o.schemaFirst {
 		if err := o.allow(input); err != nil {

@@ -7,24 +7,24 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// ErrElsewhere is what Do returns where the work goes on elsewhere, to be finished by a
+// ErrElsewhere is returned by Do where the work goes on elsewhere and will be finished by a
 // call of Call.FinishURL. It is for work with a Lease.
 var ErrElsewhere = errors.New("the work goes on elsewhere")
 
-// CodeLeaseExpired is that of an attempt of which nothing was heard for its lease.
+// CodeLeaseExpired is the code of a run that sent no report for its lease.
 const CodeLeaseExpired = "lease_expired"
 
-// Report is what is told of work that goes on elsewhere. The zero Report is a sign of life.
+// Report is a message about work that goes on elsewhere. The zero Report is a sign of life.
 type Report struct {
-	Result   jsontext.Value // ends the work
-	Error    *Error         // likewise
+	Result   jsontext.Value // ends the work as succeeded
+	Error    *Error         // ends the work as failed
 	Progress jsontext.Value
 }
 
 // Ends tells whether the work has ended.
 func (r Report) Ends() bool { return r.Result != nil || r.Error != nil }
 
-// Outcome is that of an attempt that a report ends.
+// Outcome is the outcome of a run that the report ends.
 func (r Report) Outcome(startedAt time.Time) Outcome {
 	outcome := Outcome{StartedAt: startedAt, FinishedAt: now()}
 	err := checkResult(r.Result)
@@ -39,7 +39,7 @@ func (r Report) Outcome(startedAt time.Time) Outcome {
 	return outcome
 }
 
-// Lost is the outcome of an attempt of which nothing was heard for its lease.
+// Lost is the outcome of a run that sent no report for its lease.
 func Lost(startedAt time.Time) Outcome {
 	err := &Error{CodeLeaseExpired, "Nothing was heard of the work for too long."}
 	return Outcome{StartedAt: startedAt, FinishedAt: now(), Error: err, Cause: err, Again: &Again{}}

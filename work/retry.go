@@ -11,13 +11,12 @@ type Policy struct {
 	// Times is how many charged attempts may follow the first, at most 10; 0 for
 	// DefaultRetries, and a negative number for none.
 	Times int
-	// On makes errors final no longer that aren't Retry's: plain errors, panics and
-	// missed deadlines. Nil: they are final.
+	// On tells which other errors than Retry's are tried again: plain errors, panics and
+	// missed deadlines. Nil for none.
 	On func(err error) bool
 }
 
-// DefaultRetries is how many attempts follow the first of work that says nothing
-// else: over about 13 minutes.
+// DefaultRetries is Times where a Policy leaves it at 0: over about 13 minutes.
 const DefaultRetries = 5
 
 // Most is how many charged attempts may follow the first.
@@ -32,7 +31,7 @@ func (p Policy) Most() int {
 	}
 }
 
-// again tells whether an error isn't final.
+// again is the further run that an error allows, nil where the error is final.
 func (p Policy) again(err error) *Again {
 	var asked *retryError
 	switch {
@@ -44,10 +43,10 @@ func (p Policy) again(err error) *Again {
 	return nil
 }
 
-// Retry says that the work was not done, for a reason that may pass, and asks for
-// another attempt. With an after it comes no sooner than that, and this one is
-// charged nothing; with 0 the retry schedule says when. Where no attempt is left, or
-// the caller waits (sync), err is how the work failed.
+// Retry says that the work was not done, for a reason that may pass, and asks for another
+// attempt. With a positive after, the attempt comes no sooner and this one is charged
+// nothing; with 0 the retry schedule says when. Where no attempt is left, or the request is
+// a sync one, the work failed with err.
 func Retry(err error, after time.Duration) error {
 	return &retryError{err, max(0, after)}
 }

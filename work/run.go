@@ -11,30 +11,30 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxResultBytes bounds a result so that a callback, which carries it with the
-// request's other fields, stays below 64 KiB.
+// MaxResultBytes bounds a result, so that a callback with the request's other fields stays
+// below 64 KiB.
 const MaxResultBytes = 56 << 10
 
-// Outcome is how an attempt of the work ended.
+// Outcome is how a run of the work ended.
 type Outcome struct {
 	Result     jsontext.Value // JSON; nil unless the work succeeded
 	Error      *Error         // nil when it succeeded
 	Again      *Again         // where the error isn't final
-	Elsewhere  bool           // the attempt has not ended: it goes on elsewhere
-	Cause      error          // for operators: what is behind Error, with the stack of a panic
+	Elsewhere  bool           // the run has not ended: it goes on elsewhere
+	Cause      error          // for operators: the error behind Error, with the stack of a panic
 	StartedAt  time.Time
 	FinishedAt time.Time
 }
 
-// Again says that an attempt did not do the work, and that another one may.
+// Again says that a run did not do the work, and that another run may.
 type Again struct {
-	// After is how long to wait at least. An attempt that says so is charged nothing.
-	// 0 leaves it to the retry schedule, which charges the attempt.
+	// After is the least wait before it, for which no attempt is charged. 0 leaves it to
+	// the retry schedule, which charges the attempt.
 	After time.Duration
 }
 
-// Error is what a caller gets to know of work that failed. Do may return one;
-// every other error is told as "work_failed".
+// Error tells a caller why the work failed. Do may return one; every other error is told
+// as "work_failed".
 type Error struct {
 	Code    string `json:"code"`    // stable, snake_case
 	Message string `json:"message"` // a sentence
@@ -45,9 +45,9 @@ func (e *Error) Error() string { return e.Code + ": " + e.Message }
 // Codes that mean more than that the work failed.
 const (
 	CodeDeadline  = "deadline_exceeded" // stopped at its deadline
-	CodeAbandoned = "abandoned"         // its outcome had no taker any more
+	CodeAbandoned = "abandoned"         // the caller went away, or the process stopped
 	CodeRefused   = "refused"           // the work refuses this input, for good
-	CodeNotDone   = "not_done"          // of a sync request: another attempt may do it
+	CodeNotDone   = "not_done"          // of a sync request: another call may do it
 )
 
 // Abandoned is the outcome of sync work that ended because its caller went
@@ -58,10 +58,9 @@ func Abandoned(startedAt time.Time) Outcome {
 	}}
 }
 
-// Run makes one attempt, with at most w.Timeout of time, and turns an error, a panic,
-// a missed deadline or an oversized result into an outcome. Its own error is
-// that of ctx and means that there is no outcome: the caller went away or the
-// process is stopping.
+// Run runs the work once, for at most w.Timeout, and turns an error, a panic, a missed
+// deadline or an oversized result into an outcome. It fails with the error of ctx alone,
+// and then there is no outcome: the caller went away or the process is stopping.
 func Run(ctx context.Context, w Work, call Call) (Outcome, error) {
 	outcome := Outcome{StartedAt: now()}
 	limited, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -86,7 +85,7 @@ func Run(ctx context.Context, w Work, call Call) (Outcome, error) {
 	return outcome, nil
 }
 
-// checkResult refuses what could be neither stored nor called back.
+// checkResult refuses a result that could be neither stored nor called back.
 func checkResult(result jsontext.Value) error {
 	switch {
 	case len(result) > MaxResultBytes:
@@ -133,7 +132,7 @@ func explain(err error) *Error {
 	}
 }
 
-// storable makes a text of the work's own fit for the record and the callback.
+// storable makes a text that the work wrote fit for the record and the callback.
 func storable(text string) string {
 	const most = 1024 // bytes
 	return strings.ToValidUTF8(strings.ReplaceAll(text[:min(len(text), most)], "\x00", ""), "")

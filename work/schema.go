@@ -14,7 +14,7 @@ import (
 	"golang.org/x/text/message"
 )
 
-// compileSchema reads a JSON Schema. What is wrong with it is told with its place.
+// compileSchema reads a JSON Schema. Its error names the place of the mistake.
 func compileSchema(schema jsontext.Value) (*jsonschema.Schema, error) {
 	const here = "ringback:schema" // an address that nothing is loaded from
 	if !schema.IsValid() {
@@ -65,11 +65,11 @@ func checkSchema(schema *jsonschema.Schema, input jsontext.Value) error {
 	return nil
 }
 
-// maxMistakes bounds what is told of one input.
+// maxMistakes bounds the mistakes that are told of one input.
 const maxMistakes = 50
 
-// mistakesOf lists what a schema found, each with the field that it is about: a
-// missing or unknown field is named itself.
+// mistakesOf lists the mistakes that a schema found, each with its field: a missing or
+// unknown field is named itself.
 func mistakesOf(broken *jsonschema.ValidationError) Mistakes {
 	var all Mistakes
 	collectMistakes(broken, &all)

@@ -10,10 +10,10 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 )
 
-// Typed makes a Work of a function that takes and returns Go values. Its schema
-// comes from In: a struct's fields by their json tags, all required but those with
-// omitzero or omitempty, no others allowed, and a jsonschema tag describes a field.
-// The input is decoded as strictly.
+// Typed makes a Work of a function that takes and returns Go values. Its schema comes from
+// In: a struct's fields by their json tags, required unless tagged omitzero or omitempty.
+// Other fields are refused, and a jsonschema tag describes a field. The input is decoded
+// as strictly.
 func Typed[In, Out any](do func(ctx context.Context, in In) (Out, error)) Work {
 	schema, err := schemaOf[In]()
 	return Work{

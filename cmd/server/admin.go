@@ -69,7 +69,7 @@ func newPages(ctx context.Context, queue *jobs.Queue, pages, metrics http.Handle
 	return mux, nil
 }
 
-// metricsOnly is what there is before the rest works.
+// metricsOnly serves the metrics until the pages are there.
 func metricsOnly(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)

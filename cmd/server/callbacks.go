@@ -77,9 +77,8 @@ func (r *resolvers) UnmarshalText(text []byte) error {
 // consent is whether receivers must grant callbacks before they get any.
 type consent bool
 
-// UnmarshalText reads required or off. Settings from before may still say earned:
-// receivers that were not asked for their consent got what they showed to take, as
-// all do now.
+// UnmarshalText reads required or off. The word earned of earlier versions means off: a
+// receiver's own answers decided how many callbacks it got, as they do for all now.
 func (c *consent) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case "required":

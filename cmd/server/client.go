@@ -22,14 +22,14 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// clientCommand is `ringback client …`: what it does to which client.
+// clientCommand is `ringback client …`.
 type clientCommand struct {
 	line    *commandLine
 	name    string
 	changes []func(*db.Client) // that set makes
 }
 
-// clientCommands are those of the operator for clients.
+// clientCommands are the operator's commands for clients.
 func (l *commandLine) clientCommands() *cobra.Command {
 	c := &clientCommand{line: l}
 	group := cli.Group("client", "Make API keys, and limit what each client may do", `A client is a caller: an API key, the secret that its callbacks are signed with,

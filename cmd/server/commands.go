@@ -18,7 +18,7 @@ import (
 	"ringback/work"
 )
 
-// commandLine makes the commands, and holds what they share.
+// commandLine makes the commands, and holds the values that they share.
 type commandLine struct {
 	environ map[string]string
 	set     work.Set // written in Go
@@ -117,7 +117,7 @@ func explain(root *cobra.Command) {
 	})
 }
 
-// knownCommand refuses what follows the bare program.
+// knownCommand refuses arguments of the bare program.
 func (l *commandLine) knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -130,7 +130,7 @@ func (l *commandLine) knownCommand(root *cobra.Command, args []string) error {
 	return errors.New(message)
 }
 
-// roles are what a process may be, the default first.
+// roles are the roles of a process, the default first.
 var roles = [...]string{"all", "api", "worker"}
 
 // servingFlags gives a command the flags of a server.
@@ -242,7 +242,7 @@ func (l *commandLine) readOnlyConfig() (Config, error) {
 	return readConfig(l.environ, o, l.set)
 }
 
-// onDatabase is what a command does on the schema that is there.
+// onDatabase runs a command on the schema that is there.
 type onDatabase func(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error
 
 // statementTime bounds each statement of a command.

@@ -97,7 +97,7 @@ func readConfig(environ map[string]string, o options, set work.Set) (Config, err
 	return config, fmt.Errorf("settings:%s", report.String())
 }
 
-// parse reads the settings and returns what is wrong, by setting.
+// parse reads the settings and returns the mistakes, by setting.
 func parse(config *Config, environ map[string]string) (map[string]string, error) {
 	wrong := map[string]string{}
 	err := env.ParseWithOptions(config, env.Options{Environment: environ})
@@ -183,7 +183,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// clientLimits are those of clients that have none of their own.
+// clientLimits are the limits of clients that have none of their own.
 func (c Config) clientLimits() clients.Limits {
 	return clients.Limits{
 		Rate: c.ClientRate, Unfinished: c.ClientUnfinished, PerDestination: c.DestinationUnfinished, Storage: int64(c.ClientStorage), DeadLetters: c.ClientDeadLetters,

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// emptyQueue takes no more connections and returns when those that the kernel
+// emptyQueue takes no more connections and returns when the connections that the kernel
 // holds for the listener are accepted: closing it would reset them. Who comes
 // later gets no answer, tries again within a second, and is refused or meets the
 // next process.

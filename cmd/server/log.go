@@ -121,7 +121,7 @@ func newLogger(config Config, out io.Writer) *slog.Logger {
 // the next.
 const repeatInterval = 10 * time.Second
 
-// seldom lets each message pass once in a while. River repeats what it meets as often
+// seldom lets each message pass once in a while. River repeats a fault as often
 // as it tries, many times a second.
 type seldom struct {
 	slog.Handler

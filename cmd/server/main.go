@@ -1,4 +1,4 @@
-// The server answers sync and async requests and works the async ones off. The
+// The server answers sync and async requests, and does the async ones from its queue. The
 // same program is the command line of operators and of callers.
 package main
 

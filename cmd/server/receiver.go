@@ -29,7 +29,7 @@ type receiverCommand struct {
 	concurrency int
 }
 
-// receiverCommands are those of the operator for receivers.
+// receiverCommands are the operator's commands for receivers.
 func (l *commandLine) receiverCommands() *cobra.Command {
 	c := &receiverCommand{}
 	group := cli.Group("receiver", "See what receivers of callbacks take, and allow or deny them", `A receiver is a host and port that callbacks go to. Without a port, allow, deny

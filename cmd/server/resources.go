@@ -15,7 +15,7 @@ const (
 	connectionBytes = 30 << 10 // that an idle connection takes
 )
 
-// defaultConnections is what a quarter of the memory limit and half of the open
+// defaultConnections is the number that a quarter of the memory limit and half of the open
 // files have room for; limits of 0 are none.
 func defaultConnections(memory int64, files uint64) int {
 	most := min(maxConnections, memory/4/connectionBytes)
@@ -52,7 +52,7 @@ func cgroupMemory(files fs.FS) (least int64) {
 	return least
 }
 
-// limitAbove is the least limit of a group and of those that it is in. A container
+// limitAbove is the least limit of a group and of the groups that it is in. A container
 // may see its own as the root.
 func limitAbove(files fs.FS, root, folder, file string) (least int64) {
 	for ; ; folder = path.Dir(folder) {

@@ -20,7 +20,7 @@ const (
 	sampleTimeout = 5 * time.Second
 )
 
-// sampler holds what there is to do in the database, so that reading the metrics asks
+// sampler holds the latest sample of the database, so that reading the metrics asks
 // nothing of it.
 type sampler struct {
 	take      func(context.Context) (db.Sample, error)
@@ -48,7 +48,7 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
-// watch registers what a sample tells.
+// watch registers the figures of a sample.
 func (s *sampler) watch(registerer prometheus.Registerer) {
 	s.latest.Store(&db.Sample{})
 	auto := promauto.With(registerer)

@@ -30,18 +30,18 @@ type server struct {
 	config    Config
 	logger    *slog.Logger
 	registry  *prometheus.Registry
-	pool      *pgxpool.Pool // our steps and the API
-	readPool  *pgxpool.Pool // what clients read: slow reads take no connection from anything else
-	riverPool *pgxpool.Pool // River: a storm on the API must not keep it from fetching
+	pool      *pgxpool.Pool // for the steps of requests and the API
+	readPool  *pgxpool.Pool // for reads of clients: slow reads take no connection from anything else
+	riverPool *pgxpool.Pool // for River: a storm on the API must not keep it from fetching
 	health    *db.Health    // of the database behind them
-	sampler   sampler       // of what there is to do in it
+	sampler   sampler       // of the steps to take in it
 	clients   *clients.Directory
 	sender    *webhook.Sender
 	queue     *jobs.Queue // nil until the database is there
 	public    *http.Server
 	handler   *latestHandler   // of public
 	listener  *net.TCPListener // of public
-	bound     *connections     // that come from it
+	bound     *connections     // from listener
 	serving   sync.Once
 	served    chan struct{} // closed when nothing more is accepted
 	admin     *http.Server  // nil for none
@@ -52,7 +52,7 @@ type server struct {
 	failed    chan error // a listener
 	draining  atomic.Bool
 	interrupt context.CancelFunc // ends the calls that are still open
-	unwatch   context.CancelFunc // ends what keeps the clients up to date
+	unwatch   context.CancelFunc // ends the goroutines of begin
 }
 
 // serve runs until ctx ends or a listener fails, and then drains.
@@ -84,9 +84,9 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 	return err
 }
 
-// newServer makes what needs no database that answers.
+// newServer makes the parts that need no database that answers.
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
-	if config.dev { // the caller has the machine alone, as with limits
+	if config.dev { // one caller has the whole machine, as with limits
 		config.ClientReadRate = 0
 	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
@@ -121,8 +121,8 @@ func (h *latestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(*h.latest.Load()).ServeHTTP(w, r)
 }
 
-// await does what needs the database, again and again while that is away, until ctx
-// ends. It answers calls meanwhile, if only to say so.
+// await calls prepare again and again while the database is away, until ctx ends. Calls
+// are answered meanwhile, with 503.
 func (s *server) await(ctx context.Context, prepare func(context.Context) error) error {
 	late := time.AfterFunc(time.Second, s.serve) // a start that is soon over refuses nothing
 	defer late.Stop()
@@ -198,7 +198,7 @@ func (s *server) newQueue() (err error) {
 	return err
 }
 
-// newPages makes what the admin listener serves.
+// newPages makes the handler of the admin listener.
 func (s *server) newPages(ctx context.Context) (pages http.Handler, err error) {
 	localClient := ""
 	if s.config.dev {
@@ -236,7 +236,7 @@ func (s *server) openPools(ctx context.Context) (err error) {
 	return err
 }
 
-// openClients reads who may call, and says what an operator should know of it.
+// openClients reads the clients, and logs a warning where secrets are stored unsealed.
 func (s *server) openClients(ctx context.Context) error {
 	known, err := clients.Open(ctx, s.pool, s.config.SecretsKey, s.logger)
 	if err != nil {
@@ -252,8 +252,8 @@ func (s *server) openClients(ctx context.Context) error {
 	return nil
 }
 
-// limits tells the limits of each client. It is nil in local mode, where the caller
-// has the machine alone.
+// limits tells the limits of each client. It is nil in local mode, where one caller has the
+// whole machine.
 func (s *server) limits() func(client string) clients.Limits {
 	if s.config.dev {
 		return nil
@@ -309,9 +309,9 @@ func (s *server) newPublic(ctx context.Context) *http.Server {
 	}
 }
 
-// leaving tells callers, while the server stops, to come back on another
-// connection. One that sends on a connection just as it is closed couldn't know
-// whether its call was done.
+// leaving tells callers, while the server stops, to come back on another connection. A
+// caller that sends on a connection just as it is closed can't know whether its call was
+// done.
 func (s *server) leaving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {

@@ -13,7 +13,7 @@ const (
 	leaveTime       = time.Second     // for callers to see that the process stops
 	firstCallTime   = 2 * time.Second // for the first calls on connections
 	interruptTime   = time.Second     // for calls that are interrupted
-	jobsTime        = 3 * time.Second // for jobs that are interrupted, and what waits for the database
+	jobsTime        = 3 * time.Second // for jobs that are interrupted, and for batches that wait for the database
 	connectionsTime = time.Second     // for connections to the database
 )
 
@@ -30,16 +30,16 @@ func (s *server) stop(ctx context.Context) {
 	s.draining.Store(true)
 	s.logger.Info("stopping")
 	s.queue.EndWaits()
-	// Calls are still taken for a moment: for callers to leave, and for whoever
-	// spreads them to see that health says 503.
+	// Calls are still taken for a moment: for callers to leave, and for load balancers to
+	// see that health says 503.
 	time.Sleep(min(leaveTime, s.config.StopTimeout/10))
 	s.stopCalls(ctx)
 	s.within(ctx, "jobs", s.config.StopTimeout+jobsTime, s.queue.Stop)
 	s.logger.Info("stopped", "duration_ms", time.Since(start).Milliseconds())
 }
 
-// stopCalls lets open calls end. Those that take too long are interrupted,
-// which they answer with 503.
+// stopCalls lets open calls end. Calls that take too long are interrupted, and answered
+// with 503.
 func (s *server) stopCalls(ctx context.Context) {
 	s.within(ctx, "waiting connections", min(firstCallTime, s.config.StopTimeout), s.stopListening)
 	if s.within(ctx, "calls", s.config.StopTimeout, s.public.Shutdown) {

@@ -17,7 +17,7 @@ import (
 // upstreamWork is the name of the work that WORK_URL does.
 const upstreamWork = "upstream"
 
-// upstreamURL is that of an HTTP service that does work.
+// upstreamURL is the URL of an HTTP service that does work.
 type upstreamURL string
 
 // UnmarshalText checks it.
@@ -26,7 +26,7 @@ func (u *upstreamURL) UnmarshalText(text []byte) error {
 	return upstream.CheckURL(string(text))
 }
 
-// publicURL is where this service is reached.
+// publicURL is the URL at which this service is reached.
 type publicURL string
 
 // UnmarshalText checks it.
@@ -38,7 +38,7 @@ func (u *publicURL) UnmarshalText(text []byte) error {
 	return upstream.CheckURL(string(text))
 }
 
-// finishURL is where work is finished that goes on elsewhere: by the settings, or at the
+// finishURL is the URL at which work that goes on elsewhere is finished: PUBLIC_URL, or the
 // address that is listened on.
 func (c *Config) finishURL(listening *net.TCPAddr) string {
 	if c.PublicURL != "" {
@@ -51,8 +51,8 @@ func (c *Config) finishURL(listening *net.TCPAddr) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(listening.Port))
 }
 
-// readWorks joins the work of the settings to what is written in Go, and notes what
-// is wrong, by setting.
+// readWorks joins the kinds of work of the settings with those in Go, and notes mistakes, by
+// setting.
 func (c *Config) readWorks(wrong map[string]string) {
 	set, standard := maps.Clone(c.set), cmp.Or(c.DefaultWork, defaultWork)
 	if c.WorkURL != "" {
@@ -63,7 +63,7 @@ func (c *Config) readWorks(wrong map[string]string) {
 		listed, err := c.listedWorks(set)
 		if err != nil {
 			wrong["WORKS"] = strings.ReplaceAll(err.Error(), "\n", "\n    ")
-			return // and nobody knows what DEFAULT_WORK may be
+			return // without the file, DEFAULT_WORK can't be checked
 		}
 		maps.Copy(set, listed)
 	}
@@ -78,7 +78,7 @@ func (c *Config) readWorks(wrong map[string]string) {
 	c.catalog = catalog
 }
 
-// listedWorks are those of the file, none of which may have a name that is taken.
+// listedWorks are the kinds of work of the file. None may have a name that is taken.
 func (c *Config) listedWorks(taken work.Set) (work.Set, error) {
 	listed, err := upstream.ReadFile(c.Works, c.WorkSecret, identity())
 	mistakes := []error{err, work.Check(listed, c.WorkTimeout)}
@@ -90,5 +90,5 @@ func (c *Config) listedWorks(taken work.Set) (work.Set, error) {
 	return listed, errors.Join(mistakes...)
 }
 
-// identity is what upstreams are told of who calls.
+// identity is the User-Agent that upstreams see.
 func identity() string { return "Ringback/" + version() }

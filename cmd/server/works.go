@@ -5,8 +5,8 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// works is what this program offers: a line for each kind of work in Go.
+// works are the kinds of work of this program: a line for each kind in Go.
 var works = work.Set{"fingerprint": fingerprint.Work}
 
-// defaultWork is what calls mean that name none, unless the settings say otherwise.
+// defaultWork is the work of calls that name none, unless the settings say otherwise.
 const defaultWork = "fingerprint"

@@ -1,5 +1,5 @@
-// Package clients knows who may call, for how much, and what their callbacks are
-// signed with.
+// Package clients knows which clients may call, their limits, and the secrets that sign
+// their callbacks.
 package clients
 
 import (
@@ -28,7 +28,7 @@ const Overlap = 24 * time.Hour
 
 const (
 	// refreshInterval is how old the directory is at most while the database
-	// answers: for so long a disabled client can still call.
+	// answers. A disabled client can still call until then.
 	refreshInterval = 2 * time.Second
 	refreshTimeout  = 5 * time.Second
 )
@@ -205,8 +205,8 @@ func (s *snapshot) find(key string, now time.Time) string {
 	return found.client
 }
 
-// Secrets returns what a client's callbacks are signed with: one secret, two for
-// a day after a rotation.
+// Secrets returns the secrets that sign a client's callbacks: one, or two for a day after a
+// rotation.
 func (d *Directory) Secrets(client string) ([]webhook.Secret, error) {
 	return d.latest.Load().secrets(client, d.clock.Now())
 }

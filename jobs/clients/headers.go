@@ -9,7 +9,7 @@ import (
 // headersOf is for whom headers are sealed, apart from the client's secrets.
 func headersOf(client string) string { return client + " headers" }
 
-// SealHeaders makes what is stored of the headers that a client wants a callback to
+// SealHeaders makes the stored form of the headers that a client wants a callback to
 // carry: JSON, sealed where the service has a key for it.
 func (d *Directory) SealHeaders(client string, headers map[string]string) (string, error) {
 	text, err := json.Marshal(headers)

@@ -14,7 +14,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Credentials are what a client is told once. The key can't be read again.
+// Credentials are the key and secret that a client is told once. The key can't be read again.
 type Credentials struct {
 	Key    string // sent as Authorization: Bearer KEY
 	Secret string // that callbacks are verified with

@@ -32,7 +32,7 @@ func (d *Directory) Limits(client string, defaults Limits) Limits {
 func (d *Directory) Callbacks(client string) webhook.Hosts { return d.latest.Load().callbacks[client] }
 
 // Set changes the limits of a client's own and the hosts that its callbacks may
-// name, and returns what it has then.
+// name, and returns the client as it is then.
 func Set(ctx context.Context, pool *pgxpool.Pool, client string, change func(*db.Client)) (row db.Client, err error) {
 	err = db.InTx(ctx, pool, func(tx pgx.Tx) error {
 		if row, err = db.LockClient(ctx, tx, client); err != nil {

@@ -13,42 +13,40 @@ import (
 )
 
 const (
-	// BeatInterval is how often a process says that it lives, and looks for those
-	// that don't.
+	// BeatInterval is how often a process writes that it lives, and looks for dead
+	// processes.
 	BeatInterval = 2 * time.Second
 	// beatTimeout leaves time for the next beat to be on time.
 	beatTimeout = 2 * time.Second
-	// DeathAfter is how long a process must be silent: five beats, so that a busy
-	// machine isn't taken for a dead one. Where its lock doesn't tell, its jobs are
-	// taken up at most 14 s after its end.
+	// DeathAfter is how long a process must be silent to count as dead: five beats, so that
+	// a busy machine doesn't. Where its lock doesn't tell, its jobs are taken up at most
+	// 14 s after its end.
 	DeathAfter = 10 * time.Second
 	// maxBeatGap is how far apart two beats are at most while the database is there.
 	maxBeatGap = 2 * BeatInterval
-	// TrustAfter is how long a process must have beaten without a gap before it
-	// calls others dead. When the database was away, or this process paused, all
-	// have been silent, and get this long to say otherwise.
+	// TrustAfter is how long a process must have beaten without a gap before it calls
+	// others dead. When the database was away, or this process paused, all processes have
+	// been silent, and get this long to beat.
 	TrustAfter = 3 * BeatInterval
 	// strayShare is how many times longer than a look for stray jobs the pause after it
 	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
 	strayShare = 20
-	// forgetAfter is how long a silent process is remembered. One that was paused
-	// for that long, and dies as soon as it goes on, leaves its jobs to River's
-	// rescue.
+	// forgetAfter is how long the row of a silent process stays. A process that was paused
+	// for longer, and dies as soon as it goes on, leaves its jobs to River's rescue.
 	forgetAfter = time.Hour
 )
 
-// Heartbeat says that this process lives, and gives back the jobs of others that
-// died. A process that was only paused does no harm when it goes on: its steps
-// find that they are done, or are done first.
+// Heartbeat writes that this process lives, and gives back the jobs of processes that
+// died. A process that was only paused does no harm when it goes on: its steps find that
+// they are done, or are done first.
 //
-// Two things tell that a process is dead: its lock, within two seconds, and its
-// silence. Silence is what is left where the lock is kept after the process, as with
-// a machine that vanished, and where there is none.
+// Two signs tell that a process is dead: its lock is free, seen within two seconds, or it
+// is silent. Silence alone tells where the lock outlives the process, as with a machine
+// that vanished, and where there is no lock.
 //
-// It also gives back the jobs that the database takes for this process's and that
-// don't run here. Where a connection broke, the answer to a fetch was lost after
-// its commit; where the database was away for long, River has given up saying what
-// came of a job.
+// Heartbeat also gives back stray jobs: by the database they run here, but they don't.
+// Where a connection broke, the answer to a fetch was lost after its commit. Where the
+// database was away for long, River has given up recording how a job ended.
 type Heartbeat struct {
 	process  string
 	refunded string // kind of jobs
@@ -58,12 +56,12 @@ type Heartbeat struct {
 	pool     *pgxpool.Pool
 	logger   *slog.Logger
 	stop     context.CancelFunc // nil before Start
-	running  sync.WaitGroup     // what Start began
+	running  sync.WaitGroup     // the goroutines of Start
 }
 
-// NewHeartbeat is that of a process, by River's client id. holds tells whether a job
-// runs here, and refunded is the kind of jobs that get the attempt back that a death
-// cost them.
+// NewHeartbeat returns the heartbeat of a process, which River's client id names. holds
+// tells whether a job runs here. Jobs of the refunded kind get back the attempt that a
+// death cost them.
 func NewHeartbeat(process, refunded string, holds func(job int64) bool, pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
 	return &Heartbeat{
 		process: process, refunded: refunded, holds: holds, pool: pool, logger: logger,
@@ -71,8 +69,8 @@ func NewHeartbeat(process, refunded string, holds func(job int64) bool, pool *pg
 	}
 }
 
-// Start beats until End. The first beat is over when it returns, since no job may
-// run in a process that nobody knows.
+// Start beats until End. It returns after the first beat, since no job may run in a
+// process without a row.
 func (h *Heartbeat) Start(ctx context.Context) error {
 	if err := h.beat(ctx); err != nil {
 		return err
@@ -84,9 +82,8 @@ func (h *Heartbeat) Start(ctx context.Context) error {
 	return nil
 }
 
-// End stops beating. A process that left no job running, as far as it knows, takes
-// back that it lives. Otherwise it keeps its lock until it is over, which then tells
-// others.
+// End stops beating. A process that left no job running, as far as it knows, removes its
+// row. Otherwise it keeps its lock until it ends, and other processes see that.
 func (h *Heartbeat) End(ctx context.Context, jobsLeft bool) error {
 	if h.stop == nil {
 		return nil
@@ -151,8 +148,7 @@ func (h *Heartbeat) logReturned(ctx context.Context, judgedBy string, returned i
 	}
 }
 
-// watch holds this process's lock, and gives back the jobs of those whose lock is
-// free.
+// watch holds this process's lock, and gives back the jobs of processes whose lock is free.
 func (h *Heartbeat) watch(ctx context.Context) {
 	var absent absences
 	for ; ctx.Err() == nil; h.lock.rest(ctx) {
@@ -181,8 +177,8 @@ func (h *Heartbeat) returnJobsOf(ctx context.Context, gone []db.Process) {
 	h.logReturned(ctx, "lock", returned, err)
 }
 
-// returnStrays gives back what was stray at two looks. One is not enough: a job
-// may have ended just now, and River not yet have said so.
+// returnStrays gives back jobs that were stray at two looks. One look is not enough: a job
+// may have ended just now, before River recorded it.
 func (h *Heartbeat) returnStrays(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -214,7 +210,7 @@ func (v vigil) at(now time.Time) vigil {
 	return v
 }
 
-// trusts tells whether others that were silent meanwhile are dead.
+// trusts tells whether processes that were silent meanwhile are dead.
 func (v vigil) trusts(now time.Time) bool {
 	return now.Sub(v.last) <= maxBeatGap && now.Sub(v.since) >= TrustAfter
 }

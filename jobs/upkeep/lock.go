@@ -16,31 +16,30 @@ const (
 	lookInterval = 250 * time.Millisecond
 	// retryInterval is how long a process waits after it could not connect.
 	retryInterval = 100 * time.Millisecond
-	// goneAfter is how long a lock must be free: a process whose connection broke
-	// takes its lock again within milliseconds.
+	// goneAfter is how long a lock must be free until its process counts as dead: a process
+	// whose connection broke takes its lock again within milliseconds.
 	goneAfter = time.Second
-	// maxLookGap is how far apart two looks are at most: a process that paused can't
-	// tell what happened meanwhile.
+	// maxLookGap is the longest time between two looks that belong together: a process that
+	// paused can't tell whether a lock was held meanwhile.
 	maxLookGap = goneAfter
-	// settleAfter is how long the others have to come back after this process's own
-	// connection broke, as theirs may have. It is as long as a connect may take.
+	// settleAfter is how long other processes have to connect again after this process's
+	// own connection broke, as theirs may have. It is as long as a connect may take.
 	settleAfter = 2 * time.Second
 )
 
-// lock is this process's in the database, held by a connection that it keeps for as
-// long as it lives. Postgres frees it when the process ends, however it ends, and
-// not when it is paused. Where no lock can be had, the heartbeat alone says that the
-// process lives.
+// lock is a lock in the database, held by a connection that this process keeps for as long
+// as it lives. Postgres frees the lock when the process ends, however it ends, and not when
+// it is paused. Where no lock can be had, the heartbeat alone tells that the process lives.
 type lock struct {
 	process string
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
 	session *pgx.Conn // nil before the first
-	held    bool      // as far as was logged
-	due     time.Time // when to make sure again that it is held
+	held    bool      // by the last log line
+	due     time.Time // of the next check that it is held
 }
 
-// hold makes sure of the lock where that is due.
+// hold checks that the lock is held where that is due, and takes it again otherwise.
 func (l *lock) hold(ctx context.Context) {
 	if !l.lost() && time.Now().Before(l.due) {
 		return
@@ -60,8 +59,8 @@ func (l *lock) hold(ctx context.Context) {
 	}
 }
 
-// take needs a connection of its own. It comes from the pool, which mostly has one
-// ready.
+// take takes the lock, on a connection of its own. That comes from the pool, which mostly
+// has one ready.
 func (l *lock) take(ctx context.Context) (held bool, err error) {
 	ctx, cancel := uninterrupted(ctx)
 	defer cancel()
@@ -83,7 +82,7 @@ func uninterrupted(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func (l *lock) lost() bool { return l.session == nil || l.session.IsClosed() }
 
-// look returns whose lock is free.
+// look returns the processes whose lock is free.
 func (l *lock) look(ctx context.Context) ([]db.Process, error) {
 	ctx, cancel := uninterrupted(ctx)
 	defer cancel()
@@ -110,15 +109,15 @@ func (l *lock) close(ctx context.Context) {
 	}
 }
 
-// absences is since when the locks of processes have been free at every look, with
-// no sign of life from them.
+// absences tells since when the locks of processes have been free at every look, with no
+// sign of life from the processes.
 type absences struct {
-	from  time.Time // what was free before may come back until then
+	from  time.Time // the earliest start of an absence: until then processes may connect again
 	last  time.Time // look
 	since map[db.Process]time.Time
 }
 
-// at is the absences after a look.
+// at returns the absences after a look.
 func (a absences) at(now time.Time, free []db.Process) absences {
 	next := absences{from: a.from, last: now, since: make(map[db.Process]time.Time, len(free))}
 	for _, process := range free {
@@ -134,7 +133,7 @@ func (a absences) at(now time.Time, free []db.Process) absences {
 	return next
 }
 
-// gone is who is dead.
+// gone returns the dead processes.
 func (a absences) gone() (dead []db.Process) {
 	for process, since := range a.since {
 		if a.last.Sub(since) >= goneAfter {

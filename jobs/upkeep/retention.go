@@ -16,17 +16,18 @@ const (
 	// sweepShare is how many times longer than a batch the pause after it is, so
 	// that removing takes a fifth of one connection's time at most.
 	sweepShare = 4
-	// sweepBehind is when the pauses get shorter: requests come faster than they go.
+	// sweepBehind is how overdue a request may be before the pauses get shorter, since
+	// requests come faster than they go.
 	sweepBehind = 10 * time.Minute
 	// sweepIdle is the pause when there is nothing to remove for the moment.
 	sweepIdle = 10 * time.Second
-	// sweepPass is how often the whole table is gone through, for what was not old
-	// enough or not to be removed the last time.
+	// sweepPass is how often the whole table is gone through, for requests that could not
+	// be removed in the last pass.
 	sweepPass = time.Hour
 )
 
-// Sweeper removes what is older than it may get, a batch at a time. All processes
-// share one position and one pace in the database.
+// Sweeper removes requests or dead letters that are too old, a batch at a time. All
+// processes share one position and one pace in the database.
 type Sweeper struct {
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
@@ -34,15 +35,15 @@ type Sweeper struct {
 	age     time.Duration // 0: nothing is removed
 	remove  func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error)
 	byAge   bool   // batches come in the order of age
-	removed string // what a log calls it
+	removed string // names them in the log
 }
 
-// Retention is how long what has ended stays. 0 is forever.
+// Retention is how long requests and dead letters stay once they have ended. 0 is forever.
 type Retention struct {
 	Requests, DeadLetters time.Duration
 }
 
-// NewSweepers returns what removes requests that have ended, and dead letters.
+// NewSweepers returns the sweepers of ended requests and of dead letters.
 func NewSweepers(pool *pgxpool.Pool, logger *slog.Logger, keep Retention) (requests, deadLetters Sweeper) {
 	requests = Sweeper{
 		pool: pool, logger: logger, of: db.OldRequests, age: keep.Requests, byAge: true, removed: "requests",
@@ -60,7 +61,7 @@ func NewSweepers(pool *pgxpool.Pool, logger *slog.Logger, keep Retention) (reque
 // Run removes batches when they are due, until ctx ends.
 func (s *Sweeper) Run(ctx context.Context) {
 	for ctx.Err() == nil && s.age > 0 {
-		wait, err := s.Turn(ctx)
+		wait, err := s.RemoveBatch(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err)
 			wait = sweepIdle
@@ -74,8 +75,8 @@ func (s *Sweeper) Run(ctx context.Context) {
 	}
 }
 
-// Turn removes a batch if one is due, and returns when to look again.
-func (s *Sweeper) Turn(ctx context.Context) (wait time.Duration, err error) {
+// RemoveBatch removes a batch if one is due, and returns the wait until the next look.
+func (s *Sweeper) RemoveBatch(ctx context.Context) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	sweep, err := db.ReadSweep(ctx, s.pool, s.of)

@@ -113,7 +113,7 @@ func (p Policy) parse(raw string) (*url.URL, error) {
 	return parsed, nil
 }
 
-// canonicalPort returns what follows the host: nothing for the scheme's
+// canonicalPort returns the port as it follows the host: nothing for the scheme's
 // default port, otherwise a colon and the number.
 func (p Policy) canonicalPort(parsed *url.URL) (string, error) {
 	port := parsed.Port()

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Consent is what a receiver answered when asked whether it wants callbacks
+// Consent is a receiver's answer to the question whether it wants callbacks
 // (CloudEvents HTTP 1.1 Web Hooks, section 4).
 type Consent struct {
 	Granted   bool

@@ -65,7 +65,7 @@ func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) 
 	if literal, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{literal}, nil
 	}
-	if isLocalhost(host) { // no resolver may say what it is
+	if isLocalhost(host) { // no resolver is asked
 		if addresses := g.policy.loopback(); len(addresses) > 0 {
 			return addresses, nil
 		}
@@ -119,7 +119,7 @@ func (g *guard) control(network, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// allows adds to the policy what it can't know: the addresses of this machine,
+// allows adds to the policy the addresses that it can't know: those of this machine,
 // public ones too. Those in a range that the operator allows are allowed.
 func (g *guard) allows(address netip.Addr) bool {
 	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.hold(address))

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// headConn remembers how the answer to the latest request on it begins: net/http gives
+// headConn keeps the first bytes of the answer to the latest request on it: net/http gives
 // nothing of an answer whose header it can't read, and its status line may be in order.
 type headConn struct {
 	net.Conn
@@ -56,8 +56,8 @@ func (c *headConn) status() int {
 
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// remembering makes the connections of a dialer remember how answers begin.
-func remembering(dial dialer) dialer {
+// keepingHeads makes the connections of a dialer keep how answers begin.
+func keepingHeads(dial dialer) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
@@ -67,8 +67,8 @@ func remembering(dial dialer) dialer {
 	}
 }
 
-// overTLS dials and shakes hands, as the transport does without it: what is to be
-// remembered of an answer is what TLS hides.
+// overTLS dials and shakes hands, as the transport does without it: the bytes of an answer
+// are only seen within TLS.
 func overTLS(dial dialer, transport *http.Transport) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

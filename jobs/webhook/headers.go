@@ -31,7 +31,7 @@ var takenPrefixes = []string{"Webhook-", "Ringback-", "X-Forwarded-", "Proxy-", 
 // HeaderError is why a header is not accepted.
 type HeaderError struct {
 	Name string // as the caller wrote it; empty for all of them
-	Rule string // what it must be, after its name
+	Rule string // the rule that it breaks, to follow its name
 }
 
 func (e *HeaderError) Error() string { return e.Name + " " + e.Rule }

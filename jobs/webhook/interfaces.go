@@ -34,7 +34,7 @@ func (i *interfaces) hold(address netip.Addr) bool {
 	return i.addresses == nil || i.addresses[address]
 }
 
-// refresh keeps what was known where the kernel doesn't tell.
+// refresh keeps the known addresses where the kernel doesn't tell.
 func (i *interfaces) refresh() {
 	read, err := i.read()
 	if err != nil {

@@ -56,7 +56,7 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 // sloppyAnswer is the cause of an outcome that the status line alone tells.
 const sloppyAnswer = "the answer behind its status line is not valid HTTP, or did not come"
 
-// causeOf tells operators what a status doesn't say by itself.
+// causeOf explains a status to operators, where it doesn't explain itself.
 func causeOf(status int) string {
 	switch {
 	case status < 100:
@@ -122,10 +122,10 @@ func explain(err error, seen sighting) (Outcome, string) {
 	return ConnectionFailed, connectionCause(err)
 }
 
-// shortages are what this machine may be out of.
+// shortages are the resources that this machine may be out of.
 var shortages = [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}
 
-// shortageOf returns what this machine was out of, if that is why an attempt failed: it
+// shortageOf names the resource that this machine was out of, if that is why an attempt failed: it
 // says nothing about the receiver.
 func shortageOf(err error) error {
 	for _, shortage := range shortages {

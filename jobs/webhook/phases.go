@@ -19,7 +19,7 @@ type phases struct {
 	dnsStart, connectStart, tlsStart, connected time.Time
 }
 
-// sighting is what is known of a request so far.
+// sighting holds the phases of a request so far.
 type sighting struct {
 	doing                        string // what the request waits for
 	address, conn                string
@@ -30,7 +30,7 @@ type sighting struct {
 	dns, connect, tls, firstByte time.Duration
 }
 
-// report returns what has been seen until now.
+// report returns the phases so far.
 func (p *phases) report() sighting {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -36,13 +36,13 @@ type Attempt struct {
 	Status     int           // as the receiver sent it, 0 when there was no answer
 	RetryAfter time.Duration // Throttled only: 1 s to 24 h
 
-	// What follows is for operators only: shown to callers, it would turn
+	// The fields below are for operators only: shown to callers, they would turn
 	// callbacks into a port scanner.
 
 	Address string // last one dialled, even if refused, or reused, with its port; empty if none
 	Conn    string // our end of the connection that was used, which tells one from another; empty if none
 	Refused bool   // by our own policy for URLs
-	Ours    error  // what this machine was out of, so that no attempt was made; nil where it was
+	Ours    error  // the resource that this machine was out of, so that no attempt was made; nil for none
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
 	// How long each phase took, zero when it didn't happen or didn't end. A
@@ -65,7 +65,7 @@ func (a Attempt) AboutReceiver() Attempt {
 type Sender struct {
 	policy    Policy
 	userAgent string
-	origin    string // who we are, in a CloudEvents handshake and after it
+	origin    string // this service, in a CloudEvents handshake and after it
 	guard     *guard
 	transport *http.Transport // keeps connections
 	fresh     *http.Transport // makes one for each request
@@ -107,7 +107,7 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 	protocols.SetHTTP1(true)
 	transport := &http.Transport{
 		Proxy:       nil, // with one, the guard would see the proxy's address only
-		DialContext: remembering(dial),
+		DialContext: keepingHeads(dial),
 		Protocols:   protocols,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
@@ -120,7 +120,7 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 		MaxIdleConnsPerHost:    256,              // what one receiver may have under way at a time, by default
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
-	transport.DialTLSContext = remembering(overTLS(dial, transport))
+	transport.DialTLSContext = keepingHeads(overTLS(dial, transport))
 	return transport
 }
 
@@ -143,7 +143,7 @@ func originOf(policy Policy) string {
 	return "ringback"
 }
 
-// userAgent tells a receiver who calls and, where we have a name, where to ask.
+// userAgent names this service to a receiver and, where it has a public name, where to ask.
 func userAgent(policy Policy, version string) string {
 	if len(policy.Names) > 0 {
 		return "Ringback/" + version + " (+https://" + policy.Names[0] + ")"
@@ -200,7 +200,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	return attempt
 }
 
-// post returns the answer's head, and what was seen on the way to it. It uses a
+// post returns the answer's head, and the phases on the way to it. It uses a
 // transport rather than a client: a bare round trip follows no redirect, keeps no
 // cookie and, unlike a client told not to follow, doesn't fail on a redirect's
 // malformed Location.
@@ -254,7 +254,7 @@ func (s *Sender) newRequest(ctx context.Context, method, rawURL string, body io.
 		return nil, err
 	}
 	request.Header.Set("User-Agent", s.userAgent)
-	request.Header.Set("Accept", "*/*") // firewalls with the usual rules refuse what has none
+	request.Header.Set("Accept", "*/*") // firewalls with the usual rules refuse a request without it
 	request.Header.Set("Cdn-Loop", LoopID)
 	request.Header.Set("Webhook-Request-Origin", s.origin)
 	return request, nil

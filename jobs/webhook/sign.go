@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Secret is what callbacks to the receivers of one client are signed with
-// (Standard Webhooks, symmetric). It doesn't print.
+// Secret signs callbacks to the receivers of one client (Standard Webhooks, symmetric). It
+// doesn't print.
 type Secret struct{ key []byte }
 
 func (Secret) String() string { return "[secret]" }
@@ -39,9 +39,9 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// Sign returns the header webhook-signature: one signature for each secret, so
-// that a receiver who has either of two, while one replaces the other, can
-// verify. timestamp is in seconds since 1970.
+// Sign returns the header webhook-signature: one signature for each secret. So a receiver
+// can verify with either of two secrets while one replaces the other. timestamp is in
+// seconds since 1970.
 func Sign(secrets []Secret, id, timestamp string, body []byte) string {
 	signatures := make([]string, len(secrets))
 	for i, secret := range secrets {

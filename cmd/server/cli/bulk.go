@@ -16,7 +16,7 @@ import (
 type bulk struct {
 	*remote
 	verb, path string // of the calls for one request and for many
-	done       string // what was done, and its count in the answer
+	done       string // names the count in the answer
 
 	ids      []uuid.UUID
 	all      bool

@@ -81,19 +81,19 @@ type listener struct {
 	forwardTo string
 	client    http.Client
 
-	mu    sync.Mutex // of what follows, and of the outputs
+	mu    sync.Mutex // of the fields below, and of the outputs
 	kept  map[string]bool
 	order []string // of kept, oldest first
 }
 
 const (
-	// maxCallback is twice what a callback has.
+	// maxCallback is twice the size of the largest callback.
 	maxCallback = 128 << 10 // bytes
-	// listenKept is how many webhook-ids are remembered.
+	// listenKept is how many webhook-ids are kept.
 	listenKept = 10_000
 	// forwardTime is less than the 10 s in which a callback has to be answered.
 	forwardTime = 9 * time.Second
-	// closeTime is for what is being answered when the command ends.
+	// closeTime is for callbacks that are being answered when the command ends.
 	closeTime = 2 * time.Second
 )
 
@@ -218,7 +218,7 @@ func (l *listener) print(r received) {
 		if !body.IsValid() {
 			body = nil
 		}
-		_ = WriteJSON(out, struct { // who reads it has gone, and the sender is answered all the same
+		_ = WriteJSON(out, struct { // an error means that the reader has gone; the sender is answered all the same
 			received
 			Body jsontext.Value `json:"body,omitzero"`
 		}{r, body})
@@ -232,7 +232,7 @@ func (l *listener) print(r received) {
 	}
 }
 
-// keep remembers an id, and tells whether it was known.
+// keep keeps an id, and tells whether it was known.
 func (l *listener) keep(id string) (known bool) {
 	if l.kept[id] {
 		return true

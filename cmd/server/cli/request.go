@@ -46,7 +46,7 @@ type event struct {
 	Event string    `json:"event"`
 }
 
-// UnmarshalJSON keeps what is decoded.
+// UnmarshalJSON keeps the JSON, too.
 func (r *request) UnmarshalJSON(text []byte) error {
 	r.raw = append(r.raw[:0:0], text...)
 	return json.Unmarshal(text, &r.requestFields)
@@ -114,7 +114,7 @@ func (r *request) write(out io.Writer) error {
 	return nil
 }
 
-// writeOutcome tells what came of it so far.
+// writeOutcome prints the outcome so far.
 func (r *request) writeOutcome(line func(name, value string)) {
 	line("status", r.Status)
 	line("callback", r.CallbackState)

@@ -337,7 +337,7 @@ func (r *remote) follow(command *cobra.Command, id uuid.UUID) error {
 	}
 }
 
-// follower prints what is new of a request.
+// follower prints the news of a request.
 type follower struct {
 	command *cobra.Command
 	told    map[event]bool

@@ -68,7 +68,7 @@ const (
 	tailPages = 20
 	// tailAsked is how many single requests are asked for in one look.
 	tailAsked = 20
-	// tailWatched is how many are remembered.
+	// tailWatched is how many requests are kept.
 	tailWatched = 20_000
 )
 
@@ -110,7 +110,7 @@ func (t *tail) look(ctx context.Context, number int) error {
 	return nil
 }
 
-// list reads what was accepted since from, newest first.
+// list reads the requests that were accepted since from, newest first.
 func (t *tail) list(ctx context.Context) (all []*request, complete bool, err error) {
 	if t.from.IsZero() {
 		t.from = t.since.Time
