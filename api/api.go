@@ -13,6 +13,7 @@ import (
 
 	"ringback/jobs"
 	"ringback/jobs/clients"
+	"ringback/jobs/tracing"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -41,6 +42,8 @@ type Config struct {
 
 	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
 	Draining  func() bool // tells that the process is stopping
+
+	Tracer *tracing.Tracer // nil for none
 
 	Heartbeat time.Duration // between two signs of life of an event stream at most; 0 for 15 s
 
@@ -88,10 +91,10 @@ func New(config Config) http.Handler {
 		private.Use(api.limit)
 	}
 	for _, work := range []string{"", "/:work"} {
-		private.POST("/sync"+work, api.handle(api.postSync))
-		private.POST("/async"+work, api.handle(api.postAsync))
+		private.POST("/sync"+work, api.traced(api.postSync)...)
+		private.POST("/async"+work, api.traced(api.postAsync)...)
 	}
-	private.POST("/async/batch", api.handle(api.postBatch))
+	private.POST("/async/batch", api.traced(api.postBatch)...)
 	private.GET("/works", api.handle(api.listWorks))
 	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
 	private.GET("/requests/:id", api.limitReads, api.getOrFollow)

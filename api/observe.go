@@ -10,6 +10,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+
+	"ringback/jobs/tracing"
 )
 
 const (
@@ -18,6 +20,7 @@ const (
 	workKey     = "work"      // the name of the work that the call was about
 	requestKey  = "request"   // the id of the request that the call was about
 	bodyReadKey = "body_read" // whether the body was read to its end
+	traceKey    = "trace"     // the traceparent that goes along with the request
 	releaseKey  = "release"   // gives back the body's part of the budget
 )
 
@@ -86,6 +89,9 @@ func (a *API) log(c *gin.Context, callID string, took time.Duration) {
 	}
 	if reason := c.GetString(reasonKey); reason != "" {
 		attrs = append(attrs, "reason", reason)
+	}
+	if id := tracing.TraceID(c.GetString(traceKey)); id != "" {
+		attrs = append(attrs, "trace_id", id)
 	}
 	if len(c.Errors) > 0 {
 		attrs = append(attrs, "error", c.Errors[0].Err)

@@ -23,7 +23,7 @@ func (a *API) newRequest(c *gin.Context, mode db.Mode, work string, input jsonte
 	c.Set(requestKey, id.String())
 	return db.Request{
 		ID: id, Mode: mode, Work: work, Client: c.GetString(clientKey), Input: input,
-		Traceparent: traceparent(c.Request.Header),
+		Traceparent: traceparentOf(c),
 		AcceptedAt:  a.Queue.Now(),
 	}
 }

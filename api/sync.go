@@ -162,7 +162,7 @@ func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Reques
 	if err != nil {
 		return work.Outcome{}, err
 	}
-	outcome, err := work.Run(ctx, offer.Work, call)
+	outcome, err := a.Queue.Work(ctx, offer, call)
 	if err != nil { // the caller went away, or we are stopping
 		outcome = work.Abandoned(a.Queue.Here(request.AcceptedAt))
 	}

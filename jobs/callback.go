@@ -121,7 +121,8 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	case sent == nil:
 		return w.delayed(ctx, request, decision)
 	}
-	next, number, err := w.settle(job, request, *sent)
+	next, number, err := w.settle(job, request, sent.Attempt)
+	sent.settled(number)
 	if db.IsRefused(err) {
 		w.logger.ErrorContext(ctx, "callback_not_recordable", "request_id", request.ID.String(), "job_id", job.ID, "error", err)
 		return w.endUnsent(ctx, request, "an attempt can't be recorded")
@@ -129,18 +130,18 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	if err != nil {
 		return step{}, err
 	}
-	w.queue.metrics.attempted(request, *sent, next)
+	w.queue.metrics.attempted(request, sent.Attempt, next)
 	// As strings, which slog doesn't have to look into.
-	w.logger.InfoContext(ctx, "callback_attempt",
+	w.logger.InfoContext(ctx, "callback_attempt", tellTrace([]any{
 		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
 		"outcome", string(sent.Outcome), "http_status", sent.Status, "cause", sent.Cause, "address", sent.Address,
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
-		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds())
+		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds()}, request)...)
 	return next, nil
 }
 
 // sendIfAllowed sends the callback, or returns nil and why it may not leave.
-func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRow, request db.Request) (*webhook.Attempt, limit.Decision, error) {
+func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRow, request db.Request) (*sending, limit.Decision, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	pass, decision := w.queue.pacing.Enter(ctx, pacing.Callback{
@@ -171,14 +172,20 @@ func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent 
 }
 
 // sendOnce gives back the pass of the callback once it is over, also when a fault panics.
-func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent webhook.Attempt, err error) {
+func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent sending, err error) {
 	defer func() { leave(sent.AboutReceiver()) }()
-	return w.send(ctx, request)
+	sent.span = w.queue.traceCallback(request)
+	sent.Attempt, err = w.send(ctx, request, sent.span.Traceparent(request.Traceparent))
+	sent.ended = time.Now()
+	if err != nil {
+		sent.span.NotMade(err)
+	}
+	return sent, err
 }
 
 // send returns an error when the callback could not be made, or was interrupted here, which
 // says nothing about the receiver.
-func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.Attempt, error) {
+func (w *callbackWorker) send(ctx context.Context, request db.Request, traceparent string) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
 		return webhook.Attempt{}, &fault{"the callback can't be encoded", err}
@@ -188,7 +195,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request) (webhook.
 		return webhook.Attempt{}, &fault{"the callback can't be signed", err}
 	}
 	message := webhook.Message{
-		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: request.Traceparent, Secrets: secrets,
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets,
 	}
 	if w.hosts != nil {
 		message.Hosts = w.hosts(request.Client)

@@ -168,7 +168,7 @@ func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *
 	if !held { // it was finished before we knew that it goes on
 		return w.queue.complete(ctx, job.ID)
 	}
-	w.logger.InfoContext(ctx, "work_goes_on_elsewhere", "request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "attempt", job.Attempt)
+	w.logger.InfoContext(ctx, "work_goes_on_elsewhere", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "attempt", job.Attempt}, request)...)
 	return w.sleep(request, lease)
 }
 

@@ -278,7 +278,7 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 	if err != nil {
 		return work.Outcome{}, err
 	}
-	return work.Run(ctx, offer.Work, call)
+	return w.queue.Work(ctx, offer, call)
 }
 
 // callOf is an attempt to do the work of a request.
@@ -297,7 +297,7 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 	if outcome.Error != nil {
 		attrs = append(attrs, "code", outcome.Error.Code, "cause", outcome.Cause)
 	}
-	w.logger.InfoContext(ctx, "work_finished", attrs...)
+	w.logger.InfoContext(ctx, "work_finished", tellTrace(attrs, request)...)
 }
 
 // finish commits the outcome of a request together with its callback job, in a

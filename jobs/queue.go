@@ -25,6 +25,7 @@ import (
 	"ringback/jobs/clients"
 	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
+	"ringback/jobs/tracing"
 	"ringback/jobs/upkeep"
 	"ringback/jobs/webhook"
 	"ringback/work"
@@ -73,6 +74,8 @@ type Config struct {
 	StopTimeout         time.Duration // how long Stop waits before it interrupts jobs
 	PublicURL           string        // of the API, where work that goes on elsewhere is finished
 
+	Tracer *tracing.Tracer // nil for none
+
 	Health  *db.Health            // that the steps report to; nil for one of its own
 	Metrics prometheus.Registerer // nil for none
 }
@@ -102,6 +105,7 @@ type Queue struct {
 	record     *record
 	tokens     *tokens
 	publicURL  string
+	tracer     *tracing.Tracer
 	clock      clockWatch
 	metrics    *metrics
 
@@ -133,6 +137,7 @@ func New(config Config) (*Queue, error) {
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Limits != nil)
 	queue.record = newRecord(config.Logger)
+	queue.tracer = config.Tracer
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}

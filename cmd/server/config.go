@@ -64,6 +64,19 @@ type Config struct {
 	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"callbacks a second that one receiver gets at most of one process, unless the operator allowed it more with ringback receiver allow; 0 for no limit but what it shows to take"`
 	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
 
+	OTelExporterOTLPEndpoint       collectorURL `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"OpenTelemetry collector that gets the traces, such as http://127.0.0.1:4318, by OTLP over HTTP at /v1/traces below it. Nothing is traced by default"`
+	OTelExporterOTLPTracesEndpoint collectorURL `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" help:"instead of it, the whole URL, such as http://127.0.0.1:4318/v1/traces"`
+	OTelExporterOTLPHeaders        headers      `env:"OTEL_EXPORTER_OTLP_HEADERS" help:"HTTP headers that the collector wants: name=value,name=value, with values percent-encoded"`
+	OTelExporterOTLPTracesHeaders  headers      `env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" help:"instead of them, for traces alone"`
+	OTelExporterOTLPProtocol       string       `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf" help:"http/protobuf, which is all that is spoken"`
+	OTelExporterOTLPTracesProtocol string       `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" help:"instead of it, for traces alone"`
+	OTelTracesExporter             string       `env:"OTEL_TRACES_EXPORTER" envDefault:"otlp" help:"otlp, or none to trace nothing"`
+	OTelTracesSampler              string       `env:"OTEL_TRACES_SAMPLER" envDefault:"parentbased_always_on" help:"which traces are taken: always_on, always_off, traceidratio, or one of them as parentbased_…, for calls that bring no decision of their caller's"`
+	OTelTracesSamplerArg           string       `env:"OTEL_TRACES_SAMPLER_ARG" help:"the part of them that traceidratio takes, from 0 to 1 (the default)"`
+	OTelServiceName                string       `env:"OTEL_SERVICE_NAME" help:"what this service is called in traces; by default its service.name among the following, or ringback"`
+	OTelResourceAttributes         pairs        `env:"OTEL_RESOURCE_ATTRIBUTES" help:"what else traces tell of it: name=value,name=value, with values percent-encoded"`
+	OTelSDKDisabled                bool         `env:"OTEL_SDK_DISABLED" envDefault:"false" help:"true: nothing is traced, whatever the others say"`
+
 	options
 
 	set     work.Set      // written in Go
@@ -153,6 +166,7 @@ func (c Config) check(refuse func(mistake bool, setting, format string, args ...
 	refuse(c.MaxConnections < 1 || c.MaxConnections > 1_000_000, "MAX_CONNECTIONS", "must be from 1 to 1000000, not %d", c.MaxConnections)
 	refuse(c.CallbackRate < 0 || c.CallbackRate > 1_000_000, "CALLBACK_RATE", "must be from 0 to 1000000, not %d", c.CallbackRate)
 	refuse(c.Retention != 0 && c.Retention < time.Minute, "RETENTION", "must be 0 or at least 1m, not %s", c.Retention)
+	c.checkTraces(refuse)
 	refuse(c.StopTimeout < time.Millisecond, "STOP_TIMEOUT", "must be at least 1ms, not %s", c.StopTimeout)
 }
 

@@ -19,12 +19,13 @@ var importRules = map[string][]string{
 	"ringback/db/batch":         {},
 	"ringback/db/dbtest":        {"ringback/db"},
 	"ringback/jobs/limit":       {},
+	"ringback/jobs/tracing":     {},
 	"ringback/jobs/upkeep":      {"ringback/db"},
 	"ringback/jobs/pacing":      {"ringback/db", "ringback/jobs/limit", "ringback/jobs/webhook"},
-	"ringback/jobs":             {"ringback/jobs/upkeep", "ringback/db", "ringback/db/batch", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
-	"ringback/api":              {"ringback/db", "ringback/db/batch", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/jobs":             {"ringback/jobs/upkeep", "ringback/db", "ringback/db/batch", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/api":              {"ringback/db", "ringback/db/batch", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api/contract":     {},
-	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/program"},
@@ -41,6 +42,7 @@ var importRules = map[string][]string{
 var confined = map[string][]string{
 	"github.com/gin-gonic/gin":          {"ringback/api"},
 	"github.com/golang-migrate/migrate": {"ringback/db"},
+	"go.opentelemetry.io":               {"ringback/jobs/tracing"},
 }
 
 func TestImportRules(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"ringback/db"
 	"ringback/jobs"
 	"ringback/jobs/clients"
+	"ringback/jobs/tracing"
 	"ringback/jobs/webhook"
 )
 
@@ -37,7 +38,8 @@ type server struct {
 	sampler   sampler       // of the steps to take in it
 	clients   *clients.Directory
 	sender    *webhook.Sender
-	queue     *jobs.Queue // nil until the database is there
+	tracer    *tracing.Tracer // nil where nothing is traced
+	queue     *jobs.Queue     // nil until the database is there
 	public    *http.Server
 	handler   *latestHandler   // of public
 	listener  *net.TCPListener // of public
@@ -85,18 +87,22 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 }
 
 // newServer makes the parts that need no database that answers.
-func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
-	if config.dev { // one caller has the whole machine, as with limits
+func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *server, err error) {
+	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReadRate = 0
 	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
-	if err := s.openPools(ctx); err != nil {
+	if err = s.openPools(ctx); err != nil {
 		s.close()
 		return nil, err
 	}
 	s.health = db.NewHealth(logger, s.pool, s.readPool, s.riverPool)
 	s.registry = newRegistry(map[string]*pgxpool.Pool{"steps": s.pool, "reads": s.readPool, "river": s.riverPool})
 	watchHealth(s.registry, s.health)
+	if s.tracer, err = newTracer(config, logger, s.registry); err != nil {
+		s.close()
+		return nil, err
+	}
 	s.sampler.retention = config.Retention
 	s.sampler.watch(s.registry)
 	s.bound = newConnections(config.MaxConnections, append(config.ProxyCIDRs, loopback...), s.registry)
@@ -193,7 +199,7 @@ func (s *server) newQueue() (err error) {
 		AsyncLimit: config.AsyncLimit, UnfinishedLimit: config.UnfinishedLimit,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks, Headers: s.clients.OpenHeaders,
 		Retention: config.Retention, DeadLetterRetention: config.DeadLetterRetention, StopTimeout: config.StopTimeout, Metrics: s.registry,
-		PublicURL: config.finishURL(s.listener.Addr().(*net.TCPAddr)),
+		PublicURL: config.finishURL(s.listener.Addr().(*net.TCPAddr)), Tracer: s.tracer,
 	})
 	return err
 }
@@ -276,7 +282,7 @@ func (s *server) newAPI() http.Handler {
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
 		Catalog:    s.config.catalog,
 		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReadRate,
-		Draining: s.draining.Load, Metrics: s.registry,
+		Draining: s.draining.Load, Metrics: s.registry, Tracer: s.tracer,
 	}
 	if s.config.dev {
 		settings.LocalClient = clients.Local

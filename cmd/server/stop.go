@@ -14,7 +14,7 @@ const (
 	firstCallTime   = 2 * time.Second // for the first calls on connections
 	interruptTime   = time.Second     // for calls that are interrupted
 	jobsTime        = 3 * time.Second // for jobs that are interrupted, and for batches that wait for the database
-	connectionsTime = time.Second     // for connections to the database
+	connectionsTime = time.Second     // for connections to the database, and the last traces
 )
 
 // longestStop is how long a stop takes at most. Kubernetes kills after 30 s.
@@ -83,8 +83,9 @@ func (s *server) within(ctx context.Context, what string, limit time.Duration, s
 	return true
 }
 
-// close frees what newServer opened. A connection that is stuck holds it up no
-// longer than a moment: the process ends, and the connection with it.
+// close frees what newServer opened, and delivers the last traces. A connection that is
+// stuck, or a collector, holds it up no longer than a moment: the process ends, and the
+// connection with it.
 func (s *server) close() {
 	if s.interrupt != nil {
 		s.interrupt()
@@ -103,7 +104,10 @@ func (s *server) close() {
 	if s.sender != nil {
 		s.sender.Close()
 	}
-	closed := make(chan struct{})
+	ctx, cancel := context.WithTimeout(context.Background(), connectionsTime)
+	defer cancel()
+	traced, closed := make(chan error, 1), make(chan struct{})
+	go func() { traced <- s.tracer.End(ctx) }()
 	go func() {
 		for _, pool := range []*pgxpool.Pool{s.riverPool, s.readPool, s.pool} {
 			if pool != nil {
@@ -114,8 +118,11 @@ func (s *server) close() {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(connectionsTime):
+	case <-ctx.Done():
 		s.logger.Warn("stopping_took_too_long", "what", "database connections")
+	}
+	if err := <-traced; err != nil { // it ends with ctx
+		s.logger.Warn("stopping_took_too_long", "what", "traces", "error", err)
 	}
 }
 
