@@ -128,6 +128,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		return w.endUnsent(ctx, request, "an attempt can't be recorded")
 	}
 	if err != nil {
+		w.tellCutOff(ctx, job, request, "recording")
 		return step{}, err
 	}
 	w.queue.metrics.attempted(request, sent.Attempt, next)
@@ -151,7 +152,19 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 		return nil, decision, ctx.Err()
 	}
 	sent, err := w.sendOnce(ctx, request, pass.Leave)
+	if err != nil {
+		w.tellCutOff(ctx, job, request, "sending")
+	}
 	return &sent, limit.Decision{}, err
+}
+
+// tellCutOff says that an attempt was cut off by the process stopping, while it was
+// sending, or recording what came of that. The receiver may have the callback.
+func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
+	if w.queue.cutsOff(ctx) {
+		w.logger.InfoContext(ctx, "callback_cut_off", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID,
+			"while", while, "then", "the attempt is made again"}, request)...)
+	}
 }
 
 // settle records an attempt, and decides the step after it.

@@ -87,6 +87,9 @@ func TestCancel(t *testing.T) {
 		}
 		<-ended
 		working.waitFor(t, request.ID, "status = 'cancelled' AND work_job_state = 'cancelled' AND work_job_attempt = 1 AND callback_job_id IS NULL")
+		if working.hasLogged("work_cut_off") {
+			t.Error("the log says that the attempt goes again")
+		}
 	})
 
 	t.Run("StopsACallbackThatIsOwed", func(t *testing.T) {

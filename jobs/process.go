@@ -97,7 +97,9 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 		if next != nil {
 			return next
 		}
-		err = w.finish(ctx, job, request, final)
+		if err = w.finish(ctx, job, request, final); err != nil {
+			w.tellCutOff(ctx, job, request, "recording")
+		}
 	}
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
@@ -278,7 +280,11 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 	if err != nil {
 		return work.Outcome{}, err
 	}
-	return w.queue.Work(ctx, offer, call)
+	outcome, err := w.queue.Work(ctx, offer, call)
+	if err != nil {
+		w.tellCutOff(ctx, job, request, "working")
+	}
+	return outcome, err
 }
 
 // callOf is an attempt to do the work of a request.
@@ -298,6 +304,15 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 		attrs = append(attrs, "code", outcome.Error.Code, "cause", outcome.Cause)
 	}
 	w.logger.InfoContext(ctx, "work_finished", tellTrace(attrs, request)...)
+}
+
+// tellCutOff says that an attempt was cut off by the process stopping, while it was
+// working, or recording what came of that.
+func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
+	if w.queue.cutsOff(ctx) {
+		w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID,
+			"work", w.nameOf(request), "attempt", job.Attempt, "while", while, "then", "the attempt is made again"}, request)...)
+	}
 }
 
 // finish commits the outcome of a request together with its callback job, in a

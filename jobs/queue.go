@@ -375,6 +375,13 @@ func (q *Queue) stopBatchers(ctx context.Context) error {
 	}
 }
 
+// cutsOff tells whether a job fails because the process is stopping, rather than for its
+// cancellation.
+func (q *Queue) cutsOff(ctx context.Context) bool {
+	stopping := errors.Is(ctx.Err(), context.Canceled) || q.record.ctx.Err() != nil
+	return stopping && !errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely)
+}
+
 // Health is what the steps meet at the database.
 func (q *Queue) Health() *db.Health { return q.health }
 

@@ -106,19 +106,29 @@ func secretsOf(client string) ([]webhook.Secret, error) {
 	return []webhook.Secret{secret}, err
 }
 
-// recorder passes the messages of a log on.
+// recorder passes the messages of a log on, also with the request that they are about.
 type recorder struct {
 	slog.Handler
 	messages chan<- string
 }
 
+func (r recorder) pass(message string) {
+	select {
+	case r.messages <- message:
+	default:
+	}
+}
+
 func (recorder) Enabled(context.Context, slog.Level) bool { return true }
 
 func (r recorder) Handle(_ context.Context, record slog.Record) error {
-	select {
-	case r.messages <- record.Message:
-	default:
-	}
+	r.pass(record.Message)
+	record.Attrs(func(attr slog.Attr) bool {
+		if attr.Key == "request_id" {
+			r.pass(record.Message + " " + attr.Value.String())
+		}
+		return true
+	})
 	return nil
 }
 
@@ -241,6 +251,20 @@ func (q *testQueue) waitForLog(t *testing.T, messages ...string) string {
 	}
 }
 
+// hasLogged tells whether a message is among those that nobody waited for.
+func (q *testQueue) hasLogged(message string) bool {
+	for {
+		select {
+		case got := <-q.logged:
+			if got == message {
+				return true
+			}
+		default:
+			return false
+		}
+	}
+}
+
 func TestQueue(t *testing.T) {
 	t.Parallel()
 
@@ -260,6 +284,7 @@ func TestQueue(t *testing.T) {
 		}
 		<-started
 		first.stop(t)
+		first.waitForLog(t, "work_cut_off "+request.ID.String())
 		first.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'available' AND work_job_attempt = 0")
 		if !first.holds(t, "SELECT scheduled_at <= now() FROM river_job") {
 			t.Error("the job waits, want it to be taken up at once")
@@ -287,6 +312,7 @@ func TestQueue(t *testing.T) {
 		}
 		<-started
 		q.stop(t)
+		q.waitForLog(t, "callback_cut_off "+request.ID.String())
 		q.waitFor(t, request.ID, "callback_state = 'pending' AND callback_job_state = 'available' AND callback_job_attempt = 0 AND attempt IS NULL")
 	})
 

@@ -117,6 +117,7 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 		close(posts.opens)
 		first.waitForLog(t, "answers_not_recorded")
 		first.stop(t)
+		first.waitForLog(t, "callback_cut_off "+request.ID.String())
 		release()
 		second := newQueueAt(t, url, url, doNothing)
 		second.start(t)
