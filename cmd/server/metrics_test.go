@@ -20,7 +20,9 @@ import (
 
 func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
+	p := startHere(t, dbtest.New(t), map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": newCollector(t).URL, "WORKS": writeTemp(t, `{"away": {"url": "http://127.0.0.1:9/"}}`),
+	}, fingerprint.Do)
 	r := newReceiver(t, nil)
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 	refusing := newReceiver(t, nil)
@@ -31,6 +33,10 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	p.waitFor(t, delivered, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	p.waitFor(t, dead, "dead", func(r request) bool { return r.CallbackState == "dead" })
 	p.waitFor(t, failed, "an attempt", func(r request) bool { return len(r.Attempts) > 0 })
+	until(t, func() bool {
+		status, _, err := p.postOnce("/async/away", asyncBody(`{}`, r.URL), "away")
+		return err == nil && status == http.StatusAccepted
+	}, func() string { return "202" })
 	if status, _, err := p.post("/sync", `{"input":{"text":""}}`); err != nil || status != http.StatusUnprocessableEntity {
 		t.Fatalf("got %d, %v, want 422", status, err)
 	}
@@ -64,6 +70,9 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_retention_behind_seconds 0`,
 		`ringback_sample_timestamp_seconds 1`,
 		`ringback_log_lines_dropped_total 0`,
+		`ringback_spans_exported_total `,
+		`ringback_spans_lost_total 0`,
+		`ringback_work_attempts_not_done_total{work="away"} `,
 		`ringback_build_info{version=`,
 		`go_goroutines `,
 		`process_resident_memory_bytes `,
@@ -76,14 +85,13 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 			t.Errorf("the metrics hold %s, which callers chose", secret)
 		}
 	}
+	checkNames(t, metrics)
 }
 
-// As promtool check metrics does.
-func TestMetricsAreNamedAsPrometheusAsks(t *testing.T) {
-	t.Parallel()
-	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
-	p.accept(t, `{"text":"x"}`, newReceiver(t, nil).URL)
-	problems, err := promlint.New(strings.NewReader(p.readMetrics(t))).Lint()
+// checkNames checks metrics as promtool check metrics does.
+func checkNames(t *testing.T, metrics string) {
+	t.Helper()
+	problems, err := promlint.New(strings.NewReader(metrics)).Lint()
 	if err != nil {
 		t.Fatal(err)
 	}
