@@ -1,25 +1,11 @@
 package pacing
 
 import (
-	"net/netip"
+	"cmp"
 	"time"
 
 	"ringback/jobs/limit"
-	"ringback/jobs/webhook"
 )
-
-// Pass is what a callback holds while it is under way.
-type Pass struct {
-	pacing   *Pacing
-	receiver *receiver
-	party    *party
-	left     time.Time
-	number   int
-	few      bool // in flight when it left
-	stranger bool // it holds a slot of the strangers
-	locate   bool // where it goes is to be found out first
-	ask      bool // the receiver is to be asked first
-}
 
 // decide lets a callback leave, or says when it may come back, and why. What says
 // no for all clients comes before what says no for one, and what is the receiver's
@@ -59,9 +45,55 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	return p.pass(r, c, a, stranger, ask || p.required && r.consent.due(now) && !r.word.isAllowed(), now), limit.Decision{}
 }
 
+// closed tells until when the receiver may not be called for a client, and why; OK
+// when it may be now.
+func (r *receiver) closed(c *party, now time.Time) limit.Decision {
+	for _, closing := range []limit.Decision{{Reason: Down, RetryAt: c.breaker.until}, {Reason: Paused, RetryAt: c.pause}} {
+		if closing.RetryAt.After(now) {
+			return closing
+		}
+	}
+	if opens := limit.Latest(r.breaker.until, r.pause); opens.After(now) {
+		return limit.Decision{Reason: Closed, RetryAt: opens}
+	}
+	return limit.Decision{}
+}
+
 // mustAsk tells whether a receiver has to consent and has not.
 func (p *Pacing) mustAsk(r *receiver, now time.Time) bool {
 	return p.required && !r.word.isAllowed() && !r.consent.covers(r.address, now)
+}
+
+// room tells whether a callback of a client may go by the pace of its receiver. It
+// leaves a slot to each client that waits and had none for longer, and to those of
+// its own that were promised one, unless it is one of them.
+func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
+	need, own := 1+r.owed(c, a, now), 1
+	if !cameBack && c.line.Last().After(now) {
+		need, own = need+1, 2
+	}
+	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
+	if a.oneEach && c.inFlight == 0 {
+		full = false
+	}
+	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
+	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
+	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
+	return !full && !ownFull && !limited && !ownLimited
+}
+
+// owed is how many other clients wait for a slot that had none for longer.
+func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
+	if len(r.parties) == 1 {
+		return 0
+	}
+	soon := now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
+	for _, other := range r.parties {
+		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
+			owed++
+		}
+	}
+	return owed
 }
 
 // spare is the slot that a callback which comes for the first time leaves to those
@@ -86,105 +118,67 @@ func (p *Pacing) strangerRoom(r *receiver, callback Callback, now time.Time) lim
 	return limit.Decision{Reason: Strangers, RetryAt: short.reserve(callback.Client, now)}
 }
 
-func (p *Pacing) clientele(client string) *clientele {
-	known := p.clients[client]
-	if known == nil {
-		known = &clientele{}
-		p.clients[client] = known
-	}
-	return known
+// allowance is how much may go to a receiver now.
+type allowance struct {
+	rate    limit.Rate // of all clients
+	own     limit.Rate // of the client
+	most    int        // in flight, of all clients
+	ownMost int
+	oneEach bool    // a client that has none in flight may have one beyond that
+	ceiling float64 // that the rate may grow to, 0 for no limit
 }
 
-// reserveWorker tells a callback to come back when its client has a worker for it.
-func (p *Pacing) reserveWorker(client *clientele, name string, now time.Time) time.Time {
-	took := client.took
-	if took == 0 {
-		took = time.Second
+func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
+	a := allowance{rate: r.pace.limit(), most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	a.ceiling = p.ceiling(r)
+	if r.word.isAllowed() {
+		a.rate, a.most = r.word.rate(), cmp.Or(r.word.Concurrency, p.share)
+	} else if a.ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > a.ceiling) {
+		a.rate = limit.Rate{PerSecond: a.ceiling, Burst: burst(a.ceiling)}
 	}
-	spacing := took / time.Duration(max(1, p.slots.Of(name)))
-	return client.line.Reserve(now.Add(spacing), spacing, limit.PerSecond(Unlimited))
+	if c.bound && !r.word.isAllowed() {
+		a.own, a.ownMost = c.pace.limit(), c.most(now)
+	}
+	if !r.proven && !r.word.isAllowed() {
+		a.rate.Burst = 1
+	}
+	// Else a client whose callbacks take long would hold the few slots there are.
+	a.oneEach = r.proven && a.most > 1 && !r.word.isAllowed()
+	if r.breaker.isHalfOpen(now) || r.isOneByOne(now) {
+		a.most, a.oneEach = 1, false // the probe, or the only connection
+	}
+	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
+		a.ownMost = 1
+	}
+	return a
 }
 
-// pass takes what a callback holds while it is under way.
-func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, now time.Time) *Pass {
-	p.slots.Take(c.client, 1)
-	r.number++
-	pass := &Pass{
-		pacing: p, receiver: r, party: c, left: now, number: r.number,
-		few: 4*r.inFlight <= a.most && (!c.bound || 4*c.inFlight <= int(c.pace.flight)), stranger: stranger, ask: ask,
-	}
-	r.inFlight++
-	c.inFlight++
-	c.turn = now
-	r.pace.take(now, a.rate, pass.number, r.inFlight)
-	c.pace.take(now, a.own, pass.number, c.inFlight)
-	if ask {
-		r.consent.askAt = now.Add(askPatience + halfASec) // the others don't ask meanwhile
-	}
-	if stranger {
-		p.strangers.window.Take(c.client, now)
-		p.strangerSlots.Take(c.client, 1)
-		if pass.locate = !r.address.IsValid(); !pass.locate {
-			p.addressBudget(r.address, now).window.Take(c.client, now)
+// isOneByOne tells whether two clients found that a receiver serves one connection
+// at a time. What one of them found binds that one alone.
+func (r *receiver) isOneByOne(now time.Time) bool {
+	found := 0
+	for _, c := range r.parties {
+		if c.oneByOne.After(now) && !r.together {
+			found++
 		}
 	}
-	return pass
+	return found > 1
 }
 
-// located takes in where a stranger's callback goes, and tells whether there is
-// room for it. What isn't found out is for the attempt to tell.
-func (p *Pacing) located(pass *Pass, address netip.Addr, err error, now time.Time) limit.Decision {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil || !address.IsValid() {
-		return limit.Decision{}
+// most is a bound client's limit in flight. Where it has long been reached, it is a
+// quarter for a moment, to see how long answers take with few in flight.
+func (c *party) most(now time.Time) int {
+	if c.health.recent > 0 && now.Sub(c.health.calm) > max(calmEvery, 20*c.health.recent) {
+		return max(1, int(c.pace.flight)/4)
 	}
-	pass.receiver.address = prefixOf(address)
-	return p.takeAddress(pass, now)
+	return int(c.pace.flight)
 }
 
-// takeAddress takes room at the address of a stranger, or ends the pass.
-func (p *Pacing) takeAddress(pass *Pass, now time.Time) limit.Decision {
-	callback := Callback{Client: pass.party.client, CameBack: true}
-	b := p.addressBudget(pass.receiver.address, now)
-	if !b.room(callback, now) {
-		p.release(pass, verdict{})
-		return limit.Decision{Reason: Strangers, RetryAt: b.reserve(callback.Client, now)}
+// ceiling is the most that a receiver gets that the operator has not named.
+func (p *Pacing) ceiling(r *receiver) float64 {
+	ceiling := p.rate
+	if granted := float64(r.consent.perMinute) / 60; p.required && granted > 0 && (ceiling == 0 || granted < ceiling) {
+		ceiling = granted
 	}
-	b.window.Take(callback.Client, now)
-	return limit.Decision{}
-}
-
-// asked takes in what a receiver said to our question, and tells whether the
-// callback may go on.
-func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.Time) limit.Decision {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := pass.receiver
-	r.consent = r.consent.answered(answer, err, now)
-	if prefix := prefixOf(answer.Address); prefix.IsValid() {
-		r.address = prefix
-	}
-	p.keep(r, now)
-	if !r.consent.covers(r.address, now) {
-		p.release(pass, verdict{})
-		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.consent.askAt, now.Add(halfASec))}
-	}
-	if pass.stranger && r.address.IsValid() {
-		return p.takeAddress(pass, now)
-	}
-	return limit.Decision{}
-}
-
-// release gives back what a pass holds, with what came of the callback.
-func (p *Pacing) release(pass *Pass, v verdict) {
-	p.slots.Release(pass.party.client, 1)
-	if pass.stranger {
-		p.strangerSlots.Release(pass.party.client, 1)
-	}
-	pass.receiver.inFlight--
-	pass.party.inFlight--
-	v.number, v.together = pass.number, pass.receiver.together
-	pass.receiver.pace.answered(v)
-	pass.party.pace.answered(v)
+	return ceiling
 }

@@ -38,7 +38,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
 	r.learnOneByOne(pass, k, sent.Conn, now)
-	p.release(pass, verdict{good: k == good, late: k == good && c.health.isLate(took)})
+	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
 	if sent.Outcome == webhook.Throttled {
@@ -50,8 +50,8 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 // roll ends half seconds that are over.
 func (r *receiver) roll(c *party, now time.Time) {
 	slope := c.health.slope()
-	r.pace.roll(now, 1)
-	c.pace.roll(now, slope)
+	r.pace.roll(now, 1, r.attemptTime())
+	c.pace.roll(now, slope, r.attemptTime())
 	if c.bound && c.pace.rate >= min(Unlimited, r.pace.rate) && c.pace.flight >= r.pace.flight {
 		c.bound = false
 	}
@@ -85,7 +85,7 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 // where the receiver has never taken a callback.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
-	slowed := c.bound && c.pace.rate < c.pace.worst && pass.left.Sub(c.pace.halved) > time.Second
+	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
 	shown := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
 		if k.isFailure() {
@@ -108,7 +108,7 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 // bind gives a client a pace of its own.
 func (c *party) bind(r *receiver) {
 	if !c.bound {
-		c.bound, c.pace.rate, c.pace.flight, c.pace.steady = true, r.pace.rate, r.pace.flight, r.pace.steady
+		c.bound, c.pace.rate, c.pace.flight, c.pace.steady, c.pace.knee = true, r.pace.rate, r.pace.flight, r.pace.steady, r.pace.knee
 	}
 }
 

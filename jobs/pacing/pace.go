@@ -15,18 +15,23 @@ type pace struct {
 	rate   float64 // callbacks a second; from Unlimited on only flight counts
 	flight float64 // at a time, at least 1
 	steady bool    // slow start is over
-	knee   float64 // up to this rate it grows fast again after trouble
+	knee   float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
 	worst  float64 // the highest knee of troubles that followed each other
 	clean  int     // half seconds without trouble since it reached the knee
 
 	tat    time.Time // of the rate
 	halved time.Time
-	before period
-	now    period
-	round  round
+	good   int // answers since then, halved each period
+	failed int // likewise
+
+	failing time.Time // since when it fails however few it gets; zero when it grows
+	well    float64   // the knee then
+	before  period
+	now     period
+	round   round
 }
 
-// period is half a second, or as long as four callbacks take at the rate.
+// period is how long a pace is tried before it grows.
 type period struct {
 	began   time.Time
 	took    time.Duration // once it is over
@@ -54,7 +59,9 @@ const (
 	Unlimited = 1000.0
 	leastRate = 0.1 // one in 10 s
 	halfASec  = 500 * time.Millisecond
+	aTenth    = 100 * time.Millisecond
 	kneeShare = 0.85
+	downAfter = 3 * halfASec // of failures that follow each other
 )
 
 func newPace(now time.Time) pace {
@@ -72,11 +79,25 @@ func (p *pace) limit() limit.Rate {
 	return limit.Rate{PerSecond: p.rate, Burst: burst(p.rate)}
 }
 
+// lasts is how long a period takes where an answer takes so long: half a second, and
+// four callbacks at least. In slow start it is no longer than answers need to tell of
+// trouble, or a busy newcomer would leave thousands of callbacks to wait in the queue.
+func (p *pace) lasts(answer time.Duration) time.Duration {
+	interval := limit.PerSecond(p.rate)
+	switch {
+	case !p.steady && p.rate < Unlimited:
+		return max(min(halfASec, max(aTenth, 2*answer)), 4*interval)
+	case p.steady && p.rate < p.knee:
+		return max(halfASec, interval)
+	}
+	return max(halfASec, 4*interval)
+}
+
 // roll ends the period when its time is over, and lets the pace grow by what it
 // showed. slope is how much of the limit in flight the answers' time leaves.
-func (p *pace) roll(now time.Time, slope float64) {
+func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 	took := now.Sub(p.now.began)
-	if took < max(halfASec, 4*limit.PerSecond(p.rate)) {
+	if took < p.lasts(answer) {
 		return
 	}
 	if p.now.good > 0 && !p.now.trouble {
@@ -84,9 +105,11 @@ func (p *pace) roll(now time.Time, slope float64) {
 	}
 	p.before, p.now = p.now, period{began: now}
 	p.before.took = took
+	p.good, p.failed = p.good/2, p.failed/2
 }
 
 func (p *pace) grow(took time.Duration, slope float64) {
+	p.failing = time.Time{}
 	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
 		p.rate = p.faster()
 	}
@@ -102,15 +125,16 @@ func (p *pace) grow(took time.Duration, slope float64) {
 	}
 }
 
-// faster is the rate after a period that used it, without trouble. Beyond the
-// knee, it grows the faster the longer all goes well, at most by a tenth a second.
+// faster is the rate after a period that used it, without trouble. Up to the knee it
+// doubles. Beyond, it grows the faster the longer all goes well, at most by a tenth a
+// second.
 func (p *pace) faster() float64 {
 	next := p.rate
 	switch {
 	case !p.steady:
 		next *= 2
 	case next < p.knee:
-		next = min(p.knee, next*1.5)
+		next = min(p.knee, 2*next)
 	default:
 		p.clean++
 		next += max(0.5, next*0.01*float64(min(p.clean, 5)))
@@ -139,6 +163,7 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 type verdict struct {
 	number   int // of the callback
 	good     bool
+	failed   bool
 	late     bool // it took longer than is usual
 	together bool // the receiver has answered two at once
 }
@@ -149,6 +174,10 @@ type verdict struct {
 func (p *pace) answered(v verdict) {
 	if v.good {
 		p.now.good++
+		p.good++
+	}
+	if v.failed {
+		p.failed++
 	}
 	if p.round.last == 0 || v.number > p.round.last {
 		return
@@ -177,15 +206,39 @@ func (p *pace) answer(shown sign, left, now time.Time) {
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
 		return
 	}
-	base, peak := p.carried(now), float64(max(p.before.peak, p.now.peak))
-	p.halved, p.clean, p.round = now, 0, round{}
+	base, peak, threshold := p.carried(now), float64(max(p.before.peak, p.now.peak)), p.threshold(now)
+	p.halved, p.clean, p.round, p.good, p.failed = now, 0, round{}, 0, 0
 	p.flight = max(1, min(p.flight, peak)/2)
 	if shown == slowAnswers {
 		return
 	}
 	p.steady = true
-	p.rate, p.knee = max(leastRate, base/2), kneeShare*base
-	p.worst = max(p.worst, p.knee)
+	p.rate, p.knee = max(leastRate, base/2), threshold
+	p.worst = max(p.worst, kneeShare*base)
+}
+
+// threshold is the knee after trouble: a little less than what was taken, or than the
+// knee before, where that led to trouble at once.
+//
+// Where many callbacks have failed since the last trouble, the receiver fails however
+// few it gets, which says nothing of what it takes when it is well. After a while, so
+// that it isn't a limit of so many in a second, the knee is what it was when that
+// began, as TCP's ssthresh is while a segment times out again and again.
+func (p *pace) threshold(now time.Time) float64 {
+	taken := kneeShare * p.carried(now)
+	switch fails := 3*p.failed > p.good; {
+	case !fails:
+		if p.rate >= p.knee && p.knee > 0 && p.clean < 3 {
+			taken = min(taken, kneeShare*p.knee)
+		}
+		p.failing, p.well = now, taken
+	case p.failing.IsZero(): // it was hardly called lately
+		p.failing, p.well = now, max(p.knee, p.rate/2)
+		return p.well
+	case now.Sub(p.failing) >= downAfter:
+		return p.well
+	}
+	return taken
 }
 
 // carried is the rate at which callbacks were taken until there was trouble, within
@@ -199,11 +252,11 @@ func (p *pace) carried(now time.Time) float64 {
 func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
 
 // rateAt is the rate that a pace has by a time if all goes well, infinite from
-// Unlimited on.
-func (p *pace) rateAt(at time.Time) float64 {
+// Unlimited on. An answer takes so long.
+func (p *pace) rateAt(at time.Time, answer time.Duration) float64 {
 	rate := p.rate
 	if !p.steady && at.After(p.now.began) {
-		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(halfASec)))
+		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(p.lasts(answer))))
 	}
 	if rate >= Unlimited {
 		return math.Inf(1)

@@ -11,14 +11,14 @@ func TestPace(t *testing.T) {
 	used := func(p pace, halfSeconds int) (pace, time.Time) {
 		now := p.now.began
 		for range halfSeconds {
-			p.now.limited, p.now.good = true, max(p.now.good, int(p.rate/2))
+			p.now.limited, p.now.good = true, max(1, p.now.good, int(p.rate/2))
 			now = now.Add(halfASec)
-			p.roll(now, 1)
+			p.roll(now, 1, 0)
 		}
 		return p, now
 	}
 
-	t.Run("DoublesEachHalfSecondUpToNoLimit", func(t *testing.T) {
+	t.Run("DoublesEachPeriodUpToNoLimit", func(t *testing.T) {
 		t.Parallel()
 		for n, want := range []float64{20, 40, 80, 160, 320, 640, 2 * Unlimited} {
 			if got, _ := used(newPace(morning), n); got.rate != want {
@@ -32,7 +32,7 @@ func TestPace(t *testing.T) {
 		p := newPace(morning)
 		for n := range 10 {
 			p.now.good = 1
-			p.roll(morning.Add(time.Duration(n+1)*halfASec), 1)
+			p.roll(morning.Add(time.Duration(n+1)*halfASec), 1, 0)
 		}
 		if p.rate != newcomerRate {
 			t.Errorf("got %v a second, want %v", p.rate, newcomerRate)
@@ -58,6 +58,56 @@ func TestPace(t *testing.T) {
 		p.answer(failures, now.Add(time.Millisecond), now.Add(time.Second))
 		if p.rate >= before {
 			t.Error("what left since was not")
+		}
+	})
+
+	t.Run("DoublesUpToWhatWasTakenBeforeAllFailed", func(t *testing.T) {
+		t.Parallel()
+		p, now := used(newPace(morning), 5) // 640 a second
+		p.now.good, p.good = 320, 320
+		for range 6 {
+			now = now.Add(halfASec)
+			p.answered(verdict{failed: true})
+			p.answer(failures, now, now)
+			p.roll(now, 1, 0)
+		}
+		if p.rate > 20 || p.knee < 320 || p.knee > 640 {
+			t.Fatalf("got %v a second and a knee of %v, want little, and half or more of what it took", p.rate, p.knee)
+		}
+		if again, _ := used(p, 14); again.rate < 320 {
+			t.Errorf("got %v a second after seven seconds, want it to be where it was", again.rate)
+		}
+	})
+
+	t.Run("FallsWithWhatIsTakenWhereSomeAreTaken", func(t *testing.T) {
+		t.Parallel()
+		p, now := used(newPace(morning), 5)
+		for range 6 {
+			p.now.good, p.good = 50, 50
+			now = now.Add(halfASec)
+			p.answered(verdict{failed: true})
+			p.answer(failures, now, now)
+			p.roll(now, 1, 0)
+		}
+		if p.knee > 100 {
+			t.Errorf("got a knee of %v, want no more than the hundred a second that are taken", p.knee)
+		}
+	})
+
+	t.Run("LastsNoLongerThanAnswersNeedToTell", func(t *testing.T) {
+		t.Parallel()
+		start, steady := pace{rate: 100}, pace{rate: 100, steady: true}
+		for answer, want := range map[time.Duration]time.Duration{0: aTenth, 100 * time.Millisecond: 2 * aTenth, time.Second: halfASec} {
+			if got := start.lasts(answer); got != want {
+				t.Errorf("answers of %v: got %v, want %v", answer, got, want)
+			}
+		}
+		if got := steady.lasts(0); got != halfASec {
+			t.Errorf("after slow start: got %v, want %v", got, halfASec)
+		}
+		newcomer := newPace(morning)
+		if got := newcomer.lasts(0); got != 4*time.Second/newcomerRate {
+			t.Errorf("a newcomer: got %v, want the time of four callbacks", got)
 		}
 	})
 

@@ -1,7 +1,7 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
 // A worker that has a callback to send calls Enter, and Leave with what came of it.
-// decide.go says what is asked in which order, learn.go what an attempt shows.
+// decide.go says whether a callback may leave, learn.go what an attempt shows.
 package pacing
 
 import (

@@ -35,6 +35,50 @@ func TestRamp(t *testing.T) {
 		}
 	})
 
+	t.Run("IsOverBeforeManyHaveToWait", func(t *testing.T) {
+		t.Parallel()
+		s, busy := newSimulation(1000), newOrdinary(2*time.Millisecond)
+		s.sendEvery("acme", busy, 4000, 0, 10*second)
+		s.run(20 * second)
+		if got := countWithin(busy.sent, second, second); got < 4000 {
+			t.Errorf("got %d sent in the second second, want 4,000 a second or more", got)
+		}
+		waited := 0
+		for _, job := range busy.jobs {
+			waited += min(1, job.postponed)
+		}
+		if waited > 4000 {
+			t.Errorf("got %d callbacks of 40,000 that waited in the queue, want those of the first second at most", waited)
+		}
+	})
+
+	t.Run("IsGoneThroughAgainAfterFailures", func(t *testing.T) {
+		t.Parallel()
+		for name, test := range map[string]struct {
+			failing func(call simCall) bool
+			within  time.Duration // of the end of the failures
+		}{
+			"all fail for two seconds":                {func(call simCall) bool { return call.at < 12*second }, 10 * second},
+			"every other one fails for three seconds": {func(call simCall) bool { return call.at < 13*second && call.at.Microseconds()/10%2 == 0 }, 15 * second},
+			"all fail for a minute":                   {func(call simCall) bool { return call.at < 70*second }, 65 * second}, // its breaker is open for the last minute
+		} {
+			s, busy := newSimulation(500), newOrdinary(0)
+			well := time.Duration(0)
+			busy.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.at > 10*second && test.failing(call) {
+					well = call.at
+					return webhook.HTTPStatus, 503, 2 * time.Millisecond
+				}
+				return takes(2 * time.Millisecond)(call)
+			}
+			s.sendEvery("acme", busy, 1000, 0, 120*second)
+			s.run(130 * second)
+			if got := countWithin(busy.sent, well+test.within, second); got < 1000 {
+				t.Errorf("%s: got %d a second %v after the last failure, want all 1000", name, got, test.within)
+			}
+		}
+	})
+
 	t.Run("LeavesABacklogThatGoesAsFastAsTheReceiverAnswers", func(t *testing.T) {
 		t.Parallel()
 		s, busy := newSimulation(1000), newOrdinary(5*time.Millisecond)
