@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/jobs/limit"
 )
 
 // maxBudget is the most that the bodies of all calls may take, and their answers.
@@ -26,20 +28,14 @@ type answerBudget struct {
 	limit int64
 
 	mu    sync.Mutex
-	taken int64
-	lost  int64 // answers
-	of    map[string]*heldAnswers
-}
-
-// heldAnswers are those of one client.
-type heldAnswers struct {
-	taken   int64
-	answers *list.List // of *heldAnswer, oldest first
+	bytes limit.Slots           // which any client may have all of
+	held  map[string]*list.List // of *heldAnswer, oldest first, by client
+	lost  int64                 // answers
 }
 
 type heldAnswer struct {
 	client string
-	length int64
+	length int
 	cut    func()        // ends the writing
 	at     *list.Element // nil when it isn't held any more
 }
@@ -47,8 +43,8 @@ type heldAnswer struct {
 // smallAnswer costs no more than its connection does, and isn't counted.
 const smallAnswer = 4 << 10
 
-func newAnswerBudget(limit int64) *answerBudget {
-	return &answerBudget{limit: limit, of: map[string]*heldAnswers{}}
+func newAnswerBudget(bytes int64) *answerBudget {
+	return &answerBudget{limit: bytes, bytes: limit.NewSlots(int(bytes), false), held: map[string]*list.List{}}
 }
 
 // reserve takes an answer's length until release. Until then cut may be called,
@@ -57,16 +53,19 @@ func (b *answerBudget) reserve(client string, length int, cut func()) (release f
 	if length <= smallAnswer {
 		return func() {}
 	}
-	answer := &heldAnswer{client: client, length: min(int64(length), b.limit), cut: cut}
+	answer := &heldAnswer{client: client, length: int(min(int64(length), b.limit)), cut: cut}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.taken+answer.length > b.limit {
-		oldest := b.greatest().answers.Front().Value.(*heldAnswer)
+	for !b.bytes.Take(client, answer.length) {
+		oldest := b.held[b.bytes.Greatest()].Front().Value.(*heldAnswer)
 		b.remove(oldest)
 		oldest.cut()
 		b.lost++
 	}
-	b.add(answer)
+	if b.held[client] == nil {
+		b.held[client] = list.New()
+	}
+	answer.at = b.held[client].PushBack(answer)
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -74,46 +73,22 @@ func (b *answerBudget) reserve(client string, length int, cut func()) (release f
 	}
 }
 
-// greatest are the answers of the client whose answers take the most.
-func (b *answerBudget) greatest() *heldAnswers {
-	greatest := &heldAnswers{}
-	for _, held := range b.of {
-		if held.taken > greatest.taken {
-			greatest = held
-		}
-	}
-	return greatest
-}
-
-func (b *answerBudget) add(answer *heldAnswer) {
-	held := b.of[answer.client]
-	if held == nil {
-		held = &heldAnswers{answers: list.New()}
-		b.of[answer.client] = held
-	}
-	b.taken += answer.length
-	held.taken += answer.length
-	answer.at = held.answers.PushBack(answer)
-}
-
 func (b *answerBudget) remove(answer *heldAnswer) {
 	if answer.at == nil {
 		return
 	}
-	held := b.of[answer.client]
-	held.answers.Remove(answer.at)
-	answer.at = nil
-	b.taken -= answer.length
-	if held.taken -= answer.length; held.taken == 0 {
-		delete(b.of, answer.client)
+	b.bytes.Release(answer.client, answer.length)
+	b.held[answer.client].Remove(answer.at)
+	if answer.at = nil; b.held[answer.client].Len() == 0 {
+		delete(b.held, answer.client)
 	}
 }
 
 // counts returns how many bytes are taken and how many answers were lost.
-func (b *answerBudget) counts() (taken, lost int64) {
+func (b *answerBudget) counts() (taken int, lost int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.taken, b.lost
+	return b.bytes.Taken(), b.lost
 }
 
 // watchAnswers tells what answers take.

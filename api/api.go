@@ -13,6 +13,7 @@ import (
 
 	"ringback/jobs"
 	"ringback/jobs/clients"
+	"ringback/jobs/limit"
 	"ringback/jobs/tracing"
 	"ringback/jobs/webhook"
 	"ringback/work"
@@ -32,7 +33,7 @@ type Config struct {
 	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
 	LocalClient string                  // who calls without a key; empty: nobody may
 
-	Limits    func(client string) clients.Limits // as those of Queue; nil where clients have none
+	Limits    func(client string) clients.Limits // as those of Queue; nil where there is only one client, who has none
 	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name; nil: all
 	// SealHeaders makes what is stored of the headers that a callback is to carry.
 	SealHeaders func(client string, headers map[string]string) (string, error)
@@ -53,11 +54,11 @@ type Config struct {
 // API serves the routes.
 type API struct {
 	Config
-	sync    *gate
+	sync    gate
 	bodies  *bodyBudget
 	answers *answerBudget
-	reads   *reads
-	quotas  *quotas
+	reads   *limit.Gate
+	posts   *rates // nil where clients have no limits
 	metrics *metrics
 }
 
@@ -69,13 +70,13 @@ const databaseTimeout = 1500 * time.Millisecond
 func New(config Config) http.Handler {
 	api := &API{
 		Config:  config,
-		sync:    newGate(config.SyncLimit, config.LocalClient),
-		bodies:  newBodyBudget(memoryBudget(), config.LocalClient),
+		sync:    newGate(config.SyncLimit, config.areShared()),
+		bodies:  newBodyBudget(memoryBudget(), config.areShared()),
 		answers: newAnswerBudget(memoryBudget()),
-		reads:   newReads(config.ReadLimit, config.ClientReads),
-		quotas:  &quotas{limits: config.Limits},
+		reads:   newReads(config.ReadLimit, config.areShared()),
 		metrics: newMetrics(config.Metrics),
 	}
+	api.posts = api.newRates()
 	watchGate(config.Metrics, api.sync)
 	watchAnswers(config.Metrics, api.answers)
 	router := api.newRouter()
@@ -87,30 +88,34 @@ func New(config Config) http.Handler {
 	api.serveDocument(router)
 	router.POST("/work/:token", api.refuseLoop, api.postReport)
 	private := router.Group("", api.refuseLoop, api.authenticate)
-	if config.Limits != nil {
-		private.Use(api.limit)
-	}
+	newSync := private.Group("", api.admit(admission{api.posts, api.roomForSync}))
+	newAsync := private.Group("", api.admit(admission{api.posts, api.roomForAsync}))
 	for _, work := range []string{"", "/:work"} {
-		private.POST("/sync"+work, api.traced(api.postSync)...)
-		private.POST("/async"+work, api.traced(api.postAsync)...)
+		newSync.POST("/sync"+work, api.traced(api.postSync)...)
+		newAsync.POST("/async"+work, api.traced(api.postAsync)...)
 	}
-	private.POST("/async/batch", api.traced(api.postBatch)...)
+	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
 	private.GET("/works", api.handle(api.listWorks))
-	private.GET("/requests", api.limitReads, api.handle(api.listRequests))
-	private.GET("/requests/:id", api.limitReads, api.getOrFollow)
-	private.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
-	private.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
-	private.POST("/redeliveries", api.handle(api.redeliver))
-	private.POST("/requests/:id/discard", api.handle(api.discardRequest))
-	private.POST("/discards", api.handle(api.discard))
+	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
+	reading.GET("/requests", api.handle(api.listRequests))
+	reading.GET("/requests/:id", api.getOrFollow)
+	changing := private.Group("", api.admit(admission{api.posts, nil}))
+	changing.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
+	changing.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
+	changing.POST("/redeliveries", api.handle(api.redeliver))
+	changing.POST("/requests/:id/discard", api.handle(api.discardRequest))
+	changing.POST("/discards", api.handle(api.discard))
 	return router
 }
+
+// areShared tells whether several clients share what there is.
+func (c Config) areShared() bool { return c.Limits != nil }
 
 // NewHealth returns the handler of a process that only works jobs off, and takes reports
 // on that work.
 func NewHealth(config Config) http.Handler {
 	api := &API{
-		Config: config, bodies: newBodyBudget(memoryBudget(), config.LocalClient), answers: newAnswerBudget(memoryBudget()),
+		Config: config, bodies: newBodyBudget(memoryBudget(), config.areShared()), answers: newAnswerBudget(memoryBudget()),
 		metrics: newMetrics(config.Metrics),
 	}
 	router := api.newRouter()

@@ -55,9 +55,6 @@ type accepted struct {
 // job are committed.
 func (a *API) postAsync(c *gin.Context) (reply, error) {
 	offer, err := a.offered(c)
-	if err == nil {
-		err = a.Queue.Admit(c.GetString(clientKey)) // before the body, so that refusals are cheap
-	}
 	if err != nil {
 		return reply{}, err
 	}

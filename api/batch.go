@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
@@ -50,9 +50,6 @@ type batchResult struct {
 // postBatch accepts many requests, each for itself. Where none is accepted, it answers
 // with the first one's problem.
 func (a *API) postBatch(c *gin.Context) (reply, error) {
-	if err := a.Queue.Admit(c.GetString(clientKey)); err != nil {
-		return reply{}, err
-	}
 	if len(c.Request.Header.Values("Idempotency-Key")) > 0 {
 		return reply{}, newProblem("malformed-idempotency-key", "A batch has no Idempotency-Key: give each request its own idempotency_key.")
 	}
@@ -64,12 +61,23 @@ func (a *API) postBatch(c *gin.Context) (reply, error) {
 		return reply{}, invalidInput("/requests", fmt.Sprintf("must be 1 to %d requests", maxBatch))
 	}
 	results := a.acceptEach(c, body.Requests)
+	if !slices.ContainsFunc(results, batchResult.isAccepted) {
+		a.countRefused(results[1:]) // the first is the call's answer, and counted with it
+		return reply{}, results[0].Problem
+	}
+	a.countRefused(results)
+	return reply{status: http.StatusAccepted, retryAfter: acceptedRetryAfter, body: batchAnswer{results}}, nil
+}
+
+func (r batchResult) isAccepted() bool { return r.Request != nil }
+
+// countRefused counts what was refused, each request for itself.
+func (a *API) countRefused(results []batchResult) {
 	for _, result := range results {
-		if result.Request != nil {
-			return reply{status: http.StatusAccepted, retryAfter: acceptedRetryAfter, body: batchAnswer{results}}, nil
+		if result.Problem != nil {
+			a.metrics.refused.Add(result.Problem.reason, 1)
 		}
 	}
-	return reply{}, results[0].Problem
 }
 
 // acceptEach accepts requests, several at a time.
@@ -101,8 +109,10 @@ func (a *API) acceptEach(c *gin.Context, items []jsontext.Value) []batchResult {
 // readItem decodes and checks one request of a batch. All but the first count against
 // the client's rate here; the call itself was counted as one.
 func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
-	if err := a.allowMore(c, i); err != nil {
-		return request, key, err
+	if i > 0 {
+		if err := a.countMore(c); err != nil {
+			return request, key, err
+		}
 	}
 	if len(raw) > maxBodyBytes {
 		return request, key, &http.MaxBytesError{Limit: maxBodyBytes}
@@ -136,21 +146,6 @@ func withoutAddress(raw jsontext.Value) (jsontext.Value, error) {
 	delete(fields, "work")
 	delete(fields, "idempotency_key")
 	return json.Marshal(fields)
-}
-
-// allowMore counts one more request of a batch against the client's rate.
-func (a *API) allowMore(c *gin.Context, i int) error {
-	if i == 0 || a.Limits == nil {
-		return nil
-	}
-	quota := a.quotas.quota(c.GetString(clientKey))
-	allowed, _, reset := quota.rate.take(time.Now())
-	if allowed {
-		return nil
-	}
-	refused := refuse(reasonRate, quota.limits.Rate)
-	refused.retryAfter = reset
-	return refused
 }
 
 // offerNamed is the work of that name, the default one for none.

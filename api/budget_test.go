@@ -4,7 +4,7 @@ import "testing"
 
 func TestBodyBudget(t *testing.T) {
 	t.Parallel()
-	budget := newBodyBudget(maxBudget, "local")
+	budget := newBodyBudget(maxBudget, false)
 	var releases []func()
 	for range maxBudget / maxBodyBytes {
 		release, err := budget.reserve("local", -1) // as large as a body may be
@@ -27,7 +27,7 @@ func TestBodyBudget(t *testing.T) {
 
 func TestBodyBudgetOfAClient(t *testing.T) {
 	t.Parallel()
-	budget := newBodyBudget(maxBudget, "")
+	budget := newBodyBudget(maxBudget, true)
 	held := 0
 	for held < maxBudget {
 		if _, err := budget.reserve("greedy", -1); err != nil {

@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"reflect"
 	"slices"
@@ -15,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 
-	"ringback/jobs"
+	"ringback/jobs/limit"
 	"ringback/jobs/webhook"
 	"ringback/work"
 )
@@ -33,9 +32,9 @@ type problem struct {
 	ViolatedPolicies []string `json:"violated-policies,omitempty"`
 
 	name       string
-	reason     string // of the refusals, if it is one
-	location   string // of the request that failed, if one was recorded
-	retryAfter int    // seconds, where it is known better than by the status
+	reason     limit.Reason // of the refusals, if it is one
+	location   string       // of the request that failed, if one was recorded
+	retryAfter int          // seconds, where it is known better than by the status
 }
 
 // fieldProblem names what is wrong with one field of the body or one parameter
@@ -105,8 +104,6 @@ func problemOf(err error) *problem {
 	var field *work.FieldError
 	var semantic *json.SemanticError
 	var syntactic *jsontext.SyntacticError
-	var exceeded *jobs.QuotaError
-	var down *jobs.DownError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -124,16 +121,8 @@ func problemOf(err error) *problem {
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
 	}
-	if errors.As(err, &down) {
-		refused := refuse(reasonWork)
-		refused.retryAfter = max(1, int(math.Ceil(time.Until(down.RetryAt).Seconds())))
-		return refused
-	}
-	if errors.As(err, &exceeded) {
-		return refuse(reasonOf(err), exceeded.Most)
-	}
-	if reason := reasonOf(err); reason != "" {
-		return refuse(reason)
+	if decision := decisionOf(err); !decision.OK() {
+		return refuse(decision)
 	}
 	return newProblem("internal-error", "The operators see in the log what it was.")
 }

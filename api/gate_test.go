@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,9 +18,9 @@ type arrival struct {
 }
 
 // arrive enters a gate without waiting for it.
-func arrive(ctx context.Context, g *gate) <-chan arrival { return arriveOf(ctx, g, "alice") }
+func arrive(ctx context.Context, g gate) <-chan arrival { return arriveOf(ctx, g, "alice") }
 
-func arriveOf(ctx context.Context, g *gate, client string) <-chan arrival {
+func arriveOf(ctx context.Context, g gate, client string) <-chan arrival {
 	ended, start := make(chan arrival, 1), time.Now()
 	go func() {
 		err := g.enter(ctx, client)
@@ -65,33 +64,33 @@ func TestGate(t *testing.T) {
 	const ms = time.Millisecond
 	for name, test := range map[string]func(t *testing.T){
 		"LetsInAtOnceWhatHasAPlace": func(t *testing.T) {
-			g := newGate(3, "alice")
+			g := newGate(3, false)
 			for range 3 {
 				wantArrival(t, "within the limit", arrive(t.Context(), g), atOnce)
 			}
 			fourth := arrive(t.Context(), g)
 			wantArrival(t, "the fourth", fourth, waits)
-			g.leave("alice")
+			g.Leave("alice")
 			wantArrival(t, "the fourth", fourth, atOnce)
 		},
 		"ServesTheNewestFirst": func(t *testing.T) {
-			g := newGate(3, "alice")
+			g := newGate(3, false)
 			for range 3 {
 				arrive(t.Context(), g)
 			}
 			oldest, middle, newest := arrive(t.Context(), g), arrive(t.Context(), g), arrive(t.Context(), g)
 			time.Sleep(5 * ms) // the fake clock's, as below
-			g.leave("alice")
+			g.Leave("alice")
 			wantArrival(t, "newest", newest, admittedAfter(5*ms))
 			wantArrival(t, "middle", middle, waits)
-			g.leave("alice")
+			g.Leave("alice")
 			wantArrival(t, "middle", middle, admittedAfter(5*ms))
 			wantArrival(t, "oldest", oldest, waits)
-			g.leave("alice")
+			g.Leave("alice")
 			wantArrival(t, "oldest", oldest, admittedAfter(5*ms))
 		},
 		"RefusesTheOldestOfTooMany": func(t *testing.T) {
-			g := newGate(2, "alice")
+			g := newGate(2, false)
 			for range 2 {
 				arrive(t.Context(), g)
 			}
@@ -103,7 +102,7 @@ func TestGate(t *testing.T) {
 			wantArrival(t, "newest", newest, waits)
 		},
 		"LetsABurstWait100ms": func(t *testing.T) {
-			g := newGate(2, "alice")
+			g := newGate(2, false)
 			for range 2 {
 				arrive(t.Context(), g)
 			}
@@ -115,7 +114,7 @@ func TestGate(t *testing.T) {
 			wantArrival(t, "second", second, refusedAfter(100*ms))
 		},
 		"CutsAStandingQueueTo10ms": func(t *testing.T) {
-			g := newGate(2, "alice")
+			g := newGate(2, false)
 			for range 2 {
 				arrive(t.Context(), g)
 			}
@@ -133,7 +132,7 @@ func TestGate(t *testing.T) {
 			wantArrival(t, "after the queue", next, refusedAfter(100*ms))
 		},
 		"KeepsAPlaceForWhoHasNone": func(t *testing.T) {
-			g := newGate(8, "")
+			g := newGate(8, true)
 			for range 7 {
 				wantArrival(t, "within her share", arrive(t.Context(), g), atOnce)
 			}
@@ -141,16 +140,16 @@ func TestGate(t *testing.T) {
 			wantArrival(t, "beyond her share", beyond, waits)
 			wantArrival(t, "another client", arriveOf(t.Context(), g, "bob"), atOnce)
 			later, newest := arriveOf(t.Context(), g, "bob"), arrive(t.Context(), g)
-			g.leave("alice")
+			g.Leave("alice")
 			wantArrival(t, "the newest, who has six of eight", newest, waits)
 			wantArrival(t, "who has one of eight", later, atOnce)
-			g.leave("bob")
-			g.leave("bob")
+			g.Leave("bob")
+			g.Leave("bob")
 			wantArrival(t, "the newest, with two free", newest, atOnce)
 			wantArrival(t, "the other, with one free", beyond, waits)
 		},
 		"FreesTheWaiterWhoseContextEnds": func(t *testing.T) {
-			g := newGate(2, "alice")
+			g := newGate(2, false)
 			for range 2 {
 				arrive(t.Context(), g)
 			}
@@ -159,7 +158,7 @@ func TestGate(t *testing.T) {
 			time.Sleep(ms)
 			cancel()
 			wantArrival(t, "whose context ended", goes, refusedAfter(ms))
-			g.leave("alice") // not to the one that is gone
+			g.Leave("alice") // not to the one that is gone
 			wantArrival(t, "the other", stays, admittedAfter(ms))
 		},
 	} {
@@ -172,31 +171,12 @@ func TestGate(t *testing.T) {
 		})
 	}
 
-	t.Run("KeepsTheTurnThatComesAtTheLastInstant", func(t *testing.T) {
-		t.Parallel()
-		g := newGate(1, "alice")
-		if w, _ := g.join("alice", time.Now()); w != nil {
-			t.Fatal("the first has to wait")
-		}
-		w, _ := g.join("alice", time.Now())
-		g.leave("alice")
-		if !g.giveUp(w) {
-			t.Error("its turn came before it gave up, and the place is lost")
-		}
-		refused, _ := g.join("alice", time.Now())
-		g.join("alice", time.Now())
-		if g.giveUp(refused) {
-			t.Error("it was refused before it gave up, and has a place")
-		}
-	})
-
 	t.Run("RefusesWith503", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(1, "alice")
+			g := newGate(1, false)
 			arrive(t.Context(), g)
-			var got *problem
-			if err := g.enter(t.Context(), "alice"); !errors.As(err, &got) || got.name != "temporary-reduced-capacity" {
+			if err := g.enter(t.Context(), "alice"); err == nil || problemOf(err).name != "temporary-reduced-capacity" {
 				t.Errorf("got %v, want temporary-reduced-capacity", err)
 			}
 		})
@@ -213,7 +193,7 @@ func TestGate(t *testing.T) {
 
 func storm(t *testing.T, limit int) {
 	const ms = time.Millisecond
-	g := newGate(limit, "alice")
+	g := newGate(limit, false)
 	var inside, most, admitted, refused atomic.Int64
 	var all sync.WaitGroup
 	for n := range 200 {
@@ -232,7 +212,7 @@ func storm(t *testing.T, limit int) {
 				admitted.Add(1)
 				time.Sleep(time.Duration(visit%3) * 5 * ms)
 				inside.Add(-1)
-				g.leave("alice")
+				g.Leave("alice")
 				cancel()
 			}
 		})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"ringback/jobs/limit"
 )
 
 // healthTimeout is the longest that GET /healthz waits for the database.
@@ -40,7 +42,7 @@ func NewStarting(logger *slog.Logger) http.Handler {
 	api := &API{Config: Config{Logger: logger}, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(nil)}
 	router := api.newRouter()
 	api.handleBoth(router, "/livez", api.live)
-	router.NoRoute(api.handle(func(*gin.Context) (reply, error) { return reply{}, refuse(reasonStarting) }))
+	router.NoRoute(api.handle(func(*gin.Context) (reply, error) { return reply{}, refuse(limit.Decision{Reason: reasonStarting}) }))
 	return router
 }
 

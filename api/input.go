@@ -138,10 +138,8 @@ type bodyBudget struct {
 // smallBody costs no more than its connection does, and isn't counted.
 const smallBody = 4 << 10
 
-// newBodyBudget lets the only client there is, if it is known, have all of the
-// bytes.
-func newBodyBudget(bytes int64, only string) *bodyBudget {
-	return &bodyBudget{largest: max(1, bytes/4), bytes: limit.NewSlots(int(bytes), only == "")}
+func newBodyBudget(bytes int64, shared bool) *bodyBudget {
+	return &bodyBudget{largest: max(1, bytes/4), bytes: limit.NewSlots(int(bytes), shared)}
 }
 
 // reserve takes a body's declared length, the largest there is where it
@@ -157,12 +155,8 @@ func (b *bodyBudget) reserve(client string, length int64) (release func(), err e
 	n := int(min(length, b.largest))
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.bytes.Take(client, n):
-	case b.bytes.Free() < n:
-		return nil, refuse(reasonBodies)
-	default:
-		return nil, refuse(reasonClientBodies)
+	if err := b.bytes.Decide(client, n, reasonBodies, reasonClientBodies).Err(); err != nil {
+		return nil, err
 	}
 	return func() {
 		b.mu.Lock()

@@ -13,20 +13,20 @@ func TestCallRate(t *testing.T) {
 		t.Parallel()
 		r := newCallRate(10) // a burst of 20
 		for n := 1; n <= 20; n++ {
-			if allowed, left, reset := r.take(start); !allowed || left != 20-n || n < 20 && reset != (n+9)/10 {
-				t.Errorf("the %dth at once: got %v, %d left, %d s", n, allowed, left, reset)
+			if decision, left, reset := r.take(reasonRate, start); !decision.OK() || left != 20-n || n < 20 && reset != (n+9)/10 {
+				t.Errorf("the %dth at once: got %+v, %d left, %d s", n, decision, left, reset)
 			}
 		}
-		if allowed, left, reset := r.take(start); allowed || left != 0 || reset != 1 {
-			t.Errorf("beyond the burst: got %v, %d left, %d s, want it refused for a second at most", allowed, left, reset)
+		if decision, left, reset := r.take(reasonRate, start); decision.OK() || left != 0 || reset != 1 {
+			t.Errorf("beyond the burst: got %v, %d left, %d s, want it refused for a second at most", decision, left, reset)
 		}
-		if allowed, _, _ := r.take(start.Add(99 * time.Millisecond)); allowed {
+		if decision, _, _ := r.take(reasonRate, start.Add(99*time.Millisecond)); decision.OK() {
 			t.Error("before a tenth of a second: want it refused")
 		}
-		if allowed, _, _ := r.take(start.Add(100 * time.Millisecond)); !allowed {
+		if decision, _, _ := r.take(reasonRate, start.Add(100*time.Millisecond)); !decision.OK() {
 			t.Error("after a tenth of a second: want it allowed")
 		}
-		if _, left, _ := r.take(start.Add(time.Hour)); left != 19 {
+		if _, left, _ := r.take(reasonRate, start.Add(time.Hour)); left != 19 {
 			t.Errorf("after an hour: got %d left, want the burst", left)
 		}
 	})
@@ -35,15 +35,15 @@ func TestCallRate(t *testing.T) {
 		t.Parallel()
 		r := newCallRate(10)
 		for range 15 {
-			r.take(start)
+			r.take(reasonRate, start)
 		}
 		r.change(100, start) // a burst of 200, of which 15 are used
-		if _, left, _ := r.take(start); left != 184 {
+		if _, left, _ := r.take(reasonRate, start); left != 184 {
 			t.Errorf("after a raise: got %d left, want 184", left)
 		}
 		r.change(1, start) // a burst of 2
-		if allowed, _, reset := r.take(start); allowed || reset != 15 {
-			t.Errorf("after a cut: got %v, %d s, want it refused until 15 of the 16 that were used are paid", allowed, reset)
+		if decision, _, reset := r.take(reasonRate, start); decision.OK() || reset != 15 {
+			t.Errorf("after a cut: got %v, %d s, want it refused until 15 of the 16 that were used are paid", decision, reset)
 		}
 	})
 }

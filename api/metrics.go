@@ -7,26 +7,28 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ringback/jobs/limit"
 )
 
 // metrics count what is answered.
 type metrics struct {
-	answers  *prometheus.HistogramVec      // by route and status
-	problems *prometheus.CounterVec        // by name
-	refused  map[string]prometheus.Counter // by reason
+	answers  *prometheus.HistogramVec // by route and status
+	problems *prometheus.CounterVec   // by name
+	refused  limit.Count
 }
 
 // newMetrics registers nothing where there is no registerer.
 func newMetrics(registerer prometheus.Registerer) *metrics {
 	auto := promauto.With(registerer)
-	refused := map[string]prometheus.Counter{}
+	var reasons []limit.Reason
 	for _, known := range refusals {
 		if known.reason != Connections {
-			refused[known.reason] = CountRefusals(registerer, known.reason)
+			reasons = append(reasons, known.reason)
 		}
 	}
 	return &metrics{
-		refused: refused,
+		refused: CountRefusals(registerer, reasons...),
 		answers: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty for an unknown one) and status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
@@ -49,16 +51,14 @@ func (m *metrics) answered(c *gin.Context, took time.Duration) {
 	if name := c.GetString(problemKey); name != "" {
 		m.problems.WithLabelValues(name).Inc()
 	}
-	if reason := c.GetString(reasonKey); reason != "" {
-		m.refused[reason].Inc()
-	}
+	m.refused.Add(limit.Reason(c.GetString(reasonKey)), 1)
 }
 
 // watchGate tells how many sync works run and wait.
-func watchGate(registerer prometheus.Registerer, g *gate) {
+func watchGate(registerer prometheus.Registerer, g gate) {
 	auto := promauto.With(registerer)
 	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_running", Help: "Works of sync requests that run."},
-		func() float64 { running, _ := g.counts(); return float64(running) })
+		func() float64 { running, _ := g.Counts(); return float64(running) })
 	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_waiting", Help: "Sync requests that wait for a place to work in."},
-		func() float64 { _, waiting := g.counts(); return float64(waiting) })
+		func() float64 { _, waiting := g.Counts(); return float64(waiting) })
 }

@@ -2,11 +2,12 @@ package api
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ringback/jobs/limit"
 )
 
 // TestReads shares few connections among many reads.
@@ -16,10 +17,10 @@ func TestReads(t *testing.T) {
 	t.Run("OfOneClientLeaveHalfOfTheConnections", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			r := newReads(5, 100)
+			r := newReads(4, true)
 			wantEntered(t, r, "alice", "alice")
 			wantRefused(t, r, "alice", "quota-exceeded", concurrentReadPolicy)
-			wantEntered(t, r, "bob", "bob", "carol")
+			wantEntered(t, r, "bob", "carol")
 			wantRefused(t, r, "carol", "temporary-reduced-capacity")
 		})
 	})
@@ -27,21 +28,21 @@ func TestReads(t *testing.T) {
 	t.Run("OfTheOnlyClientTakeAll", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			r := newReads(5, 0)
+			r := newReads(5, false)
 			wantEntered(t, r, slices.Repeat([]string{"local"}, 5)...)
-			wantRefused(t, r, "local", "quota-exceeded", concurrentReadPolicy)
+			wantRefused(t, r, "local", "temporary-reduced-capacity")
 		})
 	})
 
 	t.Run("OfEachClientTakeTurns", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			r := newReads(2, 100)
+			r := newReads(2, true)
 			leaves := wantEntered(t, r, "alice", "bob")
 			order := make(chan string, 4)
 			for _, client := range []string{"alice", "alice", "alice", "carol"} {
 				go func() {
-					if leave, err := r.enter(t.Context(), client); err == nil {
+					if leave, err := enterReads(t.Context(), r, client); err == nil {
 						order <- client
 						time.Sleep(time.Millisecond)
 						leave()
@@ -64,12 +65,12 @@ func TestReads(t *testing.T) {
 	t.Run("EndToWaitWithTheCall", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			r := newReads(2, 100)
+			r := newReads(2, true)
 			leaves := wantEntered(t, r, "alice", "bob")
 			ctx, cancel := context.WithCancel(t.Context())
 			for _, client := range []string{"alice", "carol"} {
 				go func() {
-					if _, err := r.enter(ctx, client); err == nil {
+					if _, err := enterReads(ctx, r, client); err == nil {
 						t.Errorf("%s: got in, want no turn", client)
 					}
 				}()
@@ -85,11 +86,11 @@ func TestReads(t *testing.T) {
 	})
 }
 
-func wantEntered(t *testing.T, r *reads, clients ...string) (leaves []func()) {
+func wantEntered(t *testing.T, r *limit.Gate, clients ...string) (leaves []func()) {
 	t.Helper()
 	for _, client := range clients {
 		start := time.Now()
-		leave, err := r.enter(t.Context(), client)
+		leave, err := enterReads(t.Context(), r, client)
 		if err != nil || time.Since(start) != 0 {
 			t.Fatalf("%s: got %v after %s, want a turn at once", client, err, time.Since(start))
 		}
@@ -98,15 +99,22 @@ func wantEntered(t *testing.T, r *reads, clients ...string) (leaves []func()) {
 	return leaves
 }
 
-func wantRefused(t *testing.T, r *reads, client, name string, policies ...string) {
+func wantRefused(t *testing.T, r *limit.Gate, client, name string, policies ...string) {
 	t.Helper()
 	start := time.Now()
-	_, err := r.enter(t.Context(), client)
-	var got *problem
-	if !errors.As(err, &got) || got.name != name || !slices.Equal(got.ViolatedPolicies, policies) {
+	_, err := enterReads(t.Context(), r, client)
+	if err == nil {
+		t.Fatalf("%s: got a turn, want none", client)
+	}
+	if got := problemOf(err); got.name != name || !slices.Equal(got.ViolatedPolicies, policies) {
 		t.Errorf("%s: got %v of %q, want %s of %q", client, err, got.ViolatedPolicies, name, policies)
 	}
 	if waited := time.Since(start); waited != readPatience {
 		t.Errorf("%s: refused after %s, want after %s", client, waited, readPatience)
 	}
+}
+
+func enterReads(ctx context.Context, r *limit.Gate, client string) (leave func(), err error) {
+	err = r.Enter(ctx, client, func(limit.Queue) time.Duration { return readPatience }).Err()
+	return func() { r.Leave(client) }, err
 }

@@ -139,7 +139,13 @@ func (a *API) redeliver(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return answer.complete(wanted, refused, done)
+	answered, err := answer.complete(wanted, refused, done)
+	if err == nil {
+		for _, refusal := range done.Refused {
+			a.metrics.refused.Add(decisionOf(refusal.Reason).Reason, refusal.Count)
+		}
+	}
+	return answered, err
 }
 
 // complete adds what became of the callbacks that matched. Where there was no room

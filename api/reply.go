@@ -44,7 +44,7 @@ func (a *API) writeProblem(c *gin.Context, err error) {
 		_ = c.Error(err) // for the log line
 	}
 	c.Set(problemKey, problem.name)
-	c.Set(reasonKey, problem.reason)
+	c.Set(reasonKey, string(problem.reason))
 	switch {
 	case problem.retryAfter > 0:
 		c.Header("Retry-After", strconv.Itoa(problem.retryAfter))

@@ -51,6 +51,9 @@ func traceparent(header http.Header) string {
 type requestPage struct {
 	Requests   []shownRequest `json:"requests"`              // newest first, without inputs and results
 	NextCursor string         `json:"next_cursor,omitempty"` // absent on the last page
+	// SearchedTo is there where a page ends before it is full, since it has looked at
+	// as many requests as it may. Whatever matches and was accepted later was shown.
+	SearchedTo time.Time `json:"searched_to,omitzero"`
 }
 
 // Limits of a page.
@@ -77,6 +80,9 @@ func (a *API) listRequests(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	page := requestPage{Requests: []shownRequest{}, NextCursor: cursorOf(listed)}
+	if len(listed.Requests) < filter.Limit && listed.Next != uuid.Nil {
+		page.SearchedTo = time.Unix(listed.Next.Time().UnixTime()).UTC()
+	}
 	for _, row := range listed.Requests {
 		page.Requests = append(page.Requests, shown(row))
 	}

@@ -18,6 +18,7 @@ import (
 type page struct {
 	Requests   []map[string]any `json:"requests"`
 	NextCursor string           `json:"next_cursor"`
+	SearchedTo string           `json:"searched_to"`
 }
 
 func (p page) ids() (ids []string) {
@@ -110,19 +111,23 @@ func TestListRequests(t *testing.T) {
 		want := s.store(t, db.Request{Status: db.Succeeded})
 		const sql = `
 			INSERT INTO requests (id, mode, client, status, input, error, accepted_at, finished_at)
-			SELECT gen_random_uuid(), 'sync', 'local', 'failed', '1', '1', now(), now()
-			FROM generate_series(1, 1200)`
+			SELECT (lpad(to_hex(4e12::bigint + n), 12, '0') || '7000a' || lpad(to_hex(n), 15, '0'))::uuid, 'sync', 'local', 'failed', '1', '1', now(), now()
+			FROM generate_series(1, 1200) AS n`
 		if _, err := s.pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
-		var got []string
+		var got, searched []string
 		pages, cursor := 0, ""
 		for ; pages == 0 || cursor != ""; pages++ {
 			next := decode[page](t, s.call(t, "GET", "/requests?status=succeeded"+cursor, ""), http.StatusOK)
-			if got = append(got, next.ids()...); next.NextCursor == "" {
+			got, searched = append(got, next.ids()...), append(searched, next.SearchedTo)
+			if next.NextCursor == "" {
 				break
 			}
 			cursor = "&cursor=" + next.NextCursor
+		}
+		if want := []string{"2096-10-02T07:06:40.701Z", "2096-10-02T07:06:40.201Z", ""}; !slices.Equal(searched, want) {
+			t.Errorf("searched to: got %q, want %q: how far the empty pages have looked", searched, want)
 		}
 		if !slices.Equal(got, []string{want.ID.String()}) || pages != 2 {
 			t.Errorf("got %q in %d pages and one, want %s after two that looked at 500 each", got, pages, want.ID)

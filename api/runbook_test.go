@@ -18,8 +18,8 @@ func TestRunbookExplainsEachProblemAndRefusal(t *testing.T) {
 		}
 	}
 	for _, known := range refusals {
-		perClient := strings.HasPrefix(known.reason, "client_") || strings.HasPrefix(known.reason, "destination_") || known.reason == reasonReadRate
-		if !perClient && !strings.Contains(string(content), "`"+known.reason+"`") {
+		perClient := strings.HasPrefix(string(known.reason), "client_") || strings.HasPrefix(string(known.reason), "destination_") || known.reason == reasonReadRate
+		if !perClient && !strings.Contains(string(content), "`"+string(known.reason)+"`") {
 			t.Errorf("the runbook says nothing of calls that are refused for %s", known.reason)
 		}
 	}

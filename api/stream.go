@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	eventStream  = "text/event-stream"
-	streamPolicy = "event-streams"
-	streamKey    = "stream" // whether the answer is one
+	eventStream = "text/event-stream"
+	streamKey   = "stream" // whether the answer is one
 	// heartbeat is shorter than the time after which proxies take a connection for dead:
 	// 30 s with the most impatient of the common proxies.
 	heartbeat = 15 * time.Second

@@ -23,15 +23,18 @@ type syncBody struct {
 // that takes long needn't be lost.
 const respondAsync = "respond-async"
 
+// isStored tells whether a caller prefers that a sync request that takes long isn't lost.
+func isStored(header http.Header) bool {
+	_, preferred := preference(header, respondAsync)
+	return preferred
+}
+
 // postSync does the work while the caller waits and records what came of it.
 func (a *API) postSync(c *gin.Context) (reply, error) {
-	if _, preferred := preference(c.Request.Header, respondAsync); preferred {
+	if isStored(c.Request.Header) {
 		return a.postStored(c)
 	}
 	offer, err := a.offered(c)
-	if err == nil {
-		err = a.Queue.AdmitSync(c.GetString(clientKey))
-	}
 	if err != nil {
 		return reply{}, err
 	}
@@ -42,7 +45,7 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	if err := a.sync.enter(c.Request.Context(), request.Client); err != nil {
 		return reply{}, err
 	}
-	defer a.sync.leave(request.Client)
+	defer a.sync.Leave(request.Client)
 	leave, err := a.Queue.EnterWork(offer.Name, request.Client)
 	if err != nil {
 		return reply{}, err
@@ -70,9 +73,6 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 // it, or after the wait that the caller prefers with where to find it.
 func (a *API) postStored(c *gin.Context) (reply, error) {
 	offer, err := a.offered(c)
-	if err == nil {
-		err = a.Queue.AdmitWithoutCallback(c.GetString(clientKey))
-	}
 	if err != nil {
 		return reply{}, err
 	}

@@ -23,9 +23,9 @@ type workArgs requestArgs
 func (workArgs) Kind() string { return "work" }
 
 // Admit tells at once, without asking the database, whether Accept would refuse
-// a request of a client for any destination: with ErrUnsignable, ErrBacklog,
-// ErrAway, a *QuotaError, batch.ErrFull, batch.ErrLarge or batch.ErrLate. It is for callers that
-// ask before they read a body.
+// a request of a client for any destination: with ErrUnsignable, ErrAway,
+// a *limit.Refusal, batch.ErrFull, batch.ErrLarge or batch.ErrLate. It is for callers that
+// want to know before they read a body.
 func (q *Queue) Admit(client string) error {
 	if !q.signs(client) {
 		return ErrUnsignable
@@ -64,7 +64,7 @@ func (q *Queue) signs(client string) bool {
 }
 
 // AdmitSync tells whether a client may have a sync request recorded: with a
-// *QuotaError where it may not.
+// *limit.Refusal where it may not.
 func (q *Queue) AdmitSync(client string) error { return q.quotas.admitStorage(client) }
 
 // Ready returns ErrAway while the database is known to be away.

@@ -3,15 +3,18 @@ package jobs
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"ringback/jobs/limit"
 )
 
-// Reasons for which nothing is accepted at the moment.
-var (
-	ErrBacklog = errors.New("too many requests are unfinished")
-	ErrAway    = errors.New("the database didn't answer lately, or could not be written")
-)
+// Backlog is the reason for which nothing is accepted while too much is unfinished.
+const Backlog limit.Reason = "unfinished"
+
+// ErrAway is why nothing is accepted while the database is away.
+var ErrAway = errors.New("the database didn't answer lately, or could not be written")
 
 const (
 	// backlogInterval is how often the unfinished requests are counted, and for how
@@ -37,35 +40,53 @@ const (
 // accept, so it takes a sample about every second and adds what this process has
 // accepted since. The sample tells, too, whether the database answers.
 type backlog struct {
-	limit    int64 // 0 for none
-	ping     func(ctx context.Context) error
-	count    func(ctx context.Context, most int64) (int64, error)
-	sampled  atomic.Int64
-	accepted atomic.Int64 // by this process, that the sample doesn't hold
-	away     atomic.Bool
+	limit int64 // 0 for none
+	ping  func(ctx context.Context) error
+	count func(ctx context.Context, most int64) (int64, error)
+	away  atomic.Bool
+
+	mu         sync.Mutex
+	unfinished limit.Sample[ofAll]
 }
 
-func (b *backlog) admit() error {
-	switch {
-	case b.away.Load():
-		return ErrAway
-	case b.limit > 0 && b.sampled.Load()+b.accepted.Load() >= b.limit:
-		return ErrBacklog
-	}
-	return nil
-}
+// ofAll is the key of a sample that has only one.
+type ofAll struct{}
+
+func (b *backlog) admit() error { return b.take(0) }
 
 // enter counts a request that is about to be accepted; leave takes it back
 // where it was not.
-func (b *backlog) enter() error {
-	if err := b.admit(); err != nil {
-		return err
+func (b *backlog) enter() error { return b.take(1) }
+
+func (b *backlog) leave() { b.add(-1) }
+
+func (b *backlog) take(n int64) error {
+	if b.away.Load() {
+		return ErrAway
 	}
-	b.accepted.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.limit > 0 && b.unfinished.Of(ofAll{}) >= b.limit {
+		return limit.Decision{Reason: Backlog}.Err()
+	}
+	b.unfinished.Add(ofAll{}, n)
 	return nil
 }
 
-func (b *backlog) leave() { b.accepted.Add(-1) }
+// add counts n more requests, or fewer.
+func (b *backlog) add(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unfinished.Add(ofAll{}, n)
+}
+
+// now is how many requests are unfinished. Requests that end between two samples leave
+// less than none for a moment.
+func (b *backlog) now() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(0, b.unfinished.Of(ofAll{}))
+}
 
 // watch asks every second whether the database answers, and takes samples,
 // until ctx ends.
@@ -97,11 +118,14 @@ func (b *backlog) check(ctx context.Context) {
 func (b *backlog) sample(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
-	// What is accepted while the database counts is counted twice, until the next
-	// sample: better than not at all.
-	before := b.accepted.Load()
-	if count, err := b.count(ctx, max(b.limit, 1)); err == nil {
-		b.sampled.Store(count)
-		b.accepted.Add(-before)
+	b.mu.Lock()
+	b.unfinished.Begin()
+	b.mu.Unlock()
+	count, err := b.count(ctx, max(b.limit, 1))
+	if err != nil {
+		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unfinished.End(map[ofAll]int64{{}: count})
 }

@@ -37,8 +37,8 @@ func TestBacklog(t *testing.T) {
 			if got := admits(b, 2*limit); got != want {
 				t.Errorf("%d unfinished: got %d admitted, want %d", unfinished, got, want)
 			}
-			if err := b.admit(); !errors.Is(err, ErrBacklog) {
-				t.Errorf("at the limit: got %v, want %v", err, ErrBacklog)
+			if err := b.admit(); !errors.Is(err, refusedBy(Backlog)) {
+				t.Errorf("at the limit: got %v, want %v", err, Backlog)
 			}
 		}
 	})
@@ -185,11 +185,11 @@ func TestQueueBacklog(t *testing.T) {
 		q.backlog.limit = 3
 		refuses := func(when string) {
 			t.Helper()
-			if err := q.Admit("alice"); !errors.Is(err, ErrBacklog) {
-				t.Errorf("%s: Admit: got %v, want %v", when, err, ErrBacklog)
+			if err := q.Admit("alice"); !errors.Is(err, refusedBy(Backlog)) {
+				t.Errorf("%s: Admit: got %v, want %v", when, err, Backlog)
 			}
-			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, ErrBacklog) {
-				t.Errorf("%s: Accept: got %v, want %v", when, err, ErrBacklog)
+			if err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")); !errors.Is(err, refusedBy(Backlog)) {
+				t.Errorf("%s: Accept: got %v, want %v", when, err, Backlog)
 			}
 		}
 		bad := newRequest("")

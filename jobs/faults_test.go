@@ -142,7 +142,7 @@ func TestOneBadRowFailsAlone(t *testing.T) {
 	accept := func(t *testing.T, q *testQueue, requests []db.Request) map[uuid.UUID]error {
 		release := q.hold(t)
 		errs := at(requests, func(r db.Request) error { return q.Accept(t.Context(), r) })
-		waitUntil(t, func() bool { return q.backlog.accepted.Load() == int64(len(requests)) })
+		waitUntil(t, func() bool { return q.backlog.now() == int64(len(requests)) })
 		q.waitForBlocked(t, 1)
 		release()
 		return errs()

@@ -54,16 +54,17 @@ const (
 	flowHalfStep = 500 * time.Millisecond
 )
 
-// Reasons for which an attempt waits, besides a slot.
+// Reasons for which an attempt of a work waits, besides a slot, and a sync request is
+// refused.
 const (
-	workLimit  limit.Reason = "work_limit"  // of the work's own attempts at a time
-	workDown   limit.Reason = "work_down"   // it failed in a row
-	workPaused limit.Reason = "work_paused" // by its Retry-After
-	workPace   limit.Reason = "work_pace"   // it has just come back
+	WorkLimit  limit.Reason = "work_limit"  // of the work's own attempts at a time
+	WorkDown   limit.Reason = "work_down"   // it failed in a row
+	WorkPaused limit.Reason = "work_paused" // by its Retry-After
+	WorkPace   limit.Reason = "work_pace"   // it has just come back
 )
 
 func workReasons() []limit.Reason {
-	return []limit.Reason{workSlots, workLimit, workDown, workPaused, workPace}
+	return []limit.Reason{workSlots, WorkLimit, WorkDown, WorkPaused, WorkPace}
 }
 
 // newFlows makes a flow for each kind of work that needs one.
@@ -129,15 +130,15 @@ func (f *flow) look(client string, now time.Time) limit.Decision {
 func (f *flow) closed(client string, now time.Time) limit.Decision {
 	switch {
 	case f.until.After(now):
-		return limit.Decision{Reason: workDown, RetryAt: f.until}
+		return limit.Decision{Reason: WorkDown, RetryAt: f.until}
 	case f.openings > 0 && f.inFlight > 0: // the probe is out
-		return limit.Decision{Reason: workDown, RetryAt: now.Add(flowHalfStep)}
+		return limit.Decision{Reason: WorkDown, RetryAt: now.Add(flowHalfStep)}
 	case f.pause.After(now):
-		return limit.Decision{Reason: workPaused, RetryAt: f.pause}
+		return limit.Decision{Reason: WorkPaused, RetryAt: f.pause}
 	case f.limited && !f.slots.Room(client, 1):
-		return limit.Decision{Reason: workLimit, RetryAt: now.Add(soonest)}
+		return limit.Decision{Reason: WorkLimit, RetryAt: now.Add(soonest)}
 	}
-	_, decision := f.rate(now).Decide(f.tat, now, workPace)
+	_, decision := f.rate(now).Decide(f.tat, now, WorkPace)
 	return decision
 }
 
@@ -243,22 +244,14 @@ func (f *flow) isDown(now time.Time) bool {
 	return f.openings > 0 || f.pause.After(now)
 }
 
-// DownError says that a work is known not to be able to, and when to ask again.
-type DownError struct {
-	Reason  limit.Reason
-	RetryAt time.Time
-}
-
-func (e *DownError) Error() string { return "the work can't be done now: " + string(e.Reason) }
-
 // EnterWork lets a sync request do a work of the catalog, at once or not at all: the
-// error is a *DownError. leave must be called with what came of it, the zero Outcome
+// error is a *limit.Refusal. leave must be called with what came of it, the zero Outcome
 // for nothing.
 func (q *Queue) EnterWork(name, client string) (leave func(work.Outcome), err error) {
 	f := q.flows[name]
 	p, decision := f.enter(client, false, time.Now())
-	if !decision.OK() {
-		return nil, &DownError{decision.Reason, decision.RetryAt}
+	if err := decision.Err(); err != nil {
+		return nil, err
 	}
 	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }, nil
 }

@@ -38,7 +38,7 @@ func TestFlowBreaker(t *testing.T) {
 	}
 	opening := flowFirstOpening
 	for range 8 {
-		if _, got := f.enter("bob", false, now); got.Reason != workDown || !got.RetryAt.Equal(now.Add(opening)) {
+		if _, got := f.enter("bob", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
 			t.Fatalf("open: got %+v, want it down for %v", got, opening)
 		}
 		now = now.Add(opening)
@@ -46,7 +46,7 @@ func TestFlowBreaker(t *testing.T) {
 		if !got.OK() {
 			t.Fatalf("half open: got %+v, want a probe", got)
 		}
-		if _, got := f.enter("bob", false, now); got.Reason != workDown || !f.isDown(now) {
+		if _, got := f.enter("bob", false, now); got.Reason != WorkDown || !f.isDown(now) {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
@@ -68,7 +68,7 @@ func TestFlowBreaker(t *testing.T) {
 		if p, got := f.enter("alice", false, at); got.OK() {
 			second++
 			f.leave(p, came(at, nil), at)
-		} else if got.Reason != workPace {
+		} else if got.Reason != WorkPace {
 			t.Fatalf("slow start: got %+v, want its pace", got)
 		}
 	}
@@ -85,7 +85,7 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 	t.Parallel()
 	f := pacedFlow(0)
 	f.try(t, morning, &work.Again{After: 20 * time.Second})
-	if _, got := f.enter("bob", false, morning.Add(19*time.Second)); got.Reason != workPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
+	if _, got := f.enter("bob", false, morning.Add(19*time.Second)); got.Reason != WorkPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
 		t.Errorf("got %+v, want it paused", got)
 	}
 	f.try(t, morning.Add(20*time.Second), &work.Again{After: time.Hour})
@@ -102,7 +102,7 @@ func TestFlowLimitsAttempts(t *testing.T) {
 	last := morning
 	for range 100 { // come back one after the other, as slots get free
 		_, got := f.enter("alice", true, morning)
-		if got.Reason != workLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
+		if got.Reason != WorkLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
 			t.Fatalf("beyond the limit: got %+v after %v", got, last)
 		}
 		last = got.RetryAt

@@ -23,9 +23,9 @@ type metrics struct {
 	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
 	ended    *prometheus.CounterVec   // by state
 	waited   prometheus.Histogram     // of callbacks that were delivered
-	waits    *prometheus.CounterVec   // by reason
-	faults   *prometheus.CounterVec   // by queue
-	mended   *prometheus.CounterVec   // by the kind of step
+	waits    limit.Count
+	faults   *prometheus.CounterVec // by queue
+	mended   *prometheus.CounterVec // by the kind of step
 }
 
 // newMetrics registers nothing where there is no registerer.
@@ -35,8 +35,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_" + name, Help: help}, read)
 	}
 	gauge("unfinished_requests", "Async requests accepted and not finished, whose next step is due within a minute, by the sample of about a second ago.",
-		// Requests that end between two samples leave less than none for a moment.
-		func() float64 { return float64(max(0, q.backlog.sampled.Load()+q.backlog.accepted.Load())) })
+		func() float64 { return float64(q.backlog.now()) })
 	gauge("database_away", "1 while the database doesn't answer, or can't be written, by the check of about a second ago.", func() float64 {
 		if q.backlog.away.Load() {
 			return 1
@@ -83,9 +82,8 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 			Name: "ringback_time_to_callback_seconds", Help: "From accepting a request, or letting it off again, to its delivered callback.",
 			Buckets: append(durations, 60, 600, 3600, 6*3600, 24*3600),
 		}),
-		waits: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "ringback_jobs_postponed_total", Help: "Times that a job was postponed, without an attempt, by the limit that it waits for.",
-		}, []string{"reason"}),
+		waits: limit.NewCount(registerer, "ringback_jobs_postponed_total",
+			"Times that a job was postponed, without an attempt, by the limit that it waits for.", append(pacing.Reasons(), workReasons()...)...),
 	}
 	m.accepted = auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "ringback_requests_accepted_total", Help: "Requests that are stored, by mode: async ones with their job, sync ones when they have ended.",
@@ -105,13 +103,10 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	for _, step := range []string{"work", "callback", "ordering_key", "cancelled"} {
 		m.mended.WithLabelValues(step)
 	}
-	for _, reason := range append(pacing.Reasons(), workReasons()...) {
-		m.waits.WithLabelValues(string(reason)) // there from the start, at 0
-	}
 	return m
 }
 
-func (m *metrics) postponed(reason limit.Reason) { m.waits.WithLabelValues(string(reason)).Inc() }
+func (m *metrics) postponed(reason limit.Reason) { m.waits.Add(reason, 1) }
 
 // durations are the buckets for what may take from a millisecond to the longest
 // timeout.

@@ -15,7 +15,6 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
-	"ringback/jobs/limit"
 )
 
 // workForce takes jobs up as River does: so many at a time, the rest in the order
@@ -129,19 +128,32 @@ func TestPlaces(t *testing.T) {
 
 	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
-		p := newPlaces(1, 4, false) // room for one client's one that waits
-		for n, wantOK := range []bool{true, true, false} {
-			if _, postponed := p.join("a", false, morning); postponed.OK() != wantOK {
-				t.Fatalf("number %d: got %+v, want OK to be %v", n, postponed, wantOK)
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlaces(1, 4, false) // room for two that wait
+			comes := func(cameBack bool) (postponed bool) {
+				go func() {
+					leave, decision := p.enter(t.Context(), "a", cameBack)
+					if postponed = !decision.OK(); leave != nil {
+						time.Sleep(time.Hour)
+					}
+				}()
+				synctest.Wait()
+				return postponed
 			}
-		}
-		p.leave("a", time.Second)
-		if _, postponed := p.join("a", false, morning); postponed.OK() {
-			t.Error("a job that comes for the first time got ahead of a postponed job")
-		}
-		if w, _ := p.join("a", true, morning.Add(time.Second)); w == nil {
-			t.Error("a job that came back was postponed again, with room for it")
-		}
+			leave, _ := p.enter(t.Context(), "a", false)
+			if comes(false) || !comes(false) {
+				t.Fatal("want one job to wait, and the next to be postponed")
+			}
+			leave()
+			synctest.Wait()
+			if !comes(false) {
+				t.Error("a job that comes for the first time got ahead of a postponed job")
+			}
+			if comes(true) {
+				t.Error("a job that came back was postponed again, with room for it")
+			}
+			time.Sleep(3 * time.Hour) // they leave
+		})
 	})
 
 	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
@@ -166,13 +178,8 @@ func TestPlaces(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if p.running() != 0 || len(p.waiting) != 0 || most.Load() != 3 {
-				t.Errorf("got %d running, %d waiting and %d at a time, want none, none and 3", p.running(), len(p.waiting), most.Load())
-			}
-			for client, c := range p.clients {
-				if c.waiting != 0 {
-					t.Errorf("client %s: got %d waiting, want none", client, c.waiting)
-				}
+			if running, waiting := p.gate.Counts(); running != 0 || waiting != 0 || most.Load() != 3 {
+				t.Errorf("got %d running, %d waiting and %d at a time, want none, none and 3", running, waiting, most.Load())
 			}
 		})
 	})
@@ -193,7 +200,7 @@ func TestLongWorksOfAClientLeaveAPlaceToOthers(t *testing.T) {
 	}
 	database := dbtest.New(t)
 	q := newQueueOf(t, database, database, do, 12)
-	q.places.count, q.places.slots = 5, limit.NewSlots(5, true)
+	*q.places = *newPlaces(5, 12, true)
 	request := func(client, input string) db.Request {
 		request := newRequest(url)
 		request.Client, request.Input = client, jsontext.Value(input)

@@ -89,7 +89,6 @@ type Queue struct {
 	works      bool // false when this process only inserts
 	backlog    backlog
 	quotas     *quotas
-	spread     spread // of redeliveries
 	heart      *upkeep.Heartbeat
 	local      localJobs
 	sweeper    upkeep.Sweeper // of requests

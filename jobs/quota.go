@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -14,30 +13,14 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Quota names what a client may have only so much of.
-type Quota string
-
-// The quotas.
+// Quotas are the reasons for which nothing more is accepted from one client. The
+// Decision tells how many it may have.
 const (
-	UnfinishedQuota  Quota = "unfinished"   // requests, in all
-	DestinationQuota Quota = "destination"  // requests for one destination
-	StorageQuota     Quota = "storage"      // bytes that are kept
-	DeadLetterQuota  Quota = "dead-letters" // that are kept
+	UnfinishedQuota  limit.Reason = "client_unfinished"      // requests, in all
+	DestinationQuota limit.Reason = "destination_unfinished" // requests for one destination
+	StorageQuota     limit.Reason = "client_storage"         // bytes that are kept
+	DeadLetterQuota  limit.Reason = "client_dead_letters"    // that are kept
 )
-
-// QuotaError is why nothing more is accepted from one client.
-type QuotaError struct {
-	Quota Quota
-	Most  int64 // that the client may have
-}
-
-func (e *QuotaError) Error() string { return fmt.Sprintf("the client has %d of %s", e.Most, e.Quota) }
-
-// Is tells whether target is about the same quota, whatever its limit.
-func (e *QuotaError) Is(target error) bool {
-	other, ok := target.(*QuotaError)
-	return ok && other.Quota == e.Quota
-}
 
 // quotas bound what each client has unfinished, in all and for one destination, and
 // what is kept of it, so that one client can neither fill the queue or the disk nor
@@ -57,6 +40,7 @@ type quotas struct {
 	unfinished  limit.Sample[db.Destination] // in all under the empty host
 	bytes       limit.Sample[string]         // kept, by client
 	deadLetters map[string]int64             // kept, by client, by the latest sample
+	redelivered map[string]time.Time         // by client, the TAT of its redeliveries
 }
 
 // demand is what a request or a redelivery asks of its client's quotas.
@@ -181,20 +165,29 @@ func (q *quotas) check(d demand) error {
 }
 
 // below refuses what would be more than the most, if there is any.
-func below(quota Quota, count, most int64) error {
+func below(quota limit.Reason, count, most int64) error {
 	if most > 0 && count >= most {
-		return &QuotaError{quota, most}
+		return limit.Decision{Reason: quota, Most: most}.Err()
 	}
 	return nil
 }
 
-// rate is how many redeliveries of a client may be due in a second, 0 for any
-// number.
-func (q *quotas) rate(client string) int {
+// redeliverAt returns when a redelivery is due that is wanted at a time, and uses the
+// client's rate for it, whichever call asks: of one call alone, a thousand may be due
+// within ten seconds.
+func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 	if q == nil {
-		return 0
+		return wanted
 	}
-	return q.limits(client).Rate
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rate := limit.Rate{PerSecond: float64(q.limits(client).Rate), Burst: 1}
+	free := rate.FreeAt(q.redelivered[client], 1)
+	if q.redelivered == nil {
+		q.redelivered = map[string]time.Time{}
+	}
+	q.redelivered[client] = rate.Spend(q.redelivered[client], now, 1)
+	return limit.Latest(wanted, now, free)
 }
 
 // left is how many more requests a client may have unfinished.

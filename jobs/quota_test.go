@@ -12,6 +12,7 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/jobs/limit"
 )
 
 func requestOf(client, origin string) db.Request {
@@ -36,7 +37,9 @@ func limited(limits clients.Limits) func(string) clients.Limits {
 }
 
 // exceeds tells whether err says that a quota is used up.
-func exceeds(err error, quota Quota) bool { return errors.Is(err, &QuotaError{Quota: quota}) }
+func exceeds(err error, quota limit.Reason) bool { return errors.Is(err, refusedBy(quota)) }
+
+func refusedBy(reason limit.Reason) error { return limit.Decision{Reason: reason}.Err() }
 
 func TestQuotas(t *testing.T) {
 	t.Parallel()
@@ -53,7 +56,7 @@ func TestQuotas(t *testing.T) {
 		q.sampleUnfinished(t.Context())
 		return q
 	}
-	wantEntered := func(t *testing.T, q *quotas, request db.Request, want int, reason Quota) {
+	wantEntered := func(t *testing.T, q *quotas, request db.Request, want int, reason limit.Reason) {
 		t.Helper()
 		if got, err := entered(q, request, 100); got != want || !exceeds(err, reason) {
 			t.Errorf("%s for %s: got %d in, then %v, want %d, then %v", request.Client, request.CallbackURL, got, err, want, reason)
@@ -125,8 +128,8 @@ func TestQuotas(t *testing.T) {
 		var none *quotas
 		none.leave(demandOf(requestOf("alice", "a")))
 		none.keep(requestOf("alice", "a"))
-		if err := errors.Join(none.admit(anywhere("alice")), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || none.rate("alice") != 0 {
-			t.Errorf("got %v and a rate of %d", err, none.rate("alice"))
+		if err := errors.Join(none.admit(anywhere("alice")), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || !none.redeliverAt("alice", morning, morning.Add(time.Hour)).Equal(morning) {
+			t.Errorf("got %v, and a redelivery at another time than was wanted", err)
 		}
 	})
 
@@ -146,7 +149,7 @@ func TestQuotas(t *testing.T) {
 		if err := q.enter(demandOf(requestOf("alice", "c"))); err != nil || q.left("alice") != 0 {
 			t.Errorf("got %v with %d left, want the fifth in", err, q.left("alice"))
 		}
-		var exceeded *QuotaError
+		var exceeded *limit.Refusal
 		if err := q.admit(anywhere("alice")); !errors.As(err, &exceeded) || exceeded.Most != 5 {
 			t.Errorf("got %v, want alice's own limit of 5 told", err)
 		}
@@ -236,7 +239,7 @@ func TestQueueQuotas(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, nil)
 	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 3, PerDestination: 2})})
-	refuses := func(when string, request db.Request, want Quota) {
+	refuses := func(when string, request db.Request, want limit.Reason) {
 		t.Helper()
 		if err := q.Accept(t.Context(), request); !exceeds(err, want) {
 			t.Errorf("%s: got %v, want %v", when, err, want)
@@ -265,8 +268,8 @@ func TestQueueQuotas(t *testing.T) {
 	refuses("full again", requestOf("alice", "a.example"), UnfinishedQuota)
 	q.backlog.limit = 4
 	q.backlog.sample(t.Context())
-	if err := q.Accept(t.Context(), requestOf("bob", "a.example")); !errors.Is(err, ErrBacklog) {
-		t.Errorf("full in all: got %v, want %v", err, ErrBacklog)
+	if err := q.Accept(t.Context(), requestOf("bob", "a.example")); !errors.Is(err, refusedBy(Backlog)) {
+		t.Errorf("full in all: got %v, want %v", err, Backlog)
 	}
 	if got := q.Left("bob"); got != 2 {
 		t.Errorf("bob, refused for the sake of all: got %d left, want 2", got)
@@ -279,7 +282,7 @@ func TestQueueStorage(t *testing.T) {
 	request := requestOf("alice", "a.example")
 	stored := keptOf(request) + 2 // with a header for each of two short values
 	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Storage: 4 * stored, DeadLetters: 2})})
-	wantFull := func(when string, want Quota) {
+	wantFull := func(when string, want limit.Reason) {
 		t.Helper()
 		if err := q.Admit("alice"); !exceeds(err, want) {
 			t.Errorf("%s: got %v, want %v", when, err, want)

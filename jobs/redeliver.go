@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,7 +93,7 @@ func (q *Queue) admitRedeliveries(wanted []Redelivery, now time.Time) (admitted 
 		switch err := q.enterRedelivery(r, now); {
 		case err == nil:
 			admitted = append(admitted, r)
-		case errors.Is(err, &QuotaError{Quota: DestinationQuota}):
+		case errors.Is(err, limit.Decision{Reason: DestinationQuota}.Err()):
 			done.Refused = done.Refused.Add(err, 1)
 		default:
 			done.Refused, done.Tried = done.Refused.Add(err, len(wanted)-i), i
@@ -116,11 +115,9 @@ func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
 	if err := q.quotas.enter(r.demand()); err != nil {
 		return err
 	}
-	if rate := q.quotas.rate(r.Client); rate > 0 {
-		r.At = q.spread.slot(r.Client, rate, r.At, now)
-	}
+	r.At = q.quotas.redeliverAt(r.Client, r.At, now)
 	if r.isSoon(now) {
-		q.backlog.accepted.Add(1)
+		q.backlog.add(1)
 	}
 	return nil
 }
@@ -144,26 +141,6 @@ func (r *Redelivery) demand() demand {
 }
 
 func (r *Redelivery) isSoon(now time.Time) bool { return r.At.Sub(now) <= backlogHorizon }
-
-// spread keeps the redeliveries of each client apart, whichever calls ask for them:
-// of one call alone, a thousand may be due within ten seconds.
-type spread struct {
-	mu   sync.Mutex
-	next map[string]time.Time // by client, which are few: when the rate has room again
-}
-
-// slot returns when a redelivery is due that is wanted at a time, and uses the
-// client's rate, in redeliveries a second, for it.
-func (s *spread) slot(client string, rate int, wanted, now time.Time) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.next == nil {
-		s.next = map[string]time.Time{}
-	}
-	next := limit.Latest(s.next[client], now)
-	s.next[client] = next.Add(time.Second / time.Duration(rate))
-	return limit.Latest(wanted, next)
-}
 
 // Spaced is when the given number of redeliveries are due, from start on at the
 // given rate per second.

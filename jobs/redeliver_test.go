@@ -251,8 +251,8 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 		wanted := q.endedFor(t, "alice", "a", 3)
 		q.exec(t, "UPDATE requests SET callback_state = 'cancelled'")
 		done, err := q.Redeliver(t.Context(), wanted)
-		if err != nil || done.Count != 0 || q.Left("alice") != 5 || q.backlog.accepted.Load() != 0 {
-			t.Errorf("got %+v, %v with %d left and %d in the backlog, want nothing counted", done, err, q.Left("alice"), q.backlog.accepted.Load())
+		if err != nil || done.Count != 0 || q.Left("alice") != 5 || q.backlog.now() != 0 {
+			t.Errorf("got %+v, %v with %d left and %d in the backlog, want nothing counted", done, err, q.Left("alice"), q.backlog.now())
 		}
 	})
 
@@ -317,7 +317,7 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 			q.backlog.sample(t.Context())
 		}
 		done, err := q.Redeliver(t.Context(), q.endedFor(t, "alice", "a", 10))
-		if err != nil || done.Count != 5 || !errors.Is(done.Refused[0].Reason, ErrBacklog) || done.Refused[0].Count != 5 {
+		if err != nil || done.Count != 5 || !errors.Is(done.Refused[0].Reason, refusedBy(Backlog)) || done.Refused[0].Count != 5 {
 			t.Errorf("got %+v, %v, want the total to bound what is due at once", done, err)
 		}
 	})

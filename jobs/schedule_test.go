@@ -87,7 +87,7 @@ func TestUnfinishedRequestsAreNeverLessThanNone(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	q := &Queue{places: newPlaces(1, 1, false), record: newRecord(slog.New(slog.DiscardHandler)), pacing: pacing.New(pacing.Config{Workers: 1})}
 	q.metrics = newMetrics(registry, q)
-	q.backlog.accepted.Store(-3) // ended since the sample
+	q.backlog.add(-3) // ended since the sample
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

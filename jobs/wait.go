@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -62,25 +61,23 @@ func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.
 // may have no more callers that wait. Work that has ended before is told late, so
 // look first.
 func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan db.Progress, stop func(), ok bool) {
-	return q.waits.watch(client, id, 0)
+	ended, stop, err := q.waits.watch(client, id, 0)
+	return ended, stop, err == nil
 }
 
-// Why nobody more may follow a request.
-var (
-	ErrFollowers       = errors.New("too many follow requests")
-	ErrClientFollowers = errors.New("too many callers of the client follow requests")
+// Reasons for which nobody more may follow a request: no place is free, or the client
+// has its share.
+const (
+	Follows       limit.Reason = "streams"
+	ClientFollows limit.Reason = "client_streams"
 )
 
 // Follow is Watch for callers who stay until the work has ended, however long that
 // takes. The channel carries the latest progress beyond what is known, which counts from
-// 1, and is closed at the end. It fails with ErrFollowers, ErrClientFollowers, or
+// 1, and is closed at the end. It fails with a *limit.Refusal or
 // batch.ErrStopped.
 func (q *Queue) Follow(client string, id uuid.UUID, known int) (progress <-chan db.Progress, stop func(), err error) {
-	progress, stop, ok := q.follows.watch(client, id, known)
-	if ok {
-		return progress, stop, nil
-	}
-	return nil, nil, q.follows.refusal()
+	return q.follows.watch(client, id, known)
 }
 
 // EndWaits wakes all who wait, and lets nobody wait any more.
@@ -117,24 +114,14 @@ func (w *waits) end() {
 	w.wake(ids)
 }
 
-// refusal is why there is no place.
-func (w *waits) refusal() error {
+func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.Progress, stop func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.closed:
-		return batch.ErrStopped
-	case w.places.Free() == 0:
-		return ErrFollowers
+	if w.closed {
+		return nil, nil, batch.ErrStopped
 	}
-	return ErrClientFollowers
-}
-
-func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.Progress, stop func(), ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed || !w.places.Take(client, 1) {
-		return nil, nil, false
+	if err := w.places.Decide(client, 1, Follows, ClientFollows).Err(); err != nil {
+		return nil, nil, err
 	}
 	if w.open[id] == nil {
 		w.open[id] = &watched{known: known, by: map[chan db.Progress]string{}}
@@ -146,7 +133,7 @@ func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.P
 		w.polling = true
 		go w.poll()
 	}
-	return c, func() { w.leave(id, c) }, true
+	return c, func() { w.leave(id, c) }, nil
 }
 
 func (w *waits) leave(id uuid.UUID, c chan db.Progress) {

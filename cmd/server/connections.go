@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/api"
+	"ringback/jobs/limit"
 )
 
 const (
@@ -30,15 +31,16 @@ const (
 
 // connections bounds how many connections there are at a time. Where there is no
 // room for another one, the longest idle connection is closed, of the address that
-// has the most. No address has more than four times as many as are free. A
-// connection with a call on it is never closed.
+// has the most. Addresses share the room as clients share slots. A connection with a
+// call on it is never closed.
 type connections struct {
 	most    int
 	settled time.Duration
 	exempt  []netip.Prefix // whose connections may take all the room
 
-	noRoom          []byte             // what callers in the reserve are told
-	refused, closed prometheus.Counter // for want of room, for another connection
+	noRoom  []byte // what callers in the reserve are told
+	refused limit.Count
+	closed  prometheus.Counter // for another connection
 
 	mu        sync.Mutex
 	count     int
@@ -120,7 +122,7 @@ func (s *connections) admit(conn net.Conn, now time.Time) *boundConn {
 
 func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Time) *boundConn {
 	if s.count >= s.most+reserve {
-		s.refused.Inc()
+		s.refused.Add(api.Connections, 1)
 		return nil
 	}
 	c := &boundConn{Conn: conn, all: s, address: of, spare: spare}
@@ -159,7 +161,9 @@ func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn
 
 // hasRoom tells whether an address that holds so many connections may have one
 // more of those that are free.
-func hasRoom(of *address, held, free int) bool { return free > 0 && (of.exempt || held < 4*free) }
+func hasRoom(of *address, held, free int) bool {
+	return limit.Fair(held, free) || of.exempt && free > 0
+}
 
 // leave takes a connection out, once.
 func (s *connections) leave(c *boundConn) {
@@ -303,7 +307,7 @@ func (c *boundConn) begin(health bool) (cut, refused bool) {
 		c.spare = false
 	}
 	if refused = c.spare && !health; refused {
-		s.refused.Inc()
+		s.refused.Add(api.Connections, 1)
 	}
 	return false, refused
 }

@@ -25,7 +25,7 @@ var importRules = map[string][]string{
 	"ringback/jobs":             {"ringback/jobs/upkeep", "ringback/db", "ringback/db/batch", "ringback/work", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api":              {"ringback/db", "ringback/db/batch", "ringback/jobs", "ringback/work", "ringback/jobs/limit", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/api/contract":     {},
-	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
+	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/program"},

@@ -33,7 +33,7 @@ func TestRate(t *testing.T) {
 		t.Parallel()
 		tat := four.Spend(time.Time{}, morning, 2)
 		after, got := four.Decide(tat, morning, "rate")
-		if want := (Decision{"rate", morning.Add(quarter)}); got != want || !after.Equal(tat) {
+		if want := (Decision{"rate", morning.Add(quarter), 4}); got != want || !after.Equal(tat) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		if _, got := four.Decide(tat, got.RetryAt, "rate"); !got.OK() {

@@ -36,7 +36,7 @@ func (r Rate) Spend(tat, now time.Time, n int) time.Time {
 // reason and leaves the TAT as it is.
 func (r Rate) Decide(tat, now time.Time, reason Reason) (time.Time, Decision) {
 	if free := r.FreeAt(tat, 1); free.After(now) {
-		return tat, Decision{reason, free}
+		return tat, Decision{Reason: reason, RetryAt: free, Most: int64(r.PerSecond)}
 	}
 	return r.Spend(tat, now, 1), Decision{}
 }

@@ -8,20 +8,36 @@ package limit
 // theirs.
 type Slots struct {
 	count, taken int
-	shared       bool
+	times        int            // that a client may have of what is free; 0 for all
 	of           map[string]int // taken, by client
 }
 
+// fair is how many times the free slots one client may have.
+const fair = 4
+
 // NewSlots returns so many slots. A client may have all of them unless clients
 // share them.
-func NewSlots(count int, shared bool) Slots {
-	return Slots{count: count, shared: shared, of: map[string]int{}}
+func NewSlots(count int, shared bool) Slots { return newSlots(count, shared, fair) }
+
+// NewHalves returns slots that are few: a client may have no more than are free, so
+// that one alone leaves half of them.
+func NewHalves(count int, shared bool) Slots { return newSlots(count, shared, 1) }
+
+func newSlots(count int, shared bool, times int) Slots {
+	if !shared {
+		times = 0
+	}
+	return Slots{count: count, times: times, of: map[string]int{}}
 }
+
+// Fair tells whether a client that has so many may have another one, with so many
+// free. It is the rule of NewSlots, for who counts elsewhere.
+func Fair(held, free int) bool { return free > 0 && held < fair*free }
 
 // Room tells whether a client may have n more.
 func (s *Slots) Room(client string, n int) bool {
 	free := s.Free() - (n - 1)
-	return free > 0 && (!s.shared || s.of[client]+n-1 < 4*free)
+	return free > 0 && (s.times == 0 || s.of[client]+n-1 < s.times*free)
 }
 
 // Take takes n slots for a client, which Release gives back, if it may have them.
@@ -32,6 +48,18 @@ func (s *Slots) Take(client string, n int) bool {
 	s.taken += n
 	s.of[client] += n
 	return true
+}
+
+// Decide is Take with a reason: all, where there are no n slots, and own, where the
+// client has its share.
+func (s *Slots) Decide(client string, n int, all, own Reason) Decision {
+	switch {
+	case s.Take(client, n):
+		return Decision{}
+	case s.Free() < n:
+		return Decision{Reason: all}
+	}
+	return Decision{Reason: own, Most: int64(s.of[client])}
 }
 
 // Release gives n slots back.
@@ -50,3 +78,21 @@ func (s *Slots) Taken() int { return s.taken }
 
 // Of is how many a client has.
 func (s *Slots) Of(client string) int { return s.of[client] }
+
+// Share is how many a client alone may have.
+func (s *Slots) Share() int {
+	if s.times == 0 {
+		return s.count
+	}
+	return (s.count + 1) * s.times / (s.times + 1)
+}
+
+// Greatest is the client that has the most.
+func (s *Slots) Greatest() (client string) {
+	for candidate, taken := range s.of {
+		if taken > s.of[client] {
+			client = candidate
+		}
+	}
+	return client
+}

@@ -56,10 +56,4 @@ func (w *Window) FreeAt(now time.Time) time.Time {
 }
 
 // Interval is the time between two of a client that is alone.
-func (w *Window) Interval() time.Duration {
-	count := w.slots.count
-	if w.slots.shared {
-		count = max(1, count*4/5)
-	}
-	return w.period / time.Duration(count)
-}
+func (w *Window) Interval() time.Duration { return w.period / time.Duration(w.slots.Share()) }

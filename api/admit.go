@@ -1,0 +1,175 @@
+package api
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"ringback/jobs/clients"
+	"ringback/jobs/limit"
+)
+
+// admission is what a call has to pass before anything of its body is read: the rate
+// of its client, and what the queue has room for, so that refusals are cheap. What a
+// call holds while it is under way, it takes where it begins to: bytes for its body
+// (readBody), a slot for its work (postSync) or for what it reads (read).
+type admission struct {
+	rates *rates // nil for none
+	room  func(c *gin.Context) error
+}
+
+// admit lets calls in. It is the one place where they are.
+func (a *API) admit(by admission) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		var err error
+		if by.rates != nil {
+			err = by.rates.count(c, time.Now())
+		}
+		if err == nil && by.room != nil {
+			err = by.room(c)
+		}
+		if err != nil {
+			a.writeProblem(c, err)
+		}
+	}
+}
+
+// roomForSync is what the queue says to a sync request, which is stored before its work
+// where the caller prefers that.
+func (a *API) roomForSync(c *gin.Context) error {
+	if isStored(c.Request.Header) {
+		return a.Queue.AdmitWithoutCallback(c.GetString(clientKey))
+	}
+	return a.Queue.AdmitSync(c.GetString(clientKey))
+}
+
+func (a *API) roomForAsync(c *gin.Context) error { return a.Queue.Admit(c.GetString(clientKey)) }
+
+// burstSeconds is for how long a client that has been silent may send at once
+// what its rate allows.
+const burstSeconds = 2
+
+// rates are how many calls of a kind, POSTs or reads, each client may make a second.
+// They count in this process alone, since to agree on them with others would cost each
+// call a round trip.
+type rates struct {
+	reason   limit.Reason
+	name     string // of the rate, in the headers
+	limits   func(client string) clients.Limits
+	policies func(clients.Limits) string // the header RateLimit-Policy
+	left     func(client string) string  // more for the header RateLimit; may be nil
+	of       sync.Map                    // *clientRate by client; no more than there are clients
+}
+
+// clientRate is that of one client, under the limits that it has at the moment.
+type clientRate struct {
+	limits clients.Limits
+	policy string
+	*callRate
+}
+
+// newRates are those of POSTs; nil where clients have no limits.
+func (a *API) newRates() *rates {
+	if a.Limits == nil {
+		return nil
+	}
+	return &rates{
+		reason: reasonRate, name: ratePolicy, limits: a.Limits, policies: policiesOf,
+		left: func(client string) string { return fmt.Sprintf(`, "%s";r=%d`, unfinishedPolicy, a.Queue.Left(client)) },
+	}
+}
+
+func policiesOf(l clients.Limits) string {
+	return fmt.Sprintf(`"%s";q=%d;w=%d, "%s";q=%d;qu="concurrent-requests", "%s";q=%d;qu="concurrent-requests", "%s";q=%d;qu="content-bytes", "%s";q=%d`,
+		ratePolicy, burstSeconds*l.Rate, burstSeconds, unfinishedPolicy, l.Unfinished, destinationPolicy, l.PerDestination,
+		storagePolicy, l.Storage, deadLetterPolicy, l.DeadLetters)
+}
+
+// client returns the rate of a client. Where its limits have changed, what it has used
+// still counts.
+func (r *rates) client(name string, now time.Time) *clientRate {
+	limits := r.limits(name)
+	known, _ := r.of.Load(name)
+	if known, ok := known.(*clientRate); ok {
+		if known.limits == limits {
+			return known
+		}
+		known.change(limits.Rate, now)
+		changed := &clientRate{limits, r.policies(limits), known.callRate}
+		r.of.Store(name, changed)
+		return changed
+	}
+	fresh := &clientRate{limits, r.policies(limits), newCallRate(limits.Rate)}
+	first, _ := r.of.LoadOrStore(name, fresh)
+	return first.(*clientRate)
+}
+
+// count uses the rate for a call, and tells with its answer how much is left, in the
+// headers of draft-ietf-httpapi-ratelimit-headers-10.
+func (r *rates) count(c *gin.Context, now time.Time) error {
+	name := c.GetString(clientKey)
+	client := r.client(name, now)
+	decision, left, reset := client.take(r.reason, now)
+	rest := ""
+	if r.left != nil {
+		rest = r.left(name)
+	}
+	c.Header("RateLimit-Policy", client.policy)
+	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.name, left, reset)+rest)
+	return decision.Err()
+}
+
+// countMore uses the rate of POSTs for one more request of a call.
+func (a *API) countMore(c *gin.Context) error {
+	if a.posts == nil {
+		return nil
+	}
+	now := time.Now()
+	decision, _, _ := a.posts.client(c.GetString(clientKey), now).take(reasonRate, now)
+	return decision.Err()
+}
+
+// callRate is the calls a second of one client.
+type callRate struct {
+	mu    sync.Mutex
+	limit limit.Rate
+	tat   time.Time
+}
+
+func newCallRate(perSecond int) *callRate { return &callRate{limit: rateOf(perSecond)} }
+
+func rateOf(perSecond int) limit.Rate {
+	return limit.Rate{PerSecond: float64(perSecond), Burst: burstSeconds * perSecond}
+}
+
+// take uses the rate for a call, if it has room for one. It returns how many more
+// calls may come at once, and in how many seconds there is room again: for one where
+// there is none, else for the whole burst.
+func (r *callRate) take(reason limit.Reason, now time.Time) (decision limit.Decision, left, reset int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tat, decision = r.limit.Decide(r.tat, now, reason)
+	left = r.limit.Left(r.tat, now)
+	room := r.tat
+	if left < 1 {
+		room = r.limit.FreeAt(r.tat, 1)
+	}
+	return decision, left, secondsUntil(room, now)
+}
+
+// secondsUntil is in whole seconds, upwards.
+func secondsUntil(at, now time.Time) int { return int(math.Ceil(max(0, at.Sub(now).Seconds()))) }
+
+// change changes the rate. What was used of the old one still counts.
+func (r *callRate) change(perSecond int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := rateOf(perSecond)
+	if used := r.tat.Sub(now); used > 0 {
+		r.tat = now.Add(time.Duration(float64(used) * float64(next.Interval()) / float64(r.limit.Interval())))
+	}
+	r.limit = next
+}

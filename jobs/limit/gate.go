@@ -1,0 +1,158 @@
+package limit
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Gate is slots that callers wait for. It alone of this package locks and knows the
+// time, since callers wait in it.
+type Gate struct {
+	order    Order
+	all, own Reason
+
+	mu      sync.Mutex
+	slots   Slots
+	waiting []*waiter      // oldest first
+	of      map[string]int // that wait, by client
+	since   time.Time      // from then on somebody has waited all the time
+}
+
+// Order is who is next of those who wait and may have a slot.
+type Order int
+
+// The orders. Where the newest is next, no more wait than there are slots: the oldest
+// is refused for the next one who comes.
+const (
+	OldestFirst Order = iota
+	NewestFirst
+)
+
+// Queue is who waits when a caller comes.
+type Queue struct {
+	All, Own int           // callers of all clients, and of its client
+	Stands   time.Duration // for how long somebody has waited all the time
+}
+
+type waiter struct {
+	client string
+	turn   chan bool // gets true with a slot, or false with a refusal
+}
+
+// NewGate returns a gate that refuses for the reason all where no slot is free, and
+// for the reason own where the client has its share.
+func NewGate(slots Slots, order Order, all, own Reason) *Gate {
+	return &Gate{order: order, all: all, own: own, slots: slots, of: map[string]int{}}
+}
+
+// Enter takes a slot for a client, which Leave gives back, or says why there is none.
+// The caller waits for it no longer than patience says and ctx lasts.
+func (g *Gate) Enter(ctx context.Context, client string, patience func(Queue) time.Duration) Decision {
+	w, wait := g.join(client, patience, time.Now())
+	if w == nil {
+		return Decision{}
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	turn := false
+	select {
+	case turn = <-w.turn:
+	case <-timer.C:
+		turn = g.giveUp(w)
+	case <-ctx.Done():
+		turn = g.giveUp(w)
+	}
+	if turn {
+		return Decision{}
+	}
+	return g.refusal(client)
+}
+
+// join takes a free slot and returns nil, or queues.
+func (g *Gate) join(client string, patience func(Queue) time.Duration, now time.Time) (*waiter, time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.slots.Take(client, 1) {
+		return nil, 0
+	}
+	if g.order == NewestFirst && len(g.waiting) == g.slots.count {
+		g.tell(0, false)
+	}
+	if len(g.waiting) == 0 {
+		g.since = now
+	}
+	w := &waiter{client, make(chan bool, 1)}
+	wait := patience(Queue{len(g.waiting), g.of[client], now.Sub(g.since)})
+	if wait == 0 {
+		w.turn <- false
+		return w, 0
+	}
+	g.waiting = append(g.waiting, w)
+	g.of[client]++
+	return w, wait
+}
+
+// tell ends the waiting of one.
+func (g *Gate) tell(at int, turn bool) {
+	w := g.waiting[at]
+	w.turn <- turn
+	g.waiting = slices.Delete(g.waiting, at, at+1)
+	if g.of[w.client]--; g.of[w.client] == 0 {
+		delete(g.of, w.client)
+	}
+}
+
+// giveUp leaves the queue, unless the waiter was told just now.
+func (g *Gate) giveUp(w *waiter) (turn bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if at := slices.Index(g.waiting, w); at >= 0 {
+		g.tell(at, false)
+	}
+	return <-w.turn
+}
+
+func (g *Gate) refusal(client string) Decision {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.slots.Free() == 0 {
+		return Decision{Reason: g.all}
+	}
+	return Decision{Reason: g.own, Most: int64(g.slots.Of(client))}
+}
+
+// Leave passes a slot on.
+func (g *Gate) Leave(client string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.slots.Release(client, 1)
+	for n := range g.waiting {
+		at := n
+		if g.order == NewestFirst {
+			at = len(g.waiting) - 1 - n
+		}
+		if g.slots.Take(g.waiting[at].client, 1) {
+			g.tell(at, true)
+			return
+		}
+	}
+}
+
+// Counts returns how many slots are taken, and how many callers wait.
+func (g *Gate) Counts() (taken, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.slots.Taken(), len(g.waiting)
+}
+
+// Waiting is how many callers of a client wait.
+func (g *Gate) Waiting(client string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.of[client]
+}
+
+// Share is how many slots a client alone may have.
+func (g *Gate) Share() int { return g.slots.Share() }

@@ -1,0 +1,75 @@
+package limit
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func aSecond(Queue) time.Duration { return time.Second }
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+
+	t.Run("KeepsTheTurnThatComesAtTheLastInstant", func(t *testing.T) {
+		t.Parallel()
+		g := NewGate(NewSlots(1, false), NewestFirst, "all", "own")
+		if w, _ := g.join("a", aSecond, morning); w != nil {
+			t.Fatal("the first has to wait")
+		}
+		w, _ := g.join("a", aSecond, morning)
+		g.Leave("a")
+		if !g.giveUp(w) {
+			t.Error("its turn came before it gave up, and the slot is lost")
+		}
+		refused, _ := g.join("a", aSecond, morning)
+		g.join("a", aSecond, morning)
+		if g.giveUp(refused) {
+			t.Error("it was refused before it gave up, and has a slot")
+		}
+	})
+
+	t.Run("TellsWhetherAllAreTakenOrAShare", func(t *testing.T) {
+		t.Parallel()
+		g := NewGate(NewHalves(4, true), OldestFirst, "all", "own")
+		atOnce := func(Queue) time.Duration { return 0 }
+		for _, test := range []struct {
+			client string
+			want   Decision
+		}{
+			{"a", Decision{}}, {"a", Decision{}}, {"a", Decision{Reason: "own", Most: 2}},
+			{"b", Decision{}}, {"c", Decision{}}, {"c", Decision{Reason: "all"}},
+		} {
+			if got := g.Enter(t.Context(), test.client, atOnce); got != test.want {
+				t.Errorf("%s: got %+v, want %+v", test.client, got, test.want)
+			}
+		}
+		if taken, waiting := g.Counts(); taken != 4 || waiting != 0 || g.Share() != 2 {
+			t.Errorf("got %d taken, %d waiting and a share of %d, want 4, none and 2", taken, waiting, g.Share())
+		}
+	})
+
+	t.Run("SaysWhoWaits", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := NewGate(NewSlots(1, false), OldestFirst, "all", "own")
+			enter := func(client string) (seen Queue) {
+				go g.Enter(t.Context(), client, func(queue Queue) time.Duration { seen = queue; return time.Second })
+				synctest.Wait()
+				return seen
+			}
+			enter("a")
+			enter("a")
+			time.Sleep(time.Millisecond)
+			enter("b")
+			time.Sleep(time.Millisecond)
+			if got, want := enter("b"), (Queue{All: 2, Own: 1, Stands: 2 * time.Millisecond}); got != want || g.Waiting("b") != 2 {
+				t.Errorf("got %+v and then %d of b, want %+v and 2", got, g.Waiting("b"), want)
+			}
+			time.Sleep(time.Minute)
+			if got := g.Waiting("b"); got != 0 || len(g.of) != 0 {
+				t.Errorf("afterwards: got %d of b waiting, and %v", got, g.of)
+			}
+		})
+	})
+}
