@@ -125,7 +125,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			  AND requests.callback_job_id = ending.job_id
 			  AND requests.callback_state = 'pending'
 			RETURNING id, client, callback_url, callback_state, accepted_at
-		), ` + completeJobs("$5", "running") + `, died AS (
+		), ` + completeJobs("$5", "'{}'", "running") + `, died AS (
 			INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
 			SELECT client, id, ` + callbackHost + `, accepted_at
 			FROM settled

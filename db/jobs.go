@@ -61,13 +61,13 @@ func (j Jobs) args() []any { return []any{j.Kind, j.Queue, j.MaxAttempts, j.Proc
 // completeJobs ends the jobs with the ids of an array parameter that are in one of the
 // states, as River's completer does. The ids are an array since a join may get a plan that
 // reads the whole table. The cast keeps the planner from River's index of states, where it
-// would read all running jobs. A job that was snoozed while its work went on elsewhere is
-// charged the attempt after all.
-func completeJobs(ids string, states ...string) string {
+// would read all running jobs. The jobs that are asleep, since their work went on elsewhere,
+// are charged the attempt after all.
+func completeJobs(ids, asleep string, states ...string) string {
 	return `completed AS (
 			UPDATE river_job
 			SET state = 'completed',
-			    attempt = attempt + CASE state::text WHEN 'scheduled' THEN 1 ELSE 0 END,
+			    attempt = attempt + CASE WHEN id = ANY (` + asleep + `::bigint[]) AND state::text <> 'running' THEN 1 ELSE 0 END,
 			    finalized_at = now()
 			WHERE id = ANY (` + ids + `::bigint[])
 			  AND state::text IN ('` + strings.Join(states, "', '") + `')
@@ -76,7 +76,7 @@ func completeJobs(ids string, states ...string) string {
 
 // CompleteJob ends a job whose step was done before.
 func CompleteJob(ctx context.Context, q Querier, id int64) error {
-	sql := `WITH ` + completeJobs("$1", "running") + ` SELECT`
+	sql := `WITH ` + completeJobs("$1", "'{}'", "running") + ` SELECT`
 	if _, err := q.Exec(ctx, sql, []int64{id}); err != nil {
 		return fmt.Errorf("completing a job: %w", err)
 	}

@@ -35,8 +35,8 @@ func FinishKey(ctx context.Context, q Querier) (key []byte, err error) {
 	return key, nil
 }
 
-// HoldLease notes that a run goes on elsewhere, unless its request has ended. It replaces
-// the lease of an earlier run.
+// HoldLease notes that a run goes on elsewhere, unless its request has ended, or a later run
+// goes on: a process that was paused may come late. It replaces the lease of an earlier run.
 func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err error) {
 	const sql = `
 		INSERT INTO work_leases AS held (request_id, turn, started_at, lease_until, heard_at, progress_number)
@@ -49,7 +49,8 @@ func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err erro
 		    started_at = excluded.started_at,
 		    lease_until = excluded.lease_until,
 		    heard_at = excluded.heard_at,
-		    progress = CASE held.turn WHEN excluded.turn THEN held.progress END`
+		    progress = CASE held.turn WHEN excluded.turn THEN held.progress END
+		WHERE held.turn <= excluded.turn`
 	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run, lease.StartedAt, lease.Left)
 	if err != nil {
 		return false, fmt.Errorf("holding a lease: %w", err)
@@ -113,6 +114,26 @@ func GiveUpLease(ctx context.Context, q Querier, lease Lease) (over bool, err er
 // EndLease removes the lease of a request that has ended.
 func EndLease(ctx context.Context, q Querier, request uuid.UUID) error {
 	if _, err := q.Exec(ctx, "DELETE FROM work_leases WHERE request_id = $1", request); err != nil {
+		return fmt.Errorf("ending a lease: %w", err)
+	}
+	return nil
+}
+
+// CancelLease is EndLease for a request whose work is cancelled. The run that went on
+// elsewhere is charged, as where it ends by a report.
+func CancelLease(ctx context.Context, q Querier, request uuid.UUID, workJob int64) error {
+	const sql = `
+		WITH ended AS (
+			DELETE FROM work_leases
+			WHERE request_id = $1
+			RETURNING request_id
+		)
+		UPDATE river_job
+		SET attempt = attempt + 1
+		WHERE id = $2
+		  AND state::text <> 'running'
+		  AND EXISTS (SELECT FROM ended)`
+	if _, err := q.Exec(ctx, sql, request, workJob); err != nil {
 		return fmt.Errorf("ending a lease: %w", err)
 	}
 	return nil

@@ -76,7 +76,7 @@ type Request struct {
 	CallbackHeaders string
 	WorkAttempts    []WorkAttempt // runs that did not do the work; GetRequest alone reads them
 	ProgressNumber  int           // that of Progress
-	Elsewhere       bool          // the work has a Lease; LoadWork alone reads it
+	Elsewhere       bool          // the work has a Lease; LoadWork reads it, and FinishRequests charges the attempt
 }
 
 // requestFields are the columns of requests. The columns that are read together are the

@@ -100,7 +100,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			WHERE requests.id = outcome.id
 			  AND requests.status = 'accepted'
 			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq, position
-		), ` + completeJobs("$12", "running", "scheduled", "available") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
+		), ` + completeJobs("$12", "$13", "running", "scheduled", "available") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
 		SELECT finished.id, coalesce(jobs.id, 0), coalesce(jobs.state = 'running', false)
 		FROM finished
 		LEFT JOIN jobs ON jobs.id = finished.job_id
@@ -114,6 +114,7 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 		column(requests, func(r Request) zeronull.Timestamptz { return zeronull.Timestamptz(r.StartedAt) }),
 		column(requests, func(r Request) time.Time { return r.FinishedAt }),
 		column(requests, func(r Request) int64 { return r.WorkJobID }),
+		asleep(requests),
 	), func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var one Finished
@@ -127,6 +128,17 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 		return nil, fmt.Errorf("finishing requests: %w", err)
 	}
 	return all, nil
+}
+
+// asleep are the work jobs of requests whose work went on elsewhere.
+func asleep(requests []Request) []int64 {
+	jobs := []int64{}
+	for _, r := range requests {
+		if r.Elsewhere {
+			jobs = append(jobs, r.WorkJobID)
+		}
+	}
+	return jobs
 }
 
 // Cancellation asks to stop the steps that a request is still owed.

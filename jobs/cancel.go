@@ -39,7 +39,10 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 		if stopped, err = db.CancelRequest(ctx, tx, wish); err != nil || stopped.JobID == 0 {
 			return err
 		}
-		return errors.Join(db.LeaveOrder(ctx, tx, places...), db.EndLease(ctx, tx, id), q.cancelJob(ctx, tx, stopped.JobID))
+		if stopped.Work {
+			err = db.CancelLease(ctx, tx, id, stopped.JobID)
+		}
+		return errors.Join(err, db.LeaveOrder(ctx, tx, places...), q.cancelJob(ctx, tx, stopped.JobID))
 	})
 	if err != nil {
 		return db.Stopped{}, err

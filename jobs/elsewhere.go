@@ -165,11 +165,24 @@ func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
 	}
-	if !held { // it was finished before we knew that it goes on
-		return w.queue.complete(ctx, job.ID)
+	if !held { // it was finished before we knew that it goes on, or another attempt goes on
+		return w.leaveEnded(ctx, job, request.ID)
 	}
 	w.logger.InfoContext(ctx, "work_goes_on_elsewhere", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "attempt", job.Attempt}, request)...)
 	return w.sleep(request, lease)
+}
+
+// leaveEnded completes a job whose request has ended, and leaves any other to the process
+// that has it by now.
+func (w *processWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, id uuid.UUID) error {
+	request, err := w.load(ctx, id)
+	switch {
+	case err != nil:
+		return w.postpone(ctx, job, id, err)
+	case request.ID == id:
+		return nil
+	}
+	return w.queue.complete(ctx, job.ID)
 }
 
 // sleep snoozes a job until its lease or its request's time is over.
@@ -221,13 +234,29 @@ func (w *processWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow,
 
 // Report takes what is reported on the attempt of a token. It fails with ErrUnknownToken,
 // ErrGivenUp or ErrNotYet. A report that ends the work is committed when it returns; of
-// the others the first in half a second is.
+// the others the first in half a second is, and those that follow it are taken unseen.
 func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error {
+	said := sign{a.attempt, report.Progress != nil}
+	if report.Ends() {
+		q.heard.forget(a.attempt)
+	} else if q.heard.has(said, time.Now()) {
+		return nil
+	}
+	if err := q.report(ctx, a, report); err != nil {
+		return err
+	}
+	if !report.Ends() {
+		q.heard.add(said, time.Now())
+	}
+	return nil
+}
+
+func (q *Queue) report(ctx context.Context, a Attempt, report work.Report) error {
 	request, lease, held, err := q.reported(ctx, a.attempt)
 	if err != nil {
 		return err
 	}
-	if report.Ends() {
+	if request.Elsewhere = held; report.Ends() {
 		return q.finishElsewhere(ctx, request, report.Outcome(q.Here(lease.StartedAt)))
 	}
 	if !held {
@@ -280,15 +309,18 @@ func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 	return errors.Join(ErrGivenUp, err)
 }
 
-// finishElsewhere writes an outcome that was reported.
+// finishElsewhere writes an outcome that was reported, unless another one was first.
 func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome work.Outcome) error {
-	err := q.finish(ctx, request, outcome)
+	first, err := q.finishFirst(ctx, request, outcome)
 	if isUnstorable(err) {
 		outcome = unstorable(outcome, err)
-		err = q.finish(ctx, request, outcome)
+		first, err = q.finishFirst(ctx, request, outcome)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("finishing work that went on elsewhere: %w", err)
+	case !first:
+		return ErrGivenUp
 	}
 	q.metrics.worked(q.processor.nameOf(request), outcome)
 	q.processor.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)

@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -173,6 +176,61 @@ func TestElsewhere(t *testing.T) {
 		e.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND NOT EXISTS (SELECT FROM work_leases)")
 	})
 
+	t.Run("EndsByTheFirstOfTwoReports", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		request := newRequest(newServer(t, noContent))
+		attempt, err := e.Attempt(t.Context(), e.begin(t, request))
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded, _, held, err := e.reported(t.Context(), attempt.attempt) // by both, before either has ended it
+		if err != nil || !held {
+			t.Fatalf("got %v, %v, want an attempt that goes on", held, err)
+		}
+		for i, want := range []error{nil, ErrGivenUp} {
+			outcome := work.Outcome{StartedAt: morning, FinishedAt: morning, Result: jsontext.Value(strconv.Itoa(i))}
+			if err := e.finishElsewhere(t.Context(), loaded, outcome); !errors.Is(err, want) {
+				t.Errorf("report %d: got %v, want %v", i, err, want)
+			}
+		}
+		if got := e.get(t, request.ID); string(got.Result) != "0" {
+			t.Errorf("got %s, want the first result", got.Result)
+		}
+	})
+
+	t.Run("IsChargedWhereItsJobIsSoonToWake", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		request := newRequest(newServer(t, noContent))
+		token := e.begin(t, request)
+		e.exec(t, "UPDATE river_job SET state = 'available' WHERE state = 'scheduled'") // as River has what sleeps less than 5 s
+		if err := e.report(t, token, hasResult); err != nil {
+			t.Fatal(err)
+		}
+		e.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND work_job_attempt = 1")
+	})
+
+	t.Run("IsNotHeldByAnEarlierAttempt", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		request := newRequest(newServer(t, noContent))
+		e.begin(t, request)
+		job := &rivertype.JobRow{ID: e.get(t, request.ID).WorkJobID, Attempt: 1}
+		e.exec(t, "UPDATE work_leases SET lease_until = now()")
+		e.wakeUp(t)
+		second := <-e.tokens
+		e.waitFor(t, request.ID, asleep)
+		offer := e.processor.catalog.Default()
+		if err := e.processor.hold(t.Context(), job, offer, request, work.Outcome{StartedAt: morning, Elsewhere: true}); err != nil {
+			t.Errorf("got %v, want that a process that was paused leaves it", err)
+		}
+		e.waitFor(t, request.ID, asleep)
+		if err := e.report(t, second, hasResult); err != nil {
+			t.Errorf("got %v, want the second attempt to go on", err)
+		}
+	})
+
 	t.Run("IsLostBySilence", func(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)
@@ -226,6 +284,7 @@ func TestElsewhere(t *testing.T) {
 			want  int
 		}{{"now() + interval '1 hour'", 1}, {"now() + interval '1 hour'", 1}, {"now() - interval '500 ms'", 2}} {
 			e.exec(t, "UPDATE work_leases SET heard_at = "+step.heard)
+			e.heard.recent = nil
 			if err := e.report(t, token, ten); err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +305,7 @@ func TestElsewhere(t *testing.T) {
 		if err := e.report(t, token, hasResult); !errors.Is(err, ErrGivenUp) {
 			t.Errorf("got %v, want ErrGivenUp", err)
 		}
-		e.waitFor(t, request.ID, "status = 'cancelled' AND NOT EXISTS (SELECT FROM work_leases) AND work_job_state = 'cancelled'")
+		e.waitFor(t, request.ID, "status = 'cancelled' AND NOT EXISTS (SELECT FROM work_leases) AND work_job_state = 'cancelled' AND work_job_attempt = 1")
 	})
 
 	t.Run("EndsWhenItsTimeIsOver", func(t *testing.T) {
@@ -278,6 +337,31 @@ func TestElsewhere(t *testing.T) {
 			e.exec(t, "DELETE FROM requests")
 		}
 	})
+}
+
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	var h heard
+	one, life, other := sign{attempt{run: 1}, true}, sign{attempt{run: 1}, false}, sign{attempt{run: 2}, true}
+	wants := func(at time.Duration, want ...sign) {
+		t.Helper()
+		for _, s := range []sign{one, life, other} {
+			if got := h.has(s, morning.Add(at)); got != slices.Contains(want, s) {
+				t.Errorf("after %s: got %v of %+v", at, got, s)
+			}
+		}
+	}
+	wants(0)
+	h.add(one, morning)
+	wants(0, one)
+	h.add(other, morning.Add(reportPause-1))
+	wants(reportPause-1, one, other)
+	wants(reportPause)
+	h.add(life, morning.Add(reportPause))
+	wants(2*reportPause-1, life)
+	h.add(other, morning.Add(reportPause))
+	h.forget(attempt{run: 1})
+	wants(reportPause, other)
 }
 
 func TestTokens(t *testing.T) {

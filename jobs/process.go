@@ -319,19 +319,23 @@ func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, r
 // batch with others. A request that is finished already stays as it is: the
 // outcome is exactly once.
 func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Outcome) error {
-	request.Input = nil // not written again, nor called back
-	if err := q.WriteOutcome(&request, outcome); err != nil {
-		return &fault{"the outcome can't be encoded", err}
-	}
-	_, err := q.finishes.Do(ctx, request)
+	_, err := q.finishFirst(ctx, request, outcome)
 	return err
 }
 
+// finishFirst is finish, and tells whether the request was not finished already.
+func (q *Queue) finishFirst(ctx context.Context, request db.Request, outcome work.Outcome) (first bool, err error) {
+	request.Input = nil // not written again, nor called back
+	if err := q.WriteOutcome(&request, outcome); err != nil {
+		return false, &fault{"the outcome can't be encoded", err}
+	}
+	return q.finishes.Do(ctx, request)
+}
+
 // finishAll commits the outcomes with their callback jobs, and starts the jobs that
-// are born running.
-func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{}, error) {
-	done := make([]struct{}, len(outcomes))
-	outcomes = firstOfEach(outcomes)
+// are born running. It tells which of the outcomes are those of their requests.
+func (q *Queue) finishAll(ctx context.Context, all []db.Request) ([]bool, error) {
+	outcomes := firstOfEach(all)
 	reserved := q.callback.reserve(len(outcomes), time.Now())
 	finished, err := db.FinishRequests(ctx, q.pool, q.bornHere(callbackJobs, reserved), outcomes)
 	running := slices.DeleteFunc(outcomes, func(r db.Request) bool { return !finished[r.ID].Running })
@@ -344,7 +348,12 @@ func (q *Queue) finishAll(ctx context.Context, outcomes []db.Request) ([]struct{
 		q.handoff.start(task{q.callback, q.caller, q.handoff.born(request.CallbackJobID, callbackJobs), request})
 	}
 	q.wake(slices.Collect(maps.Keys(finished)))
-	return done, nil
+	written := make([]bool, len(all))
+	for i, outcome := range all {
+		_, written[i] = finished[outcome.ID]
+		delete(finished, outcome.ID) // a second one was dropped
+	}
+	return written, nil
 }
 
 // firstOfEach drops a second outcome of the same request, of a job that runs

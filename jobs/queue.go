@@ -103,6 +103,7 @@ type Queue struct {
 	flows      map[string]*flow // by the name of the work
 	record     *record
 	tokens     *tokens
+	heard      heard
 	publicURL  string
 	tracer     *tracing.Tracer
 	clock      clockWatch
@@ -118,7 +119,7 @@ type Queue struct {
 	accepts   *batch.Batcher[acceptance, db.Holder]
 	records   *batch.Batcher[db.Request, struct{}]
 	loads     *batch.Batcher[uuid.UUID, db.Request]
-	finishes  *batch.Batcher[db.Request, struct{}]
+	finishes  *batch.Batcher[db.Request, bool]
 	callbacks *batch.Batcher[uuid.UUID, db.Request]
 	settles   *batch.Batcher[db.Settlement, int]
 	meetings  *batch.Batcher[string, db.CallbackOrigin]
@@ -201,7 +202,7 @@ func (q *Queue) startBatchers(config Config) {
 	})
 	q.records = batch.New(batch.Config[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep), Blames: db.IsRefused})
 	q.loads = batch.New(batch.Config[uuid.UUID, db.Request]{Flush: q.loadWork, Queue: room, Blames: db.IsRefused})
-	q.finishes = batch.New(batch.Config[db.Request, struct{}]{
+	q.finishes = batch.New(batch.Config[db.Request, bool]{
 		Flush: q.finishAll, Size: sizeOf, Queue: room + maxReports, Met: q.met(db.FinishStep), Blames: db.IsRefused,
 	})
 	q.callbacks = batch.New(batch.Config[uuid.UUID, db.Request]{Flush: q.loadCallbacks, Queue: room, Blames: db.IsRefused})
