@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/jobs/webhook"
-	"ringback/work"
 )
 
 // Secrets are what calls are signed with: two while one replaces the other.
@@ -50,7 +49,7 @@ type entry struct {
 
 // ReadFile reads the upstreams of a file, a JSON object of name and entry. It reports
 // every mistake, without quoting secrets. identity is the User-Agent.
-func ReadFile(path string, secrets Secrets, identity string) (work.Set, error) {
+func ReadFile(path string, secrets Secrets, identity string) (map[string]Config, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("can't be read: %w", err)
@@ -59,7 +58,7 @@ func ReadFile(path string, secrets Secrets, identity string) (work.Set, error) {
 	if err := json.Unmarshal(content, &raw); err != nil {
 		return nil, fmt.Errorf("must name a file with a JSON object of name and service: %w", err)
 	}
-	set := work.Set{}
+	listed := map[string]Config{}
 	var mistakes []error
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		config, err := readEntry(raw[name], secrets)
@@ -68,9 +67,9 @@ func ReadFile(path string, secrets Secrets, identity string) (work.Set, error) {
 			continue
 		}
 		config.Identity = identity
-		set[name] = New(config)
+		listed[name] = config
 	}
-	return set, errors.Join(mistakes...)
+	return listed, errors.Join(mistakes...)
 }
 
 func readEntry(raw jsontext.Value, secrets Secrets) (config Config, err error) {

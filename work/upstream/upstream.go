@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -71,6 +73,17 @@ func CheckURL(raw string) error {
 	return nil
 }
 
+// IsExposed tells whether calls leave this machine without a signature, so that the service
+// can't tell them from those of anybody else.
+func (c Config) IsExposed() bool {
+	parsed, err := url.Parse(c.URL)
+	if err != nil || len(c.Secrets) > 0 {
+		return false
+	}
+	ip, err := netip.ParseAddr(parsed.Hostname())
+	return parsed.Hostname() != "localhost" && (err != nil || !ip.Unmap().IsLoopback())
+}
+
 type upstream struct {
 	config    Config
 	transport *http.Transport
@@ -80,7 +93,9 @@ const (
 	maxHeader  = 32 << 10
 	maxProblem = 16 << 10 // of an answer that isn't a result
 	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and
-	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt.
+	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt,
+	// which a sync caller sees. More would save nothing: of n calls a second on a
+	// connection, a share of e^-n opens another one.
 	keepIdle = time.Second
 )
 
@@ -97,8 +112,7 @@ func newTransport() *http.Transport {
 		TLSHandshakeTimeout:    3 * time.Second,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConns:           1024,
-		MaxIdleConnsPerHost:    1024,
+		MaxIdleConnsPerHost:    math.MaxInt, // no more are idle than attempts were under way a moment before
 		IdleConnTimeout:        keepIdle,
 	}
 }
@@ -114,15 +128,28 @@ func (u *upstream) do(ctx context.Context, call work.Call) (jsontext.Value, erro
 		return nil, explain(ctx, err)
 	}
 	defer response.Body.Close()
-	most := maxProblem
-	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusCreated {
-		most = work.MaxResultBytes + 1
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, int64(most)))
-	if err != nil && response.StatusCode < 300 {
+	body, err := readBody(response)
+	if err != nil && isResult(response.StatusCode) {
 		return nil, explain(ctx, err)
 	}
 	return judge(answer{response.StatusCode, response.Header, body}, u.config.RetryOn, time.Now())
+}
+
+func isResult(status int) bool { return status == http.StatusOK || status == http.StatusCreated }
+
+// readBody reads as much of an answer as is used. Whatever isn't a result says all that
+// counts by its status.
+func readBody(response *http.Response) ([]byte, error) {
+	most := int64(maxProblem)
+	switch {
+	case isResult(response.StatusCode):
+		most = work.MaxResultBytes + 1
+	case response.StatusCode == http.StatusSwitchingProtocols: // that is the connection, which knows no deadline
+		return nil, nil
+	}
+	body := bytes.NewBuffer(make([]byte, 0, min(most, max(response.ContentLength, 0))+bytes.MinRead))
+	_, err := body.ReadFrom(io.LimitReader(response.Body, most))
+	return body.Bytes(), err
 }
 
 func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Request, error) {
@@ -162,7 +189,8 @@ func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Reques
 // as far as we know.
 func explain(ctx context.Context, err error) error {
 	timed, ok := errors.AsType[net.Error](err)
-	if ctx.Err() != nil || ok && timed.Timeout() {
+	dial, dialled := errors.AsType[*net.OpError](err) // of which nothing was sent
+	if dialled = dialled && dial.Op == "dial"; ctx.Err() != nil || ok && timed.Timeout() && !dialled {
 		return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}, err), 0)
 	}
 	return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: CodeUnreachable, Message: "The service that does the work can't be reached."}, err), 0)

@@ -3,8 +3,10 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -93,7 +95,7 @@ const (
 	rowDone      = "| 200, 201 with JSON; 204 | the result (`null` for 204) | 200 | succeeded |"
 	rowRefused   = "| 400, 422 | it refuses this input; the title and detail of a problem+json are told | 422 | failed, `refused` |"
 	rowBusy      = "| 408, 425, 429, 502, 503, 504 | not done | 503 | another attempt, no sooner than its `Retry-After` |"
-	rowBroken    = "| refused, reset, cut off | not done | 503 | another attempt |"
+	rowBroken    = "| refused, no connection in 3 s, reset, cut off | not done | 503 | another attempt |"
 	rowSlow      = "| no answer in time | not done | 504 | another attempt |"
 	rowRetried   = "| 500 with `\"retry_on\": [500]` | not done | 503 | another attempt |"
 	rowElsewhere = "| 202 | it goes on, and is finished later | 202 with `Location` and `Retry-After` | goes on |"
@@ -121,6 +123,12 @@ func hijack(act func(io.WriteCloser)) http.HandlerFunc {
 		act(conn)
 		conn.Close()
 	}
+}
+
+// switchProtocols keeps the connection open until the other side closes it.
+func switchProtocols(c io.WriteCloser) {
+	fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	_, _ = io.Copy(io.Discard, c.(io.Reader))
 }
 
 func TestAnswers(t *testing.T) {
@@ -159,6 +167,41 @@ func TestAnswers(t *testing.T) {
 		{"403", rowFailed, status(403, ``), "", CodeFailed, "403", nil},
 		{"302", rowFailed, status(302, ``, "Location", "/else"), "", CodeFailed, "302", nil},
 		{"202", rowElsewhere, status(202, `{}`), "", "", "", nil},
+		{"202ThatIsCutOff", rowElsewhere, hijack(func(c io.WriteCloser) { fmt.Fprint(c, "HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n{\"a\"") }), "", "", "", nil},
+		{"202ElsewhereStill", rowElsewhere, status(202, ``, "Location", "http://169.254.169.254/latest/meta-data/"), "", "", "", nil},
+		{"101", rowFailed, hijack(switchProtocols), "", CodeFailed, "101", nil},
+		{"307ToMetadata", rowFailed, status(307, ``, "Location", "http://169.254.169.254/latest/meta-data/"), "", CodeFailed, "307", nil},
+		{"Hints", rowDone, hijack(func(c io.WriteCloser) {
+			fmt.Fprint(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", 10)+"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+		}), `1`, "", "", nil},
+		{"HintsWithoutEnd", rowBroken, hijack(func(c io.WriteCloser) {
+			for err := error(nil); err == nil; {
+				_, err = fmt.Fprint(c, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+			}
+		}), "", CodeUnreachable, "", again(0)},
+		{"Trailers", rowDone, hijack(func(c io.WriteCloser) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\n1\r\n0\r\nX: y\r\n\r\n")
+		}), `1`, "", "", nil},
+		{"TrailersWithoutEnd", rowBroken, hijack(func(c io.WriteCloser) {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n")
+			for err := error(nil); err == nil; {
+				_, err = fmt.Fprint(c, "X: y\r\n")
+			}
+		}), "", CodeUnreachable, "", again(0)},
+		{"TwoAnswers", rowDone, hijack(func(c io.WriteCloser) {
+			fmt.Fprint(c, strings.Repeat("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", 2))
+		}), `1`, "", "", nil},
+		{"503UntilADate", rowBusy, status(503, ``, "Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"), "", CodeBusy, "503", again(24 * time.Hour)},
+		{"503UntilADateThatIsOver", rowBusy, status(503, ``, "Retry-After", "Fri, 31 Dec 1999 23:59:59 GMT"), "", CodeBusy, "503", again(time.Second)},
+		{"503ForEver", rowBusy, status(503, ``, "Retry-After", "99999999999999999999999"), "", CodeBusy, "503", again(24 * time.Hour)},
+		{"503ForLessThanNothing", rowBusy, status(503, ``, "Retry-After", "-5"), "", CodeBusy, "503", again(0)},
+		{"503WithABodyThatIsCutOff", rowBusy, hijack(func(c io.WriteCloser) {
+			fmt.Fprint(c, "HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nno")
+		}), "", CodeBusy, "503", again(7 * time.Second)},
+		{"NoUTF8", rowFailed, status(200, "\"\xff\""), "", CodeFailed, "", nil},
+		{"NoUTF8InATitle", rowRefused, status(422, "{\"title\":\"\xff\"}", "Content-Type", "application/problem+json"), "", work.CodeRefused, "it answered 422", nil},
+		{"NULInATitle", rowRefused, status(422, `{"title":"a\u0000b"}`, "Content-Type", "application/problem+json"), "", work.CodeRefused, "ab", nil},
+		{"TwiceTheSameName", rowFailed, status(200, `{"a":1,"a":2}`), "", CodeFailed, "", nil},
 		{"NotJSON", rowFailed, status(200, `<p>`), "", CodeFailed, "", nil},
 		{"Nothing", rowFailed, status(200, ``), "", CodeFailed, "", nil},
 		{"TwoValues", rowFailed, status(200, `1 2`), "", CodeFailed, "", nil},
@@ -215,7 +258,7 @@ func TestAnswers(t *testing.T) {
 
 	t.Run("TooSlow", func(t *testing.T) {
 		t.Parallel()
-		for name, begin := range map[string]bool{"no head": false, "half a body": true} {
+		for name, begin := range map[string]bool{"no head": false, "half a body": true} { // nothing is read for longer than the attempt may take
 			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if begin {
 					fmt.Fprint(w, `{"a":`)
@@ -226,6 +269,14 @@ func TestAnswers(t *testing.T) {
 			if got := call(t, Config{URL: server.URL}, 100*time.Millisecond); got.Again == nil || got.Error.Code != work.CodeDeadline || !strings.Contains(string(readme), rowSlow+"\n") {
 				t.Errorf("%s: got %+v, want another attempt", name, got)
 			}
+		}
+	})
+
+	t.Run("NoConnectionInTime", func(t *testing.T) {
+		t.Parallel()
+		got := explain(t.Context(), &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded})
+		if told, ok := errors.AsType[*work.Error](got); !ok || told.Code != CodeUnreachable {
+			t.Errorf("got %v, want that it can't be reached: nothing was sent", got)
 		}
 	})
 
@@ -247,5 +298,20 @@ func TestAnswers(t *testing.T) {
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
 	if newTransport().Proxy != nil {
 		t.Error("the transport has a proxy")
+	}
+}
+
+func TestExposedAreServicesElsewhereThatCanNotTellWhoCalls(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]bool{
+		"http://127.0.0.1:9000/": false, "http://[::1]/": false, "http://localhost/x": false, "http://[::ffff:127.0.0.1]/": false,
+		"https://work.example.com/": true, "http://10.0.0.7:9000/": true, "http://[fd00::7]/": true, "http://localhost.example.com/": true,
+	} {
+		if got := (Config{URL: url}).IsExposed(); got != want {
+			t.Errorf("%s: got %v, want %v", url, got, want)
+		}
+		if (Config{URL: url, Secrets: make([]webhook.Secret, 1)}).IsExposed() {
+			t.Errorf("%s, signed: want it not to be exposed", url)
+		}
 	}
 }
