@@ -51,7 +51,7 @@ type Config struct {
 
 	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
 	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
-	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, secret}}"`
+	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, lease, secret}}"`
 	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; without it upstream where there is a WORK_URL, and else the one that cmd/server/works.go names"`
 
 	PublicURL          publicURL `env:"PUBLIC_URL" help:"where services that do work reach this one to finish it later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
@@ -81,6 +81,7 @@ type Config struct {
 
 	set     work.Set      // written in Go
 	catalog *work.Catalog // of WORK_URL, WORKS and works.go
+	exposed []string      // works whose services can't tell who calls them
 }
 
 // noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)

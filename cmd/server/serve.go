@@ -91,6 +91,10 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *serv
 	if config.dev { // the caller has the machine alone, as with limits
 		config.ClientReadRate = 0
 	}
+	if len(config.exposed) > 0 {
+		logger.Warn("calls_of_services_are_not_signed", "works", config.exposed,
+			"remedy", "set WORK_SECRET, or secret in the file of WORKS, and let the services verify the signature: until then they do what anybody asks")
+	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
 	if err = s.openPools(ctx); err != nil {
 		s.close()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -145,11 +147,20 @@ func TestWorkThatGoesOnOutlastsEveryProcess(t *testing.T) {
 	_ = first.process.Kill()
 	<-first.ended
 	second := startProcess(t, database, settings)
-	if status := second.report(t, path, `{"progress":{"percent":10}}`); status != http.StatusNoContent {
+	if status := second.report(t, path, `{"progress":{"percent":10,"of":"<b>"}}`); status != http.StatusNoContent {
 		t.Errorf("progress: got %d, want 204", status)
+	}
+	if _, page, _ := second.call(t, "GET", "/requests/"+id, nil, nil); !strings.Contains(page, "Goes on elsewhere") || !strings.Contains(page, "&#34;percent&#34;: 10") || strings.Contains(page, "<b>") {
+		t.Errorf("got %s, want the progress as text", page)
+	}
+	if _, told, _ := second.call(t, "GET", "/requests/"+id+"/json", nil, nil); !strings.Contains(told, `"percent": 10`) || !strings.Contains(told, `"lost_at"`) {
+		t.Errorf("got %s, want the progress", told)
 	}
 	if status := second.report(t, path, `{"result":[7]}`); status != http.StatusNoContent {
 		t.Errorf("the result: got %d, want 204", status)
+	}
+	if _, page, _ := second.call(t, "GET", "/requests/"+id, nil, nil); strings.Contains(page, "Goes on elsewhere") {
+		t.Errorf("got %s, want that nothing goes on", page)
 	}
 	if got := r.next(t); got.body.Type != "request.succeeded" || string(got.body.Data.Result) != "[7]" {
 		t.Errorf("got %+v, want the result called back", got.body)
@@ -171,4 +182,26 @@ func (p *program) report(t *testing.T, path, body string) int {
 	}
 	response.Body.Close()
 	return response.StatusCode
+}
+
+func TestServicesThatCanNotTellWhoCallsAreToldAtStart(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "works.json")
+	works := `{"near": {"url": "http://127.0.0.1:9/"}, "signed": {"url": "http://192.0.2.1/", "secret": "` + webhook.NewSecret() + `"}, "far": {"url": "http://192.0.2.1/"}}`
+	if err := os.WriteFile(file, []byte(works), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		settings map[string]string
+		told     string
+	}{
+		{map[string]string{"WORKS": file}, "works=[far]"},
+		{map[string]string{"WORKS": file, "WORK_URL": "http://192.0.2.1/"}, `works="[upstream far]"`},
+		{map[string]string{"WORKS": file, "WORK_SECRET": webhook.NewSecret(), "WORK_URL": "http://192.0.2.1/"}, ""},
+	} {
+		log := startHere(t, dbtest.New(t), test.settings, fingerprint.Do).log.String()
+		if warned := strings.Contains(log, "msg=calls_of_services_are_not_signed "+test.told); warned != (test.told != "") || strings.Contains(log, "192.0.2.1") {
+			t.Errorf("%v: got %s, want %q", test.settings, log, test.told)
+		}
+	}
 }

@@ -56,7 +56,7 @@ func (c *Config) finishURL(listening *net.TCPAddr) string {
 func (c *Config) readWorks(wrong map[string]string) {
 	set, standard := maps.Clone(c.set), cmp.Or(c.DefaultWork, defaultWork)
 	if c.WorkURL != "" {
-		set[upstreamWork] = upstream.New(upstream.Config{URL: string(c.WorkURL), Secrets: c.WorkSecret, Identity: identity()})
+		c.addUpstream(set, upstreamWork, upstream.Config{URL: string(c.WorkURL), Secrets: c.WorkSecret, Identity: identity()})
 		standard = cmp.Or(c.DefaultWork, upstreamWork)
 	}
 	if c.Works != "" {
@@ -78,9 +78,21 @@ func (c *Config) readWorks(wrong map[string]string) {
 	c.catalog = catalog
 }
 
+// addUpstream also notes a service that can't tell who calls it.
+func (c *Config) addUpstream(set work.Set, name string, config upstream.Config) {
+	set[name] = upstream.New(config)
+	if config.IsExposed() {
+		c.exposed = append(c.exposed, name)
+	}
+}
+
 // listedWorks are the kinds of work of the file. None may have a name that is taken.
 func (c *Config) listedWorks(taken work.Set) (work.Set, error) {
-	listed, err := upstream.ReadFile(c.Works, c.WorkSecret, identity())
+	configs, err := upstream.ReadFile(c.Works, c.WorkSecret, identity())
+	listed := work.Set{}
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		c.addUpstream(listed, name, configs[name])
+	}
 	mistakes := []error{err, work.Check(listed, c.WorkTimeout)}
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		if _, twice := taken[name]; twice {

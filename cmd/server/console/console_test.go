@@ -102,6 +102,10 @@ func TestPicture(t *testing.T) {
 	if got := strings.Join(parts, "; "); got != "DNS, 1.0 s at 100, 20 wide; connect, 2.0 s at 120, 40 wide; first byte, 5.0 s at 160, 100 wide" {
 		t.Errorf("got %q, want the phases one after the other", got)
 	}
+	elsewhere := inspected{Request: db.Request{Status: db.Accepted, AcceptedAt: at(0)}, Lease: db.Lease{Run: 1, StartedAt: at(50)}}
+	if row := draw(elsewhere, at(100)).Rows[0]; row.Says != "goes on elsewhere" || len(row.Bars) != 2 || row.Bars[1].X != 500 || row.Bars[1].Width != 500 {
+		t.Errorf("got %+v, want half of it work", row)
+	}
 	never := inspected{Request: db.Request{Status: db.Accepted, AcceptedAt: at(0)}}
 	if bars := draw(never, at(0)).Rows[0].Bars; len(bars) != 1 || bars[0].Width < 2 {
 		t.Errorf("got %+v, want a wait that can be seen", bars)

@@ -102,6 +102,9 @@ func (i inspected) end(now time.Time) time.Time {
 func (i inspected) workRow(between func(from, to time.Time, kind, says string) bar, until time.Time) row {
 	r := row{Name: "work", Says: string(i.Status)}
 	started, finished := i.StartedAt, i.FinishedAt
+	if i.GoesOn() {
+		started, r.Says = i.Lease.StartedAt, "goes on elsewhere"
+	}
 	if finished.IsZero() {
 		finished = until
 	}

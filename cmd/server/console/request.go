@@ -23,6 +23,7 @@ const maxAttempts = 100
 type inspected struct {
 	db.Request
 	WaitsFor limit.Reason
+	Lease    db.Lease // of work that goes on elsewhere; the zero Lease otherwise
 	Attempts []db.Attempt
 	Jobs     []db.JobState
 }
@@ -43,11 +44,36 @@ func (c *Console) inspect(r *http.Request) (inspected, error) {
 	if i.Jobs, err = db.InspectJobs(ctx, c.Reads, []int64{i.WorkJobID, i.CallbackJobID}); err != nil {
 		return inspected{}, err
 	}
+	if i.Status == db.Accepted {
+		if err = c.inspectLease(ctx, &i); err != nil {
+			return inspected{}, err
+		}
+	}
 	if i.CallbackState == db.CallbackPending {
 		i.WaitsFor, err = c.Queue.WaitsFor(ctx, c.Reads, i.Request, i.last())
 	}
 	return i, err
 }
+
+// inspectLease finds what is known of work that goes on elsewhere.
+func (c *Console) inspectLease(ctx context.Context, i *inspected) error {
+	lease, found, err := db.FindLease(ctx, c.Reads, i.ID)
+	if err != nil || !found {
+		return err
+	}
+	i.Lease = lease
+	progress, err := db.FindProgress(ctx, c.Reads, []uuid.UUID{i.ID}, []int{0})
+	for _, p := range progress {
+		i.Progress = p.Value
+	}
+	return err
+}
+
+// GoesOn tells whether the work goes on elsewhere.
+func (i inspected) GoesOn() bool { return i.Lease.Run > 0 }
+
+// LostAt is when the attempt is lost, unless something is heard of it.
+func (i inspected) LostAt() time.Time { return time.Now().Add(i.Lease.Left) }
 
 // last is the latest attempt, the zero one for none.
 func (i inspected) last() db.Attempt {
@@ -68,9 +94,10 @@ func (i inspected) CanRedeliver() bool {
 }
 
 // Input and what came of it, as the page shows them.
-func (i inspected) InputText() string  { return indented(i.Input) }
-func (i inspected) ResultText() string { return indented(i.Result) }
-func (i inspected) ErrorText() string  { return indented(i.Error) }
+func (i inspected) InputText() string    { return indented(i.Input) }
+func (i inspected) ProgressText() string { return indented(i.Progress) }
+func (i inspected) ResultText() string   { return indented(i.Result) }
+func (i inspected) ErrorText() string    { return indented(i.Error) }
 
 func indented(value []byte) string {
 	if len(value) == 0 {

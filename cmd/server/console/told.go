@@ -18,6 +18,8 @@ type toldRequest struct {
 	Work          string           `json:"work,omitzero"`
 	Status        db.Status        `json:"status"`
 	Input         jsontext.Value   `json:"input,omitzero"`
+	Progress      jsontext.Value   `json:"progress,omitzero"`
+	LostAt        time.Time        `json:"lost_at,omitzero"` // of work that goes on elsewhere, unless something is heard of it
 	Result        jsontext.Value   `json:"result,omitzero"`
 	Error         jsontext.Value   `json:"error,omitzero"`
 	CallbackURL   string           `json:"callback_url,omitzero"`
@@ -70,11 +72,14 @@ type toldJob struct {
 
 func toldOf(i inspected) toldRequest {
 	told := toldRequest{
-		ID: i.ID, Mode: i.Mode, Work: i.Work, Status: i.Status, Input: i.Input, Result: i.Result, Error: i.Error,
+		ID: i.ID, Mode: i.Mode, Work: i.Work, Status: i.Status, Input: i.Input, Progress: i.Progress, Result: i.Result, Error: i.Error,
 		CallbackURL: i.CallbackURL, CallbackState: i.CallbackState, OrderingKey: i.OrderingKey, Sequence: i.Sequence, Traceparent: i.Traceparent,
 		AcceptedAt: i.AcceptedAt, StartedAt: i.StartedAt, FinishedAt: i.FinishedAt, SettledAt: i.SettledAt,
 		RunAt: i.RunAt, ExpiresAt: i.ExpiresAt, RedeliveredAt: i.RedeliveredAt, Client: i.Client, WorkJobID: i.WorkJobID, CallbackJobID: i.CallbackJobID, WaitsFor: i.WaitsFor,
 		Attempts: []toldAttempt{}, Jobs: []toldJob{},
+	}
+	if i.GoesOn() {
+		told.LostAt = i.LostAt()
 	}
 	for _, a := range i.Attempts {
 		told.Attempts = append(told.Attempts, toldAttempt{
