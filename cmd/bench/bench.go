@@ -37,6 +37,7 @@ func parts() []part {
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
+		{"upstream", "work that an HTTP service does, which is there, away, or takes its time", (*bench).measureUpstream},
 		{"snapshot", "beside a transaction that has read and stays open", (*bench).measureSnapshot},
 		{"growth", "with finished requests in the table", (*bench).measureGrowth},
 		{"retention", "while old requests are removed", (*bench).measureRetention},

@@ -107,7 +107,9 @@ func TestHeadlinesAreWritten(t *testing.T) {
 		ttc_p50_ms_at_200 ttc_p99_ms_at_200 ttc_p50_ms_at_500 ttc_p99_ms_at_500 ttc_p50_ms_at_1000 ttc_p99_ms_at_1000
 		ttc_p50_ms ttc_p99_ms goodput_ratio_5x_sync goodput_ratio_5x_async served_p99_ms_5x refused_p99_ms_5x
 		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_at_200 cpu_us_at_1000 cpu_us_at_saturation
-		ordered_ratio blackhole_ratio refusing_ratio failing_ratio snapshot_ratio snapshot_p99_ratio grown_ratio`)
+		ordered_ratio blackhole_ratio refusing_ratio failing_ratio
+		upstream_ratio upstream_ttc_more_ms_at_200 upstream_drained_ratio upstream_most_at_return upstream_waiting_mib
+		snapshot_ratio snapshot_p99_ratio grown_ratio`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

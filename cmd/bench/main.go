@@ -29,11 +29,14 @@ func main() {
 	}
 }
 
-// run is the program. Its first argument may be river: what bench starts as a child
-// process to compare with.
+// run is the program. Its first argument may be river or work: what bench starts as child
+// processes, to compare with and to do work.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "river" {
 		return runRiver(ctx, args[1:], getenv, stdout, stderr)
+	}
+	if len(args) > 0 && args[0] == "work" {
+		return runWork(ctx, args[1:])
 	}
 	options, err := readOptions(args, getenv, stderr)
 	if err != nil {

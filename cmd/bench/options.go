@@ -50,6 +50,9 @@ type plan struct {
 	backlog int   // requests accepted before the first worker starts
 	swept   int   // requests to find in the table that are too old
 	broken  int   // callbacks to a broken receiver that are queued
+
+	upstreamAway time.Duration // how long the upstream is; not at all when 0
+	waiting      int           // requests that wait for an upstream that says 202
 }
 
 func fullPlan() plan {
@@ -72,6 +75,8 @@ func fullPlan() plan {
 		backlog:      100_000,
 		swept:        300_000,
 		broken:       10_000,
+		upstreamAway: time.Minute,
+		waiting:      10_000,
 	}
 }
 
@@ -93,6 +98,8 @@ func shortPlan() plan {
 	short.backlog = 0
 	short.swept = 0
 	short.broken = 0
+	short.upstreamAway = 10 * time.Second
+	short.waiting = 2000
 	return short
 }
 

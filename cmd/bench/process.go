@@ -75,13 +75,18 @@ func familyCPU(pid int) time.Duration {
 }
 
 // peakMemory is the most that a process has had in memory, in bytes, or 0.
-func peakMemory(pid int) float64 {
+func peakMemory(pid int) float64 { return statusOf(pid, "VmHWM:") }
+
+// memoryOf is what a process has in memory.
+func memoryOf(pid int) float64 { return statusOf(pid, "VmRSS:") }
+
+func statusOf(pid int, field string) float64 {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(content)) {
-		if value, found := strings.CutPrefix(line, "VmHWM:"); found {
+		if value, found := strings.CutPrefix(line, field); found {
 			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
 			return kib * 1024
 		}
