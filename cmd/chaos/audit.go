@@ -13,7 +13,7 @@ import (
 // audit reads what stands in the database, and what the API lists of it.
 func audit(ctx context.Context, d *database, c *caller, h *history) error {
 	err := d.connect(ctx, func(conn *pgx.Conn) error {
-		for _, read := range []func(context.Context, *pgx.Conn, *history) error{readRows, readJobs, readAttempts, readDead} {
+		for _, read := range []func(context.Context, *pgx.Conn, *history) error{readRows, readJobs, readAttempts, readDead, readTraces} {
 			if err := read(ctx, conn, h); err != nil {
 				return err
 			}
@@ -36,7 +36,7 @@ func readRows(ctx context.Context, conn *pgx.Conn, h *history) error {
 	const sql = `
 		SELECT id::text, seq, mode, status, coalesce(error ->> 'code', ''), coalesce(callback_state, ''),
 		       coalesce(callback_url, ''), input ->> 'text', result::text, coalesce(work_job_id, 0),
-		       coalesce(callback_job_id, 0), accepted_at, started_at, finished_at
+		       coalesce(callback_job_id, 0), coalesce(work, ''), accepted_at, started_at, finished_at
 		FROM requests
 		ORDER BY seq`
 	rows, err := conn.Query(ctx, sql)
@@ -47,7 +47,7 @@ func readRows(ctx context.Context, conn *pgx.Conn, h *history) error {
 		var result *string
 		var started, finished *time.Time
 		err = found.Scan(&r.ID, &r.Seq, &r.Mode, &r.Status, &r.ErrorCode, &r.CallbackState, &r.CallbackURL,
-			&r.Text, &result, &r.WorkJobID, &r.CallbackJobID, &r.AcceptedAt, &started, &finished)
+			&r.Text, &result, &r.WorkJobID, &r.CallbackJobID, &r.Work, &r.AcceptedAt, &started, &finished)
 		if result != nil {
 			r.Result = json.RawMessage(*result)
 		}

@@ -37,6 +37,7 @@ type call struct {
 	Repeat         bool          `json:"repeat"`       // send it once more after it was acknowledged
 	CancelAfter    time.Duration `json:"cancel_after"` // 0 for not at all
 	RedeliverAfter time.Duration `json:"redeliver_after"`
+	Manners        []manner      `json:"manners"` // of the attempts of work that the upstream does, nil for the sample
 
 	// What came of it.
 	Server      int             `json:"server"`
@@ -54,17 +55,21 @@ type call struct {
 // acknowledged tells whether the service has promised something.
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
-// input is what the sample work gets.
+// input is what the work gets.
 func (c *call) input() map[string]any {
+	if c.Manners != nil {
+		return map[string]any{"text": c.Text, "manners": c.Manners}
+	}
 	return map[string]any{"text": c.Text, "rounds": c.Rounds, "delay_ms": c.Delay}
 }
 
 // lane is one caller, which waits for its answer before it calls again.
 type lane struct {
-	number int
-	key    string // its ordering key, empty for none
-	random *rand.Rand
-	calls  int
+	number  int
+	key     string // its ordering key, empty for none
+	random  *rand.Rand
+	calls   int
+	hostile bool // its work is done by the upstream
 }
 
 const (
@@ -83,7 +88,9 @@ func newLane(seed uint64, number int) *lane {
 // next draws the lane's next call. It draws everything each time, so that what
 // follows doesn't depend on what came of the calls before.
 func (l *lane) next(seed uint64) *call {
-	l.calls++
+	if l.calls++; l.hostile {
+		return l.nextHostile(seed)
+	}
 	c := &call{
 		Text:     fmt.Sprintf("chaos %d lane %d call %d: the quick brown fox\n", seed, l.number, l.calls),
 		Rounds:   l.random.IntN(2000),

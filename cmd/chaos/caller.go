@@ -80,6 +80,9 @@ func (c *caller) send(made *call, server int) int {
 			}
 		}
 	}
+	if made.Manners != nil {
+		path += "/" + upstreamWork
+	}
 	made.Sent++
 	status, answer := c.post(server, path, made.IdempotencyKey, body)
 	if status == http.StatusOK || status == http.StatusAccepted {

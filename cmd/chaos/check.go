@@ -51,6 +51,7 @@ func check(h *history) []violation {
 	j.checkRepeats()
 	j.checkRedelivered()
 	j.checkResumed()
+	j.checkUpstream()
 	j.checkCounts()
 	var violations []violation
 	for _, v := range j.broken {
@@ -99,7 +100,7 @@ func (j *judge) checkCall(c *call) {
 	ids := slices.Compact(slices.Sorted(slices.Values(c.IDs)))
 	if c.IdempotencyKey != "" || c.Sent == 1 {
 		j.hold(len(ids) <= 1, "one request for a key", strings.Join(ids, " "), "call %q was answered with %d ids", c.Text, len(ids))
-		made := slices.DeleteFunc(slices.Clone(j.byText[c.Text]), row.abandoned)
+		made := slices.DeleteFunc(slices.Clone(j.byText[c.Text]), row.freesKey)
 		j.hold(len(made) <= 1, "no request twice", "", "call %q, sent %d times, made %d requests", c.Text, c.Sent, len(made))
 	}
 	for _, id := range ids {
@@ -116,6 +117,24 @@ func (j *judge) checkCall(c *call) {
 // checkPromise looks at a request that was acknowledged.
 func (j *judge) checkPromise(c *call, stored row) {
 	id := stored.ID
+	if c.Manners != nil && (stored.Status == "succeeded" || stored.Status == "failed") {
+		j.checkOffered(c, stored)
+	} else {
+		j.checkOutcome(c, stored)
+	}
+	if c.Sync {
+		return
+	}
+	j.hold(!slices.Contains(c.Stopped, "work") || stored.Status == "cancelled",
+		"what was cancelled stays so", id, "its work was stopped, and it is %s", stored.Status)
+	cancelled := j.meddled(id).At
+	j.hold(cancelled.IsZero() || stored.Status == "cancelled" || stored.StartedAt.Before(cancelled.Add(clockError)),
+		"what was cancelled stays so", id, "its job was cancelled at %s, its work began at %s", cancelled, stored.StartedAt)
+	j.checkDelivery(c, stored)
+}
+
+func (j *judge) checkOutcome(c *call, stored row) {
+	id := stored.ID
 	switch stored.Status {
 	case "succeeded":
 		want, err := do(c)
@@ -129,15 +148,6 @@ func (j *judge) checkPromise(c *call, stored row) {
 	default:
 		j.hold(false, "every request has an outcome", id, "it is %s (%s)", stored.Status, stored.ErrorCode)
 	}
-	if c.Sync {
-		return
-	}
-	j.hold(!slices.Contains(c.Stopped, "work") || stored.Status == "cancelled",
-		"what was cancelled stays so", id, "its work was stopped, and it is %s", stored.Status)
-	cancelled := j.meddled(id).At
-	j.hold(cancelled.IsZero() || stored.Status == "cancelled" || stored.StartedAt.Before(cancelled.Add(clockError)),
-		"what was cancelled stays so", id, "its job was cancelled at %s, its work began at %s", cancelled, stored.StartedAt)
-	j.checkDelivery(c, stored)
 }
 
 // clockError is how far the service may be mistaken in what the database's clock says.
@@ -176,7 +186,7 @@ func (j *judge) checkRow(r row) {
 	}
 	j.hold(!r.StartedAt.Before(accepted) || r.StartedAt.IsZero(), "the trace is complete", r.ID, "it was begun before it was accepted")
 	j.hold(!r.FinishedAt.Before(r.StartedAt), "the trace is complete", r.ID, "it ended before it was begun")
-	if late := r.FinishedAt.Add(-j.Ahead).Sub(j.Quiet); r.AcceptedAt.Add(-j.Ahead).Before(j.Quiet) {
+	if late := r.FinishedAt.Add(-j.Ahead).Sub(j.Quiet); r.Work != upstreamWork && r.AcceptedAt.Add(-j.Ahead).Before(j.Quiet) { // that of the upstream is hastened
 		j.hold(late <= resumeLimit, "all goes on by itself", r.ID, "its work ended %s after the last fault", late)
 	}
 	if r.Mode == "sync" {

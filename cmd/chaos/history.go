@@ -31,6 +31,11 @@ type history struct {
 	Ahead   time.Duration        // the database's clock
 	Quiet   time.Time            // when the last fault was over
 	Resumed []resumption
+
+	Runs     []*workRun // of the upstream
+	Finishes []*finish
+	Traces   map[int64]workTrace // by work job
+	Pauses   []window            // of servers, of tables, and of the database
 }
 
 // row is a request as it is stored.
@@ -43,6 +48,7 @@ type row struct {
 	CallbackState string
 	CallbackURL   string
 	Text          string // of the input
+	Work          string
 	Result        json.RawMessage
 	WorkJobID     int64
 	CallbackJobID int64
@@ -51,9 +57,11 @@ type row struct {
 	FinishedAt    time.Time
 }
 
-// abandoned tells whether the caller of a sync request went away: nobody has its
-// answer, and its idempotency key is free again.
-func (r row) abandoned() bool { return r.ErrorCode == work.CodeAbandoned }
+// freesKey tells whether the idempotency key of a sync request is free again: its caller
+// went away, so that nobody has its answer, or was told to come again.
+func (r row) freesKey() bool {
+	return r.ErrorCode == work.CodeAbandoned || r.Mode == "sync" && r.ErrorCode == work.CodeNotDone
+}
 
 // job is one of River's.
 type job struct {

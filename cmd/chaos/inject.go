@@ -14,6 +14,7 @@ type injector struct {
 	servers  *servers
 	database *database
 	crowd    *crowd
+	upstream *upstream
 	history  *history
 	say      func(format string, args ...any)
 	recovery recovery
@@ -73,6 +74,8 @@ func (in *injector) inject(ctx context.Context, f fault) error {
 		return in.fillDisk(ctx, f.Length)
 	case jobs:
 		return in.meddle(ctx, in.history.Mine, f.Length)
+	case upstreamAway, upstreamHang, upstreamBusy:
+		return in.upstream.suffer(ctx, f.Kind, f.Length)
 	case logs:
 		return in.servers.logs[f.Target].stop(ctx, f.Length)
 	}

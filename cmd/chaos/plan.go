@@ -27,6 +27,10 @@ const (
 	jobs     kind = "jobs-gone"      // cancelled, discarded and deleted, by SQL and in River UI
 	logs     kind = "log-blocked"    // nobody reads what a server writes
 	clocks   kind = "clocks"         // the database's differs, during all of the run
+
+	upstreamAway kind = "upstream-away"  // nobody listens where work is done
+	upstreamHang kind = "upstream-hangs" // nothing is answered there
+	upstreamBusy kind = "upstream-503"   // with Retry-After
 )
 
 // fault is one that the plan holds.
@@ -115,6 +119,9 @@ var chances = []chance{
 	{full, 6},
 	{jobs, 10},
 	{logs, 8},
+	{upstreamAway, 8},
+	{upstreamHang, 5},
+	{upstreamBusy, 5},
 }
 
 func among(only []kind) []chance {
@@ -148,6 +155,8 @@ func drawFault(random *rand.Rand, chances []chance, at, duration time.Duration, 
 		f.Length = seconds(random, 2, 30)
 	case refuse, hang:
 		f.Length = seconds(random, 1, 3)
+	case upstreamAway, upstreamHang, upstreamBusy:
+		f.Length = seconds(random, 1, 8)
 	case failover, full, jobs:
 		f.Length = seconds(random, 2, 12)
 	case backends:

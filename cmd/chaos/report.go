@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -36,13 +37,14 @@ type outcome struct {
 	Resumed      []time.Duration `json:"resumed"`     // from its return to the first acknowledgement
 	WentOn       []resumption    `json:"went_on"`     // after the last fault
 	Meddled      int             `json:"meddled"`     // requests whose jobs were taken away
+	Upstream     upstreamCounts  `json:"upstream"`
 }
 
 // count fills in what the history says by itself.
 func (o *outcome) count(h *history) {
 	o.Outcomes = map[string]int{}
 	o.Calls, o.Callbacks, o.Redelivered = len(h.Calls), len(h.Callbacks), h.Redelivered
-	o.WentOn, o.Meddled = h.Resumed, len(h.Meddled)
+	o.WentOn, o.Meddled, o.Upstream = h.Resumed, len(h.Meddled), countUpstream(h)
 	for _, c := range h.Calls {
 		switch {
 		case c.acknowledged():
@@ -90,6 +92,8 @@ func (o outcome) print(out io.Writer) {
 	fmt.Fprintf(out, "  %d calls: %d acknowledged, %d refused, %d without an answer; %d callbacks, %d of them repeated; %d dead letters redelivered; settled in %.1f s\n",
 		o.Calls, o.Acknowledged, o.Refused, o.Unanswered, o.Callbacks, o.Repeated, o.Redelivered, o.Settled)
 	fmt.Fprintf(out, "  storm: %d acknowledged, %d called back, %d without an answer\n", o.Storm.Acked, o.Storm.Delivered, o.Storm.Ambiguous)
+	fmt.Fprintf(out, "  upstream: %d attempts, %d reports taken, %d refused\n",
+		o.Upstream.Runs, o.Upstream.Finishes[http.StatusNoContent], o.Upstream.Finishes[http.StatusGone])
 	for _, r := range o.WentOn {
 		fmt.Fprintf(out, "  %s went on %.2f s after the last fault\n", r.What, r.Took.Seconds())
 	}

@@ -22,6 +22,7 @@ type trial struct {
 	database *database
 	servers  *servers
 	crowd    *crowd
+	upstream *upstream
 	caller   *caller
 	injector *injector
 	history  *history
@@ -57,7 +58,7 @@ func runSeed(ctx context.Context, o options, d *database, seed uint64, out io.Wr
 	if err == nil {
 		err = t.settle(ctx)
 	}
-	t.history.Deaths = t.servers.deaths()
+	t.history.Deaths, t.history.Pauses = t.servers.deaths(), slices.Concat(t.injector.pauses, t.injector.outages)
 	found := t.outcome(ctx, settling.Sub(began), time.Since(settling))
 	return found, errors.Join(err, t.stop(end))
 }
@@ -97,12 +98,15 @@ func (t *trial) start(ctx context.Context) error {
 	if t.crowd, err = startCrowd(t.history); err != nil {
 		return err
 	}
-	if t.servers, err = startServers(ctx, t.server, t.database.everywhere(), t.logs, t.plan.Roles); err != nil {
+	if t.upstream, err = startUpstream(ctx, t.history); err != nil {
+		return err
+	}
+	if t.servers, err = startServers(ctx, t.server, t.database.everywhere(), t.logs, t.plan.Roles, t.upstream.settings()); err != nil {
 		return err
 	}
 	t.caller = newCaller(t.servers, t.crowd.urls, t.history)
 	t.injector = &injector{
-		servers: t.servers, database: t.database, crowd: t.crowd, history: t.history, say: t.say, done: map[kind]int{},
+		servers: t.servers, database: t.database, crowd: t.crowd, upstream: t.upstream, history: t.history, say: t.say, done: map[kind]int{},
 	}
 	if t.plan.Ahead != 0 {
 		t.injector.done[clocks]++
@@ -115,10 +119,14 @@ func (t *trial) stop(end context.CancelFunc) error {
 	if t.servers != nil {
 		t.servers.supervisors.Wait()
 	}
+	var err error
 	if t.crowd != nil {
-		return t.crowd.close()
+		err = t.crowd.close()
 	}
-	return nil
+	if t.upstream != nil {
+		err = errors.Join(err, t.upstream.close())
+	}
+	return err
 }
 
 // load calls, storms and breaks for the plan's duration. It returns when the last
@@ -131,6 +139,9 @@ func (t *trial) load(ctx context.Context, seed uint64) error {
 	pause := lanes * time.Second / time.Duration(t.rate)
 	for number := range lanes {
 		callers.Go(func() { t.caller.run(calling, newLane(seed, number), seed, pause) })
+	}
+	for number := range upstreamLanes {
+		callers.Go(func() { t.caller.run(calling, newUpstreamLane(seed, number), seed, pause) })
 	}
 	callers.Go(func() { t.caller.redeliver(calling, seed) })
 	t.history.following.Go(func() {

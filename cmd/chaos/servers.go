@@ -19,6 +19,7 @@ import (
 type servers struct {
 	path        string // of the server's program
 	databaseURL string
+	settings    []string // besides those of which each server has its own
 	logs        []*logReader
 	roles       []string
 	addresses   []string
@@ -40,9 +41,9 @@ type life struct {
 
 // startServers returns when all of them are healthy. They start one after the other:
 // find tells them apart by when that was.
-func startServers(ctx context.Context, path, databaseURL, logs string, roles []string) (*servers, error) {
+func startServers(ctx context.Context, path, databaseURL, logs string, roles, settings []string) (*servers, error) {
 	s := &servers{
-		path: path, databaseURL: databaseURL, logs: newLogReaders(logs, len(roles)), roles: roles,
+		path: path, databaseURL: databaseURL, settings: settings, logs: newLogReaders(logs, len(roles)), roles: roles,
 		running: make([]*program.Server, len(roles)),
 	}
 	for range roles {
@@ -88,7 +89,7 @@ func (s *servers) attend(ctx context.Context, number int, process *program.Serve
 
 func (s *servers) start(number int) (*program.Server, error) {
 	command := exec.Command(s.path, "--dev", "--role="+s.roles[number])
-	command.Env = []string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=" + s.admins[number]}
+	command.Env = append([]string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=" + s.admins[number]}, s.settings...)
 	log, err := s.logs[number].open()
 	if err != nil {
 		return nil, err

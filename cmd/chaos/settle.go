@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// settle waits until nothing is under way any more. A callback that waits for its
-// next try gets it now: nothing fails any more, so that each must arrive.
+// settle waits until nothing is under way any more. A callback, or work, that waits for
+// its next try gets it now: nothing fails any more, so that each must arrive.
 // It returns without an error when patience runs out, since the check tells
 // what is missing.
 //
@@ -36,7 +36,7 @@ func hasten(ctx context.Context, d *database, mine string) (left int, err error)
 		const due = `
 			UPDATE river_job
 			SET scheduled_at = now(), state = 'available'
-			WHERE kind = 'callback' AND state IN ('available', 'retryable', 'scheduled') AND scheduled_at > now() + interval '1 second'`
+			WHERE kind IN ('work', 'callback') AND state IN ('available', 'retryable', 'scheduled') AND scheduled_at > now() + interval '1 second'`
 		if _, err := conn.Exec(ctx, due); err != nil {
 			return fmt.Errorf("hastening jobs: %w", err)
 		}
