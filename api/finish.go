@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,6 +29,13 @@ type reportedError struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
+
+// codeForm is that of the code of an error. ownCodes say what became of a request, and
+// aren't a service's to say.
+var (
+	codeForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	ownCodes = []string{work.CodeAbandoned, work.CodeNotDone, "cancelled", "expired"}
+)
 
 // postReport takes what is reported on an attempt that goes on elsewhere. The token in the
 // address stands for an API key, and for that attempt alone.
@@ -100,6 +110,8 @@ func (b reportBody) check() (report work.Report, err error) {
 		return work.Report{}, invalidInput("", "must hold one of result, error and progress")
 	case b.Error != nil && b.Error.Code == "":
 		return work.Report{}, invalidInput("/error/code", "is required")
+	case b.Error != nil && (!codeForm.MatchString(b.Error.Code) || slices.Contains(ownCodes, b.Error.Code)):
+		return work.Report{}, invalidInput("/error/code", "must be 1 to 64 of a-z, 0-9 and _, begin with a letter, and be none of "+strings.Join(ownCodes, ", "))
 	case b.Error != nil && b.Error.Message == "":
 		return work.Report{}, invalidInput("/error/message", "is required")
 	case b.Progress != nil && b.Progress.Kind() != jsontext.KindBeginObject:

@@ -75,8 +75,11 @@ func TestReports(t *testing.T) {
 			`{"result":1,"progress":{}}`: "#",
 			`{"error":{"message":"m"}}`:  "#/error/code",
 			`{"error":{"code":"c"}}`:     "#/error/message",
-			`{"error":"c"}`:              "#/error",
-			`{"progress":7}`:             "#/progress",
+			`{"error":{"code":"No Page","message":"m"}}`:                          "#/error/code",
+			`{"error":{"code":"abandoned","message":"m"}}`:                        "#/error/code",
+			`{"error":{"code":"c` + strings.Repeat("c", 64) + `","message":"m"}}`: "#/error/code",
+			`{"error":"c"}`:  "#/error",
+			`{"progress":7}`: "#/progress",
 			`{"progress":{"a":"` + strings.Repeat("x", 4<<10) + `"}}`: "#/progress",
 		} {
 			s.wantProblem(t, s.call(t, "POST", finish, body), http.StatusUnprocessableEntity, "invalid-input", field)

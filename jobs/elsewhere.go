@@ -46,7 +46,8 @@ const (
 )
 
 // attempt names a run of the work of a request. No two runs of a request have the same
-// number, also where they were charged nothing.
+// number, also where they were charged nothing, but for a run that a stopping process broke
+// off: it is made again.
 type attempt struct {
 	request uuid.UUID
 	run     int
