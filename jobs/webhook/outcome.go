@@ -122,6 +122,12 @@ func explain(err error, seen sighting) (Outcome, string) {
 	return ConnectionFailed, connectionCause(err)
 }
 
+// CauseOf is why a call got no answer, in the phrases of explain: for logs.
+func CauseOf(err error) string {
+	_, cause := explain(err, sighting{doing: "waiting for the answer"})
+	return cause
+}
+
 // shortages are the resources that this machine may be out of.
 var shortages = [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}
 

@@ -186,12 +186,14 @@ func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Reques
 }
 
 // explain tells what it means that there was no whole answer: the work was not done,
-// as far as we know.
+// as far as we know. Texts of net/http can hold what the service sent, so they aren't kept.
 func explain(ctx context.Context, err error) error {
 	timed, ok := errors.AsType[net.Error](err)
 	dial, dialled := errors.AsType[*net.OpError](err) // of which nothing was sent
-	if dialled = dialled && dial.Op == "dial"; ctx.Err() != nil || ok && timed.Timeout() && !dialled {
-		return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}, err), 0)
+	dialled = dialled && dial.Op == "dial"
+	told := &work.Error{Code: CodeUnreachable, Message: "The service that does the work can't be reached."}
+	if ctx.Err() != nil || ok && timed.Timeout() && !dialled {
+		told = &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}
 	}
-	return work.Retry(fmt.Errorf("%w: %w", &work.Error{Code: CodeUnreachable, Message: "The service that does the work can't be reached."}, err), 0)
+	return work.Retry(fmt.Errorf("%w: %s", told, webhook.CauseOf(err)), 0)
 }

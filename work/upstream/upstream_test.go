@@ -224,6 +224,9 @@ func TestAnswers(t *testing.T) {
 			if string(got.Result) != test.result || code != test.code || !strings.Contains(message, test.message) {
 				t.Errorf("got %s and %s: %s, want %s and %s: …%s…", got.Result, code, message, test.result, test.code, test.message)
 			}
+			if got.Cause != nil && strings.Contains(got.Cause.Error(), "what?") {
+				t.Errorf("the cause is %q, which holds what the service sent", got.Cause)
+			}
 			if got.Elsewhere != (test.row == rowElsewhere) {
 				t.Errorf("it goes on elsewhere: got %v", got.Elsewhere)
 			}
