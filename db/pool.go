@@ -19,6 +19,10 @@ import (
 // unreachable, unless the URL says otherwise.
 const connectTimeout = 2 * time.Second
 
+// poolConnections is how many connections a pool has, unless the URL says otherwise: on
+// two cores as many committers keep Postgres busy, and more only queue inside it.
+const poolConnections = 20
+
 // CheckURL tells why a connection string is none, or asks for settings that can't work.
 // Its error doesn't quote the string, which may hold a password.
 func CheckURL(url string) error {
@@ -91,7 +95,7 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 		return nil, err
 	}
 	if !strings.Contains(url, "pool_max_conns") {
-		config.MaxConns = 20 // on two cores 20 committers keep Postgres busy; more only queue inside it
+		config.MaxConns = poolConnections
 	}
 	setDefault(config.ConnConfig.RuntimeParams, "statement_timeout", milliseconds(statementTimeout))
 	// An idle transaction keeps dead rows from being removed: a single one halves the

@@ -31,37 +31,37 @@ type Config struct {
 	SecretsKey            clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	MetricsAddr           string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
 	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored as they are; otherwise, outside local mode, that is refused"`
-	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs of either kind, work and callback, that are under way at a time"`
-	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one work may run, sync or async"`
-	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"works that run at a time, for sync and for async requests each, of one client no more than four times as many as are free; of the sync ones as many more may wait for a moment, the rest is refused with 503"`
+	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
+	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one run of the work may take, sync or async"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; one client gets no more than four times as many as are free. As many sync requests again may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
-	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"async requests accepted and not finished whose next step is due within a minute, in all; more are refused with 503"`
+	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
 	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
-	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second, by the setting for every client; more are refused with 429"`
-	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"async requests of one client accepted and not finished, whenever their next step is due; more are refused with 429, and so are redeliveries"`
-	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"likewise, of one client for callbacks to one host and port"`
+	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second that one client may make, the same for every client; more are refused with 429"`
+	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"unfinished async requests of one client, whenever their next step is due; more are refused with 429, and so are redeliveries"`
+	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"unfinished async requests of one client with callbacks to one host and port; more are refused with 429, and so are redeliveries"`
 	ClientStorage         size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
 	ClientDeadLetters     int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
-	MaxConnections        int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond that the connection that has been idle the longest is closed for the next. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	MaxConnections        int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; for one more, the connection that has been idle the longest is closed. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
 	ProxyCIDRs            ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
 	Retention             time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
-	DeadLetterRetention   time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, likewise; 0 keeps them forever"`
+	DeadLetterRetention   time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, with their requests, attempts and jobs; 0 keeps them forever"`
 	StopTimeout           time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice as long and 9 s, at 25 s by default"`
 	LogLevel              slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
-	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is the default work then, by the name upstream"`
+	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is then the default work, under the name upstream"`
 	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
 	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, lease, secret}}"`
-	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; without it upstream where there is a WORK_URL, and else the one that cmd/server/works.go names"`
+	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; by default upstream where there is a WORK_URL, and otherwise the default of cmd/server/works.go"`
 
 	PublicURL          publicURL `env:"PUBLIC_URL" help:"where services that do work reach this one to finish it later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
 	PublicHosts        hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts      ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
 	CallbackAllowCIDRs ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
-	CallbackDenyCIDRs  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that they may not go to, such as a NAT64 prefix of the network"`
+	CallbackDenyCIDRs  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that callbacks may not go to, such as a NAT64 prefix of the network"`
 	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
-	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"callbacks a second that one receiver gets at most of one process, unless the operator allowed it more with ringback receiver allow; 0 for no limit but what it shows to take"`
+	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"the most callbacks a second that one receiver gets from one process, unless ringback receiver allow gave it more; 0 for no limit but the receiver's own answers"`
 	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
 
 	OTelExporterOTLPEndpoint       collectorURL `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"OpenTelemetry collector that gets the traces, such as http://127.0.0.1:4318, by OTLP over HTTP at /v1/traces below it. Nothing is traced by default"`

@@ -93,7 +93,7 @@ func NewSender(policy Policy, version string) *Sender {
 	return &Sender{
 		policy:    policy,
 		userAgent: userAgent(policy, version),
-		origin:    originOf(policy),
+		origin:    requestOrigin(policy),
 		guard:     guard,
 		transport: transport,
 		fresh:     withoutKeptConnections(transport),
@@ -134,9 +134,9 @@ func withoutKeptConnections(transport *http.Transport) *http.Transport {
 	return fresh
 }
 
-// originOf is the first public name of the service, or a constant. The machine's
+// requestOrigin is the first public name of the service, or a constant. The machine's
 // name is nobody's business.
-func originOf(policy Policy) string {
+func requestOrigin(policy Policy) string {
 	if len(policy.Names) > 0 {
 		return policy.Names[0]
 	}
