@@ -65,6 +65,7 @@ type Fault string
 // All kinds of it.
 const (
 	Away        Fault = "away"
+	Untrusted   Fault = "untrusted" // by its certificate
 	ReadOnly    Fault = "read_only"
 	DiskFull    Fault = "disk_full"
 	NoResources Fault = "no_resources" // such as connections or memory
@@ -75,6 +76,7 @@ const (
 // Faults are all kinds of trouble, each with what an operator should do.
 var Faults = map[Fault]string{
 	Away:        "bring the database back, or name its new address in DATABASE_URL; what waits goes on by itself",
+	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
 	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written",
 	DiskFull:    "free space on the database's disk or enlarge it",
 	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
@@ -90,6 +92,8 @@ func faultOf(err error) Fault {
 		return ""
 	case strings.Contains(err.Error(), "read only connection"): // pgconn has no name for it
 		return ReadOnly
+	case isMistrust(err):
+		return Untrusted
 	case errors.As(err, &answer):
 		return faultOfState(answer.Code)
 	case errors.Is(err, context.DeadlineExceeded) && !isConnectError(err):

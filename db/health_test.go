@@ -40,7 +40,7 @@ func (r *record) await(t *testing.T, text string) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.String(), text); <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(r.String(), text); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited for %q in the log:\n%s", text, r)
 		}
@@ -222,6 +222,8 @@ func TestCheckURL(t *testing.T) {
 		"?default_query_exec_mode=cache_describe&description_cache_capacity=0": "description_cache_capacity",
 		"?client_encoding=LATIN1":                                              "client_encoding",
 		"?target_session_attrs=anything":                                       "connection string",
+		"?sslmode=verify-full&sslrootcert=/nowhere/ca.crt":                     "can't be read: open /nowhere/ca.crt",
+		"?sslmode=verify-full&sslrootcert=health_test.go":                      "no certificate",
 	} {
 		err := db.CheckURL(url + parameters)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2")) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -27,7 +28,13 @@ const poolConnections = 20
 // Its error doesn't quote the string, which may hold a password.
 func CheckURL(url string) error {
 	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
+	var file *fs.PathError
+	switch {
+	case errors.As(err, &file): // such as that of sslrootcert
+		return fmt.Errorf("names a file that can't be read: %w", file)
+	case err != nil && strings.Contains(err.Error(), "unable to add CA to cert pool"):
+		return errors.New("names by sslrootcert a file that holds no certificate")
+	case err != nil:
 		return errors.New("must be a connection string, such as postgres://user:password@host:5432/database")
 	}
 	if encoding := config.ConnConfig.RuntimeParams["client_encoding"]; encoding != "" && !strings.EqualFold(encoding, "UTF8") && !strings.EqualFold(encoding, "UTF-8") {
@@ -203,11 +210,15 @@ func setDefault(params map[string]string, name, value string) {
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
-// connectWithParameters makes one connection with the parameters of a pool.
+// connectWithParameters makes one connection with the parameters of a pool. A server that
+// can't be trusted as config asks is no server that is away.
 func connectWithParameters(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error) {
 	config = config.Copy()
 	setLater(config)
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if why := distrust(config.ConnConfig, err); why != "" {
+		return nil, errors.New(why)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database: %w", err)
 	}
