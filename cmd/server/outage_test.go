@@ -76,6 +76,27 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	wantNoOrphans(t, cluster.URL)
 }
 
+// Room on the disk is all that is needed: who makes it restarts nothing else.
+func TestDiskThatIsFull(t *testing.T) {
+	t.Parallel()
+	cluster := dbtest.NewClusterOnDisk(t)
+	p := startHere(t, cluster.URL, nil, fingerprint.Do)
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+	cluster.Fill(t)
+	l.awaitRefused(t)
+	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+	if got := p.probe("/livez"); got != http.StatusOK {
+		t.Errorf("/livez: got %d, want 200", got)
+	}
+	cluster.Free(t)
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	l.awaitAcked(t, 50)
+	expectAll(t, r, l.stop())
+	wantNoOrphans(t, cluster.URL)
+}
+
 func TestIdleProcessSeesThatNothingCanBeWritten(t *testing.T) {
 	t.Parallel()
 	cluster := dbtest.NewCluster(t)
@@ -187,6 +208,7 @@ func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
 		"NoSuchDatabase": {strings.Replace(dbtest.New(t), "ringback_test_", "ringback_missing_", 1), "does not exist"},
 		"WrongPassword":  {strings.Replace(dbtest.New(t), ":ringback@", ":wrong@", 1), "password authentication failed"},
 		"OtherEncoding":  {dbtest.NewEncoded(t, "LATIN1"), "ENCODING 'UTF8'"},
+		"NewerSchema":    {newerSchema(t), "run the newer version of the program"},
 		"ExecMode":       {dbtest.New(t) + "&default_query_exec_mode=simple_protocol", "default_query_exec_mode"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,4 +219,14 @@ func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// newerSchema is a database that a later version of the program has migrated.
+func newerSchema(t *testing.T) string {
+	t.Helper()
+	url := dbtest.New(t)
+	if _, err := dbtest.Pool(t, url).Exec(t.Context(), "UPDATE schema_migrations SET version = version + 1"); err != nil {
+		t.Fatal(err)
+	}
+	return url
 }

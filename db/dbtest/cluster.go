@@ -23,27 +23,56 @@ type Cluster struct {
 	folder string
 	port   string
 	of     string // the port of its primary, if it was made as a standby
+	size   string // of the file system of its own that it lies on, if it does
 }
 
 // NewCluster starts a Postgres with an empty database, which is gone when the
 // test ends.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	return newCluster(t, "")
+	return newCluster(t, "", "")
+}
+
+// NewClusterOnDisk is NewCluster on a file system of its own, which may be full. The
+// test is skipped where none may be mounted, which `make test` says.
+func NewClusterOnDisk(t testing.TB) *Cluster {
+	t.Helper()
+	folder := t.TempDir()
+	if exec.Command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder).Run() != nil {
+		t.Skip("no file system may be mounted here")
+	}
+	if err := exec.Command("umount", folder).Run(); err != nil {
+		t.Fatalf("unmounting: %v", err)
+	}
+	return newCluster(t, "", "1g")
+}
+
+// Fill leaves no room on the file system.
+func (c *Cluster) Fill(t testing.TB) {
+	t.Helper()
+	c.script(t, "fill")
+}
+
+// Free makes room again. A Postgres that ended of it, as it does where its log finds
+// no room, is started.
+func (c *Cluster) Free(t testing.TB) {
+	t.Helper()
+	c.script(t, "free")
+	c.Start(t)
 }
 
 // NewStandby starts a standby of c, which can't be written until it is promoted.
 func (c *Cluster) NewStandby(t testing.TB) *Cluster {
 	t.Helper()
-	return newCluster(t, c.port)
+	return newCluster(t, c.port, "")
 }
 
-func newCluster(t testing.TB, primary string) *Cluster {
+func newCluster(t testing.TB, primary, size string) *Cluster {
 	t.Helper()
 	port := freePort(t)
 	c := &Cluster{
 		URL:  fmt.Sprintf("postgres://ringback:ringback@127.0.0.1:%s/ringback?sslmode=disable", port),
-		root: checkout(t), folder: ".postgres-test-" + port, port: port, of: primary,
+		root: checkout(t), folder: ".postgres-test-" + port, port: port, of: primary, size: size,
 	}
 	t.Cleanup(func() { c.script(t, "clean") })
 	c.Start(t)
@@ -128,7 +157,7 @@ func (c *Cluster) CrashBackend(t testing.TB) {
 func (c *Cluster) script(t testing.TB, what string) {
 	t.Helper()
 	command := exec.Command(filepath.Join(c.root, "scripts", "postgres.sh"), what)
-	command.Env = append(withoutDatabase(), "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port, "POSTGRES_PRIMARY="+c.of)
+	command.Env = append(withoutDatabase(), "POSTGRES_FOLDER="+c.folder, "POSTGRES_PORT="+c.port, "POSTGRES_PRIMARY="+c.of, "POSTGRES_SIZE="+c.size)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("scripts/postgres.sh %s: %v\n%s", what, err, out)
 	}
