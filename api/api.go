@@ -84,7 +84,7 @@ func New(config Config) http.Handler {
 	router.NoMethod(api.handle(api.noMethod))
 
 	api.handleProbes(router)
-	router.GET("/problems/:name", api.handle(api.describeProblem))
+	get(router, "/problems/:name", api.handle(api.describeProblem))
 	api.serveDocument(router)
 	router.POST("/work/:token", api.refuseLoop, api.postReport)
 	private := router.Group("", api.refuseLoop, api.authenticate)
@@ -95,10 +95,10 @@ func New(config Config) http.Handler {
 		newAsync.POST("/async"+work, api.traced(api.postAsync)...)
 	}
 	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
-	private.GET("/works", api.handle(api.listWorks))
+	get(private, "/works", api.handle(api.listWorks))
 	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
-	reading.GET("/requests", api.handle(api.listRequests))
-	reading.GET("/requests/:id", api.getOrFollow)
+	get(reading, "/requests", api.handle(api.listRequests))
+	get(reading, "/requests/:id", api.getOrFollow)
 	changing := private.Group("", api.admit(admission{api.posts, nil}))
 	changing.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
 	changing.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))

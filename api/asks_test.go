@@ -44,7 +44,7 @@ func TestDelayedWork(t *testing.T) {
 	t.Run("IsDoneAtOnceWhereThatHasPassed", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)
-		for _, field := range []string{`"delay":0`, `"run_at":"2020-01-01T00:00:00Z"`, `"delay":null`} {
+		for _, field := range []string{`"delay":0`, `"run_at":"2020-01-01T00:00:00Z"`, `"run_at":"2020-01-01t00:00:00z"`, `"run_at":"2016-12-31T23:59:60Z"`, `"delay":null`} {
 			answer := s.call(t, "POST", "/async", `{"input":{"text":"a"},`+field+`,"callback_url":"`+hook+`"}`)
 			got := decode[asyncAnswer](t, answer, http.StatusAccepted)
 			if !s.holds(t, `SELECT run_at IS NULL FROM requests WHERE id = $1`, got.ID) || answer.header.Get("Retry-After") != "1" {
@@ -97,6 +97,7 @@ func TestCallbackHeaders(t *testing.T) {
 			`{"url":"` + hook + `","headers":{"Host":"x"}}`:     "#/callback/headers/Host",
 			`{"url":"` + hook + `","headers":{"a/b":"x"}}`:      "#/callback/headers/a~1b",
 			`{"url":"` + hook + `","headers":{"X-A":1}}`:        "#/callback/headers/X-A",
+			`{"url":"` + hook + `","headers":{"X-Real-IP":""}}`: "#/callback/headers/X-Real-IP",
 			`{"url":"` + hook + `","headers":{"X-A":null}}`:     "#/callback/headers/X-A",
 			`{"url":"` + hook + `","headers":[]}`:               "#/callback/headers",
 			`{"headers":{}}`:                                    "#/callback/url",

@@ -168,8 +168,8 @@ func explainSemantic(err *json.SemanticError) string {
 		return "must not be null"
 	case errors.Is(err, errNotAHost):
 		return errNotAHost.Error()
-	case err.GoType == reflect.TypeFor[time.Time]():
-		return "must be a time, as in RFC 3339"
+	case errors.Is(err, errNotATime):
+		return errNotATime.Error()
 	case err.GoType != nil && err.JSONKind != 0:
 		return "must be " + kindName(err.GoType.Kind())
 	default:

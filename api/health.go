@@ -41,20 +41,20 @@ func (a *API) live(*gin.Context) (reply, error) {
 func NewStarting(logger *slog.Logger) http.Handler {
 	api := &API{Config: Config{Logger: logger}, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(nil)}
 	router := api.newRouter()
-	api.handleBoth(router, "/livez", api.live)
+	get(router, "/livez", api.handle(api.live))
 	router.NoRoute(api.handle(func(*gin.Context) (reply, error) { return reply{}, refuse(limit.Decision{Reason: reasonStarting}) }))
 	return router
 }
 
-// handleBoth answers GET and HEAD, as monitors ask.
-func (a *API) handleBoth(router *gin.Engine, path string, answer func(*gin.Context) (reply, error)) {
-	router.Match([]string{http.MethodGet, http.MethodHead}, path, a.handle(answer))
+// get adds a route that answers GET, and HEAD as monitors ask.
+func get(router gin.IRoutes, path string, handlers ...gin.HandlerFunc) {
+	router.Match([]string{http.MethodGet, http.MethodHead}, path, handlers...)
 }
 
 // handleProbes answers those who ask how the process is: whether it lives, and whether
 // it can accept, by two names.
 func (a *API) handleProbes(router *gin.Engine) {
-	a.handleBoth(router, "/livez", a.live)
-	a.handleBoth(router, "/readyz", a.health)
-	a.handleBoth(router, "/healthz", a.health)
+	get(router, "/livez", a.handle(a.live))
+	get(router, "/readyz", a.handle(a.health))
+	get(router, "/healthz", a.handle(a.health))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/api"
+	"ringback/db"
 	"ringback/db/dbtest"
 )
 
@@ -21,16 +22,6 @@ func TestHealth(t *testing.T) {
 		s := newService(t, nil)
 		if got := s.call(t, "GET", "/healthz", ""); got.status != http.StatusOK || string(got.body) != `{"status":"ok"}`+"\n" {
 			t.Errorf("got %d with %s, want 200 with ok", got.status, got.body)
-		}
-	})
-
-	t.Run("AnswersMonitorsThatAskForTheHeadAlone", func(t *testing.T) {
-		t.Parallel()
-		s := newService(t, nil)
-		for _, path := range []string{"/healthz", "/readyz", "/livez"} {
-			if got := s.call(t, "HEAD", path, ""); got.status != http.StatusOK || len(got.body) != 0 {
-				t.Errorf("HEAD %s: got %d with %s, want 200 without a body", path, got.status, got.body)
-			}
 		}
 	})
 
@@ -48,6 +39,24 @@ func TestHealth(t *testing.T) {
 		s := newService(t, func(c *api.Config) { c.Draining = func() bool { return true } })
 		s.wantProblem(t, s.call(t, "GET", "/healthz", ""), http.StatusServiceUnavailable, "unavailable")
 	})
+}
+
+func TestHead(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	stored := s.store(t, db.Request{Status: db.Succeeded, CallbackState: db.CallbackPending})
+	for _, path := range []string{
+		"/healthz", "/readyz", "/livez", "/works", "/requests", "/requests/" + stored.ID.String(), "/problems/not-found", "/openapi.json", "/openapi.yaml", "/docs", "/docs/page.js",
+	} {
+		// Nobody waits for events without a body.
+		want, got := s.call(t, "GET", path, ""), s.call(t, "HEAD", path, "", "Accept", "text/event-stream")
+		if got.status != http.StatusOK || len(got.body) != 0 || got.header.Get("Content-Type") != want.header.Get("Content-Type") {
+			t.Errorf("HEAD %s: got %d with %v and %s, want what GET has, without a body", path, got.status, got.header, got.body)
+		}
+	}
+	if got := s.call(t, "HEAD", "/requests/"+uuid.NewString(), ""); got.status != http.StatusNotFound || len(got.body) != 0 {
+		t.Errorf("HEAD of no request: got %d with %s, want 404 without a body", got.status, got.body)
+	}
 }
 
 func TestAddresses(t *testing.T) {

@@ -61,7 +61,7 @@ func checkMedia(c *gin.Context) error {
 }
 
 func unmarshal(body []byte, target any) error {
-	return json.Unmarshal(body, target, json.RejectUnknownMembers(true), json.WithUnmarshalers(noNulls))
+	return json.Unmarshal(body, target, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(noNulls, times)))
 }
 
 // errNull is a null where it would not mean the same as an absent field.

@@ -30,7 +30,7 @@ func (a *API) serveDocument(router gin.IRoutes) {
 			}
 			return yaml.MarshalWithOptions(whole, options...)
 		})
-		router.GET(path, func(c *gin.Context) {
+		get(router, path, func(c *gin.Context) {
 			content, err := encoded()
 			if err != nil {
 				a.writeProblem(c, fmt.Errorf("encoding openapi.yaml: %w", err))
@@ -41,8 +41,8 @@ func (a *API) serveDocument(router gin.IRoutes) {
 	}
 	serve("/openapi.json", "application/json", yaml.JSON())
 	serve("/openapi.yaml", "application/yaml", yaml.UseLiteralStyleIfMultiline(true))
-	router.GET("/docs", func(c *gin.Context) { a.sendPage(c, "index.html") })
-	router.GET("/docs/:file", func(c *gin.Context) { a.sendPage(c, c.Param("file")) })
+	get(router, "/docs", func(c *gin.Context) { a.sendPage(c, "index.html") })
+	get(router, "/docs/:file", func(c *gin.Context) { a.sendPage(c, c.Param("file")) })
 }
 
 // describe puts the works into the document: their names, and the schemas that they

@@ -60,7 +60,7 @@ func (p *parameters) host(parameter string) string {
 func (p *parameters) refuseContradictions(filter db.Filter) {
 	switch {
 	case len(p.wrong) > 0:
-	case !filter.To.IsZero() && !filter.From.Before(filter.To):
+	case p.query.Has("to") && !filter.From.Before(filter.To):
 		p.refuse("to", "must be after from")
 	case !filter.CanMatch():
 		for _, parameter := range []string{"callback", "callback_host", "status", "mode"} {
@@ -73,12 +73,24 @@ func (p *parameters) refuseContradictions(filter db.Filter) {
 }
 
 // errNotAHost is what a filter by host is told that no callback URL can match.
-var errNotAHost = errors.New("must be a host as it stands in a callback URL, with its port if it has one, as in hooks.example.com")
+var errNotAHost = errors.New("must be a host as it stands in a callback URL, with its port if that is neither 443 nor 80, as in hooks.example.com")
 
 var hostForm = regexp.MustCompile(`^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$`)
 
-// mayBeHost tells whether a callback URL in canonical form may have it.
-func mayBeHost(host string) bool { return hostForm.MatchString(host) }
+// mayBeHost tells whether a callback URL in canonical form may have it. That form leaves
+// the port of its scheme out.
+func mayBeHost(host string) bool {
+	parts := hostForm.FindStringSubmatch(host)
+	if parts == nil || len(host) > maxHost {
+		return false
+	}
+	port := strings.TrimPrefix(parts[len(parts)-1], ":")
+	_, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && port != "443" && port != "80"
+}
+
+// maxHost is that of a name and a port, in bytes.
+const maxHost = 253 + len(":65535")
 
 // callbackHost is a filter in a body, in lower case.
 type callbackHost string
@@ -103,8 +115,8 @@ func (p *parameters) work(parameter string) string {
 func (p *parameters) time(parameter string) (at time.Time) {
 	if p.query.Has(parameter) {
 		var err error
-		if at, err = time.Parse(time.RFC3339, p.query.Get(parameter)); err != nil {
-			p.refuse(parameter, "must be a time, as in RFC 3339")
+		if at, err = readTime(p.query.Get(parameter)); err != nil {
+			p.refuse(parameter, err.Error())
 		}
 	}
 	return at

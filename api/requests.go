@@ -155,7 +155,7 @@ const maxAttempts = 100
 
 // getOrFollow answers with a request, or with events about it where the caller prefers that.
 func (a *API) getOrFollow(c *gin.Context) {
-	if wantsStream(c.Request.Header) {
+	if c.Request.Method == http.MethodGet && wantsStream(c.Request.Header) {
 		a.followRequest(c)
 		return
 	}

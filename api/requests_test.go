@@ -78,6 +78,7 @@ func TestListRequests(t *testing.T) {
 		"callback_host=Hooks.example.com&limit=9": func(r db.Request) bool { return r.Mode == db.Async },
 		"callback_host=example.com":               func(r db.Request) bool { return false },
 		"from=2026-03-01T08:00:00Z&limit=9":       func(r db.Request) bool { return true },
+		"from=2026-03-01t08:00:00z&limit=9":       func(r db.Request) bool { return true },
 		"from=2026-03-01T09:00:01%2B01:00":        func(r db.Request) bool { return false },
 		"to=2026-03-01T08:00:00.123456Z":          func(r db.Request) bool { return false },
 		"to=2026-03-01T08:00:00.123457Z&limit=9":  func(r db.Request) bool { return true },
@@ -144,11 +145,11 @@ func TestListRequests(t *testing.T) {
 	for query, wrong := range map[string][]string{
 		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=0197ab00000070008000000000000000": {"cursor"},
 		"mode=sync&callback=dead": {"callback"}, "mode=sync&callback_host=h.example": {"callback_host"}, "status=accepted&callback=dead": {"callback"}, "mode=sync&status=expired": {"status"},
-		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example/": {"callback_host"}, "callback_host=h.example.": {"callback_host"},
+		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example/": {"callback_host"}, "callback_host=h.example.": {"callback_host"}, "callback_host=h.example:443": {"callback_host"}, "callback_host=h.example:65536": {"callback_host"},
 		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},
 		"limit=": {"limit"}, "limit=0": {"limit"}, "limit=101": {"limit"}, "limit=-1": {"limit"}, "limit=ten": {"limit"}, "limit=99999999999999999999": {"limit"},
 		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"}, "from=": {"from"}, "to=yesterday": {"to"}, "callback_host=": {"callback_host"}, "callback_host=%00": {"callback_host"},
-		"limit=0&mode=x&status=x&callback=x&callback_host=+&from=x&to=x&cursor=x&extra=x": {"callback", "callback_host", "cursor", "extra", "from", "limit", "mode", "status", "to"},
+		"to=0001-01-01T00:00:00Z": {"to"}, "limit=0&mode=x&status=x&callback=x&callback_host=+&from=x&to=x&cursor=x&extra=x": {"callback", "callback_host", "cursor", "extra", "from", "limit", "mode", "status", "to"},
 	} {
 		t.Run("NamesEveryBadParameter/"+query, func(t *testing.T) {
 			t.Parallel()

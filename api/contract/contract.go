@@ -174,6 +174,9 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func (c *Contract) mistakes(call *http.Request, body []byte, answer *http.Response, content []byte) (mistakes []string) {
 	item, operation := c.operation(call.Method, call.URL.Path)
+	if _, get := c.operation(http.MethodGet, call.URL.Path); call.Method == http.MethodHead && get != nil {
+		return bodiless(get, answer, content)
+	}
 	switch {
 	case item == nil:
 		return unlisted(answer, content, http.StatusNotFound, "not-found")
@@ -196,6 +199,18 @@ func (c *Contract) mistakes(call *http.Request, body []byte, answer *http.Respon
 		return append(mistakes, told(wrong)...)
 	}
 	return append(mistakes, c.misplaced(operation, answer, content)...)
+}
+
+// bodiless is what is wrong with the answer to a HEAD, where the document has what GET
+// is answered.
+func bodiless(get *v3.Operation, answer *http.Response, content []byte) (mistakes []string) {
+	if len(content) > 0 {
+		mistakes = append(mistakes, "the answer to HEAD has a body")
+	}
+	if get.Responses.Codes.GetOrZero(fmt.Sprint(answer.StatusCode)) == nil {
+		mistakes = append(mistakes, fmt.Sprintf("the document has no %d for GET", answer.StatusCode))
+	}
+	return mistakes
 }
 
 // unlisted is what is wrong with the answer of an address that the document doesn't
