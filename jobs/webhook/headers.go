@@ -18,15 +18,25 @@ const (
 
 // takenHeaders are headers that frame or route a message, headers of a hop (RFC 9110,
 // section 7.6.1), and headers that Ringback sets. A caller that chose them could make a
-// callback look like another caller's.
+// callback look like another caller's. Further, headers by which proxies tell a service
+// who calls and what for, which it would believe, and headers that metadata services of
+// clouds ask for, so that no callback can be mistaken for a question to one.
 var takenHeaders = []string{
-	"Accept", "Accept-Encoding", "Cdn-Loop", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Forwarded", "Host",
-	"Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Traceparent", "Tracestate", "Trailer",
-	"Transfer-Encoding", "Upgrade", "User-Agent", "Via",
+	"Accept", "Accept-Encoding", "Alt-Used", "Cdn-Loop", "Close", "Connection", "Early-Data", "Expect", "Forwarded", "From", "Host",
+	"Http2-Settings", "Keep-Alive", "Max-Forwards", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Via",
+	"Client-Ip", "Remote-Addr", "Remote-User", "Ssl-Client-Cert", "True-Client-Ip",
+	"X-Client-Ip", "X-Cluster-Client-Ip", "X-Http-Host-Override", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Host", "X-Real-Ip",
+	"X-Rewrite-Url", "X-Remote-User",
+	"Metadata", "Metadata-Flavor", "X-Google-Metadata-Request", "X-Identity-Header", "X-Metadata-Token",
 }
 
 // takenPrefixes begin headers of the same kind.
-var takenPrefixes = []string{"Webhook-", "Ringback-", "X-Forwarded-", "Proxy-", "Sec-"}
+var takenPrefixes = []string{
+	"Content-", "Proxy-", "Ringback-", "Sec-", "Webhook-",
+	"Cf-", "Client-Cert", "Fastly-", "Remote-", "X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Azure-", "X-Arr-", "X-Auth-Request-", "X-Envoy-", "X-Forward",
+	"X-Goog-", "X-Ms-Client-Principal", "X-Original-", "X-Proxy", "X-Ssl-",
+	"X-Aws-Ec2-Metadata-",
+}
 
 // HeaderError is why a header is not accepted.
 type HeaderError struct {
@@ -50,7 +60,7 @@ func CheckHeaders(headers map[string]string) (map[string]string, error) {
 		case name == "" || !httpguts.ValidHeaderFieldName(name):
 			return nil, &HeaderError{name, "must be the name of an HTTP header"}
 		case isTaken(canonical):
-			return nil, &HeaderError{name, "must not be a header of the connection or of this service"}
+			return nil, &HeaderError{name, "must not be a header of the connection, of proxies, of metadata services, or of this service"}
 		case repeated:
 			return nil, &HeaderError{name, "must not be given twice in different letter case"}
 		case len(value) > maxHeaderBytes || strings.ContainsFunc(value, unprintable) || value != strings.TrimSpace(value):

@@ -28,6 +28,11 @@ func TestCheckHeaders(t *testing.T) {
 		"Host": {"Host": "v"}, "Content-Length": {"content-length": "1"}, "Transfer-Encoding": {"TRANSFER-ENCODING": "chunked"},
 		"Connection": {"connection": "close"}, "Upgrade": {"Upgrade": "h2c"}, "webhook-id": {"webhook-id": "v"}, "Webhook-Request-Origin": {"Webhook-Request-Origin": "v"},
 		"User-Agent": {"user-agent": "v"}, "CDN-Loop": {"CDN-Loop": "v"}, "Forwarded": {"X-Forwarded-For": "1.2.3.4"}, "Expect": {"expect": "100-continue"},
+		"X-Real-IP": {"X-Real-IP": "127.0.0.1"}, "X-Original-URL": {"x-original-url": "/admin"}, "True-Client-IP": {"true-client-ip": "::1"},
+		"CF-Connecting-IP": {"CF-Connecting-IP": "::1"}, "X-Amzn-Oidc-Identity": {"x-amzn-oidc-identity": "root"}, "Client-Cert": {"client-cert": ":x:"},
+		"X-HTTP-Method-Override": {"X-HTTP-Method-Override": "PUT"}, "HTTP2-Settings": {"HTTP2-Settings": "AAMAAABk"}, "Early-Data": {"early-data": "1"},
+		"Content-Range": {"content-range": "bytes 0-1/2"}, "Metadata-Flavor": {"metadata-flavor": "Google"}, "Metadata": {"Metadata": "true"},
+		"X-Aws-Ec2-Metadata-Token": {"x-aws-ec2-metadata-token": "t"}, "X-aws-ec2-metadata-token-ttl-seconds": {"X-aws-ec2-metadata-token-ttl-seconds": "21600"},
 		"Proxy-Authorization": {"proxy-authorization": "v"}, "traceparent": {"traceparent": "v"},
 	} {
 		t.Run(name, func(t *testing.T) {
