@@ -87,7 +87,7 @@ func (c *Console) routes() *http.ServeMux {
 	if err != nil {
 		panic(err) // the folder is embedded
 	}
-	mux.Handle("GET /static/", http.StripPrefix("/static/", http.FileServerFS(static)))
+	mux.Handle("GET /static/{file}", http.StripPrefix("/static/", http.FileServerFS(static))) // of no folder, which it would list
 	mux.HandleFunc("GET /static/uplot.js", text("text/javascript; charset=utf-8", uplot.JS))
 	mux.HandleFunc("GET /static/uplot.css", text("text/css; charset=utf-8", uplot.CSS))
 	mux.HandleFunc("/", c.page(func(*http.Request) (view, error) { return view{}, errNoPage }))

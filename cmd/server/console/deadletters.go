@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -85,7 +86,7 @@ func (c *Console) matching(r *http.Request) (matched []db.Request, more bool, er
 		return nil, false, mistake("the form can't be read")
 	}
 	filter := db.Filter{
-		Client: r.Form.Get("client"), Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: r.Form.Get("host"),
+		Client: r.Form.Get("client"), Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: strings.ToLower(strings.TrimSpace(r.Form.Get("host"))),
 		OldestFirst: true, Limit: redeliveredAtOnce, Window: 2 * redeliveredAtOnce,
 	}
 	if filter.Client == "" || filter.CallbackHost == "" {

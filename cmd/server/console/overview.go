@@ -94,6 +94,9 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
+	if r.Method == http.MethodHead { // which has no end to wait for
+		return
+	}
 	control, at, asked := http.NewResponseController(w), int64(0), time.Time{}
 	for r.Context().Err() == nil {
 		samples, changed := c.history.since(at)

@@ -1,10 +1,12 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,13 @@ const (
 	// window is how many requests are looked at for a page. With a client chosen,
 	// rare endings are found by an index of their own.
 	window = 2000
+)
+
+// What the filter may choose.
+var (
+	modes    = []db.Mode{db.Sync, db.Async}
+	statuses = []db.Status{db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled}
+	states   = []db.CallbackState{db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled}
 )
 
 // requestsPage lists requests. The URL is the filter.
@@ -40,10 +49,7 @@ func (c *Console) requests(r *http.Request) (view, error) {
 		return findByID(id)
 	}
 	page := requestsPage{
-		Modes:    []db.Mode{db.Sync, db.Async},
-		Statuses: []db.Status{db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled},
-		States:   []db.CallbackState{db.CallbackWaiting, db.CallbackPending, db.CallbackDelivered, db.CallbackDead, db.CallbackCancelled},
-		Chosen:   query,
+		Modes: modes, Statuses: statuses, States: states, Chosen: query,
 	}
 	v := view{page: "requests", title: "Requests"}
 	var err error
@@ -119,15 +125,36 @@ func readFilter(query url.Values) (db.Filter, error) {
 	if filter.To, err = readTime(query.Get("to")); err != nil {
 		return filter, err
 	}
-	if strings.Contains(filter.CallbackHost, "/") {
-		return filter, mistake("the host is that of callback URLs without scheme and path, such as hooks.example.com:8443")
-	}
 	if cursor := query.Get("cursor"); cursor != "" {
 		if filter.Cursor, err = uuid.Parse(cursor); err != nil {
 			return filter, mistake("the cursor is not from a page before")
 		}
 	}
-	return filter, nil
+	return filter, checkFilter(filter)
+}
+
+// checkFilter refuses what no request can match.
+func checkFilter(filter db.Filter) error {
+	err := cmp.Or(oneOf("mode", filter.Mode, modes), oneOf("status", filter.Status, statuses), oneOf("callback", filter.CallbackState, states))
+	switch {
+	case err != nil:
+		return err
+	case strings.Contains(filter.CallbackHost, "/"):
+		return mistake("the host is that of callback URLs without scheme and path, such as hooks.example.com:8443")
+	case !filter.To.IsZero() && !filter.From.Before(filter.To):
+		return mistake("the time to which is not after the time from which")
+	case !filter.CanMatch():
+		return mistake("the mode, the status, the state of the callback and the host contradict each other, so that no request matches")
+	}
+	return nil
+}
+
+// oneOf returns nil where nothing is chosen.
+func oneOf[T ~string](name string, chosen T, known []T) error {
+	if chosen == "" || slices.Contains(known, chosen) {
+		return nil
+	}
+	return mistake(fmt.Sprintf("the %s is one of %v, not %q", name, known, chosen))
 }
 
 // readTime reads a time in UTC as a form sends it, or in RFC 3339.
