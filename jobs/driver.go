@@ -162,6 +162,13 @@ func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStu
 	}
 }
 
+// QueueDeleteExpired removes queues that no process has used for long.
+func (f *fetcher) QueueDeleteExpired(ctx context.Context, params *riverdriver.QueueDeleteExpiredParams) ([]string, error) {
+	expired := *params
+	expired.UpdatedAtHorizon = f.clock.At(params.UpdatedAtHorizon)
+	return f.Executor.QueueDeleteExpired(ctx, &expired)
+}
+
 // JobRescueMany is River's rescue of the jobs that it looked for.
 func (f *fetcher) JobRescueMany(ctx context.Context, params *riverdriver.JobRescueManyParams) (*struct{}, error) {
 	rescue := *params

@@ -33,8 +33,7 @@ func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.Callbac
 func timed(receivers []db.CallbackOrigin, clock func(time.Time) time.Time) []db.CallbackOrigin {
 	receivers = slices.Clone(receivers)
 	for i := range receivers {
-		r := &receivers[i]
-		r.GrantedUntil, r.ClosedUntil, r.ExpiresAt = clock(r.GrantedUntil), clock(r.ClosedUntil), clock(r.ExpiresAt)
+		receivers[i] = pacing.ByClock(receivers[i], clock)
 	}
 	return receivers
 }

@@ -211,7 +211,11 @@ func (i issuedCredentials) print(asJSON bool, stdout io.Writer) error {
 }
 
 func (c *clientCommand) disable(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	if err := clients.Disable(ctx, pool, c.name, time.Now()); err != nil {
+	var clock db.Clock // of the database, as for all times there
+	if err := clock.Read(ctx, pool); err != nil {
+		return err
+	}
+	if err := clients.Disable(ctx, pool, c.name, clock.Now()); err != nil {
 		return err
 	}
 	if config.json {

@@ -213,7 +213,11 @@ func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, std
 	if err != nil {
 		return err
 	}
-	rows, now := make([]listedReceiver, len(receivers)), time.Now()
+	var clock db.Clock // of the database, by which receivers are closed
+	if err := clock.Read(ctx, pool); err != nil {
+		return err
+	}
+	rows, now := make([]listedReceiver, len(receivers)), clock.Now()
 	for i, receiver := range receivers {
 		rows[i] = listedReceiverOf(receiver, now)
 	}

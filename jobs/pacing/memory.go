@@ -57,15 +57,38 @@ func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
 	if known := append(slices.Clone(row.AnsweredFrom), row.Prefixes...); len(known) > 0 {
 		r.address = known[len(known)-1] // until the first callback shows where it goes by now
 	}
-	var closings map[string]closing
-	if json.Unmarshal(row.Closings, &closings) != nil {
-		return // of a later version: what it says is found out again
-	}
-	for client, closed := range closings {
+	for client, closed := range closingsOf(row) {
 		c := r.party(client, now)
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
 		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
 	}
+}
+
+// closingsOf reads the closings of a row. Those of a later version of the program are
+// found out again.
+func closingsOf(row db.CallbackOrigin) (closings map[string]closing) {
+	if json.Unmarshal(row.Closings, &closings) != nil {
+		return nil
+	}
+	return closings
+}
+
+// ByClock returns a row with its times as another clock shows them.
+func ByClock(row db.CallbackOrigin, clock func(time.Time) time.Time) db.CallbackOrigin {
+	row.GrantedUntil, row.ClosedUntil, row.ExpiresAt = clock(row.GrantedUntil), clock(row.ClosedUntil), clock(row.ExpiresAt)
+	closings := closingsOf(row)
+	for client, c := range closings {
+		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne)}
+	}
+	if len(closings) > 0 {
+		row.Closings = encodeClosings(closings)
+	}
+	return row
+}
+
+func encodeClosings(closings map[string]closing) []byte {
+	encoded, _ := json.Marshal(closings, json.Deterministic(true)) // has no value that could fail
+	return encoded
 }
 
 // known is what a receiver takes, by the client to which it gives most.
@@ -102,7 +125,7 @@ func (r *receiver) row(now time.Time) db.CallbackOrigin {
 		row.ExpiresAt = limit.Latest(row.ExpiresAt, c.Down.Add(longestOpening), c.Paused, c.OneByOne)
 	}
 	if len(closings) > 0 {
-		row.Closings, _ = json.Marshal(closings, json.Deterministic(true)) // has no value that could fail
+		row.Closings = encodeClosings(closings)
 	}
 	return row
 }

@@ -46,7 +46,7 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 	case status == http.StatusGone:
 		return Gone, 0
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		if wait, ok := RetryAfter(header.Get("Retry-After"), now); ok {
+		if wait, ok := RetryAfter(header, now); ok {
 			return Throttled, wait
 		}
 	}
@@ -77,9 +77,10 @@ func withRepetition(cause string) string {
 }
 
 // RetryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
-// 10.2.3), clamped. It reports false for a value that is absent or malformed.
-func RetryAfter(value string, now time.Time) (time.Duration, bool) {
-	wait := maxRetryAfter
+// 10.2.3), clamped. It reports false for a value that is absent or malformed. A date is
+// by the clock of who answers, which the answer's Date tells; now is for answers without.
+func RetryAfter(answer http.Header, now time.Time) (time.Duration, bool) {
+	value, wait := answer.Get("Retry-After"), maxRetryAfter
 	seconds, err := strconv.ParseUint(value, 10, 64)
 	if err == nil && seconds < uint64(maxRetryAfter/time.Second) {
 		wait = time.Duration(seconds) * time.Second
@@ -88,6 +89,9 @@ func RetryAfter(value string, now time.Time) (time.Duration, bool) {
 		date, err := http.ParseTime(value)
 		if err != nil {
 			return 0, false
+		}
+		if said, err := http.ParseTime(answer.Get("Date")); err == nil {
+			now = said
 		}
 		wait = date.Sub(now)
 	}

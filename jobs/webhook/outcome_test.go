@@ -68,4 +68,11 @@ func TestClassify(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a date by the clock of the receiver", func(t *testing.T) {
+		t.Parallel()
+		header := http.Header{"Date": {"Sun, 01 Feb 2026 08:00:00 GMT"}, "Retry-After": {"Sun, 01 Feb 2026 08:00:30 GMT"}}
+		if got, wait := classify(429, header, now); got != Throttled || wait != 30*time.Second {
+			t.Errorf("got %s, %s, want to wait 30 s", got, wait)
+		}
+	})
 }

@@ -63,7 +63,7 @@ func (a answer) result() (jsontext.Value, error) {
 
 // notDone obeys a Retry-After.
 func (a answer) notDone(now time.Time) error {
-	after, _ := webhook.RetryAfter(a.header.Get("Retry-After"), now)
+	after, _ := webhook.RetryAfter(a.header, now)
 	return work.Retry(&work.Error{
 		Code: CodeBusy, Message: fmt.Sprintf("The service that does the work can't do it now: it answered %d.", a.status),
 	}, after)

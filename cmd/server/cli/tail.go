@@ -137,7 +137,8 @@ func (t *tail) list(ctx context.Context) (all []*request, complete bool, err err
 	return all, false, nil
 }
 
-// beginNow takes the time from the server, whose clock may be another one.
+// beginNow takes the time from the newest request, since no other clock than that of the
+// database has to do with the times of requests.
 func (t *tail) beginNow(ctx context.Context) error {
 	query := t.filter.query()
 	query.Set("limit", "1")
@@ -145,9 +146,9 @@ func (t *tail) beginNow(ctx context.Context) error {
 	if err := t.calls.do(ctx, call{path: "requests", query: query}, &newest); err != nil {
 		return err
 	}
-	t.from = t.calls.date.Add(-tailOverlap)
-	if t.calls.date.IsZero() {
-		t.from = time.Now().Add(-tailOverlap)
+	t.from = time.Unix(0, 0)
+	if len(newest.Requests) > 0 {
+		t.from = newest.Requests[0].AcceptedAt.Add(-tailOverlap)
 	}
 	return nil
 }

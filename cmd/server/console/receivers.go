@@ -32,9 +32,9 @@ func (c *Console) receivers(r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	rows := make([]receiverRow, len(listed))
+	rows, now := make([]receiverRow, len(listed)), c.Queue.Now()
 	for i, receiver := range listed {
-		rows[i] = receiverRowOf(receiver, time.Now())
+		rows[i] = receiverRowOf(receiver, now)
 	}
 	return view{page: "receivers", title: "Receivers", data: rows}, nil
 }

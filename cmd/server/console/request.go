@@ -137,7 +137,7 @@ func (c *Console) request(r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	return view{page: "request", title: "Request " + whole.ID.String(), data: requestPage{whole, draw(whole, time.Now())}}, nil
+	return view{page: "request", title: "Request " + whole.ID.String(), data: requestPage{whole, draw(whole, c.Queue.Now())}}, nil
 }
 
 // requestJSON is the same for programs.
