@@ -1,13 +1,14 @@
 # What a person runs here is what CI runs: .ci/run is `make test fuzz chaos demo`.
 #
 # DATABASE_URL, if set, is the database to use; otherwise scripts/postgres.sh
-# brings one up. POSTGRES_PORT moves that one away from 5433.
+# brings one up. POSTGRES_PORT moves that one away from 5433, and POSTGRES=18 makes it
+# one of that version (`make test POSTGRES=18`).
 
 # Inside a recipe only: set for the whole file, it would tell scripts/postgres.sh
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
-.PHONY: help up run demo test lint fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock examples id
+.PHONY: help up run demo test lint fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock disk examples id
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +25,7 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
-test: go cc browser pooler promtool clock examples node up ## everything that CI runs, apart from fuzz and chaos
+test: go cc browser pooler promtool clock disk examples node up ## everything that CI runs, apart from fuzz and chaos
 	@go vet -tags nomsgpack ./...
 	@scripts/lint.sh
 	@scripts/lint-api.sh
@@ -52,7 +53,7 @@ down: ## stop that Postgres, keep its data
 
 clean: ## stop it, remove its data and what was built
 	@scripts/postgres.sh clean
-	@rm -rf bin
+	@rm -rf bin .postgresql-*
 
 psql: up ## a prompt on the database; ARGS="…" for psql's flags
 	@scripts/postgres.sh psql $(ARGS)
@@ -106,6 +107,11 @@ promtool:
 clock:
 	@scripts/postgres.sh faketime >/dev/null 2>&1 || \
 		printf '\nNOT TESTED: a database whose clock differs, since libfaketime is not here and could not be installed.\n\n' >&2
+
+# The test of a disk that is full mounts one in memory.
+disk:
+	@folder="$$(mktemp -d)" && { mount -t tmpfs -o size=64k tmpfs "$$folder" 2>/dev/null && umount "$$folder" || \
+		printf '\nNOT TESTED: a disk that is full, since no file system may be mounted here (root may).\n\n' >&2; }; rmdir "$$folder"
 
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.

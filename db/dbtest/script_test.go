@@ -21,7 +21,7 @@ func TestPostgresInOddFolders(t *testing.T) {
 			run := func(args ...string) string {
 				command := exec.Command("bash", append([]string{"scripts/postgres.sh"}, args...)...)
 				command.Dir = root
-				command.Env = append(withoutDatabase(), "POSTGRES_PORT="+port, "POSTGRES_FOLDER=.postgres-test")
+				command.Env = append(withoutDatabase(), "POSTGRES=", "POSTGRES_PORT="+port, "POSTGRES_FOLDER=.postgres-test")
 				var stderr bytes.Buffer
 				command.Stderr = &stderr
 				out, err := command.Output()
