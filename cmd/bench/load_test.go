@@ -81,7 +81,7 @@ func deliver(t *testing.T, url, id string) int {
 	request.Header.SetMethod(fasthttp.MethodPost)
 	request.Header.Set("Webhook-Id", id)
 	request.SetRequestURI(url)
-	if err := fasthttp.DoTimeout(request, response, 5*time.Second); err != nil {
+	if err := fasthttp.DoTimeout(request, response, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	return response.StatusCode()
@@ -89,9 +89,9 @@ func deliver(t *testing.T, url, id string) int {
 
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for 10 s")
+			t.Fatal("waited for two minutes")
 		}
 		time.Sleep(time.Millisecond)
 	}

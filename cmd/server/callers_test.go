@@ -31,7 +31,7 @@ func (p *program) ask(t *testing.T, args ...string) string {
 // line waits for a line that holds all of some words, and returns it.
 func line(t *testing.T, lines chan string, words ...string) string {
 	t.Helper()
-	for deadline := time.After(time.Minute); ; {
+	for deadline := time.After(3 * time.Minute); ; {
 		select {
 		case line, open := <-lines:
 			if !open {

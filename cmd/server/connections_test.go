@@ -73,7 +73,7 @@ func (s *boundServer) dial(t *testing.T, from string) caller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return caller{conn, bufio.NewReader(conn)}

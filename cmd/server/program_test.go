@@ -290,9 +290,9 @@ func until(t *testing.T, done func() bool, state func() string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !done(); <-tick.C {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited a minute for %s", state())
+			t.Fatalf("waited three minutes for %s", state())
 		}
 	}
 }

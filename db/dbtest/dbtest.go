@@ -148,7 +148,7 @@ func address(t testing.TB, database string) string {
 
 func connect(t testing.TB) *pgx.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	config, err := pgxpool.ParseConfig(serverURL())
 	if err != nil {
