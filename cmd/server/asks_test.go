@@ -23,9 +23,7 @@ func TestDelayedWorkWithHeadersOutlivesARestart(t *testing.T) {
 	first := startHere(t, database, settings, fingerprint.Do)
 	sent := time.Now()
 	body := `{"input":{"text":"x"},"delay":2,"callback":{"url":"` + r.URL + `","headers":{"Authorization":"Bearer hidden"}}}`
-	if status, _, err := first.post("/async", body); err != nil || status != http.StatusAccepted {
-		t.Fatalf("got %d, %v, want 202", status, err)
-	}
+	first.served(t, "/async", body, http.StatusAccepted)
 	first.stop()
 	first.waitStopped(t)
 	pool := dbtest.Pool(t, database)

@@ -58,9 +58,7 @@ func TestRequestsAreListedAndShown(t *testing.T) {
 	r.next(t)
 	p.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	for range 3 {
-		if status, _, err := p.post("/sync", `{"input":{"text":"x"}}`); err != nil || status != http.StatusOK {
-			t.Fatal(status, err)
-		}
+		p.served(t, "/sync", `{"input":{"text":"x"}}`, http.StatusOK)
 	}
 
 	shown := p.ask(t, "requests", "show", id)
@@ -297,10 +295,7 @@ func TestTailFollowsRequestsAndTheirEnds(t *testing.T) {
 	}, func() string { return "a line of tail" })
 	late := p.accept(t, `{"text":"x"}`, r.URL)
 	line(t, tail.lines, late, "async")
-	_, synchronous, err := p.post("/sync", `{"input":{"text":"x"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	synchronous := p.served(t, "/sync", `{"input":{"text":"x"}}`, http.StatusOK)
 	line(t, tail.lines, synchronous.ID, "sync", "succeeded")
 	close(answer)
 	line(t, tail.lines, "delivered", "http://127.0.0.1")
@@ -320,10 +315,7 @@ func TestTailOutlivesItsServer(t *testing.T) {
 	database := dbtest.New(t)
 	p := startHere(t, database, nil, fingerprint.Do)
 	environ := callerOf(p, "")
-	_, first, err := p.post("/sync", `{"input":{"text":"x"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := p.served(t, "/sync", `{"input":{"text":"x"}}`, http.StatusOK)
 	tail := start(t, environ, "requests", "tail", "--interval", "200ms", "--since", "1h")
 	line(t, tail.lines, first.ID)
 	if err := p.waitStopped(t); err != nil {

@@ -147,9 +147,7 @@ func withRequests(t *testing.T) (p *program, delivered, pending, dead string) {
 	delivered = p.accept(t, `{"text":"delivered"}`, good.URL)
 	pending = p.accept(t, `{"text":"<b>pending</b>"}`, failing.URL)
 	dead = p.accept(t, `{"text":"dead"}`, gone.URL)
-	if status, _, err := p.post("/sync", `{"input":{"text":"sync"}}`); err != nil || status != http.StatusOK {
-		t.Fatalf("got %d, %v", status, err)
-	}
+	p.served(t, "/sync", `{"input":{"text":"sync"}}`, http.StatusOK)
 	p.waitFor(t, delivered, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	p.waitFor(t, dead, "dead", func(r request) bool { return r.CallbackState == "dead" })
 	failing.next(t)

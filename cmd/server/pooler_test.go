@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -74,6 +75,37 @@ func TestTwoInstallationsInOneDatabase(t *testing.T) {
 	}
 	if err := db.CheckSchema(t.Context(), database); err == nil {
 		t.Error("there is a schema in public, too")
+	}
+}
+
+// Keys, hosts and clients are compared for being equal, and put into an order by
+// Postgres alone.
+func TestDatabaseInAnotherCollation(t *testing.T) {
+	t.Parallel()
+	database := dbtest.NewCollated(t)
+	p := startHere(t, database, nil, fingerprint.Do)
+	r := newReceiver(t, nil)
+	acked := map[string]bool{}
+	for n := range 3 {
+		for _, key := range []string{"a", "A", "ä", "a-b", "ab", "a_b", "Z", "ß", "ss"} {
+			body := fmt.Sprintf(`{"input":{"text":"x"},"callback_url":%q,"ordering_key":%q}`, r.URL, key)
+			status, answer := http.StatusServiceUnavailable, request{}
+			for status == http.StatusServiceUnavailable { // of a busy machine
+				var err error
+				if status, answer, err = p.postOnce("/async", body, fmt.Sprint("key ", n, len(acked))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if acked[answer.ID] = true; status != http.StatusAccepted {
+				t.Fatalf("POST /async with %q: got %d, %+v", key, status, answer)
+			}
+		}
+	}
+	expectAll(t, r, acked)
+	wantNoOrphans(t, database)
+	host := strings.TrimPrefix(r.URL, "http://")
+	if got := p.probe("/requests?callback=delivered&callback_host=" + host); got != http.StatusOK {
+		t.Errorf("listing: got %d, want 200", got)
 	}
 }
 

@@ -238,23 +238,33 @@ func (p *program) postOnce(path, body, key string) (status int, answer request, 
 	return response.StatusCode, answer, json.NewDecoder(response.Body).Decode(&answer)
 }
 
-// accept posts an async request until it is acknowledged. On a busy machine the
-// database may take longer than a call waits for it.
+// accept posts an async request until it is acknowledged.
 func (p *program) accept(t *testing.T, input, callbackURL string) (id string) {
 	t.Helper()
-	key := rand.Text()
+	return p.served(t, "/async", asyncBody(input, callbackURL), http.StatusAccepted).ID
+}
+
+// served posts a call until it is done, which has to be answered with a status. On a
+// busy machine the database may take longer than a call waits for it. A sync call may
+// then be done more than once.
+func (p *program) served(t *testing.T, path, body string, want int) request {
+	t.Helper()
+	key := ""
+	if strings.HasPrefix(path, "/async") {
+		key = rand.Text()
+	}
 	for range 100 {
-		status, answer, err := p.postOnce("/async", asyncBody(input, callbackURL), key)
+		status, answer, err := p.postOnce(path, body, key)
 		if err == nil && (status == http.StatusServiceUnavailable || status == http.StatusConflict) {
 			continue
 		}
-		if err != nil || status != http.StatusAccepted || answer.ID == "" {
-			t.Fatalf("POST /async: got %d, %+v, %v, want 202 with an id", status, answer, err)
+		if err != nil || status != want || answer.ID == "" {
+			t.Fatalf("POST %s: got %d, %+v, %v, want %d with an id", path, status, answer, err, want)
 		}
-		return answer.ID
+		return answer
 	}
-	t.Fatal("POST /async: got 503 a hundred times")
-	return ""
+	t.Fatalf("POST %s: got 503 a hundred times", path)
+	return request{}
 }
 
 func asyncBody(input, callbackURL string) string {
@@ -263,15 +273,24 @@ func asyncBody(input, callbackURL string) string {
 
 func (p *program) get(t *testing.T, id string) (answer request) {
 	t.Helper()
-	response, err := http.Get(p.url + "/requests/" + id)
-	if err != nil {
-		t.Fatal(err)
+	for range 100 { // as with served
+		response, err := http.Get(p.url + "/requests/" + id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer = request{}
+		err = json.NewDecoder(response.Body).Decode(&answer)
+		response.Body.Close()
+		switch {
+		case response.StatusCode == http.StatusServiceUnavailable:
+		case err != nil || response.StatusCode != http.StatusOK:
+			t.Fatalf("GET /requests/%s: got %s, %v", id, response.Status, err)
+		default:
+			return answer
+		}
 	}
-	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("GET /requests/%s: got %s, %v", id, response.Status, err)
-	}
-	return answer
+	t.Fatalf("GET /requests/%s: got 503 a hundred times", id)
+	return request{}
 }
 
 // waitFor asks for a request until it is as wanted.

@@ -24,9 +24,9 @@ import (
 func TestSyncAnswersInline(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
-	status, answer, err := p.post("/sync", `{"input":{"text":"hello"}}`)
-	if err != nil || status != http.StatusOK || answer.Status != "succeeded" {
-		t.Fatalf("got %d, %+v, %v, want 200 and success", status, answer, err)
+	answer := p.served(t, "/sync", `{"input":{"text":"hello"}}`, http.StatusOK)
+	if answer.Status != "succeeded" {
+		t.Fatalf("got %+v, want success", answer)
 	}
 	if stored := p.get(t, answer.ID); string(stored.Result) != string(answer.Result) || stored.Status != "succeeded" {
 		t.Errorf("stored: got %+v, want what was answered, %+v", stored, answer)
@@ -38,10 +38,7 @@ func TestAsyncIsCalledBackOnceWithTheSyncResult(t *testing.T) {
 	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	r := newReceiver(t, nil)
 	const input = `{"text":"hello <world> & é","rounds":3}`
-	_, synchronous, err := p.post("/sync", `{"input":`+input+`}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	synchronous := p.served(t, "/sync", `{"input":`+input+`}`, http.StatusOK)
 	id := p.accept(t, input, r.URL+"/hook?a=b")
 	got := r.next(t)
 	if got.path != "/hook?a=b" || got.header.Get("Webhook-Id") != "req_"+id || got.header.Get("Webhook-Timestamp") == "" {

@@ -15,7 +15,9 @@ import (
 // A process that is out of open files can't call, which is no receiver's doing.
 func TestShortageOfFilesIsNotCharged(t *testing.T) {
 	t.Parallel()
-	p := startProcess(t, dbtest.New(t), nil)
+	database := dbtest.New(t)
+	pool := dbtest.Pool(t, database)
+	p := startProcess(t, database, nil)
 	met, other := newReceiver(t, nil), newReceiver(t, nil)
 	p.waitFor(t, p.accept(t, `{"text":"x"}`, met.URL), "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	until(t, func() bool { return strings.Contains(p.readMetrics(t), "ringback_jobs_running 0") }, func() string { return "the jobs to end" })
@@ -25,13 +27,12 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Accepted before, since no connection is taken during the shortage.
-	status, accepted, err := p.post("/async", `{"input":{"text":"x"},"delay":3,"callback_url":"`+other.URL+`"}`)
-	if err != nil || status != http.StatusAccepted {
-		t.Fatalf("got %d, %v, want 202", status, err)
-	}
-	id := accepted.ID
+	id := p.served(t, "/async", `{"input":{"text":"x"},"delay":3600,"callback_url":"`+other.URL+`"}`, http.StatusAccepted).ID
 	// Below what it has open, so that it opens nothing more.
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "UPDATE river_job SET scheduled_at = now() WHERE state = 'scheduled'"); err != nil {
 		t.Fatal(err)
 	}
 	until(t, func() bool {

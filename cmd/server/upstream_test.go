@@ -66,12 +66,8 @@ func TestWorkOfAnUpstreamOutlastsIt(t *testing.T) {
 	upstream := newWorkService(t)
 	p := startHere(t, dbtest.New(t), map[string]string{"WORK_URL": upstream.URL + "/do", "WORK_SECRET": webhook.NewSecret()}, fingerprint.Do)
 	r := newReceiver(t, nil)
-	if status, _, err := p.post("/sync", `{"input":[1]}`); err != nil || status != http.StatusOK {
-		t.Fatalf("sync: got %d, %v, want 200", status, err)
-	}
-	if status, _, err := p.post("/sync/fingerprint", `{"input":{"text":"x"}}`); err != nil || status != http.StatusOK {
-		t.Errorf("the sample by its name: got %d, %v, want 200", status, err)
-	}
+	p.served(t, "/sync", `{"input":[1]}`, http.StatusOK)
+	p.served(t, "/sync/fingerprint", `{"input":{"text":"x"}}`, http.StatusOK)
 	upstream.setAway(true)
 	var ids []string
 	for range 20 {

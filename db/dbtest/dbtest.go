@@ -41,6 +41,23 @@ func NewEncoded(t testing.TB, encoding string) string {
 	return create(t, "ENCODING '"+encoding+"' LOCALE 'C' TEMPLATE template0")
 }
 
+// NewCollated returns the URL of a fresh database that sorts texts as people do, by ICU,
+// which Postgres has from 15 on.
+func NewCollated(t testing.TB) string {
+	t.Helper()
+	conn := connect(t)
+	defer conn.Close(context.Background())
+	var hasICU bool
+	const sql = "SELECT current_setting('server_version_num')::int >= 150000"
+	if err := conn.QueryRow(context.Background(), sql).Scan(&hasICU); err != nil {
+		t.Fatalf("asking for the version: %v", err)
+	}
+	if !hasICU {
+		return create(t, "ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0")
+	}
+	return create(t, "ENCODING 'UTF8' LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' TEMPLATE template0")
+}
+
 // NewPool returns a pool on a database as New makes it.
 func NewPool(t testing.TB) *pgxpool.Pool {
 	t.Helper()
