@@ -55,22 +55,26 @@ func TestFailedCallbacksTellNothing(t *testing.T) {
 	}
 }
 
-// afterFirstAttempt returns what GET /requests/{id} told when the first attempt
-// had ended, without id, URL and times.
+// afterFirstAttempt returns what GET /requests/{id} told of the first attempt, while the
+// callback waited for another, without id, URL and times.
 func (p *program) afterFirstAttempt(t *testing.T, id string) (told map[string]any) {
 	t.Helper()
-	response, err := http.Get(p.url + "/requests/" + id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil {
-		err = json.Unmarshal(body, &told)
-	}
-	if err != nil {
-		t.Fatalf("GET /requests/%s: got %q, %v", id, body, err)
-	}
+	var body []byte
+	until(t, func() bool {
+		response, err := http.Get(p.url + "/requests/" + id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		told = nil
+		if body, err = io.ReadAll(response.Body); err == nil {
+			err = json.Unmarshal(body, &told)
+		}
+		if err != nil {
+			t.Fatalf("GET /requests/%s: got %q, %v", id, body, err)
+		}
+		return told["callback_waits_for"] == "retry"
+	}, func() string { return "the callback to wait for its retry, got " + string(body) })
 	if strings.Contains(string(body), "not allowed") || strings.Contains(string(body), "10.0.0.1") {
 		t.Errorf("GET /requests/%s tells why: %s", id, body)
 	}
