@@ -349,8 +349,9 @@ func TestAnswersThatNobodyReadsAreGivenUp(t *testing.T) {
 			}
 			t.Cleanup(func() { conn.Close() })
 			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			calls := strings.Repeat("GET /problems/not-found HTTP/1.1\r\nHost: "+host+"\r\n\r\n", 50)
 			for err == nil { // until the server closes it
-				_, err = fmt.Fprintf(conn, "GET /problems/not-found HTTP/1.1\r\nHost: %s\r\n\r\n", host)
+				_, err = io.WriteString(conn, calls)
 			}
 		})
 	}
