@@ -334,4 +334,4 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 	}
 }
 
-const notAHost = "must be a host as it stands in a callback URL, with its port if it has one, as in hooks.example.com"
+const notAHost = "must be a host as it stands in a callback URL, with its port if that is neither 443 nor 80, as in hooks.example.com"
