@@ -20,10 +20,9 @@ const maxBudget = 64 << 20 // bytes
 func memoryBudget() int64 { return min(maxBudget, debug.SetMemoryLimit(-1)/8) }
 
 // answerBudget bounds the memory of the answers that are being written: callers
-// that send calls and read nothing could otherwise take all there is. An answer is
-// never refused, since what it tells has been done. Where it finds no room, the
-// client that holds the most loses its oldest answer, which is the least likely to
-// be read.
+// that send calls and read nothing could otherwise take all memory. An answer is never
+// refused, since the call has been done. Where it finds no room, the client that holds the
+// most loses its oldest answer, which is the least likely to be read.
 type answerBudget struct {
 	limit int64
 
@@ -91,7 +90,7 @@ func (b *answerBudget) counts() (taken int, lost int64) {
 	return b.bytes.Taken(), b.lost
 }
 
-// watchAnswers tells what answers take.
+// watchAnswers measures the memory of answers.
 func watchAnswers(registerer prometheus.Registerer, b *answerBudget) {
 	auto := promauto.With(registerer)
 	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_answer_bytes", Help: "Bytes of the larger answers that are being written."},

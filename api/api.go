@@ -19,19 +19,19 @@ import (
 	"ringback/work"
 )
 
-// Config is what the API is built from.
+// Config holds the parts and settings of the API.
 type Config struct {
 	Pool           *pgxpool.Pool
-	Reads          *pgxpool.Pool // for what clients read, made by db.OpenReads
+	Reads          *pgxpool.Pool // for reads of clients, made by db.OpenReads
 	ReadLimit      int           // reads at a time: as many as Reads has connections
 	Queue          *jobs.Queue
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
 
-	Catalog *work.Catalog // what work is offered, as that of Queue
+	Catalog *work.Catalog // the kinds of work on offer, as in Queue
 
-	FindClient  func(key string) string // the client whose API key it is, "" for nobody's
-	LocalClient string                  // who calls without a key; empty: nobody may
+	FindClient  func(key string) string // the client that has this API key, "" for none
+	LocalClient string                  // the client of calls without a key; empty: such calls are refused
 
 	Limits    func(client string) clients.Limits // as those of Queue; nil where there is only one client, who has none
 	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name; nil: all
@@ -41,7 +41,7 @@ type Config struct {
 	// burst of twice as many; 0 for any number.
 	ClientReads int
 
-	SyncLimit int         // sync requests that work at a time; as many may wait for a moment
+	SyncLimit int         // sync requests at a time; as many more may wait for a moment
 	Draining  func() bool // tells that the process is stopping
 
 	Tracer *tracing.Tracer // nil for none
@@ -127,14 +127,14 @@ func NewHealth(config Config) http.Handler {
 func (a *API) newRouter() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode) // in the other modes it prints its routes
 	router := gin.New()
-	router.RedirectTrailingSlash = false // gin's redirect is none of our answers
+	router.RedirectTrailingSlash = false // gin's redirect is not in the contract
 	router.Use(a.observe)
 	router.NoRoute(a.handle(a.noRoute))
 	return router
 }
 
-// databaseContext bounds what a call asks of the database. It outlives the
-// caller: whether a request was accepted must not depend on who still listens.
+// databaseContext bounds the statements of a call. It outlives the caller: whether a
+// request was accepted must not depend on whether its caller still listens.
 func databaseContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), databaseTimeout)
 }

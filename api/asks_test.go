@@ -196,7 +196,7 @@ func TestBatch(t *testing.T) {
 			}
 		}
 		if !s.holds(t, `SELECT count(*) = $1 FROM requests`, accepted) || accepted != 1000 {
-			t.Errorf("got %d accepted, want those in the database", accepted)
+			t.Errorf("got %d accepted, want as many as the database holds", accepted)
 		}
 	})
 

@@ -29,7 +29,7 @@ type asyncBody struct {
 	OrderingKey *string        `json:"ordering_key"`
 }
 
-// callbackBody is a callback that carries headers of the caller's.
+// callbackBody is a callback that carries the caller's headers.
 type callbackBody struct {
 	URL     string            `json:"url"`
 	Headers map[string]string `json:"headers"`
@@ -80,7 +80,7 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 	return answer, nil
 }
 
-// accept commits a request, or returns that for which its key stands already.
+// accept commits a request, or returns the earlier request of its key.
 func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request, error) {
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
@@ -91,7 +91,7 @@ func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request
 	return request, err
 }
 
-// readAsync decodes and checks all that can be without the database.
+// readAsync decodes and checks as far as it goes without the database.
 func (a *API) readAsync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body asyncBody
 	raw, err := a.decode(c, &body)
@@ -105,12 +105,12 @@ func (a *API) readAsync(c *gin.Context, offer *work.Offer) (request db.Request, 
 	return request, key, err
 }
 
-// retryAfterOf is in how many seconds a request that was accepted may have ended.
+// retryAfterOf is in how many seconds an accepted request may have ended.
 func retryAfterOf(request db.Request) int {
 	return acceptedRetryAfter + max(0, int(request.RunAt.Sub(request.AcceptedAt).Seconds()))
 }
 
-// newAsync is the request that a body asks for.
+// newAsync makes the request from a body.
 func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Request, error) {
 	input, err := checkInput(offer, body.Input)
 	if err != nil {
@@ -127,7 +127,7 @@ func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Re
 	return request, setTimes(&request, body)
 }
 
-// setCallback sets where the callback goes, and what it carries.
+// setCallback sets where the callback goes, and its headers.
 func (a *API) setCallback(request *db.Request, body asyncBody) (err error) {
 	raw, pointer := body.CallbackURL, "/callback_url"
 	if body.Callback != nil {
@@ -216,7 +216,7 @@ func (a *API) checkCallback(client, raw string) (string, error) {
 // maxOrderingKey is in characters.
 const maxOrderingKey = 255
 
-// checkOrderingKey returns the key, nothing where there is none.
+// checkOrderingKey returns the key, "" for none.
 func checkOrderingKey(key *string) (string, error) {
 	if key == nil {
 		return "", nil

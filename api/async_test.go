@@ -96,7 +96,8 @@ func TestAsync(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), "LOCK TABLE requests"); err != nil {
 			t.Fatal(err)
 		}
-		// One for the flusher, which then waits for the lock, and one in the queue.
+		// One call for the flusher, which then waits for the lock, and one call in the
+		// queue.
 		first := make(chan answer)
 		for range 2 {
 			go func() { first <- s.call(t, "POST", "/async", asyncBody) }()
@@ -145,7 +146,7 @@ func TestAsync(t *testing.T) {
 	}
 }
 
-// fullService has accepted all that its limit allows.
+// fullService has accepted as many requests as its limit allows.
 func fullService(t *testing.T) *service {
 	t.Helper()
 	s := newService(t, func(c *api.Config) { c.Queue = newQueue(t, c.Pool, jobs.Config{AsyncLimit: 1, UnfinishedLimit: 1}) })
@@ -155,8 +156,8 @@ func fullService(t *testing.T) *service {
 	return s
 }
 
-// refused calls a service that is full, with a body of the given length of
-// which only a part is sent, and returns its connection after the answer.
+// refused calls a service that is full, sends only a part of a body of the given length,
+// and returns its connection after the answer.
 func (s *service) refused(t *testing.T, length int, body string) (*bufio.Reader, net.Conn) {
 	t.Helper()
 	conn := s.open(t, fmt.Sprintf("POST /async HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d", length), body)

@@ -32,23 +32,23 @@ type batchBody struct {
 // batchItem is one request of a batch.
 type batchItem struct {
 	asyncBody
-	Work           *string `json:"work"`            // else the default one
+	Work           *string `json:"work"`            // nil for the default
 	IdempotencyKey *string `json:"idempotency_key"` // as the header of POST /async
 }
 
-// batchAnswer tells what became of each request, in the order of the call.
+// batchAnswer has the result of each request, in the order of the call.
 type batchAnswer struct {
 	Requests []batchResult `json:"requests"`
 }
 
-// batchResult is what was accepted, or why nothing was.
+// batchResult is the accepted request, or the reason why there is none.
 type batchResult struct {
 	Request *accepted `json:"request,omitzero"`
 	Problem *problem  `json:"problem,omitzero"`
 }
 
-// postBatch accepts many requests, each for itself. Where none is accepted, it answers
-// with the first one's problem.
+// postBatch accepts many requests, each for itself. Where none is accepted, it answers with
+// the problem of the first.
 func (a *API) postBatch(c *gin.Context) (reply, error) {
 	if len(c.Request.Header.Values("Idempotency-Key")) > 0 {
 		return reply{}, newProblem("malformed-idempotency-key", "A batch has no Idempotency-Key: give each request its own idempotency_key.")
@@ -106,8 +106,8 @@ func (a *API) acceptEach(c *gin.Context, items []jsontext.Value) []batchResult {
 	return results
 }
 
-// readItem decodes and checks one request of a batch. All but the first count against
-// the client's rate here; the call itself was counted as one.
+// readItem decodes and checks one request of a batch. All but the first count against the
+// client's rate here; the call was counted for the first.
 func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
 	if i > 0 {
 		if err := a.countMore(c); err != nil {
@@ -136,8 +136,8 @@ func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Re
 	return request, key, err
 }
 
-// withoutAddress is a request of a batch as POST /async takes it alone, where the work
-// stands in the address and the key in a header: so that a key means the same there.
+// withoutAddress is a request of a batch as POST /async takes it alone, with the work in
+// the address and the key in a header. So a key means the same for both.
 func withoutAddress(raw jsontext.Value) (jsontext.Value, error) {
 	var fields map[string]jsontext.Value
 	if err := json.Unmarshal(raw, &fields); err != nil {
@@ -155,12 +155,12 @@ func (a *API) offerNamed(name *string) (*work.Offer, error) {
 	}
 	offer := a.Catalog.Find(*name)
 	if offer == nil || *name == "" {
-		return nil, invalidInput("/work", "must be the name of a work: GET /works lists them")
+		return nil, invalidInput("/work", "must be the name of a work: GET /works lists the names")
 	}
 	return offer, nil
 }
 
-// within is the problem of a request of a batch, whose pointers lead there.
+// within is the problem of a request of a batch, with pointers into the batch.
 func within(i int, err error) *problem {
 	var known *problem
 	if !errors.As(err, &known) {

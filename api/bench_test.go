@@ -15,7 +15,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// BenchmarkReadAsync is what a POST /async costs before the database.
+// BenchmarkReadAsync measures the cost of a POST /async before the database.
 func BenchmarkReadAsync(b *testing.B) {
 	const body = `{"input":{"text":"The quick brown fox jumps over the lazy dog."},"callback_url":"https://hooks.example.com/ringback"}`
 	catalog, err := work.NewCatalog(work.Set{"fingerprint": fingerprint.Work}, "fingerprint", time.Minute)

@@ -12,10 +12,10 @@ import (
 // cancelled is the answer to POST /requests/{id}/cancel.
 type cancelled struct {
 	Request wholeRequest `json:"request"`
-	Stopped []string     `json:"stopped"` // of "work" and "callback", what had not ended
+	Stopped []string     `json:"stopped"` // "work", "callback" or both: the steps that had not ended
 }
 
-// cancelRequest stops what is still to be done for a request. A second call finds
+// cancelRequest stops the steps of a request that have not ended. A second call finds
 // nothing to stop.
 func (a *API) cancelRequest(c *gin.Context) (reply, error) {
 	id, err := requestID(c)

@@ -44,7 +44,7 @@ type discardsBody struct {
 	Cursor string `json:"cursor"`
 }
 
-// discards is the answer to it.
+// discards is the answer to POST /discards.
 type discards struct {
 	Matched    int    `json:"matched"` // of at most a thousand
 	Discarded  int    `json:"discarded"`

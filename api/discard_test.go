@@ -61,7 +61,7 @@ func TestDiscards(t *testing.T) {
 	}
 	next := decode[discards](t, s.call(t, "POST", "/discards", filter+`,"cursor":"`+first.NextCursor+`"}`), http.StatusOK)
 	if next.Matched != 1 || next.Discarded != 1 || next.More {
-		t.Errorf("next: got %+v, want the last one", next)
+		t.Errorf("next: got %+v, want the last dead letter", next)
 	}
 	if !s.holds(t, "SELECT (SELECT array_agg(request_id) FROM dead_letters) = ARRAY[$1::uuid] AND (SELECT count(*) = 1001 FROM requests WHERE callback_state = 'cancelled')", other.ID) {
 		t.Error("want the dead letter of another host left, and no other")

@@ -36,8 +36,7 @@ type problem struct {
 	retryAfter int          // seconds, where it is known better than by the status
 }
 
-// fieldProblem names what is wrong with one field of the body or one parameter
-// of the URL.
+// fieldProblem is a mistake in one field of the body or one parameter of the URL.
 type fieldProblem struct {
 	Pointer   string `json:"pointer,omitempty"`   // RFC 6901, as in "#/input/text"
 	Parameter string `json:"parameter,omitempty"` // as in "limit"
@@ -46,14 +45,14 @@ type fieldProblem struct {
 
 func (p *problem) Error() string { return p.name + ": " + p.Detail }
 
-// problemType is what GET /problems/{name} tells.
+// problemType is the answer to GET /problems/{name}.
 type problemType struct {
 	Name   string `json:"name"`
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 }
 
-// problemTypes are all of them, each with one status and one title.
+// problemTypes are all problem types, each with one status and one title.
 var problemTypes = [...]problemType{
 	{"malformed-json", http.StatusBadRequest, "The body is not one well-formed JSON value."},
 	{"invalid-parameter", http.StatusBadRequest, "A parameter of the URL is not valid."},
@@ -94,8 +93,8 @@ func newProblem(name, detail string, fields ...fieldProblem) *problem {
 	panic("unknown problem type " + name)
 }
 
-// problemOf turns an error into the answer that its cause deserves. What it
-// doesn't know is a 500 with a fixed sentence.
+// problemOf turns an error into the answer that its cause deserves. An unknown error is a
+// 500 with a fixed sentence.
 func problemOf(err error) *problem {
 	var known *problem
 	var tooLarge *http.MaxBytesError
@@ -123,7 +122,7 @@ func problemOf(err error) *problem {
 	if decision := decisionOf(err); !decision.OK() {
 		return refuse(decision)
 	}
-	return newProblem("internal-error", "The operators see in the log what it was.")
+	return newProblem("internal-error", "The operators see the cause in the log.")
 }
 
 // invalidInput names a field by its RFC 6901 pointer into the body.
@@ -152,7 +151,7 @@ func invalidInputs(pointer string, mistakes work.Mistakes) *problem {
 
 // printable makes a name that the caller chose fit for an answer.
 func printable(name string) string {
-	const most = 200 // bytes; ours are shorter
+	const most = 200 // bytes; names of the API are shorter
 	if len(name) > most {
 		name = name[:most] + "…"
 	}
@@ -176,7 +175,7 @@ func explainSemantic(err *json.SemanticError) string {
 	}
 }
 
-// kindName is what a field takes, in the words of JSON.
+// kindName names the value that a field takes, in the words of JSON.
 func kindName(kind reflect.Kind) string {
 	switch kind {
 	case reflect.String:

@@ -18,7 +18,7 @@ import (
 // maxProgress is in bytes.
 const maxProgress = 4 << 10
 
-// reportBody is the body of POST /work/{token}, of which no more than one field is given.
+// reportBody is the body of POST /work/{token}. At most one field is given.
 type reportBody struct {
 	Result   jsontext.Value `json:"result"`
 	Error    *reportedError `json:"error"`
@@ -70,14 +70,14 @@ func reportProblem(err error) error {
 	case errors.Is(err, jobs.ErrUnknownToken):
 		return newProblem("not-found", "No attempt has this token.")
 	case errors.Is(err, jobs.ErrGivenUp):
-		return newProblem("attempt-over", "The attempt has ended, or was given up for another one.")
+		return newProblem("attempt-over", "The attempt has ended, or was given up for the next attempt.")
 	case errors.Is(err, jobs.ErrNotYet):
 		return newProblem("unavailable", "That the attempt goes on has not been recorded yet. Try again.")
 	}
 	return err
 }
 
-// readReport reads and checks a body. An empty one is a sign of life.
+// readReport reads and checks a body. An empty body is a sign of life.
 func (a *API) readReport(c *gin.Context) (report work.Report, err error) {
 	raw, err := a.readBody(c, maxBodyBytes)
 	if err != nil || len(raw) == 0 {

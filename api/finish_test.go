@@ -17,7 +17,7 @@ import (
 	"ringback/work"
 )
 
-// newLater starts a service whose work goes on elsewhere: did is what it does first.
+// newLater starts a service whose work goes on elsewhere. It calls did first.
 func newLater(t *testing.T, did func(s *service, finish string)) *service {
 	t.Helper()
 	var s *service

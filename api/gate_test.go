@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// arrival is what came of a call at a gate.
+// arrival is the fate of a call at a gate.
 type arrival struct {
 	done    bool
 	refused bool
@@ -120,13 +120,13 @@ func TestGate(t *testing.T) {
 			}
 			arrive(t.Context(), g)
 			time.Sleep(50 * ms)
-			arrive(t.Context(), g) // the queue stands since the one before
+			arrive(t.Context(), g) // the queue stands since the call before
 			time.Sleep(51 * ms)
 			third := arrive(t.Context(), g)
 			time.Sleep(100 * ms)
 			wantArrival(t, "third", third, refusedAfter(10*ms))
 
-			// Nobody waits any more, so what comes next is a burst again.
+			// Nobody waits any more, so the next calls are a burst again.
 			next := arrive(t.Context(), g)
 			time.Sleep(100 * ms)
 			wantArrival(t, "after the queue", next, refusedAfter(100*ms))
@@ -166,7 +166,7 @@ func TestGate(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				test(t)
-				time.Sleep(time.Second) // whoever still waits is refused
+				time.Sleep(time.Second) // calls that still wait are refused
 			})
 		})
 	}
@@ -229,7 +229,7 @@ func storm(t *testing.T, limit int) {
 		after = append(after, soFar(arrive(t.Context(), g)))
 	}
 	if want := append(slices.Repeat([]arrival{atOnce}, limit), waits); !slices.Equal(after, want) {
-		t.Errorf("limit %d, afterwards: got %+v, want as many at once, and one that waits", limit, after)
+		t.Errorf("limit %d, afterwards: got %+v, want as many at once, and one call that waits", limit, after)
 	}
 	time.Sleep(time.Second)
 }

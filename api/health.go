@@ -51,8 +51,8 @@ func get(router gin.IRoutes, path string, handlers ...gin.HandlerFunc) {
 	router.Match([]string{http.MethodGet, http.MethodHead}, path, handlers...)
 }
 
-// handleProbes answers those who ask how the process is: whether it lives, and whether
-// it can accept, by two names.
+// handleProbes tells monitors whether the process lives, and, by two names, whether it can
+// accept.
 func (a *API) handleProbes(router *gin.Engine) {
 	get(router, "/livez", a.handle(a.live))
 	get(router, "/readyz", a.handle(a.health))

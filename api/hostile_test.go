@@ -18,8 +18,7 @@ import (
 // bodyTimeout is how long a body may take.
 const bodyTimeout = 10 * time.Second
 
-// open sends the head of a call, and what of its body is given, and returns
-// the connection.
+// open sends the head of a call and the given part of its body, and returns the connection.
 func (s *service) open(t *testing.T, head, body string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -109,7 +108,7 @@ func TestCallerThatHangsUpIsNoErrorOfOurs(t *testing.T) {
 	}
 }
 
-// lines is a writer that hands on what is written.
+// lines is a writer that hands on each line.
 type lines chan string
 
 func (l lines) Write(line []byte) (int, error) {

@@ -20,15 +20,14 @@ import (
 
 const (
 	keyLifetime = 24 * time.Hour
-	// keyMargin is what a call may take besides its work until its request is
+	// keyMargin is the time that a call may take besides its work until its request is
 	// committed. After that the key of a process that died is free again.
 	keyMargin = 30 * time.Second
 	maxKey    = 255 // bytes
 )
 
-// keyOf returns the Idempotency-Key of a call, draft-ietf-httpapi-idempotency-key-header,
-// which is for the given request and whose work takes at most limit; without the
-// header, one that is "".
+// keyOf returns the Idempotency-Key of a call (draft-ietf-httpapi-idempotency-key-header)
+// for the given request, whose work takes at most limit. Without the header, the key is "".
 func (a *API) keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
 	values := c.Request.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
@@ -46,7 +45,7 @@ func errBadKey() *problem {
 		fmt.Sprintf("Idempotency-Key must be one string of 1 to %d printable ASCII characters.", maxKey))
 }
 
-// newKey is a key for a request, whose body is its call's.
+// newKey is a key for a request and the body of its call.
 func (a *API) newKey(name string, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
 	if !isKey(name) {
 		return db.Key{}, errBadKey()
@@ -61,8 +60,8 @@ func (a *API) newKey(name string, body []byte, request db.Request, limit time.Du
 	}, nil
 }
 
-// parseKey takes a string of RFC 9651, section 3.3.3, which is what the draft
-// asks for, and the same without its quotes, which is what most clients send.
+// parseKey takes a string of RFC 9651, section 3.3.3, as the draft asks for, and a string
+// without quotes, as most clients send it.
 func parseKey(value string) (key string, ok bool) {
 	if quoted, found := strings.CutPrefix(value, `"`); found {
 		value, found = strings.CutSuffix(quoted, `"`)
@@ -78,7 +77,7 @@ func isKey(value string) bool {
 	return printable && value != "" && len(value) <= maxKey
 }
 
-// unescape undoes \" and \\, the only escapes there are.
+// unescape undoes \" and \\, the only escapes of the RFC.
 func unescape(text string) (plain string, ok bool) {
 	var out strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -96,11 +95,9 @@ func unescape(text string) (plain string, ok bool) {
 	return out.String(), true
 }
 
-// fingerprintOf tells a call from another one, but not from the same one with
-// other white space or the fields in another order, nor a call that names the default
-// work from a call that names none: replay compares the names of their
-// work instead, so that keys stay good while the previous version runs, which has no
-// names.
+// fingerprintOf tells calls apart. White space, the order of fields, and whether a call
+// names the default work make no difference: replay compares the names of work, so that
+// keys stay good while the previous version runs, which has no names.
 func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {
 	canonical := jsontext.Value(body).Clone()
 	if err := canonical.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
@@ -113,10 +110,9 @@ func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha25
 	return sha256.Sum256(append([]byte(address+"\n"), canonical...)), nil
 }
 
-// replay returns the request that a key stands for, if it was made by the same
-// call for the same work.
+// replay returns the request of a key, if the same call made it for the same work.
 func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.Holder, work string) (db.Request, error) {
-	reused := newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new one.")
+	reused := newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new key.")
 	if holder.Fingerprint != key.Fingerprint {
 		return db.Request{}, reused
 	}
@@ -136,12 +132,12 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 	return request, nil
 }
 
-// noteReplay tells that a call gets the answer of an earlier one. It is for calls of one
-// request: those of a batch are accepted side by side, and may not write to one header.
+// noteReplay tells that a call gets the answer of an earlier call. It is for calls of one
+// request: requests of a batch are accepted side by side, and may not write to one header.
 func noteReplay(c *gin.Context) { c.Header("Idempotent-Replayed", "true") }
 
-// answerRecorded answers a sync request as it was answered the first time, or with where
-// to find it while its work has not ended.
+// answerRecorded answers a sync request as it was answered the first time, or with its
+// address while its work has not ended.
 func answerRecorded(request db.Request) (reply, error) {
 	if request.Status == db.Accepted {
 		return reply{

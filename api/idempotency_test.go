@@ -17,8 +17,7 @@ func (s *service) withKey(t *testing.T, key, path, body string) answer {
 	return s.call(t, "POST", path, body, "Idempotency-Key", key)
 }
 
-// persist repeats a call that a busy machine didn't answer in time, which is what
-// the key is for.
+// persist repeats a call that a busy machine didn't answer in time: keys are for that.
 func (s *service) persist(t *testing.T, key, path, body string) answer {
 	t.Helper()
 	for {
@@ -29,7 +28,7 @@ func (s *service) persist(t *testing.T, key, path, body string) answer {
 	}
 }
 
-// wantReplay checks that an answer is the first one again.
+// wantReplay checks that an answer repeats the first.
 func wantReplay(t *testing.T, first, again answer) {
 	t.Helper()
 	if again.status != first.status || string(again.body) != string(first.body) || again.header.Get("Location") != first.header.Get("Location") {

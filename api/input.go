@@ -33,7 +33,7 @@ func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
 	return a.decodeUpTo(c, maxBodyBytes, target)
 }
 
-// decodeUpTo is decode for a body of at most so many bytes.
+// decodeUpTo is decode for a body of at most the given bytes.
 func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, err error) {
 	if err := checkMedia(c); err != nil {
 		return nil, err
@@ -68,11 +68,11 @@ func unmarshal(body []byte, target any) error {
 var errNull = errors.New("null")
 
 // noNulls refuses null, which encoding would take for an absent field or a zero: a
-// filter of null would match everything. Fields that are pointers may be null,
-// which is as absent, and the input is the work's to judge.
+// filter of null would match everything. Fields that are pointers may be null, which is as
+// absent. The work judges its input.
 var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any) error {
 	if decoder.PeekKind() != jsontext.KindNull {
-		return errors.ErrUnsupported // which leaves it to the usual way
+		return errors.ErrUnsupported // json then decodes as usual
 	}
 	kind := reflect.TypeOf(target).Elem()
 	if kind.Kind() == reflect.Pointer || kind == reflect.TypeFor[jsontext.Value]() {
@@ -113,7 +113,7 @@ func (a *API) readBody(c *gin.Context, most int64) ([]byte, error) {
 // dropBody reads a small body that nobody wants, so that its connection stays
 // usable, and tells whether it was all there.
 func dropBody(c *gin.Context) bool {
-	const patience = 50 * time.Millisecond // it comes with its head, or it is not waited for
+	const patience = 50 * time.Millisecond // the body comes with its head, or is not waited for
 	if c.Request.ContentLength > smallBody || c.Request.ContentLength < 0 {
 		return false
 	}
@@ -126,8 +126,8 @@ func dropBody(c *gin.Context) bool {
 }
 
 // bodyBudget bounds the memory of the bodies of all calls that are under way:
-// slow callers with large bodies could otherwise take all there is. Clients share
-// it as they share all slots, or one could have the bodies of all others refused.
+// slow callers with large bodies could otherwise take all memory. Clients share it as they
+// share all slots, or one client could have the bodies of all others refused.
 type bodyBudget struct {
 	largest int64 // bytes that one body counts as at most
 
@@ -142,9 +142,8 @@ func newBodyBudget(bytes int64, shared bool) *bodyBudget {
 	return &bodyBudget{largest: max(1, bytes/4), bytes: limit.NewSlots(int(bytes), shared)}
 }
 
-// reserve takes a body's declared length, the largest there is where it
-// declares none (-1), until release. In a small budget, a large body counts as a
-// quarter of it.
+// reserve takes a body's declared length until release, or maxBodyBytes where it declares
+// none (-1). In a small budget, a large body counts as a quarter of it.
 func (b *bodyBudget) reserve(client string, length int64) (release func(), err error) {
 	if length < 0 {
 		length = maxBodyBytes
@@ -177,8 +176,8 @@ func checkInput(offer *work.Offer, input jsontext.Value) (jsontext.Value, error)
 	return canonical, nil
 }
 
-// below turns an error about a part of the body into one about the whole, by
-// putting the part's pointer in front.
+// below turns an error about a part of the body into an error about the whole, by putting
+// the part's pointer in front.
 func below(pointer string, err error) error {
 	var all work.Mistakes
 	var field *work.FieldError

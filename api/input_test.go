@@ -22,7 +22,7 @@ func TestBadInput(t *testing.T) {
 	const malformed, invalid = "malformed-json", "invalid-input"
 	for _, test := range []struct {
 		name    string
-		body    string // CALLBACK stands for the callback URL, where there is one
+		body    string // CALLBACK stands for the callback URL of an async call
 		status  int
 		problem string
 		fields  []string

@@ -11,7 +11,7 @@ import (
 	"ringback/jobs/limit"
 )
 
-// metrics count what is answered.
+// metrics count answers.
 type metrics struct {
 	answers  *prometheus.HistogramVec // by route and status
 	problems *prometheus.CounterVec   // by name
@@ -30,7 +30,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return &metrics{
 		refused: CountRefusals(registerer, reasons...),
 		answers: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty for an unknown one) and status.",
+			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty where it is unknown) and status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}, []string{"route", "status"}),
 		problems: auto.NewCounterVec(prometheus.CounterOpts{

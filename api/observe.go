@@ -24,8 +24,8 @@ const (
 	releaseKey  = "release"   // gives back the body's part of the budget
 )
 
-// observe gives every call an X-Request-Id, turns a panic into a 500, and
-// writes the call's one log line.
+// observe gives every call an X-Request-Id, turns a panic into a 500, and writes the call's
+// only log line.
 func (a *API) observe(c *gin.Context) {
 	start := time.Now()
 	callID := c.GetHeader("X-Request-Id")
@@ -51,7 +51,7 @@ func (a *API) observe(c *gin.Context) {
 	c.Next()
 }
 
-// releaseBody gives back what the call's body takes of the budget, once.
+// releaseBody gives back the body's part of the budget, once.
 func releaseBody(c *gin.Context) {
 	if release, ok := c.Get(releaseKey); ok {
 		c.Set(releaseKey, func() {})
@@ -59,7 +59,7 @@ func releaseBody(c *gin.Context) {
 	}
 }
 
-// validCallID accepts what can stand in a header and a log line.
+// validCallID accepts an id that can stand in a header and a log line.
 func validCallID(id string) bool {
 	return id != "" && len(id) <= 128 && strings.IndexFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }

@@ -14,7 +14,7 @@ import (
 	"ringback/work"
 )
 
-// document is the one description of the API. Tests hold the code to it.
+// document is the only description of the API. Tests hold the code to it.
 //
 //go:embed openapi.yaml
 var document []byte
@@ -45,8 +45,8 @@ func (a *API) serveDocument(router gin.IRoutes) {
 	get(router, "/docs/:file", func(c *gin.Context) { a.sendPage(c, c.Param("file")) })
 }
 
-// describe puts the works into the document: their names, and the schemas that they
-// have. Where all have one, an input is as one of them says.
+// describe puts the kinds of work into the document: their names and schemas. Where each
+// has a schema, an input matches at least one of them.
 func describe(offers []*work.Offer) (yaml.MapSlice, error) {
 	var whole yaml.MapSlice
 	if err := yaml.UnmarshalWithOptions(document, &whole, yaml.UseOrderedMap()); err != nil {
@@ -74,7 +74,7 @@ func describe(offers []*work.Offer) (yaml.MapSlice, error) {
 	return whole, nil
 }
 
-// put sets what stands at a path of a document.
+// put sets the value at a path of a document.
 func put(fields yaml.MapSlice, value any, path ...string) yaml.MapSlice {
 	at := slices.IndexFunc(fields, func(field yaml.MapItem) bool { return field.Key == path[0] })
 	if at < 0 {
@@ -88,7 +88,7 @@ func put(fields yaml.MapSlice, value any, path ...string) yaml.MapSlice {
 	return fields
 }
 
-// moveReferences makes those to the schema itself lead to where it stands now.
+// moveReferences makes references within a schema lead to its place in the document.
 func moveReferences(part any, to string) {
 	switch part := part.(type) {
 	case yaml.MapSlice:
@@ -116,7 +116,7 @@ var pageTypes = [...]struct{ suffix, mediaType string }{
 	{".html", "text/html"}, {".js", "text/javascript"}, {".css", "text/css"}, {"", "text/plain"},
 }
 
-// pagePolicy lets the page run what is served here, and talk to this service alone.
+// pagePolicy lets the page run scripts of this service, and talk to this service alone.
 // Swagger UI has pictures in its style sheet.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -56,7 +56,7 @@ func TestDocumentIsServedWithTheSchemasOfTheWorks(t *testing.T) {
 	fieldOf(t, schemas, "Input")["anyOf"] = []any{map[string]any{"$ref": "#/components/schemas/Input.fingerprint"}}
 	fieldOf(t, want, "components", "parameters", "Work", "schema")["enum"] = []any{"fingerprint"}
 	if diff := cmp.Diff(want, served["/openapi.json"]); diff != "" {
-		t.Errorf("GET /openapi.json is not openapi.yaml with the works: %s", diff)
+		t.Errorf("GET /openapi.json is not openapi.yaml with the kinds of work: %s", diff)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestPageOfTheDocument(t *testing.T) {
 			t.Errorf("GET %s: got %d, %q and %d bytes, want a %s", path, got.status, got.header.Get("Content-Type"), len(got.body), mediaType)
 		}
 		if policy := got.header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") {
-			t.Errorf("GET %s: got the policy %q, want nothing but what is listed, and nothing unsafe", path, policy)
+			t.Errorf("GET %s: got the policy %q, want default-src 'none', and nothing unsafe", path, policy)
 		}
 		if got.header.Get("Content-Encoding") == "gzip" {
 			plain, err := gzip.NewReader(strings.NewReader(string(got.body)))

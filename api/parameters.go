@@ -72,7 +72,7 @@ func (p *parameters) refuseContradictions(filter db.Filter) {
 	}
 }
 
-// errNotAHost is what a filter by host is told that no callback URL can match.
+// errNotAHost answers a filter by host that no callback URL can match.
 var errNotAHost = errors.New("must be a host as it stands in a callback URL, with its port if that is neither 443 nor 80, as in hooks.example.com")
 
 var hostForm = regexp.MustCompile(`^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$`)
@@ -95,7 +95,7 @@ const maxHost = 253 + len(":65535")
 // callbackHost is a filter in a body, in lower case.
 type callbackHost string
 
-// UnmarshalText refuses what no callback URL can match.
+// UnmarshalText refuses a host that no callback URL can match.
 func (h *callbackHost) UnmarshalText(text []byte) error {
 	*h = callbackHost(bytes.ToLower(text))
 	if !mayBeHost(string(*h)) {

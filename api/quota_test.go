@@ -273,8 +273,8 @@ func refusalsFor(t *testing.T, registry *prometheus.Registry, reason string) (co
 
 // TestPostponedCallbacksOfAClientAreNoLoadOnOthers plays the attack: mallory, within
 // her quotas, has her dead letters redelivered again and again, spread over a
-// quarter of an hour, until their number is many times what may be unfinished in
-// all. Alice is accepted throughout.
+// quarter of an hour, until their number is many times the limit of unfinished requests.
+// Alice is accepted throughout.
 func TestPostponedCallbacksOfAClientAreNoLoadOnOthers(t *testing.T) {
 	t.Parallel()
 	const total, unfinished, perHost, hosts = 100, 1000, 50, 40
@@ -369,7 +369,7 @@ func (s *service) plantDead(t *testing.T, client string, hosts, each int) {
 	}
 }
 
-// TestStorageOfAClientIsBounded plays the attack: mallory stores what she can, and
+// TestStorageOfAClientIsBounded plays the attack: mallory stores as much as she can, and
 // has all of her callbacks die. Alice is accepted throughout.
 func TestStorageOfAClientIsBounded(t *testing.T) {
 	t.Parallel()
@@ -402,7 +402,8 @@ func TestStorageOfAClientIsBounded(t *testing.T) {
 	if most := storage/10_000 + 1; accepted > most {
 		t.Errorf("mallory: got %d of 10 kB accepted, want at most %d", accepted, most)
 	}
-	// What nobody counted as it came, a sample finds: here, that of another process.
+	// A sample finds requests that no process counted as they came: here, of another
+	// process.
 	if _, err := s.pool.Exec(t.Context(), "DELETE FROM requests WHERE client = 'mallory'"); err != nil {
 		t.Fatal(err)
 	}

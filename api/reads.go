@@ -12,8 +12,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// readPatience is the longest that a read waits for its turn: many quick reads
-// pass within it, and few callers pile up behind slow ones.
+// readPatience is the longest that a read waits for a slot: many quick reads pass within
+// it, and few callers pile up behind slow reads.
 const readPatience = 250 * time.Millisecond
 
 // newReads shares the connections for reading among clients. However slow the reads
@@ -38,8 +38,8 @@ func (a *API) newReadRates() *rates {
 	}
 }
 
-// read asks the database for what a client wants to see, when it has a slot. The
-// database ends a slow statement before ctx ends, so that the connection survives.
+// read runs a client's query once the client has a slot. The database ends a slow statement
+// before ctx ends, so that the connection survives.
 func (a *API) read(c *gin.Context, ask func(ctx context.Context) error) error {
 	client := c.GetString(clientKey)
 	patience := func(limit.Queue) time.Duration { return readPatience }

@@ -50,7 +50,7 @@ func TestReads(t *testing.T) {
 				}()
 				synctest.Wait()
 			}
-			leaves[1]() // bob's, which none of alice's may take
+			leaves[1]() // a slot of bob's, which alice may not take
 			synctest.Wait()
 			leaves[0]()
 			for _, want := range []string{"carol", "alice", "alice", "alice"} {
@@ -58,7 +58,7 @@ func TestReads(t *testing.T) {
 					t.Errorf("got %s, want %s", got, want)
 				}
 			}
-			time.Sleep(time.Second) // the last one leaves
+			time.Sleep(time.Second) // the last read leaves
 		})
 	})
 

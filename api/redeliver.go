@@ -45,7 +45,7 @@ func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
 	return reply{status: http.StatusAccepted, location: locationOf(id), body: whole}, nil
 }
 
-// redeliverOne returns why a callback may not leave again, if it may not.
+// redeliverOne makes a callback leave again, or returns the reason why it may not.
 func (a *API) redeliverOne(ctx context.Context, request db.Request) error {
 	if _, err := a.checkCallback(request.Client, request.CallbackURL); err != nil {
 		return refusedAgain(err)
@@ -87,14 +87,14 @@ type redeliveriesBody struct {
 	Cursor string `json:"cursor"`
 }
 
-// noCursor is what a body without a cursor holds: an empty one is refused.
+// noCursor marks a body without a cursor: an empty cursor is refused.
 const noCursor = "none"
 
-// noEnd is the end of a filter without one, after all that Postgres can hold in RFC 3339.
+// noEnd is the end of a filter that names none: the last time that RFC 3339 can write.
 var noEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 
-// redeliveries is the answer to it. What matched is either redelivered or refused,
-// unless it has changed meanwhile.
+// redeliveries is the answer to POST /redeliveries. A callback that matched is either
+// redelivered or refused, unless it has changed meanwhile.
 type redeliveries struct {
 	Matched     int                `json:"matched"` // of at most a thousand
 	Redelivered int                `json:"redelivered"`
@@ -112,7 +112,7 @@ type refusedCallbacks struct {
 // Limits of POST /redeliveries.
 const (
 	maxRedeliveries = 1000 // a call, which takes a few statements
-	// redeliveryWindow is how many callbacks are looked at for them.
+	// redeliveryWindow is how many callbacks a call looks at.
 	redeliveryWindow = 2 * maxRedeliveries
 	defaultRate      = 10
 	maxRate          = 100
@@ -148,8 +148,8 @@ func (a *API) redeliver(c *gin.Context) (reply, error) {
 	return answered, err
 }
 
-// complete adds what became of the callbacks that matched. Where there was no room
-// for all, the cursor leads on to the first that none was left for.
+// complete adds how many matching callbacks were redelivered or refused. Where there was no
+// room for all, the cursor leads on to the first callback that was left.
 func (r redeliveries) complete(wanted []jobs.Redelivery, refused jobs.Refusals, done jobs.Redelivered) (reply, error) {
 	switch {
 	case done.Tried == 0 && len(wanted) > 0: // nothing was done

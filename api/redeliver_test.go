@@ -79,7 +79,7 @@ func TestRedeliverRequest(t *testing.T) {
 				}
 			}
 			if !s.holds(t, "SELECT count(*) = 1 FROM river_job WHERE kind = 'callback' AND args ->> 'request_id' = $1", request.ID.String()) {
-				t.Error("want one callback job, in the place of the one before")
+				t.Error("want one callback job, in place of the job before")
 			}
 		})
 	}
@@ -203,7 +203,7 @@ func TestRedeliveries(t *testing.T) {
 	t.Run("TellHowManyDidNotFitAndLeadOnToThem", func(t *testing.T) {
 		t.Parallel()
 		s := newLimited(t, clients.Limits{Rate: 1000, Unfinished: 7, PerDestination: 3})
-		s.plantDead(t, "alice", 3, 4) // of each host one too many, and five in all
+		s.plantDead(t, "alice", 3, 4) // for each host one callback too many, and five in all
 		got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{}", "Authorization", alice), http.StatusAccepted)
 		refused := map[string]int{}
 		for _, r := range got.Refused {
@@ -221,7 +221,7 @@ func TestRedeliveries(t *testing.T) {
 		last := s.call(t, "POST", "/redeliveries", `{"cursor":"`+got.NextCursor+`"}`, "Authorization", alice)
 		s.wantQuotaExceeded(t, last, "unfinished")
 		if got := s.call(t, "POST", "/redeliveries", `{"dry_run":true}`, "Authorization", alice); decode[redeliveries](t, got, http.StatusOK).Matched != 5 {
-			t.Errorf("dry run: got %s, want five found, whatever the quotas", got.body)
+			t.Errorf("dry run: got %s, want five found, regardless of quotas", got.body)
 		}
 	})
 
@@ -283,7 +283,7 @@ func TestRedeliveries(t *testing.T) {
 	})
 }
 
-// What both calls for many callbacks take.
+// Both calls for many callbacks take such a selection.
 func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 	t.Parallel()
 	s := newService(t, nil)
@@ -328,7 +328,7 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 	for _, body := range []string{`{"filter":{"callback_host":"HOOKS.example.com"},"dry_run":true}`, `{"filter":{"from":"0001-01-01T00:00:00Z"},"dry_run":true}`, `{"dry_run":true}`} {
 		for _, path := range []string{"/redeliveries", "/discards"} {
 			if got := decode[map[string]any](t, s.call(t, "POST", path, body), http.StatusOK); got["matched"] != 1.0 {
-				t.Errorf("%s with %s: got %v, want one that matches", path, body, got)
+				t.Errorf("%s with %s: got %v, want one match", path, body, got)
 			}
 		}
 	}

@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// connectionsRefused is what the listener answers, as an error.
+// connectionsRefused is the listener's answer, as an error.
 func connectionsRefused(t *testing.T) error {
 	t.Helper()
 	told := problem{name: "temporary-reduced-capacity", reason: Connections}

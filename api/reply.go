@@ -11,16 +11,15 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// reply is what a handler answers when all went well.
+// reply is the answer of a handler when all went well.
 type reply struct {
 	status     int
-	location   string // of the request that this answer is about, if any
+	location   string // of the request in this answer, if any
 	retryAfter int    // seconds after which to look again, 0 for none
 	body       any    // encoded as JSON
 }
 
-// handle adapts a function that returns an answer or an error: the one place
-// where either is written.
+// handle adapts a function that returns an answer or an error: only handle writes either.
 func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		r, err := answer(c)
@@ -40,7 +39,7 @@ func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 
 func (a *API) writeProblem(c *gin.Context, err error) {
 	problem := problemOf(err)
-	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusLoopDetected { // that isn't our fault
+	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusLoopDetected { // a loop isn't our fault
 		_ = c.Error(err) // for the log line
 	}
 	c.Set(problemKey, problem.name)
@@ -49,7 +48,7 @@ func (a *API) writeProblem(c *gin.Context, err error) {
 	case problem.retryAfter > 0:
 		c.Header("Retry-After", strconv.Itoa(problem.retryAfter))
 	case problem.Status == http.StatusServiceUnavailable, problem.Status == http.StatusTooManyRequests:
-		// Jittered, so that those who were sent away don't come back together.
+		// Jittered, so that refused callers don't come back together.
 		c.Header("Retry-After", strconv.Itoa(1+rand.IntN(3)))
 	}
 	if problem.Status == http.StatusUnauthorized {
@@ -70,9 +69,9 @@ func (a *API) write(c *gin.Context, status int, contentType string, body any) {
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
 		status, contentType = http.StatusInternalServerError, "application/problem+json"
-		encoded = []byte(`{"type":"/problems/internal-error","title":"Something went wrong on our side.","status":500,"detail":"The operators see in the log what it was."}`)
+		encoded = []byte(`{"type":"/problems/internal-error","title":"Something went wrong on our side.","status":500,"detail":"The operators see the cause in the log."}`)
 	}
-	// The newline puts the prompt of who calls by hand on a line of its own.
+	// The newline puts a terminal's next prompt on a line of its own.
 	a.send(c, status, contentType, append(encoded, '\n'))
 }
 

@@ -30,15 +30,13 @@ func (a *API) newRequest(c *gin.Context, mode db.Mode, work string, input jsonte
 
 func locationOf(id uuid.UUID) string { return "/requests/" + id.String() }
 
-// Version 00 of W3C Trace Context, sections 3.2.2.3 and 3.2.2.4: an id of zeros
-// is none.
+// Version 00 of W3C Trace Context, sections 3.2.2.3 and 3.2.2.4: an id of zeros is no id.
 var (
 	traceparentForm = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 	traceparentZero = regexp.MustCompile(`-0+-`)
 )
 
-// traceparent returns the header, or nothing when it isn't valid: that standard
-// asks to ignore it then.
+// traceparent returns the header, or "" when it isn't valid, as the standard asks.
 func traceparent(header http.Header) string {
 	values := header.Values("Traceparent")
 	if len(values) != 1 || !traceparentForm.MatchString(values[0]) || traceparentZero.MatchString(values[0]) {
@@ -66,7 +64,7 @@ const (
 )
 
 func (a *API) listRequests(c *gin.Context) (reply, error) {
-	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop what it can't parse
+	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop parameters that it can't parse
 	if err != nil {
 		return reply{}, newProblem("invalid-parameter", "The query string is malformed.")
 	}
@@ -135,8 +133,8 @@ type wholeRequest struct {
 	Timeline         []event      `json:"timeline"`
 }
 
-// attempt is what a caller gets to see of a callback attempt: no address, no
-// cause, and times to the second. More would make a port scanner of it.
+// attempt is a callback attempt as its caller sees it: no address, no cause, and times to
+// the second. More would make a port scanner of it.
 type attempt struct {
 	Attempt       int       `json:"attempt"`
 	At            time.Time `json:"at"`
@@ -153,7 +151,7 @@ type event struct {
 
 const maxAttempts = 100
 
-// getOrFollow answers with a request, or with events about it where the caller prefers that.
+// getOrFollow answers with a request, or with its events where the caller prefers them.
 func (a *API) getOrFollow(c *gin.Context) {
 	if c.Request.Method == http.MethodGet && wantsStream(c.Request.Header) {
 		a.followRequest(c)
@@ -216,9 +214,9 @@ func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (
 	return whole, nil
 }
 
-// timelineOf lists what happened, in order. Where a time is cut to the second
-// it would fall before the event that it follows, so it is moved up to that. The
-// latest redelivery follows the given number of attempts.
+// timelineOf lists events in order. A time that is cut to the second would fall before the
+// event that it follows, and is moved up to that event's time. The latest redelivery
+// follows the given number of attempts.
 func timelineOf(whole wholeRequest, earlier int) []event {
 	events := []event{{whole.AcceptedAt, "accepted"}}
 	add := func(at time.Time, name string) {

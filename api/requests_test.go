@@ -131,7 +131,7 @@ func TestListRequests(t *testing.T) {
 			t.Errorf("searched to: got %q, want %q: how far the empty pages have looked", searched, want)
 		}
 		if !slices.Equal(got, []string{want.ID.String()}) || pages != 2 {
-			t.Errorf("got %q in %d pages and one, want %s after two that looked at 500 each", got, pages, want.ID)
+			t.Errorf("got %q in %d pages and one, want %s after two pages that looked at 500 each", got, pages, want.ID)
 		}
 	})
 

@@ -142,8 +142,8 @@ func (s *service) try(ctx context.Context, method, path, body string, header ...
 	return answer{response.StatusCode, response.Header, content}, err
 }
 
-// decode reads an answer of the given status, whose fields are those of T and
-// no others.
+// decode reads an answer of the given status, whose fields are the fields of T and no
+// others.
 func decode[T any](t *testing.T, a answer, status int) (body T) {
 	t.Helper()
 	if a.status != status {
@@ -322,7 +322,7 @@ func (s *service) store(t *testing.T, want db.Request, attempts ...db.Attempt) d
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
 
-// idOfTheMorning is above those before.
+// idOfTheMorning rises with every call.
 func idOfTheMorning() (id uuid.UUID) {
 	binary.BigEndian.PutUint64(id[:], uint64(morning.UnixMilli())<<16|7<<12)
 	binary.BigEndian.PutUint64(id[8:], 1<<63|uint64(idsOfTheMorning.Add(1)))

@@ -9,7 +9,7 @@ import (
 	"ringback/db"
 )
 
-// shownRequest is what a caller gets to see of a request.
+// shownRequest is a request as its caller sees it.
 type shownRequest struct {
 	ID            uuid.UUID        `json:"id"` // UUIDv7
 	Mode          db.Mode          `json:"mode"`
@@ -33,9 +33,9 @@ type shownRequest struct {
 	Progress      jsontext.Value   `json:"progress,omitzero"`
 }
 
-// shown is a row as its caller gets to see it. The time at which its callback was
-// settled is cut to the second, but not to before the work's end: the two together
-// would tell how long the receiver took.
+// shown is a row as its caller sees it. The time at which its callback was settled is cut
+// to the second, but not to before the work's end: the exact times would tell how long the
+// receiver took.
 func shown(r db.Request) shownRequest {
 	settledAt := r.SettledAt
 	if !settledAt.IsZero() {

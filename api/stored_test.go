@@ -21,7 +21,7 @@ func (s *service) endAs(t *testing.T, status, result, failure string) {
 	}
 }
 
-// TestStoredSync holds what POST /sync does for those who prefer respond-async.
+// TestStoredSync holds what POST /sync does for callers that prefer respond-async.
 func TestStoredSync(t *testing.T) {
 	t.Parallel()
 

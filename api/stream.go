@@ -26,13 +26,13 @@ const (
 	reconnectAfter = time.Second
 )
 
-// The ids of events. A caller who comes back tells the last event that it has seen.
+// The ids of events. A caller that comes back names the last event that it has seen.
 const (
 	idOfStart = "0"
 	idOfEnd   = "end"
 )
 
-// wantsStream tells whether a call prefers events (WHATWG HTML, section 9.2) to one
+// wantsStream tells whether a call prefers events (WHATWG HTML, section 9.2) to a single
 // answer.
 func wantsStream(header http.Header) bool {
 	for _, values := range header.Values("Accept") {
@@ -48,9 +48,9 @@ func wantsStream(header http.Header) bool {
 	return false
 }
 
-// followRequest sends what becomes of a request until its work has ended, as events:
-// state, with the request as it is, progress, and end, with the request as it has ended. A
-// stream that breaks off before is to be taken up again with Last-Event-ID.
+// followRequest sends events of a request until its work has ended: state, with the request
+// as it is, progress, and end, with the request as it has ended. A caller takes a stream
+// that breaks off before its end up again with Last-Event-ID.
 func (a *API) followRequest(c *gin.Context) {
 	id, err := requestID(c)
 	if err != nil {
@@ -59,7 +59,7 @@ func (a *API) followRequest(c *gin.Context) {
 	}
 	last := c.GetHeader("Last-Event-ID")
 	if last == idOfEnd {
-		c.Status(http.StatusNoContent) // by which browsers stop to ask
+		c.Status(http.StatusNoContent) // browsers then stop asking
 		return
 	}
 	known, err := strconv.Atoi(last)
@@ -86,7 +86,7 @@ func (a *API) followRequest(c *gin.Context) {
 		}
 		whole, err = a.loadFollowed(c, id)
 	}
-	if err == nil && whole.Status != db.Accepted { // else it comes back, and finds it
+	if err == nil && whole.Status != db.Accepted { // else the caller comes back, and finds the end
 		s.send("end", idOfEnd, whole)
 	}
 }

@@ -19,8 +19,8 @@ type syncBody struct {
 	Input jsontext.Value `json:"input"`
 }
 
-// respondAsync is the preference (RFC 7240, section 4.1) of a caller to whom a sync request
-// that takes long needn't be lost.
+// respondAsync is the preference (RFC 7240, section 4.1) of a caller that wants a sync
+// request stored before its work is done.
 const respondAsync = "respond-async"
 
 // isStored tells whether a caller prefers that a sync request that takes long isn't lost.
@@ -69,8 +69,8 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 	return answerSync(request, outcome)
 }
 
-// postStored stores a sync request before its work is done, and answers with what came of
-// it, or after the wait that the caller prefers with where to find it.
+// postStored stores a sync request before its work is done, and answers with the outcome,
+// or with the request's address after the wait that the caller prefers.
 func (a *API) postStored(c *gin.Context) (reply, error) {
 	offer, err := a.offered(c)
 	if err != nil {
@@ -98,8 +98,8 @@ func (a *API) postStored(c *gin.Context) (reply, error) {
 	return answer, err
 }
 
-// awaitStored waits as long as the caller prefers for a request that is stored, and returns
-// it as it is then, or as it was where the database doesn't say.
+// awaitStored waits for a stored request as long as the caller prefers, and returns it as
+// it is then, or as it was where the database doesn't answer.
 func (a *API) awaitStored(c *gin.Context, request db.Request) db.Request {
 	applied := []string{respondAsync}
 	defer func() { c.Header("Preference-Applied", strings.Join(applied, ", ")) }()
@@ -116,7 +116,7 @@ func (a *API) awaitStored(c *gin.Context, request db.Request) db.Request {
 	return request
 }
 
-// readSync decodes and checks all that can be without the database.
+// readSync decodes and checks as far as it goes without the database.
 func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body syncBody
 	raw, err := a.decode(c, &body)
@@ -132,8 +132,7 @@ func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, k
 	return request, key, err
 }
 
-// claim takes the key of a call, or returns the request for which it stands
-// already.
+// claim takes the key of a call, or returns the earlier request of the key.
 func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.Request, found bool, err error) {
 	if err := a.Queue.Ready(); err != nil {
 		return db.Request{}, false, err
@@ -151,9 +150,8 @@ func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.
 }
 
 // runWork runs the work and records its outcome in request and in the database.
-// Work isn't begun while the database is known to be away, and what can't be
-// recorded isn't answered: an answer that no audit finds would be worse than
-// none.
+// Work isn't begun while the database is known to be away, and an outcome that can't be
+// recorded isn't answered: an answer that no audit finds is worse than an error.
 func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Request) (work.Outcome, error) {
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
@@ -184,8 +182,8 @@ func (a *API) acceptElsewhere(ctx context.Context, offer *work.Offer, request db
 	return a.Queue.AcceptElsewhere(ctx, offer, request, outcome.StartedAt)
 }
 
-// finalOf ends what another attempt might do: the caller decides whether there is one.
-// Its idempotency key is free for that.
+// finalOf makes an outcome that another attempt might change final: the caller decides
+// whether to call again, and its idempotency key is free for that.
 func finalOf(outcome work.Outcome) work.Outcome {
 	if outcome.Again != nil && outcome.Error.Code != work.CodeDeadline {
 		outcome.Error = &work.Error{Code: work.CodeNotDone, Message: outcome.Error.Message}
@@ -200,8 +198,8 @@ func (a *API) record(ctx context.Context, request db.Request) error {
 	return a.Queue.Record(ctx, request)
 }
 
-// answerSync is the request itself when the work succeeded, and a problem that
-// points to it when not.
+// answerSync is the request when its work succeeded, and otherwise a problem that points to
+// the request.
 func answerSync(request db.Request, outcome work.Outcome) (reply, error) {
 	if outcome.Error == nil {
 		request.Input = nil // the caller has it

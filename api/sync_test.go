@@ -54,7 +54,7 @@ func TestSync(t *testing.T) {
 		row := s.located(t, answer)
 		if string(row.Input) != string(canonical) || string(row.Result) != string(result) || row.Status != db.Succeeded || row.Mode != db.Sync ||
 			!row.AcceptedAt.Equal(got.AcceptedAt) || !row.StartedAt.Equal(got.StartedAt) || !row.FinishedAt.Equal(got.FinishedAt) {
-			t.Errorf("row: got %+v, want what was answered: %s", row, answer.body)
+			t.Errorf("row: got %+v, want the answer: %s", row, answer.body)
 		}
 		if count := s.stored(t); count != 1 {
 			t.Errorf("rows and jobs: got %d, want the one row", count)

@@ -97,7 +97,7 @@ func TestDeadWorkIsTheWorksAlone(t *testing.T) {
 		t.Errorf("Retry-After: got %q, want seconds", answer.header.Get("Retry-After"))
 	}
 	if got := s.stored(t); got != int(calls.Load()) {
-		t.Errorf("stored: got %d of %d calls of the work, want nothing of what was refused", got, calls.Load())
+		t.Errorf("stored: got %d of %d calls of the work, want nothing of refused calls", got, calls.Load())
 	}
 	if got := s.call(t, "POST", "/async", asyncBody); got.status != http.StatusAccepted {
 		t.Errorf("async: got %d, want it accepted", got.status)

@@ -13,12 +13,12 @@ import (
 	"ringback/db"
 )
 
-// maxWait is the longest that a call waits, whatever it prefers: about what
+// maxWait is the longest that a call waits, however long it prefers: about as long as
 // proxies allow.
 const maxWait = 60 * time.Second
 
-// preferredWait returns the wait that a call prefers (RFC 7240, section 4.3), 0
-// for none. What isn't valid is ignored, as that standard asks.
+// preferredWait returns the wait that a call prefers (RFC 7240, section 4.3), 0 for none.
+// An invalid wait is ignored, as the standard asks.
 func preferredWait(header http.Header) time.Duration {
 	value, _ := preference(header, "wait")
 	seconds, err := strconv.Atoi(value)
@@ -28,8 +28,7 @@ func preferredWait(header http.Header) time.Duration {
 	return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
 }
 
-// preference returns the value of a preference, the first one of its name (RFC 7240,
-// section 2).
+// preference returns the value of the first preference of a name (RFC 7240, section 2).
 func preference(header http.Header, wanted string) (value string, found bool) {
 	for _, values := range header.Values("Prefer") {
 		for one := range strings.SplitSeq(values, ",") {
@@ -43,9 +42,9 @@ func preference(header http.Header, wanted string) (value string, found bool) {
 	return "", false
 }
 
-// await holds a call until the work of its request may have ended, and tells
-// whether it did: not when too many callers of its client wait. It is over, too, when the caller goes
-// away and when the process stops.
+// await holds a call for at most wait: until the work of its request may have ended, the
+// caller goes away or the process stops. It is false, at once, when too many callers of its
+// client wait.
 func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
 	ended, stop, ok := a.Queue.Watch(c.GetString(clientKey), id)
 	if !ok {
@@ -64,9 +63,9 @@ func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
 	return true
 }
 
-// awaitAccepted answers a request that was accepted with the whole of it, if the
-// caller prefers to wait and it ends in time. It is accepted whatever happens, so
-// there is no error.
+// awaitAccepted answers an accepted request with the whole request, if the caller prefers
+// to wait and the work ends in time. An error of the wait changes nothing: the request is
+// accepted.
 func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, ended bool) {
 	wait := preferredWait(c.Request.Header)
 	if wait == 0 || !a.await(c, id, wait) {
@@ -87,7 +86,7 @@ func (a *API) load(c *gin.Context, id uuid.UUID) (whole wholeRequest, err error)
 	return whole, err
 }
 
-// loadAwaited is load for a caller who may prefer to wait.
+// loadAwaited is load for a caller that may prefer to wait.
 func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
 	whole, err := a.load(c, id)
 	wait := preferredWait(c.Request.Header)

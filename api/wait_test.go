@@ -33,7 +33,7 @@ func TestWait(t *testing.T) {
 		}
 		go func() { answers <- s.call(t, "POST", "/async", asyncBody, "Prefer", "Wait=99;x=1, wait=1") }()
 		s.waitFor(t, "SELECT count(*) = 2 FROM requests")
-		// The question that is asked for those who wait.
+		// The query for all callers that wait.
 		s.waitFor(t, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%status <> ''accepted''' AND pid <> pg_backend_pid())")
 		if _, err := s.pool.Exec(t.Context(), `
 			UPDATE requests
@@ -46,7 +46,7 @@ func TestWait(t *testing.T) {
 			if got.status != http.StatusOK || !strings.Contains(string(got.body), `"status":"succeeded"`) {
 				t.Errorf("got %d %s, want the request when it has ended", got.status, got.body)
 			}
-			applied += got.header.Get("Preference-Applied") // not of those who came when it had ended
+			applied += got.header.Get("Preference-Applied") // not of callers that came when it had ended
 		}
 		if !strings.Contains(applied, "wait=10") && !strings.Contains(applied, "wait=60") {
 			t.Errorf("Preference-Applied: got %q, want that somebody waited", applied)

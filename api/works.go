@@ -9,12 +9,11 @@ import (
 	"ringback/work"
 )
 
-// offered is the work that the address of a call names, the default one where it
-// names none.
+// offered is the work that the address of a call names, or the default work.
 func (a *API) offered(c *gin.Context) (*work.Offer, error) {
 	offer := a.Catalog.Find(c.Param("work"))
 	if offer == nil {
-		return nil, newProblem("not-found", "There is no such work. GET /works lists those that there are.")
+		return nil, newProblem("not-found", "There is no such work. GET /works lists the names.")
 	}
 	c.Set(workKey, offer.Name)
 	return offer, nil
@@ -28,7 +27,7 @@ type worksAnswer struct {
 
 type workOffered struct {
 	Name          string         `json:"name"`
-	Schema        jsontext.Value `json:"schema,omitzero"` // JSON Schema 2020-12 of the input; absent where any is taken
+	Schema        jsontext.Value `json:"schema,omitzero"` // JSON Schema 2020-12 of the input; absent where any input is taken
 	TimeoutMS     int64          `json:"timeout_ms"`      // of an attempt
 	Limit         int            `json:"limit,omitzero"`  // attempts at a time
 	Retries       int            `json:"retries"`         // charged attempts after the first, of an async request

@@ -135,7 +135,7 @@ func TestIdempotencyKeyIsForOneWork(t *testing.T) {
 		}
 	}
 
-	// As the version before this one stored it.
+	// As the previous version stored it.
 	if _, err := s.pool.Exec(t.Context(), "UPDATE requests SET work = NULL WHERE id = $1", first.ID); err != nil {
 		t.Fatal(err)
 	}

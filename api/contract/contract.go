@@ -26,11 +26,11 @@ import (
 // Contract is the document, read and ready.
 type Contract struct {
 	model   *v3.Document
-	strict  validator.Validator // also refuses what the document doesn't have
+	strict  validator.Validator // also refuses fields and parameters that the document doesn't have
 	lenient validator.Validator
 }
 
-// free are the parts of bodies that are the works' own.
+// free are the parts of bodies that the work alone defines.
 var free = []string{
 	"$.body.input.**", "$.body.result.**", "$.body.request.input.**", "$.body.request.result.**", "$.body.data.result.**",
 	"$.body.works[*].schema.**", "$.body.progress.**", "$.body.request.progress.**",
@@ -103,7 +103,7 @@ func (c *Contract) ProblemExamples() map[string]Problem {
 	return examples
 }
 
-// Problem is what all problems have.
+// Problem has the fields of all problems.
 type Problem struct {
 	Type   string
 	Title  string
@@ -125,7 +125,7 @@ func problemsOf(response *v3.Response) map[string]Problem {
 	return problems
 }
 
-// mediaOf is the form of the problems that an answer may be, nil where it is none.
+// mediaOf is the form of an answer's problems, nil where the answer can't be a problem.
 func mediaOf(response *v3.Response) *v3.MediaType {
 	if response == nil || response.Content == nil {
 		return nil
@@ -133,7 +133,7 @@ func mediaOf(response *v3.Response) *v3.MediaType {
 	return response.Content.GetOrZero("application/problem+json")
 }
 
-// operation finds what the document says of an address, and of a method there.
+// operation finds an address in the document, and a method there.
 func (c *Contract) operation(method, path string) (item *v3.PathItem, operation *v3.Operation) {
 	for template, candidate := range c.model.Paths.PathItems.FromOldest() {
 		if matches(template, path) {
@@ -150,13 +150,13 @@ func matches(template, path string) bool {
 	})
 }
 
-// CheckAnswer fails the test where an answer is not as the document says. It reads
-// the answer's body and puts it back. body is that of the call.
+// CheckAnswer fails the test where an answer is not as the document says. It reads the
+// answer's body and puts it back. body is the body of the call.
 func (c *Contract) CheckAnswer(t testing.TB, call *http.Request, body []byte, answer *http.Response) {
 	t.Helper()
 	content, err := io.ReadAll(answer.Body)
 	answer.Body.Close()
-	if answer.Body = io.NopCloser(bytes.NewReader(content)); err != nil { // it was cut short, which is no answer
+	if answer.Body = io.NopCloser(bytes.NewReader(content)); err != nil { // an answer that is cut short isn't checked
 		answer.Body = io.NopCloser(io.MultiReader(bytes.NewReader(content), failing{err}))
 		return
 	}
@@ -167,7 +167,7 @@ func (c *Contract) CheckAnswer(t testing.TB, call *http.Request, body []byte, an
 	}
 }
 
-// failing is where a body ended.
+// failing is a body's error.
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
@@ -201,8 +201,8 @@ func (c *Contract) mistakes(call *http.Request, body []byte, answer *http.Respon
 	return append(mistakes, c.misplaced(operation, answer, content)...)
 }
 
-// bodiless is what is wrong with the answer to a HEAD, where the document has what GET
-// is answered.
+// bodiless tells the mistakes in the answer to a HEAD, where the document has the answers
+// to GET.
 func bodiless(get *v3.Operation, answer *http.Response, content []byte) (mistakes []string) {
 	if len(content) > 0 {
 		mistakes = append(mistakes, "the answer to HEAD has a body")
@@ -213,7 +213,7 @@ func bodiless(get *v3.Operation, answer *http.Response, content []byte) (mistake
 	return mistakes
 }
 
-// unlisted is what is wrong with the answer of an address that the document doesn't
+// unlisted tells the mistakes in the answer of an address that the document doesn't
 // have. Local mode refuses calls before it looks at their addresses.
 func unlisted(answer *http.Response, content []byte, status int, name string) []string {
 	var problem Problem
@@ -225,7 +225,7 @@ func unlisted(answer *http.Response, content []byte, status int, name string) []
 	return nil
 }
 
-// misplaced is a problem type that the document doesn't have for an answer.
+// misplaced tells of a problem type that the document doesn't have for an answer.
 func (c *Contract) misplaced(operation *v3.Operation, answer *http.Response, content []byte) []string {
 	response := operation.Responses.Codes.GetOrZero(fmt.Sprint(answer.StatusCode))
 	if mediaOf(response) == nil {
@@ -251,8 +251,8 @@ func told(wrong []*errors.ValidationError) (mistakes []string) {
 	return mistakes
 }
 
-// CheckCallback fails the test where a callback is not as the document says. body is
-// that of the call.
+// CheckCallback fails the test where a callback is not as the document says. body is the
+// body of the call.
 func (c *Contract) CheckCallback(t testing.TB, call *http.Request, body []byte) {
 	t.Helper()
 	item := c.model.Components.PathItems.GetOrZero("requestEnded")

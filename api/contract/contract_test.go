@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// noting is a test that notes what it is told.
+// noting is a test that notes its errors.
 type noting struct {
 	testing.TB
 	told []string
@@ -20,7 +20,7 @@ func (n *noting) Errorf(format string, args ...any) {
 
 const accepted = `{"id":"01a20bd7-2978-722f-bf9b-7fdc9ae0399b","status":"accepted","accepted_at":"2026-11-24T04:36:19.960144Z"}`
 
-// body is that of a call to which accepted is an answer.
+// body is the body of a call to which accepted is an answer.
 const body = `{"input":{"text":"a"},"callback_url":"https://hooks.example.com/"}`
 
 func TestCheckAnswer(t *testing.T) {
@@ -33,8 +33,8 @@ func TestCheckAnswer(t *testing.T) {
 		method, path, call string
 		status             int
 		answer             string
-		header             string // an unusual one
-		want               string // a part of what is told, empty for nothing
+		header             string // an unusual header
+		want               string // a part of the message, empty for none
 	}{
 		"AsItSays":              {"POST", "/async", body, 202, accepted, "", ""},
 		"UnknownField":          {"POST", "/async", body, 202, strings.Replace(accepted, `{`, `{"more":1,`, 1), "", "more"},

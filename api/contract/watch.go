@@ -13,8 +13,8 @@ import (
 // watched are the tests that run a service, by its host.
 var watched sync.Map // of testing.TB
 
-// Watch holds every answer from a service to the document, until the test ends: those
-// that http.DefaultClient gets, after Install.
+// Watch holds every answer from a service to the document, until the test ends. Install
+// comes first. Only http.DefaultClient is watched.
 func Watch(t testing.TB, service string) {
 	t.Helper()
 	at, err := url.Parse(service)
@@ -34,7 +34,7 @@ func Install() {
 // Transport looks at the answers of services that are watched.
 type Transport struct{ http.RoundTripper }
 
-// CloseIdleConnections closes those of the transport below.
+// CloseIdleConnections closes the idle connections of the transport below.
 func (transport Transport) CloseIdleConnections() {
 	if closer, ok := transport.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
@@ -74,7 +74,7 @@ func bodyOf(call *http.Request) []byte {
 func Receiver(t testing.TB, next http.HandlerFunc) http.Handler {
 	contract := Load(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, call *http.Request) {
-		if call.Method == http.MethodPost { // a question for consent isn't one
+		if call.Method == http.MethodPost { // a question for consent isn't a callback
 			body, err := io.ReadAll(call.Body)
 			if err != nil {
 				t.Errorf("reading a callback: %v", err)
@@ -86,8 +86,8 @@ func Receiver(t testing.TB, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// CheckRaw holds an answer to the document that came on a connection of the test's
-// own. head is that of the call, as in "POST /sync HTTP/1.1".
+// CheckRaw holds an answer to the document that came on a connection of the test's own.
+// head is the head of the call, as in "POST /sync HTTP/1.1".
 func CheckRaw(t testing.TB, head string, answer *http.Response) {
 	t.Helper()
 	words := strings.Fields(head)

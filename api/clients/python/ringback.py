@@ -6,7 +6,7 @@
     for request in client.follow(accepted["id"]):
         print(request["status"], request.get("callback_state"))
 
-What a receiver gets is checked with verify. Requests and answers are dictionaries, as
+verify checks callbacks. Requests and answers are dictionaries, as
 openapi.yaml describes them.
 """
 
@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 import uuid
 
-#: What the methods of Client call, by the operations of openapi.yaml.
+#: The calls of Client, by the operations of openapi.yaml.
 OPERATIONS = {
     "doSync": ("POST", "/sync"),
     "doSyncByName": ("POST", "/sync/{work}"),
@@ -74,7 +74,7 @@ class Client:
         """Has a request accepted and returns its id, status and time of acceptance.
 
         With wait (seconds, at most 60), it returns the whole request where the work ends
-        in time. fields are those of POST /async: callback, delay, run_at, expires_in,
+        in time. fields are the others of POST /async: callback, delay, run_at, expires_in,
         ordering_key.
         """
         body = {"input": input, **fields}
@@ -87,7 +87,7 @@ class Client:
         return self._call("doAsyncBatch", body={"requests": requests})["requests"]
 
     def works(self):
-        """Lists what work there is."""
+        """Lists the kinds of work."""
         return self._call("listWorks")
 
     def get(self, id, wait=None):
@@ -108,7 +108,7 @@ class Client:
             query["cursor"] = page["next_cursor"]
 
     def follow(self, id, every=1.0):
-        """Yields a request each time that it has changed, until nothing more will happen."""
+        """Yields a request each time that it has changed, until its callback has ended."""
         seen = None
         while True:
             request = self.get(id, wait=None if seen is None else 30)
@@ -122,7 +122,7 @@ class Client:
                 time.sleep(every)
 
     def cancel(self, id):
-        """Stops what is still to be done; returns the request and what was stopped."""
+        """Stops the steps that have not ended; returns the request and the steps."""
         return self._call("cancelRequest", {"id": id})
 
     def redeliver(self, id):
@@ -196,7 +196,7 @@ class VerificationError(Exception):
 
 
 def verify(secret, headers, body, tolerance=300, now=None):
-    """Returns what a callback says, once its signature is right (Standard Webhooks).
+    """Returns the content of a callback, once its signature is right (Standard Webhooks).
 
     secret is the client's, with whsec_. headers is a mapping of the names, in any letter
     case. body is bytes, as they came. The timestamp may be off by tolerance seconds.

@@ -14,7 +14,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of local mode
 
 
 class Receiver:
-    """Verifies callbacks and keeps what they say."""
+    """Verifies callbacks and keeps their content."""
 
     def __enter__(self):
         taken = self.taken = queue.Queue()

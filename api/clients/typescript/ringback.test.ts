@@ -45,7 +45,7 @@ async function receive(): Promise<{ url: string; callback: Promise<{ id: string;
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, callback, close };
 }
 
-test("operations are those of the document", async () => {
+test("operations are as in the document", async () => {
   const document = (await (await fetch(url + "/openapi.json")).json()) as {
     paths: Record<string, Record<string, { operationId: string; tags: string[] }>>;
   };
@@ -126,7 +126,7 @@ test("verify takes a right signature", async () => {
   assert.deepEqual(await verify(secret, new Headers(headers), new TextEncoder().encode(body), { now: now + 300 }), { test: 2432232314 });
 });
 
-test("verify refuses wrong ones", async () => {
+test("verify refuses wrong signatures", async () => {
   for (const refused of [
     () => verify(secret, headers, body, { now: now + 301 }),
     () => verify(secret, headers, body, { now: now - 301 }),

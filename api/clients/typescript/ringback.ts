@@ -6,10 +6,10 @@
  *     const accepted = await client.enqueue({ text: "hello" }, { callback_url: "https://hooks.example.com/ringback" });
  *     for await (const request of client.follow(accepted.id)) console.log(request.status);
  *
- * What a receiver gets is checked with verify. The types are those of openapi.yaml.
+ * verify checks callbacks. The types are as in openapi.yaml.
  */
 
-/** What the methods of Client call, by the operations of openapi.yaml. */
+/** The calls of Client, by the operations of openapi.yaml. */
 export const operations = {
   doSync: ["POST", "/sync"],
   doSyncByName: ["POST", "/sync/{work}"],
@@ -31,7 +31,7 @@ export type Mode = "sync" | "async";
 export type Status = "accepted" | "succeeded" | "failed" | "expired" | "cancelled";
 export type CallbackState = "waiting" | "pending" | "delivered" | "dead" | "cancelled";
 
-/** What lists tell of a request. Times are RFC 3339. */
+/** A request as lists show it. Times are RFC 3339. */
 export interface Request {
   id: string;
   mode: Mode;
@@ -56,7 +56,7 @@ export interface WorkError {
   message: string;
 }
 
-/** What a callback carries of a request. */
+/** A request as its callback carries it. */
 export interface EndedRequest<Result = JSONValue> extends Request {
   result?: Result;
   error?: WorkError;
@@ -137,7 +137,7 @@ export class Problem extends Error {
   readonly body: ProblemBody;
   /** Seconds to wait before trying again, where the service says. */
   readonly retryAfter: number | undefined;
-  /** The address of the request that failed, if one was recorded. */
+  /** The address of the request that failed, if it was recorded. */
   readonly location: string | undefined;
 
   constructor(status: number, body: ProblemBody, headers: Headers) {
@@ -166,7 +166,7 @@ interface Call {
 }
 
 /**
- * Calls one service. Only what is safe is tried again: reads, and calls with an
+ * Calls one service. Only safe calls are tried again: reads, and calls with an
  * Idempotency-Key, which sync and enqueue make where they are given none.
  */
 export class Client {
@@ -188,7 +188,7 @@ export class Client {
     return this.work("Async", { input, ...fields }, options);
   }
 
-  /** Has a request accepted, and returns the whole of it where its work ends within so many seconds, at most 60. */
+  /** Has a request accepted, and returns the whole request where its work ends within so many seconds, at most 60. */
   enqueueAndWait<Result = JSONValue>(
     input: JSONValue, fields: AsyncFields, seconds: number, options: CallOptions = {},
   ): Promise<Accepted | WholeRequest<Result>> {
@@ -203,7 +203,7 @@ export class Client {
     return answer.requests;
   }
 
-  /** Lists what work there is. */
+  /** Lists the kinds of work. */
   works(): Promise<Works> {
     return this.call("listWorks");
   }
@@ -227,7 +227,7 @@ export class Client {
     }
   }
 
-  /** Yields a request each time that it has changed, until nothing more will happen. */
+  /** Yields a request each time that it has changed, until its callback has ended. */
   async *follow<Result = JSONValue>(id: string, every = 1000): AsyncGenerator<WholeRequest<Result>> {
     let seen = "";
     for (;;) {
@@ -241,7 +241,7 @@ export class Client {
     }
   }
 
-  /** Stops what is still to be done. */
+  /** Stops the steps that have not ended. */
   cancel(id: string): Promise<{ request: WholeRequest; stopped: ("work" | "callback")[] }> {
     return this.call("cancelRequest", { path: { id } });
   }
@@ -322,11 +322,12 @@ export class VerificationError extends Error {
 }
 
 /**
- * Returns what a callback says, once its signature is right (Standard Webhooks), and
- * otherwise throws a VerificationError. A receiver also drops a webhook-id that it has seen.
+ * Returns the content of a callback, once its signature is right (Standard Webhooks), and
+ * otherwise throws a VerificationError. A receiver also drops a webhook-id that it has
+ * seen.
  *
- * @param secret that of the client, with whsec_
- * @param headers those of the callback, in any letter case
+ * @param secret of the client, with whsec_
+ * @param headers of the callback, in any letter case
  * @param body as it came, before anything is decoded
  */
 export async function verify<Result = JSONValue>(
@@ -359,7 +360,7 @@ export async function verify<Result = JSONValue>(
     try {
       bytes = bytesOf(signature.slice(3));
     } catch {
-      continue; // another one may match
+      continue; // the next may match
     }
     if (await crypto.subtle.verify("HMAC", key, bytes, signed)) return JSON.parse(new TextDecoder().decode(content)) as Callback<Result>;
   }
