@@ -70,7 +70,7 @@ func TestWrongUsageIsToldBeforeAnythingBegins(t *testing.T) {
 		"requests list --limit 0":                                      "must be a whole number from 1 to 10000",
 		"requests list --limit 5x":                                     "must be a whole number from 1 to 10000",
 		"requests list --from yesterday":                               "must be a time such as 2026-11-24T00:00:00Z, or how long ago",
-		"requests list --cursor x":                                     "must be what an earlier one ended with",
+		"requests list --cursor x":                                     "must be the cursor that an earlier command ended with",
 		"requests list x":                                              "unknown",
 		"requests list --url localhost:8080":                           "must be a URL such as",
 		"requests show":                                                "the id of a request is missing",

@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// bulk is a command for single requests, by their ids, or for all that a filter picks.
+// bulk is a command for single requests, by their ids, or for all requests that a filter
+// picks.
 type bulk struct {
 	*remote
 	verb, path string // of the calls for one request and for many
@@ -30,9 +31,9 @@ type bulk struct {
 
 func redeliverCommand(r *remote) *cobra.Command {
 	b := &bulk{remote: r, verb: "redeliver", path: "redeliveries", done: "redelivered", state: "dead", rate: 10}
-	command := b.command("Send callbacks again that are dead or delivered", `Makes callbacks pending again: those of the requests that are named, or all that
-are dead and that a filter picks, oldest first, spaced by the rate. What doesn't
-fit into a quota, or may not be sent any more, stays as it is and is told.`, `  ringback requests redeliver 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
+	command := b.command("Send callbacks again that are dead or delivered", `Makes callbacks pending again: of the requests with the given ids, or all dead
+letters that a filter picks, oldest first, spaced by the rate. Callbacks that don't
+fit into a quota, or may not be sent any more, stay as they are and are told.`, `  ringback requests redeliver 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
   ringback requests redeliver --callback-host hooks.example.com --from 48h --dry-run`)
 	addChoice(command, &b.state, "callback", "dead", "delivered")
 	command.Flags().Var(numberIn(&b.rate, 1, 100), "rate", "callbacks a second, from 1 to 100")
@@ -41,8 +42,8 @@ fit into a quota, or may not be sent any more, stays as it is and is told.`, `  
 
 func discardCommand(r *remote) *cobra.Command {
 	b := &bulk{remote: r, verb: "discard", path: "discards", done: "discarded"}
-	return b.command("Give dead letters up for good", `Gives dead letters up for good: those of the requests that are named, or all that
-a filter picks, oldest first.`, `  ringback requests discard 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
+	return b.command("Give dead letters up for good", `Gives dead letters up for good: of the requests with the given ids, or all that a
+filter picks, oldest first.`, `  ringback requests discard 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
   ringback requests discard --all --dry-run`)
 }
 
@@ -57,12 +58,12 @@ func (b *bulk) command(short, long, example string) *cobra.Command {
 	flags.Var(&b.filter.from, "from", "accepted then or later: a time, or how long ago, such as 2h")
 	flags.Var(&b.filter.to, "to", "accepted before then")
 	addCursor(flags, &b.cursor)
-	flags.BoolVar(&b.all, "all", false, "all of them, where no other flag picks some")
+	flags.BoolVar(&b.all, "all", false, "all dead letters, where no other flag picks some")
 	flags.BoolVar(&b.dryRun, "dry-run", false, "count them only")
 	return command
 }
 
-// readArgs takes either ids or a filter: nothing at all must not mean everything.
+// readArgs takes either ids or a filter: no arguments must not mean everything.
 func (b *bulk) readArgs(command *cobra.Command, args []string) error {
 	filters := []string{"callback-host", "from", "to", "all", "callback", "rate", "dry-run", "cursor"}
 	for i, name := range filters {
@@ -93,17 +94,17 @@ func (b *bulk) run(command *cobra.Command, _ []string) error {
 		return printed
 	}
 	if err == nil && len(total.Refused) > 0 {
-		return errors.New("some were refused, and stay as they are")
+		return errors.New("some callbacks were refused, and stay as they are")
 	}
 	return err
 }
 
-// outcome adds up what the calls did.
+// outcome adds up the answers of the calls.
 type outcome struct {
 	Matched int
 	Done    int
 	Refused []refusedCallbacks
-	Cursor  string // where to go on, if it did not come to the end
+	Cursor  string // where to go on, if the command stopped early
 }
 
 type refusedCallbacks struct {
@@ -120,8 +121,8 @@ type bulkAnswer struct {
 	NextCursor  string             `json:"next_cursor"`
 }
 
-// pages makes call after call. Redeliveries of one call take as long as their rate
-// says, and only then come those of the next.
+// pages makes call after call. It waits until the redeliveries of a call have left, as
+// their rate says, before the next call.
 func (b *bulk) pages(command *cobra.Command) (total outcome, err error) {
 	calls := patience{remote: b.remote, out: command.ErrOrStderr()}
 	total.Cursor = b.cursor
@@ -138,7 +139,7 @@ func (b *bulk) pages(command *cobra.Command) (total outcome, err error) {
 		}
 		if b.rate > 0 && done > 0 {
 			pause := time.Duration(done) * time.Second / time.Duration(b.rate)
-			fmt.Fprintf(command.ErrOrStderr(), "%d %s; those after them in %s\n", total.Done, b.done, pause.Round(time.Second))
+			fmt.Fprintf(command.ErrOrStderr(), "%d %s; the next in %s\n", total.Done, b.done, pause.Round(time.Second))
 			if err := sleep(command.Context(), pause); err != nil {
 				return total, err
 			}

@@ -1,5 +1,5 @@
-// Package cli are the commands of callers. They speak HTTP with an API key, as any
-// caller does, and know neither the database nor the settings of a server.
+// Package cli has the commands of callers. They speak HTTP with an API key, as any caller
+// does, and know neither the database nor the settings of a server.
 package cli
 
 import (
@@ -18,19 +18,19 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Program is what the commands know of the program that they are part of.
+// Program is the program that the commands are part of.
 type Program struct {
 	Environ     map[string]string
 	Version     string
-	LocalSecret string // that callbacks are signed with in local mode
+	LocalSecret string // signs callbacks in local mode
 }
 
-// Commands are all of them. Each takes the flag --json of the command above it.
+// Commands are all commands of callers. Each takes the flag --json of the command above it.
 func Commands(p Program) []*cobra.Command {
 	return []*cobra.Command{requestsCommands(p), listenCommand(p), worksCommand(p)}
 }
 
-// Group is a command that is nothing without one of its own.
+// Group is a command that does nothing without a subcommand.
 func Group(name, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use: name + " COMMAND", Short: short, Long: long, DisableFlagsInUseLine: true,
@@ -143,7 +143,7 @@ func parseID(text string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// printable makes text of others' fit for a terminal, on one line.
+// printable makes foreign text fit for a terminal, on one line.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

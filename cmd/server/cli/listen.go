@@ -27,10 +27,10 @@ func listenCommand(p Program) *cobra.Command {
 		Use: "listen", Short: "Print callbacks while you develop, or forward them",
 		Long: `Takes callbacks by POST on any path, verifies their signatures by Standard
 Webhooks, prints the body of each once, and answers 204. With --forward-to it
-passes each on, signature and all, and answers as your receiver does. What isn't
-signed gets 401, and is neither printed nor passed on.
+passes each on, signature and all, and answers as your receiver does. A call
+without a valid signature gets 401, and is neither printed nor passed on.
 
-Without a secret it is that of local mode. A server outside local mode calls
+Without --secret it takes the secret of local mode. A server outside local mode calls
 loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 		Example: `  ringback listen
   ringback listen --forward-to http://127.0.0.1:3000/hooks/ringback
@@ -59,8 +59,8 @@ loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 	return command
 }
 
-// verifierOf takes a secret of Standard Webhooks. What isn't one would verify nothing,
-// or, when empty, what anybody signs.
+// verifierOf takes a secret of Standard Webhooks. Any other text would verify nothing, and
+// an empty secret a signature of anybody.
 func verifierOf(secret string) (*standardwebhooks.Webhook, error) {
 	wrong := errors.New("RINGBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, as ringback client add prints it")
 	encoded, prefixed := strings.CutPrefix(secret, "whsec_")
@@ -119,7 +119,7 @@ func (l *listener) serve(ctx context.Context, addr string) error {
 	return nil
 }
 
-// note tells what isn't a callback.
+// note prints a line that isn't a callback.
 func (l *listener) note(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -201,8 +201,8 @@ func (l *listener) forward(w http.ResponseWriter, r *http.Request, body []byte) 
 type received struct {
 	WebhookID string `json:"webhook_id"`
 	Path      string `json:"path"`
-	Status    int    `json:"status"`            // that it was answered with
-	Repeated  bool   `json:"repeated,omitzero"` // it came before
+	Status    int    `json:"status"`            // of the answer
+	Repeated  bool   `json:"repeated,omitzero"` // the callback came before
 	Body      []byte `json:"-"`
 }
 

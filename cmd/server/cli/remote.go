@@ -36,7 +36,7 @@ func newRemote(p Program) *remote {
 // asItIs follows no redirect: a POST would come out of it as a GET.
 func asItIs(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// flags say which server, in all commands below the given one.
+// flags name the server, in all commands below the given command.
 func (r *remote) flags(command *cobra.Command) {
 	flags := command.PersistentFlags()
 	flags.SortFlags = false
@@ -74,13 +74,13 @@ type call struct {
 	wait   time.Duration // preferred
 }
 
-// answerTime bounds a call beyond what it prefers to wait.
+// answerTime bounds a call beyond the wait that it prefers.
 const answerTime = 30 * time.Second
 
 // maxAnswer is more than any answer of the API has: a page of a hundred requests.
 const maxAnswer = 16 << 20 // bytes
 
-// do makes a call and decodes the answer. What the server refuses is a *refusal.
+// do makes a call and decodes the answer. A call that the server refuses is a *refusal.
 func (r *remote) do(whole context.Context, c call, answer any) error {
 	ctx, cancel := context.WithTimeout(whole, c.wait+answerTime)
 	defer cancel()
@@ -226,13 +226,13 @@ func isGone(err error) bool {
 	return errors.As(err, &refused) && refused.status == http.StatusNotFound
 }
 
-// The least and the most that is waited after calls that failed.
+// The shortest and the longest wait after a call that failed.
 const (
 	firstPause = time.Second
 	lastPause  = 30 * time.Second
 )
 
-// patience makes calls again that failed for a time, and tells so once.
+// patience repeats calls that failed for a time, and tells so once.
 type patience struct {
 	*remote
 	out   io.Writer

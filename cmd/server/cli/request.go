@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// request is what the API tells of a request.
+// request is a request as the API shows it.
 type request struct {
 	requestFields
 	raw jsontext.Value // as it was answered
@@ -57,7 +57,7 @@ func (r *request) ended() bool {
 	return r.Status != "accepted" && r.CallbackState != "waiting" && r.CallbackState != "pending"
 }
 
-// state is what changes in the life of a request.
+// state is the part of a request that changes in its life.
 func (r *request) state() string { return r.Status + " " + cmp.Or(r.CallbackState, "-") }
 
 // table prints requests, a line each.

@@ -16,7 +16,7 @@ import (
 
 func requestsCommands(p Program) *cobra.Command {
 	r := newRemote(p)
-	group := Group("requests", "List, follow, cancel and deliver again what was asked for", `Speaks HTTP with the API key of a client, and shows the requests of that client.
+	group := Group("requests", "List, follow, cancel and redeliver requests", `Speaks HTTP with the API key of a client, and shows the requests of that client.
 In local mode there is no key.`)
 	group.Example = `  export RINGBACK_URL=https://ringback.example.com RINGBACK_API_KEY=rbk_…
   ringback requests list --status failed --from 2h
@@ -26,7 +26,7 @@ In local mode there is no key.`)
 	return group
 }
 
-// filter says which requests a listing is of.
+// filter picks the requests of a listing.
 type filter struct {
 	mode, work, status, callback, host string
 	from, to                           moment
@@ -49,7 +49,7 @@ func (f *filter) workFlag(command *cobra.Command) {
 
 // narrow adds the flag that picks callbacks by their host.
 func (f *filter) narrow(command *cobra.Command) {
-	command.Flags().StringVar(&f.host, "callback-host", "", "`HOST` of the callback URL, with its port if there is one")
+	command.Flags().StringVar(&f.host, "callback-host", "", "`HOST` of the callback URL, with its port if the URL has a port")
 }
 
 func (f *filter) query() url.Values {
@@ -100,7 +100,7 @@ func idCount(most int) string {
 	return fmt.Sprintf("at most %d ids of requests", most)
 }
 
-// maxIDs is how many ids one command takes: more of them are a filter's business.
+// maxIDs is how many ids one command takes: a filter is for more.
 const maxIDs = 1000
 
 // recentIDs completes the ids of requests.
@@ -118,7 +118,7 @@ func (r *remote) recentIDs(command *cobra.Command, _ []string, prefix string) ([
 	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }
 
-// each does something to several requests, and tells of each that it failed for.
+// each does something to several requests, and tells of each failure.
 func each(ids []uuid.UUID, do func(id uuid.UUID) error) error {
 	var failed []error
 	for _, id := range ids {
@@ -132,7 +132,7 @@ func each(ids []uuid.UUID, do func(id uuid.UUID) error) error {
 func cancelCommand(r *remote) *cobra.Command {
 	var ids []uuid.UUID
 	command := &cobra.Command{
-		Use: "cancel ID…", Short: "Stop what is still to be done for requests",
+		Use: "cancel ID…", Short: "Stop the steps of requests that have not ended",
 		Long: `Ends requests as cancelled, or their callbacks alone where the work has ended. No
 callback is sent, not even to say so.`,
 		Example:           "  ringback requests cancel 01a20bd7-2978-722f-bf9b-7fdc9ae0399b",
@@ -168,7 +168,7 @@ func (r *remote) cancel(command *cobra.Command, id uuid.UUID) error {
 	return err
 }
 
-// act does what the last word of a path says to one request, and prints it.
+// act calls the API's action of the given name for one request, and prints the request.
 func (r *remote) act(command *cobra.Command, id uuid.UUID, verb string) error {
 	var whole request
 	if err := r.do(command.Context(), call{method: http.MethodPost, path: "requests/" + id.String() + "/" + verb}, &whole); err != nil {
@@ -254,10 +254,10 @@ func (p page) print(command *cobra.Command) error {
 
 // addCursor adds the flag that goes on where an earlier command ended.
 func addCursor(flags *pflag.FlagSet, cursor *string) {
-	flags.Func("cursor", "`CURSOR` that an earlier one ended with", func(text string) error {
+	flags.Func("cursor", "`CURSOR` that an earlier command ended with", func(text string) error {
 		*cursor = text
 		if _, err := uuid.Parse(text); err != nil {
-			return errors.New("must be what an earlier one ended with")
+			return errors.New("must be the cursor that an earlier command ended with")
 		}
 		return nil
 	})
@@ -273,16 +273,16 @@ func showCommand(r *remote) *cobra.Command {
 	var ids []uuid.UUID
 	var follow bool
 	command := &cobra.Command{
-		Use: "show ID", Short: "Tell what became of a request",
+		Use: "show ID", Short: "Show one request and its life",
 		Long: `Shows a request, its result, and its life step by step. With --follow it goes on
-until nothing is left to be done: each step as it happens, and then what came of
-it (with --json, the request whenever it has changed, a line each).`,
+until all steps have ended: each step as it happens, and then the outcome (with
+--json, the request whenever it has changed, a line each).`,
 		Example: `  ringback requests show 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
   ringback requests show 01a20bd7-2978-722f-bf9b-7fdc9ae0399b --follow`,
 		Args:              idArgs(&ids, 1, 1),
 		ValidArgsFunction: r.recentIDs,
 	}
-	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until nothing is left to be done")
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until all steps have ended")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if follow {
 			return r.follow(command, ids[0])
@@ -309,7 +309,7 @@ const (
 	workWait = 30 * time.Second
 )
 
-// follow prints a request until nothing is left to be done.
+// follow prints a request until all its steps have ended.
 func (r *remote) follow(command *cobra.Command, id uuid.UUID) error {
 	calls := patience{remote: r, out: command.ErrOrStderr()}
 	seen := follower{command: command, told: map[event]bool{}}
@@ -330,7 +330,7 @@ func (r *remote) follow(command *cobra.Command, id uuid.UUID) error {
 		if look.wait = 0; whole.Status == "accepted" {
 			look.wait = workWait
 		}
-		// A server that waited as it was asked to has made the pause itself.
+		// A server that waited as asked has made the pause itself.
 		if err := sleep(command.Context(), pause-time.Since(begun)); err != nil {
 			return err
 		}

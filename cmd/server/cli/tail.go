@@ -14,9 +14,9 @@ func tailCommand(r *remote) *cobra.Command {
 	t := tail{watched: map[uuid.UUID]*watched{}, interval: time.Second}
 	command := &cobra.Command{
 		Use: "tail", Short: "Follow new requests, and how they end",
-		Long: `Prints a line for each new request, and another one whenever its status or that
-of its callback has changed, until it is stopped. It asks once in --interval, and
-less often for what is old; where it asks too much, it does as Retry-After says.`,
+		Long: `Prints a line for each new request, and another line whenever its status or its
+callback's state has changed, until it is stopped. It asks once in --interval, and
+less often for old requests; where it asks too often, it does as Retry-After says.`,
 		Example: `  ringback requests tail
   ringback requests tail --mode async --since 10m --json`,
 		Args: cobra.NoArgs,
@@ -25,7 +25,7 @@ less often for what is old; where it asks too much, it does as Retry-After says.
 	addChoice(command, &t.filter.mode, "mode", "sync", "async")
 	t.filter.workFlag(command)
 	t.filter.narrow(command)
-	command.Flags().Var(&t.since, "since", "begin with those accepted then: a time, or how long ago, such as 10m")
+	command.Flags().Var(&t.since, "since", "begin with requests accepted then: a time, or how long ago, such as 10m")
 	command.Flags().Func("interval", "`TIME` between two looks, from 200ms to 1h (default 1s)", func(text string) (err error) {
 		if t.interval, err = time.ParseDuration(text); err != nil || t.interval < 200*time.Millisecond || t.interval > time.Hour {
 			return fmt.Errorf("must be a duration from 200ms to 1h, such as 5s")
@@ -39,9 +39,9 @@ less often for what is old; where it asks too much, it does as Retry-After says.
 	return command
 }
 
-// tail follows the listing. Requests are listed by the time of their acceptance, and
-// may appear a moment after younger ones: so each look begins a little before the
-// youngest that is known, and what was seen there is remembered.
+// tail follows the listing. Requests are listed by the time of their acceptance, and may
+// appear a moment after younger requests: so each look begins a little before the youngest
+// known request, and remembers the requests there.
 type tail struct {
 	command  *cobra.Command
 	calls    patience
@@ -57,22 +57,22 @@ type tail struct {
 type watched struct {
 	request *request
 	state   string
-	seen    int       // the number of the look that saw it last
+	seen    int       // the number of the latest look that saw it
 	due     time.Time // when to ask for it, where the listing is past it
 }
 
 const (
 	// tailOverlap is more than a commit takes.
 	tailOverlap = 2 * time.Second
-	// tailPages bounds one look: more is a storm, of which nobody reads every line.
+	// tailPages bounds one look: nobody reads every line of a storm.
 	tailPages = 20
-	// tailAsked is how many single requests are asked for in one look.
+	// tailAsked is how many single requests one look asks for.
 	tailAsked = 20
 	// tailWatched is how many requests are kept.
 	tailWatched = 20_000
 )
 
-// run looks again and again until ctx ends, which is how it is meant to end.
+// run looks again and again until ctx ends, and then returns no error.
 func (t *tail) run(ctx context.Context) error {
 	for look := 1; ; look++ {
 		err := t.look(ctx, look)
@@ -96,7 +96,7 @@ func (t *tail) look(ctx context.Context, number int) error {
 	if !complete {
 		fmt.Fprintf(t.command.ErrOrStderr(), "ringback: more requests than can be followed; some are left out\n")
 	}
-	silent := number == 1 && t.since.IsZero() // those were there before
+	silent := number == 1 && t.since.IsZero() // such requests were there before
 	slices.Reverse(listed)
 	for _, request := range listed {
 		if err := t.saw(request, number, silent); err != nil {
@@ -210,8 +210,8 @@ func (t *tail) askForOthers(ctx context.Context, number int) error {
 	return nil
 }
 
-// forget drops what has ended and can't be listed again, and the oldest where there
-// are too many.
+// forget drops requests that have ended and can't be listed again, and the oldest where
+// there are too many.
 func (t *tail) forget() {
 	var open []*watched
 	for id, w := range t.watched {

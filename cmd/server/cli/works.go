@@ -12,9 +12,9 @@ import (
 func worksCommand(p Program) *cobra.Command {
 	r := newRemote(p)
 	command := &cobra.Command{
-		Use: "works", Short: "Show what the server can be asked to do",
-		Long: `Shows what the server can be asked to do, by name, with the time that an attempt
-may take. With --json the schema of each input stands beside it.`,
+		Use: "works", Short: "Show the kinds of work",
+		Long: `Shows the kinds of work that the server does, by name, with the time that an
+attempt may take. With --json the schema of each input stands beside it.`,
 		Example: `  ringback works
   ringback works --json | jq '.works[].schema'`,
 		Args: cobra.NoArgs,

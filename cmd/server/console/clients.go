@@ -8,8 +8,8 @@ import (
 	"ringback/db"
 )
 
-// clientRow is a client as the page shows it: its limits, 0 for those of the settings,
-// and what it has; no key, no secret.
+// clientRow is a client as the page shows it: its limits, 0 where the settings' limits
+// hold, and its counts; no key, no secret.
 type clientRow struct {
 	Name                             string
 	CreatedAt, RotatedAt, DisabledAt time.Time
@@ -23,7 +23,7 @@ type clientRow struct {
 
 type clientsPage struct {
 	Rows    []clientRow
-	Counted bool // the counts could be had
+	Counted bool // the counts are known
 }
 
 func (c *Console) clients(r *http.Request) (view, error) {
@@ -49,8 +49,8 @@ func (c *Console) clients(r *http.Request) (view, error) {
 // countSample is how many unfinished requests are looked up to count them by client.
 const countSample = 20_000
 
-// countClients fills in what clients have, as their quotas count it. It tells false
-// where that takes too long: the page does without.
+// countClients fills in the counts of clients, as their quotas count. It tells false where
+// counting takes too long: the page does without.
 func (c *Console) countClients(ctx context.Context, rows []clientRow) bool {
 	unfinished, err := db.CountByDestination(ctx, c.Pool, []string{"work", "callback"}, countSample)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package console is the operator's pages: what happens now, what became of a
-// request, and what to do about it. README.md is its manual.
+// Package console is the operator's pages: the load now, the life of a request, and the
+// operator's actions. README.md is its manual.
 //
 // The pages show the requests of all clients, with addresses and causes that the
 // API hides from callers. So they belong on the admin listener, which has the
@@ -35,13 +35,13 @@ var pageFiles embed.FS
 //go:embed static
 var staticFiles embed.FS
 
-// Config is what a Console is built from.
+// Config holds the parts and settings of a Console.
 type Config struct {
-	Pool          *pgxpool.Pool // for what the operator says of receivers
+	Pool          *pgxpool.Pool // for the operator's words about receivers
 	Reads         *pgxpool.Pool // made by db.OpenReads
 	Queue         *jobs.Queue
 	Metrics       prometheus.Gatherer
-	CheckCallback func(client, callbackURL string) error // refuses URLs that no callback may go to any more
+	CheckCallback func(client, callbackURL string) error // refuses URLs that callbacks may not go to any more
 	LocalClient   string                                 // the client without a row, in local mode
 	Version       string
 	Logger        *slog.Logger
@@ -115,7 +115,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mux.ServeHTTP(w, r)
 }
 
-// view is what a page shows: the name of its file, and what that is filled with.
+// view is a page: the name of its file, and its data.
 type view struct {
 	page     string
 	title    string
@@ -140,8 +140,7 @@ const (
 	maxForm = 64 << 10
 )
 
-// page adapts a function that makes a view: the one place where pages and errors are
-// written.
+// page adapts a function that makes a view. Only page writes pages and errors.
 func (c *Console) page(make func(*http.Request) (view, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
@@ -163,7 +162,7 @@ func (c *Console) page(make func(*http.Request) (view, error)) http.HandlerFunc 
 	}
 }
 
-// checkText refuses parameters that Postgres takes for no text.
+// checkText refuses parameters that are no text to Postgres.
 func checkText(r *http.Request) error {
 	if r.ParseForm() != nil {
 		return mistake("the form or the address can't be read")
@@ -171,7 +170,7 @@ func checkText(r *http.Request) error {
 	for _, values := range r.Form {
 		for _, value := range values {
 			if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
-				return mistake("a field holds what is no text")
+				return mistake("a field holds bytes that are no text")
 			}
 		}
 	}
@@ -208,7 +207,7 @@ func sentence(err error) string {
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
-// frame is what each page has around it.
+// frame is the frame of each page.
 type frame struct {
 	Title   string
 	Path    string

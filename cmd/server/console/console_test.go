@@ -25,7 +25,7 @@ func TestQuantile(t *testing.T) {
 		"nothing is known before":        {none, nil, 0.5, 0},
 		"half of a bucket is its middle": {[]bucket{{0.001, 0}, {0.01, 10}, {math.Inf(1), 10}}, none, 0.5, 5.5},
 		"beyond all is the last bound":   {[]bucket{{0.001, 0}, {0.01, 0}, {math.Inf(1), 4}}, none, 0.99, 10},
-		"only what is new counts":        {[]bucket{{0.001, 100}, {0.01, 110}, {math.Inf(1), 110}}, []bucket{{0.001, 100}, {0.01, 100}, {math.Inf(1), 100}}, 1, 10},
+		"only new observations count":    {[]bucket{{0.001, 100}, {0.01, 110}, {math.Inf(1), 110}}, []bucket{{0.001, 100}, {0.01, 100}, {math.Inf(1), 100}}, 1, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// groupedLetters is how many of a client's dead letters are grouped, the latest
-	// ones: each takes a look at its latest attempt.
+	// groupedLetters is how many of a client's dead letters are grouped, the latest first:
+	// each takes a look at its latest attempt.
 	groupedLetters = 1000
-	// redeliveredAtOnce is how many a click delivers again.
+	// redeliveredAtOnce is how many dead letters a click delivers again.
 	redeliveredAtOnce = 1000
 	redeliveryRate    = 10 // a second
 )
 
-// letterGroup is dead letters that failed alike.
+// letterGroup is a group of dead letters that failed alike.
 type letterGroup struct{ db.DeadLetterGroup }
 
-// Said is what the receiver did in a few words.
+// Said is the receiver's answer in a few words.
 func (g letterGroup) Said() string {
 	return said(db.Attempt{Outcome: g.Outcome, HTTPStatus: g.HTTPStatus, Cause: g.Cause})
 }
@@ -63,7 +63,7 @@ func (c *Console) deadLetters(r *http.Request) (view, error) {
 	return view{page: "deadletters", title: "Dead letters", data: page}, nil
 }
 
-// askRedeliver is the dry run: it counts what would be delivered again.
+// askRedeliver is the dry run: it counts the dead letters that would be delivered again.
 func (c *Console) askRedeliver(r *http.Request) (view, error) {
 	matched, more, err := c.matching(r)
 	if err != nil {
@@ -92,7 +92,8 @@ func (c *Console) matching(r *http.Request) (matched []db.Request, more bool, er
 	if filter.Client == "" || filter.CallbackHost == "" {
 		return nil, false, mistake("a client and a host are needed")
 	}
-	// A window may hold few of the host's. It ends with the dead letters.
+	// A window may hold few dead letters of the host. The search ends with the dead
+	// letters.
 	for len(matched) < filter.Limit {
 		page, err := db.ListRequests(r.Context(), c.Reads, filter)
 		if err != nil {

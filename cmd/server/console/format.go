@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// functions are what the pages format with.
+// functions format values in the pages.
 var functions = template.FuncMap{
 	"when": when, "ago": ago, "took": took, "or": or, "here": here, "count": count,
 }

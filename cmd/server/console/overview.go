@@ -14,7 +14,7 @@ const (
 	sampleInterval = time.Second
 	// maxViewers bounds the pages that follow at a time.
 	maxViewers = 50
-	// stateInterval is how often the database is asked for the processes, while somebody
+	// stateInterval is the time between two queries for the processes, while a page
 	// follows.
 	stateInterval = 5 * time.Second
 )
@@ -37,7 +37,7 @@ func (c *Console) Watch(ctx context.Context) {
 	}
 }
 
-// state is what the overview shows beside the samples.
+// state is the part of the overview beside the samples.
 type state struct {
 	Processes []process `json:"processes"`
 	Database  string    `json:"database"` // empty while it answers
@@ -67,7 +67,7 @@ func (c *Console) state(ctx context.Context) state {
 	return s
 }
 
-// overviewPage is what the overview shows before its script runs.
+// overviewPage is the overview before its script runs.
 type overviewPage struct {
 	Latest sample
 	State  state
@@ -82,8 +82,7 @@ func (c *Console) overview(r *http.Request) (view, error) {
 	return view{page: "overview", title: "Overview", data: page}, nil
 }
 
-// live follows what happens as server-sent events: first the last ten minutes, then
-// each second.
+// live sends samples as server-sent events: first the last ten minutes, then each second.
 func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 	select {
 	case c.viewers <- struct{}{}:

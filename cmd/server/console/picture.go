@@ -25,7 +25,7 @@ type row struct {
 }
 
 type bar struct {
-	X, Width int    // from where the axis begins
+	X, Width int    // from the left end of the axis
 	Kind     string // a class of the style sheet
 	Says     string
 }
@@ -41,7 +41,7 @@ const (
 	axisBegin = 110 // right of the names
 )
 
-// Where things are in the drawing.
+// ViewHeight and the methods below place the parts of the drawing.
 func (p picture) ViewHeight() int { return p.Height + 24 }
 func (p picture) TickY() int      { return p.Height + 16 }
 func (r row) TextY() int          { return r.Y + 17 }
@@ -49,7 +49,7 @@ func (r row) BarY() int           { return r.Y + 6 }
 func (b bar) At() int             { return axisBegin + b.X }
 func (t tick) At() int            { return axisBegin + t.X }
 
-// draw draws what is known of a request until now, if it hasn't ended.
+// draw draws the life of a request, until now if it hasn't ended.
 func draw(i inspected, now time.Time) picture {
 	p := picture{Until: i.end(now), Open: i.CanCancel()}
 	span := max(p.Until.Sub(i.AcceptedAt), time.Millisecond)
@@ -157,8 +157,8 @@ func phasesOf(a db.Attempt) []phase {
 	return []phase{{"DNS", "dns", a.DNS}, {"connect", "connect", a.Connect}, {"TLS", "tls", a.TLS}, {"first byte", "first-byte", a.FirstByte}}
 }
 
-// phaseBars divides the bar of an attempt into its phases, in the order in which they
-// follow each other. What is narrower than the bar can show is left out.
+// phaseBars divides the bar of an attempt into its phases, in order. A phase that is too
+// narrow to show is left out.
 func phaseBars(a db.Attempt, whole bar) (bars []bar) {
 	all := a.EndedAt.Sub(a.StartedAt)
 	x := float64(whole.X)

@@ -21,7 +21,7 @@ type receiverRow struct {
 	db.Receiver
 	Name    string // host and port, or scheme, host and port
 	Host    string
-	Port    string // empty for all
+	Port    string // empty for all ports
 	Paced   string
 	Breaker string
 	Closed  time.Time // until then; zero for not
@@ -64,7 +64,7 @@ func receiverRowOf(r db.Receiver, now time.Time) receiverRow {
 	return row
 }
 
-// wordForm is what the operator says of a receiver.
+// wordForm is the operator's word about a receiver.
 type wordForm struct {
 	word, host, port string
 	rate             float64
@@ -80,7 +80,7 @@ func readWord(r *http.Request) (f wordForm, err error) {
 		return f, errNoPage
 	}
 	if f.host == "" || strings.ContainsAny(f.host, "/ @?#") {
-		return f, mistake("a receiver is a host name or address, with a port if it is for that port alone")
+		return f, mistake("a receiver is a host name or address, with a port if the word is for that port alone")
 	}
 	if n, err := strconv.ParseUint(f.port, 10, 16); f.port != "" && (err != nil || n == 0) {
 		return f, mistake("a port is from 1 to 65535")
@@ -118,11 +118,11 @@ func (c *Console) askReceiver(r *http.Request) (view, error) {
 	}
 	switch f.word {
 	case "allow":
-		q.Does, q.Asks = "Allow "+f.name(), fmt.Sprintf("Let callbacks go to %s at %s, whatever it has shown?", f.name(), f.pace())
+		q.Does, q.Asks = "Allow "+f.name(), fmt.Sprintf("Let callbacks go to %s at %s, regardless of its record?", f.name(), f.pace())
 	case "deny":
 		q.Does, q.Asks, q.Danger = "Deny "+f.name(), fmt.Sprintf("Send nothing more to %s? Requests that name it are refused, and callbacks that wait for it end as dead letters.", f.name()), true
 	case "forget":
-		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget what %s has shown, and what was said of it? It begins as a newcomer.", f.name())
+		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget the record of %s, and the operator's word about it? It begins as a newcomer.", f.name())
 	}
 	return view{page: "question", title: q.Does, data: q}, nil
 }
@@ -174,7 +174,7 @@ func bracketed(host string) string {
 	return host
 }
 
-// wordURL asks for a word of a receiver.
+// URL leads to the question about a word for the receiver.
 func (r receiverRow) URL(word string) string {
 	return "/receivers/" + word + "?" + url.Values{"host": {r.Host}, "port": {r.Port}}.Encode()
 }

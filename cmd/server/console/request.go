@@ -16,10 +16,10 @@ import (
 	"ringback/jobs/limit"
 )
 
-// maxAttempts bounds the attempts that a page shows, the latest ones.
+// maxAttempts bounds the attempts that a page shows, the latest.
 const maxAttempts = 100
 
-// inspected is all that is known of a request.
+// inspected is a request with all its records.
 type inspected struct {
 	db.Request
 	WaitsFor limit.Reason
@@ -83,7 +83,7 @@ func (i inspected) last() db.Attempt {
 	return i.Attempts[len(i.Attempts)-1]
 }
 
-// CanCancel tells whether there is something to stop.
+// CanCancel tells whether a step can be stopped.
 func (i inspected) CanCancel() bool {
 	return i.Status == db.Accepted || i.CallbackState == db.CallbackPending
 }
@@ -140,7 +140,7 @@ func (c *Console) request(r *http.Request) (view, error) {
 	return view{page: "request", title: "Request " + whole.ID.String(), data: requestPage{whole, draw(whole, c.Queue.Now())}}, nil
 }
 
-// requestJSON is the same for programs.
+// requestJSON is requestPage for programs.
 func (c *Console) requestJSON(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
@@ -162,8 +162,8 @@ func (c *Console) requestJSON(w http.ResponseWriter, r *http.Request) {
 // question asks before something is written.
 type question struct {
 	Asks   string // the whole question
-	Does   string // what the button says
-	Back   string // the URL of the page that it came from
+	Does   string // the text of the button
+	Back   string // the URL of the page before
 	Fields map[string]string
 	Danger bool
 }
@@ -177,9 +177,9 @@ func (c *Console) askRequest(r *http.Request) (view, error) {
 	switch r.PathValue("action") {
 	case "cancel":
 		if !whole.CanCancel() {
-			return view{}, mistake("nothing is left to stop: the request has ended")
+			return view{}, mistake("there is nothing to stop: the request has ended")
 		}
-		q.Asks, q.Does, q.Danger = "Stop what is left of this request? No callback is sent for it.", "Cancel the request", true
+		q.Asks, q.Does, q.Danger = "Stop the steps of this request that have not ended? No callback is sent for it.", "Cancel the request", true
 	case "redeliver":
 		if !whole.CanRedeliver() {
 			return view{}, mistake("there is no callback that has ended")

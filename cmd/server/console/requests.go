@@ -17,8 +17,8 @@ import (
 
 const (
 	perPage = 50
-	// window is how many requests are looked at for a page. With a client chosen,
-	// rare endings are found by an index of their own.
+	// window is how many requests a page looks at. With a client chosen, rare endings are
+	// found by an index of their own.
 	window = 2000
 )
 
@@ -40,7 +40,7 @@ type requestsPage struct {
 	Older    string // the URL of the next page; empty for none
 	Newest   string // the URL of the first page; empty on it
 	Looked   int    // requests that were looked at when few matched, 0 where the page is full
-	Wrong    string // what is wrong with the filter
+	Wrong    string // the mistake in the filter
 }
 
 func (c *Console) requests(r *http.Request) (view, error) {
@@ -170,7 +170,7 @@ func readTime(text string) (time.Time, error) {
 	return time.Time{}, mistake(fmt.Sprintf("%q is not a time such as 2026-11-26T15:04", text))
 }
 
-// clientNames are the clients whose requests there may be.
+// clientNames are the clients that may have requests.
 func (c *Console) clientNames(ctx context.Context) ([]string, error) {
 	clients, err := db.ListClients(ctx, c.Reads)
 	if err != nil {

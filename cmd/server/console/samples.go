@@ -10,33 +10,33 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// sample is what this process did in a second.
+// sample has the counts of this process in a second.
 type sample struct {
 	At         int64              `json:"at"`          // Unix seconds
 	Accepted   float64            `json:"accepted"`    // requests a second, of both modes
 	Done       float64            `json:"done"`        // runs of the work that ended, a second
 	CalledBack float64            `json:"called_back"` // callbacks delivered, a second
 	Refused    float64            `json:"refused"`     // calls a second
-	Reasons    map[string]float64 `json:"reasons"`     // of them, by reason, over the last ten seconds
+	Reasons    map[string]float64 `json:"reasons"`     // refusals by reason, over the last ten seconds
 	P50        *float64           `json:"p50"`         // time to callback in ms, over the last ten seconds; null for none
 	P99        *float64           `json:"p99"`
 	Unfinished float64            `json:"unfinished"` // requests whose next step is due soon, of all processes
 	Running    float64            `json:"running"`    // jobs under way here
 	Jobs       map[string]float64 `json:"jobs"`       // that have not ended, of all processes, by state
-	Dead       float64            `json:"dead"`       // letters that are kept
+	Dead       float64            `json:"dead"`       // dead letters that are kept
 	Away       bool               `json:"away"`       // the database doesn't answer, or can't be written
 
 	totals totals
 }
 
-// totals are the counters that samples are the differences of.
+// totals are counters. The differences between them are samples.
 type totals struct {
 	accepted, done, calledBack float64
 	refused                    map[string]float64
 	waits                      []bucket // of time to callback
 }
 
-// bucket counts what took at most so many seconds.
+// bucket counts observations of at most so many seconds.
 type bucket struct{ upTo, count float64 }
 
 const (
@@ -51,7 +51,7 @@ type history struct {
 	changed chan struct{} // closed with the next sample
 }
 
-// add keeps a sample, and wakes who follows.
+// add keeps a sample, and wakes the followers.
 func (h *history) add(next sample) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,8 +68,8 @@ func (h *history) add(next sample) {
 	h.changed = make(chan struct{})
 }
 
-// since returns the samples after a time, and a channel that is closed with the
-// next one.
+// since returns the samples after a time, and a channel that is closed with the next
+// sample.
 func (h *history) since(at int64) ([]sample, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,7 +83,7 @@ func (h *history) since(at int64) ([]sample, <-chan struct{}) {
 	return slices.Clone(h.samples[first:]), h.changed
 }
 
-// compare fills in what happened since the sample before, and since ten seconds
+// compare fills in the differences to the sample before, and to the sample ten seconds
 // before.
 func (s *sample) compare(last, before totals) {
 	s.Accepted = max(0, s.totals.accepted-last.accepted)
@@ -99,9 +99,9 @@ func (s *sample) compare(last, before totals) {
 	s.P50, s.P99 = quantile(s.totals.waits, before.waits, 0.5), quantile(s.totals.waits, before.waits, 0.99)
 }
 
-// quantile is where a share of what was counted between two readings of a histogram
-// lies, in milliseconds; nil where nothing was. Within a bucket it is a straight
-// line, as Prometheus takes it.
+// quantile is the quantile of the observations between two readings of a histogram, in
+// milliseconds; nil where there were none. Within a bucket it interpolates linearly, as
+// Prometheus does.
 func quantile(now, before []bucket, share float64) *float64 {
 	if len(now) == 0 || len(before) != len(now) {
 		return nil
@@ -143,7 +143,7 @@ func takeSample(metrics prometheus.Gatherer, now time.Time) (sample, error) {
 	return s, nil
 }
 
-// read takes in one metric, if the pages show it.
+// read adds a metric to the sample, if the pages show it.
 func (s *sample) read(name string, metric *dto.Metric) {
 	switch name {
 	case "ringback_requests_accepted_total":

@@ -10,8 +10,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// toldRequest is a request as a program gets it here: what its caller sees of it,
-// and what is for operators only.
+// toldRequest is a request as a program gets it here: the fields that its caller sees, and
+// fields for operators only.
 type toldRequest struct {
 	ID            uuid.UUID        `json:"id"`
 	Mode          db.Mode          `json:"mode"`
