@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # apt.sh package… installs Debian packages, where that takes no question: apt is
-# there, and we are root or may become it without a password. Else it exits 1
-# in silence, because only the caller knows what the package was wanted for.
+# there, and the caller is root or may become root without a password. Else it exits 1 in
+# silence: only the caller knows the purpose of the package.
 set -euo pipefail
 
 command -v apt-get >/dev/null || exit 1
@@ -17,8 +17,8 @@ export DEBIAN_FRONTEND=noninteractive
 settings=/etc/postgresql-common/createcluster.d
 mkdir -p "$settings"
 echo 'create_main_cluster = false' >"$settings/ringback.conf"
-# And others would start their service: nobody may meanwhile, unless the machine says
-# itself who may.
+# Other packages would start their services: none may meanwhile, unless the machine has a
+# policy of its own.
 policy=/usr/sbin/policy-rc.d
 [ -e "$policy" ] && policy= || install -m 755 /dev/stdin "$policy" <<<$'#!/bin/sh\nexit 101'
 trap restore EXIT
@@ -26,7 +26,8 @@ trap restore EXIT
 restore() {
 	[ -z "$policy" ] || rm -f "$policy"
 	rm "$settings/ringback.conf"
-	# The folder is the package's, unless it was something else that we installed.
+	# The folder belongs to the package postgresql-common, which may not have been
+	# installed.
 	[ -e /etc/postgresql-common/createcluster.conf ] || rmdir -p --ignore-fail-on-non-empty "$settings"
 }
 

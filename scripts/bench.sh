@@ -4,8 +4,8 @@
 # Postgres again. BENCH=short takes some seven minutes; -h lists the flags, and
 # -only PART,… runs some of the parts.
 #
-# DATABASE_URL, if set, is used instead; and where there are no PostgreSQL
-# binaries, the compose service is, whose CPU time can't be read.
+# DATABASE_URL, if set, is used instead. Without PostgreSQL binaries, the compose service is
+# used, whose CPU time can't be read.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

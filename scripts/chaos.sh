@@ -5,7 +5,7 @@
 #
 # A run that finds something leaves its Postgres there until the next, with a database
 # for each seed, in .postgres-chaos or, after a failover, in .postgres-chaos-standby:
-# POSTGRES_FOLDER=.postgres-chaos scripts/postgres.sh clean removes the one.
+# POSTGRES_FOLDER=.postgres-chaos scripts/postgres.sh clean removes the first of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

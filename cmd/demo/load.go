@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 )
 
-// report is what the demo reads of storm's.
+// report is the part of storm's report that the demo reads.
 type report struct {
 	Sync, Async endpoint
 }
@@ -39,7 +39,7 @@ type quantiles struct {
 // lost is how many requests were acknowledged and never called back.
 func (r report) lost() int { return r.Async.Missing + r.Async.Acked - r.Async.Delivered }
 
-// load runs storm, which checks each callback against what was sent.
+// load runs storm, which checks each callback against its request.
 func (s *stage) load(ctx context.Context, name string, rate, seconds int, work string) (r report, err error) {
 	file := filepath.Join(s.folder, name+".json")
 	command := exec.CommandContext(ctx, s.storm, "-target", s.server.URL, "-profile", "steady", "-rate", strconv.Itoa(rate),

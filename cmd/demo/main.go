@@ -1,5 +1,5 @@
-// Command demo shows in ninety seconds what Ringback promises, and checks it: it has seen
-// each claim that it prints.
+// Command demo shows Ringback's promises in ninety seconds, and checks each claim before it
+// prints it.
 package main
 
 import (
@@ -27,10 +27,10 @@ func main() {
 	}
 }
 
-// options are what the demo is run with.
+// options are the demo's settings.
 type options struct {
 	server, storm string // paths of the binaries
-	databaseURL   string // of a database in whose server the demo makes its own
+	databaseURL   string // of a database on the server where the demo makes its own database
 	address       string // of the API
 	adminAddress  string
 	fast          bool // without pauses to read in, and with less load
@@ -42,7 +42,7 @@ func readOptions(args []string, getenv func(string) string, output io.Writer) (o
 	flags.StringVar(&o.server, "server", "bin/ringback", "path of the server's binary")
 	flags.StringVar(&o.storm, "storm", "bin/storm", "path of storm's binary")
 	flags.BoolVar(&o.fast, "fast", getenv("DEMO") == "fast", "no pauses to read in, and less load; so does DEMO=fast")
-	flags.StringVar(&o.address, "addr", getenv("HTTP_ADDR"), "address of the API (default 127.0.0.1:8080, with -fast any that is free)")
+	flags.StringVar(&o.address, "addr", getenv("HTTP_ADDR"), "address of the API (default 127.0.0.1:8080, with -fast any free address)")
 	flags.StringVar(&o.adminAddress, "admin", getenv("ADMIN_ADDR"), "address of the operator's pages (default 127.0.0.1:8081, likewise)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -59,12 +59,12 @@ func readOptions(args []string, getenv func(string) string, output io.Writer) (o
 	return o, nil
 }
 
-// orDefault is the address that was given, or the default one.
+// orDefault is the given address, or the default.
 func (o options) orDefault(given, usual string) (string, error) {
 	switch {
 	case given != "":
 		return given, nil
-	case o.fast: // nobody watches, and something else may run here
+	case o.fast: // nobody watches, and another server may run here
 		return program.FreeAddress()
 	}
 	return usual, nil

@@ -14,7 +14,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// localSecret is what a server in local mode signs with.
+// localSecret is the signing secret of local mode.
 const localSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // receiver is an ordinary receiver: it verifies callbacks, answers 204, and knows
@@ -40,7 +40,7 @@ func newReceiver() (*receiver, error) {
 	}
 	r := &receiver{URL: "http://" + listener.Addr().String() + "/hook", verify: verify, arrived: map[string]chan time.Time{}}
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}
-	go r.server.Serve(listener) //nolint:errcheck // it ends with close
+	go r.server.Serve(listener) //nolint:errcheck // Serve ends with close
 	return r, nil
 }
 
@@ -61,7 +61,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, call *http.Request) {
 	}
 	select {
 	case r.of(strings.TrimPrefix(call.Header.Get("webhook-id"), "req_")) <- time.Now():
-	default: // it had come before
+	default: // the callback had come before
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -75,7 +75,8 @@ func (r *receiver) of(request string) chan time.Time {
 	return r.arrived[request]
 }
 
-// await returns when the callback of a request was taken, in a minute at most.
+// await returns the time when the callback of a request was taken. It waits a minute at
+// most.
 func (r *receiver) await(ctx context.Context, request string) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -149,12 +149,12 @@ func (s *stage) evilURLs(ctx context.Context) error {
 
 var errLost = errors.New("requests were lost")
 
-// calmAndStorm loads the server with what it can take easily, and then with five times
-// of what it can take at all.
+// calmAndStorm loads the server with a rate that it takes easily, and then with five times
+// its capacity.
 func (s *stage) calmAndStorm(ctx context.Context) error {
 	const (
-		delay    = 50                       // ms that a work takes
-		capacity = workLimit * 1000 / delay // works a second, of sync and of async requests each
+		delay    = 50                       // ms of a run
+		capacity = workLimit * 1000 / delay // runs a second, of sync and of async requests each
 	)
 	calmSeconds, stormSeconds := 6, 5
 	if s.fast {
@@ -166,12 +166,12 @@ func (s *stage) calmAndStorm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("%d s of %d requests a second, five times what %d works of %d ms at a time can take …", stormSeconds, 10*capacity, workLimit, delay)
+	s.say("%d s of %d requests a second, five times the capacity of %d runs of %d ms at a time …", stormSeconds, 10*capacity, workLimit, delay)
 	storm, err := s.load(ctx, "storm", 10*capacity, stormSeconds, fmt.Sprintf("text=200,delay=%dms", delay))
 	if err != nil {
 		return err
 	}
-	s.title("What was promised, and what was seen")
+	s.title("The promises, and the counts")
 	fmt.Fprint(s.out, table(calm, storm))
 	if calm.lost()+storm.lost() > 0 {
 		return errLost

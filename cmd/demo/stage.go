@@ -20,8 +20,7 @@ import (
 	"ringback/cmd/internal/program"
 )
 
-// stage is what the scenes play on: a database of the demo's own, a server and a
-// receiver.
+// stage is the set of the scenes: a database of the demo's own, a server and a receiver.
 type stage struct {
 	options
 	out      io.Writer
@@ -32,7 +31,7 @@ type stage struct {
 	receiver *receiver
 }
 
-// newStage brings everything up. Where it fails, nothing is left.
+// newStage starts everything. Where it fails, it leaves nothing behind.
 func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err error) {
 	s = &stage{options: o, out: out, database: fmt.Sprintf("ringback_demo_%d", os.Getpid())}
 	defer func() {
@@ -83,8 +82,8 @@ func (s *stage) execute(ctx context.Context, sql string) error {
 	return nil
 }
 
-// workLimit is how many works run at a time: it makes small what the server can take,
-// so that a storm of five times that needs no large machine.
+// workLimit is how many runs go on at a time. It keeps the server's capacity small, so that
+// a storm of five times that capacity needs no large machine.
 const workLimit = 8
 
 // startServer starts a server in local mode, with its log in the folder.
@@ -110,7 +109,7 @@ func (s *stage) startServer(ctx context.Context, name, address, adminAddress str
 	return started, nil
 }
 
-// close stops what runs, and removes the database and the folder.
+// close stops servers and receiver, and removes the database and the folder.
 func (s *stage) close() (err error) {
 	if s.server != nil {
 		err = s.server.Stop()
@@ -142,7 +141,7 @@ func (s *stage) pause(seconds float64) {
 	}
 }
 
-// request is what the API tells of a request.
+// request is a request as the API shows it.
 type request struct {
 	ID       string          `json:"id"`
 	Result   json.RawMessage `json:"result"`
@@ -181,7 +180,7 @@ func (s *stage) call(ctx context.Context, server *program.Server, method, path s
 	return response.StatusCode, answer, time.Since(sent), err
 }
 
-// input is that of the built-in work.
+// input is the input of the built-in work.
 type input struct {
 	Text  string `json:"text"`
 	Delay int    `json:"delay_ms,omitempty"`
@@ -200,7 +199,7 @@ func (s *stage) accept(ctx context.Context, server *program.Server, in input, ca
 	return answer, took, err
 }
 
-// until asks until something is so, for a minute at most.
+// until asks until the answer is yes, for a minute at most.
 func until(ctx context.Context, what string, is func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Command receiver takes callbacks and prints each of them once. It is an
-// example of what a receiver has to do, and README shows its heart.
+// Command receiver takes callbacks and prints each of them once. It is an example of a
+// complete receiver.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// localSecret is what a server in local mode signs with.
+// localSecret is the signing secret of local mode.
 const localSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func main() {
@@ -40,7 +40,7 @@ func serve() error {
 
 type receiver struct {
 	webhook *standardwebhooks.Webhook
-	seen    sync.Map // webhook-ids; yours stand in your database, beside what came of them
+	seen    sync.Map // webhook-ids; keep yours in your database, beside their effects
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, call *http.Request) {
@@ -50,7 +50,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, call *http.Request) {
 		return
 	}
 	if _, repeated := r.seen.LoadOrStore(call.Header.Get("webhook-id"), true); !repeated {
-		fmt.Printf("%s\n", body) // or store it: whatever takes long comes after the answer
+		fmt.Printf("%s\n", body) // or store it: slow work comes after the answer
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
