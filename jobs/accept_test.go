@@ -49,7 +49,7 @@ func TestAccept(t *testing.T) {
 			   AND bool_and(scheduled_at <= now() AND created_at BETWEEN now() - interval '1 minute' AND now())
 			FROM river_job`
 		if !q.holds(t, sql) {
-			t.Error("our jobs differ from those that River inserts")
+			t.Error("our jobs differ from River's own")
 		}
 	})
 
@@ -114,7 +114,7 @@ func TestAccept(t *testing.T) {
 	})
 }
 
-// listener hears what River's workers hear when jobs are inserted.
+// listener hears the notifications of inserted jobs, as River's workers do.
 type listener struct{ conn *pgx.Conn }
 
 func listen(t *testing.T, url string) listener {

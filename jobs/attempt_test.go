@@ -17,7 +17,7 @@ import (
 	"ringback/work"
 )
 
-// offering lets a queue do one work.
+// offering gives a queue one kind of work.
 func (q *testQueue) offering(t *testing.T, w work.Work) {
 	t.Helper()
 	catalog, err := work.NewCatalog(work.Set{"plain": w}, "plain", 30*time.Second)
@@ -123,7 +123,7 @@ func TestAgain(t *testing.T) {
 		expires time.Duration
 		charged bool
 		snoozed bool
-		status  db.Status // where it is over
+		status  db.Status // where the request has ended
 	}{
 		{name: "FinalErrorsAreFinal", status: db.Failed},
 		{name: "Charged", again: &work.Again{}, charged: true},

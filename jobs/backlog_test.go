@@ -70,7 +70,7 @@ func TestBacklog(t *testing.T) {
 		b.count = func(context.Context, int64) (int64, error) { return 0, b.enter() }
 		b.sample(t.Context())
 		if got := admits(b, 2*limit); got != 9 {
-			t.Errorf("with 1 that the sample may have missed: got %d admitted, want 9", got)
+			t.Errorf("with 1 request that the sample may have missed: got %d admitted, want 9", got)
 		}
 	})
 
@@ -96,7 +96,7 @@ func TestBacklog(t *testing.T) {
 
 	// The sleeps are the fake clock's.
 	for name, test := range map[string]struct {
-		count time.Duration // how long one takes
+		count time.Duration // how long a count takes
 		after time.Duration
 		want  int64
 	}{
@@ -196,7 +196,7 @@ func TestQueueBacklog(t *testing.T) {
 		if err := q.Accept(t.Context(), bad); err == nil {
 			t.Error("a bad row: got no error")
 		}
-		for range 3 { // the bad one doesn't count
+		for range 3 { // the bad row doesn't count
 			q.accept(t, newRequest("http://127.0.0.1:9/"))
 		}
 		refuses("before a sample")
@@ -232,7 +232,7 @@ func TestQueueBacklog(t *testing.T) {
 	}
 }
 
-// acceptAgain accepts as soon as it works again.
+// acceptAgain accepts as soon as the queue admits again.
 func acceptAgain(t *testing.T, q *testQueue) {
 	t.Helper()
 	waitUntil(t, func() bool {

@@ -10,8 +10,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// BenchmarkAccept is the whole step, row and job, committed: with one caller
-// each batch is one request.
+// BenchmarkAccept measures the whole step, row and job, committed: with one caller each
+// batch is one request.
 func BenchmarkAccept(b *testing.B) {
 	pool := dbtest.NewPool(b)
 	queue, err := New(Config{Pool: pool, RiverPool: pool, Logger: slog.New(slog.DiscardHandler), AsyncLimit: 1000, Catalog: catalogOf(b, doNothing)})
@@ -34,7 +34,7 @@ func BenchmarkAccept(b *testing.B) {
 	b.Run("64Callers", func(b *testing.B) {
 		b.ReportAllocs()
 		callers := make(chan struct{}, 64)
-		b.SetParallelism(64) // for each core, of which 64 are let through
+		b.SetParallelism(64) // for each core, of which 64 run at a time
 		b.RunParallel(func(loop *testing.PB) {
 			for loop.Next() {
 				callers <- struct{}{}

@@ -75,7 +75,7 @@ func TestNextStep(t *testing.T) {
 				t.Errorf("wait %v at age %v: got %+v, want %s, not charged", test.wait, test.age, got, test.wantState)
 			}
 			if again := got.state == db.CallbackPending; again && (got.delay < test.wait || got.delay > test.wait*11/10) {
-				t.Errorf("wait %v: got %v, want that or up to a tenth more", test.wait, got.delay)
+				t.Errorf("wait %v: got %v, want the same or up to a tenth more", test.wait, got.delay)
 			}
 		})
 	}
@@ -280,7 +280,7 @@ func TestCallbackWorker(t *testing.T) {
 		q.start(t)
 		first := receiver.next(t)
 		q.waitFor(t, request.ID, "callback_job_state IN ('available', 'retryable') AND callback_job_attempt = 1 AND attempt = 1")
-		// The caller is told the time for which the queue has the job.
+		// The caller is told the time at which the queue has the job.
 		const sql = "SELECT abs(extract(epoch FROM callback_job_scheduled_at - next_attempt_at)) < 0.5 FROM request_trace WHERE request_id = $1 AND attempt = 1"
 		if !q.holds(t, sql, request.ID) {
 			t.Error("the log names another time for the next attempt than the queue")
@@ -331,7 +331,7 @@ func TestCallbackWorker(t *testing.T) {
 		if _, err := q.settle(t.Context(), request, webhook.Attempt{StartedAt: morning, EndedAt: morning, Outcome: webhook.Gone}, step{state: db.CallbackDead}); err != nil {
 			t.Fatal(err)
 		}
-		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'callback'") // which did it, and died
+		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'callback'") // a process that did it, and died
 		q.start(t)
 		q.waitFor(t, request.ID, "callback_job_state = 'completed'")
 		if got := len(receiver.calls); got != 0 {

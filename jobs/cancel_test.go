@@ -34,7 +34,7 @@ func TestCancel(t *testing.T) {
 		q.waitFor(t, request.ID, "status = 'cancelled' AND error_code = 'cancelled' AND callback_state = 'cancelled' AND settled_at = finished_at AND work_job_state = 'cancelled' AND callback_job_id IS NULL")
 	})
 
-	// In one process accept, cancel and work share what was just written.
+	// In one process accept, cancel and work share the latest rows.
 	t.Run("IsNotUndoneByARunThatHasTheRequestAlready", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, nil)

@@ -14,7 +14,7 @@ import (
 )
 
 // newSkewed returns a queue on a database whose clock is ahead by an interval: its own
-// now() and clock_timestamp() stand before those of Postgres.
+// now() and clock_timestamp() hide Postgres's own.
 func newSkewed(t *testing.T, ahead string) *testQueue {
 	t.Helper()
 	url := dbtest.New(t)
@@ -36,8 +36,7 @@ func newSkewed(t *testing.T, ahead string) *testQueue {
 	return newQueueAt(t, url, url, doNothing)
 }
 
-// Whatever this process's clock says, things happen when they should by the
-// database's.
+// Steps happen by the database's clock, even where this process's clock differs.
 func TestTwoClocks(t *testing.T) {
 	t.Parallel()
 	for _, ahead := range []string{"10 minutes", "-10 minutes", "3 days", "-3 days"} {

@@ -135,7 +135,7 @@ func TestElsewhere(t *testing.T) {
 		t.Run("FailsBy/"+name, func(t *testing.T) {
 			t.Parallel()
 			e := newElsewhere(t)
-			e.exec(t, "ALTER DATABASE "+e.database(t)+" SET max_stack_depth = '100kB'") // what Go reads, Postgres doesn't
+			e.exec(t, "ALTER DATABASE "+e.database(t)+" SET max_stack_depth = '100kB'") // Go reads such a result, Postgres doesn't
 			e.pool.Reset()
 			request := newRequest(newServer(t, noContent))
 			if err := e.report(t, e.begin(t, request), test.report); err != nil {
@@ -373,7 +373,7 @@ func TestTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := newElsewhere(t)
-	other.exec(t, "UPDATE finish_key SET key = decode(replace(gen_random_uuid()::text, '-', ''), 'hex')") // each test's database is a copy of one
+	other.exec(t, "UPDATE finish_key SET key = decode(replace(gen_random_uuid()::text, '-', ''), 'hex')") // each test's database is a copy of the same template
 
 	t.Run("NameTheirAttempt", func(t *testing.T) {
 		t.Parallel()

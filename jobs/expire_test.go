@@ -80,7 +80,7 @@ func TestExpire(t *testing.T) {
 			t.Errorf("got %+v, %v, want it expired", outcome, err)
 		}
 		if w.places.running() != 0 {
-			t.Error("its place is still taken")
+			t.Error("its slot is still taken")
 		}
 	})
 }

@@ -60,7 +60,7 @@ func (q *testQueue) hold(t *testing.T) (release func()) {
 	return release
 }
 
-// blocked are the connections that wait for what hold keeps.
+// blocked are the connections that wait for hold's lock.
 const blocked = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 func (q *testQueue) waitForBlocked(t *testing.T, count int) {
@@ -68,7 +68,7 @@ func (q *testQueue) waitForBlocked(t *testing.T, count int) {
 	waitUntil(t, func() bool { return q.holds(t, "SELECT count(*) >= $1 "+blocked, count) })
 }
 
-// at calls do for each request at the same time and returns a way to their errors.
+// at calls do for each request at the same time. errs waits for their errors.
 func at(requests []db.Request, do func(db.Request) error) (errs func() map[uuid.UUID]error) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -193,7 +193,7 @@ func TestLostConnections(t *testing.T) {
 	steps := []struct {
 		name string
 		do   func(*testQueue, context.Context, db.Request) error
-		then string // what a request is after it
+		then string // the state of a request after it
 	}{
 		{
 			"Accept", func(q *testQueue, ctx context.Context, r db.Request) error { return q.Accept(ctx, r) },
@@ -246,7 +246,7 @@ func TestLostConnections(t *testing.T) {
 					}
 				}
 				if failed < 1 {
-					t.Errorf("failed: got %d, want those of a batch at least", failed)
+					t.Errorf("failed: got %d, want at least a batch", failed)
 				}
 				q.wantNoOrphans(t)
 
@@ -298,8 +298,8 @@ func TestCallersWhoGo(t *testing.T) {
 		q.waitFor(t, request.ID, "status = 'succeeded' AND callback_state = 'delivered'")
 	})
 
-	// The work is done, and the callback sent, so the process that stops must not
-	// forget it: or another one would do it again.
+	// The work is done, and the callback sent, so the process that stops must not forget
+	// it, or another process would do it again.
 	t.Run("HaveWhatTheyDidWrittenAllTheSame", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, nil)

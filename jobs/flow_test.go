@@ -54,7 +54,7 @@ func TestFlowBreaker(t *testing.T) {
 	}
 	f.leave(late, came(now, nil), now)
 	if !f.isDown(now) {
-		t.Error("a late success of before closes it")
+		t.Error("a late success of an earlier attempt closes it")
 	}
 	now = now.Add(opening)
 	f.try(t, now, nil)
@@ -100,18 +100,18 @@ func TestFlowLimitsAttempts(t *testing.T) {
 		t.Fatalf("the second: got %+v, want it to begin", got)
 	}
 	last := morning
-	for range 100 { // come back one after the other, as slots get free
+	for range 100 { // come back one after another, as slots get free
 		_, got := f.enter("alice", true, morning)
 		if got.Reason != WorkLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
 			t.Fatalf("beyond the limit: got %+v after %v", got, last)
 		}
 		last = got.RetryAt
 	}
-	for range 2 * flowFailures { // which isn't paced
+	for range 2 * flowFailures { // such work isn't paced
 		f.leave(first, came(morning, &work.Again{}), morning)
 		var got any
 		if first, got = f.enter("alice", true, morning.Add(time.Hour)); first.client == "" {
-			t.Fatalf("after one ended: got %+v, want it to begin", got)
+			t.Fatalf("after an attempt ended: got %+v, want it to begin", got)
 		}
 	}
 }

@@ -49,8 +49,8 @@ func (l *lane) isClear() bool {
 // times are as Postgres writes them in JSON, and Go in the errors of a job.
 var times = regexp.MustCompile(`"\d{4}-\d\d-\d\dT[^"]*"`)
 
-// rows returns the jobs of a kind as the database has them, column by column,
-// without what differs by nature: ids, and by how much times differ.
+// rows returns the jobs of a kind as the database has them, column by column, without ids
+// and times, which differ by nature.
 func (q *testQueue) rows(t *testing.T, kind string) (rows []map[string]any) {
 	t.Helper()
 	const sql = `
@@ -72,9 +72,8 @@ func (q *testQueue) rows(t *testing.T, kind string) (rows []map[string]any) {
 	return rows
 }
 
-// TestBornRunning holds the rows of jobs that were born running against those that
-// River writes of the same lives, so that neither our own changes nor a new version
-// of River part them.
+// TestBornRunning holds the rows of jobs that were born running against River's rows of the
+// same lives, so that neither our own changes nor a new version of River part them.
 func TestBornRunning(t *testing.T) {
 	t.Parallel()
 	nothing := func(*testing.T, *testQueue, db.Request) {}
@@ -174,7 +173,7 @@ func TestHandoff(t *testing.T) {
 		}
 		rows := q.rows(t, "work")
 		if diff := cmp.Diff(rows[0], rows[1]); diff != "" || rows[0]["state"] != "completed" {
-			t.Errorf("rows (-River's +ours):\n%s\nof %v", diff, rows)
+			t.Errorf("rows (-River's +Ringback's):\n%s\nof %v", diff, rows)
 		}
 	})
 
@@ -182,7 +181,7 @@ func TestHandoff(t *testing.T) {
 		t.Parallel()
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 		q.startBoth(t, false)
-		// On a busy machine some take the way over the queue.
+		// On a busy machine some jobs go through the queue.
 		waitUntil(t, func() bool {
 			request := newRequest(receiver.URL)
 			q.accept(t, request)
@@ -294,7 +293,7 @@ func TestHandoff(t *testing.T) {
 		started, release := make(chan struct{}), make(chan struct{})
 		q := newQueue(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
 			close(started)
-			<-release // whatever becomes of its context
+			<-release // even after its context has ended
 			return succeeded.Result, nil
 		})
 		q.startBoth(t, false)
@@ -354,7 +353,7 @@ type fixedRetry struct {
 
 func (w fixedRetry) retryAt(*rivertype.JobRow) time.Time { return time.Now().Add(w.delay) }
 
-// Of what is due later than River's scheduler looks, the scheduler takes care.
+// River's scheduler takes care of jobs that are due later than it looks.
 func TestEnding(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

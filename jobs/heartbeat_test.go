@@ -14,7 +14,7 @@ import (
 	"ringback/jobs/upkeep"
 )
 
-// silence makes everybody look as if they had been silent for longer than a dead
+// silence makes all processes look as if they had been silent for longer than a dead
 // process, and their jobs as if they had run for as long.
 func (q *testQueue) silence(t *testing.T) {
 	t.Helper()
@@ -22,10 +22,10 @@ func (q *testQueue) silence(t *testing.T) {
 	q.exec(t, "UPDATE river_job SET attempted_at = attempted_at - interval '1 minute' WHERE state = 'running'")
 }
 
-// pause stops what says that a process lives. It keeps its lock.
+// pause stops the heartbeat of a process. It keeps its lock.
 func (q *testQueue) pause() { _ = q.heart.End(context.Background(), true) }
 
-// outlast lets nobody be judged by silence that doesn't beat any more.
+// outlast keeps processes that don't beat any more from being taken for dead.
 func (q *testQueue) outlast(t *testing.T) {
 	t.Helper()
 	q.exec(t, "UPDATE processes SET beat_at = now() + interval '1 day'")
@@ -67,7 +67,7 @@ func (q *testQueue) waitForSecondRun(t *testing.T, job int64) {
 	})
 }
 
-// occupy starts queues and has each of their workers do a work until the test ends.
+// occupy starts queues and has each of their workers run until the test ends.
 func occupy(t *testing.T, url string, addresses ...string) (queues []*testQueue) {
 	t.Helper()
 	started, end := make(chan struct{}, 100), make(chan struct{})
@@ -90,7 +90,7 @@ func occupy(t *testing.T, url string, addresses ...string) (queues []*testQueue)
 	return queues
 }
 
-// wantOccupied checks that all works are done by those that took them up.
+// wantOccupied checks that all runs go on in the processes that began them.
 func (q *testQueue) wantOccupied(t *testing.T, works int) {
 	t.Helper()
 	var running int
@@ -231,7 +231,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 	})
 
-	// What was paused goes on with its work while another process does it again.
+	// A paused process goes on with its work while another process does it again.
 	t.Run("OfAPausedProcessCostsNoOutcome", func(t *testing.T) {
 		t.Parallel()
 		started, resume := make(chan struct{}, 10), make(chan struct{})
@@ -264,7 +264,7 @@ func TestHeartbeat(t *testing.T) {
 		for _, request := range requests {
 			paused.waitForLog(t, "work_finished")
 			if got := string(other.get(t, request.ID).Result); got != string(succeeded.Result) {
-				t.Errorf("result: got %s, want that which was first, %s", got, succeeded.Result)
+				t.Errorf("result: got %s, want the first, %s", got, succeeded.Result)
 			}
 		}
 		if !other.holds(t, "SELECT count(*) = 4 FROM river_job WHERE kind = 'callback'") {
@@ -313,7 +313,7 @@ func TestHeartbeat(t *testing.T) {
 			if first.IsZero() {
 				first = last
 			}
-			return last.Sub(first) > upkeep.TrustAfter+upkeep.BeatInterval // it has looked
+			return last.Sub(first) > upkeep.TrustAfter+upkeep.BeatInterval // the other process has looked
 		})
 		other.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'running' AND work_job_attempt = 1")
 	})

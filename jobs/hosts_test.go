@@ -10,8 +10,8 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// TestHostsOfOneClientSayNothingAboutAReceiver has the callbacks of mallory to a
-// receiver that they may not name any more fail as often as would close it.
+// TestHostsOfOneClientSayNothingAboutAReceiver lets mallory's callbacks to a receiver that
+// she may not name any more fail often enough to close it.
 func TestHostsOfOneClientSayNothingAboutAReceiver(t *testing.T) {
 	t.Parallel()
 	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))

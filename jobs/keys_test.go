@@ -7,7 +7,7 @@ import (
 	"ringback/db"
 )
 
-// keyed is a call with a key, whose fingerprint is all the given byte.
+// keyed is a call with a key. Every byte of its fingerprint is the given byte.
 func keyed(key string, fingerprint byte) acceptance {
 	request := newRequest("http://127.0.0.1:9/")
 	call := acceptance{request, db.Key{
@@ -65,7 +65,7 @@ func TestKeys(t *testing.T) {
 		now := time.Now()
 		for i, key := range []string{"a", "b", "c", "d"} {
 			call := keyed(key, 1)
-			call.key.ExpiresAt = now.Add(time.Duration(i-2) * time.Minute) // two before now, one at it, one after
+			call.key.ExpiresAt = now.Add(time.Duration(i-2) * time.Minute) // two before now, one at now, one after
 			if _, err := q.AcceptOnce(t.Context(), call.request, call.key); err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +76,7 @@ func TestKeys(t *testing.T) {
 			}
 		}
 		if !q.holds(t, "SELECT array_agg(key) = '{d}' FROM idempotency_keys") {
-			t.Error("want the one left that is still valid")
+			t.Error("want only the valid key left")
 		}
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// newTestLane is open, and nothing is known of its queue.
+// newTestLane returns an open lane that knows nothing of its queue.
 func newTestLane(size int) (l *lane, woken *int) {
 	woken = new(int)
 	l = newLane(size, func() { *woken++ })
@@ -16,7 +16,7 @@ func newTestLane(size int) (l *lane, woken *int) {
 	return l, woken
 }
 
-// fetches lets River, which runs so many jobs by its own count, fetch what waits.
+// fetches lets River, which runs so many jobs by its own count, fetch waiting jobs.
 func (l *lane) fetches(running, waiting int) (got int) {
 	_ = l.fetch(l.size-running, func(room int) (int, error) {
 		got = min(room, waiting)
@@ -54,7 +54,7 @@ func TestLane(t *testing.T) {
 		}
 	})
 
-	// What is inserted while jobs wait must not keep the lane from becoming clear.
+	// Jobs that are inserted while others wait must not keep the lane from becoming clear.
 	t.Run("IsClearAgainUnderSteadyLoad", func(t *testing.T) {
 		t.Parallel()
 		l, _ := newTestLane(4)
@@ -85,7 +85,7 @@ func TestLane(t *testing.T) {
 		l.fetches(0, 0)
 		l.inserted(l.reserve(3, time.Now()), 3)
 		if got := l.fetches(0, 10); got != 1 {
-			t.Errorf("got %d jobs fetched, want the one for which there is a worker", got)
+			t.Errorf("got %d jobs fetched, want 1, for the free worker", got)
 		}
 		if got := l.fetches(1, 10); got != 0 {
 			t.Errorf("got %d jobs fetched, want none", got)

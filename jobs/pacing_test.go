@@ -39,7 +39,7 @@ func TestPacing(t *testing.T) {
 			<-times
 		}
 		// 20 a second, and half of it after each: 1/20 s after the first, 1/10 after the
-		// second, and so on. That it takes longer does no harm.
+		// second, and so on. Taking longer does no harm.
 		if took, least := (<-times).Sub(first), time.Second*31/20/2; took < least {
 			t.Errorf("got %d callbacks within %v, want it to take %v at least", callbacks, took, least)
 		}
@@ -214,7 +214,7 @@ func TestServerOfOneConnectionAtATime(t *testing.T) {
 	}
 }
 
-// newOneByOne starts a server that takes the next connection when the one before is
+// newOneByOne starts a server that takes the next connection when the connection before is
 // closed.
 func newOneByOne(t *testing.T) string {
 	t.Helper()
@@ -250,7 +250,7 @@ func serveConnection(conn net.Conn) {
 	}
 }
 
-// waitForOrigin returns when the only receiver that is remembered meets condition.
+// waitForOrigin returns when the only known receiver meets condition.
 func (q *testQueue) waitForOrigin(t *testing.T, condition string) {
 	t.Helper()
 	waitUntil(t, func() bool {

@@ -49,7 +49,7 @@ func TestPlaces(t *testing.T) {
 	t.Run("LeaveRoomToOthersBesideThousandsOfLongWorks", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			const longWorks, fair = 5000, 80 // of 100 places
+			const longWorks, fair = 5000, 80 // of 100 slots
 			f := &workForce{places: newPlaces(100, 500, true), workers: make(chan struct{}, 500)}
 			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
 			var long, short sync.WaitGroup
@@ -66,7 +66,7 @@ func TestPlaces(t *testing.T) {
 				case <-ended:
 					took, least := time.Since(start), worked/fair
 					if took > least+least/10 {
-						t.Errorf("the long works: got %v, want hardly more than %v", took, least)
+						t.Errorf("the long runs: got %v, want hardly more than %v", took, least)
 					}
 					if visits := f.visits.Load() - int64(n); visits > 6*longWorks {
 						t.Errorf("got %d visits of %d jobs, want few of each", visits, longWorks)
@@ -79,7 +79,7 @@ func TestPlaces(t *testing.T) {
 					came := time.Now()
 					f.run(t.Context(), "modest", 10*time.Millisecond)
 					if took := time.Since(came); took > 10*time.Millisecond {
-						t.Errorf("a short work of another client at %v: got %v, want that it waits for nothing", came.Sub(start), took)
+						t.Errorf("a short run of another client at %v: got %v, want that it waits for nothing", came.Sub(start), took)
 					}
 				})
 			}
@@ -121,7 +121,7 @@ func TestPlaces(t *testing.T) {
 			}
 			first()
 			if leave, _ := p.enter(t.Context(), "a", true); leave == nil {
-				t.Error("the place is lost")
+				t.Error("the slot is lost")
 			}
 		})
 	})

@@ -85,7 +85,7 @@ func TestFinish(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// Those between the others, one twice, and one that doesn't exist.
+		// The requests between the others, one of them twice, and an id that doesn't exist.
 		batch := outcomesOf(morning.Add(time.Hour), before[0], now[0], now[1], before[1], now[1], now[2], now[3], newRequest(""), now[4], before[2])
 		written, err := q.finishAll(t.Context(), batch)
 		if want := []bool{false, true, true, false, false, true, true, false, true, false}; err != nil || !slices.Equal(written, want) {
@@ -203,7 +203,7 @@ func TestProcessWorker(t *testing.T) {
 		})
 	}
 
-	// What can't be stored must fail the request, not keep it coming back.
+	// A result that can't be stored must fail the request, not keep it coming back.
 	for name, do := range map[string]work.Plain{
 		"NoResult":       func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, nil },
 		"AResultNotJSON": func(context.Context, jsontext.Value) (jsontext.Value, error) { return jsontext.Value(`{`), nil },
@@ -240,7 +240,7 @@ func TestProcessWorker(t *testing.T) {
 		if err := q.finish(t.Context(), request, succeeded); err != nil {
 			t.Fatal(err)
 		}
-		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'work'") // which did it, and died
+		q.exec(t, "UPDATE river_job SET attempted_by = ARRAY['another'] WHERE kind = 'work'") // a process that did it, and died
 		q.start(t)
 		receiver.next(t)
 		q.waitFor(t, request.ID, "work_job_state = 'completed' AND callback_state = 'delivered'")

@@ -23,7 +23,7 @@ import (
 	"ringback/work"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for an event that must come.
 const patience = 2 * time.Minute
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
@@ -44,8 +44,7 @@ type testQueue struct {
 	logged chan string   // the messages of its log
 }
 
-// newQueue returns a queue on a database of its own that works with do once it
-// is started.
+// newQueue returns a queue on a database of its own. Once started, it runs do.
 func newQueue(t *testing.T, do work.Plain) *testQueue {
 	t.Helper()
 	url := dbtest.New(t)
@@ -75,7 +74,7 @@ func newQueueOf(t *testing.T, url, through string, do work.Plain, workers int) *
 	return &testQueue{queue, url, dbtest.Pool(t, url), logged}
 }
 
-// catalogOf offers one work.
+// catalogOf offers one kind of work.
 func catalogOf(t testing.TB, do work.Plain) *work.Catalog {
 	t.Helper()
 	catalog, err := work.NewCatalog(work.Set{"plain": {Do: do.Do}}, "plain", 30*time.Second)
@@ -85,8 +84,8 @@ func catalogOf(t testing.TB, do work.Plain) *work.Catalog {
 	return catalog
 }
 
-// testSecret is what every client's callbacks are signed with, but for the clients
-// whose secrets can't be had.
+// testSecret signs every client's callbacks, but for the clients whose secrets can't be
+// read.
 const (
 	testSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	unreadable = "unreadable"
@@ -154,7 +153,7 @@ func (q *testQueue) accept(t *testing.T, request db.Request) {
 	}
 }
 
-// start works until the test ends.
+// start runs the queue until the test ends.
 func (q *testQueue) start(t *testing.T) {
 	t.Helper()
 	if err := q.Start(t.Context()); err != nil {
@@ -181,7 +180,7 @@ func (q *testQueue) get(t *testing.T, id uuid.UUID) db.Request {
 	return request
 }
 
-// settle is that of the run of a request's present callback job.
+// settle settles a callback as the run of the request's present callback job does.
 func (q *testQueue) settle(ctx context.Context, request db.Request, sent webhook.Attempt, next step) (int, error) {
 	const sql = "SELECT callback_job_id FROM requests WHERE id = $1"
 	if err := q.direct.QueryRow(context.WithoutCancel(ctx), sql, request.ID).Scan(&request.CallbackJobID); err != nil {
@@ -235,7 +234,7 @@ func (q *testQueue) waitFor(t *testing.T, id uuid.UUID, condition string) {
 	}
 }
 
-// waitForLog returns the first of the messages that was logged.
+// waitForLog returns the first of the messages that is logged.
 func (q *testQueue) waitForLog(t *testing.T, messages ...string) string {
 	t.Helper()
 	timeout := time.After(patience)
@@ -343,7 +342,7 @@ func TestQueue(t *testing.T) {
 		q.accept(t, request)
 		q.waitFor(t, request.ID, "work_job_state = 'available'")
 		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM river_leader)") {
-			t.Error("it stands for leader, want it not to")
+			t.Error("it stands for leader, want no election")
 		}
 	})
 

@@ -21,7 +21,8 @@ func requestOf(client, origin string) db.Request {
 	return request
 }
 
-// entered is how many more requests quotas let in, up to most, and why no more.
+// entered is how many more requests quotas let in, up to most, and the reason of the first
+// refusal.
 func entered(q *quotas, request db.Request, most int) (count int, err error) {
 	for count < most && err == nil {
 		if err = q.enter(demandOf(request)); err == nil {
@@ -155,7 +156,7 @@ func TestQuotas(t *testing.T) {
 		}
 	})
 
-	// What one request of "a" is counted for.
+	// each is the count of one request for "a".
 	each := keptOf(requestOf("alice", "a"))
 	storing := func(kept map[string]db.Kept) *quotas {
 		q := counting(nil)
@@ -250,7 +251,7 @@ func TestQueueQuotas(t *testing.T) {
 	if err := q.Accept(t.Context(), bad); err == nil {
 		t.Error("a bad row: got no error")
 	}
-	for range 2 { // the bad one doesn't count
+	for range 2 { // the bad row doesn't count
 		q.accept(t, requestOf("alice", "a.example"))
 	}
 	refuses("before a sample", requestOf("alice", "a.example"), DestinationQuota)

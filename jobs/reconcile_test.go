@@ -11,7 +11,7 @@ import (
 	"ringback/db"
 )
 
-// Whatever ends a job behind the back of its request, the request goes on by itself.
+// A request goes on by itself after its job was ended from outside.
 func TestReconciler(t *testing.T) {
 	t.Parallel()
 	removals := map[string]string{
@@ -117,12 +117,12 @@ func TestReconciler(t *testing.T) {
 		q.start(t)
 		for i, request := range requests {
 			if got := receiver.next(t).event.Data.ID; got != request.ID {
-				t.Errorf("callback %d: got that of %s, want that of %s", i, got, request.ID)
+				t.Errorf("callback %d: got the callback of %s, want the callback of %s", i, got, request.ID)
 			}
 		}
 	})
 
-	// As a process of a version leaves it that doesn't know of ordering keys.
+	// As a process of an older version leaves it, which doesn't know of ordering keys.
 	t.Run("GoesOnWithAKeyWhoseHeadHasEnded", func(t *testing.T) {
 		t.Parallel()
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))

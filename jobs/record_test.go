@@ -16,7 +16,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// lockTable does to a table what CREATE INDEX does: it can be read, and not written.
+// lockTable locks a table as CREATE INDEX does: it can be read, and not written.
 func (q *testQueue) lockTable(t *testing.T, table string) (release func()) {
 	t.Helper()
 	tx, err := q.direct.Begin(t.Context())
@@ -29,7 +29,7 @@ func (q *testQueue) lockTable(t *testing.T, table string) (release func()) {
 	return func() { _ = tx.Rollback(context.Background()) }
 }
 
-// gate holds what passes it until it is opened, and counts it.
+// gate holds calls until it is opened, and counts them.
 type gate struct {
 	passed         atomic.Int64
 	reached, opens chan struct{}
@@ -54,7 +54,7 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name     string
-		callback bool // else the work's outcome is in hand
+		callback bool // else the outcome of the work is in hand
 		table    string
 	}{
 		{"OfWorkWhileRequestsAreLocked", false, "requests"},
@@ -148,7 +148,7 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 	})
 }
 
-// A job whose answer can't be recorded runs for longer than River lets one.
+// A job whose answer can't be recorded runs for longer than River allows.
 func TestRescueSparesProcessesThatLive(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, nil)
@@ -170,7 +170,7 @@ func TestRescueSparesProcessesThatLive(t *testing.T) {
 	exec := newDriver(q.direct, nil, nil, &q.clock.Clock, q.health).GetExecutor()
 	var got []int64
 	for after := int64(0); ; {
-		// River asks for page after page until one is not full.
+		// River asks for page after page until a page is not full.
 		stuck, err := exec.JobGetStuck(t.Context(), &riverdriver.JobGetStuckParams{AfterID: after, Max: 1, StuckHorizon: time.Now().Add(-2 * time.Minute)})
 		if err != nil {
 			t.Fatal(err)

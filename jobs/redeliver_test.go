@@ -61,7 +61,7 @@ func TestRedeliver(t *testing.T) {
 			q.accept(t, request)
 			q.end(t, request, state)
 			if !q.holds(t, "SELECT count(*) = $1 FROM dead_letters WHERE request_id = $2", map[bool]int{true: 1}[state == db.CallbackDead], request.ID) {
-				t.Error("dead letters: want it to be one, if it is dead")
+				t.Error("dead letters: want the request among them, if its callback is dead")
 			}
 			wanted := db.Redelivery{RequestID: request.ID, Client: "alice", At: time.Now()}
 			if got := q.redeliver(t, wanted); got != 1 {
@@ -80,7 +80,7 @@ func TestRedeliver(t *testing.T) {
 				t.Error("it is still a dead letter")
 			}
 			if !q.holds(t, "SELECT count(*) = 1 FROM river_job WHERE kind = 'callback'") {
-				t.Error("the job before it is left, which nobody would remove")
+				t.Error("the job before is left, which nobody would remove")
 			}
 		})
 	}
@@ -133,7 +133,7 @@ func TestRedeliver(t *testing.T) {
 			t.Errorf("got %d, want none", got)
 		}
 		if !q.holds(t, "SELECT count(*) = 2 FROM river_job WHERE kind = 'callback'") {
-			t.Error("want the two callback jobs that there were")
+			t.Error("want the two callback jobs from before")
 		}
 	})
 
@@ -146,7 +146,7 @@ func TestRedeliver(t *testing.T) {
 		q.redeliver(t, db.Redelivery{RequestID: request.ID, Client: "alice", At: time.Now().Add(time.Hour)})
 		const earlier = `
 			INSERT INTO river_job (kind, queue, args, max_attempts)
-			VALUES ('callback', 'callback', jsonb_build_object('request_id', $1::text), 1000)` // of a version that left it
+			VALUES ('callback', 'callback', jsonb_build_object('request_id', $1::text), 1000)` // left by an older version
 		q.exec(t, earlier, request.ID.String())
 		q.start(t)
 		waitUntil(t, func() bool {
@@ -187,8 +187,8 @@ func TestRedeliver(t *testing.T) {
 	})
 }
 
-// endedFor stores requests of a client whose callbacks to an origin have ended, and
-// returns the wish to redeliver them at once.
+// endedFor stores requests of a client whose callbacks to a receiver have ended, and
+// returns redeliveries of them, due at once.
 func (q *testQueue) endedFor(t *testing.T, client, origin string, count int) (wanted []Redelivery) {
 	t.Helper()
 	const sql = `
@@ -228,7 +228,7 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 			t.Fatalf("got %+v, %v, want three for a and two for b", done, err)
 		}
 		if a, b := done.Refused[0], done.Refused[1]; !exceeds(a.Reason, DestinationQuota) || a.Count != 1 || !exceeds(b.Reason, UnfinishedQuota) || b.Count != 2 {
-			t.Errorf("got %+v refused, want one of a for its destination and two of b for all", done.Refused)
+			t.Errorf("got %+v refused, want 1 of a for its destination and 2 of b for all", done.Refused)
 		}
 		if got := q.Left("alice"); got != 0 {
 			t.Errorf("before a sample: got %d left, want none", got)
@@ -238,7 +238,7 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 			t.Errorf("after a sample: got %v, want a request refused, too", err)
 		}
 		if !q.holds(t, "SELECT count(*) = 3 FROM dead_letters") {
-			t.Error("want the three that were refused left as they were")
+			t.Error("want the three refused dead letters left as they were")
 		}
 		q.accept(t, requestOf("bob", "a"))
 	})
@@ -260,8 +260,8 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, nil)
 		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: 1000})})
-		wanted := q.endedFor(t, "alice", "a", redeliveriesAtOnce+1) // the last one in a statement of its own
-		// Which the database refuses.
+		wanted := q.endedFor(t, "alice", "a", redeliveriesAtOnce+1) // the last request in a statement of its own
+		// The database refuses it.
 		q.exec(t, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
 		q.exec(t, fmt.Sprintf("CREATE TRIGGER refuse BEFORE UPDATE ON requests FOR EACH ROW WHEN (OLD.id = '%s') EXECUTE FUNCTION refuse()", wanted[redeliveriesAtOnce].RequestID))
 		done, err := q.Redeliver(t.Context(), wanted)
@@ -279,7 +279,7 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 		const rate = 10
 		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Rate: rate})})
 		start := time.Now()
-		for range 3 { // each at once, if it were for its own
+		for range 3 { // each at once, if nothing else counted
 			if _, err := q.Redeliver(t.Context(), q.endedFor(t, "alice", "a", 20)); err != nil {
 				t.Fatal(err)
 			}
@@ -323,8 +323,8 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 	})
 }
 
-// TestRetriesAreNoLoadOnOthers has a client's receivers down: what waits for its
-// next try for hours counts against the client, and not against all.
+// TestRetriesAreNoLoadOnOthers has a client's receivers down: callbacks that wait for hours
+// count against the client, and not against all.
 func TestRetriesAreNoLoadOnOthers(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, nil)

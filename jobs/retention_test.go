@@ -61,7 +61,7 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 		if _, err := letters.RemoveBatch(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		q.exec(t, "UPDATE dead_letter_retention SET client = '', position = $1, next_at = now()", uuid.Nil) // for the next one
+		q.exec(t, "UPDATE dead_letter_retention SET client = '', position = $1, next_at = now()", uuid.Nil) // for the next batch
 	}
 	sweep(32 * 24 * time.Hour)
 	if !q.holds(t, "SELECT count(*) = 2 FROM requests") {
@@ -69,7 +69,7 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 	}
 	sweep(30 * 24 * time.Hour)
 	if !q.holds(t, "SELECT (SELECT array_agg(request_id) FROM dead_letters) = ARRAY[$1::uuid] AND (SELECT array_agg(id) FROM requests) = ARRAY[$1::uuid]", young.ID) {
-		t.Error("want the young one left, and no other")
+		t.Error("want the young request left, and no other")
 	}
 	if !q.holds(t, "SELECT (SELECT count(*) FROM callback_attempts) = 1 AND (SELECT count(*) FROM river_job) = 2") {
 		t.Error("want its attempt and its jobs left, and no others")

@@ -76,7 +76,7 @@ func TestThrottleDelayNeverPassesADay(t *testing.T) {
 		for range 100 {
 			got := throttleDelay(asked)
 			if got > 24*time.Hour || got < min(asked, 21*time.Hour) {
-				t.Fatalf("Retry-After of %v: got %v, want that or a little more, and a day at most", asked, got)
+				t.Fatalf("Retry-After of %v: got %v, want the same or a little more, and a day at most", asked, got)
 			}
 		}
 	}

@@ -37,7 +37,7 @@ func TestRequestWithoutACallback(t *testing.T) {
 		q := newQueue(t, doNothing)
 		request := newStored()
 		q.accept(t, request)
-		// As that version writes an outcome: without an id, no job is inserted.
+		// As the previous version writes an outcome: without an id, no job is inserted.
 		const former = `
 			UPDATE requests
 			SET status = 'succeeded', result = '1', callback_state = 'pending', callback_job_id = 7, started_at = now(), finished_at = now()

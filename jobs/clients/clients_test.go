@@ -50,7 +50,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("got %q, want it unreadable, of version 1", sealed)
 		}
 		if again := keys(t, keyA).seal("acme", secret); again == sealed {
-			t.Error("the same secret is sealed the same twice, so that equal ones show")
+			t.Error("the same secret is sealed the same twice, so that equal secrets show")
 		}
 	})
 
@@ -107,7 +107,7 @@ func TestSnapshot(t *testing.T) {
 		name             string
 		row              db.Client
 		at               time.Time
-		wantOld, wantNew string // whose the keys are
+		wantOld, wantNew string // the owners of the keys
 		wantSecrets      []webhook.Secret
 	}{
 		{"New", row, morning, "acme", "", secretsOf(first.Secret)},
@@ -132,7 +132,7 @@ func TestSnapshot(t *testing.T) {
 			}
 			got, err := s.secrets("acme", test.at)
 			if err != nil || !slices.EqualFunc(got, test.wantSecrets, equal) {
-				t.Errorf("got %d secrets, %v, want %d, the present one first", len(got), err, len(test.wantSecrets))
+				t.Errorf("got %d secrets, %v, want %d, the present secret first", len(got), err, len(test.wantSecrets))
 			}
 		})
 	}
@@ -144,7 +144,7 @@ func TestSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := s.secrets(Local, morning); err != nil || !slices.EqualFunc(got, secretsOf(LocalSecret), equal) {
-			t.Errorf("local: got %d secrets, %v, want the published one", len(got), err)
+			t.Errorf("local: got %d secrets, %v, want the published secret", len(got), err)
 		}
 		if got, err := s.secrets("nobody", morning); err == nil {
 			t.Errorf("nobody: got %d secrets, want an error", len(got))
@@ -152,7 +152,7 @@ func TestSnapshot(t *testing.T) {
 	})
 }
 
-// equal compares secrets by what they sign.
+// equal compares secrets by their signatures.
 func equal(a, b webhook.Secret) bool { return a.Equal(b) }
 
 func TestDirectory(t *testing.T) {

@@ -35,8 +35,7 @@ const (
 
 // Directory holds all clients in memory and reads them anew every two seconds.
 // So neither a call nor a callback asks the database, and neither does a key
-// that nobody has. While the database is away, the clients that were read last
-// stand.
+// that nobody has. While the database is away, the clients of the last reading stand.
 type Directory struct {
 	pool   *pgxpool.Pool
 	keys   Keys
@@ -48,11 +47,11 @@ type Directory struct {
 // snapshot is the clients as they were read. It doesn't change.
 type snapshot struct {
 	callers    map[digest]caller // by the hash of the API key
-	signers    map[string]signer // by name, the disabled ones too: accepted is accepted
+	signers    map[string]signer // by name, disabled clients too: their accepted requests are called back
 	unreadable map[string]error  // why a client's secrets couldn't be opened
 	plain      int               // clients whose secrets are stored as they are
 
-	// What clients have of their own, by name; the disabled ones too, for their
+	// The clients' own limits and hosts, by name; disabled clients too, for their
 	// callbacks.
 	limits    map[string]Limits
 	callbacks map[string]webhook.Hosts
@@ -66,8 +65,8 @@ type caller struct {
 }
 
 type signer struct {
-	secrets []webhook.Secret // the present one, and then the old one if there is one
-	until   time.Time        // when the old one ends
+	secrets []webhook.Secret // the present secret, and then the old secret, if any
+	until   time.Time        // when the old secret ends
 }
 
 // Open reads all clients. A client whose secrets can't be opened with keys is logged:
@@ -111,7 +110,7 @@ func (d *Directory) refresh(ctx context.Context) {
 	d.logUnreadable(ctx, next, d.latest.Swap(next))
 }
 
-// logUnreadable tells whose secrets can't be opened, and could before.
+// logUnreadable names clients whose secrets can't be opened, and could before.
 func (d *Directory) logUnreadable(ctx context.Context, now, before *snapshot) {
 	for name, err := range now.unreadable {
 		if before.unreadable[name] == nil {
@@ -175,7 +174,7 @@ func (s *snapshot) addSecrets(row db.Client, keys Keys) error {
 		return err
 	}
 	signer := signer{secrets: []webhook.Secret{present}, until: row.RotatedAt.Add(Overlap)}
-	// To rotate is what helps where the old one can't be opened.
+	// Rotating helps where the old secret can't be opened.
 	if old, err := openSecret(row.Name, row.OldSecret, keys); err == nil && row.OldSecret != "" {
 		signer.secrets = append(signer.secrets, old)
 	}
@@ -191,12 +190,12 @@ func openSecret(client, stored string, keys Keys) (webhook.Secret, error) {
 	return webhook.ParseSecret(text)
 }
 
-// Find returns the client whose API key it is, "" for nobody's.
+// Find returns the client that has this API key, "" for none.
 func (d *Directory) Find(key string) string { return d.latest.Load().find(key, d.clock.Now()) }
 
-// find looks a key up by its hash. How long that takes may tell something of the
-// hashes that are near, and nothing of a key: of 256 random bits there is no way
-// back from the hash, nor to a key with a hash of one's choice.
+// find looks a key up by its hash. The time may tell something of hashes nearby, and
+// nothing of a key: no way leads from the hash back to 256 random bits, nor to a key with a
+// chosen hash.
 func (s *snapshot) find(key string, now time.Time) string {
 	found, ok := s.callers[sha256.Sum256([]byte(key))]
 	if !ok || !found.until.IsZero() && !now.Before(found.until) {
@@ -228,5 +227,5 @@ func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, erro
 // Empty tells that nobody may call.
 func (d *Directory) Empty() bool { return len(d.latest.Load().callers) == 0 }
 
-// Plain is how many clients have secrets that are stored unsealed.
+// Plain is how many clients have unsealed secrets.
 func (d *Directory) Plain() int { return d.latest.Load().plain }

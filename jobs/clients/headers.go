@@ -6,7 +6,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// headersOf is for whom headers are sealed, apart from the client's secrets.
+// headersOf is the name that headers are sealed for, apart from the client's secrets.
 func headersOf(client string) string { return client + " headers" }
 
 // SealHeaders makes the stored form of the headers that a client wants a callback to

@@ -17,13 +17,13 @@ import (
 // Credentials are the key and secret that a client is told once. The key can't be read again.
 type Credentials struct {
 	Key    string // sent as Authorization: Bearer KEY
-	Secret string // that callbacks are verified with
+	Secret string // verifies callbacks
 }
 
 // keyPrefix lets people and scanners recognise a key that has leaked.
 const keyPrefix = "rbk_"
 
-// validName is how a client may be called; the schema says the same.
+// validName is the form of a client's name; the schema says the same.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
 // Add makes a client.
@@ -43,8 +43,8 @@ func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.T
 	return issued, err
 }
 
-// Rotate gives a client another key and another secret. Those before still work
-// for a day, and those before them no more.
+// Rotate gives a client another key and another secret. The former pair stays valid for a
+// day, and pairs before it end at once.
 func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
 	issued, row := issue(keys, client)
 	row.RotatedAt = now
@@ -77,8 +77,8 @@ func Disable(ctx context.Context, q db.Querier, client string, now time.Time) er
 	return err
 }
 
-// Reseal stores every secret again, sealed with the first of keys, and returns
-// of how many clients. After it, no other key is needed to open them.
+// Reseal stores every secret again, sealed with the first of keys, and returns the number
+// of clients. After it, no other key is needed to open them.
 func Reseal(ctx context.Context, q db.Querier, keys Keys) (count int, err error) {
 	if len(keys) == 0 {
 		return 0, errors.New("there is no key to seal with: set SECRETS_KEY")

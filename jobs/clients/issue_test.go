@@ -69,7 +69,7 @@ func TestIssue(t *testing.T) {
 			}
 		}
 		if _, err := Rotate(t.Context(), pool, nil, "acme", morning); err == nil {
-			t.Error("rotating a disabled one: got no error")
+			t.Error("rotating a disabled client: got no error")
 		}
 		if got := list(t, pool)[0]; !got.DisabledAt.Equal(morning) {
 			t.Errorf("got it disabled at %v, want the first time, %v", got.DisabledAt, morning)

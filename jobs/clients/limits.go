@@ -13,7 +13,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Limits are what one client may have and ask for, 0 for any number.
+// Limits bound one client, 0 for any number.
 type Limits = db.Limits
 
 // Limits returns the limits of a client: its own, and defaults for the others.

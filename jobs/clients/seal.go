@@ -10,8 +10,8 @@ import (
 )
 
 // Keys keep secrets unreadable where they are stored: the first seals, all of
-// them open, so that a key can be replaced while the old one is still needed.
-// Without any, secrets are stored as they are.
+// them open, so that a key can be replaced while the old key is still needed. Without any,
+// secrets are stored as they are.
 type Keys []cipher.AEAD
 
 // UnmarshalText reads keys, 32 bytes in base64 each, with commas between them.
@@ -32,8 +32,8 @@ func (k *Keys) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// newKey is AES-256-GCM with a random nonce in front of what it seals: 2^32
-// secrets, by NIST SP 800-38D, before a key would have to be replaced.
+// newKey is AES-256-GCM with a random nonce in front of the sealed text: 2^32 secrets, by
+// NIST SP 800-38D, before a key would have to be replaced.
 func newKey(raw []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(raw)
 	if err != nil {
@@ -42,12 +42,11 @@ func newKey(raw []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// sealedPrefix tells sealed secrets from plain ones, and from those of a form
-// that may come later.
+// sealedPrefix tells sealed secrets from plain secrets, and from forms that may come later.
 const sealedPrefix = "v1."
 
-// seal returns a secret as it is stored. What was sealed for one client opens
-// for that one only: nobody who can write rows can give his secret to another.
+// seal returns a secret as it is stored. A secret that was sealed for one client opens for
+// that client only: writing rows gives no client another's secret.
 func (k Keys) seal(client, secret string) string {
 	if len(k) == 0 {
 		return secret
