@@ -96,6 +96,6 @@ func watchAnswers(registerer prometheus.Registerer, b *answerBudget) {
 	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_answer_bytes", Help: "Bytes of the larger answers that are being written."},
 		func() float64 { taken, _ := b.counts(); return float64(taken) })
 	auto.NewCounterFunc(prometheus.CounterOpts{
-		Name: "ringback_answers_cut_total", Help: "Answers that were cut short, since all that are being written took too much memory.",
+		Name: "ringback_answers_cut_total", Help: "Answers that were cut short, since the answers being written took too much memory.",
 	}, func() float64 { _, lost := b.counts(); return float64(lost) })
 }

@@ -182,7 +182,7 @@ func TestGate(t *testing.T) {
 		})
 	})
 
-	// With places, deadlines and cancellations that meet at the same instants.
+	// With slots, deadlines and cancellations that meet at the same instants.
 	t.Run("NeitherLosesNorDoublesAPlace", func(t *testing.T) {
 		t.Parallel()
 		for _, limit := range []int{1, 2, 7} {

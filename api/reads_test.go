@@ -92,7 +92,7 @@ func wantEntered(t *testing.T, r *limit.Gate, clients ...string) (leaves []func(
 		start := time.Now()
 		leave, err := enterReads(t.Context(), r, client)
 		if err != nil || time.Since(start) != 0 {
-			t.Fatalf("%s: got %v after %s, want a turn at once", client, err, time.Since(start))
+			t.Fatalf("%s: got %v after %s, want a slot at once", client, err, time.Since(start))
 		}
 		leaves = append(leaves, leave)
 	}

@@ -206,7 +206,7 @@ func TestStreamsOfAClientLeavePlacesToOthers(t *testing.T) {
 		}
 	}
 	if taken := fill("mallory"); taken < 500 {
-		t.Errorf("one client alone: got %d places, want most of a thousand", taken)
+		t.Errorf("one client alone: got %d slots, want most of a thousand", taken)
 	}
 	got := s.call(t, "GET", location, "", "Authorization", "Bearer m-key", "Accept", "text/event-stream")
 	s.wantProblem(t, got, http.StatusTooManyRequests, "quota-exceeded")

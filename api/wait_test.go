@@ -117,7 +117,7 @@ func TestWaitsOfAClientLeavePlacesToOthers(t *testing.T) {
 		taken++
 	}
 	if taken < 500 {
-		t.Errorf("one client alone: got %d places, want most of a thousand", taken)
+		t.Errorf("one client alone: got %d slots, want most of a thousand", taken)
 	}
 	if got := s.call(t, "GET", hers, "", "Authorization", "Bearer m-key", "Prefer", "wait=60"); got.status != http.StatusOK || got.header.Get("Preference-Applied") != "" {
 		t.Errorf("one more: got %d, applied %q, want it not to wait", got.status, got.header.Get("Preference-Applied"))

@@ -34,8 +34,8 @@ const (
 )
 
 // Directory holds all clients in memory and reads them anew every two seconds.
-// So neither a call nor a callback asks the database, and neither does a key
-// that nobody has. While the database is away, the clients of the last reading stand.
+// So no call and no callback asks the database, not even a call with an unknown key. While
+// the database is away, the clients of the last reading stand.
 type Directory struct {
 	pool   *pgxpool.Pool
 	keys   Keys

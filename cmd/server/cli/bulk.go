@@ -42,8 +42,8 @@ fit into a quota, or may not be sent any more, stay as they are and are told.`, 
 
 func discardCommand(r *remote) *cobra.Command {
 	b := &bulk{remote: r, verb: "discard", path: "discards", done: "discarded"}
-	return b.command("Give dead letters up for good", `Gives dead letters up for good: of the requests with the given ids, or all that a
-filter picks, oldest first.`, `  ringback requests discard 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
+	return b.command("Give dead letters up for good", `Gives dead letters up for good: of the requests with the given ids, or all dead
+letters that a filter picks, oldest first.`, `  ringback requests discard 01a20bd7-2978-722f-bf9b-7fdc9ae0399b
   ringback requests discard --all --dry-run`)
 }
 

@@ -52,7 +52,7 @@ func (r *request) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, &r.requestFields)
 }
 
-// ended tells whether nothing is left to be done.
+// ended tells whether all steps of the request have ended.
 func (r *request) ended() bool {
 	return r.Status != "accepted" && r.CallbackState != "waiting" && r.CallbackState != "pending"
 }

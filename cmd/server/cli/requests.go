@@ -118,7 +118,7 @@ func (r *remote) recentIDs(command *cobra.Command, _ []string, prefix string) ([
 	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }
 
-// each does something to several requests, and tells of each failure.
+// each calls do for several requests, and tells of each failure.
 func each(ids []uuid.UUID, do func(id uuid.UUID) error) error {
 	var failed []error
 	for _, id := range ids {

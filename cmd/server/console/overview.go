@@ -49,7 +49,7 @@ type process struct {
 	Lost   bool   `json:"lost"`
 }
 
-// lostAfter is for how long a process is silent before its jobs go to others.
+// lostAfter is the silence after which a process's jobs go to other processes.
 const lostAfter = 10 * time.Second
 
 func (c *Console) state(ctx context.Context) state {

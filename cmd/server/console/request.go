@@ -159,7 +159,7 @@ func (c *Console) requestJSON(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(encoded, '\n'))
 }
 
-// question asks before something is written.
+// question asks before a change.
 type question struct {
 	Asks   string // the whole question
 	Does   string // the text of the button
