@@ -12,16 +12,16 @@ import (
 	"ringback/jobs/limit"
 )
 
-// admission is what a call has to pass before anything of its body is read: the rate
-// of its client, and what the queue has room for, so that refusals are cheap. What a
-// call holds while it is under way, it takes where it begins to: bytes for its body
-// (readBody), a slot for its work (postSync) or for what it reads (read).
+// admission has the limits that a call passes before its body is read: the rate of its
+// client, and the room in the queue, so that refusals are cheap. Limits that a call holds
+// while it is under way are taken where it begins to: bytes for its body (readBody), a slot
+// for its work (postSync) or for its query (read).
 type admission struct {
 	rates *rates // nil for none
 	room  func(c *gin.Context) error
 }
 
-// admit lets calls in. It is the one place where they are.
+// admit lets calls in. No other function does.
 func (a *API) admit(by admission) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		var err error
@@ -37,8 +37,8 @@ func (a *API) admit(by admission) gin.HandlerFunc {
 	}
 }
 
-// roomForSync is what the queue says to a sync request, which is stored before its work
-// where the caller prefers that.
+// roomForSync asks the queue to admit a sync request, which is stored before its work where
+// the caller prefers that.
 func (a *API) roomForSync(c *gin.Context) error {
 	if isStored(c.Request.Header) {
 		return a.Queue.AdmitWithoutCallback(c.GetString(clientKey))
@@ -48,12 +48,11 @@ func (a *API) roomForSync(c *gin.Context) error {
 
 func (a *API) roomForAsync(c *gin.Context) error { return a.Queue.Admit(c.GetString(clientKey)) }
 
-// burstSeconds is for how long a client that has been silent may send at once
-// what its rate allows.
+// burstSeconds of its rate are the calls that a silent client may send at once.
 const burstSeconds = 2
 
 // rates are how many calls of a kind, POSTs or reads, each client may make a second.
-// They count in this process alone, since to agree on them with others would cost each
+// They count in this process alone: to agree on them with other processes would cost each
 // call a round trip.
 type rates struct {
 	reason   limit.Reason
@@ -64,14 +63,14 @@ type rates struct {
 	of       sync.Map                    // *clientRate by client; no more than there are clients
 }
 
-// clientRate is that of one client, under the limits that it has at the moment.
+// clientRate is the rate of one client, under its present limits.
 type clientRate struct {
 	limits clients.Limits
 	policy string
 	*callRate
 }
 
-// newRates are those of POSTs; nil where clients have no limits.
+// newRates are the rates of POSTs; nil where clients have no limits.
 func (a *API) newRates() *rates {
 	if a.Limits == nil {
 		return nil
@@ -88,8 +87,8 @@ func policiesOf(l clients.Limits) string {
 		storagePolicy, l.Storage, deadLetterPolicy, l.DeadLetters)
 }
 
-// client returns the rate of a client. Where its limits have changed, what it has used
-// still counts.
+// client returns the rate of a client. Where its limits have changed, its earlier calls
+// still count.
 func (r *rates) client(name string, now time.Time) *clientRate {
 	limits := r.limits(name)
 	known, _ := r.of.Load(name)
@@ -145,9 +144,9 @@ func rateOf(perSecond int) limit.Rate {
 	return limit.Rate{PerSecond: float64(perSecond), Burst: burstSeconds * perSecond}
 }
 
-// take uses the rate for a call, if it has room for one. It returns how many more
-// calls may come at once, and in how many seconds there is room again: for one where
-// there is none, else for the whole burst.
+// take uses the rate for a call, if it has room. It returns how many more calls may come at
+// once, and in how many seconds there is room again: for one call where there is none, else
+// for the whole burst.
 func (r *callRate) take(reason limit.Reason, now time.Time) (decision limit.Decision, left, reset int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,7 +162,7 @@ func (r *callRate) take(reason limit.Reason, now time.Time) (decision limit.Deci
 // secondsUntil is in whole seconds, upwards.
 func secondsUntil(at, now time.Time) int { return int(math.Ceil(max(0, at.Sub(now).Seconds()))) }
 
-// change changes the rate. What was used of the old one still counts.
+// change changes the rate. Calls under the old rate still count.
 func (r *callRate) change(perSecond int, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -33,9 +33,9 @@ type Config struct {
 	FindClient  func(key string) string // the client that has this API key, "" for none
 	LocalClient string                  // the client of calls without a key; empty: such calls are refused
 
-	Limits    func(client string) clients.Limits // as those of Queue; nil where there is only one client, who has none
-	Callbacks func(client string) webhook.Hosts  // that a client's callbacks may name; nil: all
-	// SealHeaders makes what is stored of the headers that a callback is to carry.
+	Limits    func(client string) clients.Limits // as in Queue; nil where the only client has none
+	Callbacks func(client string) webhook.Hosts  // receivers that a client's callbacks may name; nil: all
+	// SealHeaders returns the stored form of the headers that a callback is to carry.
 	SealHeaders func(client string, headers map[string]string) (string, error)
 	// ClientReads is how many GETs of requests a second one client may make, with a
 	// burst of twice as many; 0 for any number.
@@ -108,11 +108,11 @@ func New(config Config) http.Handler {
 	return router
 }
 
-// areShared tells whether several clients share what there is.
+// areShared tells whether several clients share slots and memory.
 func (c Config) areShared() bool { return c.Limits != nil }
 
-// NewHealth returns the handler of a process that only works jobs off, and takes reports
-// on that work.
+// NewHealth returns the handler of a process that only runs jobs, and takes reports on
+// their work.
 func NewHealth(config Config) http.Handler {
 	api := &API{
 		Config: config, bodies: newBodyBudget(memoryBudget(), config.areShared()), answers: newAnswerBudget(memoryBudget()),

@@ -71,7 +71,7 @@ func (a *API) postBatch(c *gin.Context) (reply, error) {
 
 func (r batchResult) isAccepted() bool { return r.Request != nil }
 
-// countRefused counts what was refused, each request for itself.
+// countRefused counts the refused requests of a batch.
 func (a *API) countRefused(results []batchResult) {
 	for _, result := range results {
 		if result.Problem != nil {

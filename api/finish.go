@@ -30,15 +30,15 @@ type reportedError struct {
 	Message string `json:"message"`
 }
 
-// codeForm is that of the code of an error. ownCodes say what became of a request, and
-// aren't a service's to say.
+// codeForm is the form of an error's code. ownCodes tell the end of a request, so no
+// service may report them.
 var (
 	codeForm = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
 	ownCodes = []string{work.CodeAbandoned, work.CodeNotDone, "cancelled", "expired"}
 )
 
-// postReport takes what is reported on an attempt that goes on elsewhere. The token in the
-// address stands for an API key, and for that attempt alone.
+// postReport takes a report on an attempt that goes on elsewhere. The token in the address
+// replaces an API key, for that attempt alone.
 func (a *API) postReport(c *gin.Context) {
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()

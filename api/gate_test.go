@@ -158,7 +158,7 @@ func TestGate(t *testing.T) {
 			time.Sleep(ms)
 			cancel()
 			wantArrival(t, "whose context ended", goes, refusedAfter(ms))
-			g.Leave("alice") // not to the one that is gone
+			g.Leave("alice") // not to the call that is gone
 			wantArrival(t, "the other", stays, admittedAfter(ms))
 		},
 	} {

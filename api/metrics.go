@@ -54,11 +54,11 @@ func (m *metrics) answered(c *gin.Context, took time.Duration) {
 	m.refused.Add(limit.Reason(c.GetString(reasonKey)), 1)
 }
 
-// watchGate tells how many sync works run and wait.
+// watchGate tells how many sync requests run and wait.
 func watchGate(registerer prometheus.Registerer, g gate) {
 	auto := promauto.With(registerer)
-	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_running", Help: "Works of sync requests that run."},
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_running", Help: "Sync requests whose work runs."},
 		func() float64 { running, _ := g.Counts(); return float64(running) })
-	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_waiting", Help: "Sync requests that wait for a place to work in."},
+	auto.NewGaugeFunc(prometheus.GaugeOpts{Name: "ringback_sync_works_waiting", Help: "Sync requests that wait for a slot."},
 		func() float64 { _, waiting := g.Counts(); return float64(waiting) })
 }

@@ -23,7 +23,7 @@ func newReads(connections int, shared bool) *limit.Gate {
 	return limit.NewGate(limit.NewHalves(connections, shared), limit.OldestFirst, reasonReads, reasonClientReads)
 }
 
-// newReadRates are those of reads; nil where they may be any number.
+// newReadRates are the rates of reads; nil where clients may read at any rate.
 func (a *API) newReadRates() *rates {
 	perSecond := a.ClientReads
 	if perSecond == 0 {

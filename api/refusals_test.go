@@ -119,7 +119,7 @@ func connectionsRefused(t *testing.T) error {
 	return &told
 }
 
-// gateRefuses fills what alice may have of a gate, and returns what she is told then.
+// gateRefuses fills alice's share of a gate, and returns her next refusal.
 func gateRefuses(t *testing.T, g *limit.Gate) error {
 	t.Helper()
 	for range 100 {

@@ -49,8 +49,8 @@ func traceparent(header http.Header) string {
 type requestPage struct {
 	Requests   []shownRequest `json:"requests"`              // newest first, without inputs and results
 	NextCursor string         `json:"next_cursor,omitempty"` // absent on the last page
-	// SearchedTo is there where a page ends before it is full, since it has looked at
-	// as many requests as it may. Whatever matches and was accepted later was shown.
+	// SearchedTo stands where a page ends before it is full, since it has looked at as many
+	// requests as it may. All matches that were accepted later were shown.
 	SearchedTo time.Time `json:"searched_to,omitzero"`
 }
 
@@ -58,8 +58,8 @@ type requestPage struct {
 const (
 	defaultPage = 20
 	maxPage     = 100
-	// listWindow is how many requests are looked at for a page. Far more would be
-	// too many for a database that has to read each of them from its disk.
+	// listWindow is how many requests a page looks at. Far more would be too many for a
+	// database that has to read each of them from its disk.
 	listWindow = 500
 )
 

@@ -29,7 +29,7 @@ func isStored(header http.Header) bool {
 	return preferred
 }
 
-// postSync does the work while the caller waits and records what came of it.
+// postSync does the work while the caller waits, and records the outcome.
 func (a *API) postSync(c *gin.Context) (reply, error) {
 	if isStored(c.Request.Header) {
 		return a.postStored(c)

@@ -8,8 +8,8 @@ import (
 	"ringback/jobs/tracing"
 )
 
-// traced is what handles a call that asks for work: where calls are traced, in a span
-// below the caller's. A call without a key, or beyond its client's rate, has none.
+// traced handles calls that ask for work: where calls are traced, in a span below the
+// caller's. A call without a key, or beyond its client's rate, has no span.
 func (a *API) traced(answer func(*gin.Context) (reply, error)) []gin.HandlerFunc {
 	if a.Tracer == nil {
 		return []gin.HandlerFunc{a.handle(answer)}
@@ -28,7 +28,7 @@ func (a *API) trace(c *gin.Context) {
 		if len(c.Errors) > 0 {
 			end.Failure = c.Errors[0].Err
 		}
-		if !returned { // observe, which is around this, answers a panic
+		if !returned { // observe, the outer handler, answers a panic
 			end.Status, end.Problem = http.StatusInternalServerError, "panic"
 		}
 		span.Answered(end)
@@ -37,8 +37,8 @@ func (a *API) trace(c *gin.Context) {
 	returned = true
 }
 
-// traceparentOf is what goes along with the request of a call: of the call's own span
-// where it has one, or as the caller sent it.
+// traceparentOf is the header that goes along with the request of a call: of the call's own
+// span, if any, or as the caller sent it.
 func traceparentOf(c *gin.Context) string {
 	if known := c.GetString(traceKey); known != "" {
 		return known

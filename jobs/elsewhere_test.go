@@ -204,7 +204,7 @@ func TestElsewhere(t *testing.T) {
 		e := newElsewhere(t)
 		request := newRequest(newServer(t, noContent))
 		token := e.begin(t, request)
-		e.exec(t, "UPDATE river_job SET state = 'available' WHERE state = 'scheduled'") // as River has what sleeps less than 5 s
+		e.exec(t, "UPDATE river_job SET state = 'available' WHERE state = 'scheduled'") // as River has jobs that sleep less than 5 s
 		if err := e.report(t, token, hasResult); err != nil {
 			t.Fatal(err)
 		}

@@ -250,7 +250,7 @@ func (q *testQueue) waitForLog(t *testing.T, messages ...string) string {
 	}
 }
 
-// hasLogged tells whether a message is among those that nobody waited for.
+// hasLogged tells whether a message is among the messages that nobody waited for.
 func (q *testQueue) hasLogged(message string) bool {
 	for {
 		select {

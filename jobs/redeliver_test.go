@@ -318,7 +318,7 @@ func TestRedeliverIsAdmittedAsRequestsAre(t *testing.T) {
 		}
 		done, err := q.Redeliver(t.Context(), q.endedFor(t, "alice", "a", 10))
 		if err != nil || done.Count != 5 || !errors.Is(done.Refused[0].Reason, refusedBy(Backlog)) || done.Refused[0].Count != 5 {
-			t.Errorf("got %+v, %v, want the total to bound what is due at once", done, err)
+			t.Errorf("got %+v, %v, want the total to bound redeliveries that are due at once", done, err)
 		}
 	})
 }

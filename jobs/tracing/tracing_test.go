@@ -31,8 +31,7 @@ type collector struct {
 	spans  []*otlp.Span
 }
 
-// newCollector answers the nth POST with the nth status, and those after the last with
-// the last.
+// newCollector answers the nth POST with the nth status, and later POSTs with the last.
 func newCollector(t *testing.T, statuses ...int) *collector {
 	t.Helper()
 	c := &collector{}
@@ -60,7 +59,7 @@ func newCollector(t *testing.T, statuses ...int) *collector {
 	return c
 }
 
-// tracer is one under test, with its log.
+// tracer is a tracer under test, with its log.
 type tracer struct {
 	*Tracer
 	log      bytes.Buffer // to be read when the tracer has ended
@@ -148,7 +147,7 @@ func TestCollectorThatRefusesIsToldOnce(t *testing.T) {
 		t.Errorf("got the log %s, want one line of the refusals and one of their end", &tr.log)
 	}
 	if c.posts != 3 {
-		t.Errorf("got %d POSTs, want 3: what is refused for good is not sent again", c.posts)
+		t.Errorf("got %d POSTs, want 3: spans that are refused for good are not sent again", c.posts)
 	}
 	tr.check(t, 1, 2)
 }
@@ -179,7 +178,7 @@ func FuzzPartialOf(f *testing.F) {
 	})
 }
 
-// A collector that takes connections and says nothing.
+// A collector takes connections and never answers.
 func TestCollectorThatNeverAnswers(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -230,7 +229,7 @@ func TestWhatIsToldOfAFailure(t *testing.T) {
 	}
 }
 
-// Where nothing is traced, each step calls what is below.
+// Without tracing, each step runs these calls.
 func TestTracingCostsNothingWhenItIsOff(t *testing.T) {
 	var off *Tracer
 	id, request := uuid.New(), httptest.NewRequest(http.MethodPost, "/async", nil)

@@ -55,7 +55,7 @@ func (c *Console) inspect(r *http.Request) (inspected, error) {
 	return i, err
 }
 
-// inspectLease finds what is known of work that goes on elsewhere.
+// inspectLease finds the lease of work that goes on elsewhere.
 func (c *Console) inspectLease(ctx context.Context, i *inspected) error {
 	lease, found, err := db.FindLease(ctx, c.Reads, i.ID)
 	if err != nil || !found {
@@ -93,7 +93,7 @@ func (i inspected) CanRedeliver() bool {
 	return i.CallbackState == db.CallbackDead || i.CallbackState == db.CallbackDelivered
 }
 
-// Input and what came of it, as the page shows them.
+// InputText and the methods below are texts as the page shows them.
 func (i inspected) InputText() string    { return indented(i.Input) }
 func (i inspected) ProgressText() string { return indented(i.Progress) }
 func (i inspected) ResultText() string   { return indented(i.Result) }
