@@ -72,62 +72,118 @@ const (
 // refusals are all of them. Storm relies on the sentence that begins with
 // "Nothing was accepted".
 var refusals = [...]refusal{
-	{reason: Connections, problem: busy,
-		detail: "Too many connections are open. Nothing was accepted; try again."},
-	{reason: reasonRate, problem: overQuota, policy: ratePolicy,
-		detail: "You send more than %d requests a second. Nothing was accepted; try again."},
-	{reason: reasonSync, problem: busy,
-		detail: "Too many sync requests are under way. Nothing was done; try again."},
-	{reason: reasonClientSync, problem: busy,
-		detail: "Too many of your sync requests are under way. Nothing was done; try again."},
-	{reason: reasonBodies, problem: busy,
-		detail: "Too many large bodies are under way. Nothing was accepted; try again."},
-	{reason: reasonClientBodies, problem: busy,
-		detail: "Too many large bodies of yours are under way. Nothing was accepted; try again."},
-	{reason: reasonReadRate, problem: overQuota, policy: readRatePolicy,
-		detail: "You read more than %d times a second. Try again."},
-	{reason: reasonClientReads, problem: overQuota, policy: concurrentReadPolicy,
-		detail: "You have %d reads under way, which take long. Try again when they have ended."},
-	{reason: reasonReads, problem: busy,
-		detail: "Too many reads are under way. Try again."},
-	{reason: jobs.Follows, problem: busy,
-		detail: "Too many event streams are open. Ask without one, or try again."},
-	{reason: jobs.ClientFollows, problem: overQuota, policy: streamPolicy,
-		detail: "Too many of your event streams are open. Ask without one, or try again when one has ended."},
-	{reason: "client_secret", problem: unsignable, cause: jobs.ErrUnsignable, retryAfter: keptRetryAfter,
-		detail: "The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key."},
-	{reason: jobs.Backlog, problem: busy,
-		detail: "Too many requests are unfinished. Nothing was accepted; try again."},
-	{reason: jobs.UnfinishedQuota, problem: overQuota, policy: unfinishedPolicy,
-		detail: "At most %d of your requests may be unfinished. Nothing was accepted; try again when some have been called back."},
-	{reason: jobs.DestinationQuota, problem: overQuota, policy: destinationPolicy,
-		detail: "At most %d of your requests for one destination may be unfinished. Nothing was accepted; try again when some have been called back."},
-	{reason: jobs.StorageQuota, problem: overQuota, policy: storagePolicy, retryAfter: keptRetryAfter,
-		detail: "At most %d bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more."},
-	{reason: jobs.DeadLetterQuota, problem: overQuota, policy: deadLetterPolicy, retryAfter: keptRetryAfter,
-		detail: "At most %d of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more."},
-	{reason: "queue_full", problem: busy, cause: batch.ErrFull,
-		detail: "Too many requests wait to be stored. Nothing was accepted; try again."},
-	{reason: "queue_bytes", problem: busy, cause: batch.ErrLarge,
-		detail: "The requests that wait to be stored take too much memory. Nothing was accepted; try again."},
-	{reason: "queue_patience", problem: busy, cause: batch.ErrLate,
-		detail: "Requests wait too long to be stored. Nothing was accepted; try again."},
-	{reason: "stopping", problem: unavailable, cause: batch.ErrStopped,
-		detail: "The process has stopped. Nothing was accepted; try again."},
-	{reason: jobs.WorkDown, problem: unavailable,
-		detail: "What does the work can't do it now. Nothing was done; try again."},
-	{reason: jobs.WorkPaused, problem: unavailable,
-		detail: "What does the work asked for a pause. Nothing was done; try again."},
-	{reason: jobs.WorkPace, problem: unavailable,
-		detail: "What does the work has just come back, and gets little for a moment. Nothing was done; try again."},
-	{reason: jobs.WorkLimit, problem: unavailable,
-		detail: "Too many attempts of the work are under way. Nothing was done; try again."},
-	{reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
-		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again."},
-	{reason: reasonStarting, problem: unavailable,
-		detail: "The process is starting. Nothing was accepted; try again."},
-	{reason: reasonFailed, problem: unavailable,
-		detail: "The database could not finish the call. A POST /async that was under way may yet be called back."},
+	{
+		reason: Connections, problem: busy,
+		detail: "Too many connections are open. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonRate, problem: overQuota, policy: ratePolicy,
+		detail: "You send more than %d requests a second. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonSync, problem: busy,
+		detail: "Too many sync requests are under way. Nothing was done; try again.",
+	},
+	{
+		reason: reasonClientSync, problem: busy,
+		detail: "Too many of your sync requests are under way. Nothing was done; try again.",
+	},
+	{
+		reason: reasonBodies, problem: busy,
+		detail: "Too many large bodies are under way. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonClientBodies, problem: busy,
+		detail: "Too many large bodies of yours are under way. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonReadRate, problem: overQuota, policy: readRatePolicy,
+		detail: "You read more than %d times a second. Try again.",
+	},
+	{
+		reason: reasonClientReads, problem: overQuota, policy: concurrentReadPolicy,
+		detail: "You have %d reads under way, which take long. Try again when they have ended.",
+	},
+	{
+		reason: reasonReads, problem: busy,
+		detail: "Too many reads are under way. Try again.",
+	},
+	{
+		reason: jobs.Follows, problem: busy,
+		detail: "Too many event streams are open. Ask without one, or try again.",
+	},
+	{
+		reason: jobs.ClientFollows, problem: overQuota, policy: streamPolicy,
+		detail: "Too many of your event streams are open. Ask without one, or try again when one has ended.",
+	},
+	{
+		reason: "client_secret", problem: unsignable, cause: jobs.ErrUnsignable, retryAfter: keptRetryAfter,
+		detail: "The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.",
+	},
+	{
+		reason: jobs.Backlog, problem: busy,
+		detail: "Too many requests are unfinished. Nothing was accepted; try again.",
+	},
+	{
+		reason: jobs.UnfinishedQuota, problem: overQuota, policy: unfinishedPolicy,
+		detail: "At most %d of your requests may be unfinished. Nothing was accepted; try again when some have been called back.",
+	},
+	{
+		reason: jobs.DestinationQuota, problem: overQuota, policy: destinationPolicy,
+		detail: "At most %d of your requests for one destination may be unfinished. Nothing was accepted; try again when some have been called back.",
+	},
+	{
+		reason: jobs.StorageQuota, problem: overQuota, policy: storagePolicy, retryAfter: keptRetryAfter,
+		detail: "At most %d bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more.",
+	},
+	{
+		reason: jobs.DeadLetterQuota, problem: overQuota, policy: deadLetterPolicy, retryAfter: keptRetryAfter,
+		detail: "At most %d of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more.",
+	},
+	{
+		reason: "queue_full", problem: busy, cause: batch.ErrFull,
+		detail: "Too many requests wait to be stored. Nothing was accepted; try again.",
+	},
+	{
+		reason: "queue_bytes", problem: busy, cause: batch.ErrLarge,
+		detail: "The requests that wait to be stored take too much memory. Nothing was accepted; try again.",
+	},
+	{
+		reason: "queue_patience", problem: busy, cause: batch.ErrLate,
+		detail: "Requests wait too long to be stored. Nothing was accepted; try again.",
+	},
+	{
+		reason: "stopping", problem: unavailable, cause: batch.ErrStopped,
+		detail: "The process has stopped. Nothing was accepted; try again.",
+	},
+	{
+		reason: jobs.WorkDown, problem: unavailable,
+		detail: "What does the work can't do it now. Nothing was done; try again.",
+	},
+	{
+		reason: jobs.WorkPaused, problem: unavailable,
+		detail: "What does the work asked for a pause. Nothing was done; try again.",
+	},
+	{
+		reason: jobs.WorkPace, problem: unavailable,
+		detail: "What does the work has just come back, and gets little for a moment. Nothing was done; try again.",
+	},
+	{
+		reason: jobs.WorkLimit, problem: unavailable,
+		detail: "Too many attempts of the work are under way. Nothing was done; try again.",
+	},
+	{
+		reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
+		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonStarting, problem: unavailable,
+		detail: "The process is starting. Nothing was accepted; try again.",
+	},
+	{
+		reason: reasonFailed, problem: unavailable,
+		detail: "The database could not finish the call. A POST /async that was under way may yet be called back.",
+	},
 }
 
 // refuse makes the problem that tells a decision.

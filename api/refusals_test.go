@@ -29,60 +29,112 @@ func TestRefusals(t *testing.T) {
 		detail  string
 		policy  string
 	}{
-		{"connections", connectionsRefused(t), "temporary-reduced-capacity", 503,
-			"Too many connections are open. Nothing was accepted; try again.", ""},
-		{"client_rate", refuse(limit.Decision{Reason: reasonRate, Most: 50}), "quota-exceeded", 429,
-			"You send more than 50 requests a second. Nothing was accepted; try again.", "rate"},
-		{"sync", gateRefuses(t, newGate(1, false).Gate), "temporary-reduced-capacity", 503,
-			"Too many sync requests are under way. Nothing was done; try again.", ""},
-		{"client_sync", gateRefuses(t, newGate(5, true).Gate), "temporary-reduced-capacity", 503,
-			"Too many of your sync requests are under way. Nothing was done; try again.", ""},
-		{"bodies", bodyRefused(t, newBodyBudget(maxBudget, false)), "temporary-reduced-capacity", 503,
-			"Too many large bodies are under way. Nothing was accepted; try again.", ""},
-		{"client_bodies", bodyRefused(t, newBodyBudget(maxBudget, true)), "temporary-reduced-capacity", 503,
-			"Too many large bodies of yours are under way. Nothing was accepted; try again.", ""},
+		{
+			"connections", connectionsRefused(t), "temporary-reduced-capacity", 503,
+			"Too many connections are open. Nothing was accepted; try again.", "",
+		},
+		{
+			"client_rate", refuse(limit.Decision{Reason: reasonRate, Most: 50}), "quota-exceeded", 429,
+			"You send more than 50 requests a second. Nothing was accepted; try again.", "rate",
+		},
+		{
+			"sync", gateRefuses(t, newGate(1, false).Gate), "temporary-reduced-capacity", 503,
+			"Too many sync requests are under way. Nothing was done; try again.", "",
+		},
+		{
+			"client_sync", gateRefuses(t, newGate(5, true).Gate), "temporary-reduced-capacity", 503,
+			"Too many of your sync requests are under way. Nothing was done; try again.", "",
+		},
+		{
+			"bodies", bodyRefused(t, newBodyBudget(maxBudget, false)), "temporary-reduced-capacity", 503,
+			"Too many large bodies are under way. Nothing was accepted; try again.", "",
+		},
+		{
+			"client_bodies", bodyRefused(t, newBodyBudget(maxBudget, true)), "temporary-reduced-capacity", 503,
+			"Too many large bodies of yours are under way. Nothing was accepted; try again.", "",
+		},
 		{"read_rate", refuse(limit.Decision{Reason: reasonReadRate, Most: 50}), "quota-exceeded", 429, "You read more than 50 times a second. Try again.", "reads"},
-		{"client_reads", gateRefuses(t, newReads(4, true)), "quota-exceeded", 429,
-			"You have 2 reads under way, which take long. Try again when they have ended.", "concurrent-reads"},
+		{
+			"client_reads", gateRefuses(t, newReads(4, true)), "quota-exceeded", 429,
+			"You have 2 reads under way, which take long. Try again when they have ended.", "concurrent-reads",
+		},
 		{"reads", gateRefuses(t, newReads(1, false)), "temporary-reduced-capacity", 503, "Too many reads are under way. Try again.", ""},
-		{"streams", refusedBy(jobs.Follows), "temporary-reduced-capacity", 503,
-			"Too many event streams are open. Ask without one, or try again.", ""},
-		{"client_streams", refusedBy(jobs.ClientFollows), "quota-exceeded", 429,
-			"Too many of your event streams are open. Ask without one, or try again when one has ended.", "event-streams"},
-		{"unfinished", refusedBy(jobs.Backlog), "temporary-reduced-capacity", 503,
-			"Too many requests are unfinished. Nothing was accepted; try again.", ""},
-		{"client_unfinished", limit.Decision{Reason: jobs.UnfinishedQuota, Most: 7}.Err(), "quota-exceeded", 429,
-			"At most 7 of your requests may be unfinished. Nothing was accepted; try again when some have been called back.", "unfinished"},
-		{"destination_unfinished", limit.Decision{Reason: jobs.DestinationQuota, Most: 7}.Err(), "quota-exceeded", 429,
-			"At most 7 of your requests for one destination may be unfinished. Nothing was accepted; try again when some have been called back.", "destination"},
-		{"client_storage", limit.Decision{Reason: jobs.StorageQuota, Most: 7}.Err(), "quota-exceeded", 429,
-			"At most 7 bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more.", "storage"},
-		{"client_dead_letters", limit.Decision{Reason: jobs.DeadLetterQuota, Most: 7}.Err(), "quota-exceeded", 429,
-			"At most 7 of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more.", "dead-letters"},
-		{"client_secret", jobs.ErrUnsignable, "secret-unreadable", 503,
-			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.", ""},
-		{"queue_full", batch.ErrFull, "temporary-reduced-capacity", 503,
-			"Too many requests wait to be stored. Nothing was accepted; try again.", ""},
-		{"queue_bytes", batch.ErrLarge, "temporary-reduced-capacity", 503,
-			"The requests that wait to be stored take too much memory. Nothing was accepted; try again.", ""},
-		{"queue_patience", batch.ErrLate, "temporary-reduced-capacity", 503,
-			"Requests wait too long to be stored. Nothing was accepted; try again.", ""},
-		{"stopping", batch.ErrStopped, "unavailable", 503,
-			"The process has stopped. Nothing was accepted; try again.", ""},
-		{"work_down", refusedBy(jobs.WorkDown), "unavailable", 503,
-			"What does the work can't do it now. Nothing was done; try again.", ""},
-		{"work_paused", refusedBy(jobs.WorkPaused), "unavailable", 503,
-			"What does the work asked for a pause. Nothing was done; try again.", ""},
-		{"work_pace", refusedBy(jobs.WorkPace), "unavailable", 503,
-			"What does the work has just come back, and gets little for a moment. Nothing was done; try again.", ""},
-		{"work_limit", refusedBy(jobs.WorkLimit), "unavailable", 503,
-			"Too many attempts of the work are under way. Nothing was done; try again.", ""},
-		{"database_away", jobs.ErrAway, "unavailable", 503,
-			"The database doesn't answer, or can't be written. Nothing was accepted; try again.", ""},
-		{"starting", refuse(limit.Decision{Reason: reasonStarting}), "unavailable", 503,
-			"The process is starting. Nothing was accepted; try again.", ""},
-		{"database_failed", io.ErrUnexpectedEOF, "unavailable", 503,
-			"The database could not finish the call. A POST /async that was under way may yet be called back.", ""},
+		{
+			"streams", refusedBy(jobs.Follows), "temporary-reduced-capacity", 503,
+			"Too many event streams are open. Ask without one, or try again.", "",
+		},
+		{
+			"client_streams", refusedBy(jobs.ClientFollows), "quota-exceeded", 429,
+			"Too many of your event streams are open. Ask without one, or try again when one has ended.", "event-streams",
+		},
+		{
+			"unfinished", refusedBy(jobs.Backlog), "temporary-reduced-capacity", 503,
+			"Too many requests are unfinished. Nothing was accepted; try again.", "",
+		},
+		{
+			"client_unfinished", limit.Decision{Reason: jobs.UnfinishedQuota, Most: 7}.Err(), "quota-exceeded", 429,
+			"At most 7 of your requests may be unfinished. Nothing was accepted; try again when some have been called back.", "unfinished",
+		},
+		{
+			"destination_unfinished", limit.Decision{Reason: jobs.DestinationQuota, Most: 7}.Err(), "quota-exceeded", 429,
+			"At most 7 of your requests for one destination may be unfinished. Nothing was accepted; try again when some have been called back.", "destination",
+		},
+		{
+			"client_storage", limit.Decision{Reason: jobs.StorageQuota, Most: 7}.Err(), "quota-exceeded", 429,
+			"At most 7 bytes of your requests are kept, with their inputs and results. Nothing was accepted; requests go some time after they have ended, or ask the operator for more.", "storage",
+		},
+		{
+			"client_dead_letters", limit.Decision{Reason: jobs.DeadLetterQuota, Most: 7}.Err(), "quota-exceeded", 429,
+			"At most 7 of your callbacks may be dead letters. Nothing was accepted; redeliver them (POST /redeliveries) when their receivers are back, or ask the operator for more.", "dead-letters",
+		},
+		{
+			"client_secret", jobs.ErrUnsignable, "secret-unreadable", 503,
+			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.", "",
+		},
+		{
+			"queue_full", batch.ErrFull, "temporary-reduced-capacity", 503,
+			"Too many requests wait to be stored. Nothing was accepted; try again.", "",
+		},
+		{
+			"queue_bytes", batch.ErrLarge, "temporary-reduced-capacity", 503,
+			"The requests that wait to be stored take too much memory. Nothing was accepted; try again.", "",
+		},
+		{
+			"queue_patience", batch.ErrLate, "temporary-reduced-capacity", 503,
+			"Requests wait too long to be stored. Nothing was accepted; try again.", "",
+		},
+		{
+			"stopping", batch.ErrStopped, "unavailable", 503,
+			"The process has stopped. Nothing was accepted; try again.", "",
+		},
+		{
+			"work_down", refusedBy(jobs.WorkDown), "unavailable", 503,
+			"What does the work can't do it now. Nothing was done; try again.", "",
+		},
+		{
+			"work_paused", refusedBy(jobs.WorkPaused), "unavailable", 503,
+			"What does the work asked for a pause. Nothing was done; try again.", "",
+		},
+		{
+			"work_pace", refusedBy(jobs.WorkPace), "unavailable", 503,
+			"What does the work has just come back, and gets little for a moment. Nothing was done; try again.", "",
+		},
+		{
+			"work_limit", refusedBy(jobs.WorkLimit), "unavailable", 503,
+			"Too many attempts of the work are under way. Nothing was done; try again.", "",
+		},
+		{
+			"database_away", jobs.ErrAway, "unavailable", 503,
+			"The database doesn't answer, or can't be written. Nothing was accepted; try again.", "",
+		},
+		{
+			"starting", refuse(limit.Decision{Reason: reasonStarting}), "unavailable", 503,
+			"The process is starting. Nothing was accepted; try again.", "",
+		},
+		{
+			"database_failed", io.ErrUnexpectedEOF, "unavailable", 503,
+			"The database could not finish the call. A POST /async that was under way may yet be called back.", "",
+		},
 	} {
 		got := problemOf(fmt.Errorf("accepting: %w", test.err))
 		if got.reason != test.reason || got.name != test.problem || got.Status != test.status || got.Detail != test.detail {

@@ -55,7 +55,9 @@ func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer 
 		return ended, nil
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
-	w.logger.InfoContext(ctx, "work_tried_again", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
-		"attempt", job.Attempt, "code", outcome.Error.Code, "cause", outcome.Cause, "charged", outcome.Again.After == 0, "retry_in_ms", delay.Milliseconds()}, request)...)
+	w.logger.InfoContext(ctx, "work_tried_again", tellTrace([]any{
+		"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request),
+		"attempt", job.Attempt, "code", outcome.Error.Code, "cause", outcome.Cause, "charged", outcome.Again.After == 0, "retry_in_ms", delay.Milliseconds(),
+	}, request)...)
 	return outcome, next
 }

@@ -137,7 +137,8 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		"request_id", request.ID.String(), "job_id", job.ID, "attempt", number,
 		"outcome", string(sent.Outcome), "http_status", sent.Status, "cause", sent.Cause, "address", sent.Address,
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
-		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds()}, request)...)
+		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds(),
+	}, request)...)
 	return next, nil
 }
 
@@ -162,8 +163,10 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 // sending, or recording what came of that. The receiver may have the callback.
 func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
 	if w.queue.cutsOff(ctx) {
-		w.logger.InfoContext(ctx, "callback_cut_off", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID,
-			"while", while, "then", "the attempt is made again"}, request)...)
+		w.logger.InfoContext(ctx, "callback_cut_off", tellTrace([]any{
+			"request_id", request.ID.String(), "job_id", job.ID,
+			"while", while, "then", "the attempt is made again",
+		}, request)...)
 	}
 }
 

@@ -310,8 +310,10 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 // working, or recording what came of that.
 func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
 	if w.queue.cutsOff(ctx) {
-		w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID,
-			"work", w.nameOf(request), "attempt", job.Attempt, "while", while, "then", "the attempt is made again"}, request)...)
+		w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{
+			"request_id", request.ID.String(), "job_id", job.ID,
+			"work", w.nameOf(request), "attempt", job.Attempt, "while", while, "then", "the attempt is made again",
+		}, request)...)
 	}
 }
 

@@ -60,8 +60,12 @@ func TestReadConfig(t *testing.T) {
 			"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector.example.com/base", "OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20eDp5, x=y", "OTEL_TRACES_SAMPLER=parentbased_traceidratio",
 			"OTEL_TRACES_SAMPLER_ARG=0.1", "OTEL_RESOURCE_ATTRIBUTES=a=b,c=",
 		}, options{dev: true}, nil},
-		{"TracesByAnotherProtocol", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}, options{dev: true},
-			[]string{"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, not \"grpc\": no other protocol"}},
+		{
+			"TracesByAnotherProtocol",
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc"},
+			options{dev: true},
+			[]string{"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, not \"grpc\": no other protocol"},
+		},
 		{"TracesThatCanNotBe", []string{
 			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:4318/v1/traces", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/json", "OTEL_TRACES_SAMPLER=traceidratio",
 			"OTEL_TRACES_SAMPLER_ARG=NaN", "OTEL_EXPORTER_OTLP_HEADERS=hunter2", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=a=hunter2%0A", "OTEL_RESOURCE_ATTRIBUTES=a=%zz", "OTEL_SDK_DISABLED=maybe", "OTEL_TRACES_EXPORTER=zipkin",
@@ -69,8 +73,12 @@ func TestReadConfig(t *testing.T) {
 			"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL must be", "OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1", "OTEL_EXPORTER_OTLP_HEADERS must be name=value",
 			"OTEL_EXPORTER_OTLP_TRACES_HEADERS must be names and values", "OTEL_RESOURCE_ATTRIBUTES must be", "OTEL_SDK_DISABLED must be true or false", "OTEL_TRACES_EXPORTER must be otlp or none",
 		}},
-		{"TracesToNowhere", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://x:hunter2@c:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c:4318", "OTEL_TRACES_SAMPLER=jaeger_remote"}, options{dev: true},
-			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT must hold no user name", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must be a URL", "OTEL_TRACES_SAMPLER must be one of always_off, always_on"}},
+		{
+			"TracesToNowhere",
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://x:hunter2@c:4318", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c:4318", "OTEL_TRACES_SAMPLER=jaeger_remote"},
+			options{dev: true},
+			[]string{"OTEL_EXPORTER_OTLP_ENDPOINT must hold no user name", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT must be a URL", "OTEL_TRACES_SAMPLER must be one of always_off, always_on"},
+		},
 		{"SeveralThatDoNotParse", []string{"WORKERS=many", "WORK_TIMEOUT=soon"}, options{}, []string{"WORKERS must be a whole number", "WORK_TIMEOUT must be a duration"}},
 	}
 	good, bad := writeTemp(t, `{"summary": {"url": "http://127.0.0.1:9000/", "timeout": "5s", "limit": 8, "retries": 0, "retry_on": [500], "secret": "`+webhook.NewSecret()+`", "schema": {"type": "object"}}}`),

@@ -37,8 +37,12 @@ func TestGate(t *testing.T) {
 			client string
 			want   Decision
 		}{
-			{"a", Decision{}}, {"a", Decision{}}, {"a", Decision{Reason: "own", Most: 2}},
-			{"b", Decision{}}, {"c", Decision{}}, {"c", Decision{Reason: "all"}},
+			{"a", Decision{}},
+			{"a", Decision{}},
+			{"a", Decision{Reason: "own", Most: 2}},
+			{"b", Decision{}},
+			{"c", Decision{}},
+			{"c", Decision{Reason: "all"}},
 		} {
 			if got := g.Enter(t.Context(), test.client, atOnce); got != test.want {
 				t.Errorf("%s: got %+v, want %+v", test.client, got, test.want)
