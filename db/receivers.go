@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// CallbackOrigin is a row of callback_origins: what processes learnt of a receiver.
-type CallbackOrigin struct {
+// Receiver is a row of callback_origins: what processes learnt of a receiver.
+type Receiver struct {
 	Name         string         // scheme://host:port
 	Rate         float64        // callbacks a second that it took; zero for a receiver that took none
 	InFlight     int            // callbacks at a time that it took
@@ -28,10 +28,10 @@ type CallbackOrigin struct {
 	ExpiresAt    time.Time
 }
 
-// LoadCallbackOrigins returns the rows of receivers by name, where there are any.
-func LoadCallbackOrigins(ctx context.Context, q Querier, names []string) (map[string]CallbackOrigin, error) {
+// LoadReceivers returns the rows of receivers by name, where there are any.
+func LoadReceivers(ctx context.Context, q Querier, names []string) (map[string]Receiver, error) {
 	sql := `
-		SELECT ` + originFields.reads() + `
+		SELECT ` + receiverFields.reads() + `
 		FROM callback_origins
 		WHERE origin = ANY ($1::text[])
 		  AND expires_at > now()`
@@ -39,46 +39,46 @@ func LoadCallbackOrigins(ctx context.Context, q Querier, names []string) (map[st
 	if err != nil {
 		return nil, fmt.Errorf("loading callback origins: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o CallbackOrigin, err error) {
-		return o, row.Scan(originFields.targets(&o)...)
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o Receiver, err error) {
+		return o, row.Scan(receiverFields.targets(&o)...)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("loading callback origins: %w", err)
 	}
-	origins := make(map[string]CallbackOrigin, len(found))
+	origins := make(map[string]Receiver, len(found))
 	for _, origin := range found {
 		origins[origin.Name] = origin
 	}
 	return origins, nil
 }
 
-// originFields are the columns of callback_origins but for the operator's word.
-var originFields = fields[CallbackOrigin]{
-	written("origin", "text", func(o CallbackOrigin) string { return o.Name }, func(o *CallbackOrigin) any { return &o.Name }),
-	written("rate", "double precision", func(o CallbackOrigin) zeronull.Float8 { return zeronull.Float8(o.Rate) },
-		func(o *CallbackOrigin) any { return (*zeronull.Float8)(&o.Rate) }),
-	written("in_flight", "integer", func(o CallbackOrigin) zeronull.Int4 { return zeronull.Int4(o.InFlight) },
-		func(o *CallbackOrigin) any { return &o.InFlight }).by("", "coalesce(in_flight, 0)"),
-	prefixField("answered_from", func(o *CallbackOrigin) *[]netip.Prefix { return &o.AnsweredFrom }),
-	written("granted_until", "timestamptz", func(o CallbackOrigin) zeronull.Timestamptz { return zeronull.Timestamptz(o.GrantedUntil) },
-		func(o *CallbackOrigin) any { return (*zeronull.Timestamptz)(&o.GrantedUntil) }),
-	written("per_minute", "integer", func(o CallbackOrigin) zeronull.Int4 { return zeronull.Int4(o.PerMinute) },
-		func(o *CallbackOrigin) any { return &o.PerMinute }).by("", "coalesce(per_minute, 0)"),
-	prefixField("prefixes", func(o *CallbackOrigin) *[]netip.Prefix { return &o.Prefixes }),
-	written("closed_until", "timestamptz", func(o CallbackOrigin) zeronull.Timestamptz { return zeronull.Timestamptz(o.ClosedUntil) },
-		func(o *CallbackOrigin) any { return (*zeronull.Timestamptz)(&o.ClosedUntil) }),
-	written("openings", "integer", func(o CallbackOrigin) int32 { return int32(o.Openings) }, func(o *CallbackOrigin) any { return &o.Openings }),
-	written("closings", "jsonb", func(o CallbackOrigin) []byte { return o.Closings }, func(o *CallbackOrigin) any { return &o.Closings }),
-	written("last_outcome", "text", func(o CallbackOrigin) zeronull.Text { return zeronull.Text(o.LastOutcome) },
-		func(o *CallbackOrigin) any { return (*zeronull.Text)(&o.LastOutcome) }),
-	written("expires_at", "timestamptz", func(o CallbackOrigin) time.Time { return o.ExpiresAt }, func(o *CallbackOrigin) any { return &o.ExpiresAt }),
+// receiverFields are the columns of callback_origins but for the operator's word.
+var receiverFields = fields[Receiver]{
+	written("origin", "text", func(o Receiver) string { return o.Name }, func(o *Receiver) any { return &o.Name }),
+	written("rate", "double precision", func(o Receiver) zeronull.Float8 { return zeronull.Float8(o.Rate) },
+		func(o *Receiver) any { return (*zeronull.Float8)(&o.Rate) }),
+	written("in_flight", "integer", func(o Receiver) zeronull.Int4 { return zeronull.Int4(o.InFlight) },
+		func(o *Receiver) any { return &o.InFlight }).by("", "coalesce(in_flight, 0)"),
+	prefixField("answered_from", func(o *Receiver) *[]netip.Prefix { return &o.AnsweredFrom }),
+	written("granted_until", "timestamptz", func(o Receiver) zeronull.Timestamptz { return zeronull.Timestamptz(o.GrantedUntil) },
+		func(o *Receiver) any { return (*zeronull.Timestamptz)(&o.GrantedUntil) }),
+	written("per_minute", "integer", func(o Receiver) zeronull.Int4 { return zeronull.Int4(o.PerMinute) },
+		func(o *Receiver) any { return &o.PerMinute }).by("", "coalesce(per_minute, 0)"),
+	prefixField("prefixes", func(o *Receiver) *[]netip.Prefix { return &o.Prefixes }),
+	written("closed_until", "timestamptz", func(o Receiver) zeronull.Timestamptz { return zeronull.Timestamptz(o.ClosedUntil) },
+		func(o *Receiver) any { return (*zeronull.Timestamptz)(&o.ClosedUntil) }),
+	written("openings", "integer", func(o Receiver) int32 { return int32(o.Openings) }, func(o *Receiver) any { return &o.Openings }),
+	written("closings", "jsonb", func(o Receiver) []byte { return o.Closings }, func(o *Receiver) any { return &o.Closings }),
+	written("last_outcome", "text", func(o Receiver) zeronull.Text { return zeronull.Text(o.LastOutcome) },
+		func(o *Receiver) any { return (*zeronull.Text)(&o.LastOutcome) }),
+	written("expires_at", "timestamptz", func(o Receiver) time.Time { return o.ExpiresAt }, func(o *Receiver) any { return &o.ExpiresAt }),
 }
 
 // prefixField is a column with address prefixes. Between here and Postgres they are a
 // text with spaces: unnest would take an array of arrays apart.
-func prefixField(name string, of func(*CallbackOrigin) *[]netip.Prefix) field[CallbackOrigin] {
-	return written(name, "text", func(o CallbackOrigin) zeronull.Text { return zeronull.Text(joinPrefixes(*of(&o))) },
-		func(o *CallbackOrigin) any { return (*prefixes)(of(o)) }).
+func prefixField(name string, of func(*Receiver) *[]netip.Prefix) field[Receiver] {
+	return written(name, "text", func(o Receiver) zeronull.Text { return zeronull.Text(joinPrefixes(*of(&o))) },
+		func(o *Receiver) any { return (*prefixes)(of(o)) }).
 		by("string_to_array("+name+", ' ')", "array_to_string("+name+", ' ')")
 }
 
@@ -98,9 +98,9 @@ func (p *prefixes) ScanText(text pgtype.Text) error {
 	return nil
 }
 
-// SaveCallbackOrigins writes receivers, none of them twice. It removes up to twice as many
+// SaveReceivers writes receivers, none of them twice. It removes up to twice as many
 // expired receivers, so that the table doesn't grow with receivers that are never met again.
-func SaveCallbackOrigins(ctx context.Context, q Querier, origins []CallbackOrigin) error {
+func SaveReceivers(ctx context.Context, q Querier, origins []Receiver) error {
 	sql := `
 		WITH expired AS (
 			DELETE FROM callback_origins
@@ -114,15 +114,15 @@ func SaveCallbackOrigins(ctx context.Context, q Querier, origins []CallbackOrigi
 				FOR UPDATE SKIP LOCKED
 			)
 		)
-		INSERT INTO callback_origins (` + originFields.names() + `, saved_at)
-		SELECT ` + originFields.stored() + `, now()
-		FROM unnest(` + originFields.arrays(1) + `) AS met (` + originFields.names() + `)
+		INSERT INTO callback_origins (` + receiverFields.names() + `, saved_at)
+		SELECT ` + receiverFields.stored() + `, now()
+		FROM unnest(` + receiverFields.arrays(1) + `) AS met (` + receiverFields.names() + `)
 		-- In one order, so that two processes that save the same receivers don't lock
 		-- each other out.
 		ORDER BY origin
 		ON CONFLICT (origin) DO UPDATE
-		SET ` + originFields[1:].replaced() + `, saved_at = excluded.saved_at`
-	_, err := q.Exec(ctx, sql, originFields.args(origins)...)
+		SET ` + receiverFields[1:].replaced() + `, saved_at = excluded.saved_at`
+	_, err := q.Exec(ctx, sql, receiverFields.args(origins)...)
 	if err != nil {
 		return fmt.Errorf("saving callback origins: %w", err)
 	}
@@ -206,17 +206,17 @@ func ForgetReceiver(ctx context.Context, tx pgx.Tx, host, port string) error {
 	return SayOfReceiver(ctx, tx, ReceiverWord{Target: "*://" + host + ":" + port, Word: ReceiverForgotten})
 }
 
-// Receiver is a row of callback_origins, for the operator to read.
-type Receiver struct {
-	CallbackOrigin
+// ListedReceiver is a row of callback_origins, for the operator to read.
+type ListedReceiver struct {
+	Receiver
 	ReceiverWord
 	SavedAt time.Time // zero for a word
 }
 
 // ListReceivers returns the receivers and the operator's words, by name.
-func ListReceivers(ctx context.Context, q Querier) ([]Receiver, error) {
+func ListReceivers(ctx context.Context, q Querier) ([]ListedReceiver, error) {
 	sql := `
-		SELECT ` + originFields.reads() + `, coalesce(word, ''), word_rate, coalesce(word_concurrency, 0), word_at, saved_at
+		SELECT ` + receiverFields.reads() + `, coalesce(word, ''), word_rate, coalesce(word_concurrency, 0), word_at, saved_at
 		FROM callback_origins
 		WHERE expires_at > now()
 		  AND word IS DISTINCT FROM 'forgotten'
@@ -226,8 +226,8 @@ func ListReceivers(ctx context.Context, q Querier) ([]Receiver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing receivers: %w", err)
 	}
-	receivers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Receiver, err error) {
-		err = row.Scan(append(originFields.targets(&r.CallbackOrigin), &r.Word, (*zeronull.Float8)(&r.ReceiverWord.Rate), &r.Concurrency,
+	receivers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ListedReceiver, err error) {
+		err = row.Scan(append(receiverFields.targets(&r.Receiver), &r.Word, (*zeronull.Float8)(&r.ReceiverWord.Rate), &r.Concurrency,
 			(*zeronull.Timestamptz)(&r.At), (*zeronull.Timestamptz)(&r.SavedAt))...)
 		r.Target = r.Name
 		return r, err

@@ -14,23 +14,23 @@ import (
 	"ringback/db/dbtest"
 )
 
-func TestCallbackOrigins(t *testing.T) {
+func TestSaveAndLoadReceivers(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	granted := db.CallbackOrigin{
+	granted := db.Receiver{
 		Name: "https://a.example.com:443", Rate: 320, InFlight: 16, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")},
 		Closings: []byte(`{"acme": {"openings": 2}}`), LastOutcome: "delivered", GrantedUntil: now.Add(time.Hour), PerMinute: 60, ExpiresAt: now.Add(time.Hour),
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/64")},
 	}
-	open := db.CallbackOrigin{Name: "https://b.example.com:443", ClosedUntil: now.Add(time.Minute), Openings: 3, ExpiresAt: now.Add(time.Hour)}
-	expired := db.CallbackOrigin{Name: "https://c.example.com:443", ExpiresAt: now.Add(-time.Hour)}
+	open := db.Receiver{Name: "https://b.example.com:443", ClosedUntil: now.Add(time.Minute), Openings: 3, ExpiresAt: now.Add(time.Hour)}
+	expired := db.Receiver{Name: "https://c.example.com:443", ExpiresAt: now.Add(-time.Hour)}
 
 	t.Run("AreLoadedAsTheyWereSaved", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		saveOrigins(t, pool, granted, open, expired)
-		got, err := db.LoadCallbackOrigins(t.Context(), pool, []string{granted.Name, open.Name, expired.Name, "unknown:443"})
-		want := map[string]db.CallbackOrigin{granted.Name: granted, open.Name: open}
+		got, err := db.LoadReceivers(t.Context(), pool, []string{granted.Name, open.Name, expired.Name, "unknown:443"})
+		want := map[string]db.Receiver{granted.Name: granted, open.Name: open}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
 			t.Errorf("got %v and (-want +got):\n%s", err, diff)
 		}
@@ -40,10 +40,10 @@ func TestCallbackOrigins(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		saveOrigins(t, pool, granted, open)
-		now := db.CallbackOrigin{Name: granted.Name, ClosedUntil: open.ClosedUntil, Openings: 1, ExpiresAt: granted.ExpiresAt}
+		now := db.Receiver{Name: granted.Name, ClosedUntil: open.ClosedUntil, Openings: 1, ExpiresAt: granted.ExpiresAt}
 		saveOrigins(t, pool, now)
-		got, err := db.LoadCallbackOrigins(t.Context(), pool, []string{granted.Name, open.Name})
-		if diff := cmp.Diff(map[string]db.CallbackOrigin{now.Name: now, open.Name: open}, got); err != nil || diff != "" {
+		got, err := db.LoadReceivers(t.Context(), pool, []string{granted.Name, open.Name})
+		if diff := cmp.Diff(map[string]db.Receiver{now.Name: now, open.Name: open}, got); err != nil || diff != "" {
 			t.Errorf("got %v and (-want +got):\n%s", err, diff)
 		}
 	})
@@ -71,9 +71,9 @@ func TestCallbackOrigins(t *testing.T) {
 	})
 }
 
-func saveOrigins(t *testing.T, q db.Querier, origins ...db.CallbackOrigin) {
+func saveOrigins(t *testing.T, q db.Querier, origins ...db.Receiver) {
 	t.Helper()
-	if err := db.SaveCallbackOrigins(t.Context(), q, origins); err != nil {
+	if err := db.SaveReceivers(t.Context(), q, origins); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -81,9 +81,9 @@ func saveOrigins(t *testing.T, q db.Querier, origins ...db.CallbackOrigin) {
 func TestReceivers(t *testing.T) {
 	t.Parallel()
 	later := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
-	known := db.CallbackOrigin{Name: "https://a.example.com:443", Rate: 20, InFlight: 1, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, ExpiresAt: later}
-	plain := db.CallbackOrigin{Name: "http://a.example.com:80", ExpiresAt: later}
-	other := db.CallbackOrigin{Name: "https://xa.example.com:443", ExpiresAt: later}
+	known := db.Receiver{Name: "https://a.example.com:443", Rate: 20, InFlight: 1, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, ExpiresAt: later}
+	plain := db.Receiver{Name: "http://a.example.com:80", ExpiresAt: later}
+	other := db.Receiver{Name: "https://xa.example.com:443", ExpiresAt: later}
 	say := func(t *testing.T, q db.Querier, word db.ReceiverWord) {
 		t.Helper()
 		if err := db.SayOfReceiver(t.Context(), q, word); err != nil {

@@ -122,7 +122,7 @@ type Queue struct {
 	finishes  *batch.Batcher[db.Request, bool]
 	callbacks *batch.Batcher[uuid.UUID, db.Request]
 	settles   *batch.Batcher[db.Settlement, int]
-	meetings  *batch.Batcher[string, db.CallbackOrigin]
+	meetings  *batch.Batcher[string, db.Receiver]
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
@@ -213,7 +213,7 @@ func (q *Queue) startBatchers(config Config) {
 	q.handoff.ends = batch.New(batch.Config[*riverdriver.JobSetStateIfRunningParams, struct{}]{
 		Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep), Blames: db.IsRefused,
 	})
-	q.meetings = batch.New(batch.Config[string, db.CallbackOrigin]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
+	q.meetings = batch.New(batch.Config[string, db.Receiver]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
 }
 
 // met returns what takes how a step went.

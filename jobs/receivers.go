@@ -14,9 +14,9 @@ import (
 // outside lets the pacing use the database and the sender.
 func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	return pacing.Outside{
-		Load: func(ctx context.Context, name string) (db.CallbackOrigin, error) { return q.meetings.Do(ctx, name) },
-		Save: func(ctx context.Context, receivers []db.CallbackOrigin) error {
-			return db.SaveCallbackOrigins(ctx, q.pool, timed(receivers, q.clock.At))
+		Load: func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
+		Save: func(ctx context.Context, receivers []db.Receiver) error {
+			return db.SaveReceivers(ctx, q.pool, timed(receivers, q.clock.At))
 		},
 		Words:  func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
 		Locate: sender.Locate,
@@ -24,13 +24,13 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	}
 }
 
-func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.CallbackOrigin, error) {
-	receivers, err := db.LoadCallbackOrigins(ctx, q.pool, names)
+func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.Receiver, error) {
+	receivers, err := db.LoadReceivers(ctx, q.pool, names)
 	return timed(inOrder(names, receivers), q.clock.Here), err
 }
 
 // timed returns receivers with their times as another clock shows them.
-func timed(receivers []db.CallbackOrigin, clock func(time.Time) time.Time) []db.CallbackOrigin {
+func timed(receivers []db.Receiver, clock func(time.Time) time.Time) []db.Receiver {
 	receivers = slices.Clone(receivers)
 	for i := range receivers {
 		receivers[i] = pacing.ByClock(receivers[i], clock)

@@ -188,10 +188,10 @@ type listedReceiver struct {
 	SavedAt     time.Time `json:"saved_at,omitzero"`
 }
 
-func listedReceiverOf(r db.Receiver, now time.Time) listedReceiver {
+func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 	row := listedReceiver{
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
-		Rate: r.CallbackOrigin.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
+		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
 	if r.ClosedUntil.After(now) {
 		row.ClosedUntil = r.ClosedUntil

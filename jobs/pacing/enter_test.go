@@ -24,10 +24,10 @@ type outsideStub struct {
 	asked, loaded int
 	located       int
 	address       netip.Addr
-	row           db.CallbackOrigin
+	row           db.Receiver
 	loadErr       error
 	words         []db.ReceiverWord
-	saved         chan []db.CallbackOrigin
+	saved         chan []db.Receiver
 }
 
 func (o *outsideStub) count(what *int) {
@@ -46,7 +46,7 @@ func (o *outsideStub) change(to func()) {
 func newTestPacing(config Config, stub *outsideStub) *Pacing {
 	config.Logger = slog.New(slog.DiscardHandler)
 	config.Outside = Outside{
-		Load: func(context.Context, string) (db.CallbackOrigin, error) {
+		Load: func(context.Context, string) (db.Receiver, error) {
 			stub.count(&stub.loaded)
 			time.Sleep(time.Millisecond) // the fake clock's
 			return stub.row, stub.loadErr
@@ -64,7 +64,7 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 				return webhook.Consent{}, ctx.Err()
 			}
 		},
-		Save: func(_ context.Context, rows []db.CallbackOrigin) error { stub.saved <- rows; return nil },
+		Save: func(_ context.Context, rows []db.Receiver) error { stub.saved <- rows; return nil },
 		Words: func(context.Context) ([]db.ReceiverWord, error) {
 			stub.mu.Lock()
 			defer stub.mu.Unlock()
@@ -79,7 +79,7 @@ const hookURL = "https://a.example.com/hook"
 var (
 	hookAddress = netip.MustParseAddr("192.0.2.1")
 	everything  = webhook.Consent{Granted: true, Address: hookAddress}
-	known       = db.CallbackOrigin{Rate: 2 * Unlimited, InFlight: 100, AnsweredFrom: []netip.Prefix{prefixOf(hookAddress)}}
+	known       = db.Receiver{Rate: 2 * Unlimited, InFlight: 100, AnsweredFrom: []netip.Prefix{prefixOf(hookAddress)}}
 )
 
 func sentTo(address string, outcome webhook.Outcome, status int) webhook.Attempt {
@@ -218,7 +218,7 @@ func TestConsentIsRequired(t *testing.T) {
 	t.Run("BeforeTheFirstCallback", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			stub := &outsideStub{consent: everything, address: hookAddress, saved: make(chan []db.CallbackOrigin, 1)}
+			stub := &outsideStub{consent: everything, address: hookAddress, saved: make(chan []db.Receiver, 1)}
 			p := newTestPacing(required, stub)
 			left, _ := enterAll(t.Context(), p, "acme", 5)
 			if len(left) != 1 || stub.asked != 1 {
@@ -333,7 +333,7 @@ func TestMemory(t *testing.T) {
 	t.Run("IsWrittenAtMostOnceInTenSeconds", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			stub := &outsideStub{saved: make(chan []db.CallbackOrigin, 1000), address: hookAddress}
+			stub := &outsideStub{saved: make(chan []db.Receiver, 1000), address: hookAddress}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())
 			p.Run(ctx)
@@ -360,7 +360,7 @@ func TestMemory(t *testing.T) {
 	t.Run("BeginsAtHalfOfWhatWasKnown", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver("https://a:443", morning)
-		r.recall(db.CallbackOrigin{Rate: 400, InFlight: 30, AnsweredFrom: prefixes(here)}, morning)
+		r.recall(db.Receiver{Rate: 400, InFlight: 30, AnsweredFrom: prefixes(here)}, morning)
 		if r.pace.rate != 200 || r.pace.flight != 15 || !r.proven {
 			t.Errorf("got %+v, want half of 400 a second and 30 at a time", r.pace)
 		}
@@ -395,13 +395,13 @@ func TestMemory(t *testing.T) {
 	t.Run("IsDroppedForWhatTheOperatorForgets", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			stub := &outsideStub{row: known, saved: make(chan []db.CallbackOrigin, 100)}
+			stub := &outsideStub{row: known, saved: make(chan []db.Receiver, 100)}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())
 			p.Run(ctx)
 			pass, _ := p.Enter(ctx, Callback{URL: hookURL})
 			pass.Leave(sentTo(here, webhook.Delivered, 204))
-			stub.row = db.CallbackOrigin{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
+			stub.row = db.Receiver{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
 			stub.change(func() {
 				stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
 			})
@@ -426,7 +426,7 @@ func TestWhy(t *testing.T) {
 			}
 		}
 		want("nothing known", "acme", "")
-		stub.row = db.CallbackOrigin{ClosedUntil: time.Now().Add(time.Minute), Openings: 1}
+		stub.row = db.Receiver{ClosedUntil: time.Now().Add(time.Minute), Openings: 1}
 		want("by the database", "acme", Closed)
 		stub.row = known
 		pass, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})

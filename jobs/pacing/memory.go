@@ -17,7 +17,7 @@ type memory struct {
 	loaded  bool
 	rate    float64 // that it was known to take
 	flight  float64
-	saved   db.CallbackOrigin // what was written last
+	saved   db.Receiver // what was written last
 	savedAt time.Time
 	unsaved bool
 }
@@ -40,7 +40,7 @@ type closing struct {
 }
 
 // recall takes in what the database remembers, the zero row for nothing.
-func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
+func (r *receiver) recall(row db.Receiver, now time.Time) {
 	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
 	if row.Openings > 0 {
 		r.breaker = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}
@@ -66,7 +66,7 @@ func (r *receiver) recall(row db.CallbackOrigin, now time.Time) {
 
 // closingsOf reads the closings of a row. Those of a later version of the program are
 // found out again.
-func closingsOf(row db.CallbackOrigin) (closings map[string]closing) {
+func closingsOf(row db.Receiver) (closings map[string]closing) {
 	if json.Unmarshal(row.Closings, &closings) != nil {
 		return nil
 	}
@@ -74,7 +74,7 @@ func closingsOf(row db.CallbackOrigin) (closings map[string]closing) {
 }
 
 // ByClock returns a row with its times as another clock shows them.
-func ByClock(row db.CallbackOrigin, clock func(time.Time) time.Time) db.CallbackOrigin {
+func ByClock(row db.Receiver, clock func(time.Time) time.Time) db.Receiver {
 	row.GrantedUntil, row.ClosedUntil, row.ExpiresAt = clock(row.GrantedUntil), clock(row.ClosedUntil), clock(row.ExpiresAt)
 	closings := closingsOf(row)
 	for client, c := range closings {
@@ -106,8 +106,8 @@ func (r *receiver) known() (rate, flight float64) {
 const provenFor = 30 * 24 * time.Hour
 
 // row is what of a receiver outlives the process.
-func (r *receiver) row(now time.Time) db.CallbackOrigin {
-	row := db.CallbackOrigin{
+func (r *receiver) row(now time.Time) db.Receiver {
+	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
 		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
@@ -161,7 +161,7 @@ func (p *Pacing) keep(r *receiver, now time.Time) {
 }
 
 // differs tells whether a row says enough that another one didn't.
-func differs(saved, row db.CallbackOrigin, age time.Duration) bool {
+func differs(saved, row db.Receiver, age time.Duration) bool {
 	apart := func(a, b float64) bool { return a >= 2*b || b >= 2*a }
 	switch {
 	case row.Openings != saved.Openings, !row.ClosedUntil.Equal(saved.ClosedUntil), string(row.Closings) != string(saved.Closings):
@@ -204,7 +204,7 @@ func (p *Pacing) SaveAll(ctx context.Context) {
 
 // takeUnsaved returns the rows of what is to be saved and was not saved for so
 // long.
-func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.CallbackOrigin) {
+func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Receiver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, r := range p.unsaved {
@@ -222,7 +222,7 @@ func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Call
 const saveTimeout = 10 * time.Second
 
 // save writes rows. What can't be saved now is tried with the next that is.
-func (p *Pacing) save(ctx context.Context, rows []db.CallbackOrigin) {
+func (p *Pacing) save(ctx context.Context, rows []db.Receiver) {
 	if len(rows) == 0 {
 		return
 	}

@@ -20,7 +20,7 @@ func TestRowByAnotherClock(t *testing.T) {
 			return at.Add(ahead)
 		}
 	}
-	row := db.CallbackOrigin{
+	row := db.Receiver{
 		ClosedUntil: morning, GrantedUntil: morning.Add(time.Hour), ExpiresAt: morning.Add(2 * time.Hour),
 		Closings: encodeClosings(map[string]closing{"acme": {Openings: 2, Down: morning.Add(time.Minute), OneByOne: morning.Add(time.Hour)}}),
 	}

@@ -51,8 +51,8 @@ type Config struct {
 
 // Outside is what a Pacing asks of others.
 type Outside struct {
-	Load   func(ctx context.Context, name string) (db.CallbackOrigin, error)
-	Save   func(ctx context.Context, receivers []db.CallbackOrigin) error
+	Load   func(ctx context.Context, name string) (db.Receiver, error)
+	Save   func(ctx context.Context, receivers []db.Receiver) error
 	Words  func(ctx context.Context) ([]db.ReceiverWord, error)
 	Locate func(ctx context.Context, url string) (netip.Addr, error)                     // where a callback would go
 	Ask    func(ctx context.Context, url string, perMinute int) (webhook.Consent, error) // for consent

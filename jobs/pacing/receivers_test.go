@@ -328,7 +328,7 @@ func TestOperatorsWord(t *testing.T) {
 	})
 
 	t.Run("Denies", func(t *testing.T) {
-		r := s.meets("https://denied.example.com:8443", db.CallbackOrigin{})
+		r := s.meets("https://denied.example.com:8443", db.Receiver{})
 		if pass, decision := s.decide(r, Callback{Client: "acme"}, s.now); pass != nil || decision.Reason != Denied {
 			t.Errorf("got %+v, want it denied", decision)
 		}

@@ -127,7 +127,7 @@ func (s *simulation) take() {
 func (s *simulation) release() { s.free++; s.take() }
 
 // meets is what the database knows of a receiver that is met.
-func (s *simulation) meets(name string, row db.CallbackOrigin) *receiver {
+func (s *simulation) meets(name string, row db.Receiver) *receiver {
 	r := s.receivers[name]
 	if r == nil {
 		r = s.add(name, s.now)
@@ -138,7 +138,7 @@ func (s *simulation) meets(name string, row db.CallbackOrigin) *receiver {
 
 // enter is Enter.
 func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
-	r := s.meets(job.to.name, db.CallbackOrigin{})
+	r := s.meets(job.to.name, db.Receiver{})
 	pass, decision := s.decide(r, Callback{Client: job.client, CameBack: cameBack}, s.now)
 	if pass != nil && pass.locate {
 		address, err := netip.ParseAddrPort(job.to.address)
@@ -282,4 +282,4 @@ func prefixes(address string) []netip.Prefix {
 }
 
 // emptyRow is of a receiver that the database doesn't know.
-var emptyRow db.CallbackOrigin
+var emptyRow db.Receiver

@@ -18,7 +18,7 @@ import (
 
 // receiverRow is a receiver as the page shows it.
 type receiverRow struct {
-	db.Receiver
+	db.ListedReceiver
 	Name    string // host and port, or scheme, host and port
 	Host    string
 	Port    string // empty for all ports
@@ -39,8 +39,8 @@ func (c *Console) receivers(r *http.Request) (view, error) {
 	return view{page: "receivers", title: "Receivers", data: rows}, nil
 }
 
-func receiverRowOf(r db.Receiver, now time.Time) receiverRow {
-	row := receiverRow{Receiver: r, Name: strings.TrimSuffix(strings.TrimPrefix(r.Target, "*://"), ":*"), Breaker: "closed"}
+func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
+	row := receiverRow{ListedReceiver: r, Name: strings.TrimSuffix(strings.TrimPrefix(r.Target, "*://"), ":*"), Breaker: "closed"}
 	_, hostPort, _ := strings.Cut(r.Target, "://")
 	if host, port, err := net.SplitHostPort(hostPort); err == nil {
 		row.Host, row.Port = host, strings.TrimPrefix(port, "*")
@@ -56,10 +56,10 @@ func receiverRowOf(r db.Receiver, now time.Time) receiverRow {
 		if row.Paced = strconv.FormatFloat(r.ReceiverWord.Rate, 'f', -1, 64) + "/s"; r.ReceiverWord.Rate == 0 {
 			row.Paced = "any rate"
 		}
-	case r.CallbackOrigin.Rate >= pacing.Unlimited:
+	case r.Receiver.Rate >= pacing.Unlimited:
 		row.Paced = "any rate"
-	case r.CallbackOrigin.Rate > 0:
-		row.Paced = strconv.FormatFloat(r.CallbackOrigin.Rate, 'f', 1, 64) + "/s"
+	case r.Receiver.Rate > 0:
+		row.Paced = strconv.FormatFloat(r.Receiver.Rate, 'f', 1, 64) + "/s"
 	}
 	return row
 }
