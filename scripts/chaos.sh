@@ -16,7 +16,7 @@ CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/chaos
 
 flags=()
-if [ "${CHAOS:-}" = short ]; then flags=(-seed 306 -duration 18s); fi
+if [ "${CHAOS:-}" = short ]; then flags=(-seed 306 -duration 18s -from ""); fi
 
 clean() {
 	POSTGRES_FOLDER=.postgres-chaos-standby scripts/postgres.sh clean

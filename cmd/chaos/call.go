@@ -43,10 +43,11 @@ type call struct {
 	Server      int             `json:"server"`
 	SentAt      time.Time       `json:"sent_at"`
 	AnsweredAt  time.Time       `json:"answered_at"`
-	Status      int             `json:"status"` // of the first sending, 0 when nothing came
-	IDs         []string        `json:"ids"`    // that 200 and 202 named, of all sendings
-	Result      json.RawMessage `json:"result"` // of a sync call
-	Sent        int             `json:"sent"`   // times
+	Status      int             `json:"status"`  // of the first sending, 0 when nothing came
+	Problem     string          `json:"problem"` // its type, where the answer is one
+	IDs         []string        `json:"ids"`     // that 200 and 202 named, of all sendings
+	Result      json.RawMessage `json:"result"`  // of a sync call
+	Sent        int             `json:"sent"`    // times
 	Stopped     []string        `json:"stopped"`
 	StoppedAt   time.Time       `json:"stopped_at"`
 	Redelivered bool            `json:"redelivered"`

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -54,20 +56,30 @@ func (c *caller) run(ctx context.Context, l *lane, seed uint64, pause time.Durat
 // make sends a call once; or again, with the same idempotency key, for as long
 // as nothing tells what came of it.
 func (c *caller) make(made *call, server int) {
-	made.Server, made.SentAt = server, time.Now()
-	made.Status = c.send(made, server)
+	made.SentAt = time.Now()
+	for range len(c.servers.roles) { // where nobody is there, the next is asked, as by a load balancer
+		made.Server, made.Status = server, c.send(made, server)
+		if made.Status != nobody {
+			break
+		}
+		server = c.servers.callable(server + 1)
+	}
+	made.Status = max(0, made.Status)
 	made.AnsweredAt = time.Now()
 	if made.IdempotencyKey == "" || made.Status != 0 && !made.Repeat {
 		return
 	}
 	for try := range 3 {
-		if status := c.send(made, c.servers.callable(server+try+1)); status != 0 && status != http.StatusConflict {
+		if status := c.send(made, c.servers.callable(server+try+1)); status > 0 && status != http.StatusConflict {
 			return
 		}
 	}
 }
 
-// send returns the answer's status, or 0 where there was none.
+// nobody stands for the status where there is no server, so that nothing was sent.
+const nobody = -1
+
+// send returns the answer's status, 0 where there was none, or nobody.
 func (c *caller) send(made *call, server int) int {
 	body := map[string]any{"input": made.input()}
 	path := "/sync"
@@ -83,8 +95,15 @@ func (c *caller) send(made *call, server int) int {
 	if made.Manners != nil {
 		path += "/" + upstreamWork
 	}
-	made.Sent++
 	status, answer := c.post(server, path, made.IdempotencyKey, body)
+	if status == nobody {
+		return status
+	}
+	if made.Sent++; status >= http.StatusBadRequest && made.Sent == 1 {
+		var problem struct{ Type string }
+		_ = json.Unmarshal(answer, &problem) // what is none has no type
+		made.Problem = problem.Type
+	}
 	if status == http.StatusOK || status == http.StatusAccepted {
 		var got struct {
 			ID     string          `json:"id"`
@@ -98,7 +117,7 @@ func (c *caller) send(made *call, server int) int {
 	return status
 }
 
-// post returns status 0 for no answer.
+// post returns status 0 for no answer, and nobody where no server is there.
 func (c *caller) post(server int, path, key string, body any) (int, []byte) {
 	return postJSON(context.Background(), c.client, c.servers.url(server)+path, key, body)
 }
@@ -117,6 +136,9 @@ func postJSON(ctx context.Context, client *http.Client, address, key string, bod
 		request.Header.Set("Idempotency-Key", key)
 	}
 	response, err := client.Do(request)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nobody, nil
+	}
 	if err != nil {
 		return 0, nil
 	}

@@ -52,6 +52,7 @@ func check(h *history) []violation {
 	j.checkRedelivered()
 	j.checkResumed()
 	j.checkUpstream()
+	j.checkUpgrade()
 	j.checkCounts()
 	var violations []violation
 	for _, v := range j.broken {
@@ -142,6 +143,8 @@ func (j *judge) checkOutcome(c *call, stored row) {
 		j.hold(!c.Sync || same(want, c.Result), "results equal the work's", id, "answered was %.80s, want %.80s", c.Result, want)
 	case "expired":
 		j.hold(c.ExpiresIn > 0, "only what may expire does", id, "it expired")
+		early := time.Duration(c.ExpiresIn)*time.Second - stored.FinishedAt.Sub(stored.AcceptedAt)
+		j.hold(early <= clockError, "only what may expire does", id, "it expired %s too early", early)
 		j.hold(stored.StartedAt.IsZero(), "what expired was not begun", id, "its work began at %s", stored.StartedAt)
 	case "cancelled":
 		j.hold(len(c.Stopped) > 0 || j.meddled(id).Cancelled, "only what was cancelled is", id, "nobody asked for it")
@@ -181,7 +184,7 @@ func (j *judge) checkDelivery(c *call, stored row) {
 func (j *judge) checkRow(r row) {
 	j.hold(r.Status != "accepted", "every request has an outcome", r.ID, "it is accepted, job %d %s", r.WorkJobID, j.jobs[r.WorkJobID].State)
 	accepted := r.AcceptedAt
-	if j.Ahead != 0 { // each process reads the database's clock for itself
+	if j.Ahead != 0 || j.Skewed { // each process reads the database's clock for itself
 		accepted = accepted.Add(-clockError)
 	}
 	j.hold(!r.StartedAt.Before(accepted) || r.StartedAt.IsZero(), "the trace is complete", r.ID, "it was begun before it was accepted")

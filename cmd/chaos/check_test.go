@@ -85,6 +85,13 @@ func TestCheckNames(t *testing.T) {
 		{"dead letters are listed", func(h *history) { h.Rows[0].CallbackState, h.Calls[0].Receiver = "dead", gone }},
 		{"a receiver that is gone gets nothing", func(h *history) { h.Calls[0].Receiver = gone }},
 		{"only what may expire does", func(h *history) { h.Rows[0].Status = "expired" }},
+		{"only what may expire does", func(h *history) {
+			h.Rows[0].Status, h.Rows[0].StartedAt, h.Calls[0].ExpiresIn = "expired", time.Time{}, 60
+		}},
+		{"an upgrade fails no call", func(h *history) { h.Upgraded, h.Calls[2].IDs, h.Calls[2].Status = true, nil, 0 }},
+		{"an upgrade fails no call", func(h *history) {
+			h.Upgraded, h.Calls[2].IDs, h.Calls[2].Status, h.Calls[2].Problem = true, nil, 503, "/problems/unavailable"
+		}},
 		{"what expired was not begun", func(h *history) { h.Rows[0].Status, h.Calls[0].ExpiresIn = "expired", 1 }},
 		{"only what was cancelled is", func(h *history) { h.Rows[0].Status, h.Rows[0].CallbackState = "cancelled", "cancelled" }},
 		{"what was cancelled stays so", func(h *history) { h.Calls[0].Stopped = []string{"work"} }},
@@ -210,6 +217,9 @@ func TestCheckAllows(t *testing.T) {
 			failed := h.Callbacks[0]
 			failed.Answer = 500
 			h.Callbacks = append([]callback{failed}, h.Callbacks...)
+		},
+		"an upgrade that refuses what it has no room for": func(h *history) {
+			h.Upgraded, h.Calls[2].IDs, h.Calls[2].Status, h.Calls[2].Problem = true, nil, 503, busy
 		},
 		"a call without an answer that was taken": func(h *history) { h.Calls[2].IDs, h.Calls[2].Status = nil, 0 },
 		"a sync call that is made again after its caller gave up": func(h *history) {

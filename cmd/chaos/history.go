@@ -26,11 +26,13 @@ type history struct {
 	Mine        string          // what the texts of the run's own calls begin with
 	Storm       stormCounts
 
-	Meddled map[string]*meddling // by request
-	Deaths  []time.Time          // of processes
-	Ahead   time.Duration        // the database's clock
-	Quiet   time.Time            // when the last fault was over
-	Resumed []resumption
+	Meddled  map[string]*meddling // by request
+	Deaths   []time.Time          // of processes
+	Ahead    time.Duration        // the database's clock
+	Skewed   bool                 // the clocks of servers differ
+	Upgraded bool                 // the servers, and nothing else was done to them
+	Quiet    time.Time            // when the last fault was over
+	Resumed  []resumption
 
 	Runs     []*workRun // of the upstream
 	Finishes []*finish

@@ -76,6 +76,8 @@ func (in *injector) inject(ctx context.Context, f fault) error {
 		return in.meddle(ctx, in.history.Mine, f.Length)
 	case upstreamAway, upstreamHang, upstreamBusy:
 		return in.upstream.suffer(ctx, f.Kind, f.Length)
+	case upgrade:
+		return in.servers.upgrade(ctx)
 	case logs:
 		return in.servers.logs[f.Target].stop(ctx, f.Length)
 	}

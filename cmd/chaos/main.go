@@ -45,6 +45,7 @@ type options struct {
 	rate      int           // calls a second
 	stormRate int
 	faults    []kind // all, if none
+	from      string // commits to upgrade from, with commas between
 	server    string
 	storm     string
 	script    string // that runs Postgres
@@ -65,6 +66,7 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.IntVar(&o.rate, "rate", 30, "`calls` a second")
 	flags.IntVar(&o.stormRate, "storm-rate", 20, "`requests` a second of the storm beside them")
 	flags.Func("faults", "only these `kinds`, with commas between: "+kinds(), o.addFaults)
+	flags.StringVar(&o.from, "from", earlier, "upgrade from each of these `commits` as well, with commas between; none where -faults names others")
 	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
 	flags.StringVar(&o.storm, "storm", "bin/storm", "`path` of storm")
 	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
@@ -96,17 +98,34 @@ func kinds() string {
 	for _, c := range chances {
 		names = append(names, string(c.kind))
 	}
-	return strings.Join(append(names, string(clocks)), ", ")
+	return strings.Join(append(names, string(clocks), string(serverClocks), string(upgrade)), ", ")
 }
 
 func (o *options) addFaults(list string) error {
 	for name := range strings.SplitSeq(list, ",") {
-		if name != string(clocks) && !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
+		apart := []kind{clocks, serverClocks, upgrade}
+		if !slices.Contains(apart, kind(name)) && !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
 			return fmt.Errorf("there is no %q, only %s", name, kinds())
 		}
 		o.faults = append(o.faults, kind(name))
 	}
 	return nil
+}
+
+// upgrades are the commits to upgrade from.
+func (o options) upgrades() []string {
+	if o.from == "" || len(o.faults) > 0 && !slices.Contains(o.faults, upgrade) {
+		return nil
+	}
+	return strings.Split(o.from, ",")
+}
+
+// seeds is how many runs there are beside the upgrades.
+func (o options) seeds() int {
+	if slices.Equal(o.faults, []kind{upgrade}) {
+		return 0
+	}
+	return o.runs
 }
 
 // errBroken is a run that did what it should, and found something.
@@ -122,7 +141,17 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err := database.start(ctx); err != nil {
 		return err
 	}
-	for i := range options.runs {
+	for _, commit := range options.upgrades() {
+		outcome, err := runUpgrade(ctx, options, database, commit, stdout)
+		if err != nil {
+			return errors.Join(fmt.Errorf("upgrade from %s: %w", commit, err), found.write(options.out))
+		}
+		if outcome.Plan.From != "" {
+			outcome.print(stdout)
+			found.Runs = append(found.Runs, outcome)
+		}
+	}
+	for i := range options.seeds() {
 		outcome, err := runSeed(ctx, options, database, options.seed+uint64(i), stdout)
 		if err != nil {
 			return errors.Join(fmt.Errorf("seed %d: %w", options.seed+uint64(i), err), found.write(options.out))

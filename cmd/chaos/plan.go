@@ -27,6 +27,10 @@ const (
 	jobs     kind = "jobs-gone"      // cancelled, discarded and deleted, by SQL and in River UI
 	logs     kind = "log-blocked"    // nobody reads what a server writes
 	clocks   kind = "clocks"         // the database's differs, during all of the run
+	// serverClocks are those of servers, which differ from each other likewise.
+	serverClocks kind = "server-clocks"
+	// upgrade replaces servers of an earlier commit by ours. It is a run of its own.
+	upgrade kind = "upgrade"
 
 	upstreamAway kind = "upstream-away"  // nobody listens where work is done
 	upstreamHang kind = "upstream-hangs" // nothing is answered there
@@ -67,6 +71,34 @@ type plan struct {
 	Roles    []string      `json:"roles"`    // one for each server; the first is always all
 	Faults   []fault       `json:"faults"`
 	Ahead    time.Duration `json:"ahead"` // the database's clock of that of the servers
+	// Skews are how far the servers' clocks are ahead of this machine's; nil for not.
+	Skews []time.Duration `json:"skews,omitempty"`
+	From  string          `json:"from,omitempty"` // the commit of the servers at first, where it isn't ours
+
+	before string // the path of their program
+}
+
+func (p plan) String() string {
+	if p.From != "" {
+		return fmt.Sprintf("upgrade from %.12s", p.From)
+	}
+	return fmt.Sprintf("seed %d", p.Seed)
+}
+
+// flags run it again.
+func (p plan) flags() string {
+	if p.From != "" {
+		return "-faults upgrade -from " + p.From
+	}
+	return fmt.Sprintf("-seed %d -duration %s", p.Seed, p.Duration)
+}
+
+// database is the name of the one that the run has.
+func (p plan) database() string {
+	if p.From != "" {
+		return fmt.Sprintf("chaos_upgrade_%.12s", p.From)
+	}
+	return fmt.Sprintf("chaos_%d", p.Seed)
 }
 
 // draw follows from its arguments alone, so a seed that failed can be run again.
@@ -81,7 +113,20 @@ func draw(seed uint64, duration time.Duration, only []kind) plan {
 		p.Faults = append(p.Faults, drawFault(random, chances, at, duration, len(p.Roles)))
 	}
 	p.Ahead = drawAhead(random, only)
+	p.Skews = drawSkews(random, only, len(p.Roles))
 	return p
+}
+
+// drawSkews lets the clocks of servers differ in one run of four, or in each where that
+// is wanted.
+func drawSkews(random *rand.Rand, only []kind, servers int) []time.Duration {
+	differ := slices.Contains(only, serverClocks) || len(only) == 0 && random.IntN(4) == 0
+	if !differ {
+		return nil
+	}
+	skews := make([]time.Duration, servers)
+	skews[random.IntN(servers)] = []time.Duration{10 * time.Minute, -10 * time.Minute, 72 * time.Hour}[random.IntN(3)]
+	return skews
 }
 
 // drawAhead lets the clocks differ in one run of three, or in each where that is wanted.

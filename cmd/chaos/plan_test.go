@@ -19,11 +19,14 @@ func TestDrawFollowsFromTheSeed(t *testing.T) {
 func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	t.Parallel()
 	seen := map[kind]bool{}
-	differing := 0
+	differing, skewed := 0, 0
 	for seed := range uint64(100) {
 		p := draw(seed, time.Minute, nil)
 		if p.Ahead != 0 {
 			differing++
+		}
+		if p.skewed() != 0 {
+			skewed++
 		}
 		for _, f := range p.Faults {
 			seen[f.Kind] = true
@@ -37,6 +40,9 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	}
 	if differing == 0 || differing == 100 {
 		t.Errorf("the clocks differ in %d runs of 100, want some", differing)
+	}
+	if skewed == 0 || skewed == 100 {
+		t.Errorf("the clocks of servers differ in %d runs of 100, want some", skewed)
 	}
 	for _, c := range chances {
 		if !seen[c.kind] {
@@ -55,6 +61,9 @@ func TestDrawKeepsToTheKindsThatAreWanted(t *testing.T) {
 		}
 		if p := draw(seed, time.Minute, []kind{kill}); p.Ahead != 0 {
 			t.Errorf("seed %d: the clock is %s ahead, which was not wanted", seed, p.Ahead)
+		}
+		if p := draw(seed, time.Minute, []kind{serverClocks}); p.skewed() == 0 || p.Ahead != 0 || len(p.Faults) > 0 {
+			t.Errorf("seed %d: got %+v, want a server whose clock differs and nothing else", seed, p)
 		}
 		if p := draw(seed, time.Minute, []kind{clocks}); p.Ahead == 0 || len(p.Faults) > 0 {
 			t.Errorf("seed %d: got %+v, want clocks that differ and nothing else", seed, p)
@@ -83,9 +92,9 @@ func TestFindKnowsAServerByTheTimeInItsRiverClient(t *testing.T) {
 	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := &servers{lives: []life{
 		{server: 0, started: started, healthy: started.Add(time.Second)},
-		{server: 1, started: started.Add(2 * time.Second), healthy: started.Add(3 * time.Second)},
+		{server: 1, ahead: time.Hour, started: started.Add(2 * time.Second), healthy: started.Add(3 * time.Second)},
 	}}
-	if number, known := s.find("some_host_2026_01_02T03_04_07_500000"); !known || number != 1 {
+	if number, known := s.find("some_host_2026_01_02T04_04_07_500000"); !known || number != 1 {
 		t.Errorf("got server %d, %t, want 1", number, known)
 	}
 	for _, client := range []string{"", "host", "some_host_2026_01_02T03_04_06_500000"} {

@@ -101,7 +101,11 @@ func (c *crowd) receive(r receiver, w http.ResponseWriter, call *http.Request) {
 	if err != nil {
 		return // a sender that was killed
 	}
-	came.Signed = c.webhook.Verify(body, call.Header) == nil && json.Unmarshal(body, &came) == nil
+	verify := c.webhook.Verify
+	if c.history.Skewed { // by a server whose clock isn't right
+		verify = c.webhook.VerifyIgnoringTimestamp
+	}
+	came.Signed = verify(body, call.Header) == nil && json.Unmarshal(body, &came) == nil
 	came.ID = strings.TrimPrefix(call.Header.Get("webhook-id"), "req_")
 	number := c.count.Add(1)
 	came.Answer = answerOf(r, c.trouble.Load().(kind), came.ID, number)

@@ -113,7 +113,7 @@ func (o outcome) print(out io.Writer) {
 		}
 	}
 	if o.broken() {
-		fmt.Fprintf(out, "  run it again with -seed %d -duration %s\n", o.Plan.Seed, o.Plan.Duration)
+		fmt.Fprintf(out, "  run it again with %s\n", o.Plan.flags())
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,24 +28,37 @@ type trial struct {
 	injector *injector
 	history  *history
 	say      func(format string, args ...any)
+
+	skewedServer string // the path of a server whose clock may be another one
 }
 
-// runSeed starts everything on a fresh one in the database, breaks it, lets it settle and
-// judges. An error says that it could not: what it found is in the outcome.
+// runSeed runs the plan of a seed.
 func runSeed(ctx context.Context, o options, d *database, seed uint64, out io.Writer) (outcome, error) {
+	return runPlan(ctx, o, d, draw(seed, o.duration, o.faults), out)
+}
+
+// runPlan starts everything on a fresh one in the database, breaks it, lets it settle and
+// judges. An error says that it could not: what it found is in the outcome.
+func runPlan(ctx context.Context, o options, d *database, p plan, out io.Writer) (outcome, error) {
 	t := &trial{
-		options: o, plan: draw(seed, o.duration, o.faults), database: d,
-		history: &history{Mine: fmt.Sprintf("chaos %d ", seed), Meddled: map[string]*meddling{}},
+		options: o, plan: p, database: d,
+		history: &history{Mine: fmt.Sprintf("chaos %d ", p.Seed), Meddled: map[string]*meddling{}, Upgraded: p.From != ""},
 	}
 	t.say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	t.say("seed %d: servers %v, %d faults in %s", seed, t.plan.Roles, len(t.plan.Faults), o.duration)
+	t.say("%s: servers %v, %d faults in %s", p, p.Roles, len(p.Faults), p.Duration)
 	for _, f := range t.plan.Faults {
 		t.say("  %s", f)
 	}
 	if err := t.setClock(ctx); err != nil {
 		return outcome{}, err
 	}
-	if err := t.database.create(ctx, fmt.Sprintf("chaos_%d", seed)); err != nil {
+	unskew, err := t.skewServers(ctx)
+	defer unskew()
+	if err != nil {
+		return outcome{}, err
+	}
+	t.history.Skewed = t.plan.skewed() > 0
+	if err := t.database.create(ctx, p.database()); err != nil {
 		return outcome{}, err
 	}
 	running, end := context.WithCancel(ctx)
@@ -53,7 +67,7 @@ func runSeed(ctx context.Context, o options, d *database, seed uint64, out io.Wr
 		return outcome{}, errors.Join(err, t.stop(end))
 	}
 	began := time.Now()
-	err := t.load(ctx, seed)
+	err = t.load(ctx, p.Seed)
 	settling := time.Now()
 	if err == nil {
 		err = t.settle(ctx)
@@ -101,7 +115,7 @@ func (t *trial) start(ctx context.Context) error {
 	if t.upstream, err = startUpstream(ctx, t.history); err != nil {
 		return err
 	}
-	if t.servers, err = startServers(ctx, t.server, t.database.everywhere(), t.logs, t.plan.Roles, t.upstream.settings()); err != nil {
+	if t.servers, err = startServers(ctx, t.server, t.programs(), t.database.everywhere(), t.logs, t.plan.Roles, t.upstream.settings()); err != nil {
 		return err
 	}
 	t.caller = newCaller(t.servers, t.crowd.urls, t.history)
@@ -111,7 +125,22 @@ func (t *trial) start(ctx context.Context) error {
 	if t.plan.Ahead != 0 {
 		t.injector.done[clocks]++
 	}
+	if t.history.Skewed {
+		t.injector.done[serverClocks]++
+	}
 	return nil
+}
+
+// programs are what each server is started as.
+func (t *trial) programs() []started {
+	programs := make([]started, len(t.plan.Roles))
+	for number := range programs {
+		programs[number].path = cmp.Or(t.plan.before, t.server)
+		if t.history.Skewed {
+			programs[number] = started{t.skewedServer, t.plan.Skews[number]}
+		}
+	}
+	return programs
 }
 
 func (t *trial) stop(end context.CancelFunc) error {
@@ -141,6 +170,9 @@ func (t *trial) load(ctx context.Context, seed uint64) error {
 		callers.Go(func() { t.caller.run(calling, newLane(seed, number), seed, pause) })
 	}
 	for number := range upstreamLanes {
+		if t.plan.From != "" {
+			break // the earlier server may not know such work
+		}
 		callers.Go(func() { t.caller.run(calling, newUpstreamLane(seed, number), seed, pause) })
 	}
 	callers.Go(func() { t.caller.redeliver(calling, seed) })

@@ -17,7 +17,8 @@ import (
 // servers are the processes under test. Each is started again whenever it
 // ends, on the same address.
 type servers struct {
-	path        string // of the server's program
+	path        string    // of the server's program
+	programs    []started // by which each is started
 	databaseURL string
 	settings    []string // besides those of which each server has its own
 	logs        []*logReader
@@ -31,9 +32,16 @@ type servers struct {
 	lives   []life
 }
 
+// started is a program as a server runs it.
+type started struct {
+	path  string
+	ahead time.Duration // its clock of this machine's
+}
+
 // life is a process from its start.
 type life struct {
 	server  int
+	ahead   time.Duration
 	started time.Time
 	healthy time.Time // zero if it never was
 	ended   time.Time // zero while it runs
@@ -41,9 +49,9 @@ type life struct {
 
 // startServers returns when all of them are healthy. They start one after the other:
 // find tells them apart by when that was.
-func startServers(ctx context.Context, path, databaseURL, logs string, roles, settings []string) (*servers, error) {
+func startServers(ctx context.Context, path string, programs []started, databaseURL, logs string, roles, settings []string) (*servers, error) {
 	s := &servers{
-		path: path, databaseURL: databaseURL, settings: settings, logs: newLogReaders(logs, len(roles)), roles: roles,
+		path: path, programs: programs, databaseURL: databaseURL, settings: settings, logs: newLogReaders(logs, len(roles)), roles: roles,
 		running: make([]*program.Server, len(roles)),
 	}
 	for range roles {
@@ -88,8 +96,14 @@ func (s *servers) attend(ctx context.Context, number int, process *program.Serve
 }
 
 func (s *servers) start(number int) (*program.Server, error) {
-	command := exec.Command(s.path, "--dev", "--role="+s.roles[number])
-	command.Env = append([]string{"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=" + s.admins[number]}, s.settings...)
+	s.mu.Lock()
+	runs := s.programs[number]
+	s.mu.Unlock()
+	command := exec.Command(runs.path, "--dev", "--role="+s.roles[number])
+	command.Env = append([]string{
+		"DATABASE_URL=" + s.databaseURL, "HTTP_ADDR=" + s.addresses[number], "ADMIN_ADDR=" + s.admins[number],
+		fmt.Sprintf("%s=%.0f", clockSetting, runs.ahead.Seconds()),
+	}, s.settings...)
 	log, err := s.logs[number].open()
 	if err != nil {
 		return nil, err
@@ -97,7 +111,7 @@ func (s *servers) start(number int) (*program.Server, error) {
 	defer log.Close() // the process has its own
 	command.Stderr = log
 	s.mu.Lock()
-	s.lives = append(s.lives, life{server: number, started: time.Now()})
+	s.lives = append(s.lives, life{server: number, ahead: runs.ahead, started: time.Now()})
 	s.mu.Unlock()
 	return program.Start(command, s.addresses[number])
 }
@@ -235,7 +249,8 @@ func (s *servers) find(client string) (number int, known bool) {
 	defer s.mu.Unlock()
 	found := 0
 	for _, life := range s.lives {
-		if !born.Before(life.started) && !life.healthy.IsZero() && !born.After(life.healthy) {
+		at := born.Add(-life.ahead)
+		if !at.Before(life.started) && !life.healthy.IsZero() && !at.After(life.healthy) {
 			number, found = life.server, found+1
 		}
 	}
