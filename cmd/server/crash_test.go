@@ -162,8 +162,9 @@ func TestPausedProcessDoesNoHarmWhenItGoesOn(t *testing.T) {
 	second := startProcess(t, database, nil)
 	done := second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	_ = first.process.Signal(syscall.SIGCONT)
-	until(t, func() bool { return strings.Contains(first.log.String(), "work_finished") },
-		func() string { return "the paused process to end its work" })
+	until(t, func() bool { // on a busy machine it was paused before it had read what to do
+		return strings.Contains(first.log.String(), "work_finished") || strings.Contains(first.log.String(), "work_postponed")
+	}, func() string { return "the paused process to end its work" })
 	if err := first.waitStopped(t); err != nil {
 		t.Errorf("the paused process ended with %v, want status 0", err)
 	}

@@ -32,7 +32,7 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pool.Exec(t.Context(), "UPDATE river_job SET scheduled_at = now() WHERE state = 'scheduled'"); err != nil {
+	if _, err := pool.Exec(t.Context(), "UPDATE river_job SET scheduled_at = now() WHERE scheduled_at > now()"); err != nil {
 		t.Fatal(err)
 	}
 	until(t, func() bool {
