@@ -51,7 +51,7 @@ func TestHead(t *testing.T) {
 		// Nobody waits for events without a body.
 		want, got := s.call(t, "GET", path, ""), s.call(t, "HEAD", path, "", "Accept", "text/event-stream")
 		if got.status != http.StatusOK || len(got.body) != 0 || got.header.Get("Content-Type") != want.header.Get("Content-Type") {
-			t.Errorf("HEAD %s: got %d with %v and %s, want what GET has, without a body", path, got.status, got.header, got.body)
+			t.Errorf("HEAD %s: got %d with %v and %s, want GET's answer, without a body", path, got.status, got.header, got.body)
 		}
 	}
 	if got := s.call(t, "HEAD", "/requests/"+uuid.NewString(), ""); got.status != http.StatusNotFound || len(got.body) != 0 {

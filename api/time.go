@@ -15,8 +15,8 @@ var timeForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-
 
 var errNotATime = errors.New("must be a time, as in RFC 3339")
 
-// readTime reads a time in either letter case. A leap second, which no clock of ours
-// has, is the second that follows it.
+// readTime reads a time in either letter case. A leap second, which Go's clock doesn't
+// have, is the second that follows it.
 func readTime(text string) (time.Time, error) {
 	text = strings.ToUpper(text)
 	if !timeForm.MatchString(text) {

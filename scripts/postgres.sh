@@ -7,8 +7,8 @@
 #      which Debian's package provides where it may be installed.
 #
 # With POSTGRES, a major version such as 18, it is always a private cluster of that
-# version, in a folder and at a port of its own, by what is on the machine or, for 18,
-# by binaries that npm has.
+# version, in a folder and at a port of its own, from programs on the machine or, for 18,
+# from binaries of npm.
 #
 # With POSTGRES_FOLDER it is always a private cluster, in that folder: a second cluster, as
 # the benchmarks need, with the same settings. Such a cluster may also

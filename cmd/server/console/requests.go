@@ -22,7 +22,7 @@ const (
 	window = 2000
 )
 
-// What the filter may choose.
+// The choices of the filter.
 var (
 	modes    = []db.Mode{db.Sync, db.Async}
 	statuses = []db.Status{db.Accepted, db.Succeeded, db.Failed, db.Expired, db.Cancelled}
@@ -133,7 +133,7 @@ func readFilter(query url.Values) (db.Filter, error) {
 	return filter, checkFilter(filter)
 }
 
-// checkFilter refuses what no request can match.
+// checkFilter refuses a filter that no request can match.
 func checkFilter(filter db.Filter) error {
 	err := cmp.Or(oneOf("mode", filter.Mode, modes), oneOf("status", filter.Status, statuses), oneOf("callback", filter.CallbackState, states))
 	switch {
