@@ -16,7 +16,7 @@ type pace struct {
 	flight float64 // at a time, at least 1
 	steady bool    // slow start is over
 	knee   float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
-	worst  float64 // the highest knee of troubles that followed each other
+	worst  float64 // the knee of troubles that followed each other: well below it, a pace is slower than load demands
 	clean  int     // half seconds without trouble since it reached the knee
 
 	tat    time.Time // of the rate
@@ -214,22 +214,25 @@ func (p *pace) answer(shown sign, left, now time.Time) {
 	}
 	p.steady = true
 	p.rate, p.knee = max(leastRate, base/2), threshold
-	p.worst = max(p.worst, kneeShare*base)
 }
 
 // threshold is the knee after trouble: a little less than what was taken, or than the
 // knee before, where that led to trouble at once.
 //
 // Where many callbacks have failed since the last trouble, the receiver fails however
-// few it gets, which says nothing of what it takes when it is well. After a while, so
-// that it isn't a limit of so many in a second, the knee is what it was when that
-// began, as TCP's ssthresh is while a segment times out again and again.
+// few it gets, which says nothing of what it takes when it is well. It may yet be a
+// limit of so many in a second. After a while, the knee is what it was when that began,
+// as TCP's ssthresh is while a segment times out again and again.
 func (p *pace) threshold(now time.Time) float64 {
-	taken := kneeShare * p.carried(now)
-	switch fails := 3*p.failed > p.good; {
-	case !fails:
-		if p.rate >= p.knee && p.knee > 0 && p.clean < 3 {
+	taken, atKnee := kneeShare*p.carried(now), p.rate >= p.knee
+	p.worst = max(p.worst, taken)
+	switch {
+	case 3*p.failed <= p.good:
+		if atKnee && p.knee > 0 && p.clean < 3 {
 			taken = min(taken, kneeShare*p.knee)
+		}
+		if atKnee {
+			p.worst = taken
 		}
 		p.failing, p.well = now, taken
 	case p.failing.IsZero(): // it was hardly called lately
@@ -237,6 +240,8 @@ func (p *pace) threshold(now time.Time) float64 {
 		return p.well
 	case now.Sub(p.failing) >= downAfter:
 		return p.well
+	default:
+		return max(taken, kneeShare*p.well)
 	}
 	return taken
 }
