@@ -204,14 +204,17 @@ func wantCheapListings(t *testing.T, m *meter, requests int) {
 		if !isIndexed(filter) {
 			most = 2*window*perRow + ways
 		}
-		newest, deep, oldest, hosted := filter, filter, filter, filter
+		newest, deep, oldest, hosted, named := filter, filter, filter, filter, filter
 		deep.Cursor = middle
 		oldest.OldestFirst, oldest.From = true, time.Unix(int64(requests/2), 0)
 		hosted.CallbackHost = "nowhere.example.com"
 		for _, filter := range []db.Filter{newest, deep, oldest} {
 			wantCheap(t, m, filter, most)
 		}
-		wantCheap(t, m, hosted, 2*window*perRow+ways)
+		named.Work = "another"
+		for _, filter := range []db.Filter{hosted, named} {
+			wantCheap(t, m, filter, 2*window*perRow+ways)
+		}
 	}
 }
 
