@@ -36,6 +36,8 @@ func parts() []part {
 		{"timing", "callback at half of the rate at saturation", (*bench).measureTiming},
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},
+		{"attacks", "answers and callbacks of one client while another attacks it", (*bench).measureAttacks},
+		{"ordinary", "callbacks to an ordinary receiver, against one that the operator allowed", (*bench).measureOrdinary},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
 		{"upstream", "work that an HTTP service does, which is there, away, or takes its time", (*bench).measureUpstream},
 		{"snapshot", "beside a transaction that has read and stays open", (*bench).measureSnapshot},

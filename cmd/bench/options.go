@@ -46,6 +46,8 @@ type plan struct {
 	stormFor    time.Duration // of one that is too much
 	storms      []int         // multiples of the capacity
 
+	attackFor time.Duration // that one client is measured beside another that attacks it
+
 	grown   []int // finished requests to find in the table, the fewest first
 	backlog int   // requests accepted before the first worker starts
 	swept   int   // requests to find in the table that are too old
@@ -71,6 +73,7 @@ func fullPlan() plan {
 		snapshotFor:  5 * time.Minute,
 		stormFor:     8 * time.Second,
 		storms:       []int{1, 2, 5},
+		attackFor:    8 * time.Second,
 		grown:        []int{10_000, 1_000_000, 10_000_000},
 		backlog:      100_000,
 		swept:        300_000,
@@ -94,6 +97,7 @@ func shortPlan() plan {
 	short.snapshotFor = 10 * time.Second
 	short.stormFor = 5 * time.Second
 	short.storms = []int{5}
+	short.attackFor = 3 * time.Second
 	short.grown = nil
 	short.backlog = 0
 	short.swept = 0

@@ -18,6 +18,7 @@ type variant string
 const (
 	ours   variant = "ours"
 	before variant = "before" // ours as it was at an earlier commit
+	strict variant = "strict" // ours as for others: with clients, their keys and quotas
 )
 
 // server is one of them, running as a process of its own.
@@ -35,7 +36,10 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 		return nil, err
 	}
 	command := exec.Command(b.server, "--dev", "--role="+role)
-	if v == before {
+	switch v {
+	case strict:
+		command = exec.Command(b.server, "--role="+role)
+	case before:
 		command = exec.Command(b.before, "--dev", "--role="+role)
 	}
 	// Nothing of the caller's environment: a setting in it would be measured, too.
