@@ -95,7 +95,7 @@ func TestQuotas(t *testing.T) {
 		if got, want := last.header.Get("RateLimit"), `"reads";r=0;t=1`; got != want || last.header.Get("Retry-After") != "1" {
 			t.Errorf("RateLimit: got %q, Retry-After %q, want %q and 1", got, last.header.Get("Retry-After"), want)
 		}
-		if got, want := last.header.Get("RateLimit-Policy"), `"reads";q=2;w=2, "concurrent-reads";q=2;qu="concurrent-requests"`; got != want {
+		if got, want := last.header.Get("RateLimit-Policy"), `"reads";q=2;w=2, "concurrent-reads";q=3;qu="concurrent-requests"`; got != want {
 			t.Errorf("RateLimit-Policy: got %q, want %q", got, want)
 		}
 		for key, want := range map[string]int{alice: http.StatusOK, bob: http.StatusOK} {

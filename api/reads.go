@@ -26,7 +26,7 @@ func newReads(connections int, shared bool) *limit.Gate {
 // newReadRates are the rates of reads; nil where clients may read at any rate.
 func (a *API) newReadRates() *rates {
 	perSecond := a.ClientReads
-	if perSecond == 0 {
+	if perSecond == 0 || !a.areShared() {
 		return nil
 	}
 	limits := clients.Limits{Rate: perSecond}

@@ -88,9 +88,6 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 
 // newServer makes the parts that need no database that answers.
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *server, err error) {
-	if config.dev { // the caller has the machine alone, as with limits
-		config.ClientReadRate = 0
-	}
 	if len(config.exposed) > 0 {
 		logger.Warn("calls_of_services_are_not_signed", "works", config.exposed,
 			"remedy", "set WORK_SECRET, or secret in the file of WORKS, and let the services verify the signature: until then they do what anybody asks")
