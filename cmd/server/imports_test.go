@@ -28,7 +28,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
-	"ringback/cmd/bench":        {"ringback/cmd/internal/program"},
+	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/work/fingerprint"},
 	"ringback/cmd/chaos":        {"ringback/cmd/internal/program", "ringback/work", "ringback/work/fingerprint"},
 	"ringback/cmd/demo":         {"ringback/cmd/internal/program"},
 
