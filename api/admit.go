@@ -18,12 +18,12 @@ import (
 // for its work (postSync) or for its query (read).
 type admission struct {
 	rates *rates // nil for none
-	room  func(c *gin.Context) error
+	room  func(c *call) error
 }
 
 // admit lets calls in. No other function does.
 func (a *API) admit(by admission) gin.HandlerFunc {
-	return func(c *gin.Context) {
+	return with(func(c *call) {
 		var err error
 		if by.rates != nil {
 			err = by.rates.count(c, time.Now())
@@ -34,19 +34,19 @@ func (a *API) admit(by admission) gin.HandlerFunc {
 		if err != nil {
 			a.writeProblem(c, err)
 		}
-	}
+	})
 }
 
 // roomForSync asks the queue to admit a sync request, which is stored before its work where
 // the caller prefers that.
-func (a *API) roomForSync(c *gin.Context) error {
+func (a *API) roomForSync(c *call) error {
 	if isStored(c.Request.Header) {
-		return a.Queue.AdmitWithoutCallback(c.GetString(clientKey))
+		return a.Queue.AdmitWithoutCallback(c.client)
 	}
-	return a.Queue.AdmitSync(c.GetString(clientKey))
+	return a.Queue.AdmitSync(c.client)
 }
 
-func (a *API) roomForAsync(c *gin.Context) error { return a.Queue.Admit(c.GetString(clientKey)) }
+func (a *API) roomForAsync(c *call) error { return a.Queue.Admit(c.client) }
 
 // burstSeconds of its rate are the calls that a silent client may send at once.
 const burstSeconds = 2
@@ -108,8 +108,8 @@ func (r *rates) client(name string, now time.Time) *clientRate {
 
 // count uses the rate for a call, and tells with its answer how much is left, in the
 // headers of draft-ietf-httpapi-ratelimit-headers-10.
-func (r *rates) count(c *gin.Context, now time.Time) error {
-	name := c.GetString(clientKey)
+func (r *rates) count(c *call, now time.Time) error {
+	name := c.client
 	client := r.client(name, now)
 	decision, left, reset := client.take(r.reason, now)
 	rest := ""
@@ -122,12 +122,12 @@ func (r *rates) count(c *gin.Context, now time.Time) error {
 }
 
 // countMore uses the rate of POSTs for one more request of a call.
-func (a *API) countMore(c *gin.Context) error {
+func (a *API) countMore(c *call) error {
 	if a.posts == nil {
 		return nil
 	}
 	now := time.Now()
-	decision, _, _ := a.posts.client(c.GetString(clientKey), now).take(reasonRate, now)
+	decision, _, _ := a.posts.client(c.client, now).take(reasonRate, now)
 	return decision.Err()
 }
 

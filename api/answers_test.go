@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/gin-gonic/gin"
 )
 
 // largeAnswer is the answer of a largeServer, as it is encoded.
@@ -25,8 +23,8 @@ func largeServer(t *testing.T) (*API, string) {
 	t.Helper()
 	a := &API{Config: Config{Logger: slog.New(slog.DiscardHandler)}, answers: newAnswerBudget(1 << 20), metrics: newMetrics(nil)}
 	router := a.newRouter()
-	router.GET("/", func(c *gin.Context) { c.Set(clientKey, c.GetHeader("Authorization")) },
-		a.handle(func(*gin.Context) (reply, error) {
+	router.GET("/", with(func(c *call) { c.client = c.GetHeader("Authorization") }),
+		a.handle(func(*call) (reply, error) {
 			return reply{status: http.StatusOK, body: largeAnswer[1 : 1+64<<10]}, nil
 		}))
 	server := httptest.NewUnstartedServer(router)

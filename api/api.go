@@ -86,8 +86,8 @@ func New(config Config) http.Handler {
 	api.handleProbes(router)
 	get(router, "/problems/:name", api.handle(api.describeProblem))
 	api.serveDocument(router)
-	router.POST("/work/:token", api.refuseLoop, api.postReport)
-	private := router.Group("", api.refuseLoop, api.authenticate)
+	router.POST("/work/:token", with(api.refuseLoop), with(api.postReport))
+	private := router.Group("", with(api.refuseLoop), with(api.authenticate))
 	newSync := private.Group("", api.admit(admission{api.posts, api.roomForSync}))
 	newAsync := private.Group("", api.admit(admission{api.posts, api.roomForAsync}))
 	for _, work := range []string{"", "/:work"} {
@@ -98,7 +98,7 @@ func New(config Config) http.Handler {
 	get(private, "/works", api.handle(api.listWorks))
 	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
 	get(reading, "/requests", api.handle(api.listRequests))
-	get(reading, "/requests/:id", api.getOrFollow)
+	get(reading, "/requests/:id", with(api.getOrFollow))
 	changing := private.Group("", api.admit(admission{api.posts, nil}))
 	changing.POST("/requests/:id/cancel", api.handle(api.cancelRequest))
 	changing.POST("/requests/:id/redeliver", api.handle(api.redeliverRequest))
@@ -120,7 +120,7 @@ func NewHealth(config Config) http.Handler {
 	}
 	router := api.newRouter()
 	api.handleProbes(router)
-	router.POST("/work/:token", api.refuseLoop, api.postReport)
+	router.POST("/work/:token", with(api.refuseLoop), with(api.postReport))
 	return router
 }
 

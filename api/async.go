@@ -9,7 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
@@ -53,7 +52,7 @@ type accepted struct {
 
 // postAsync accepts a request: when it answers 202, the request and its work
 // job are committed.
-func (a *API) postAsync(c *gin.Context) (reply, error) {
+func (a *API) postAsync(c *call) (reply, error) {
 	offer, err := a.offered(c)
 	if err != nil {
 		return reply{}, err
@@ -81,7 +80,7 @@ func (a *API) postAsync(c *gin.Context) (reply, error) {
 }
 
 // accept commits a request, or returns the earlier request of its key.
-func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request, error) {
+func (a *API) accept(c *call, request db.Request, key db.Key) (db.Request, error) {
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	holder, err := a.Queue.AcceptOnce(ctx, request, key)
@@ -92,7 +91,7 @@ func (a *API) accept(c *gin.Context, request db.Request, key db.Key) (db.Request
 }
 
 // readAsync decodes and checks as far as it goes without the database.
-func (a *API) readAsync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
+func (a *API) readAsync(c *call, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body asyncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
@@ -111,7 +110,7 @@ func retryAfterOf(request db.Request) int {
 }
 
 // newAsync makes the request from a body.
-func (a *API) newAsync(c *gin.Context, offer *work.Offer, body asyncBody) (db.Request, error) {
+func (a *API) newAsync(c *call, offer *work.Offer, body asyncBody) (db.Request, error) {
 	input, err := checkInput(offer, body.Input)
 	if err != nil {
 		return db.Request{}, err

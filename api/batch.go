@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sync/errgroup"
@@ -49,7 +48,7 @@ type batchResult struct {
 
 // postBatch accepts many requests, each for itself. Where none is accepted, it answers with
 // the problem of the first.
-func (a *API) postBatch(c *gin.Context) (reply, error) {
+func (a *API) postBatch(c *call) (reply, error) {
 	if len(c.Request.Header.Values("Idempotency-Key")) > 0 {
 		return reply{}, newProblem("malformed-idempotency-key", "A batch has no Idempotency-Key: give each request its own idempotency_key.")
 	}
@@ -81,7 +80,7 @@ func (a *API) countRefused(results []batchResult) {
 }
 
 // acceptEach accepts requests, several at a time.
-func (a *API) acceptEach(c *gin.Context, items []jsontext.Value) []batchResult {
+func (a *API) acceptEach(c *call, items []jsontext.Value) []batchResult {
 	results := make([]batchResult, len(items))
 	var group errgroup.Group
 	group.SetLimit(batchConcurrency)
@@ -101,14 +100,14 @@ func (a *API) acceptEach(c *gin.Context, items []jsontext.Value) []batchResult {
 			return nil
 		})
 	}
-	_ = group.Wait()      // no error is returned
-	c.Set(requestKey, "") // the log line is of none of them alone
+	_ = group.Wait() // no error is returned
+	c.requestID = "" // the log line is of none of them alone
 	return results
 }
 
 // readItem decodes and checks one request of a batch. All but the first count against the
 // client's rate here; the call was counted for the first.
-func (a *API) readItem(c *gin.Context, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
+func (a *API) readItem(c *call, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
 	if i > 0 {
 		if err := a.countMore(c); err != nil {
 			return request, key, err

@@ -29,9 +29,10 @@ func BenchmarkReadAsync(b *testing.B) {
 	request.ContentLength = int64(len(body))
 	b.ReportAllocs()
 	for b.Loop() {
-		c := gin.CreateTestContextOnly(httptest.NewRecorder(), router)
-		c.Request = request
-		c.Request.Body = io.NopCloser(strings.NewReader(body))
+		raw := gin.CreateTestContextOnly(httptest.NewRecorder(), router)
+		raw.Request = request
+		request.Body = io.NopCloser(strings.NewReader(body))
+		c := newCall(raw)
 		if _, _, err := a.readAsync(c, catalog.Default()); err != nil {
 			b.Fatal(err)
 		}

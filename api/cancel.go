@@ -3,7 +3,6 @@ package api
 import (
 	"net/http"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -17,18 +16,18 @@ type cancelled struct {
 
 // cancelRequest stops the steps of a request that have not ended. A second call finds
 // nothing to stop.
-func (a *API) cancelRequest(c *gin.Context) (reply, error) {
+func (a *API) cancelRequest(c *call) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
 		return reply{}, err
 	}
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	stopped, err := a.Queue.Cancel(ctx, c.GetString(clientKey), id)
+	stopped, err := a.Queue.Cancel(ctx, c.client, id)
 	if err != nil {
 		return reply{}, err
 	}
-	whole, err := loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
+	whole, err := loadWhole(ctx, a.Pool, c.client, id)
 	if err != nil {
 		return reply{}, err
 	}
@@ -49,12 +48,12 @@ func namesOf(stopped db.Stopped) []string {
 }
 
 // requestID is the id in the URL, which it notes for the log line.
-func requestID(c *gin.Context) (uuid.UUID, error) {
+func requestID(c *call) (uuid.UUID, error) {
 	id, err := parseID(c.Param("id"))
 	if err != nil {
 		return uuid.UUID{}, newProblem("invalid-parameter", "id must be a request's id.",
 			fieldProblem{Parameter: "id", Detail: "must be a request's id"})
 	}
-	c.Set(requestKey, id.String())
+	c.requestID = id.String()
 	return id, nil
 }

@@ -2,20 +2,16 @@ package api
 
 import (
 	"strings"
-
-	"github.com/gin-gonic/gin"
 )
 
-const clientKey = "client"
-
 // authenticate lets a call with a known API key pass and notes its client.
-func (a *API) authenticate(c *gin.Context) {
+func (a *API) authenticate(c *call) {
 	client := a.clientOf(c.GetHeader("Authorization"))
 	if client == "" {
 		a.writeProblem(c, newProblem("unauthorized", "Send a valid API key as Authorization: Bearer KEY."))
 		return
 	}
-	c.Set(clientKey, client)
+	c.client = client
 }
 
 func (a *API) clientOf(authorization string) string {

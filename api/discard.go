@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -12,12 +11,12 @@ import (
 
 // discardRequest gives a dead letter up for good: its callback is cancelled, and the
 // request goes with its age like any other. A second call finds it cancelled.
-func (a *API) discardRequest(c *gin.Context) (reply, error) {
+func (a *API) discardRequest(c *call) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
 		return reply{}, err
 	}
-	client := c.GetString(clientKey)
+	client := c.client
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	if _, err := db.DiscardDeadLetters(ctx, a.Pool, client, []uuid.UUID{id}); err != nil {
@@ -53,14 +52,14 @@ type discards struct {
 }
 
 // discard gives many dead letters up, oldest first.
-func (a *API) discard(c *gin.Context) (reply, error) {
+func (a *API) discard(c *call) (reply, error) {
 	var body discardsBody
 	body.Cursor, body.Filter.To = noCursor, noEnd
 	if _, err := a.decode(c, &body); err != nil {
 		return reply{}, err
 	}
 	filter, err := selected(db.Filter{
-		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: string(body.Filter.CallbackHost),
+		Client: c.client, Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: string(body.Filter.CallbackHost),
 		From: body.Filter.From, To: body.Filter.To, OldestFirst: true, Limit: maxRedeliveries, Window: redeliveryWindow,
 	}, body.Cursor)
 	if err != nil {
@@ -77,7 +76,7 @@ func (a *API) discard(c *gin.Context) (reply, error) {
 	return reply{status: http.StatusOK, body: answer}, err
 }
 
-func (a *API) discardAll(c *gin.Context, client string, letters []db.Request) (int, error) {
+func (a *API) discardAll(c *call, client string, letters []db.Request) (int, error) {
 	ids := make([]uuid.UUID, len(letters))
 	for i, letter := range letters {
 		ids[i] = letter.ID

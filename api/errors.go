@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
@@ -204,16 +203,16 @@ func explainSyntactic(err *jsontext.SyntacticError) *problem {
 	return newProblem("malformed-json", detail+".", fieldProblem{Pointer: "#" + printable(string(err.JSONPointer)), Detail: printable(err.Err.Error())})
 }
 
-func (a *API) noRoute(*gin.Context) (reply, error) {
+func (a *API) noRoute(*call) (reply, error) {
 	return reply{}, newProblem("not-found", "There is nothing at this address.")
 }
 
-func (a *API) noMethod(*gin.Context) (reply, error) {
+func (a *API) noMethod(*call) (reply, error) {
 	return reply{}, newProblem("method-not-allowed", "The Allow header lists the methods that this address takes.")
 }
 
 // describeProblem serves the address that is a problem's type.
-func (a *API) describeProblem(c *gin.Context) (reply, error) {
+func (a *API) describeProblem(c *call) (reply, error) {
 	at := slices.IndexFunc(problemTypes[:], func(p problemType) bool { return p.Name == c.Param("name") })
 	if at < 0 {
 		return reply{}, newProblem("not-found", "There is no such problem type.")

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/jobs"
@@ -39,12 +38,12 @@ var (
 
 // postReport takes a report on an attempt that goes on elsewhere. The token in the address
 // replaces an API key, for that attempt alone.
-func (a *API) postReport(c *gin.Context) {
+func (a *API) postReport(c *call) {
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	attempt, err := a.Queue.Attempt(ctx, c.Param("token"))
 	if err == nil {
-		c.Set(requestKey, attempt.RequestID().String())
+		c.requestID = attempt.RequestID().String()
 		err = a.report(c, attempt)
 	}
 	if err != nil {
@@ -54,7 +53,7 @@ func (a *API) postReport(c *gin.Context) {
 	c.Status(http.StatusNoContent)
 }
 
-func (a *API) report(c *gin.Context, attempt jobs.Attempt) error {
+func (a *API) report(c *call, attempt jobs.Attempt) error {
 	report, err := a.readReport(c)
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func reportProblem(err error) error {
 }
 
 // readReport reads and checks a body. An empty body is a sign of life.
-func (a *API) readReport(c *gin.Context) (report work.Report, err error) {
+func (a *API) readReport(c *call) (report work.Report, err error) {
 	raw, err := a.readBody(c, maxBodyBytes)
 	if err != nil || len(raw) == 0 {
 		return work.Report{}, err

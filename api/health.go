@@ -16,7 +16,7 @@ const healthTimeout = time.Second
 
 // health is 200 while this process takes requests and the database answers and can be
 // written, as far as the steps of requests show.
-func (a *API) health(c *gin.Context) (reply, error) {
+func (a *API) health(c *call) (reply, error) {
 	if a.Draining() {
 		return reply{}, newProblem("unavailable", "The process is stopping.")
 	}
@@ -32,7 +32,7 @@ func (a *API) health(c *gin.Context) (reply, error) {
 }
 
 // live is 200 while the process serves.
-func (a *API) live(*gin.Context) (reply, error) {
+func (a *API) live(*call) (reply, error) {
 	return reply{status: http.StatusOK, body: map[string]string{"status": "ok"}}, nil
 }
 
@@ -42,7 +42,7 @@ func NewStarting(logger *slog.Logger) http.Handler {
 	api := &API{Config: Config{Logger: logger}, answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(nil)}
 	router := api.newRouter()
 	get(router, "/livez", api.handle(api.live))
-	router.NoRoute(api.handle(func(*gin.Context) (reply, error) { return reply{}, refuse(limit.Decision{Reason: reasonStarting}) }))
+	router.NoRoute(api.handle(func(*call) (reply, error) { return reply{}, refuse(limit.Decision{Reason: reasonStarting}) }))
 	return router
 }
 

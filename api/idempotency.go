@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
@@ -28,7 +27,7 @@ const (
 
 // keyOf returns the Idempotency-Key of a call (draft-ietf-httpapi-idempotency-key-header)
 // for the given request, whose work takes at most limit. Without the header, the key is "".
-func (a *API) keyOf(c *gin.Context, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
+func (a *API) keyOf(c *call, body []byte, request db.Request, limit time.Duration) (db.Key, error) {
 	values := c.Request.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
 		return db.Key{}, nil
@@ -111,7 +110,7 @@ func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha25
 }
 
 // replay returns the request of a key, if the same call made it for the same work.
-func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.Holder, work string) (db.Request, error) {
+func (a *API) replay(c *call, ctx context.Context, key db.Key, holder db.Holder, work string) (db.Request, error) {
 	reused := newProblem("idempotency-key-reused", "The Idempotency-Key was used for another call. Take a new key.")
 	if holder.Fingerprint != key.Fingerprint {
 		return db.Request{}, reused
@@ -128,13 +127,13 @@ func (a *API) replay(c *gin.Context, ctx context.Context, key db.Key, holder db.
 	if request.Work != "" && request.Work != work {
 		return db.Request{}, reused
 	}
-	c.Set(requestKey, request.ID.String())
+	c.requestID = request.ID.String()
 	return request, nil
 }
 
 // noteReplay tells that a call gets the answer of an earlier call. It is for calls of one
 // request: requests of a batch are accepted side by side, and may not write to one header.
-func noteReplay(c *gin.Context) { c.Header("Idempotent-Replayed", "true") }
+func noteReplay(c *call) { c.Header("Idempotent-Replayed", "true") }
 
 // answerRecorded answers a sync request as it was answered the first time, or with its
 // address while its work has not ended.

@@ -3,16 +3,12 @@ package api
 import (
 	"bytes"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
-	"os"
 	"reflect"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -20,21 +16,18 @@ import (
 	"ringback/work"
 )
 
-// Limits of a body.
-const (
-	maxBodyBytes = 256 << 10
-	bodyTimeout  = 10 * time.Second
-)
+// maxBodyBytes bounds a body.
+const maxBodyBytes = 256 << 10
 
 // decode reads a JSON body into target. It is strict: unknown fields,
 // duplicate fields, other letter case, invalid UTF-8 and trailing data are
 // refused. It returns the body as it came.
-func (a *API) decode(c *gin.Context, target any) (body []byte, err error) {
+func (a *API) decode(c *call, target any) (body []byte, err error) {
 	return a.decodeUpTo(c, maxBodyBytes, target)
 }
 
 // decodeUpTo is decode for a body of at most the given bytes.
-func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, err error) {
+func (a *API) decodeUpTo(c *call, most int64, target any) (body []byte, err error) {
 	if err := checkMedia(c); err != nil {
 		return nil, err
 	}
@@ -49,7 +42,7 @@ func (a *API) decodeUpTo(c *gin.Context, most int64, target any) (body []byte, e
 }
 
 // checkMedia refuses a body that isn't plain JSON by its headers.
-func checkMedia(c *gin.Context) error {
+func checkMedia(c *call) error {
 	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
 		return newProblem("unsupported-media-type", "Content-Type must be application/json.")
@@ -83,46 +76,29 @@ var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any)
 
 // readBody reads the whole body, within the deadline that observe has set and
 // the memory that all bodies together may take, until observe releases it.
-func (a *API) readBody(c *gin.Context, most int64) ([]byte, error) {
+func (a *API) readBody(c *call, most int64) ([]byte, error) {
 	if c.Request.ContentLength > most {
 		return nil, &http.MaxBytesError{Limit: most}
 	}
-	release, err := a.bodies.reserve(c.GetString(clientKey), c.Request.ContentLength)
+	release, err := a.bodies.reserve(c.client, c.Request.ContentLength)
 	if err != nil {
 		return nil, err
 	}
-	c.Set(releaseKey, release)
+	c.release = release
 	body := bytes.NewBuffer(make([]byte, 0, max(c.Request.ContentLength, 0)+bytes.MinRead))
 	_, err = body.ReadFrom(http.MaxBytesReader(c.Writer, c.Request.Body, most))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
-		c.Set(bodyReadKey, true)
-		// From here on the deadline would end the work.
-		_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Time{})
+		c.bodyEnded()
 		return body.Bytes(), nil
 	case errors.As(err, &tooLarge):
 		return nil, err
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case isBodyLate(err):
 		return nil, newProblem("body-timeout", "The body must arrive within 10 seconds.")
 	default:
 		return nil, newProblem("malformed-json", "The body ended too early.")
 	}
-}
-
-// dropBody reads a small body that nobody wants, so that its connection stays
-// usable, and tells whether it was all there.
-func dropBody(c *gin.Context) bool {
-	const patience = 50 * time.Millisecond // the body comes with its head, or is not waited for
-	if c.Request.ContentLength > smallBody || c.Request.ContentLength < 0 {
-		return false
-	}
-	start, control := time.Now(), http.NewResponseController(c.Writer)
-	_ = control.SetReadDeadline(start.Add(2 * patience))
-	_, err := io.CopyN(io.Discard, c.Request.Body, c.Request.ContentLength)
-	_ = control.SetReadDeadline(time.Time{})
-	// Close to the deadline it may have cut off the next request's first read.
-	return err == nil && time.Since(start) < patience
 }
 
 // bodyBudget bounds the memory of the bodies of all calls that are under way:

@@ -5,14 +5,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gin-gonic/gin"
-
 	"ringback/jobs/webhook"
 )
 
 // refuseLoop stops a callback that comes back to this service as a request: it would make
 // another callback, and so on.
-func (a *API) refuseLoop(c *gin.Context) {
+func (a *API) refuseLoop(c *call) {
 	if c.Request.Method == http.MethodPost && passedUs(c.Request.Header.Values("Cdn-Loop")) {
 		a.writeProblem(c, newProblem("loop-detected", "CDN-Loop says that this call comes from a callback of this service. Nothing was accepted."))
 	}

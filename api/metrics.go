@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -39,19 +38,19 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	}
 }
 
-func (m *metrics) answered(c *gin.Context, took time.Duration) {
+func (m *metrics) answered(c *call, took time.Duration) {
 	route := c.FullPath()
 	if route != "" {
 		route = c.Request.Method + " " + route
 	}
-	if c.GetBool(streamKey) { // which may take hours
+	if c.streams { // which may take hours
 		route += " (events)"
 	}
 	m.answers.WithLabelValues(route, strconv.Itoa(c.Writer.Status())).Observe(took.Seconds())
-	if name := c.GetString(problemKey); name != "" {
-		m.problems.WithLabelValues(name).Inc()
+	if c.problem != "" {
+		m.problems.WithLabelValues(c.problem).Inc()
 	}
-	m.refused.Add(limit.Reason(c.GetString(reasonKey)), 1)
+	m.refused.Add(limit.Reason(c.reason), 1)
 }
 
 // watchGate tells how many sync requests run and wait.

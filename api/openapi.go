@@ -30,19 +30,19 @@ func (a *API) serveDocument(router gin.IRoutes) {
 			}
 			return yaml.MarshalWithOptions(whole, options...)
 		})
-		get(router, path, func(c *gin.Context) {
+		get(router, path, with(func(c *call) {
 			content, err := encoded()
 			if err != nil {
 				a.writeProblem(c, fmt.Errorf("encoding openapi.yaml: %w", err))
 				return
 			}
 			a.send(c, http.StatusOK, mediaType, content)
-		})
+		}))
 	}
 	serve("/openapi.json", "application/json", yaml.JSON())
 	serve("/openapi.yaml", "application/yaml", yaml.UseLiteralStyleIfMultiline(true))
-	get(router, "/docs", func(c *gin.Context) { a.sendPage(c, "index.html") })
-	get(router, "/docs/:file", func(c *gin.Context) { a.sendPage(c, c.Param("file")) })
+	get(router, "/docs", with(func(c *call) { a.sendPage(c, "index.html") }))
+	get(router, "/docs/:file", with(func(c *call) { a.sendPage(c, c.Param("file")) }))
 }
 
 // describe puts the kinds of work into the document: their names and schemas. Where each
@@ -121,7 +121,7 @@ var pageTypes = [...]struct{ suffix, mediaType string }{
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func (a *API) sendPage(c *gin.Context, name string) {
+func (a *API) sendPage(c *call, name string) {
 	content, err := page.ReadFile("docs/" + name)
 	if err != nil {
 		// Compressed, as all browsers take it: to inflate it would cost more than a call does.

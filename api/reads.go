@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/gin-gonic/gin"
-
 	"ringback/db"
 	"ringback/jobs/clients"
 	"ringback/jobs/limit"
@@ -40,8 +38,8 @@ func (a *API) newReadRates() *rates {
 
 // read runs a client's query once the client has a slot. The database ends a slow statement
 // before ctx ends, so that the connection survives.
-func (a *API) read(c *gin.Context, ask func(ctx context.Context) error) error {
-	client := c.GetString(clientKey)
+func (a *API) read(c *call, ask func(ctx context.Context) error) error {
+	client := c.client
 	patience := func(limit.Queue) time.Duration { return readPatience }
 	if err := a.reads.Enter(c.Request.Context(), client, patience).Err(); err != nil {
 		return err
@@ -56,7 +54,7 @@ func (a *API) read(c *gin.Context, ask func(ctx context.Context) error) error {
 	return err
 }
 
-func (a *API) list(c *gin.Context, filter db.Filter) (page db.Page, err error) {
+func (a *API) list(c *call, filter db.Filter) (page db.Page, err error) {
 	err = a.read(c, func(ctx context.Context) error {
 		page, err = db.ListRequests(ctx, a.Reads, filter)
 		return err

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -15,12 +14,12 @@ import (
 
 // redeliverRequest makes the callback of one request pending again. A callback
 // that is pending is on its way already, or is given the job that it lost.
-func (a *API) redeliverRequest(c *gin.Context) (reply, error) {
+func (a *API) redeliverRequest(c *call) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
 		return reply{}, err
 	}
-	client := c.GetString(clientKey)
+	client := c.client
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
 	request, err := db.GetRequest(ctx, a.Pool, client, id)
@@ -119,7 +118,7 @@ const (
 )
 
 // redeliver makes many callbacks pending again, oldest first, spaced by the rate.
-func (a *API) redeliver(c *gin.Context) (reply, error) {
+func (a *API) redeliver(c *call) (reply, error) {
 	filter, body, err := a.readRedeliveries(c)
 	if err != nil {
 		return reply{}, err
@@ -184,13 +183,13 @@ func (a *API) redeliveriesOf(requests []db.Request, filter db.Filter, rate int) 
 }
 
 // readRedeliveries decodes and checks the body.
-func (a *API) readRedeliveries(c *gin.Context) (filter db.Filter, body redeliveriesBody, err error) {
+func (a *API) readRedeliveries(c *call) (filter db.Filter, body redeliveriesBody, err error) {
 	body.Rate, body.Cursor, body.Filter.CallbackState, body.Filter.To = defaultRate, noCursor, db.CallbackDead, noEnd
 	if _, err := a.decode(c, &body); err != nil {
 		return filter, body, err
 	}
 	filter = db.Filter{
-		Client: c.GetString(clientKey), Mode: db.Async, CallbackState: body.Filter.CallbackState, CallbackHost: string(body.Filter.CallbackHost),
+		Client: c.client, Mode: db.Async, CallbackState: body.Filter.CallbackState, CallbackHost: string(body.Filter.CallbackHost),
 		From: body.Filter.From, To: body.Filter.To, OldestFirst: true, Limit: maxRedeliveries, Window: redeliveryWindow,
 	}
 	if filter, err = selected(filter, body.Cursor); err != nil {

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
@@ -20,8 +19,8 @@ type reply struct {
 }
 
 // handle adapts a function that returns an answer or an error: only handle writes either.
-func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
-	return func(c *gin.Context) {
+func (a *API) handle(answer func(*call) (reply, error)) gin.HandlerFunc {
+	return with(func(c *call) {
 		r, err := answer(c)
 		if err != nil {
 			a.writeProblem(c, err)
@@ -34,16 +33,16 @@ func (a *API) handle(answer func(*gin.Context) (reply, error)) gin.HandlerFunc {
 			c.Header("Retry-After", strconv.Itoa(r.retryAfter))
 		}
 		a.write(c, r.status, "application/json", r.body)
-	}
+	})
 }
 
-func (a *API) writeProblem(c *gin.Context, err error) {
+func (a *API) writeProblem(c *call, err error) {
 	problem := problemOf(err)
 	if problem.Status >= http.StatusInternalServerError && problem.Status != http.StatusLoopDetected { // a loop isn't our fault
 		_ = c.Error(err) // for the log line
 	}
-	c.Set(problemKey, problem.name)
-	c.Set(reasonKey, string(problem.reason))
+	c.problem = problem.name
+	c.reason = string(problem.reason)
 	switch {
 	case problem.retryAfter > 0:
 		c.Header("Retry-After", strconv.Itoa(problem.retryAfter))
@@ -61,10 +60,7 @@ func (a *API) writeProblem(c *gin.Context, err error) {
 	c.Abort()
 }
 
-// writeTimeout is how long a client may take to read an answer.
-const writeTimeout = 10 * time.Second
-
-func (a *API) write(c *gin.Context, status int, contentType string, body any) {
+func (a *API) write(c *call, status int, contentType string, body any) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
@@ -75,17 +71,10 @@ func (a *API) write(c *gin.Context, status int, contentType string, body any) {
 	a.send(c, status, contentType, append(encoded, '\n'))
 }
 
-func (a *API) send(c *gin.Context, status int, contentType string, body []byte) {
+func (a *API) send(c *call, status int, contentType string, body []byte) {
 	c.Header("Content-Type", contentType)
-	control := http.NewResponseController(c.Writer)
-	if c.Request.ContentLength != 0 && !c.GetBool(bodyReadKey) && !dropBody(c) {
-		// Nobody wants the rest of the body: or the server would wait for it.
-		c.Header("Connection", "close")
-		_ = control.SetReadDeadline(time.Now())
-	}
-	// Not the server's WriteTimeout, which would also count the work's time.
-	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	defer a.answers.reserve(c.GetString(clientKey), cap(body), func() { _ = control.SetWriteDeadline(time.Now()) })()
+	c.leaveBody()
+	defer a.answers.reserve(c.client, cap(body), c.expectReader())()
 	c.Status(status)
 	// An error means that the caller is gone, or has read nothing for too long.
 	_, _ = c.Writer.Write(body)

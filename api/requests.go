@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
@@ -18,12 +17,12 @@ import (
 )
 
 // newRequest begins a request of the caller and notes its id for the log line.
-func (a *API) newRequest(c *gin.Context, mode db.Mode, work string, input jsontext.Value) db.Request {
+func (a *API) newRequest(c *call, mode db.Mode, work string, input jsontext.Value) db.Request {
 	id := a.Queue.NewID()
-	c.Set(requestKey, id.String())
+	c.requestID = id.String()
 	return db.Request{
-		ID: id, Mode: mode, Work: work, Client: c.GetString(clientKey), Input: input,
-		Traceparent: traceparentOf(c),
+		ID: id, Mode: mode, Work: work, Client: c.client, Input: input,
+		Traceparent: c.traceparent,
 		AcceptedAt:  a.Queue.Now(),
 	}
 }
@@ -63,7 +62,7 @@ const (
 	listWindow = 500
 )
 
-func (a *API) listRequests(c *gin.Context) (reply, error) {
+func (a *API) listRequests(c *call) (reply, error) {
 	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop parameters that it can't parse
 	if err != nil {
 		return reply{}, newProblem("invalid-parameter", "The query string is malformed.")
@@ -72,7 +71,7 @@ func (a *API) listRequests(c *gin.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	filter.Client, filter.Window = c.GetString(clientKey), listWindow
+	filter.Client, filter.Window = c.client, listWindow
 	listed, err := a.list(c, filter)
 	if err != nil {
 		return reply{}, err
@@ -152,15 +151,15 @@ type event struct {
 const maxAttempts = 100
 
 // getOrFollow answers with a request, or with its events where the caller prefers them.
-func (a *API) getOrFollow(c *gin.Context) {
+func (a *API) getOrFollow(c *call) {
 	if c.Request.Method == http.MethodGet && wantsStream(c.Request.Header) {
 		a.followRequest(c)
 		return
 	}
-	a.handle(a.getRequest)(c)
+	a.handle(a.getRequest)(c.Context)
 }
 
-func (a *API) getRequest(c *gin.Context) (reply, error) {
+func (a *API) getRequest(c *call) (reply, error) {
 	id, err := requestID(c)
 	if err != nil {
 		return reply{}, err
@@ -176,9 +175,9 @@ func (a *API) getRequest(c *gin.Context) (reply, error) {
 }
 
 // waitsFor tells why a callback that is pending waits.
-func (a *API) waitsFor(c *gin.Context, whole wholeRequest) (reason limit.Reason, err error) {
+func (a *API) waitsFor(c *call, whole wholeRequest) (reason limit.Reason, err error) {
 	request := whole.row
-	request.Client = c.GetString(clientKey)
+	request.Client = c.client
 	var last db.Attempt
 	if n := len(whole.Attempts); n > 0 {
 		last = db.Attempt{Outcome: whole.Attempts[n-1].Outcome, NextAttemptAt: whole.Attempts[n-1].NextAttemptAt}

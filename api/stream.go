@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
@@ -18,7 +17,6 @@ import (
 
 const (
 	eventStream = "text/event-stream"
-	streamKey   = "stream" // whether the answer is one
 	// heartbeat is shorter than the time after which proxies take a connection for dead:
 	// 30 s with the most impatient of the common proxies.
 	heartbeat = 15 * time.Second
@@ -51,7 +49,7 @@ func wantsStream(header http.Header) bool {
 // followRequest sends events of a request until its work has ended: state, with the request
 // as it is, progress, and end, with the request as it has ended. A caller takes a stream
 // that breaks off before its end up again with Last-Event-ID.
-func (a *API) followRequest(c *gin.Context) {
+func (a *API) followRequest(c *call) {
 	id, err := requestID(c)
 	if err != nil {
 		a.writeProblem(c, err)
@@ -64,7 +62,7 @@ func (a *API) followRequest(c *gin.Context) {
 	}
 	known, err := strconv.Atoi(last)
 	isNew := err != nil || known < 0
-	heard, stop, err := a.Queue.Follow(c.GetString(clientKey), id, max(0, known))
+	heard, stop, err := a.Queue.Follow(c.client, id, max(0, known))
 	if err != nil {
 		a.writeProblem(c, err)
 		return
@@ -92,7 +90,7 @@ func (a *API) followRequest(c *gin.Context) {
 }
 
 // loadFollowed loads a request without its input, which the caller has.
-func (a *API) loadFollowed(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
+func (a *API) loadFollowed(c *call, id uuid.UUID) (wholeRequest, error) {
 	whole, err := a.load(c, id)
 	whole.Input = nil
 	return whole, err
@@ -101,14 +99,14 @@ func (a *API) loadFollowed(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
 // stream is an answer of events that is being written.
 type stream struct {
 	api    *API
-	c      *gin.Context
+	c      *call
 	beat   time.Duration
 	known  int  // how much progress was told
 	broken bool // the caller is gone, or has read nothing for too long
 }
 
-func (a *API) beginStream(c *gin.Context) *stream {
-	c.Set(streamKey, true)
+func (a *API) beginStream(c *call) *stream {
+	c.streams = true
 	c.Header("Content-Type", eventStream)
 	c.Header("X-Accel-Buffering", "no") // or nginx keeps events back
 	c.Status(http.StatusOK)
@@ -165,12 +163,10 @@ func (s *stream) write(text []byte) {
 	if s.broken {
 		return
 	}
-	control := http.NewResponseController(s.c.Writer)
-	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
-	defer s.api.answers.reserve(s.c.GetString(clientKey), cap(text), func() { _ = control.SetWriteDeadline(time.Now()) })()
+	defer s.api.answers.reserve(s.c.client, cap(text), s.c.expectReader())()
 	_, err := s.c.Writer.Write(text)
 	if err == nil {
-		err = control.Flush()
+		err = s.c.control().Flush()
 	}
 	s.broken = err != nil
 }

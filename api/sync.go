@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
@@ -30,7 +29,7 @@ func isStored(header http.Header) bool {
 }
 
 // postSync does the work while the caller waits, and records the outcome.
-func (a *API) postSync(c *gin.Context) (reply, error) {
+func (a *API) postSync(c *call) (reply, error) {
 	if isStored(c.Request.Header) {
 		return a.postStored(c)
 	}
@@ -71,7 +70,7 @@ func (a *API) postSync(c *gin.Context) (reply, error) {
 
 // postStored stores a sync request before its work is done, and answers with the outcome,
 // or with the request's address after the wait that the caller prefers.
-func (a *API) postStored(c *gin.Context) (reply, error) {
+func (a *API) postStored(c *call) (reply, error) {
 	offer, err := a.offered(c)
 	if err != nil {
 		return reply{}, err
@@ -100,7 +99,7 @@ func (a *API) postStored(c *gin.Context) (reply, error) {
 
 // awaitStored waits for a stored request as long as the caller prefers, and returns it as
 // it is then, or as it was where the database doesn't answer.
-func (a *API) awaitStored(c *gin.Context, request db.Request) db.Request {
+func (a *API) awaitStored(c *call, request db.Request) db.Request {
 	applied := []string{respondAsync}
 	defer func() { c.Header("Preference-Applied", strings.Join(applied, ", ")) }()
 	wait := preferredWait(c.Request.Header)
@@ -117,7 +116,7 @@ func (a *API) awaitStored(c *gin.Context, request db.Request) db.Request {
 }
 
 // readSync decodes and checks as far as it goes without the database.
-func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, key db.Key, err error) {
+func (a *API) readSync(c *call, offer *work.Offer) (request db.Request, key db.Key, err error) {
 	var body syncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
@@ -133,7 +132,7 @@ func (a *API) readSync(c *gin.Context, offer *work.Offer) (request db.Request, k
 }
 
 // claim takes the key of a call, or returns the earlier request of the key.
-func (a *API) claim(c *gin.Context, key db.Key, offer *work.Offer) (recorded db.Request, found bool, err error) {
+func (a *API) claim(c *call, key db.Key, offer *work.Offer) (recorded db.Request, found bool, err error) {
 	if err := a.Queue.Ready(); err != nil {
 		return db.Request{}, false, err
 	}

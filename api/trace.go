@@ -10,20 +10,22 @@ import (
 
 // traced handles calls that ask for work: where calls are traced, in a span below the
 // caller's. A call without a key, or beyond its client's rate, has no span.
-func (a *API) traced(answer func(*gin.Context) (reply, error)) []gin.HandlerFunc {
+func (a *API) traced(answer func(*call) (reply, error)) []gin.HandlerFunc {
 	if a.Tracer == nil {
 		return []gin.HandlerFunc{a.handle(answer)}
 	}
-	return []gin.HandlerFunc{a.trace, a.handle(answer)}
+	return []gin.HandlerFunc{with(a.trace), a.handle(answer)}
 }
 
-func (a *API) trace(c *gin.Context) {
-	span := a.Tracer.Call(c.Request, c.FullPath(), traceparent(c.Request.Header))
-	c.Set(traceKey, span.Traceparent(""))
+func (a *API) trace(c *call) {
+	span := a.Tracer.Call(c.Request, c.FullPath(), c.traceparent)
+	if own := span.Traceparent(""); own != "" {
+		c.traceparent = own
+	}
 	returned := false
 	defer func() {
 		end := tracing.Answer{
-			Status: c.Writer.Status(), Request: c.GetString(requestKey), Work: c.GetString(workKey), Problem: c.GetString(problemKey),
+			Status: c.Writer.Status(), Request: c.requestID, Work: c.work, Problem: c.problem,
 		}
 		if len(c.Errors) > 0 {
 			end.Failure = c.Errors[0].Err
@@ -35,17 +37,4 @@ func (a *API) trace(c *gin.Context) {
 	}()
 	c.Next()
 	returned = true
-}
-
-// traceparentOf is the header that goes along with the request of a call: of the call's own
-// span, if any, or as the caller sent it.
-func traceparentOf(c *gin.Context) string {
-	if known := c.GetString(traceKey); known != "" {
-		return known
-	}
-	sent := traceparent(c.Request.Header)
-	if sent != "" {
-		c.Set(traceKey, sent)
-	}
-	return sent
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -45,13 +44,13 @@ func preference(header http.Header, wanted string) (value string, found bool) {
 // await holds a call for at most wait: until the work of its request may have ended, the
 // caller goes away or the process stops. It is false, at once, when too many callers of its
 // client wait.
-func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
-	ended, stop, ok := a.Queue.Watch(c.GetString(clientKey), id)
+func (a *API) await(c *call, id uuid.UUID, wait time.Duration) bool {
+	ended, stop, ok := a.Queue.Watch(c.client, id)
 	if !ok {
 		return false
 	}
 	defer stop()
-	releaseBody(c)
+	c.releaseBody()
 	c.Header("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -66,28 +65,28 @@ func (a *API) await(c *gin.Context, id uuid.UUID, wait time.Duration) bool {
 // awaitAccepted answers an accepted request with the whole request, if the caller prefers
 // to wait and the work ends in time. An error of the wait changes nothing: the request is
 // accepted.
-func (a *API) awaitAccepted(c *gin.Context, id uuid.UUID) (whole wholeRequest, ended bool) {
+func (a *API) awaitAccepted(c *call, id uuid.UUID) (whole wholeRequest, ended bool) {
 	wait := preferredWait(c.Request.Header)
 	if wait == 0 || !a.await(c, id, wait) {
 		return wholeRequest{}, false
 	}
 	ctx, cancel := databaseContext(c.Request.Context())
 	defer cancel()
-	whole, err := loadWhole(ctx, a.Pool, c.GetString(clientKey), id)
+	whole, err := loadWhole(ctx, a.Pool, c.client, id)
 	return whole, err == nil && whole.Status != db.Accepted
 }
 
 // load is loadWhole within the client's share of reads.
-func (a *API) load(c *gin.Context, id uuid.UUID) (whole wholeRequest, err error) {
+func (a *API) load(c *call, id uuid.UUID) (whole wholeRequest, err error) {
 	err = a.read(c, func(ctx context.Context) error {
-		whole, err = loadWhole(ctx, a.Reads, c.GetString(clientKey), id)
+		whole, err = loadWhole(ctx, a.Reads, c.client, id)
 		return err
 	})
 	return whole, err
 }
 
 // loadAwaited is load for a caller that may prefer to wait.
-func (a *API) loadAwaited(c *gin.Context, id uuid.UUID) (wholeRequest, error) {
+func (a *API) loadAwaited(c *call, id uuid.UUID) (wholeRequest, error) {
 	whole, err := a.load(c, id)
 	wait := preferredWait(c.Request.Header)
 	if err != nil || wait == 0 || whole.Status != db.Accepted || !a.await(c, id, wait) {

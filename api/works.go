@@ -3,19 +3,18 @@ package api
 import (
 	"net/http"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/work"
 )
 
 // offered is the work that the address of a call names, or the default work.
-func (a *API) offered(c *gin.Context) (*work.Offer, error) {
+func (a *API) offered(c *call) (*work.Offer, error) {
 	offer := a.Catalog.Find(c.Param("work"))
 	if offer == nil {
 		return nil, newProblem("not-found", "There is no such work. GET /works lists the names.")
 	}
-	c.Set(workKey, offer.Name)
+	c.work = offer.Name
 	return offer, nil
 }
 
@@ -34,7 +33,7 @@ type workOffered struct {
 	Deterministic bool           `json:"deterministic"`
 }
 
-func (a *API) listWorks(*gin.Context) (reply, error) {
+func (a *API) listWorks(*call) (reply, error) {
 	answer := worksAnswer{Default: a.Catalog.Default().Name, Works: []workOffered{}}
 	for _, offer := range a.Catalog.All() {
 		answer.Works = append(answer.Works, workOffered{
