@@ -113,14 +113,14 @@ func draw(seed uint64, duration time.Duration, only []kind) plan {
 		p.Faults = append(p.Faults, drawFault(random, chances, at, duration, len(p.Roles)))
 	}
 	p.Ahead = drawAhead(random, only)
-	p.Skews = drawSkews(random, only, len(p.Roles))
+	p.Skews = drawSkews(random, duration, only, len(p.Roles))
 	return p
 }
 
 // drawSkews lets the clocks of servers differ in one run of four, or in each where that
-// is wanted.
-func drawSkews(random *rand.Rand, only []kind, servers int) []time.Duration {
-	differ := slices.Contains(only, serverClocks) || len(only) == 0 && random.IntN(4) == 0
+// is wanted. To build such a server takes longer than a short run.
+func drawSkews(random *rand.Rand, duration time.Duration, only []kind, servers int) []time.Duration {
+	differ := slices.Contains(only, serverClocks) || len(only) == 0 && duration >= longRun && random.IntN(4) == 0
 	if !differ {
 		return nil
 	}
@@ -128,6 +128,9 @@ func drawSkews(random *rand.Rand, only []kind, servers int) []time.Duration {
 	skews[random.IntN(servers)] = []time.Duration{10 * time.Minute, -10 * time.Minute, 72 * time.Hour}[random.IntN(3)]
 	return skews
 }
+
+// longRun is from which length on a run is worth minutes of building.
+const longRun = 30 * time.Second
 
 // drawAhead lets the clocks differ in one run of three, or in each where that is wanted.
 func drawAhead(random *rand.Rand, only []kind) time.Duration {
