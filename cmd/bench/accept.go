@@ -2,10 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/sample"
 )
 
 // measureAccept asks how many POST /async a server acknowledges per second. No
@@ -27,52 +35,65 @@ func (b *bench) accept(ctx context.Context, connections int) error {
 		if err != nil {
 			return err
 		}
-		l := &load{target: s.url, path: "/async", connections: connections, body: asyncBody("http://127.0.0.1:9/callback")}
-		used, err := b.during(ctx, d, s, l, b.plan.acceptWarmup, b.plan.acceptFor)
-		if err := errors.Join(err, s.Stop(), l.check()); err != nil {
+		l := newLoad(s, "/async", connections, asyncBody("http://127.0.0.1:9/callback"))
+		used, err := b.during(ctx, d, s, l)
+		if err := errors.Join(err, s.Stop(), l.Check()); err != nil {
 			return err
 		}
-		rate := used.accepted / used.took.Seconds()
-		b.say("  %3d connections  %8.0f/s  p50 %6.2f ms  p99 %6.2f ms",
-			connections, rate, quantile(l.latency, 50), quantile(l.latency, 99))
+		rate, latency := used.accepted/used.took.Seconds(), l.Latency()
+		b.say("  %3d connections  %8.0f/s  p50 %6.2f ms  p99 %6.2f ms", connections, rate, latency.P50, latency.P99)
 		b.figures.add(fmt.Sprintf("accept_per_s_%d", connections), rate)
-		b.figures.add(fmt.Sprintf("accept_p99_ms_%d", connections), quantile(l.latency, 99))
+		b.figures.add(fmt.Sprintf("accept_p99_ms_%d", connections), latency.P99)
 		return nil
 	})
 }
 
-// suffixOf is what the keys of a variant end with.
-func suffixOf(v variant) string {
-	if v == ours {
-		return ""
-	}
-	return "_" + string(v)
+func newLoad(s *server, path string, connections int, bodies ...[]byte) *load.Closed {
+	return &load.Closed{URL: s.URL + path, Connections: connections, Bodies: bodies}
 }
 
-// onFresh runs do on an empty database of its own.
-func (b *bench) onFresh(ctx context.Context, purpose string, do func(database) error) error {
-	return b.onCopy(ctx, purpose, "", do)
+// asyncBody is a small request: 64 bytes of text.
+func asyncBody(callbackURL string) []byte {
+	return encodeBody(sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL, "")
 }
 
-func (b *bench) onCopy(ctx context.Context, purpose, template string, do func(database) error) error {
-	d, err := b.cluster.create(ctx, purpose, template)
+// encodeBody leaves out what is empty.
+func encodeBody(input jsontext.Value, callbackURL, orderingKey string) []byte {
+	encoded, err := json.Marshal(struct {
+		Input       json.RawMessage `json:"input"`
+		CallbackURL string          `json:"callback_url,omitempty"`
+		OrderingKey string          `json:"ordering_key,omitempty"`
+	}{json.RawMessage(input), callbackURL, orderingKey})
 	if err != nil {
-		return err
+		panic(err) // strings, and JSON
 	}
-	return errors.Join(do(d), b.cluster.drop(ctx, d))
+	return encoded
+}
+
+// usage is what has been used up to a moment, or between two of them.
+type usage struct {
+	statements float64       // ended in the database, those of River too
+	brackets   float64       // BEGIN, COMMIT and ROLLBACK
+	wal        float64       // bytes, of the whole cluster
+	postgres   time.Duration // CPU of all its processes, those that have ended too
+	server     time.Duration // CPU of the server
+	self       time.Duration // CPU of load and receiver, which are here
+}
+
+// since is what was used since an earlier moment.
+func (u usage) since(before usage) usage {
+	return usage{
+		u.statements - before.statements, u.brackets - before.brackets, u.wal - before.wal,
+		u.postgres - before.postgres, u.server - before.server, u.self - before.self,
+	}
 }
 
 // spent is what happened in a span of time.
 type spent struct {
-	took       time.Duration
-	accepted   float64 // requests
-	delivered  float64 // requests; only where there is a receiver
-	statements float64
-	brackets   float64
-	wal        float64 // bytes
-	server     time.Duration
-	postgres   time.Duration
-	self       time.Duration // load and receiver
+	usage
+	took      time.Duration
+	accepted  float64 // requests
+	delivered float64 // requests; only where there is a receiver
 }
 
 // rate is requests delivered per second.
@@ -80,20 +101,19 @@ func (s spent) rate() float64 { return s.delivered / s.took.Seconds() }
 
 // during runs a load and returns what was spent between the end of the warm-up
 // and the end of the given time.
-func (b *bench) during(ctx context.Context, d database, s *server, l *load, warmup, length time.Duration) (spent, error) {
-	stop := l.start(ctx)
+func (b *bench) during(ctx context.Context, d database, s *server, l *load.Closed) (spent, error) {
+	stop := l.Start(ctx)
 	defer stop()
-	if !pause(ctx, warmup) {
+	if !load.Pause(ctx, b.plan.acceptWarmup) {
 		return spent{}, ctx.Err()
 	}
-	used, err := b.watch(ctx, d, s, func() (spent, bool) {
-		before := l.accepted.Load()
-		l.measuring.Store(true)
-		done := pause(ctx, length)
-		l.measuring.Store(false)
-		return spent{accepted: float64(l.accepted.Load() - before)}, done
+	return b.watch(ctx, d, s, func() (spent, bool) {
+		before := l.Accepted.Load()
+		l.Measuring.Store(true)
+		done := load.Pause(ctx, b.plan.acceptFor)
+		l.Measuring.Store(false)
+		return spent{accepted: float64(l.Accepted.Load() - before)}, done
 	})
-	return used, err
 }
 
 // watch adds to what span returns what was used while it ran.
@@ -109,19 +129,17 @@ func (b *bench) watch(ctx context.Context, d database, s *server, span func() (c
 		return spent{}, ctx.Err()
 	}
 	after, err := b.readUsage(ctx, d, s)
-	used.statements = after.statements - before.statements
-	used.brackets = after.brackets - before.brackets
-	used.wal = after.wal - before.wal
-	used.server = after.server - before.server
-	used.postgres = after.postgres - before.postgres
-	used.self = after.self - before.self
+	used.usage = after.since(before)
 	return used, err
 }
 
 func (b *bench) readUsage(ctx context.Context, d database, s *server) (usage, error) {
 	used, err := b.cluster.read(ctx, d)
-	used.server = s.cpu()
-	self, _ := readProcess(os.Getpid())
-	used.self = self.own
+	used.server, used.self = ownCPU(s.Pid()), ownCPU(os.Getpid())
 	return used, err
+}
+
+func ownCPU(pid int) time.Duration {
+	process, _ := program.ReadProcess(pid)
+	return process.Own
 }

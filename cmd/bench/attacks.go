@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/sample"
 )
 
 // attack is what one client does, within its default quotas, to take the service from
@@ -58,7 +61,7 @@ func attacks() []attack {
 		}},
 		{"waits", func(ctx context.Context, m *attacker) {
 			var later struct{ ID string }
-			_ = json.Unmarshal(m.post("/async", []byte(`{"input":{"text":"x"},"delay":3600,"callback_url":"`+m.own[0]+`"}`)), &later)
+			_ = json.Unmarshal(m.post("/async", fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.Input("x", 0, 0), m.own[0])), &later)
 			m.each(ctx, defaultReads, func(int) { m.get("/requests/"+later.ID, "wait=60") })
 		}},
 		{"answers", func(ctx context.Context, m *attacker) { // that nobody reads
@@ -130,12 +133,12 @@ func (b *bench) timeAttacked(ctx context.Context, attack attack) (told waits, er
 }
 
 func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys []string) (waits, error) {
-	victim, err := startVictim(s.url, keys[0])
+	victim, err := startVictim(s.URL, keys[0])
 	if err != nil {
 		return waits{}, err
 	}
 	defer victim.server.Close()
-	m := &attacker{url: s.url, key: keys[1], victim: victim.receiver, client: &http.Client{Timeout: time.Minute}}
+	m := &attacker{url: s.URL, key: keys[1], victim: victim.receiver, client: &http.Client{Timeout: time.Minute}}
 	for range 4 {
 		own, err := startPoorReceiver()
 		if err != nil {
@@ -154,7 +157,7 @@ func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys
 func (b *bench) addClients(ctx context.Context, d database, names ...string) (keys []string, err error) {
 	run := func(args ...string) ([]byte, error) {
 		command := exec.CommandContext(ctx, b.server, args...)
-		command.Env = []string{"DATABASE_URL=" + d.url, "PLAIN_SECRETS=true"}
+		command.Env = []string{"DATABASE_URL=" + d.URL, "PLAIN_SECRETS=true"}
 		command.Stderr = os.Stderr
 		out, err := command.Output()
 		if err != nil {
@@ -242,13 +245,13 @@ func (v *victim) run(ctx context.Context, warmup, length time.Duration) (waits, 
 	v.mu.Unlock()
 	var sending sync.WaitGroup
 	for n := range count {
-		if !pause(ctx, time.Until(v.due[n])) {
+		if !load.Pause(ctx, time.Until(v.due[n])) {
 			return waits{}, ctx.Err()
 		}
 		sending.Go(func() { v.send(ctx, client, n) })
 	}
 	sending.Wait()
-	for deadline := time.Now().Add(drainTimeout); ctx.Err() == nil && time.Now().Before(deadline); pause(ctx, 10*time.Millisecond) {
+	for deadline := time.Now().Add(drainTimeout); ctx.Err() == nil && time.Now().Before(deadline); load.Pause(ctx, 10*time.Millisecond) {
 		v.mu.Lock()
 		whole := v.called == count-v.failed
 		v.mu.Unlock()
@@ -300,7 +303,7 @@ func startPoorReceiver() (*http.Server, error) {
 	}
 	server := &http.Server{Addr: listener.Addr().String(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
-			pause(r.Context(), 9*time.Second)
+			load.Pause(r.Context(), 9*time.Second)
 			return
 		}
 		w.WriteHeader(http.StatusGone)
@@ -361,10 +364,10 @@ func (m *attacker) pipeline(ctx context.Context, calls string) {
 		conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(m.url, "http://"))
 		if err == nil {
 			_, _ = io.WriteString(conn, strings.Repeat(calls, 20))
-			pause(ctx, 5*time.Second)
+			load.Pause(ctx, 5*time.Second)
 			conn.Close()
 		}
-		pause(ctx, 100*time.Millisecond)
+		load.Pause(ctx, 100*time.Millisecond)
 	}
 }
 
@@ -375,11 +378,9 @@ func (b *bench) measureOrdinary(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		var p99 [2]float64
 		for n, allowed := range []bool{false, true} {
-			err := b.onFresh(ctx, "ordinary", func(d database) error {
-				return b.onServer(ctx, ours, d, nil, func(s *server) (err error) {
-					p99[n], err = b.timeOrdinary(ctx, d, s, rate, allowed)
-					return err
-				})
+			err := b.onFreshServer(ctx, "ordinary", nil, func(d database, s *server) (err error) {
+				p99[n], err = b.timeOrdinary(ctx, d, s, rate, allowed)
+				return err
 			})
 			if err != nil {
 				return err
@@ -394,11 +395,14 @@ func (b *bench) measureOrdinary(ctx context.Context) error {
 func (b *bench) timeOrdinary(ctx context.Context, d database, s *server, rate float64, allowed bool) (p99 float64, err error) {
 	if allowed {
 		command := exec.CommandContext(ctx, b.server, "--dev", "receiver", "allow", "127.0.0.1")
-		command.Env = []string{"DATABASE_URL=" + d.url}
+		command.Env = []string{"DATABASE_URL=" + d.URL}
 		if out, err := command.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("allowing the receiver: %w: %s", err, out)
 		}
 	}
 	told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: rate, length: b.plan.timingFor})
-	return told.Async.TimeToCallback.P99, err
+	if err != nil {
+		return 0, err
+	}
+	return told.Async.TimeToCallback.P99, nil
 }

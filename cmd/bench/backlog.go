@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
 )
 
 // measureBacklog asks how fast what was accepted while no worker was there is
 // delivered once there is one.
 func (b *bench) measureBacklog(ctx context.Context) error {
 	if b.plan.backlog == 0 {
-		b.say("  left out")
-		return nil
+		return b.leaveOut()
 	}
 	return rounds(b.plan.repeat, func() error {
 		return b.onFresh(ctx, "backlog", func(d database) error { return b.workOff(ctx, d) })
@@ -26,26 +28,26 @@ const workOffTime = time.Minute
 // workOff accepts a backlog with no worker there, and measures how fast a
 // server that then starts delivers it.
 func (b *bench) workOff(ctx context.Context, d database) error {
-	receiver, err := startReceiver(defaultReceiver, nil)
+	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
 		return err
 	}
-	defer receiver.close()
+	defer receiver.Close()
 	accepted, err := b.pileUp(ctx, d, receiver)
-	if err != nil {
-		return err
+	if err == nil {
+		err = b.cluster.checkpoint(ctx)
 	}
-	if err := b.cluster.execute(ctx, "CHECKPOINT"); err != nil {
+	if err != nil {
 		return err
 	}
 	return b.onServer(ctx, ours, d, nil, func(*server) error {
-		start, before := time.Now(), receiver.delivered.Load()
-		for receiver.delivered.Load() < accepted && time.Since(start) < workOffTime {
-			if !pause(ctx, 10*time.Millisecond) {
+		start, before := time.Now(), receiver.Delivered.Load()
+		for receiver.Delivered.Load() < accepted && time.Since(start) < workOffTime {
+			if !load.Pause(ctx, 10*time.Millisecond) {
 				return ctx.Err()
 			}
 		}
-		rate := float64(receiver.delivered.Load()-before) / time.Since(start).Seconds()
+		rate := float64(receiver.Delivered.Load()-before) / time.Since(start).Seconds()
 		b.say("  backlog of %d: %6.0f/s", accepted, rate)
 		b.figures.add("backlog_per_s", rate)
 		return nil
@@ -54,16 +56,12 @@ func (b *bench) workOff(ctx context.Context, d database) error {
 
 // pileUp has a server without workers accept the backlog, and returns how much
 // it accepted.
-func (b *bench) pileUp(ctx context.Context, d database, r *receiver) (int64, error) {
+func (b *bench) pileUp(ctx context.Context, d database, r *receivers.Counter) (int64, error) {
 	s, err := b.start(ctx, ours, d, "api", fmt.Sprintf("UNFINISHED_LIMIT=%d", 2*b.plan.backlog))
 	if err != nil {
 		return 0, err
 	}
-	l := &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: 256}
-	stop := l.start(ctx)
-	deadline := time.Now().Add(5 * time.Minute)
-	for l.accepted.Load() < int64(b.plan.backlog) && time.Now().Before(deadline) && pause(ctx, 10*time.Millisecond) {
-	}
-	stop()
-	return l.accepted.Load(), errors.Join(ctx.Err(), l.check(), s.Stop())
+	l := newLoad(s, "/async", 256, asyncBody(r.URL))
+	err = l.Accept(ctx, int64(b.plan.backlog), queueTimeout)
+	return l.Accepted.Load(), errors.Join(err, s.Stop())
 }

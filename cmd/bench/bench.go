@@ -17,7 +17,6 @@ type bench struct {
 	cluster *cluster
 	figures figures
 	out     io.Writer
-	log     io.Writer // for what is no figure, but helps to judge one
 }
 
 // part is a group of measurements that can be run alone.
@@ -55,7 +54,7 @@ func partNames() (names []string) {
 
 // measure runs the parts in turn, prints the table and writes the figures,
 // also of a run that ended early.
-func measure(ctx context.Context, options options, out, log io.Writer) error {
+func measure(ctx context.Context, options options, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the program itself: %w", err)
@@ -64,8 +63,8 @@ func measure(ctx context.Context, options options, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer cluster.close()
-	b := &bench{options: options, self: self, cluster: cluster, figures: figures{}, out: out, log: log}
+	defer cluster.Close()
+	b := &bench{options: options, self: self, cluster: cluster, figures: figures{}, out: out}
 	folder, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return fmt.Errorf("making a folder for an earlier server: %w", err)
@@ -104,6 +103,12 @@ func (b *bench) wants(part string) bool { return len(b.only) == 0 || slices.Cont
 
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.out, format+"\n", args...)
+}
+
+// leaveOut says that a part is none of the plan.
+func (b *bench) leaveOut() error {
+	b.say("  left out")
+	return nil
 }
 
 // rounds calls measure for every repetition. Inside it the variants take turns,

@@ -3,12 +3,27 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
 )
 
 // drainTimeout is how long callbacks may take to arrive after the last request.
 const drainTimeout = time.Minute
+
+// defaultReceiver is what everything is measured with, by storm too: it knows of POST
+// alone.
+const defaultReceiver = receivers.OK
+
+// receiverOf is what a variant calls back. An earlier server may be slow to
+// call a receiver that grants nothing.
+func receiverOf(v variant) receivers.Behaviour {
+	if v == before {
+		return receivers.Granting
+	}
+	return defaultReceiver
+}
 
 // measureEndToEnd asks how many requests per second go all the way, from
 // accepted to delivered, and what each of them costs. River alone works two
@@ -17,17 +32,12 @@ func (b *bench) measureEndToEnd(ctx context.Context) error {
 	return rounds(b.plan.repeat, func() error {
 		rates := map[variant]float64{}
 		for _, v := range b.variants() {
-			err := b.onFresh(ctx, "e2e", func(d database) error {
-				used, err := b.saturate(ctx, v, d)
-				rates[v] = used.rate()
-				if err == nil {
-					b.reportSaturation(v, used)
-				}
-				return err
-			})
+			used, err := b.saturateFresh(ctx, v)
 			if err != nil {
 				return err
 			}
+			rates[v] = used.rate()
+			b.reportSaturation(v, used)
 		}
 		alone, err := b.riverAlone(ctx)
 		if err != nil {
@@ -48,86 +58,67 @@ func (b *bench) variants() []variant {
 	return []variant{ours, before}
 }
 
-// saturate keeps the window full and returns what happened while it was.
-func (b *bench) saturate(ctx context.Context, v variant, d database, settings ...string) (used spent, err error) {
-	return b.saturateWith(ctx, v, d, settings, func(url string) [][]byte { return [][]byte{asyncBody(url)} })
-}
-
-// saturateWith sends the bodies that are made for a callback URL in turn.
-func (b *bench) saturateWith(ctx context.Context, v variant, d database, settings []string, bodies func(url string) [][]byte) (used spent, err error) {
-	err = b.onServer(ctx, v, d, settings, func(s *server) error {
-		used, err = b.deliverAll(ctx, d, s, b.plan.window, func(r *receiver) *load {
-			return &load{target: s.url, path: "/async", bodies: bodies(r.url), connections: b.plan.senders}
-		})
+func (b *bench) saturateFresh(ctx context.Context, v variant) (used spent, err error) {
+	err = b.onFresh(ctx, "e2e", func(d database) error {
+		used, err = b.saturate(ctx, v, d, asyncBodies)
 		return err
 	})
 	return used, err
 }
 
-// onServer runs do on a server of its own, with its default role.
-func (b *bench) onServer(ctx context.Context, v variant, d database, settings []string, do func(*server) error) error {
-	s, err := b.start(ctx, v, d, "all", settings...)
-	if err != nil {
+// bodies makes what is sent in turn for a callback URL.
+type bodies func(url string) [][]byte
+
+func asyncBodies(url string) [][]byte { return [][]byte{asyncBody(url)} }
+
+// saturate keeps the window full and returns what happened while it was.
+func (b *bench) saturate(ctx context.Context, v variant, d database, bodies bodies, settings ...string) (used spent, err error) {
+	err = b.onServer(ctx, v, d, settings, func(s *server) error {
+		used, err = b.deliverAll(ctx, d, s, b.plan.window, b.plan.senders, bodies)
 		return err
-	}
-	err = do(s)
-	if !s.Running() {
-		err = errors.Join(err, errors.New("the server ended while it was measured"))
-	}
-	return errors.Join(err, s.Stop())
+	})
+	return used, err
 }
 
 // deliverAll runs a load within a window, and then waits for the callbacks of
 // all that was accepted: a rate that is reached by losing some would be no rate.
-func (b *bench) deliverAll(ctx context.Context, d database, s *server, window int, newLoad func(*receiver) *load) (spent, error) {
-	slots, release := newWindow(window)
-	receiver, err := startReceiver(receiverOf(s.variant), release)
+func (b *bench) deliverAll(ctx context.Context, d database, s *server, window, connections int, bodies bodies) (spent, error) {
+	slots, release := load.NewWindow(window)
+	receiver, err := receivers.StartCounter(receiverOf(s.variant), release)
 	if err != nil {
 		return spent{}, err
 	}
-	defer receiver.close()
-	l := newLoad(receiver)
-	l.window = slots
+	defer receiver.Close()
+	l := newLoad(s, "/async", connections, bodies(receiver.URL)...)
+	l.Window = slots
 	used, err := b.steadily(ctx, d, s, l, receiver)
 	if err != nil {
 		return used, err
 	}
-	return used, errors.Join(l.check(), awaitDelivery(ctx, receiver, l.accepted.Load()))
+	return used, errors.Join(l.Check(), receiver.Await(ctx, l.Accepted.Load(), drainTimeout))
 }
 
+// fillTimeout is how long the window may take to fill.
+const fillTimeout = 3 * time.Second
+
 // steadily runs a load and returns what was spent once it ran steadily.
-func (b *bench) steadily(ctx context.Context, d database, s *server, l *load, r *receiver) (spent, error) {
-	stop := l.start(ctx)
+func (b *bench) steadily(ctx context.Context, d database, s *server, l *load.Closed, r *receivers.Counter) (spent, error) {
+	stop := l.Start(ctx)
 	defer stop()
-	if err := l.fillWindow(ctx); err != nil {
+	if err := l.FillWindow(ctx, fillTimeout); err != nil {
 		return spent{}, err
 	}
-	if !pause(ctx, b.plan.steadyWarmup) {
+	if !load.Pause(ctx, b.plan.steadyWarmup) {
 		return spent{}, ctx.Err()
 	}
 	return b.watch(ctx, d, s, func() (spent, bool) {
-		accepted, delivered := l.accepted.Load(), r.delivered.Load()
-		done := pause(ctx, b.plan.steadyFor)
+		accepted, delivered := l.Accepted.Load(), r.Delivered.Load()
+		done := load.Pause(ctx, b.plan.steadyFor)
 		return spent{
-			accepted:  float64(l.accepted.Load() - accepted),
-			delivered: float64(r.delivered.Load() - delivered),
+			accepted:  float64(l.Accepted.Load() - accepted),
+			delivered: float64(r.Delivered.Load() - delivered),
 		}, done
 	})
-}
-
-// awaitDelivery returns when all the requests were called back.
-func awaitDelivery(ctx context.Context, r *receiver, accepted int64) error {
-	deadline := time.Now().Add(drainTimeout)
-	for r.delivered.Load() < accepted {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d accepted requests were not called back within %v",
-				accepted-r.delivered.Load(), accepted, drainTimeout)
-		}
-		if !pause(ctx, 10*time.Millisecond) {
-			return ctx.Err()
-		}
-	}
-	return nil
 }
 
 func (b *bench) reportSaturation(v variant, used spent) {
@@ -150,4 +141,12 @@ func (b *bench) reportSaturation(v variant, used spent) {
 	}
 	b.addCPU("cpu_us_per_request"+suffix, server, postgres)
 	b.addCPU("cpu_us_at_saturation"+suffix, server, postgres)
+}
+
+// suffixOf is what the keys of a variant end with.
+func suffixOf(v variant) string {
+	if v == ours {
+		return ""
+	}
+	return "_" + string(v)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"ringback/cmd/internal/postgres"
 )
 
 // grown tables are those that a request leaves rows in, in the order in which
@@ -19,12 +21,12 @@ var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
 // there are, so that it doesn't know the schema; only ids and times differ.
 // They are spread over the twelve hours before now: within the retention of
 // jobs, so that River's cleaner has nothing to do.
-func (d database) grow(ctx context.Context, rows int) error {
+func grow(ctx context.Context, d database, rows int) error {
 	all := copies{all: rows, now: time.Now()}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, tables := range grownTables {
 		group.Go(func() error {
-			return d.connect(ctx, func(conn *pgx.Conn) error {
+			return d.Connect(ctx, func(conn *pgx.Conn) error {
 				for _, table := range tables {
 					if err := all.fill(ctx, conn, table); err != nil {
 						return err
@@ -68,16 +70,7 @@ func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
 		part := copies{first, min(first+chunk-1, c.all), c.all, c.now}
 		statements = append(statements, part.statement(table, columns))
 	}
-	return executeAll(ctx, conn, append(statements, after...))
-}
-
-func executeAll(ctx context.Context, conn *pgx.Conn, statements []string) error {
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("%.100s: %w", sql, err)
-		}
-	}
-	return nil
+	return postgres.Execute(ctx, conn, append(statements, after...)...)
 }
 
 // column is one that a copy has to fill in.
@@ -117,7 +110,7 @@ func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, e
 	}
 	var definitions []string
 	for _, index := range indexes {
-		if err := executeAll(ctx, conn, []string{"DROP INDEX " + index.Name}); err != nil {
+		if err := postgres.Execute(ctx, conn, "DROP INDEX "+index.Name); err != nil {
 			return nil, err
 		}
 		definitions = append(definitions, index.Definition)

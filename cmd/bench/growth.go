@@ -5,25 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
 )
 
 // measureGrowth asks whether a table full of finished requests slows the
 // service down.
 func (b *bench) measureGrowth(ctx context.Context) error {
 	if len(b.plan.grown) == 0 {
-		b.say("  left out")
-		return nil
+		return b.leaveOut()
 	}
 	grown, err := b.growAll(ctx)
 	if err == nil {
-		repetition := 0
-		err = rounds(b.plan.repeat, func() error {
-			repetition++
-			return b.compareGrown(ctx, grown, repetition)
-		})
+		err = rounds(b.plan.repeat, func() error { return b.compareGrown(ctx, grown) })
 	}
 	for _, d := range grown {
-		err = errors.Join(err, b.cluster.drop(ctx, d))
+		err = errors.Join(err, b.cluster.Drop(ctx, d))
 	}
 	return err
 }
@@ -38,13 +36,7 @@ func (b *bench) growAll(ctx context.Context) (grown []database, err error) {
 			return grown, err
 		}
 		grown = append(grown, d)
-		if err := b.plant(ctx, d); err != nil {
-			return grown, err
-		}
-		if err := d.grow(ctx, rows); err != nil {
-			return grown, err
-		}
-		if err := b.cluster.execute(ctx, "CHECKPOINT"); err != nil {
+		if err := b.fill(ctx, d, rows); err != nil {
 			return grown, err
 		}
 		b.say("  filled %s in %s", name, time.Since(start).Round(time.Second))
@@ -53,42 +45,40 @@ func (b *bench) growAll(ctx context.Context) (grown []database, err error) {
 	return grown, nil
 }
 
-// plant lets the service itself make the one request that is multiplied.
-func (b *bench) plant(ctx context.Context, d database) error {
-	receiver, err := startReceiver(defaultReceiver, nil)
+// fill lets the service itself make the one request that is multiplied.
+func (b *bench) fill(ctx context.Context, d database, rows int) error {
+	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
 		return err
 	}
-	defer receiver.close()
-	return b.onServer(ctx, ours, d, nil, func(s *server) error {
-		if err := postOnce(s.url+"/async", asyncBody(receiver.url)); err != nil {
-			return err
-		}
-		return awaitDelivery(ctx, receiver, 1)
+	defer receiver.Close()
+	err = b.onServer(ctx, ours, d, nil, func(s *server) error {
+		l := newLoad(s, "/async", 1, asyncBody(receiver.URL))
+		l.Window, _ = load.NewWindow(1) // which nothing leaves
+		return errors.Join(l.Accept(ctx, 1, drainTimeout), receiver.Await(ctx, 1, drainTimeout))
 	})
+	if err == nil {
+		err = grow(ctx, d, rows)
+	}
+	return errors.Join(err, b.cluster.checkpoint(ctx))
 }
 
-func (b *bench) compareGrown(ctx context.Context, grown []database, repetition int) error {
+func (b *bench) compareGrown(ctx context.Context, grown []database) error {
 	rates := make([]float64, len(grown))
 	for i, d := range grown {
-		name := rowsName(b.plan.grown[i])
 		measure := func(d database) error {
-			vacuum, err := b.cluster.watchVacuum(ctx, d, func() error {
-				used, err := b.saturate(ctx, ours, d)
-				if err != nil {
-					return err
-				}
-				rates[i] = used.rate()
-				return b.timeGrown(ctx, d, name, rates[i], rates[0]/2)
-			})
-			b.reportVacuum(name, repetition, vacuum)
-			return err
+			used, err := b.saturate(ctx, ours, d, asyncBodies)
+			if err != nil {
+				return err
+			}
+			rates[i] = used.rate()
+			return b.timeGrown(ctx, d, rowsName(b.plan.grown[i]), rates[i], rates[0]/2)
 		}
 		var err error
 		if i == 0 {
-			err = b.onCopy(ctx, "copy", d.name, measure)
+			err = b.onCopy(ctx, "copy", d.Name, measure)
 		} else {
-			err = errors.Join(b.cluster.execute(ctx, "CHECKPOINT"), measure(d))
+			err = errors.Join(b.cluster.checkpoint(ctx), measure(d))
 		}
 		if err != nil {
 			return fmt.Errorf("with %d requests in the table: %w", b.plan.grown[i], err)
@@ -96,17 +86,6 @@ func (b *bench) compareGrown(ctx context.Context, grown []database, repetition i
 	}
 	b.figures.add("grown_ratio", rates[len(rates)-1]/rates[0])
 	return nil
-}
-
-// reportVacuum helps to judge a repetition: a vacuum of millions of rows takes a
-// core while it runs.
-func (b *bench) reportVacuum(name string, repetition int, vacuum *vacuumWatch) {
-	if b.cluster.postmaster == 0 {
-		return
-	}
-	fmt.Fprintf(b.log, "  %4s finished requests, repetition %d: autovacuum took %.1f s of CPU (%s)\n",
-		name, repetition, vacuum.total().Seconds(), vacuum)
-	b.figures.add("autovacuum_cpu_s_grown_"+name, vacuum.total().Seconds())
 }
 
 // timeGrown measures the time to callback at half of what the smallest table
@@ -123,4 +102,35 @@ func (b *bench) timeGrown(ctx context.Context, d database, name string, rate, ha
 		b.figures.add("ttc_p99_ms_grown_"+name, told.Async.TimeToCallback.P99)
 		return nil
 	})
+}
+
+// measureRetention asks whether removing old requests slows the service down. All
+// that the table holds at first are too old, so it is removed as fast as it goes.
+func (b *bench) measureRetention(ctx context.Context) error {
+	if b.plan.swept == 0 {
+		return b.leaveOut()
+	}
+	return b.onFresh(ctx, "swept", func(d database) error {
+		if err := b.fill(ctx, d, b.plan.swept); err != nil {
+			return err
+		}
+		return rounds(b.plan.repeat, func() error { return b.compareSwept(ctx, d) })
+	})
+}
+
+func (b *bench) compareSwept(ctx context.Context, template database) error {
+	var rates [2]float64
+	for i, retention := range []string{"RETENTION=0", "RETENTION=1m"} {
+		err := b.onCopy(ctx, "copy", template.Name, func(d database) error {
+			used, err := b.saturate(ctx, ours, d, asyncBodies, retention)
+			rates[i] = used.rate()
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("with %s: %w", retention, err)
+		}
+	}
+	b.say("  keeping all %6.0f/s, removing %6.0f/s", rates[0], rates[1])
+	b.figures.add("retention_ratio", rates[1]/rates[0])
+	return nil
 }

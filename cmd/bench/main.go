@@ -42,5 +42,5 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	return measure(ctx, options, stdout, stderr)
+	return measure(ctx, options, stdout)
 }

@@ -28,7 +28,7 @@ func environment(mode string) func(string) string {
 
 func TestReadOptionsRefuses(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"-only speed", "-repeat 0", "-rows 0", "-rows many", "-window 0", "-against -x", "-snapshot 1s", "-snapshot 2h", "more"} {
+	for _, args := range []string{"-only speed", "-repeat 0", "-rows 0", "-rows many", "-against -x", "-snapshot 1s", "-snapshot 2h", "more"} {
 		if _, err := readOptions(strings.Fields(args), environment(""), io.Discard); err == nil {
 			t.Errorf("%q was taken", args)
 		}

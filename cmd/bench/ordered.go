@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+
+	"ringback/cmd/internal/sample"
 )
 
 // orderingKeys is how many there are where requests have one.
@@ -14,14 +15,14 @@ const orderingKeys = 1000
 func (b *bench) measureOrdered(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		var rates [2]float64
-		for i, ordered := range []bool{false, true} {
+		for i, bodies := range []bodies{asyncBodies, orderedBodies} {
 			err := b.onFresh(ctx, "ordered", func(d database) error {
-				used, err := b.saturateWith(ctx, ours, d, nil, func(url string) [][]byte { return orderedBodies(url, ordered) })
+				used, err := b.saturate(ctx, ours, d, bodies)
 				rates[i] = used.rate()
 				return err
 			})
 			if err != nil {
-				return fmt.Errorf("with ordering keys %v: %w", ordered, err)
+				return fmt.Errorf("with %d keys: %w", i*orderingKeys, err)
 			}
 		}
 		b.say("  without keys %6.0f/s, with %d keys %6.0f/s", rates[0], orderingKeys, rates[1])
@@ -31,21 +32,10 @@ func (b *bench) measureOrdered(ctx context.Context) error {
 }
 
 // orderedBodies are small requests, one for each ordering key.
-func orderedBodies(callbackURL string, ordered bool) (bodies [][]byte) {
-	if !ordered {
-		return [][]byte{asyncBody(callbackURL)}
-	}
+func orderedBodies(callbackURL string) (bodies [][]byte) {
 	for n := range orderingKeys {
-		var body map[string]any
-		if err := json.Unmarshal(asyncBody(callbackURL), &body); err != nil {
-			panic(err) // it was just encoded
-		}
-		body["ordering_key"] = fmt.Sprintf("key-%d", n)
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			panic(err) // likewise
-		}
-		bodies = append(bodies, encoded)
+		input := sample.Input(fmt.Sprintf("ringback %055d", n), 0, 0)
+		bodies = append(bodies, encodeBody(input, callbackURL, fmt.Sprintf("key-%d", n)))
 	}
 	return bodies
 }

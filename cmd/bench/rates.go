@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"ringback/cmd/internal/load"
 )
 
 // measureRates asks how long a request waits for its acknowledgement and for its
@@ -13,9 +15,7 @@ import (
 func (b *bench) measureRates(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		for _, rate := range b.plan.rates {
-			err := b.onFresh(ctx, "rate", func(d database) error {
-				return b.onServer(ctx, ours, d, nil, func(s *server) error { return b.timeAt(ctx, d, s, rate) })
-			})
+			err := b.onFreshServer(ctx, "rate", nil, func(d database, s *server) error { return b.timeAt(ctx, d, s, rate) })
 			if err != nil {
 				return fmt.Errorf("at %d/s: %w", rate, err)
 			}
@@ -26,7 +26,7 @@ func (b *bench) measureRates(ctx context.Context) error {
 
 func (b *bench) timeAt(ctx context.Context, d database, s *server, rate int) error {
 	order := stormOrder{mix: "async=100", rate: float64(rate), length: b.plan.timingFor}
-	var told stormReport
+	var told *load.Report
 	var used spent
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { told, err = b.runStorm(ctx, s, order); return err })
@@ -45,15 +45,15 @@ const middleMargin = 500 * time.Millisecond
 // watchMiddle returns what is spent while storm sends, after its warm-up. In an
 // open loop as many requests are done meanwhile as are due.
 func (b *bench) watchMiddle(ctx context.Context, d database, s *server, order stormOrder) (spent, error) {
-	if !pause(ctx, stormWarmup+middleMargin) {
+	if !load.Pause(ctx, stormWarmup+middleMargin) {
 		return spent{}, ctx.Err()
 	}
-	used, err := b.watch(ctx, d, s, func() (spent, bool) { return spent{}, pause(ctx, order.length-2*middleMargin) })
+	used, err := b.watch(ctx, d, s, func() (spent, bool) { return spent{}, load.Pause(ctx, order.length-2*middleMargin) })
 	used.accepted = order.rate * used.took.Seconds()
 	return used, err
 }
 
-func (b *bench) reportRate(rate int, told stormReport, used spent) {
+func (b *bench) reportRate(rate int, told *load.Report, used spent) {
 	ack, callback := told.Async.Latency, told.Async.TimeToCallback
 	server, postgres := used.cpuPerRequest(used.accepted)
 	b.say("  %5d/s  acknowledged p50 %6.2f ms p99 %6.2f ms  called back p50 %6.2f ms p99 %6.2f ms  CPU %4.0f µs server, %4.0f µs Postgres",

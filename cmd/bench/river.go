@@ -17,6 +17,8 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
+
+	"ringback/cmd/internal/load"
 )
 
 // emptyJobsPerRequest is what a request needs of River: a work job and a
@@ -29,7 +31,7 @@ func (b *bench) riverAlone(ctx context.Context) (rate float64, err error) {
 	err = b.onFresh(ctx, "river", func(d database) error {
 		command := exec.CommandContext(ctx, b.self, "river",
 			"-warmup", b.plan.steadyWarmup.String(), "-for", b.plan.steadyFor.String())
-		command.Env = []string{"DATABASE_URL=" + d.url}
+		command.Env = []string{"DATABASE_URL=" + d.URL}
 		if err := b.openLog(command, "river", d); err != nil {
 			return err
 		}
@@ -189,7 +191,7 @@ func insertEmptyJobs(ctx context.Context, client *river.Client[pgx.Tx], o riverO
 	batch := make([]river.InsertManyParams, o.batch)
 	for inserted := 0; ctx.Err() == nil; {
 		if inserted-int(done.Load()) >= o.ahead {
-			pause(ctx, 5*time.Millisecond)
+			load.Pause(ctx, 5*time.Millisecond)
 			continue
 		}
 		for i := range batch {
@@ -205,8 +207,8 @@ func insertEmptyJobs(ctx context.Context, client *river.Client[pgx.Tx], o riverO
 
 // rateOf is how fast a count grows once the warm-up is over, per second.
 func rateOf(ctx context.Context, count *atomic.Int64, warmup, length time.Duration) float64 {
-	pause(ctx, warmup)
+	load.Pause(ctx, warmup)
 	before, start := count.Load(), time.Now()
-	pause(ctx, length)
+	load.Pause(ctx, length)
 	return float64(count.Load()-before) / time.Since(start).Seconds()
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"ringback/cmd/internal/program"
 )
@@ -24,8 +23,27 @@ const (
 // server is one of them, running as a process of its own.
 type server struct {
 	*program.Server
-	url     string
 	variant variant
+}
+
+// onServer runs do on a server of its own, with its default role.
+func (b *bench) onServer(ctx context.Context, v variant, d database, settings []string, do func(*server) error) error {
+	s, err := b.start(ctx, v, d, "all", settings...)
+	if err != nil {
+		return err
+	}
+	err = do(s)
+	if !s.Running() {
+		err = errors.Join(err, errors.New("the server ended while it was measured"))
+	}
+	return errors.Join(err, s.Stop())
+}
+
+// onFreshServer runs do on our server, on an empty database.
+func (b *bench) onFreshServer(ctx context.Context, purpose string, settings []string, do func(database, *server) error) error {
+	return b.onFresh(ctx, purpose, func(d database) error {
+		return b.onServer(ctx, ours, d, settings, func(s *server) error { return do(d, s) })
+	})
 }
 
 // start starts a server on a database and returns when it is healthy. Its role
@@ -43,7 +61,7 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 		command = exec.Command(b.before, "--dev", "--role="+role)
 	}
 	// Nothing of the caller's environment: a setting in it would be measured, too.
-	command.Env = append([]string{"DATABASE_URL=" + d.url, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
+	command.Env = append([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
 	if v == ours {
 		command.Env = append(command.Env, b.settings...)
 	}
@@ -57,7 +75,7 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	if err := process.WaitHealthy(ctx); err != nil {
 		return nil, errors.Join(err, process.Stop())
 	}
-	return &server{process, process.URL, v}, nil
+	return &server{process, v}, nil
 }
 
 // openLog sends what a child writes to a file in the folder of -logs. Else it
@@ -66,15 +84,10 @@ func (b *bench) openLog(command *exec.Cmd, name string, d database) error {
 	if b.logs == "" {
 		return nil
 	}
-	log, err := os.Create(filepath.Join(b.logs, d.name+"-"+name+".log"))
+	log, err := os.Create(filepath.Join(b.logs, d.Name+"-"+name+".log"))
 	if err != nil {
 		return fmt.Errorf("opening log: %w", err)
 	}
 	command.Stderr = log // stays open for as long as we run: a few dozen
 	return nil
-}
-
-func (s *server) cpu() time.Duration {
-	process, _ := readProcess(s.Pid())
-	return process.own
 }

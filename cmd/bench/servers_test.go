@@ -15,10 +15,10 @@ import (
 // as it is.
 func TestGrowMakesWholeRequests(t *testing.T) {
 	t.Parallel()
-	d := database{"test", dbtest.New(t)}
+	d := database{Name: "test", URL: dbtest.New(t)}
 	plantByHand(t, d)
 	const copies = 20
-	if err := d.grow(t.Context(), copies); err != nil {
+	if err := grow(t.Context(), d, copies); err != nil {
 		t.Fatal(err)
 	}
 	const sql = `
@@ -30,7 +30,7 @@ func TestGrowMakesWholeRequests(t *testing.T) {
 		  AND callback_job_state = 'completed'
 		  AND settled_at <= now()`
 	var whole int
-	err := d.connect(t.Context(), func(conn *pgx.Conn) error { return conn.QueryRow(t.Context(), sql).Scan(&whole) })
+	err := d.Connect(t.Context(), func(conn *pgx.Conn) error { return conn.QueryRow(t.Context(), sql).Scan(&whole) })
 	if err != nil || whole != copies+1 {
 		t.Errorf("%d requests are whole (%v), want %d", whole, err, copies+1)
 	}
@@ -40,7 +40,7 @@ func TestGrowMakesWholeRequests(t *testing.T) {
 func plantByHand(t *testing.T, d database) {
 	t.Helper()
 	id := uuid.Must(uuid.NewV7())
-	err := d.connect(t.Context(), func(conn *pgx.Conn) error {
+	err := d.Connect(t.Context(), func(conn *pgx.Conn) error {
 		for _, sql := range []string{
 			`INSERT INTO river_job (id, kind, state, args, max_attempts, finalized_at)
 			 SELECT n, 'work', 'completed', jsonb_build_object('request_id', $1::uuid), 1, now()

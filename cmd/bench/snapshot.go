@@ -6,6 +6,9 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/postgres"
 )
 
 const (
@@ -21,8 +24,7 @@ const (
 // a row that has come to be since can be removed.
 func (b *bench) measureSnapshot(ctx context.Context) error {
 	if b.plan.snapshotFor == 0 {
-		b.say("  left out")
-		return nil
+		return b.leaveOut()
 	}
 	return rounds(b.plan.stormRepeat, func() error {
 		alone, err := b.timeSnapshot(ctx, "without", func(context.Context, database) (func() error, error) {
@@ -43,21 +45,21 @@ func (b *bench) measureSnapshot(ctx context.Context) error {
 
 // timeSnapshot measures the last part of a long storm, while what open opens is
 // there.
-func (b *bench) timeSnapshot(ctx context.Context, name string, open func(context.Context, database) (func() error, error)) (told stormCallback, err error) {
+func (b *bench) timeSnapshot(ctx context.Context, name string, open func(context.Context, database) (func() error, error)) (told load.Async, err error) {
 	last := b.plan.snapshotFor / snapshotLast
 	order := stormOrder{
 		mix: "async=100", rate: snapshotRate, warmup: b.plan.snapshotFor - last, length: last, drain: b.plan.snapshotFor,
 	}
-	err = b.onFresh(ctx, "snapshot", func(d database) error {
-		return b.onServer(ctx, ours, d, nil, func(s *server) error {
-			end, err := open(ctx, d)
-			if err != nil {
-				return err
-			}
-			report, err := b.runStorm(ctx, s, order)
+	err = b.onFreshServer(ctx, "snapshot", nil, func(d database, s *server) error {
+		end, err := open(ctx, d)
+		if err != nil {
+			return err
+		}
+		report, err := b.runStorm(ctx, s, order)
+		if report != nil {
 			told = report.Async
-			return errors.Join(err, end())
-		})
+		}
+		return errors.Join(err, end())
 	})
 	if err != nil {
 		return told, fmt.Errorf("%s a snapshot: %w", name, err)
@@ -72,18 +74,14 @@ func (b *bench) timeSnapshot(ctx context.Context, name string, open func(context
 // openSnapshot opens a transaction that has read and then idles. End ends it, and
 // returns an error if it had ended before.
 func openSnapshot(ctx context.Context, d database) (end func() error, err error) {
-	conn, err := pgx.Connect(ctx, d.url)
+	conn, err := pgx.Connect(ctx, d.URL)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", d.name, err)
+		return nil, fmt.Errorf("connecting to %s: %w", d.Name, err)
 	}
-	for _, sql := range []string{
-		"SET idle_in_transaction_session_timeout = 0",
-		"BEGIN ISOLATION LEVEL REPEATABLE READ",
-		"SELECT count(*) FROM requests",
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", sql, err), conn.Close(context.WithoutCancel(ctx)))
-		}
+	err = postgres.Execute(ctx, conn, "SET idle_in_transaction_session_timeout = 0", "BEGIN ISOLATION LEVEL REPEATABLE READ",
+		"SELECT count(*) FROM requests")
+	if err != nil {
+		return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 	}
 	return func() error {
 		_, err := conn.Exec(ctx, "ROLLBACK")

@@ -10,7 +10,7 @@ import (
 
 func TestSnapshotStaysOpen(t *testing.T) {
 	t.Parallel()
-	d := database{"test", dbtest.New(t)}
+	d := database{Name: "test", URL: dbtest.New(t)}
 	const sql = `
 		SELECT pid
 		FROM pg_stat_activity
@@ -18,7 +18,7 @@ func TestSnapshotStaysOpen(t *testing.T) {
 		  AND state = 'idle in transaction'
 		  AND backend_xmin IS NOT NULL`
 	holders := func() (pids []int) {
-		err := d.connect(t.Context(), func(conn *pgx.Conn) (err error) {
+		err := d.Connect(t.Context(), func(conn *pgx.Conn) (err error) {
 			rows, _ := conn.Query(t.Context(), sql) // CollectRows returns the error
 			pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
 			return err
@@ -43,7 +43,7 @@ func TestSnapshotStaysOpen(t *testing.T) {
 	if end, err = openSnapshot(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	err = d.connect(t.Context(), func(conn *pgx.Conn) error {
+	err = d.Connect(t.Context(), func(conn *pgx.Conn) error {
 		_, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend($1)", holders()[0])
 		return err
 	})

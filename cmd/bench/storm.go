@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/sample"
 )
 
 // The two cores are shared with storm, so a storm of five times what they can do
 // would measure storm. Here the service's own limits set its capacity: so many
 // works at a time that take 20 ms each, most of it waiting.
 const (
-	stormWorks      = 8  // works at a time: 400 a second at most
-	stormDelay      = 20 // milliseconds
+	stormWorks      = 8 // works at a time: 400 a second at most
+	stormDelay      = 20 * time.Millisecond
 	stormRounds     = 200
 	stormUnfinished = 1000 // async requests accepted and not finished
 )
@@ -25,7 +30,7 @@ func stormSettings() []string {
 }
 
 func stormBody(callbackURL string) []byte {
-	return encodeBody(map[string]any{"text": "storm", "rounds": stormRounds, "delay_ms": stormDelay}, callbackURL)
+	return encodeBody(sample.Input("storm", stormRounds, stormDelay), callbackURL, "")
 }
 
 // mode is one of the service's two calls.
@@ -39,13 +44,11 @@ const (
 // measureStorm asks what is left of the service when more arrives than it can
 // do: goodput, the latency of what is served and of what is refused, and memory.
 func (b *bench) measureStorm(ctx context.Context) error {
-	b.say("  capacity set by %d works of %d ms at a time", stormWorks, stormDelay)
+	b.say("  capacity set by %d works of %s at a time", stormWorks, stormDelay)
 	err := rounds(b.plan.stormRepeat, func() error {
 		for _, m := range []mode{syncMode, asyncMode} {
-			err := b.onFresh(ctx, "storm", func(d database) error {
-				return b.onServer(ctx, ours, d, stormSettings(), func(s *server) error {
-					return b.stormServer(ctx, m, d, s)
-				})
+			err := b.onFreshServer(ctx, "storm", stormSettings(), func(d database, s *server) error {
+				return b.stormServer(ctx, m, d, s)
 			})
 			if err != nil {
 				return err
@@ -70,16 +73,16 @@ func (b *bench) stormServer(ctx context.Context, m mode, d database, s *server) 
 	for _, multiple := range b.plan.storms {
 		told, err := b.runStorm(ctx, s, stormOrder{
 			mix: string(m) + "=100", rate: capacity * float64(multiple), length: b.plan.stormFor,
-			work: fmt.Sprintf("text=64,rounds=%d,delay=%dms", stormRounds, stormDelay),
+			work: sample.Work(64, stormRounds, stormDelay),
 		})
 		if err != nil {
 			return fmt.Errorf("%s at %d × capacity: %w", m, multiple, err)
 		}
 		endpoint := told.Sync
 		if m == asyncMode {
-			endpoint = told.Async.stormEndpoint
+			endpoint = told.Async.Endpoint
 		}
-		b.reportStorm(m, multiple, capacity, endpoint, peakMemory(s.Pid())/(1<<20))
+		b.reportStorm(m, multiple, capacity, endpoint, program.PeakMemory(s.Pid())/(1<<20))
 	}
 	return nil
 }
@@ -88,20 +91,18 @@ func (b *bench) stormServer(ctx context.Context, m mode, d database, s *server) 
 // taken and hardly anybody waiting.
 func (b *bench) capacity(ctx context.Context, m mode, d database, s *server) (float64, error) {
 	if m == asyncMode {
-		used, err := b.deliverAll(ctx, d, s, 8*stormWorks, func(r *receiver) *load {
-			return &load{target: s.url, path: "/async", body: stormBody(r.url), connections: 2 * stormWorks}
-		})
+		used, err := b.deliverAll(ctx, d, s, 8*stormWorks, 2*stormWorks, func(url string) [][]byte { return [][]byte{stormBody(url)} })
 		return used.rate(), err
 	}
-	l := &load{target: s.url, path: "/sync", body: stormBody(""), connections: stormWorks * 3 / 2}
-	used, err := b.during(ctx, d, s, l, b.plan.acceptWarmup, b.plan.acceptFor)
+	l := newLoad(s, "/sync", stormWorks*3/2, stormBody(""))
+	used, err := b.during(ctx, d, s, l)
 	if err != nil {
 		return 0, err
 	}
-	return used.accepted / used.took.Seconds(), l.check()
+	return used.accepted / used.took.Seconds(), l.Check()
 }
 
-func (b *bench) reportStorm(m mode, multiple int, capacity float64, e stormEndpoint, memory float64) {
+func (b *bench) reportStorm(m mode, multiple int, capacity float64, e load.Endpoint, memory float64) {
 	b.say("  %-5s %d × %4.0f/s: goodput %4.0f/s (%3.0f %%)  served p50 %6.2f p99 %7.2f ms  refused %6d p99 %6.2f ms  memory %4.0f MiB",
 		m, multiple, capacity, e.Goodput, 100*e.Goodput/capacity, e.Latency.P50, e.Latency.P99, e.Shed, e.Shedded.P99, memory)
 	keys := fmt.Sprintf("_%dx_%s", multiple, m)

@@ -1,15 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/sample"
 )
 
 // stormWarmup is as long as a new receiver may take to get its full rate, and to be
@@ -32,29 +34,23 @@ func (b *bench) halfRate(ctx context.Context) (float64, error) {
 	if known := b.figures["e2e_per_s"]; len(known) > 0 {
 		return median(known) / 2, nil
 	}
-	var used spent
-	err := b.onFresh(ctx, "e2e", func(d database) (err error) {
-		used, err = b.saturate(ctx, ours, d)
-		return err
-	})
+	used, err := b.saturateFresh(ctx, ours)
 	return used.rate() / 2, err
 }
 
 func (b *bench) timeCallbacks(ctx context.Context, rate float64) error {
-	return b.onFresh(ctx, "ttc", func(d database) error {
-		return b.onServer(ctx, ours, d, nil, func(s *server) error {
-			told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: rate, length: b.plan.timingFor})
-			if err != nil {
-				return err
-			}
-			after := told.Async.TimeToCallback
-			b.say("  called back at  %5.0f/s  p50 %6.2f ms  p95 %6.2f ms  p99 %6.2f ms", rate, after.P50, after.P95, after.P99)
-			b.figures.add("ttc_rate_per_s", rate)
-			b.figures.add("ttc_p50_ms", after.P50)
-			b.figures.add("ttc_p95_ms", after.P95)
-			b.figures.add("ttc_p99_ms", after.P99)
-			return nil
-		})
+	return b.onFreshServer(ctx, "ttc", nil, func(_ database, s *server) error {
+		told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: rate, length: b.plan.timingFor})
+		if err != nil {
+			return err
+		}
+		after := told.Async.TimeToCallback
+		b.say("  called back at  %5.0f/s  p50 %6.2f ms  p95 %6.2f ms  p99 %6.2f ms", rate, after.P50, after.P95, after.P99)
+		b.figures.add("ttc_rate_per_s", rate)
+		b.figures.add("ttc_p50_ms", after.P50)
+		b.figures.add("ttc_p95_ms", after.P95)
+		b.figures.add("ttc_p99_ms", after.P99)
+		return nil
 	})
 }
 
@@ -68,79 +64,37 @@ type stormOrder struct {
 	work   string        // as -work takes it, the cheapest when empty
 }
 
-// stormReport is what of storm's report is used here.
-type stormReport struct {
-	Sync      stormEndpoint `json:"sync"`
-	Async     stormCallback `json:"async"`
-	Generator struct {
-		Late quantiles `json:"late_ms"`
-	} `json:"generator"`
-}
-
-type stormEndpoint struct {
-	Sent      int       `json:"sent"`
-	OK        int       `json:"ok"`
-	Shed      int       `json:"shed"`
-	Rejected  int       `json:"rejected"`
-	Failed    int       `json:"failed"`
-	Ambiguous int       `json:"ambiguous"`
-	Unsent    int       `json:"unsent"`
-	Latency   quantiles `json:"latency_ms"`
-	Shedded   quantiles `json:"shed_ms"`
-	Goodput   float64   `json:"goodput_per_s"`
-}
-
-type stormCallback struct {
-	stormEndpoint
-	Missing        int       `json:"missing"`
-	TimeToCallback quantiles `json:"time_to_callback_ms"`
-}
-
-type quantiles struct {
-	Count int     `json:"count"`
-	P50   float64 `json:"p50"`
-	P95   float64 `json:"p95"`
-	P99   float64 `json:"p99"`
-}
-
-// runStorm lets storm send along an open loop and waits until all that was
-// acknowledged has been called back. Its exit status matters only where it left
-// no report: what it finds wrong is told by the figures.
-func (b *bench) runStorm(ctx context.Context, s *server, order stormOrder) (stormReport, error) {
-	folder, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		return stormReport{}, fmt.Errorf("making a folder for storm's report: %w", err)
-	}
-	defer os.RemoveAll(folder)
-	report := filepath.Join(folder, "storm.json")
-	work, warmup := cmp.Or(order.work, "text=64,rounds=0,delay=0s"), cmp.Or(order.warmup, stormWarmup)
-	command := exec.CommandContext(ctx, b.storm, "-target", s.url, "-json", report, "-profile", "steady",
+// runStorm lets storm send along an open loop and waits until all that was acknowledged
+// has been called back. Storm is a process of its own, whose CPU is not that of the load
+// that runs here, and which tunes its runtime for sending. Its exit status matters only
+// where it left no report: what it finds wrong is told by the figures.
+func (b *bench) runStorm(ctx context.Context, s *server, order stormOrder) (*load.Report, error) {
+	warmup := cmp.Or(order.warmup, stormWarmup)
+	command := exec.CommandContext(ctx, b.storm, "-target", s.URL, "-json", "-", "-profile", "steady",
 		"-mix", order.mix, "-rate", fmt.Sprintf("%.0f", max(1, order.rate)), "-duration", (warmup + order.length).String(),
-		"-warmup", warmup.String(), "-work", work, "-drain", cmp.Or(order.drain, drainTimeout).String(),
-		"-receivers", string(defaultReceiver)+"=1")
+		"-warmup", warmup.String(), "-work", cmp.Or(order.work, sample.Work(64, 0, 0)),
+		"-drain", cmp.Or(order.drain, drainTimeout).String(), "-receivers", load.AllOf(defaultReceiver).String())
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = 5 * time.Second
-	output, failed := command.CombinedOutput()
-	content, err := os.ReadFile(report)
+	var said bytes.Buffer
+	command.Stderr = &said
+	output, failed := command.Output()
+	told, err := load.ReadReport(output)
 	if err != nil {
-		return stormReport{}, fmt.Errorf("running storm: %w: %s", errors.Join(ctx.Err(), failed), output)
+		return nil, fmt.Errorf("running storm: %w: %s", errors.Join(ctx.Err(), failed, err), said.Bytes())
 	}
-	var told stormReport
-	if err := json.Unmarshal(content, &told); err != nil {
-		return stormReport{}, fmt.Errorf("reading storm's report: %w", err)
-	}
-	return told, errors.Join(ctx.Err(), told.check())
+	return told, errors.Join(ctx.Err(), checkReport(told))
 }
 
-// check returns an error for what would make the figures worthless.
-func (r stormReport) check() error {
+// checkReport returns an error for what would make the figures worthless.
+func checkReport(r *load.Report) error {
 	var wrong error
 	for name, count := range map[string]int{
 		"not called back":      r.Async.Missing,
 		"rejected":             r.Sync.Rejected + r.Async.Rejected,
 		"failed":               r.Sync.Failed + r.Async.Failed,
 		"lost on the way":      r.Sync.Ambiguous + r.Async.Ambiguous,
-		"not sent in due time": r.Sync.Unsent + r.Async.Unsent,
+		"not sent in due time": r.Unsent(),
 	} {
 		if count > 0 {
 			wrong = errors.Join(wrong, fmt.Errorf("of storm's %d requests %d were %s", r.Sync.Sent+r.Async.Sent, count, name))

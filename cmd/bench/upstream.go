@@ -13,7 +13,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/receivers"
 )
 
 // measureUpstream asks what it costs that an HTTP service on the same machine does the
@@ -60,11 +62,8 @@ func (b *bench) startDoer(ctx context.Context, address string) (*doer, error) {
 
 // settings let a server work through it.
 func (d *doer) settings(path string) []string {
-	return []string{"WORK_URL=" + d.URL + path, "WORK_SECRET=" + benchSecret}
+	return []string{"WORK_URL=" + d.URL + path, "WORK_SECRET=" + receivers.LocalSecret}
 }
-
-// benchSecret signs calls, as in earnest.
-const benchSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // withDoer runs do beside a service that does the work.
 func (b *bench) withDoer(ctx context.Context, do func(*doer) error) error {
@@ -77,20 +76,16 @@ func (b *bench) withDoer(ctx context.Context, do func(*doer) error) error {
 
 // compareUpstream measures saturation with and without it.
 func (b *bench) compareUpstream(ctx context.Context) error {
-	var here spent
-	err := b.onFresh(ctx, "e2e", func(d database) (err error) {
-		here, err = b.saturate(ctx, ours, d)
-		return err
-	})
+	here, err := b.saturateFresh(ctx, ours)
 	if err != nil {
 		return err
 	}
 	return b.withDoer(ctx, func(service *doer) error {
 		return b.onFresh(ctx, "upstream", func(d database) error {
-			before := familyCPU(service.Pid())
-			there, err := b.saturate(ctx, ours, d, service.settings("/do")...)
+			before := program.FamilyCPU(service.Pid())
+			there, err := b.saturate(ctx, ours, d, asyncBodies, service.settings("/do")...)
 			if err == nil {
-				b.reportUpstream(here, there, familyCPU(service.Pid())-before)
+				b.reportUpstream(here, there, program.FamilyCPU(service.Pid())-before)
 			}
 			return err
 		})
@@ -131,13 +126,13 @@ func (b *bench) timeUpstream(ctx context.Context) error {
 	})
 }
 
-func (b *bench) timeWork(ctx context.Context, settings []string) (took quantiles, err error) {
-	err = b.onFresh(ctx, "upstream_ttc", func(d database) error {
-		return b.onServer(ctx, ours, d, settings, func(s *server) error {
-			told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: upstreamRate, length: b.plan.timingFor})
+func (b *bench) timeWork(ctx context.Context, settings []string) (took load.Quantiles, err error) {
+	err = b.onFreshServer(ctx, "upstream_ttc", settings, func(_ database, s *server) error {
+		told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: upstreamRate, length: b.plan.timingFor})
+		if err == nil {
 			took = told.Async.TimeToCallback
-			return err
-		})
+		}
+		return err
 	})
 	return took, err
 }
@@ -166,26 +161,24 @@ func (b *bench) outliveUpstream(ctx context.Context) error {
 		return err
 	}
 	defer remove()
-	return b.onFresh(ctx, "upstream_away", func(d database) error {
-		return b.onServer(ctx, ours, d, settings, func(s *server) (err error) {
-			service, err = b.comeBack(ctx, s, service)
-			return err
-		})
+	return b.onFreshServer(ctx, "upstream_away", settings, func(_ database, s *server) (err error) {
+		service, err = b.comeBack(ctx, s, service)
+		return err
 	})
 }
 
 // comeBack kills the service, and starts another one in its place.
 func (b *bench) comeBack(ctx context.Context, s *server, service *doer) (*doer, error) {
-	receiver, err := startReceiver(defaultReceiver, nil)
+	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
 		return service, err
 	}
-	defer receiver.close()
+	defer receiver.Close()
 	l, stop := b.startPaced(ctx, s, receiver)
 	defer stop()
-	pause(ctx, b.plan.steadyWarmup)
+	load.Pause(ctx, b.plan.steadyWarmup)
 	service.Signal(os.Kill)
-	pause(ctx, b.plan.upstreamAway)
+	load.Pause(ctx, b.plan.upstreamAway)
 	if stop(); ctx.Err() != nil {
 		return service, ctx.Err()
 	}
@@ -206,7 +199,7 @@ func worksOf(service *doer, limits map[string]int) (settings []string, remove fu
 	remove = func() { _ = os.RemoveAll(folder) }
 	works := map[string]any{}
 	for path, limit := range limits {
-		works[path[1:]] = map[string]any{"url": service.URL + path, "secret": benchSecret, "limit": limit}
+		works[path[1:]] = map[string]any{"url": service.URL + path, "secret": receivers.LocalSecret, "limit": limit}
 	}
 	encoded, err := json.Marshal(works)
 	file := filepath.Join(folder, "works.json")
@@ -220,17 +213,18 @@ func worksOf(service *doer, limits map[string]int) (settings []string, remove fu
 }
 
 // startPaced sends requests at outliveRate until stop, which may be called again.
-func (b *bench) startPaced(ctx context.Context, s *server, r *receiver) (l *load, stop func()) {
+func (b *bench) startPaced(ctx context.Context, s *server, r *receivers.Counter) (l *load.Closed, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	l = &load{target: s.url, path: "/async", body: asyncBody(r.url), connections: 32, window: make(chan struct{})}
-	ended := l.start(ctx)
+	l = newLoad(s, "/async", 32, asyncBody(r.URL))
+	l.Window = make(chan struct{})
+	ended := l.Start(ctx)
 	go func() { // who enters the window hands over to here
 		tick := time.NewTicker(time.Second / outliveRate)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				<-l.window
+				<-l.Window
 			case <-ctx.Done():
 				return
 			}
@@ -252,17 +246,17 @@ const returnTimeout = 5 * time.Minute
 
 // watchReturn asks how fast what waited is delivered: from a quarter of it, when the
 // upstream has been found and the slow start is over, to nine tenths.
-func (b *bench) watchReturn(ctx context.Context, service *doer, r *receiver, l *load) error {
+func (b *bench) watchReturn(ctx context.Context, service *doer, r *receivers.Counter, l *load.Closed) error {
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
-	back, before := time.Now(), r.delivered.Load()
-	waited := l.accepted.Load() - before
+	back, before := time.Now(), r.Delivered.Load()
+	waited := l.Accepted.Load() - before
 	var first, from, to time.Duration
-	for r.delivered.Load() < l.accepted.Load() {
-		if !pause(ctx, 5*time.Millisecond) {
-			return errors.Join(fmt.Errorf("%d of %d requests were not delivered after the upstream was back", l.accepted.Load()-r.delivered.Load(), l.accepted.Load()), ctx.Err())
+	for r.Delivered.Load() < l.Accepted.Load() {
+		if !load.Pause(ctx, 5*time.Millisecond) {
+			return errors.Join(fmt.Errorf("%d of %d requests were not delivered after the upstream was back", l.Accepted.Load()-r.Delivered.Load(), l.Accepted.Load()), ctx.Err())
 		}
-		done := r.delivered.Load() - before
+		done := r.Delivered.Load() - before
 		note(&first, back, done > 0)
 		note(&from, back, done > waited/4)
 		note(&to, back, done > waited*9/10)
@@ -278,7 +272,7 @@ func (b *bench) watchReturn(ctx context.Context, service *doer, r *receiver, l *
 	b.figures.add("upstream_drained_per_s", rate)
 	b.figures.add("upstream_drained_ratio", rate/median(b.figures["upstream_per_s"]))
 	b.figures.add("upstream_most_at_return", float64(most)/upstreamLimit)
-	return l.check()
+	return l.Check()
 }
 
 // note keeps when something was first so.
@@ -320,47 +314,41 @@ func (b *bench) waitForUpstream(ctx context.Context) error {
 			return err
 		}
 		defer remove()
-		return b.onFresh(ctx, "upstream_waits", func(d database) error {
-			return b.onServer(ctx, ours, d, settings, func(s *server) error { return b.compareWaiting(ctx, d, s) })
-		})
+		return b.onFreshServer(ctx, "upstream_waits", settings, func(d database, s *server) error { return b.compareWaiting(ctx, d, s) })
 	})
 }
 
 func (b *bench) compareWaiting(ctx context.Context, d database, s *server) error {
-	receiver, err := startReceiver(defaultReceiver, nil)
+	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
 		return err
 	}
-	defer receiver.close()
+	defer receiver.Close()
 	var memory [2]float64
 	for i, step := range []struct{ work, until string }{
 		{"do", "(SELECT count(*) FROM requests WHERE callback_state = 'delivered')"},
 		{"later", "(SELECT count(*) FROM work_leases WHERE NOT EXISTS (SELECT FROM river_job WHERE state = 'running'))"},
 	} {
-		l := &load{target: s.url, path: "/async/" + step.work, body: asyncBody(receiver.url), connections: 64}
-		stop := l.start(ctx)
-		for l.accepted.Load() < int64(b.plan.waiting) && l.failed.Load() == 0 && pause(ctx, 5*time.Millisecond) {
-		}
-		stop()
-		if err := errors.Join(l.check(), d.await(ctx, step.until, l.accepted.Load())); err != nil {
+		l := newLoad(s, "/async/"+step.work, 64, asyncBody(receiver.URL))
+		if err := errors.Join(l.Accept(ctx, int64(b.plan.waiting), queueTimeout), awaitCount(ctx, d, step.until, l.Accepted.Load())); err != nil {
 			return err
 		}
-		if !pause(ctx, 5*time.Second) { // a collection or two
+		if !load.Pause(ctx, 5*time.Second) { // a collection or two
 			return ctx.Err()
 		}
-		memory[i] = memoryOf(s.Pid()) / (1 << 20)
+		memory[i] = program.Memory(s.Pid()) / (1 << 20)
 	}
 	b.say("  %d requests wait, and hold no worker: %.1f MiB, and %.1f MiB when as many had been done", b.plan.waiting, memory[1], memory[0])
 	b.figures.add("upstream_waiting_mib", memory[1]-memory[0])
 	return nil
 }
 
-// await returns when a count in the database is reached.
-func (d database) await(ctx context.Context, count string, want int64) error {
+// awaitCount returns when a count in the database is reached.
+func awaitCount(ctx context.Context, d database, count string, want int64) error {
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
-	return d.connect(ctx, func(conn *pgx.Conn) error {
-		for got := int64(-1); got < want; pause(ctx, 100*time.Millisecond) {
+	return d.Connect(ctx, func(conn *pgx.Conn) error {
+		for got := int64(-1); got < want; load.Pause(ctx, 100*time.Millisecond) {
 			if err := conn.QueryRow(ctx, "SELECT "+count).Scan(&got); err != nil {
 				return fmt.Errorf("waiting for %d, got to %d: %w", want, got, err)
 			}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"ringback/work/fingerprint"
+	"ringback/cmd/internal/sample"
 )
 
 // returnWindow is how long after its first attempt a worker counts how many it has at a
@@ -63,7 +63,7 @@ func (w *worker) do(c *fasthttp.RequestCtx) {
 	for most := w.most.Load(); count > most && at-w.began.Load() < int64(returnWindow); most = w.most.Load() {
 		w.most.CompareAndSwap(most, count)
 	}
-	result, err := fingerprint.Do(c, c.PostBody())
+	result, err := sample.Do(c, c.PostBody())
 	if err != nil {
 		c.SetStatusCode(fasthttp.StatusUnprocessableEntity)
 		return

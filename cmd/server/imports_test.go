@@ -27,15 +27,19 @@ var importRules = map[string][]string{
 	"ringback/api/contract":     {},
 	"ringback/cmd/server":       {"ringback/cmd/server/cli", "ringback/cmd/server/console", "ringback/api", "ringback/db", "ringback/jobs", "ringback/work", "ringback/work/fingerprint", "ringback/work/upstream", "ringback/jobs/limit", "ringback/jobs/pacing", "ringback/jobs/tracing", "ringback/jobs/webhook", "ringback/jobs/clients"},
 	"ringback/cmd/receiver":     {},
-	"ringback/cmd/storm":        {"ringback/cmd/internal/uplot", "ringback/work/fingerprint"},
-	"ringback/cmd/bench":        {"ringback/cmd/internal/program", "ringback/work/fingerprint"},
+	"ringback/cmd/storm":        {"ringback/cmd/internal/load", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/cmd/internal/uplot"},
+	"ringback/cmd/bench":        {"ringback/cmd/internal/load", "ringback/cmd/internal/postgres", "ringback/cmd/internal/program", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample"},
 	"ringback/cmd/chaos":        {"ringback/cmd/internal/program", "ringback/work", "ringback/work/fingerprint"},
 	"ringback/cmd/demo":         {"ringback/cmd/internal/program"},
 
-	"ringback/cmd/internal/program": {},
-	"ringback/cmd/internal/uplot":   {},
-	"ringback/cmd/server/cli":       {},
-	"ringback/cmd/server/console":   {"ringback/cmd/internal/uplot", "ringback/db", "ringback/jobs", "ringback/jobs/limit", "ringback/jobs/pacing"},
+	"ringback/cmd/internal/load":      {"ringback/cmd/internal/receivers"},
+	"ringback/cmd/internal/postgres":  {},
+	"ringback/cmd/internal/program":   {},
+	"ringback/cmd/internal/receivers": {},
+	"ringback/cmd/internal/sample":    {"ringback/cmd/internal/load", "ringback/work/fingerprint"},
+	"ringback/cmd/internal/uplot":     {},
+	"ringback/cmd/server/cli":         {},
+	"ringback/cmd/server/console":     {"ringback/cmd/internal/uplot", "ringback/db", "ringback/jobs", "ringback/jobs/limit", "ringback/jobs/pacing"},
 }
 
 // confined are modules that only these packages may import.

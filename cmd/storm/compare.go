@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"ringback/cmd/internal/load"
 )
 
 const compareUsage = "usage: storm compare A.json B.json"
@@ -27,8 +28,8 @@ func compare(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, compareUsage)
 		return exitUsage
 	}
-	first, errFirst := loadReport(flags.Arg(0))
-	second, errSecond := loadReport(flags.Arg(1))
+	first, errFirst := readReport(flags.Arg(0))
+	second, errSecond := readReport(flags.Arg(1))
 	if err := errors.Join(errFirst, errSecond); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
@@ -37,18 +38,15 @@ func compare(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// loadReport reads what -json wrote.
-func loadReport(path string) (*report, error) {
+// readReport reads what -json wrote.
+func readReport(path string) (*load.Report, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading a report: %w", err)
 	}
-	report := new(report)
-	if err := json.Unmarshal(text, report); err != nil {
+	report, err := load.ReadReport(text)
+	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if report.StartedAt.IsZero() {
-		return nil, fmt.Errorf("reading %s: not a report of storm", path)
 	}
 	return report, nil
 }
@@ -57,15 +55,15 @@ func loadReport(path string) (*report, error) {
 type comparison struct {
 	name   string
 	format string
-	value  func(*report) float64
+	value  func(*load.Report) float64
 }
 
 func comparisons() []comparison {
 	lines := []comparison{
-		{"offered, requests/s", "%.1f", func(r *report) float64 { return r.OfferedRate }},
-		{"achieved, requests/s", "%.1f", func(r *report) float64 { return r.AchievedRate }},
-		{"sync ok, /s", "%.1f", func(r *report) float64 { return r.Sync.Goodput }},
-		{"async delivered, /s", "%.1f", func(r *report) float64 { return r.Async.Goodput }},
+		{"offered, requests/s", "%.1f", func(r *load.Report) float64 { return r.OfferedRate }},
+		{"achieved, requests/s", "%.1f", func(r *load.Report) float64 { return r.AchievedRate }},
+		{"sync ok, /s", "%.1f", func(r *load.Report) float64 { return r.Sync.Goodput }},
+		{"async delivered, /s", "%.1f", func(r *load.Report) float64 { return r.Async.Goodput }},
 	}
 	for _, endpoint := range []string{"sync", "async"} {
 		for _, count := range []string{"shed", "rejected", "failed", "ambiguous", "unsent"} {
@@ -85,19 +83,19 @@ func comparisons() []comparison {
 		}
 	}
 	return append(lines,
-		comparison{"storm's CPU, µs a request", "%.0f", func(r *report) float64 { return r.Generator.CPUMicroseconds }})
+		comparison{"storm's CPU, µs a request", "%.0f", func(r *load.Report) float64 { return r.Generator.CPUMicroseconds }})
 }
 
 // metric is what -slo calls by that name, too.
-func metric(name string) func(*report) float64 {
+func metric(name string) func(*load.Report) float64 {
 	measure, _, _ := findMetric(name)
-	return func(r *report) float64 {
+	return func(r *load.Report) float64 {
 		value, _ := measure(r) // 0 where nothing was measured
 		return value
 	}
 }
 
-func printComparison(w io.Writer, first, second *report, paths []string) {
+func printComparison(w io.Writer, first, second *load.Report, paths []string) {
 	fmt.Fprintf(w, "%-32s%16s%16s%10s\n", "", shorten(paths[0]), shorten(paths[1]), "B/A")
 	for _, line := range comparisons() {
 		a, b := line.value(first), line.value(second)
@@ -128,7 +126,7 @@ func ratio(a, b float64) string {
 }
 
 // differences are the settings that the two runs don't share.
-func differences(first, second *report) []string {
+func differences(first, second *load.Report) []string {
 	var lines []string
 	add := func(name string, a, b any) {
 		if a != b {

@@ -6,107 +6,49 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-)
-
-const (
-	maxRate     = 100_000   // a second; beyond it one generator on loopback measures itself
-	maxRequests = 8_000_000 // in one run: 16 bytes are kept for each, and 40 for each async one
-	maxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
 // config is what the flags and the environment ask for.
 type config struct {
-	target       string        // http://host:port, without a slash at the end
-	isMine       bool          // the target may be other than loopback
-	rate         float64       // requests a second in all; the calm rate of a profile that has one
-	profile      profile       // shape of the rate over time
-	length       time.Duration // of sending; 0 is the profile's own
-	warmup       time.Duration // at the start of sending
-	arrivals     string        // constant or poisson
-	mix          mix           // shares of sync and async
-	load         workload      // what the requests ask for
-	input        pattern       // instead of the sample's
-	connections  int           // workers, each with one connection
-	seed         uint64        // of everything random
-	timeout      time.Duration // of one request, and of its wait for a connection
-	drain        time.Duration // how long to wait for callbacks after the last answer
-	apiKey       string        // sent as a bearer token when not empty
-	jsonFile     string        // where the report goes; empty is nowhere
-	htmlFile     string        // likewise, as a page
-	receivers    shares        // how callbacks are shared out among kinds of receivers
-	orderingKeys int           // how many the async requests are spread over; 0 is none
-	secret       string        // that callbacks must be signed with; empty is no matter
-	databaseURL  string        // where missing callbacks are looked up too; empty is nowhere
-	objectives   objectives    // what the run must achieve
-	movesCursor  bool          // the terminal, if there is one, can draw over what it shows
+	load.Config
+	isMine      bool       // the target may be other than loopback
+	jsonFile    string     // where the report goes; empty is nowhere, - is stdout instead of the summary
+	htmlFile    string     // likewise, as a page
+	objectives  objectives // what the run must achieve
+	movesCursor bool       // the terminal, if there is one, can draw over what it shows
 }
 
-// localSecret is what a server in local mode signs with: the secret that
-// Standard Webhooks publishes in its examples.
-const localSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
+// defaults ask for the sample work, whose results are computed again.
 func defaults() config {
-	return config{
-		target:      "http://127.0.0.1:8080",
-		rate:        200,
-		profile:     profiles()[0],
-		arrivals:    "constant",
-		mix:         mix{sync: 50, async: 50},
-		load:        defaultWorkload(),
-		connections: 1024,
-		timeout:     10 * time.Second,
-		drain:       time.Minute,
-		seed:        1,
-		receivers:   allOf(defaultKind),
-	}
-}
-
-// duration is how long requests are sent for.
-func (c config) duration() time.Duration {
-	if c.length > 0 {
-		return c.length
-	}
-	return c.profile.duration
-}
-
-func (c config) curve() curve { return c.profile.curve(c.rate, c.duration()) }
-
-// webhook checks signatures; it is nil where there is no secret.
-func (c config) webhook() (*standardwebhooks.Webhook, error) {
-	if c.secret == "" {
-		return nil, nil
-	}
-	return standardwebhooks.NewWebhook(c.secret)
-}
-
-func (c config) workload() workload {
-	c.load.seed, c.load.input = c.seed, c.input
-	return c.load
+	config := config{Config: load.Defaults()}
+	config.Input, _ = sample.Pattern(sample.Usual)
+	config.Result = sample.Result
+	return config
 }
 
 // parseConfig reads flags and environment. Its error is flag.ErrHelp or tells
 // every mistake, one a line.
 func parseConfig(args []string, getenv func(string) string) (config, error) {
 	config := defaults()
-	config.apiKey, config.secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
+	config.APIKey, config.Secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
 	config.movesCursor = getenv("TERM") != "dumb" && getenv("TERM") != ""
 	mistakes := parseAll(newFlags(&config), args)
 	if errors.Is(mistakes, flag.ErrHelp) {
 		return config, flag.ErrHelp
 	}
-	if config.seed == 0 {
-		config.seed = rand.Uint64()
+	if config.Seed == 0 {
+		config.Seed = rand.Uint64()
 	}
-	if config.secret == "" && config.apiKey == "" && isLoopback(config.target) {
-		config.secret = localSecret
+	if config.Secret == "" && config.APIKey == "" && load.IsLoopback(config.Target) {
+		config.Secret = receivers.LocalSecret
 	}
 	return config, errors.Join(mistakes, config.check(mistakes == nil))
 }
@@ -114,35 +56,14 @@ func parseConfig(args []string, getenv func(string) string) (config, error) {
 // check tells what is wrong with flags that are each right by themselves.
 // Their sums are only worth a look where that is so.
 func (c config) check(eachIsRight bool) error {
-	var mistakes error
-	mistake := func(format string, args ...any) {
-		mistakes = errors.Join(mistakes, fmt.Errorf(format, args...))
-	}
-	if !fitsHeader(c.apiKey) {
-		mistake("the API key holds characters that a header can't carry")
-	}
-	if _, err := c.webhook(); err != nil {
-		mistake("the secret is not whsec_ and base64")
-	}
+	mistakes := c.CheckSecrets()
 	if !eachIsRight {
 		return mistakes
 	}
-	if !c.isMine && !isLoopback(c.target) {
-		mistake("%s is not a loopback address, and a storm is for your own machines only: -i-own-this-target says that it is yours", c.target)
+	if !c.isMine && !load.IsLoopback(c.Target) {
+		mistakes = errors.Join(mistakes, fmt.Errorf("%s is not a loopback address, and a storm is for your own machines only: -i-own-this-target says that it is yours", c.Target))
 	}
-	mistakes = errors.Join(mistakes, c.objectives.unmeasurable(c.mix))
-	if c.warmup >= c.duration() {
-		mistake("-warmup %v leaves nothing of -duration %v", c.warmup, c.duration())
-	}
-	curve := c.curve()
-	if curve.peak() > maxRate {
-		mistake("-rate %v makes %v requests a second at the height of -profile %s: want at most %d",
-			c.rate, curve.peak(), c.profile.name, maxRate)
-	}
-	if total := curve.requests(); total < 1-1e-6 || total > maxRequests {
-		mistake("-rate %v for -duration %v makes %.0f requests: want 1 to %d", c.rate, c.duration(), total, maxRequests)
-	}
-	return mistakes
+	return errors.Join(mistakes, c.objectives.unmeasurable(c.Mix), c.Check())
 }
 
 // parseAll goes on where the flag package stops, at the first mistake, so that
@@ -168,35 +89,40 @@ func parseAll(flags *flag.FlagSet, args []string) error {
 func newFlags(config *config) *flag.FlagSet {
 	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints the mistakes, all of them
-	flags.Var(setting[string]{&config.target, parseTarget}, "target",
+	flags.Var(setting[string]{&config.Target, parseTarget}, "target",
 		"`URL` of the server, on loopback")
 	flags.BoolVar(&config.isMine, "i-own-this-target", false,
 		"allow a target that is not on loopback: yours")
-	flags.Var(setting[float64]{&config.rate, parseRate}, "rate",
+	flags.Var(setting[float64]{&config.Rate, parseRate}, "rate",
 		"`requests` a second in all; in the profiles spike and storm, those of the calm")
-	flags.Var(setting[profile]{&config.profile, parseProfile}, "profile",
+	flags.Var(setting[load.Profile]{&config.Profile, load.ParseProfile}, "profile",
 		"`name` of the rate's shape over time:\n"+describeProfiles())
-	flags.Var(setting[time.Duration]{&config.length, parseDuration(time.Millisecond)}, "duration",
+	flags.Var(setting[time.Duration]{&config.Length, parseDuration(time.Millisecond)}, "duration",
 		"how much `time` to send for; the default is the profile's own")
-	flags.Var(setting[time.Duration]{&config.warmup, parseDuration(0)}, "warmup",
+	flags.Var(setting[time.Duration]{&config.Warmup, parseDuration(0)}, "warmup",
 		"how much `time` at the start to leave out of quantiles and goodput")
-	flags.Var(setting[string]{&config.arrivals, parseArrivals}, "arrivals",
+	flags.Var(setting[string]{&config.Arrivals, parseArrivals}, "arrivals",
 		"`constant` spacing, or poisson: independent arrivals")
-	flags.Var(setting[mix]{&config.mix, parseMix}, "mix", "`shares` of the endpoints")
-	flags.Var(setting[workload]{&config.load, parseWorkload}, "work",
-		"what requests ask for, as in `text=200,rounds=0,delay=0s`;\neach is N, N..M (uniform) or exp:N (exponential)")
-	flags.Var(setting[pattern]{&config.input, parsePattern}, "input",
-		"`JSON` of the input, or @file, for work other than the sample; "+placeholder+" in it stands for\ndifferent text each time, as long as -work says")
-	flags.Var(setting[int]{&config.connections, parseCount(10_000)}, "connections",
+	flags.Var(setting[load.Mix]{&config.Mix, load.ParseMix}, "mix", "`shares` of the endpoints")
+	flags.Var(setting[load.Input]{&config.Input, sample.Pattern}, "work",
+		"what requests ask of the sample work, as in `"+sample.Usual+"`;\neach is N, N..M (uniform) or exp:N (exponential)")
+	flags.Func("input", "`JSON` of the input, or @file, for any other work; "+load.PlaceholderHelp+";\n"+
+		"N may be N..M or exp:N. Results are compared with those of POST /sync, if GET /works says that the work is deterministic",
+		func(text string) (err error) {
+			config.Input, err = load.ParseInput(text)
+			config.Result = nil
+			return err
+		})
+	flags.Var(setting[int]{&config.Connections, parseCount(10_000)}, "connections",
 		"`number` of connections to the server, which is how many requests can wait for an answer at a time")
-	flags.Uint64Var(&config.seed, "seed", config.seed, "`number` that everything random follows from; 0 picks one")
-	flags.Var(setting[time.Duration]{&config.timeout, parseDuration(time.Millisecond)}, "timeout",
+	flags.Uint64Var(&config.Seed, "seed", config.Seed, "`number` that everything random follows from; 0 picks one")
+	flags.Var(setting[time.Duration]{&config.Timeout, parseDuration(time.Millisecond)}, "timeout",
 		"how much `time` a request may take, and may wait for a connection before it counts as unsent")
-	flags.Var(setting[time.Duration]{&config.drain, parseDuration(0)}, "drain",
+	flags.Var(setting[time.Duration]{&config.Drain, parseDuration(0)}, "drain",
 		"how much `time` to wait for callbacks after the last answer")
 	flags.Func("api-key", "`key` sent as a bearer token (default $RINGBACK_API_KEY)",
-		func(key string) error { config.apiKey = key; return nil })
-	flags.StringVar(&config.jsonFile, "json", "", "`file` to write the report to, as JSON")
+		func(key string) error { config.APIKey = key; return nil })
+	flags.StringVar(&config.jsonFile, "json", "", "`file` to write the report to, as JSON; - is stdout, instead of the summary")
 	flags.StringVar(&config.htmlFile, "html", "", "`file` to write the report to, as a page with charts")
 	addCallbackFlags(flags, config)
 	return flags
@@ -204,15 +130,16 @@ func newFlags(config *config) *flag.FlagSet {
 
 // addCallbackFlags adds the flags about what the run receives.
 func addCallbackFlags(flags *flag.FlagSet, config *config) {
-	flags.Var(setting[shares]{&config.receivers, parseShares}, "receivers",
-		"`shares` of callbacks to kinds of receivers, each an origin of its own: ok, granting (ok, and\n"+
-			"grants any rate when asked), slow (takes 2 s), flaky (fails once), hang (never answers), reset (breaks the connection), gone (410),\n"+
+	flags.Var(setting[load.Shares]{&config.Receivers, load.ParseShares}, "receivers",
+		"`shares` of callbacks to receivers that behave in different ways, each at a port of its own: ok, granting (ok, and\n"+
+			"grants any rate when asked), slow (takes 2 s), flaky (500 at first), shaky (breaks the connection at first), hang\n"+
+			"(never answers), reset (breaks the connection), failing (500), refusing (doesn't listen), gone (410),\n"+
 			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
-	flags.Var(setting[int]{&config.orderingKeys, parseCount(1_000_000)}, "ordering-keys",
+	flags.Var(setting[int]{&config.OrderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
 	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key that of a server in local mode",
-		func(secret string) error { config.secret = secret; return nil })
-	flags.StringVar(&config.databaseURL, "database-url", "",
+		func(secret string) error { config.Secret = secret; return nil })
+	flags.StringVar(&config.DatabaseURL, "database-url", "",
 		"`URL` of the server's database, to look up missing callbacks there too")
 	flags.Var(setting[objectives]{&config.objectives, parseObjectives}, "slo",
 		"`objectives` that end the run with status 99 if not met, as in\n"+
@@ -256,8 +183,8 @@ func (s setting[T]) Set(text string) error {
 
 func parseRate(text string) (float64, error) {
 	rate, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(rate > 0 && rate <= maxRate) { // so written, NaN is out too
-		return 0, fmt.Errorf("want a number above 0, at most %d", maxRate)
+	if err != nil || !(rate > 0 && rate <= load.MaxRate) { // so written, NaN is out too
+		return 0, fmt.Errorf("want a number above 0, at most %d", load.MaxRate)
 	}
 	return rate, nil
 }
@@ -265,8 +192,8 @@ func parseRate(text string) (float64, error) {
 func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	return func(text string) (time.Duration, error) {
 		duration, err := time.ParseDuration(text)
-		if err != nil || duration < least || duration > maxDuration {
-			return 0, fmt.Errorf("want a duration like 20s, at least %v and at most %v", least, maxDuration)
+		if err != nil || duration < least || duration > load.MaxDuration {
+			return 0, fmt.Errorf("want a duration like 20s, at least %v and at most %v", least, load.MaxDuration)
 		}
 		return duration, nil
 	}
@@ -291,30 +218,10 @@ func parseTarget(text string) (string, error) {
 	return target.String(), nil
 }
 
-func isLoopback(address string) bool {
-	target, err := url.Parse(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(target.Hostname())
-	return target.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func parseProfile(text string) (profile, error) {
-	for _, profile := range profiles() {
-		if profile.name == text {
-			return profile, nil
-		}
-	}
-	return profile{}, errors.New("want steady, ramp, spike, storm or soak")
-}
-
-func (p profile) String() string { return p.name }
-
 func describeProfiles() string {
 	var lines strings.Builder
-	for _, profile := range profiles() {
-		fmt.Fprintf(&lines, "%-7s%s (%v)\n", profile.name, profile.meaning, profile.duration)
+	for _, profile := range load.Profiles() {
+		fmt.Fprintf(&lines, "%-7s%s (%v)\n", profile, profile.Meaning, profile.Duration)
 	}
 	return strings.TrimSuffix(lines.String(), "\n")
 }
@@ -324,33 +231,4 @@ func parseArrivals(text string) (string, error) {
 		return "", errors.New("want constant or poisson")
 	}
 	return text, nil
-}
-
-func parseMix(text string) (mix, error) {
-	var shares mix
-	err := eachPair(text, func(name, value string) error {
-		share, err := strconv.Atoi(value)
-		if err != nil || share < 0 || share > 1000 {
-			return fmt.Errorf("%s: want a whole number from 0 to 1000", name)
-		}
-		switch name {
-		case "sync":
-			shares.sync = share
-		case "async":
-			shares.async = share
-		default:
-			return fmt.Errorf("%s: want sync or async", name)
-		}
-		return nil
-	})
-	if err == nil && shares == (mix{}) {
-		err = errors.New("want a share above 0")
-	}
-	return shares, err
-}
-
-// fitsHeader tells whether a header can carry the key, so that one it can't
-// carry isn't found out request by request.
-func fitsHeader(key string) bool {
-	return !strings.ContainsFunc(key, unicode.IsControl)
 }

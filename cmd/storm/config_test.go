@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ringback/cmd/internal/receivers"
 	"ringback/jobs/clients"
 )
 
@@ -74,15 +75,15 @@ func TestConfigTakesTheKeyFromTheEnvironment(t *testing.T) {
 	getenv := func(name string) string { return map[string]string{"RINGBACK_API_KEY": "from env"}[name] }
 	for want, args := range map[string][]string{"from env": nil, "from flag": {"-api-key", "from flag"}} {
 		config, err := parseConfig(args, getenv)
-		if err != nil || config.apiKey != want {
-			t.Errorf("parseConfig(%q): got key %q and error %v, want %q", args, config.apiKey, err, want)
+		if err != nil || config.APIKey != want {
+			t.Errorf("parseConfig(%q): got key %q and error %v, want %q", args, config.APIKey, err, want)
 		}
 	}
 }
 
 func TestLocalSecretIsThatOfTheServer(t *testing.T) {
 	t.Parallel()
-	if localSecret != clients.LocalSecret {
-		t.Errorf("got %q, want %q", localSecret, clients.LocalSecret)
+	if receivers.LocalSecret != clients.LocalSecret {
+		t.Errorf("got %q, want %q", receivers.LocalSecret, clients.LocalSecret)
 	}
 }

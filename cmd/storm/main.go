@@ -25,6 +25,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+
+	"ringback/cmd/internal/load"
 )
 
 const (
@@ -86,9 +88,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "%v\nstorm -h lists the flags\n", err)
 		return exitUsage
 	}
-	found, err := load(ctx, config, stderr)
+	found, err := storm(ctx, config, stderr)
 	switch {
-	case errors.Is(err, errInterrupted):
+	case errors.Is(err, load.ErrInterrupted):
 		fmt.Fprintln(stderr, err)
 		return exitAborted
 	case err != nil:
@@ -98,37 +100,45 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return finish(found, config, stdout, stderr)
 }
 
-// load does the run once all that it needs is there. Its error is worded for
-// whoever typed the command.
-func load(ctx context.Context, config config, progress io.Writer) (*findings, error) {
-	client := newClient(config)
-	if err := askTarget(ctx, client, config); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {
-		return nil, err
-	}
-	storm, err := newStorm(config, client)
+// storm does the run once all that it needs is there. Its error is worded for
+// the person who typed the command.
+func storm(ctx context.Context, config config, w io.Writer) (*load.Findings, error) {
+	run, err := load.New(ctx, config.Config)
 	if err != nil {
 		return nil, err
 	}
-	return storm.run(ctx, progress)
+	defer run.Close()
+	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {
+		return nil, err
+	}
+	shown := &progress{run, config, w}
+	found, err := run.Do(ctx, shown.start)
+	if err == nil {
+		found.Objectives = config.objectives.check(&found.Report)
+	}
+	return found, err
 }
 
 // finish prints and saves the report.
-func finish(found *findings, config config, stdout, stderr io.Writer) int {
-	found.print(stdout)
-	err := errors.Join(saveTo(config.jsonFile, found.writeJSON), saveTo(config.htmlFile, found.writeHTML))
+func finish(found *load.Findings, config config, stdout, stderr io.Writer) int {
+	save := func(w io.Writer) error { return writeHTML(w, found) }
+	err := saveTo(config.htmlFile, save)
+	if config.jsonFile == "-" {
+		err = errors.Join(err, found.WriteJSON(stdout))
+	} else {
+		printSummary(stdout, &found.Report)
+		err = errors.Join(err, saveTo(config.jsonFile, found.WriteJSON))
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	return found.exitStatus()
+	return exitStatus(&found.Report)
 }
 
 // checkWritable finds out before a run whether its report can be kept.
 func checkWritable(path string) error {
-	if path == "" {
+	if path == "" || path == "-" {
 		return nil
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)

@@ -61,7 +61,7 @@ func TestInterrupt(t *testing.T) {
 		if !strings.Contains(string(rest), interruptedText) {
 			t.Errorf("%q is missing in\n%s", interruptedText, rest)
 		}
-		got := readReport(t, file)
+		got := reportOf(t, file)
 		if !got.Interrupted || got.Async.Acked == 0 || got.Async.Delivered != got.Async.Acked || got.Sync.OK != got.Sync.Sent {
 			t.Errorf("got %+v, want all that was sent answered and called back", got)
 		}

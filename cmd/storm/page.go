@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/uplot"
 )
 
@@ -15,7 +16,7 @@ var pageHTML string
 
 // page is what page.html is filled with.
 type page struct {
-	Report            *report
+	Report            *load.Report
 	Verdict           string
 	Broken            bool
 	Tiles             []tile
@@ -28,8 +29,8 @@ type page struct {
 
 // pageData is what the charts show.
 type pageData struct {
-	Timeline     *timeline    `json:"timeline"`
-	Distribution distribution `json:"distribution"`
+	Timeline     *load.Timeline    `json:"timeline"`
+	Distribution load.Distribution `json:"distribution"`
 }
 
 // tile is one figure at the top.
@@ -37,33 +38,33 @@ type tile struct{ Name, Value string }
 
 // writeHTML writes one page that needs nothing else, neither files nor
 // network.
-func (f *findings) writeHTML(w io.Writer) error {
+func writeHTML(w io.Writer, f *load.Findings) error {
 	parsed, err := template.New("page").Parse(pageHTML)
 	if err != nil {
 		return fmt.Errorf("parsing the page: %w", err)
 	}
 	return parsed.Execute(w, page{
-		Report:    &f.report,
-		Verdict:   f.verdict(),
-		Broken:    f.exitStatus() != exitOK,
-		Tiles:     f.tiles(),
-		Requests:  f.requestRows(),
-		Latencies: f.latencyRows(),
-		Generator: f.generatorText(),
-		Data:      pageData{f.ledger.timeline(), f.tally.distribution()},
+		Report:    &f.Report,
+		Verdict:   f.Verdict(),
+		Broken:    exitStatus(&f.Report) != exitOK,
+		Tiles:     tiles(&f.Report),
+		Requests:  requestRows(&f.Report),
+		Latencies: latencyRows(&f.Report),
+		Generator: generatorText(&f.Report),
+		Data:      pageData{f.Timeline(), f.Distribution()},
 		UPlotJS:   template.JS(uplot.JS),
 		UPlotCSS:  template.CSS(uplot.CSS),
 	})
 }
 
-func (r *report) tiles() []tile {
-	shed, _ := portion(r.endpoints(""), func(e endpointReport) int { return e.Shed })
+func tiles(r *load.Report) []tile {
+	shed, _ := portion(r.Endpoints(""), func(e load.Endpoint) int { return e.Shed })
 	tiles := []tile{
 		{"requests/s offered", fmt.Sprintf("%.0f", r.OfferedRate)},
 		{"requests/s sent", fmt.Sprintf("%.0f", r.AchievedRate)},
 		{"shed", fmt.Sprintf("%.1f %%", shed)},
 	}
-	add := func(name string, of quantiles, value float64) {
+	add := func(name string, of load.Quantiles, value float64) {
 		if of.Count > 0 {
 			tiles = append(tiles, tile{name, round(time.Duration(value * float64(time.Millisecond))).String()})
 		}

@@ -11,101 +11,28 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"golang.org/x/term"
+
+	"ringback/cmd/internal/load"
 )
 
-// snapshot is how a run stands.
-type snapshot struct {
-	elapsed, left     time.Duration // left is of sending; 0 once only callbacks are waited for
-	interrupted       bool
-	offered, achieved float64       // requests a second, since the last snapshot
-	inFlight          int           // sent and not answered
-	waiting           int           // due, without a free connection
-	answered          counts        // so far, both endpoints
-	syncP99, asyncP99 float64       // milliseconds so far
-	callbackP99       float64       // likewise
-	acked, delivered  int           // so far
-	oldest            time.Duration // since the longest undelivered request was due; 0 is none
-
-	released, sent int // so far, for the next one's rates
+// progress shows how a run stands.
+type progress struct {
+	run    *load.Run
+	config config
+	w      io.Writer
 }
 
-// snapshot looks at the run. The rates are those since the last one.
-func (s *storm) snapshot(ctx context.Context, last snapshot) snapshot {
-	now := snapshot{
-		elapsed:     s.ledger.clock.now(),
-		interrupted: ctx.Err() != nil,
-		released:    int(s.engine.released.Load()),
-		waiting:     len(s.engine.due),
-	}
-	if !now.interrupted {
-		now.left = max(0, s.config.duration()-now.elapsed)
-	}
-	syncCounts, syncP99 := s.ledger.sync.progress()
-	asyncCounts, asyncP99 := s.ledger.async.progress()
-	now.syncP99, now.asyncP99 = syncP99, asyncP99
-	for outcome := range now.answered {
-		now.answered[outcome] = syncCounts[outcome] + asyncCounts[outcome]
-	}
-	now.acked = asyncCounts[ok]
-	now.delivered, now.callbackP99, now.oldest = s.ledger.progress()
-	now.delivered = min(now.delivered, now.acked) // a callback may come before its acknowledgement
-	now.sent = max(0, now.released-now.waiting-now.answered[unsent])
-	now.inFlight = max(0, now.sent-now.answered.sum())
-	seconds := (now.elapsed - last.elapsed).Seconds()
-	now.offered = float64(now.released-last.released) / seconds
-	now.achieved = float64(now.sent-last.sent) / seconds
-	return now
-}
-
-// counts are requests by outcome.
-type counts [outcomes]int
-
-// sum is of those that were sent and answered.
-func (c counts) sum() int {
-	total := 0
-	for outcome := ok; outcome < outcomes; outcome++ {
-		total += c[outcome]
-	}
-	return total
-}
-
-func (l *lane) progress() (counts counts, p99 float64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.counts, l.latency.millis(99)
-}
-
-// progress returns the slots delivered, the 99th percentile of the time to a
-// callback in milliseconds, and how long the oldest one has been waited for.
-func (l *ledger) progress() (delivered int, p99 float64, oldest time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.oldest < len(l.slots) && l.slots[l.oldest].isDone() {
-		l.oldest++
-	}
-	for _, slot := range l.slots[l.oldest:] {
-		if slot.outcome == undue && slot.due == 0 {
-			break // not sent yet, nor is any behind it
-		}
-		if !slot.isDone() && slot.outcome == ok {
-			oldest = l.clock.now() - slot.due.duration()
-			break
-		}
-	}
-	return l.delivered, l.waits.millis(99), oldest
-}
-
-// startProgress shows how the run stands until the function it returns is
-// called: in place on a terminal, otherwise a line a second.
-func (s *storm) startProgress(ctx context.Context, w io.Writer) (stop func()) {
+// start shows it until the function it returns is called: in place on a terminal,
+// otherwise a line a second.
+func (p *progress) start(ctx context.Context) (stop func()) {
 	finished := make(chan struct{})
 	var printing sync.WaitGroup
 	printing.Go(func() {
-		if file, isFile := w.(*os.File); isFile && s.config.movesCursor && fits(file) {
-			s.showProgress(ctx, &screen{w: w, fits: func() bool { return fits(file) }}, finished)
+		if file, isFile := p.w.(*os.File); isFile && p.config.movesCursor && fits(file) {
+			p.show(ctx, &screen{w: p.w, fits: func() bool { return fits(file) }}, finished)
 			return
 		}
-		s.printProgress(ctx, w, finished)
+		p.print(ctx, finished)
 	})
 	return sync.OnceFunc(func() {
 		close(finished)
@@ -124,31 +51,30 @@ func fits(file *os.File) bool {
 
 const interruptedText = "interrupted: sending stops, answers and callbacks are waited for; again to quit at once"
 
-func (s *storm) printProgress(ctx context.Context, w io.Writer, finished <-chan struct{}) {
+func (p *progress) print(ctx context.Context, finished <-chan struct{}) {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	interrupted := ctx.Done()
-	var last snapshot
+	var last load.Snapshot
 	for {
 		select {
 		case <-finished:
 			return
 		case <-interrupted:
 			interrupted = nil // said once
-			fmt.Fprintln(w, interruptedText)
+			fmt.Fprintln(p.w, interruptedText)
 		case <-second.C:
-			last = s.snapshot(ctx, last)
-			fmt.Fprintln(w, last.line())
+			last = p.run.Snapshot(ctx, last)
+			fmt.Fprintln(p.w, line(last))
 		}
 	}
 }
 
 // line is the snapshot for a log.
-func (s snapshot) line() string {
+func line(s load.Snapshot) string {
 	return fmt.Sprintf("%4.0fs  offered %.0f/s  sent %.0f/s  in flight %d  waiting %d  ok %d  shed %d  failed %d  delivered %d of %d  oldest %s  left %s",
-		s.elapsed.Seconds(), s.offered, s.achieved, s.inFlight, s.waiting, s.answered[ok], s.answered[shed],
-		s.answered[rejected]+s.answered[failed]+s.answered[ambiguous], s.delivered, s.acked,
-		round(s.oldest), round(s.left))
+		s.Elapsed.Seconds(), s.Offered, s.Achieved, s.InFlight, s.Waiting, s.OK, s.Shed, s.Failed,
+		s.Delivered, s.Acked, round(s.Oldest), round(s.Left))
 }
 
 // round leaves three digits or so.
@@ -162,11 +88,11 @@ func round(duration time.Duration) time.Duration {
 	return duration.Round(time.Second / 10)
 }
 
-func (s *storm) showProgress(ctx context.Context, screen *screen, finished <-chan struct{}) {
+func (p *progress) show(ctx context.Context, screen *screen, finished <-chan struct{}) {
 	tick := time.NewTicker(time.Second / 4)
 	defer tick.Stop()
 	defer screen.clear()
-	var last snapshot
+	var last load.Snapshot
 	for {
 		select {
 		case <-finished:
@@ -174,11 +100,11 @@ func (s *storm) showProgress(ctx context.Context, screen *screen, finished <-cha
 		case <-tick.C:
 			if !screen.fits() { // any more
 				screen.lines = 0
-				s.printProgress(ctx, screen.w, finished)
+				p.print(ctx, finished)
 				return
 			}
-			last = s.snapshot(ctx, last)
-			screen.draw(last.panel(s.config))
+			last = p.run.Snapshot(ctx, last)
+			screen.draw(panel(last, p.config.Config))
 		}
 	}
 }
@@ -210,21 +136,20 @@ const (
 )
 
 // panel is the snapshot for a terminal.
-func (s snapshot) panel(config config) string {
+func panel(s load.Snapshot, config load.Config) string {
 	label := lipgloss.NewStyle().Faint(true).Width(12)
 	bold := lipgloss.NewStyle().Bold(true)
 	row := func(name, format string, values ...any) string {
 		return label.Render(name) + fmt.Sprintf(format, values...)
 	}
-	failures := s.answered[rejected] + s.answered[failed] + s.answered[ambiguous]
 	rows := []string{
-		bold.Render(fmt.Sprintf("storm on %s", config.target)) + "  " + s.phase(config),
-		row("rate", "%7.0f/s offered   %7.0f/s sent", s.offered, s.achieved),
-		row("under way", "%7d in flight   %7d waiting for a connection", s.inFlight, s.waiting),
-		row("answered", "%7d ok   %s   %s   %s", s.answered[ok],
-			alarm(s.answered[shed], "11", "%d shed"), alarm(failures, "9", "%d failed"), alarm(s.answered[unsent], "9", "%d unsent")),
-		row("p99 so far", "%7.1f ms sync   %7.1f ms async   %7.1f ms to callback", s.syncP99, s.asyncP99, s.callbackP99),
-		row("callbacks", "%7d of %d delivered   oldest undelivered %v", s.delivered, s.acked, round(s.oldest)),
+		bold.Render(fmt.Sprintf("storm on %s", config.Target)) + "  " + phase(s, config),
+		row("rate", "%7.0f/s offered   %7.0f/s sent", s.Offered, s.Achieved),
+		row("under way", "%7d in flight   %7d waiting for a connection", s.InFlight, s.Waiting),
+		row("answered", "%7d ok   %s   %s   %s", s.OK,
+			alarm(s.Shed, "11", "%d shed"), alarm(s.Failed, "9", "%d failed"), alarm(s.Unsent, "9", "%d unsent")),
+		row("p99 so far", "%7.1f ms sync   %7.1f ms async   %7.1f ms to callback", s.SyncP99, s.AsyncP99, s.CallbackP99),
+		row("callbacks", "%7d of %d delivered   oldest undelivered %v", s.Delivered, s.Acked, round(s.Oldest)),
 	}
 	return lipgloss.NewStyle().
 		Border(lipgloss.RoundedBorder()).
@@ -244,13 +169,13 @@ func alarm(count int, color, format string) string {
 }
 
 // phase tells what is going on, and for how much longer.
-func (s snapshot) phase(config config) string {
+func phase(s load.Snapshot, config load.Config) string {
 	switch {
-	case s.interrupted:
+	case s.Interrupted:
 		return "interrupted, draining: again to quit at once"
-	case s.left == 0:
+	case s.Left == 0:
 		return "draining"
 	default:
-		return fmt.Sprintf("%s, %v left", config.profile.name, round(s.left))
+		return fmt.Sprintf("%s, %v left", config.Profile, round(s.Left))
 	}
 }

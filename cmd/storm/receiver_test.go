@@ -3,20 +3,17 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"ringback/cmd/internal/receivers"
 )
 
 // call posts a callback with the headers, signed where they are nil, and returns
@@ -28,7 +25,7 @@ func (j job) call(ctx context.Context, headers http.Header) (int, error) {
 		return 0, err
 	}
 	if headers == nil {
-		headers = sign(j.t, j, body, localSecret)
+		headers = sign(j.t, j, body, receivers.LocalSecret)
 	}
 	request.Header = headers
 	response, err := j.client.Do(request)
@@ -70,8 +67,8 @@ func TestReceiversOfEveryKind(t *testing.T) {
 
 	// Receivers that answer late are at the port whose fastest call took longest.
 	slowest := slices.MaxFunc(ports["200"], func(a, b string) int { return cmp.Compare(fastest[a], fastest[b]) })
-	if fastest[slowest] < slowDelay {
-		t.Errorf("slow: got an answer after %v, want none before %v", fastest[slowest], slowDelay)
+	if fastest[slowest] < receivers.SlowDelay {
+		t.Errorf("slow: got an answer after %v, want none before %v", fastest[slowest], receivers.SlowDelay)
 	}
 	for _, port := range ports["200"] {
 		if port == slowest {
@@ -135,7 +132,7 @@ func (j job) ask() (status int, granted string) {
 // callUntilDone calls back once, and again after a 500; it returns what came
 // of the first call.
 func callUntilDone(job job) string {
-	ctx, cancel := context.WithTimeout(job.t.Context(), hangTime)
+	ctx, cancel := context.WithTimeout(job.t.Context(), receivers.HangTime)
 	defer cancel()
 	status, err := job.call(ctx, nil)
 	switch {
@@ -147,113 +144,6 @@ func callUntilDone(job job) string {
 		}
 	}
 	return fmt.Sprint(status)
-}
-
-func TestReceiverResetsByRST(t *testing.T) {
-	t.Parallel()
-	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindReset: 1} })
-	if _, err := io.ReadAll(postOverTCP(t, receiver)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v, want the connection reset", err)
-	}
-}
-
-func TestReceiverHangs(t *testing.T) {
-	t.Parallel()
-	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindHang: 1} })
-	conn := postOverTCP(t, receiver)
-	if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(conn); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v, want no answer", err)
-	}
-	receiver.close()
-	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("after the run: got %v, want the connection reset", err)
-	}
-}
-
-// postOverTCP sends a callback to a receiver of one kind.
-func postOverTCP(t *testing.T, receiver *receiver) net.Conn {
-	t.Helper()
-	origin := receiver.origins[receiver.ledger.slots[0].kind]
-	conn, err := net.Dial("tcp", origin.listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	fmt.Fprintf(conn, "POST %s0 HTTP/1.1\r\nHost: storm\r\nContent-Length: 0\r\n\r\n", receiver.path)
-	return conn
-}
-
-// startReceiver returns the receiver of a run of ten async requests, serving.
-func startReceiver(t *testing.T, adjust func(*config)) *receiver {
-	t.Helper()
-	config := defaults()
-	config.mix = mix{async: 1}
-	adjust(&config)
-	ledger := newLedger(config, 10)
-	ledger.clock = clock{time.Now()}
-	receiver, err := newReceiver(ledger, config.receivers, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	receiver.serve()
-	t.Cleanup(receiver.close)
-	return receiver
-}
-
-func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
-	t.Parallel()
-	receiver := startReceiver(t, func(*config) {})
-	post := func() int {
-		response, err := http.Post(string(receiver.appendURL(nil, 3)), "application/json", strings.NewReader("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		return response.StatusCode
-	}
-	if got := post(); got != http.StatusOK {
-		t.Errorf("during the run: got status %d, want 200", got)
-	}
-	receiver.ledger.close()
-	if got := post(); got != http.StatusServiceUnavailable {
-		t.Errorf("after it: got status %d, want 503", got)
-	}
-	if got := receiver.ledger.slots[3]; got.taken != 1 || got.attempts != 1 {
-		t.Errorf("got %d taken of %d attempts, want the first one alone", got.taken, got.attempts)
-	}
-}
-
-func TestReceiverConsents(t *testing.T) {
-	t.Parallel()
-	receiver := startReceiver(t, func(config *config) { config.receivers = shares{kindGranting: 1} })
-	url := string(receiver.appendURL(nil, 0))
-	for origin, want := range map[string]string{"ringback.example": "*", "": ""} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if origin != "" {
-			request.Header.Set("WebHook-Request-Origin", origin)
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		got, rate := response.Header.Get("WebHook-Allowed-Origin"), response.Header.Get("WebHook-Allowed-Rate")
-		if response.StatusCode != http.StatusOK || got != want || rate != want {
-			t.Errorf("asked by %q: got status %d, origin %q and rate %q, want 200 and %q", origin, response.StatusCode, got, rate, want)
-		}
-	}
-	if got := receiver.ledger.slots[0].attempts; got != 0 {
-		t.Errorf("attempts: got %d, want none for a handshake", got)
-	}
 }
 
 func TestSignatures(t *testing.T) {

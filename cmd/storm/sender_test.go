@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"testing"
-	"time"
 )
 
 func TestAnswersGoWrong(t *testing.T) {
@@ -100,24 +98,4 @@ func TestAnswersGoWrong(t *testing.T) {
 		output.wantAsync(t, requests{ok: 19, ambiguous: 1})
 		output.wantCallbacks(t, callbacks{delivered: 19})
 	})
-}
-
-func TestPostTellsHowItFailed(t *testing.T) {
-	t.Parallel()
-	stuck := make(chan struct{})
-	slow := start(t, &service{onSync: func(int, http.ResponseWriter) { <-stuck }})
-	t.Cleanup(func() { close(stuck) })
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	for target, want := range map[string]answer{
-		slow.url: {outcome: ambiguous, reason: "timeout"},
-		gone.URL: {outcome: failed, reason: "connection refused"},
-	} {
-		config := defaults()
-		config.target, config.timeout = target, time.Second // enough to connect on a busy machine
-		caller := newCaller(newClient(config), newAuthor(config.workload()), config)
-		if got := caller.callSync(0); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-	}
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
 	"ringback/work/fingerprint"
 )
 
@@ -26,6 +28,7 @@ type service struct {
 	onSync  func(n int, w http.ResponseWriter)
 	onAsync func(n int, job job, w http.ResponseWriter)
 	onGet   func(id string, w http.ResponseWriter) // knows no request otherwise
+	works   string                                 // what GET /works says of the work; none otherwise
 
 	url         string
 	syncCount   atomic.Int32
@@ -64,6 +67,11 @@ func start(t *testing.T, s *service) *service {
 	client := &http.Client{Transport: transport}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	if s.works != "" {
+		mux.HandleFunc("GET /works", func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"default":"one","works":[{"name":"one",%s}]}`, s.works)
+		})
+	}
 	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
 		s.note(t, r)
 		n := int(s.syncCount.Add(1))
@@ -150,7 +158,7 @@ func (j job) post(url, body string) int {
 		j.t.Error(err)
 		return 0
 	}
-	request.Header = sign(j.t, j, body, localSecret)
+	request.Header = sign(j.t, j, body, receivers.LocalSecret)
 	response, err := j.client.Do(request)
 	if err != nil {
 		return 0
@@ -163,7 +171,7 @@ func (j job) post(url, body string) int {
 type output struct {
 	status         int
 	stdout, stderr string
-	report         report // as its JSON tells it; zero when there is none
+	report         load.Report // as its JSON tells it; zero when there is none
 }
 
 func runStorm(t *testing.T, args ...string) output {
@@ -177,19 +185,19 @@ func runStormUntil(t *testing.T, ctx context.Context, args ...string) output {
 	noEnv := func(string) string { return "" }
 	file := filepath.Join(t.TempDir(), "report.json")
 	status := run(ctx, append(args, "-json", file), noEnv, &stdout, &stderr)
-	return output{status, stdout.String(), stderr.String(), readReport(t, file)}
+	return output{status, stdout.String(), stderr.String(), reportOf(t, file)}
 }
 
-func readReport(t *testing.T, file string) report {
+func reportOf(t *testing.T, file string) load.Report {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return report{}
+		return load.Report{}
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	var report report
+	var report load.Report
 	if err := json.Unmarshal(text, &report); err != nil {
 		t.Fatalf("decoding %s: %v", text, err)
 	}
@@ -204,7 +212,7 @@ func against(s *service, more ...string) []string {
 // requests are the counts of one endpoint, without those that are zero.
 type requests struct{ ok, shed, rejected, failed, ambiguous, unsent int }
 
-func (o output) wantRequests(t *testing.T, name string, got endpointReport, want requests) {
+func (o output) wantRequests(t *testing.T, name string, got load.Endpoint, want requests) {
 	t.Helper()
 	counts := requests{got.OK, got.Shed, got.Rejected, got.Failed, got.Ambiguous, got.Unsent}
 	if counts != want {
@@ -222,7 +230,7 @@ func (o output) wantSync(t *testing.T, want requests) {
 
 func (o output) wantAsync(t *testing.T, want requests) {
 	t.Helper()
-	o.wantRequests(t, "async", o.report.Async.endpointReport, want)
+	o.wantRequests(t, "async", o.report.Async.Endpoint, want)
 }
 
 // callbacks are their counts, without those that are zero.

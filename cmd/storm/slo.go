@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ringback/cmd/internal/load"
 )
 
 // objective is one thing that a run must achieve, as in "sync.p99<100ms".
@@ -20,7 +22,7 @@ type objective struct {
 }
 
 // measure returns what was measured, and false where nothing was.
-type measure func(*report) (value float64, found bool)
+type measure func(*load.Report) (value float64, found bool)
 
 // objectives are all that a run must achieve.
 type objectives []objective
@@ -125,7 +127,7 @@ func findMetric(name string) (m measure, of string, u unit) {
 		endpoint, rest = first, after
 	}
 	if count := portions()[rest]; count != nil && slices.Contains([]string{"", "sync", "async"}, endpoint) {
-		return func(r *report) (float64, bool) { return portion(r.endpoints(endpoint), count) }, endpoint, percent
+		return func(r *load.Report) (float64, bool) { return portion(r.Endpoints(endpoint), count) }, endpoint, percent
 	}
 	series, quantile, found := strings.Cut(rest, ".")
 	if !found {
@@ -135,23 +137,11 @@ func findMetric(name string) (m measure, of string, u unit) {
 	if pick == nil || choose == nil {
 		return nil, "", bare
 	}
-	return func(r *report) (float64, bool) { return choose(pick(r)), pick(r).Count > 0 }, endpoint, millis
-}
-
-// endpoints returns the one of a name, or both.
-func (r *report) endpoints(name string) []endpointReport {
-	switch name {
-	case "sync":
-		return []endpointReport{r.Sync}
-	case "async":
-		return []endpointReport{r.Async.endpointReport}
-	default:
-		return []endpointReport{r.Sync, r.Async.endpointReport}
-	}
+	return func(r *load.Report) (float64, bool) { return choose(pick(r)), pick(r).Count > 0 }, endpoint, millis
 }
 
 // portion is how much of what was due a count is, in per cent, where anything was.
-func portion(of []endpointReport, count func(endpointReport) int) (value float64, found bool) {
+func portion(of []load.Endpoint, count func(load.Endpoint) int) (value float64, found bool) {
 	part, whole := 0, 0
 	for _, endpoint := range of {
 		part += count(endpoint)
@@ -160,13 +150,13 @@ func portion(of []endpointReport, count func(endpointReport) int) (value float64
 	return 100 * float64(part) / float64(max(1, whole)), whole > 0
 }
 
-func portions() map[string]func(endpointReport) int {
-	return map[string]func(endpointReport) int{
-		"shed":      func(e endpointReport) int { return e.Shed },
-		"rejected":  func(e endpointReport) int { return e.Rejected },
-		"failed":    func(e endpointReport) int { return e.Failed },
-		"ambiguous": func(e endpointReport) int { return e.Ambiguous },
-		"unsent":    func(e endpointReport) int { return e.Unsent },
+func portions() map[string]func(load.Endpoint) int {
+	return map[string]func(load.Endpoint) int{
+		"shed":      func(e load.Endpoint) int { return e.Shed },
+		"rejected":  func(e load.Endpoint) int { return e.Rejected },
+		"failed":    func(e load.Endpoint) int { return e.Failed },
+		"ambiguous": func(e load.Endpoint) int { return e.Ambiguous },
+		"unsent":    func(e load.Endpoint) int { return e.Unsent },
 	}
 }
 
@@ -178,74 +168,60 @@ type number struct {
 
 func numbers() map[string]number {
 	// What is said of callbacks is said of acknowledged requests.
-	acked := func(count func(asyncReport) int) number {
-		return number{"async", func(r *report) (float64, bool) { return float64(count(r.Async)), r.Async.Acked > 0 }}
+	acked := func(count func(load.Async) int) number {
+		return number{"async", func(r *load.Report) (float64, bool) { return float64(count(r.Async)), r.Async.Acked > 0 }}
 	}
 	return map[string]number{
-		"sync.goodput":  {"sync", func(r *report) (float64, bool) { return r.Sync.Goodput, r.Sync.Sent > 0 }},
-		"async.goodput": {"async", func(r *report) (float64, bool) { return r.Async.Goodput, r.Async.Sent > 0 }},
-		"achieved_rate": {"", func(r *report) (float64, bool) { return r.AchievedRate, r.Sync.Sent+r.Async.Sent > 0 }},
-		"pending":       acked(func(a asyncReport) int { return a.Pending }),
-		"missing":       acked(func(a asyncReport) int { return a.Missing }),
-		"duplicates":    acked(func(a asyncReport) int { return a.Duplicates }),
-		"orphans":       acked(func(a asyncReport) int { return a.Orphans }),
-		"mismatched":    acked(func(a asyncReport) int { return a.Mismatched }),
+		"sync.goodput":  {"sync", func(r *load.Report) (float64, bool) { return r.Sync.Goodput, r.Sync.Sent > 0 }},
+		"async.goodput": {"async", func(r *load.Report) (float64, bool) { return r.Async.Goodput, r.Async.Sent > 0 }},
+		"achieved_rate": {"", func(r *load.Report) (float64, bool) { return r.AchievedRate, r.Sync.Sent+r.Async.Sent > 0 }},
+		"pending":       acked(func(a load.Async) int { return a.Pending }),
+		"missing":       acked(func(a load.Async) int { return a.Missing }),
+		"duplicates":    acked(func(a load.Async) int { return a.Duplicates }),
+		"orphans":       acked(func(a load.Async) int { return a.Orphans }),
+		"mismatched":    acked(func(a load.Async) int { return a.Mismatched }),
 	}
 }
 
-func durations() map[string]func(*report) quantiles {
-	return map[string]func(*report) quantiles{
-		"sync.latency":           func(r *report) quantiles { return r.Sync.Latency },
-		"sync.service":           func(r *report) quantiles { return r.Sync.Service },
-		"sync.shed":              func(r *report) quantiles { return r.Sync.Shedded },
-		"async.latency":          func(r *report) quantiles { return r.Async.Latency },
-		"async.service":          func(r *report) quantiles { return r.Async.Service },
-		"async.shed":             func(r *report) quantiles { return r.Async.Shedded },
-		"async.time_to_callback": func(r *report) quantiles { return r.Async.TimeToCallback },
+func durations() map[string]func(*load.Report) load.Quantiles {
+	return map[string]func(*load.Report) load.Quantiles{
+		"sync.latency":           func(r *load.Report) load.Quantiles { return r.Sync.Latency },
+		"sync.service":           func(r *load.Report) load.Quantiles { return r.Sync.Service },
+		"sync.shed":              func(r *load.Report) load.Quantiles { return r.Sync.Shedded },
+		"async.latency":          func(r *load.Report) load.Quantiles { return r.Async.Latency },
+		"async.service":          func(r *load.Report) load.Quantiles { return r.Async.Service },
+		"async.shed":             func(r *load.Report) load.Quantiles { return r.Async.Shedded },
+		"async.time_to_callback": func(r *load.Report) load.Quantiles { return r.Async.TimeToCallback },
 	}
 }
 
-func quantilePicks() map[string]func(quantiles) float64 {
-	return map[string]func(quantiles) float64{
-		"p50":  func(q quantiles) float64 { return q.P50 },
-		"p90":  func(q quantiles) float64 { return q.P90 },
-		"p95":  func(q quantiles) float64 { return q.P95 },
-		"p99":  func(q quantiles) float64 { return q.P99 },
-		"p999": func(q quantiles) float64 { return q.P999 },
-		"max":  func(q quantiles) float64 { return q.Max },
-		"mean": func(q quantiles) float64 { return q.Mean },
+func quantilePicks() map[string]func(load.Quantiles) float64 {
+	return map[string]func(load.Quantiles) float64{
+		"p50":  func(q load.Quantiles) float64 { return q.P50 },
+		"p90":  func(q load.Quantiles) float64 { return q.P90 },
+		"p95":  func(q load.Quantiles) float64 { return q.P95 },
+		"p99":  func(q load.Quantiles) float64 { return q.P99 },
+		"p999": func(q load.Quantiles) float64 { return q.P999 },
+		"max":  func(q load.Quantiles) float64 { return q.Max },
+		"mean": func(q load.Quantiles) float64 { return q.Mean },
 	}
 }
 
-// objectiveReport is whether an objective was met.
-type objectiveReport struct {
-	Objective string  `json:"objective"`
-	Measured  float64 `json:"measured"` // milliseconds, per cent, or a bare number
-	Met       bool    `json:"met"`
-	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so it isn't met
-}
-
-// String is the objective with what was measured.
-func (o objectiveReport) String() string {
-	if o.NoSample {
-		return o.Objective + " (nothing was measured)"
-	}
-	return fmt.Sprintf("%s (measured %.2f)", o.Objective, o.Measured)
-}
-
-func (o objectives) check(r *report) []objectiveReport {
-	var reports []objectiveReport
+func (o objectives) check(r *load.Report) []load.Objective {
+	var reports []load.Objective
 	for _, objective := range o {
 		value, found := objective.measure(r)
-		reports = append(reports, objectiveReport{objective.text, value, found && objective.isMet(value), !found})
+		reports = append(reports, load.Objective{
+			Objective: objective.text, Measured: value, Met: found && objective.isMet(value), NoSample: !found,
+		})
 	}
 	return reports
 }
 
 // unmeasurable names the objectives about an endpoint that gets no requests.
-func (o objectives) unmeasurable(shares mix) (mistakes error) {
+func (o objectives) unmeasurable(shares load.Mix) (mistakes error) {
 	for _, objective := range o {
-		if objective.of == "sync" && shares.sync == 0 || objective.of == "async" && shares.async == 0 {
+		if objective.of == "sync" && shares.Sync == 0 || objective.of == "async" && shares.Async == 0 {
 			mistakes = errors.Join(mistakes, fmt.Errorf("-slo %q: -mix sends no %s requests", objective.text, objective.of))
 		}
 	}

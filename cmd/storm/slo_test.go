@@ -3,20 +3,22 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"ringback/cmd/internal/load"
 )
 
 func TestObjectives(t *testing.T) {
 	t.Parallel()
-	r := &report{
+	r := &load.Report{
 		AchievedRate: 400,
-		Sync: endpointReport{
+		Sync: load.Endpoint{
 			Sent: 90, Unsent: 10, Shed: 20, Goodput: 12,
-			Latency: quantiles{Count: 70, P50: 1, P90: 2, P95: 3, P99: 80, P999: 90, Max: 100, Mean: 4},
-			Service: quantiles{Count: 70, P99: 7}, Shedded: quantiles{Count: 20, Max: 5},
+			Latency: load.Quantiles{Count: 70, P50: 1, P90: 2, P95: 3, P99: 80, P999: 90, Max: 100, Mean: 4},
+			Service: load.Quantiles{Count: 70, P99: 7}, Shedded: load.Quantiles{Count: 20, Max: 5},
 		},
-		Async: asyncReport{
-			endpointReport: endpointReport{Sent: 100, Goodput: 34},
-			TimeToCallback: quantiles{Count: 1, P99: 300},
+		Async: load.Async{
+			Endpoint:       load.Endpoint{Sent: 100, Goodput: 34},
+			TimeToCallback: load.Quantiles{Count: 1, P99: 300},
 			Acked:          2,
 			Missing:        1,
 		},
@@ -52,7 +54,7 @@ func TestObjectives(t *testing.T) {
 // What was not measured is not met, whichever way the objective goes.
 func TestObjectivesWithoutASample(t *testing.T) {
 	t.Parallel()
-	r := &report{Async: asyncReport{endpointReport: endpointReport{Sent: 5}}}
+	r := &load.Report{Async: load.Async{Endpoint: load.Endpoint{Sent: 5}}}
 	for _, text := range []string{
 		"async.time_to_callback.p99<1ms", "async.p99<1h", "async.shed.max<1h", "sync.p99<1s", "sync.shed<1%", "sync.failed>=0%", "sync.goodput>=0",
 		"missing<1", "pending<=0", "duplicates<1", "orphans<1", "mismatched<1",
@@ -88,40 +90,6 @@ func TestObjectivesWithoutASample(t *testing.T) {
 			runStormPlainly(t, "-mix", mix, "-slo", slo).want(t, exitUsage, "-slo \""+slo+"\": -mix sends no ")
 		}
 	})
-}
-
-func TestVerdictsFollowFromTheCounts(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name   string
-		report report
-		want   string
-		exit   int
-	}{
-		{"AllAnswered", report{Sync: endpointReport{Sent: 9, OK: 9}}, "All 9 requests were answered as they should be.", exitOK},
-		{
-			"SomeLost",
-			report{Sync: endpointReport{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
-			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", exitOK,
-		},
-		{
-			"MostLost",
-			report{Sync: endpointReport{Sent: 250, OK: 37, Ambiguous: 213}},
-			"Broken: 213 of 250 requests were rejected, failed or lost.", exitBroken,
-		},
-		{
-			"MostShed",
-			report{Sync: endpointReport{Sent: 250, OK: 37, Shed: 213}},
-			"Of 250 requests, 37 were answered as they should be, 213 were shed.", exitOK,
-		},
-		{"SomeLostBesidesCallbacks", report{Sync: endpointReport{Sent: 9, OK: 8, Failed: 1}, Async: asyncReport{
-			endpointReport: endpointReport{Sent: 3, OK: 3}, Acked: 3, Delivered: 3,
-		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or lost.", exitOK},
-	} {
-		if got := test.report.verdict(); got != test.want || test.report.exitStatus() != test.exit {
-			t.Errorf("%s: got %q and %d, want %q and %d", test.name, got, test.report.exitStatus(), test.want, test.exit)
-		}
-	}
 }
 
 func TestObjectivesThatMakeNoSense(t *testing.T) {

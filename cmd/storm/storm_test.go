@@ -3,12 +3,15 @@ package main
 import (
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"ringback/cmd/internal/load"
 )
 
 func TestEverythingIsCalledBack(t *testing.T) {
@@ -74,9 +77,9 @@ func TestEverythingIsCalledBack(t *testing.T) {
 }
 
 // checkFigures is about 40 requests within 200 ms.
-func checkFigures(t *testing.T, report report) {
+func checkFigures(t *testing.T, report load.Report) {
 	t.Helper()
-	for name, got := range map[string]quantiles{
+	for name, got := range map[string]load.Quantiles{
 		"sync latency":     report.Sync.Latency,
 		"sync service":     report.Sync.Service,
 		"async latency":    report.Async.Latency,
@@ -255,42 +258,6 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 	})
 }
 
-func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
-	t.Parallel()
-	service := start(t, &service{})
-	config := defaults()
-	config.target, config.rate, config.length, config.connections = service.url, 10, time.Second, 1
-	storm, err := newStorm(config, newClient(config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	storm.ledger.clock = clock{time.Now().Add(-3 * time.Second)}
-	storm.receiver.serve()
-	if err := storm.engine.run(t.Context(), storm.send); err != nil {
-		t.Fatal(err)
-	}
-	storm.drain()
-	storm.ledger.close()
-	report := storm.summarize(resources{})
-	for name, got := range map[string]float64{
-		"sync answer":     report.Sync.Latency.Max,
-		"acknowledgement": report.Async.Latency.Max,
-		"callback":        report.Async.TimeToCallback.Max,
-		"departure":       report.Generator.Left.Max,
-		"handing over":    report.Generator.Late.Max,
-	} {
-		if got < 2900 || got > 6000 {
-			t.Errorf("%s: got %v ms after the request was due, want 3000 and little more", name, got)
-		}
-	}
-	if report.Sync.Service.Max > 1000 {
-		t.Errorf("service time: got %v ms, want it to count from the departure", report.Sync.Service.Max)
-	}
-	if !report.isLate() {
-		t.Error("a generator that is 3 s behind doesn't say so")
-	}
-}
-
 func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 	t.Parallel()
 	// The only connection is held by one request until that times out, and then
@@ -304,7 +271,7 @@ func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 	}})
 	t.Cleanup(func() { close(stuck) })
 	output := runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "1",
-		"-rate", "1000", "-duration", "20ms", "-timeout", "50ms")
+		"-rate", "1000", "-duration", "20ms", "-timeout", "2s") // more than a busy machine is late
 	got := output.report.Sync
 	if got.OK != 1 || got.Ambiguous > 2 || got.Sent+got.Unsent != 20 || got.Unsent < 17 {
 		t.Errorf("got %+v, want 20 due, one answered, one or two timed out, the others unsent", got)
@@ -330,7 +297,7 @@ func freezing(duration time.Duration) *service {
 }
 
 func medianOfClosedLoop(t *testing.T, url string, requests int) time.Duration {
-	latencies := newHistogram()
+	var latencies []time.Duration
 	for range requests {
 		left := time.Now()
 		response, err := http.Post(url+"/sync", "application/json", strings.NewReader("{}"))
@@ -338,7 +305,8 @@ func medianOfClosedLoop(t *testing.T, url string, requests int) time.Duration {
 			t.Fatal(err)
 		}
 		response.Body.Close()
-		latencies.record(time.Since(left))
+		latencies = append(latencies, time.Since(left))
 	}
-	return time.Duration(latencies.millis(50) * float64(time.Millisecond))
+	slices.Sort(latencies)
+	return latencies[requests/2]
 }

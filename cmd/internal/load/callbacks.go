@@ -1,0 +1,130 @@
+package load
+
+import (
+	"bytes"
+	"crypto/rand"
+	"hash/maphash"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
+
+	"ringback/cmd/internal/receivers"
+)
+
+// delivery is what is read in a callback.
+type delivery struct {
+	id       uuid.UUID
+	result   uint64 // hash of the result's bytes
+	sequence int64  // within its ordering key; 0 where none is told
+	flags    flag8
+}
+
+// crowd is the receivers of one run, which tell the ledger.
+type crowd struct {
+	ledger    *ledger
+	hash      maphash.Seed
+	path      []byte              // of the callbacks, up to the slot's number
+	verifier  *receivers.Verifier // nil where callbacks need no signature
+	reordered bool                // the members of results may come in another order
+	receivers [receivers.Behaviours]*receivers.Receiver
+}
+
+// newCrowd returns receivers that listen.
+func newCrowd(ledger *ledger, config Config) (*crowd, error) {
+	verifier, err := receivers.NewVerifier(config.Secret)
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{
+		ledger: ledger,
+		hash:   maphash.MakeSeed(),
+		// Part of the path is new each time: an earlier run may have had the same port.
+		path:      []byte("/callbacks/" + rand.Text() + "/"),
+		verifier:  verifier,
+		reordered: config.Result == nil,
+	}
+	for b := range receivers.Behaviours {
+		if config.Receivers[b] == 0 {
+			continue
+		}
+		if c.receivers[b], err = receivers.Start(b, receivers.Book{Came: c.came, Answer: c.answer}); err != nil {
+			c.close()
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *crowd) close() {
+	for _, receiver := range c.receivers {
+		if receiver != nil {
+			receiver.Close()
+		}
+	}
+}
+
+// appendURL appends the callback URL of a slot.
+func (c *crowd) appendURL(to []byte, number int) []byte {
+	to = append(to, c.receivers[c.ledger.slots[number].kind].URL...)
+	return strconv.AppendInt(append(to, c.path...), int64(number), 10)
+}
+
+func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
+	number, known := c.slot(came)
+	if !known {
+		c.ledger.stray()
+		return 0, false
+	}
+	return c.ledger.attempt(number), true
+}
+
+func (c *crowd) answer(came *receivers.Callback, status int) int {
+	number, _ := c.slot(came)
+	if status == fasthttp.StatusOK && !c.ledger.deliver(number, came.At.Sub(c.ledger.clock.start), c.read(came)) {
+		return fasthttp.StatusServiceUnavailable
+	}
+	return status
+}
+
+// slot finds the slot that a callback belongs to.
+func (c *crowd) slot(came *receivers.Callback) (number int, known bool) {
+	digits, known := bytes.CutPrefix(came.Path(), c.path)
+	if !known || !came.IsPost() {
+		return 0, false
+	}
+	number, err := strconv.Atoi(string(digits))
+	slots := c.ledger.slots
+	return number, err == nil && number >= 0 && number < len(slots) && slots[number].kind == came.Receiver.Behaviour
+}
+
+// read takes from a callback what is checked. A body that can't be read has no id, and
+// that is a mismatch.
+func (c *crowd) read(came *receivers.Callback) (told delivery) {
+	if !c.verifier.Takes(came) {
+		told.flags |= badSignature
+	}
+	payload, err := came.Payload()
+	if err == nil {
+		told.id, err = uuid.Parse(payload.Data.ID)
+	}
+	if err != nil || told.id == uuid.Nil {
+		told.flags |= badBody
+		return told
+	}
+	told.sequence, told.result = payload.Data.Sequence, c.digest(payload.Data.Result)
+	if payload.Data.Status != "succeeded" {
+		told.flags |= workFailed
+	}
+	return told
+}
+
+// digest tells results apart.
+func (c *crowd) digest(result jsontext.Value) uint64 {
+	if c.reordered {
+		result = result.Clone()
+		_ = result.Canonicalize() // what isn't JSON stays as it is
+	}
+	return maphash.Bytes(c.hash, result)
+}

@@ -1,0 +1,29 @@
+//go:build unix
+
+package load
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// isClosed tells whether an idle connection is of no use any more: its other end closed
+// it, or sent what nobody asked for.
+func isClosed(idle net.Conn) bool {
+	raw, ok := idle.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	socket, err := raw.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = socket.Read(func(descriptor uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(descriptor), make([]byte, 1), syscall.MSG_PEEK)
+		closed = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
+		return true // whatever it is, without waiting
+	})
+	return closed || err != nil
+}

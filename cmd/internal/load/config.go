@@ -1,0 +1,116 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/cmd/internal/receivers"
+)
+
+// What a run may be at most.
+const (
+	MaxRate     = 100_000   // a second; beyond it one generator on loopback measures itself
+	maxRequests = 8_000_000 // in one run: 16 bytes are kept for each, and 40 for each async one
+	MaxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
+)
+
+// Config is what a run sends, and where.
+type Config struct {
+	Target       string        // http://host:port, without a slash at the end
+	APIKey       string        // sent as a bearer token when not empty
+	Rate         float64       // requests a second in all; the calm rate of a profile that has one
+	Profile      Profile       // shape of the rate over time
+	Length       time.Duration // of sending; 0 is the profile's own
+	Warmup       time.Duration // at the start of sending: in the counts, and in no quantile
+	Arrivals     string        // constant or poisson
+	Mix          Mix           // shares of sync and async
+	Input        Input         // what the requests ask for
+	Connections  int           // workers, each with one connection
+	Seed         uint64        // of everything random
+	Timeout      time.Duration // of one request, and of its wait for a connection
+	Drain        time.Duration // how long to wait for callbacks after the last answer
+	Receivers    Shares        // how callbacks are shared out among receivers
+	OrderingKeys int           // how many the async requests are spread over; 0 is none
+	Secret       string        // that callbacks must be signed with; empty is no matter
+	DatabaseURL  string        // where missing callbacks are looked up too; empty is nowhere
+
+	// Result computes what the work must answer to an input. Where it is nil, what is called
+	// back is compared with what POST /sync answers, if the work says that it is
+	// deterministic.
+	Result func(ctx context.Context, input []byte) (jsontext.Value, error)
+}
+
+// Defaults is a run of the service in local mode. It lacks an input.
+func Defaults() Config {
+	return Config{
+		Target:      "http://127.0.0.1:8080",
+		Rate:        200,
+		Profile:     Profiles()[0],
+		Arrivals:    "constant",
+		Mix:         Mix{Sync: 50, Async: 50},
+		Connections: 1024,
+		Timeout:     10 * time.Second,
+		Drain:       time.Minute,
+		Seed:        1,
+		Receivers:   AllOf(receivers.OK),
+	}
+}
+
+// Duration is how long requests are sent for.
+func (c Config) Duration() time.Duration {
+	if c.Length > 0 {
+		return c.Length
+	}
+	return c.Profile.Duration
+}
+
+func (c Config) curve() curve { return c.Profile.curve(c.Rate, c.Duration()) }
+
+// Check tells all that is wrong with values that are each right by themselves.
+func (c Config) Check() error {
+	var mistakes error
+	mistake := func(format string, args ...any) {
+		mistakes = errors.Join(mistakes, fmt.Errorf(format, args...))
+	}
+	if c.Warmup >= c.Duration() {
+		mistake("-warmup %v leaves nothing of -duration %v", c.Warmup, c.Duration())
+	}
+	curve := c.curve()
+	if curve.peak() > MaxRate {
+		mistake("-rate %v makes %v requests a second at the height of -profile %s: want at most %d",
+			c.Rate, curve.peak(), c.Profile, MaxRate)
+	}
+	if total := curve.requests(); total < 1-1e-6 || total > maxRequests {
+		mistake("-rate %v for -duration %v makes %.0f requests: want 1 to %d", c.Rate, c.Duration(), total, maxRequests)
+	}
+	return mistakes
+}
+
+// CheckSecrets tells what is wrong with the key and the secret, which need no other value.
+func (c Config) CheckSecrets() (mistakes error) {
+	if strings.ContainsFunc(c.APIKey, unicode.IsControl) { // so that it isn't found out request by request
+		mistakes = errors.New("the API key holds characters that a header can't carry")
+	}
+	if _, err := receivers.NewVerifier(c.Secret); err != nil {
+		mistakes = errors.Join(mistakes, errors.New("the secret is not whsec_ and base64"))
+	}
+	return mistakes
+}
+
+// IsLoopback tells whether an address is on this machine.
+func IsLoopback(address string) bool {
+	target, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(target.Hostname())
+	return target.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,106 @@
+package load
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+func TestEngine(t *testing.T) {
+	t.Parallel()
+
+	t.Run("keeps to the schedule", func(t *testing.T) {
+		t.Parallel()
+		engine := runEngine(t, t.Context(), func(config *Config) {}, func(arrival) answer { return answer{outcome: ok} })
+		tally := engine.ledger.tally(window{end: toMicros(engine.ended)})
+		if got, want := tally.sync.sent(), 2000; got != want {
+			t.Errorf("sent: got %d, want %d", got, want)
+		}
+		// The median, since the machine that tests run on may be busy.
+		if got := engine.lateness.millis(50); got > 20 {
+			t.Errorf("median lateness: got %v ms, want less than a millisecond or so", got)
+		}
+		if engine.ended != time.Second {
+			t.Errorf("length: got %v, want 1s", engine.ended)
+		}
+	})
+
+	t.Run("does not wait for answers", func(t *testing.T) {
+		t.Parallel()
+		var left sync.WaitGroup
+		left.Add(100)
+		runEngine(t, t.Context(), func(config *Config) {
+			config.Rate, config.Connections = 100, 100
+		}, func(arrival) answer {
+			left.Done()
+			left.Wait() // until all have left
+			return answer{outcome: ok}
+		})
+	})
+
+	t.Run("counts what it can't send as unsent", func(t *testing.T) {
+		t.Parallel()
+		// The first request holds the only worker until a tenth of the others
+		// are due, which then have waited for longer than a millisecond.
+		engine := runEngine(t, t.Context(), func(config *Config) {
+			config.Connections, config.Timeout = 1, time.Millisecond
+		}, func(arrival arrival) answer {
+			if arrival.number == 0 {
+				<-time.After(100 * time.Millisecond)
+			}
+			return answer{outcome: ok}
+		})
+		counts, _ := engine.ledger.sync.progress()
+		if counts[unsent] < 100 || counts[unsent]+counts[ok] != 2000 {
+			t.Errorf("got %d unsent and %d ok, want at least 100 unsent and 2000 in all", counts[unsent], counts[ok])
+		}
+	})
+
+	t.Run("stops when interrupted", func(t *testing.T) {
+		t.Parallel()
+		ctx, interrupt := context.WithCancel(t.Context())
+		engine := runEngine(t, ctx, func(config *Config) { config.Length = time.Hour / 2 }, func(arrival arrival) answer {
+			if arrival.number == 100 {
+				interrupt()
+			}
+			return answer{outcome: ok}
+		})
+		if engine.ended > time.Minute {
+			t.Errorf("sending took %v, want it to end soon", engine.ended)
+		}
+		// Seven other workers may have been about to send an earlier one.
+		if got := engine.ledger.tally(window{}).sync; got.sent() < 94 || got.counts[unsent] > 0 {
+			t.Errorf("got %d sent and %d unsent, want 100 or so, and none unsent", got.sent(), got.counts[unsent])
+		}
+	})
+}
+
+// runEngine runs 2000 sync requests within a second, unless adjust asks for
+// something else.
+func runEngine(t *testing.T, ctx context.Context, adjust func(*Config), send sender) *engine {
+	t.Helper()
+	config := Defaults()
+	config.Mix, config.Rate, config.Length, config.Connections = Mix{Sync: 1}, 2000, time.Second, 8
+	adjust(&config)
+	schedule := newSchedule(config)
+	ledger := newLedger(config, schedule.total())
+	engine := newEngine(config, schedule, ledger)
+	ledger.clock = clock{time.Now()}
+	if err := engine.run(ctx, send); err != nil {
+		t.Fatal(err)
+	}
+	return engine
+}
+
+// A run keeps every request, so their size bounds how long it may be.
+func TestLedgerIsSmall(t *testing.T) {
+	t.Parallel()
+	if got := unsafe.Sizeof(entry{}); got > 16 {
+		t.Errorf("entry: got %d bytes, want at most 16", got)
+	}
+	if got := unsafe.Sizeof(slot{}); got > 40 {
+		t.Errorf("slot: got %d bytes, want at most 40", got)
+	}
+}

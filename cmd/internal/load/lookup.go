@@ -1,0 +1,181 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/valyala/fasthttp"
+)
+
+// MaxReported is how many missing requests are in a report, and pending ones.
+const MaxReported = 1000
+
+const (
+	maxLookups     = 10_000 // requests of each fate that are looked up after a run
+	lookupsAtATime = 8
+	auditTimeout   = 10 * time.Second
+)
+
+// Lost is an acknowledged request that was not called back, and why
+// that is so, as far as the server and its database tell: missing or pending.
+type Lost struct {
+	ID     uuid.UUID `json:"id"`
+	Server string    `json:"server"`             // what GET /requests/{id} says of it
+	Audit  string    `json:"database,omitempty"` // what the view request_trace says of it
+	state  string    // of the callback, as the server tells it
+}
+
+const unknown = "unknown" // the state where the server can't be asked
+
+// isPending tells whether the server means to call back yet.
+func (l Lost) isPending() bool { return l.state == "waiting" || l.state == "pending" }
+
+// isExcused tells whether a receiver that takes nothing may not have been
+// called even once.
+func (l Lost) isExcused() bool {
+	return l.isPending() || l.state == "dead" || l.state == unknown
+}
+
+// lookUp asks the server for each of the ids, up to maxLookups.
+func lookUp(client *fasthttp.HostClient, config Config, ids []uuid.UUID) []Lost {
+	ids = ids[:min(len(ids), maxLookups)]
+	lost := make([]Lost, len(ids))
+	var group sync.WaitGroup
+	for first := range lookupsAtATime {
+		group.Go(func() {
+			for i := first; i < len(ids); i += lookupsAtATime {
+				lost[i] = lookUpOne(client, config, ids[i])
+			}
+		})
+	}
+	group.Wait()
+	return lost
+}
+
+func lookUpOne(client *fasthttp.HostClient, config Config, id uuid.UUID) Lost {
+	var request fasthttp.Request
+	var response fasthttp.Response
+	request.SetRequestURI(config.Target + "/requests/" + id.String())
+	authorize(&request, config)
+	request.SetTimeout(config.Timeout)
+	if err := client.Do(&request, &response); err != nil {
+		return Lost{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
+	}
+	switch status := response.StatusCode(); {
+	case status >= http.StatusInternalServerError:
+		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
+	case status != http.StatusOK:
+		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
+	}
+	var found foundRequest
+	if err := json.Unmarshal(response.Body(), &found); err != nil {
+		return Lost{ID: id, Server: "the server's answer can't be read"}
+	}
+	return Lost{ID: id, Server: found.explain(), state: found.CallbackState}
+}
+
+// foundRequest is what is looked at in the answer to GET /requests/{id}.
+type foundRequest struct {
+	Status        string    `json:"status"`
+	CallbackState string    `json:"callback_state"`
+	SettledAt     time.Time `json:"settled_at"`
+	Attempts      []attempt `json:"attempts"`
+}
+
+type attempt struct {
+	Number     int       `json:"attempt"`
+	At         time.Time `json:"at"`
+	Outcome    string    `json:"outcome"`
+	HTTPStatus int       `json:"http_status"`
+}
+
+// explain is one line.
+func (f foundRequest) explain() string {
+	switch f.CallbackState {
+	case "waiting":
+		return "its work is not done yet"
+	case "pending":
+		return "work " + f.Status + ", callback still to come" + f.lastAttempt()
+	case "dead":
+		return "work " + f.Status + ", callback given up" + f.lastAttempt()
+	case "delivered":
+		return "the server says that it was delivered at " + f.SettledAt.Format(time.TimeOnly) + f.lastAttempt()
+	}
+	return fmt.Sprintf("status %s, callback %s", f.Status, f.CallbackState)
+}
+
+func (f foundRequest) lastAttempt() string {
+	if len(f.Attempts) == 0 {
+		return ", never attempted"
+	}
+	last := slices.MaxFunc(f.Attempts, func(a, b attempt) int { return a.Number - b.Number })
+	text := fmt.Sprintf(", attempt %d at %s: %s", last.Number, last.At.Format(time.TimeOnly), last.Outcome)
+	if last.HTTPStatus > 0 {
+		text += fmt.Sprintf(" %d", last.HTTPStatus)
+	}
+	return text
+}
+
+// audit adds to each request what the database says of it, the latest attempt
+// at its callback included. Its error means that the database wasn't asked.
+func audit(ctx context.Context, databaseURL string, lost []Lost) error {
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connecting to the database for the audit: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	ids := make([]uuid.UUID, len(lost))
+	for i := range lost {
+		ids[i] = lost[i].ID
+	}
+	traces, err := readTraces(ctx, conn, ids)
+	if err != nil {
+		return fmt.Errorf("reading request_trace: %w", err)
+	}
+	for i := range lost {
+		lost[i].Audit = "no such request"
+		if trace, found := traces[lost[i].ID]; found {
+			lost[i].Audit = trace
+		}
+	}
+	return nil
+}
+
+// readTraces returns one line for each request that the database knows.
+func readTraces(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) (map[uuid.UUID]string, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT DISTINCT ON (request_id)
+		       request_id,
+		       concat_ws(', ',
+		           'work ' || status,
+		           'callback ' || callback_state,
+		           'work job ' || coalesce(work_job_state::text, 'gone'),
+		           'callback job ' || coalesce(callback_job_state::text, 'none'),
+		           'attempt ' || attempt || ' ' || outcome,
+		           cause,
+		           'next at ' || to_char(next_attempt_at AT TIME ZONE 'UTC', 'HH24:MI:SS'))
+		FROM request_trace
+		WHERE request_id = ANY($1)
+		ORDER BY request_id, attempt DESC NULLS LAST`, ids)
+	if err != nil {
+		return nil, err
+	}
+	traces := make(map[uuid.UUID]string, len(ids))
+	var id uuid.UUID
+	var line string
+	_, err = pgx.ForEachRow(rows, []any{&id, &line}, func() error {
+		traces[id] = strings.Join(strings.Fields(line), " ")
+		return nil
+	})
+	return traces, err
+}

@@ -1,0 +1,67 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leastSleep bounds how often the dispatcher wakes up at high rates, where
+// each wake-up then hands over several requests: at 10,000/s, 800 µs cost a
+// third less CPU a request than 200 µs, and delay one by 0.4 ms in the mean.
+// Below 1,250/s it has no effect.
+const leastSleep = 800 * time.Microsecond
+
+// pacer sleeps exactly. Go's own timers wake up to a millisecond late on an
+// idle Linux, since epoll counts in milliseconds, and all of that would show
+// in the latencies. A timer file is as exact as the kernel and waits in the
+// same epoll.
+type pacer struct {
+	timer *os.File
+	raw   syscall.RawConn
+	stop  func() bool
+}
+
+// newPacer returns a pacer whose sleep ends early when ctx is done. Its error
+// is that of the kernel refusing a timer.
+func newPacer(ctx context.Context) (*pacer, error) {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("creating a timer: %w", err)
+	}
+	timer := os.NewFile(uintptr(fd), "timer")
+	raw, err := timer.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("creating a timer: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = timer.SetReadDeadline(time.Unix(1, 0)) })
+	return &pacer{timer, raw, stop}, nil
+}
+
+func (p *pacer) close() {
+	p.stop()
+	p.timer.Close()
+}
+
+// sleep returns false when ctx is done.
+func (p *pacer) sleep(duration time.Duration) bool {
+	value := unix.NsecToTimespec(max(duration, leastSleep).Nanoseconds())
+	armed := false
+	var err error
+	waitErr := p.raw.Read(func(fd uintptr) bool {
+		if armed {
+			return true // expired: arming it again resets it, so nothing needs to be read
+		}
+		armed = true
+		err = unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Value: value}, nil)
+		return err != nil
+	})
+	return waitErr == nil && err == nil
+}
+
+// maxrssPerMiB is the unit of Rusage.Maxrss, which is a kibibyte here.
+const maxrssPerMiB = 1 << 10

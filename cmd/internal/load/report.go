@@ -1,0 +1,178 @@
+package load
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Report is all that a run found out. Its JSON is a contract: fields are added
+// to it, never renamed and never given another meaning. Rates are a second,
+// fields that end in _s are seconds, fields that end in _ms milliseconds.
+type Report struct {
+	Server      string    `json:"server"` // what -target said
+	StartedAt   time.Time `json:"started_at"`
+	DurationS   float64   `json:"duration_s"` // of sending
+	DrainS      float64   `json:"drain_s"`    // from its end until the last callback, or until patience ran out
+	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in no quantile
+	Interrupted bool      `json:"interrupted"`
+
+	Profile     string  `json:"profile"`
+	Rate        float64 `json:"rate"`     // as -rate says: the calm one
+	Arrivals    string  `json:"arrivals"` // constant or poisson
+	Mix         string  `json:"mix"`
+	Work        string  `json:"work"`
+	Receivers   string  `json:"receivers"`
+	Connections int     `json:"connections"`
+	Seed        uint64  `json:"seed"`
+
+	OfferedRate  float64 `json:"offered_rate"`  // requests due, sync and async
+	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last one had left
+	Goodput      Goodput `json:"goodput"`
+
+	Sync      Endpoint  `json:"sync"`
+	Async     Async     `json:"async"`
+	Generator Generator `json:"generator"`
+
+	Objectives []Objective `json:"slo,omitempty"`
+}
+
+// Goodput is what came out right while requests were being sent.
+type Goodput struct {
+	Sync  float64 `json:"sync_per_s"`
+	Async float64 `json:"async_per_s"`
+}
+
+// Endpoint is about the requests to one endpoint. Due is sent + unsent,
+// and sent is ok + shed + rejected + failed + ambiguous.
+type Endpoint struct {
+	Sent      int `json:"sent"`
+	OK        int `json:"ok"`        // answered as it should be
+	Shed      int `json:"shed"`      // 429 or 503: nothing was taken
+	Rejected  int `json:"rejected"`  // any other 4xx
+	Failed    int `json:"failed"`    // certainly not done
+	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took it
+	Unsent    int `json:"unsent"`    // due, but no connection was free in time
+
+	// Reasons counts what was rejected, failed or ambiguous.
+	Reasons map[string]int `json:"reasons,omitempty"`
+
+	Latency Quantiles `json:"latency_ms"` // due to answered, of the ok ones
+	Service Quantiles `json:"service_ms"` // left to answered, of the ok ones
+	Shedded Quantiles `json:"shed_ms"`    // due to answered, of the shed ones
+
+	// Goodput is the ok ones (of async requests: the delivered ones) that were
+	// done while requests were being sent, and after the warm-up, a second.
+	Goodput float64 `json:"goodput_per_s"`
+}
+
+// Async is about the async requests and their callbacks. Acked is
+// delivered + dead + pending + missing.
+type Async struct {
+	Endpoint
+	Acked          int       `json:"acked"`
+	Delivered      int       `json:"delivered"`
+	Dead           int       `json:"dead"`    // owed to a receiver that takes none: as expected
+	Pending        int       `json:"pending"` // owed to a slow or flaky receiver, and the server says that it is to come
+	Missing        int       `json:"missing"` // acknowledged and not called back
+	Duplicates     int       `json:"duplicates"`
+	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
+	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
+	BadSignatures  int       `json:"bad_signatures"`      // called back with no signature or a wrong one
+	OutOfOrder     int       `json:"out_of_order"`        // called back after a later one of the same ordering key
+	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
+	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
+	Verified       int       `json:"verified"`            // results computed again and compared
+	Unverified     int       `json:"unverified"`          // results that there was no time for
+	TimeToCallback Quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok or granting
+
+	Kinds           map[string]Kind `json:"receiver_kinds,omitempty"`
+	MissingRequests []Lost          `json:"missing_requests,omitempty"` // a thousand at most
+	PendingRequests []Lost          `json:"pending_requests,omitempty"` // likewise
+	AuditError      string          `json:"audit_error,omitempty"`      // why the database wasn't asked
+}
+
+// Kind is about the requests whose callbacks went to one kind of
+// receiver.
+type Kind struct {
+	Acked          int       `json:"acked"`
+	Delivered      int       `json:"delivered"`
+	Attempts       int       `json:"attempts"`
+	TimeToCallback Quantiles `json:"time_to_callback_ms"`
+}
+
+// Generator is how well storm itself did.
+type Generator struct {
+	Late            Quantiles `json:"late_ms"`                         // due to handed to a worker: our own fault
+	Left            Quantiles `json:"left_ms"`                         // due to left: that, and the wait for a free connection
+	RateError       float64   `json:"rate_error_percent"`              // achieved against offered
+	WorstRateError  float64   `json:"worst_second_rate_error_percent"` // requests handed over in a second, against those due
+	CPUMicroseconds float64   `json:"cpu_us_per_request"`              // receiver included
+	PeakMemory      float64   `json:"peak_memory_mib"`
+}
+
+// Quantiles are of durations, in milliseconds; all zero when count is.
+type Quantiles struct {
+	Count int64   `json:"count"`
+	P50   float64 `json:"p50"`
+	P90   float64 `json:"p90"`
+	P95   float64 `json:"p95"`
+	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
+	Max   float64 `json:"max"`
+	Mean  float64 `json:"mean"`
+}
+
+func (h *histogram) quantiles() Quantiles {
+	if h.TotalCount() == 0 {
+		return Quantiles{}
+	}
+	return Quantiles{
+		Count: h.TotalCount(),
+		P50:   h.millis(50),
+		P90:   h.millis(90),
+		P95:   h.millis(95),
+		P99:   h.millis(99),
+		P999:  h.millis(99.9),
+		Max:   h.millis(100),
+		Mean:  h.Mean() / 1000,
+	}
+}
+
+// Objective is whether an objective of -slo was met.
+type Objective struct {
+	Objective string  `json:"objective"`
+	Measured  float64 `json:"measured"` // milliseconds, per cent, or a bare number
+	Met       bool    `json:"met"`
+	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so it isn't met
+}
+
+// String is the objective with what was measured.
+func (o Objective) String() string {
+	if o.NoSample {
+		return o.Objective + " (nothing was measured)"
+	}
+	return fmt.Sprintf("%s (measured %.2f)", o.Objective, o.Measured)
+}
+
+// WriteJSON writes what ReadReport reads.
+func (r *Report) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+// ReadReport reads the JSON of a report.
+func ReadReport(text []byte) (*Report, error) {
+	report := new(Report)
+	if err := json.Unmarshal(text, report); err != nil {
+		return nil, fmt.Errorf("reading a report: %w", err)
+	}
+	if report.StartedAt.IsZero() {
+		return nil, errors.New("not a report of storm")
+	}
+	return report, nil
+}

@@ -1,0 +1,74 @@
+package load
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTallyOfAWindow(t *testing.T) {
+	t.Parallel()
+	const second = micros(time.Second / time.Microsecond)
+	config := Defaults()
+	config.Mix = Mix{Sync: 1}
+	ledger := newLedger(config, 5)
+	ledger.entries = []entry{
+		{at: 0, took: 9, outcome: ok},                       // in the warm-up
+		{at: second, left: 500, took: 1500, outcome: ok},    // counts
+		{at: 2 * second, took: 2000, outcome: shed},         // shed
+		{at: 3*second - 1, left: 10, took: 20, outcome: ok}, // too late for goodput
+		{at: 2 * second, outcome: unsent},
+	}
+	tally := ledger.tally(window{warmup: second, end: 3 * second})
+	report := tally.sync.report(&ledger.sync, tally.window)
+	if report.Sent != 4 || report.OK != 3 || report.Shed != 1 || report.Unsent != 1 {
+		t.Errorf("counts: got %+v", report)
+	}
+	if report.Latency.Count != 2 || report.Latency.Max != 1.5 || report.Service.Max != 1 || report.Shedded.Max != 2 {
+		t.Errorf("latencies: got %+v, %+v and %+v", report.Latency, report.Service, report.Shedded)
+	}
+	if report.Goodput != 0.5 {
+		t.Errorf("goodput: got %v, want one in two seconds", report.Goodput)
+	}
+	if tally.lastLeft != 3*second+9 {
+		t.Errorf("last departure: got %v", tally.lastLeft)
+	}
+}
+
+func TestTallyOfCallbacks(t *testing.T) {
+	t.Parallel()
+	const second = micros(time.Second / time.Microsecond)
+	config := Defaults()
+	config.Mix = Mix{Async: 1}
+	ledger := newLedger(config, 4)
+	ledger.entries = []entry{
+		{at: 0, outcome: ok}, // in the warm-up
+		{at: second, outcome: ok},
+		{at: second, outcome: ok},        // called back when sending had ended
+		{at: second, outcome: ambiguous}, // called back, but not acknowledged
+	}
+	ledger.slots = []slot{
+		{called: second + 1000, taken: 1}, // due in the warm-up and delivered after it
+		{called: second + 1500, taken: 1, attempts: 2},
+		{called: 4 * second, taken: 1},
+		{called: second + 1, taken: 1},
+	}
+	tally := ledger.tally(window{warmup: second, end: 3 * second})
+	if got := tally.async.good; got != 2 {
+		t.Errorf("delivered in time: got %d, want 2", got)
+	}
+	if got := tally.callback.quantiles(); got.Count != 2 || got.P50 != 1.5 {
+		t.Errorf("times to callback: got %+v, want 1.5 ms and 3 s", got)
+	}
+}
+
+func TestBreachesCountOfWhatWasCalledBack(t *testing.T) {
+	t.Parallel()
+	r := Report{Sync: Endpoint{OK: 1}, Async: Async{
+		Endpoint: Endpoint{OK: 3}, Acked: 3, Delivered: 2, Missing: 1, Unacknowledged: 2, BadSignatures: 4,
+	}}
+	want := "1 of 3 acknowledged requests were not called back; 4 of 4 requests were called back without a valid signature"
+	if got := strings.Join(r.Breaches(), "; "); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

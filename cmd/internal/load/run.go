@@ -1,0 +1,129 @@
+// Package load sends requests along a rate curve, whether or not earlier ones were
+// answered, receives their callbacks, and holds the one against the other. Closed is
+// another kind of load, which finds how much there is to be had.
+package load
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// Run is one run of an open loop: a request leaves on schedule whether or not earlier
+// ones have answered, and its latency counts from the intended send time, so that a
+// server that freezes can't hide it.
+type Run struct {
+	config        Config
+	schedule      schedule
+	client        *fasthttp.HostClient
+	author        *author
+	callers       sync.Pool // of *caller
+	ledger        *ledger
+	engine        *engine
+	crowd         *crowd
+	deterministic bool // as the service says of its work
+}
+
+// New returns a run of which receivers listen already, once its target has said that it
+// is healthy. Its error is worded for the person who typed the command.
+func New(ctx context.Context, config Config) (*Run, error) {
+	client := newClient(config)
+	if err := askTarget(ctx, client, config); err != nil {
+		return nil, err
+	}
+	r, err := newRun(config, client)
+	if err == nil && config.Result == nil {
+		r.deterministic = isDeterministic(client, config)
+	}
+	return r, err
+}
+
+func newRun(config Config, client *fasthttp.HostClient) (*Run, error) {
+	schedule := newSchedule(config)
+	ledger := newLedger(config, schedule.total())
+	crowd, err := newCrowd(ledger, config)
+	if err != nil {
+		return nil, err
+	}
+	author := newAuthor(config.Input, config.Seed)
+	return &Run{
+		config:   config,
+		schedule: schedule,
+		client:   client,
+		author:   author,
+		callers:  sync.Pool{New: func() any { return newCaller(client, author, config) }},
+		ledger:   ledger,
+		engine:   newEngine(config, schedule, ledger),
+		crowd:    crowd,
+	}, nil
+}
+
+// Findings is what a run found out.
+type Findings struct {
+	Report
+	ledger *ledger
+	tally  *tally
+}
+
+// Watch looks at a run until the function that it returns is called.
+type Watch func(context.Context) (stop func())
+
+// Close ends the receivers of a run, as Do does.
+func (r *Run) Close() { r.crowd.close() }
+
+// Do sends, waits for the answers, then for the callbacks still due, and returns what
+// happened. Once ctx is done it sends nothing more. Its error means that there is nothing
+// to report. watch, if it isn't nil, begins when sending does, and stops when all has
+// come. Do may be called once.
+func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
+	defer r.crowd.close()
+	warmUp(r.client, r.config)
+	startedAt, before := time.Now(), usage()
+	r.ledger.clock = clock{startedAt}
+	stop := func() {}
+	if watch != nil {
+		stop = sync.OnceFunc(watch(ctx))
+	}
+	defer stop()
+	if err := r.engine.run(ctx, r.send); err != nil {
+		return nil, err
+	}
+	r.drain()
+	drained := r.ledger.clock.now()
+	r.ledger.close()
+	r.crowd.close()
+	used := usage().since(before)
+	stop()
+
+	found := r.summarize(used)
+	found.StartedAt = startedAt.UTC()
+	found.Interrupted = ctx.Err() != nil
+	found.DrainS = max(0, drained-r.engine.ended).Seconds()
+	return found, nil
+}
+
+// send makes one request. Callers come from a pool, so that there are as many
+// as requests are under way, rather than one for each idle worker.
+func (r *Run) send(arrival arrival) answer {
+	caller := r.callers.Get().(*caller)
+	defer r.callers.Put(caller)
+	if !r.ledger.mix.isAsync(arrival.number) {
+		return caller.callSync(arrival.number)
+	}
+	slot := r.ledger.mix.asyncs(arrival.number)
+	r.ledger.expect(slot, arrival.at)
+	return caller.callAsync(arrival.number, func(to []byte) []byte {
+		return r.crowd.appendURL(to, slot)
+	}, r.config.orderingKey(slot))
+}
+
+// drain waits until nothing is due any more, but not longer than configured.
+// All requests have been answered by then.
+func (r *Run) drain() {
+	select {
+	case <-r.ledger.allSettled():
+	case <-time.After(r.config.Drain):
+	}
+}

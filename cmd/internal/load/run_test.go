@@ -1,0 +1,140 @@
+package load
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
+	t.Parallel()
+	url := startService(t, 0)
+	config := Defaults()
+	config.Input = aText(t)
+	config.Target, config.Rate, config.Length, config.Connections = url, 10, time.Second, 1
+	storm, err := newRun(config, newClient(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	storm.ledger.clock = clock{time.Now().Add(-3 * time.Second)}
+	if err := storm.engine.run(t.Context(), storm.send); err != nil {
+		t.Fatal(err)
+	}
+	storm.drain()
+	storm.ledger.close()
+	report := storm.summarize(resources{})
+	for name, got := range map[string]float64{
+		"sync answer":     report.Sync.Latency.Max,
+		"acknowledgement": report.Async.Latency.Max,
+		"callback":        report.Async.TimeToCallback.Max,
+		"departure":       report.Generator.Left.Max,
+		"handing over":    report.Generator.Late.Max,
+	} {
+		if got < 2900 || got > 6000 {
+			t.Errorf("%s: got %v ms after the request was due, want 3000 and little more", name, got)
+		}
+	}
+	if report.Sync.Service.Max > 1000 {
+		t.Errorf("service time: got %v ms, want it to count from the departure", report.Sync.Service.Max)
+	}
+	if !report.IsLate() {
+		t.Error("a generator that is 3 s behind doesn't say so")
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	url := startService(t, 2)
+	config := Defaults()
+	config.Input = aText(t)
+	config.Target, config.Length, config.Drain = url, 200*time.Millisecond, 0
+	storm, err := newRun(config, newClient(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storm.Do(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	got := storm.Snapshot(t.Context(), Snapshot{})
+	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Left > 5*time.Millisecond { // the last one was due 5 ms before the end
+		t.Errorf("got %+v, want 40 answered, 20 acknowledged and 19 delivered", got)
+	}
+	if most := storm.ledger.clock.now(); got.Oldest <= 0 || got.Oldest > most {
+		t.Errorf("oldest: got %v, want how long the second request has waited, up to %v", got.Oldest, most)
+	}
+}
+
+func TestVerdictsFollowFromTheCounts(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		report Report
+		want   string
+		broken bool
+	}{
+		{"AllAnswered", Report{Sync: Endpoint{Sent: 9, OK: 9}}, "All 9 requests were answered as they should be.", false},
+		{
+			"SomeLost",
+			Report{Sync: Endpoint{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
+			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", false,
+		},
+		{
+			"MostLost",
+			Report{Sync: Endpoint{Sent: 250, OK: 37, Ambiguous: 213}},
+			"Broken: 213 of 250 requests were rejected, failed or lost.", true,
+		},
+		{
+			"MostShed",
+			Report{Sync: Endpoint{Sent: 250, OK: 37, Shed: 213}},
+			"Of 250 requests, 37 were answered as they should be, 213 were shed.", false,
+		},
+		{"SomeLostBesidesCallbacks", Report{Sync: Endpoint{Sent: 9, OK: 8, Failed: 1}, Async: Async{
+			Endpoint: Endpoint{Sent: 3, OK: 3}, Acked: 3, Delivered: 3,
+		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or lost.", false},
+	} {
+		if got := test.report.Verdict(); got != test.want || len(test.report.Breaches()) > 0 != test.broken {
+			t.Errorf("%s: got %q and %q, want %q, and broken: %v", test.name, got, test.report.Breaches(), test.want, test.broken)
+		}
+	}
+}
+
+// startService acts as Ringback, but for one async request, which it never calls back.
+func startService(t *testing.T, forgotten int64) (url string) {
+	t.Helper()
+	var count atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"id":%q,"status":"succeeded","result":{}}`, uuid.New())
+	})
+	mux.HandleFunc("POST /async", func(w http.ResponseWriter, r *http.Request) {
+		var asked struct {
+			CallbackURL string `json:"callback_url"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			t.Error(err)
+		}
+		id := uuid.New()
+		if count.Add(1) != forgotten {
+			body := fmt.Sprintf(`{"type":"request.succeeded","data":{"id":%q,"status":"succeeded","result":{}}}`, id)
+			response, err := http.Post(asked.CallbackURL, "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			response.Body.Close()
+		}
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintf(w, `{"id":%q,"status":"accepted"}`, id)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL
+}

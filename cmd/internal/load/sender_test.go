@@ -1,0 +1,39 @@
+package load
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+func TestPostTellsHowItFailed(t *testing.T) {
+	t.Parallel()
+	stuck := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stuck }))
+	t.Cleanup(slow.Close)
+	t.Cleanup(func() { close(stuck) })
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for target, want := range map[string]answer{
+		slow.URL: {outcome: ambiguous, reason: "timeout"},
+		gone.URL: {outcome: failed, reason: "connection refused"},
+	} {
+		config := Defaults()
+		config.Target, config.Timeout = target, time.Second // enough to connect on a busy machine
+		caller := newCaller(newClient(config), newAuthor(aText(t), config.Seed), config)
+		if got := caller.callSync(0); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+// aText is a small input.
+func aText(t *testing.T) Input {
+	t.Helper()
+	input, err := ParseInput(`{"text":"{{text}}"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return input
+}

@@ -1,0 +1,148 @@
+package load
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Breaches tells what makes the run a failure, the worst first.
+func (r *Report) Breaches() []string {
+	if unanswered := r.unanswered(); unanswered != "" {
+		return []string{unanswered}
+	}
+	var breaches []string
+	add := func(count, of int, text string) {
+		if count > 0 {
+			breaches = append(breaches, fmt.Sprintf("%d of %d %s", count, of, text))
+		}
+	}
+	add(r.Async.Missing, r.Async.Acked, "acknowledged requests were not called back")
+	called := r.Async.Delivered + r.Async.Unacknowledged
+	add(r.Async.Mismatched, called, "requests were called back wrongly")
+	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
+	add(r.Async.OutOfOrder, called, "requests were called back out of order")
+	if lost := r.lost(); lost > r.Sync.OK+r.Async.OK {
+		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or lost", lost, r.sent()))
+	}
+	if unsent := r.Unsent(); unsent > 0 {
+		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
+	}
+	return breaches
+}
+
+// unanswered names the endpoint that answered none of what was sent to it.
+func (r *Report) unanswered() string {
+	switch {
+	case r.Sync.OK+r.Async.OK == 0:
+		return "not one request was answered ok"
+	case r.Sync.Sent > 0 && r.Sync.OK == 0:
+		return "not one sync request was answered ok"
+	case r.Async.Sent > 0 && r.Async.OK == 0:
+		return "not one async request was acknowledged"
+	}
+	return ""
+}
+
+func (r *Report) sent() int { return r.Sync.Sent + r.Async.Sent }
+
+// lost is how many requests had neither the answer that they should have, nor were
+// turned away.
+func (r *Report) lost() int {
+	lost := 0
+	for _, endpoint := range r.Endpoints("") {
+		lost += endpoint.Rejected + endpoint.Failed + endpoint.Ambiguous
+	}
+	return lost
+}
+
+// IsLate tells whether the generator, not the server, spoils the figures. A
+// tenth of a second is more than scheduling jitter.
+func (r *Report) IsLate() bool { return r.Generator.Late.P99 > 100 }
+
+// Unsent is how many requests could not be sent in time.
+func (r *Report) Unsent() int { return r.Sync.Unsent + r.Async.Unsent }
+
+// Endpoints returns the endpoint of a name, or both.
+func (r *Report) Endpoints(name string) []Endpoint {
+	switch name {
+	case "sync":
+		return []Endpoint{r.Sync}
+	case "async":
+		return []Endpoint{r.Async.Endpoint}
+	default:
+		return []Endpoint{r.Sync, r.Async.Endpoint}
+	}
+}
+
+// Missed are the objectives that were not met.
+func (r *Report) Missed() []string {
+	var missed []string
+	for _, objective := range r.Objectives {
+		if !objective.Met {
+			missed = append(missed, objective.String())
+		}
+	}
+	return missed
+}
+
+// Verdict is one sentence.
+func (r *Report) Verdict() string {
+	finding := r.finding()
+	return strings.ToUpper(finding[:1]) + finding[1:] + "."
+}
+
+func (r *Report) finding() string {
+	breaches, missed := r.Breaches(), r.Missed()
+	switch {
+	case len(breaches) > 0:
+		return "broken: " + strings.Join(append(breaches, missed...), "; ")
+	case len(missed) > 0:
+		return "objectives missed: " + strings.Join(missed, "; ") + " (otherwise " + r.kept() + ")"
+	case r.Async.Acked > 0:
+		return "kept its word: " + r.kept()
+	}
+	return r.kept()
+}
+
+// kept tells what a run that isn't broken has shown.
+func (r *Report) kept() string {
+	if r.Async.Acked == 0 {
+		return r.answered()
+	}
+	text := fmt.Sprintf("all %d acknowledged requests were called back", r.Async.Acked)
+	if r.Async.Dead+r.Async.Pending > 0 {
+		text = "of " + r.fates()
+	}
+	if r.lost() > 0 {
+		text += fmt.Sprintf("; %d of %d requests were rejected, failed or lost", r.lost(), r.sent())
+	}
+	return text
+}
+
+// answered tells how requests were answered of which none was acknowledged.
+func (r *Report) answered() string {
+	if r.Sync.OK == r.sent() {
+		return fmt.Sprintf("all %d requests were answered as they should be", r.sent())
+	}
+	text := fmt.Sprintf("of %d requests, %d were answered as they should be", r.sent(), r.Sync.OK)
+	if shed := r.Sync.Shed + r.Async.Shed; shed > 0 {
+		text += fmt.Sprintf(", %d were shed", shed)
+	}
+	if lost := r.lost(); lost > 0 {
+		text += fmt.Sprintf(", %d were rejected, failed or lost", lost)
+	}
+	return text
+}
+
+// fates tells what became of the acknowledged requests where not all were
+// called back, and none is missing.
+func (r *Report) fates() string {
+	text := fmt.Sprintf("%d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered)
+	if r.Async.Dead > 0 {
+		text += fmt.Sprintf(", %d went to receivers that take nothing", r.Async.Dead)
+	}
+	if r.Async.Pending > 0 {
+		text += fmt.Sprintf(", %d are still to come at slow or flaky ones", r.Async.Pending)
+	}
+	return text
+}

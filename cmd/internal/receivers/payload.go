@@ -1,0 +1,63 @@
+package receivers
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// Payload is what receivers look at in the body of a callback.
+type Payload struct {
+	Type string `json:"type"`
+	Data struct {
+		ID       string         `json:"id"`
+		Status   string         `json:"status"`
+		Result   jsontext.Value `json:"result"`
+		Sequence int64          `json:"sequence"` // within its ordering key; 0 where none is told
+	} `json:"data"`
+}
+
+// Payload reads the body.
+func (c *Callback) Payload() (payload Payload, err error) {
+	err = json.Unmarshal(c.PostBody(), &payload)
+	return payload, err
+}
+
+// Verifier checks signatures by the specification's own module. The nil one, which an
+// empty secret makes, takes every callback.
+type Verifier struct{ webhook *standardwebhooks.Webhook }
+
+// NewVerifier returns a verifier of a secret. Its error says that it is none.
+func NewVerifier(secret string) (*Verifier, error) {
+	if secret == "" {
+		return nil, nil
+	}
+	webhook, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return nil, fmt.Errorf("reading the secret: %w", err)
+	}
+	return &Verifier{webhook}, nil
+}
+
+// Takes tells whether a callback is signed as it should be.
+func (v *Verifier) Takes(c *Callback) bool {
+	return v == nil || v.webhook.Verify(c.PostBody(), signature(c)) == nil
+}
+
+// TakesWhenever is Takes for a sender whose clock may be wrong.
+func (v *Verifier) TakesWhenever(c *Callback) bool {
+	return v == nil || v.webhook.VerifyIgnoringTimestamp(c.PostBody(), signature(c)) == nil
+}
+
+func signature(c *Callback) http.Header {
+	headers := make(http.Header, 3)
+	for _, name := range []string{
+		standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature,
+	} {
+		headers.Set(name, string(c.Request.Header.Peek(name)))
+	}
+	return headers
+}

@@ -1,0 +1,99 @@
+// Package sample is what the tools know of the sample work: what to ask it, and what it
+// must answer. They know nothing else of any work.
+package sample
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/cmd/internal/load"
+	"ringback/work/fingerprint"
+)
+
+// Usual is what is asked for where nothing is said.
+const Usual = "text=200,rounds=0,delay=0s"
+
+// Pattern reads a text like Usual, in which each value is N, N..M (uniform) or exp:N
+// (exponential): the bytes of the text, rounds that take CPU, and how long the work waits.
+// What it doesn't name is as in Usual.
+func Pattern(work string) (load.Input, error) {
+	written := map[string]string{"text": "200", "rounds": "0", "delay": "0s"}
+	spreads := map[string]load.Spread{}
+	read := func(name, value string) (err error) {
+		written[name] = value
+		if spreads[name], err = parse(name, value); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return err
+	}
+	for name, value := range written {
+		_ = read(name, value) // good as they are
+	}
+	if err := load.EachPair(work, read); err != nil {
+		return load.Input{}, err
+	}
+	pattern := fmt.Sprintf(`{"text":"{{text %s}}","rounds":{{number %s}},"delay_ms":{{number %s}}}`,
+		spreads["text"], spreads["rounds"], spreads["delay"])
+	return load.NewInput(pattern, fmt.Sprintf("text=%s,rounds=%s,delay=%s", written["text"], written["rounds"], written["delay"]))
+}
+
+func parse(name, value string) (load.Spread, error) {
+	switch name {
+	case "text":
+		return load.ParseSpread(value, 1, fingerprint.MaxTextBytes, strconv.Atoi)
+	case "rounds":
+		return load.ParseSpread(value, 0, fingerprint.MaxRounds, strconv.Atoi)
+	case "delay":
+		spread, err := load.ParseSpread(value, 0, fingerprint.MaxDelay, milliseconds)
+		if err != nil {
+			err = errors.New("want a duration like 20ms, D..D or exp:D, at most 30s")
+		}
+		return spread, err
+	}
+	return load.Spread{}, errors.New("want text, rounds or delay")
+}
+
+func milliseconds(text string) (int, error) {
+	duration, err := time.ParseDuration(text)
+	return int(duration.Milliseconds()), err
+}
+
+// Work is how much is asked for, as Pattern reads it.
+func Work(bytes, rounds int, delay time.Duration) string {
+	return fmt.Sprintf("text=%d,rounds=%d,delay=%s", bytes, rounds, delay)
+}
+
+// Input asks for the fingerprint of a text, with so many rounds that take CPU, after
+// waiting.
+func Input(text string, rounds int, delay time.Duration) jsontext.Value {
+	input, err := json.Marshal(fingerprint.Input{Text: text, Rounds: rounds, Delay: int(delay.Milliseconds())})
+	if err != nil {
+		panic(err) // a text that is no UTF-8
+	}
+	return input
+}
+
+// Text is that of an input, empty where it has none.
+func Text(input []byte) string {
+	var asked fingerprint.Input
+	_ = json.Unmarshal(input, &asked)
+	return asked.Text
+}
+
+// Do does the work of an input.
+func Do(ctx context.Context, input []byte) (jsontext.Value, error) { return fingerprint.Do(ctx, input) }
+
+// Result does the work of an input, without the waiting.
+func Result(ctx context.Context, input []byte) (jsontext.Value, error) {
+	var asked fingerprint.Input
+	if err := json.Unmarshal(input, &asked); err != nil {
+		return nil, fmt.Errorf("reading an input: %w", err)
+	}
+	return fingerprint.Do(ctx, Input(asked.Text, asked.Rounds, 0))
+}
