@@ -22,7 +22,7 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 
 demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in fifteen
 	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
-	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/demo
+	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)
 
 test: go cc browser pooler promtool clock disk examples node up ## everything that CI runs, apart from fuzz and chaos

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# chaos.sh [flags…] builds the server, storm and chaos, and runs cmd/chaos, which
+# chaos.sh [flags…] builds the server and chaos, and runs cmd/chaos, which
 # starts a Postgres that may be stopped and crashed, and writes chaos.json.
 # CHAOS=short is one run of 18 seconds; -h lists the flags.
 #
@@ -13,7 +13,7 @@ unset DATABASE_URL
 export POSTGRES_FOLDER=.postgres-chaos POSTGRES_PORT=${CHAOS_POSTGRES_PORT:-5438}
 
 CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
-CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/storm ./cmd/chaos
+CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/chaos
 
 flags=()
 if [ "${CHAOS:-}" = short ]; then flags=(-seed 306 -duration 18s -from ""); fi

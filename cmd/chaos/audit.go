@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/sample"
 )
 
 // audit reads what stands in the database, and what the API lists of it.
@@ -35,7 +37,7 @@ func audit(ctx context.Context, d *database, c *caller, h *history) error {
 func readRows(ctx context.Context, conn *pgx.Conn, h *history) error {
 	const sql = `
 		SELECT id::text, seq, mode, status, coalesce(error ->> 'code', ''), coalesce(callback_state, ''),
-		       coalesce(callback_url, ''), input ->> 'text', result::text, coalesce(work_job_id, 0),
+		       coalesce(callback_url, ''), input::text, result::text, coalesce(work_job_id, 0),
 		       coalesce(callback_job_id, 0), coalesce(work, ''), accepted_at, started_at, finished_at
 		FROM requests
 		ORDER BY seq`
@@ -44,10 +46,12 @@ func readRows(ctx context.Context, conn *pgx.Conn, h *history) error {
 		return fmt.Errorf("reading requests: %w", err)
 	}
 	h.Rows, err = pgx.CollectRows(rows, func(found pgx.CollectableRow) (r row, err error) {
+		var input string
 		var result *string
 		var started, finished *time.Time
 		err = found.Scan(&r.ID, &r.Seq, &r.Mode, &r.Status, &r.ErrorCode, &r.CallbackState, &r.CallbackURL,
-			&r.Text, &result, &r.WorkJobID, &r.CallbackJobID, &r.Work, &r.AcceptedAt, &started, &finished)
+			&input, &result, &r.WorkJobID, &r.CallbackJobID, &r.Work, &r.AcceptedAt, &started, &finished)
+		r.Text = sample.Text([]byte(input))
 		if result != nil {
 			r.Result = json.RawMessage(*result)
 		}

@@ -5,63 +5,71 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/cmd/internal/sample"
 )
 
-// receiver names how one answers.
+// receiver names a receiver of the run.
 type receiver string
 
 const (
 	good  receiver = "ok"
-	flaky receiver = "flaky" // answers 500 to a third of what comes
-	slow  receiver = "slow"  // takes its time
-	reset receiver = "reset" // breaks the connection of a third of what comes
-	gone  receiver = "gone"  // 410
+	flaky receiver = "flaky"
+	slow  receiver = "slow"
+	shaky receiver = "shaky"
+	gone  receiver = "gone"
 
 	// steady is always fine. It is called back when the faults are over.
 	steady receiver = "steady"
 )
 
-func receivers() []receiver { return []receiver{good, flaky, slow, reset, gone} }
+func drawn() []receiver { return []receiver{good, flaky, slow, shaky, gone} }
 
 // call is one that the load makes, and what came of it.
 type call struct {
 	// What is asked.
-	Text           string        `json:"text"` // no two calls have the same
-	Rounds         int           `json:"rounds"`
-	Delay          int           `json:"delay_ms"`
-	Sync           bool          `json:"sync"`
-	Receiver       receiver      `json:"receiver"`
-	OrderingKey    string        `json:"ordering_key"`
-	IdempotencyKey string        `json:"idempotency_key"`
-	ExpiresIn      int           `json:"expires_in"`   // seconds, 0 for never
-	Repeat         bool          `json:"repeat"`       // send it once more after it was acknowledged
-	CancelAfter    time.Duration `json:"cancel_after"` // 0 for not at all
-	RedeliverAfter time.Duration `json:"redeliver_after"`
-	Manners        []manner      `json:"manners"` // of the attempts of work that the upstream does, nil for the sample
+	Text           string // of the input; no two calls have the same
+	Input          jsontext.Value
+	Sync           bool
+	Receiver       receiver
+	OrderingKey    string
+	IdempotencyKey string
+	ExpiresIn      int           // seconds, 0 for never
+	Repeat         bool          // send it once more after it was acknowledged
+	CancelAfter    time.Duration // 0 for not at all
+	RedeliverAfter time.Duration
+	Manners        []manner // of the attempts of work that the upstream does, nil for the sample
 
 	// What came of it.
-	Server      int             `json:"server"`
-	SentAt      time.Time       `json:"sent_at"`
-	AnsweredAt  time.Time       `json:"answered_at"`
-	Status      int             `json:"status"`  // of the first sending, 0 when nothing came
-	Problem     string          `json:"problem"` // its type, where the answer is one
-	IDs         []string        `json:"ids"`     // that 200 and 202 named, of all sendings
-	Result      json.RawMessage `json:"result"`  // of a sync call
-	Sent        int             `json:"sent"`    // times
-	Stopped     []string        `json:"stopped"`
-	StoppedAt   time.Time       `json:"stopped_at"`
-	Redelivered bool            `json:"redelivered"`
+	Server      int
+	SentAt      time.Time
+	AnsweredAt  time.Time
+	Status      int             // of the first sending, 0 when nothing came
+	Problem     string          // its type, where the answer is a problem
+	IDs         []string        // that 200 and 202 named, of all sendings
+	Result      json.RawMessage // of a sync call
+	Sent        int             // times
+	Stopped     []string
+	StoppedAt   time.Time
+	Redelivered bool
+}
+
+// newCall asks for work that takes so many rounds, after waiting.
+func newCall(text string, to receiver, rounds int, delay time.Duration) *call {
+	return &call{Text: text, Input: sample.Input(text, rounds, delay), Receiver: to}
 }
 
 // acknowledged tells whether the service has promised something.
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
 // input is what the work gets.
-func (c *call) input() map[string]any {
+func (c *call) input() any {
 	if c.Manners != nil {
 		return map[string]any{"text": c.Text, "manners": c.Manners}
 	}
-	return map[string]any{"text": c.Text, "rounds": c.Rounds, "delay_ms": c.Delay}
+	return json.RawMessage(c.Input)
 }
 
 // lane is one caller, which waits for its answer before it calls again.
@@ -92,15 +100,13 @@ func (l *lane) next(seed uint64) *call {
 	if l.calls++; l.hostile {
 		return l.nextHostile(seed)
 	}
-	c := &call{
-		Text:     fmt.Sprintf("chaos %d lane %d call %d: the quick brown fox\n", seed, l.number, l.calls),
-		Rounds:   l.random.IntN(2000),
-		Delay:    l.random.IntN(150),
-		Receiver: receivers()[pick(l.random, 60, 14, 8, 12, 6)],
-	}
+	text := fmt.Sprintf("chaos %d lane %d call %d: the quick brown fox\n", seed, l.number, l.calls)
+	rounds, delay := l.random.IntN(2000), l.random.IntN(150)
+	to := drawn()[pick(l.random, 60, 14, 8, 12, 6)]
 	if l.chance(12) { // long enough that a kill meets it
-		c.Delay = 1000 + l.random.IntN(3000)
+		delay = 1000 + l.random.IntN(3000)
 	}
+	c := newCall(text, to, rounds, time.Duration(delay)*time.Millisecond)
 	once, again, expires, sync := l.chance(keyed), l.chance(25), l.chance(10), l.chance(15)
 	cancel, redeliver := l.chance(6), l.chance(6)
 	c.Sync = sync && l.key == ""

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ringback/cmd/internal/sample"
 )
 
 // start is when everything in these histories begins.
@@ -17,10 +19,9 @@ func flawless(t *testing.T) *history {
 	t.Helper()
 	h := &history{Mine: "chaos ", Dead: map[string]bool{}, Listed: map[string]int{"async": 2, "sync": 1}}
 	for i, id := range []string{"a", "b"} {
-		c := &call{
-			Text: "chaos " + id, Receiver: good, OrderingKey: "key", IdempotencyKey: id,
-			SentAt: at(10 * i), AnsweredAt: at(10*i + 1), Status: 202, IDs: []string{id}, Sent: 1,
-		}
+		c := newCall("chaos "+id, good, 0, 0)
+		c.OrderingKey, c.IdempotencyKey = "key", id
+		c.SentAt, c.AnsweredAt, c.Status, c.IDs, c.Sent = at(10*i), at(10*i+1), 202, []string{id}, 1
 		result := resultOf(t, c)
 		work, call := int64(2*i+1), int64(2*i+2)
 		h.Calls = append(h.Calls, c)
@@ -31,11 +32,13 @@ func flawless(t *testing.T) *history {
 		})
 		h.Jobs = append(h.Jobs, job{work, "process", "completed", id}, job{call, "callback", "completed", id})
 		h.Attempts = append(h.Attempts, attempt{id, 1, "delivered"})
-		came := callback{ID: id, Receiver: good, At: at(10*i + 3), Answered: at(10*i + 3), Answer: 204, Signed: true, Type: "request.succeeded"}
+		came := callback{ID: id, Receiver: good, At: at(10*i + 3), Answered: at(10*i + 3), Answer: 204, Signed: true}
+		came.Type = "request.succeeded"
 		came.Data.ID, came.Data.Status, came.Data.Result = id, "succeeded", result
 		h.Callbacks = append(h.Callbacks, came)
 	}
-	c := &call{Text: "chaos c", Sync: true, Status: 200, IDs: []string{"c"}, Sent: 1}
+	c := newCall("chaos c", "", 0, 0)
+	c.Sync, c.Status, c.IDs, c.Sent = true, 200, []string{"c"}, 1
 	c.Result = resultOf(t, c)
 	h.Calls = append(h.Calls, c)
 	h.Rows = append(h.Rows, row{ID: "c", Seq: 9, Mode: "sync", Status: "succeeded", Text: c.Text, Result: c.Result, FinishedAt: at(1)})
@@ -44,7 +47,7 @@ func flawless(t *testing.T) *history {
 
 func resultOf(t *testing.T, c *call) []byte {
 	t.Helper()
-	result, err := do(c)
+	result, err := sample.Result(t.Context(), c.Input)
 	if err != nil {
 		t.Fatal(err)
 	}

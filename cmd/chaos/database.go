@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/postgres"
 )
 
 // database is the private cluster that scripts/postgres.sh runs for us, and the one
@@ -202,10 +204,5 @@ func (d *database) connect(ctx context.Context, do func(*pgx.Conn) error) error 
 }
 
 func (d *database) connectTo(ctx context.Context, c cluster, do func(*pgx.Conn) error) error {
-	conn, err := pgx.Connect(ctx, d.urlOf(c))
-	if err != nil {
-		return fmt.Errorf("connecting: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return do(conn)
+	return postgres.Database{Name: d.name, URL: d.urlOf(c)}.Connect(ctx, do)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/postgres"
 )
 
 // failoverPatience is how long a failover may take before it is called off.
@@ -44,12 +46,7 @@ func (d *database) makeStandby(ctx context.Context, of, standby cluster) error {
 
 func (d *database) setReadOnly(ctx context.Context, c cluster, value string) error {
 	return d.connectTo(ctx, c, func(conn *pgx.Conn) error {
-		for _, sql := range []string{"ALTER SYSTEM SET default_transaction_read_only = " + value, "SELECT pg_reload_conf()"} {
-			if _, err := conn.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("%s: %w", sql, err)
-			}
-		}
-		return nil
+		return postgres.Execute(ctx, conn, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 	})
 }
 

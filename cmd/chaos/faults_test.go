@@ -262,8 +262,8 @@ func testCallbackTaken(t *testing.T, tr *trial, w way) {
 	text := "chaos callback " + w.name
 	var id string
 	during(t, tr.refuse, func() {
-		await(t, "the receivers refuse", func() bool { return tr.crowd.trouble.Load() == refuse })
-		id = tr.accept(t, &call{Text: text, Receiver: good})
+		await(t, "the receivers refuse", func() bool { return tr.crowd.troubled.Load() > 0 })
+		id = tr.accept(t, newCall(text, good, 0, 0))
 		await(t, "a callback job waits", func() bool { return tr.holds(t, id, "callback_job_state = 'retryable'") })
 		tr.take(t, text, w)
 	})
@@ -276,7 +276,7 @@ func testCallbackTaken(t *testing.T, tr *trial, w way) {
 func testWorkTaken(t *testing.T, tr *trial, w way) {
 	t.Helper()
 	text := "chaos work " + w.name
-	id := tr.accept(t, &call{Text: text, Delay: 30_000, Receiver: good})
+	id := tr.accept(t, newCall(text, good, 0, 30*time.Second))
 	tr.take(t, text, w)
 	await(t, "it is cancelled", func() bool { return tr.holds(t, id, "status = 'cancelled' AND callback_state = 'cancelled'") })
 	if m := tr.history.Meddled[id]; m == nil || !m.Cancelled {
@@ -299,7 +299,7 @@ func testLog(t *testing.T, tr *trial) {
 		await(t, "nobody reads", tr.servers.logs[0].stopped.Load)
 		before := len(logged())
 		for i := range 40 { // several pages of log
-			id = tr.accept(t, &call{Text: fmt.Sprint("chaos log ", i), Receiver: steady})
+			id = tr.accept(t, newCall(fmt.Sprint("chaos log ", i), steady, 0, 0))
 		}
 		await(t, "the last is delivered", func() bool { return tr.history.hasCome(id) })
 		if after := len(logged()); after != before {

@@ -25,6 +25,7 @@ type history struct {
 	Listed      map[string]int  // how many requests the API lists, by mode
 	Mine        string          // what the texts of the run's own calls begin with
 	Storm       stormCounts
+	attempts    map[string]int // that came to receivers, by request
 
 	Meddled  map[string]*meddling // by request
 	Deaths   []time.Time          // of processes
@@ -130,6 +131,18 @@ func (h *history) addRedelivered(count int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Redelivered += count
+}
+
+// addAttempt notes a callback that has just come, and returns how many of its request
+// did before.
+func (h *history) addAttempt(request string) (earlier int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.attempts == nil {
+		h.attempts = map[string]int{}
+	}
+	h.attempts[request]++
+	return h.attempts[request] - 1
 }
 
 func (h *history) addCallback(c callback) {

@@ -47,7 +47,6 @@ type options struct {
 	faults    []kind // all, if none
 	from      string // commits to upgrade from, with commas between
 	server    string
-	storm     string
 	script    string // that runs Postgres
 	folder    string // where it is
 	port      int
@@ -68,7 +67,6 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.Func("faults", "only these `kinds`, with commas between: "+kinds(), o.addFaults)
 	flags.StringVar(&o.from, "from", earlier, "upgrade from each of these `commits` as well, with commas between; none where -faults names others")
 	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
-	flags.StringVar(&o.storm, "storm", "bin/storm", "`path` of storm")
 	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
 	flags.StringVar(&o.logs, "logs", "", "`folder` for what the servers write")
 	flags.StringVar(&o.out, "out", "", "`file` for the report, as JSON")

@@ -18,7 +18,7 @@ type meddling struct {
 	At        time.Time // of the first work job that was cancelled for certain, by the database's clock
 }
 
-// meddle takes away live jobs of requests whose text begins with mine, a few a second,
+// meddle takes away live jobs of requests whose input holds mine, a few a second,
 // in every way there is. note is told of each before it is done.
 func (in *injector) meddle(ctx context.Context, mine string, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, length)
@@ -68,7 +68,7 @@ func (in *injector) take(ctx context.Context, mine string, w way) (done bool, er
 			JOIN requests ON requests.id = (args ->> 'request_id')::uuid
 			WHERE finalized_at IS NULL
 			  AND river_job.kind IN ('work', 'callback')
-			  AND starts_with(input ->> 'text', $1)
+			  AND strpos(input::text, $1) > 0
 			ORDER BY random()
 			LIMIT 1`
 		var job int64

@@ -47,7 +47,7 @@ func (t *trial) resumeServer(ctx context.Context, number int, role string) {
 // ask makes calls until one is acknowledged.
 func (t *trial) ask(ctx context.Context, number int) *call {
 	for try := 1; ; try++ {
-		made := &call{Text: fmt.Sprintf("%sserver %d call %d\n", t.history.Mine, number, try), Receiver: steady}
+		made := newCall(fmt.Sprintf("%sserver %d call %d\n", t.history.Mine, number, try), steady, 0, 0)
 		t.caller.make(made, number)
 		t.history.addCall(made)
 		if made.Status == http.StatusAccepted || ctx.Err() != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/postgres"
 )
 
 // lanes are how many callers there are.
@@ -96,12 +98,7 @@ func (t *trial) setClock(ctx context.Context) error {
 func (d *database) create(ctx context.Context, name string) error {
 	d.name = "ringback"
 	err := d.connect(ctx, func(conn *pgx.Conn) error {
-		for _, sql := range []string{"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)", "CREATE DATABASE " + name} {
-			if _, err := conn.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("%s: %w", sql, err)
-			}
-		}
-		return nil
+		return postgres.Execute(ctx, conn, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "CREATE DATABASE "+name)
 	})
 	d.name = name
 	return err
@@ -150,7 +147,7 @@ func (t *trial) stop(end context.CancelFunc) error {
 	}
 	var err error
 	if t.crowd != nil {
-		err = t.crowd.close()
+		t.crowd.close()
 	}
 	if t.upstream != nil {
 		err = errors.Join(err, t.upstream.close())
@@ -177,11 +174,7 @@ func (t *trial) load(ctx context.Context, seed uint64) error {
 	}
 	callers.Go(func() { t.caller.redeliver(calling, seed) })
 	t.history.following.Go(func() {
-		counts, err := runStorm(ctx, t.storm, t.servers.url(0), t.database.everywhere()+"&target_session_attrs=read-write", t.stormRate, t.plan.Duration, t.patience)
-		if err != nil {
-			counts.Verdict = err.Error()
-		}
-		t.history.Storm = counts
+		t.history.Storm = t.runStorm(ctx)
 	})
 	err := t.injector.carryOut(ctx, t.plan.Faults)
 	t.resume(ctx)

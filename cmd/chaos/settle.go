@@ -13,7 +13,7 @@ import (
 // It returns without an error when patience runs out, since the check tells
 // what is missing.
 //
-// Callbacks of requests whose text doesn't begin with mine are storm's own, who
+// Callbacks of requests whose input doesn't hold mine are storm's own, who
 // may have left: it waits for those alone that were acknowledged.
 func settle(ctx context.Context, d *database, mine string, patience time.Duration) error {
 	deadline := time.Now().Add(patience)
@@ -45,7 +45,7 @@ func hasten(ctx context.Context, d *database, mine string) (left int, err error)
 				SELECT callback_job_id
 				FROM requests
 				WHERE callback_state = 'pending'
-				  AND NOT starts_with(input ->> 'text', $1)
+				  AND strpos(input::text, $1) = 0
 			)
 			SELECT (SELECT count(*) FROM requests WHERE callback_state IN ('waiting', 'pending'))
 			     + (SELECT count(*) FROM river_job

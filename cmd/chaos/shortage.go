@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/postgres"
 )
 
 // lockName is the application_name of what holds a lock, and writes nothing.
@@ -14,10 +16,9 @@ const lockName = "chaos-lock"
 // lockTable holds the lock that CREATE INDEX takes: others read, and nobody writes.
 func (d *database) lockTable(ctx context.Context, table string, length time.Duration) error {
 	return d.connect(ctx, func(conn *pgx.Conn) error {
-		for _, sql := range []string{"SET application_name = '" + lockName + "'", "BEGIN", "LOCK TABLE " + table + " IN SHARE MODE"} {
-			if _, err := conn.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("locking %s: %w", table, err)
-			}
+		err := postgres.Execute(ctx, conn, "SET application_name = '"+lockName+"'", "BEGIN", "LOCK TABLE "+table+" IN SHARE MODE")
+		if err != nil {
+			return fmt.Errorf("locking %s: %w", table, err)
 		}
 		wait(ctx, length)
 		return nil

@@ -1,75 +1,57 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
-// stormCounts is what its report says that is held against the service. (It
-// calls a run broken, too, in which it was never answered, since that shows
+// stormCounts is what storm's report says of async requests, which is held against the
+// service. (It calls a run broken, too, in which it was never answered, since that shows
 // nothing; where the database is away for long, that is no fault.)
 type stormCounts struct {
-	Acked         int    `json:"acked"`
-	Delivered     int    `json:"delivered"`
-	Ambiguous     int    `json:"ambiguous"`
-	Missing       int    `json:"missing"`
-	Mismatched    int    `json:"mismatched"`
-	BadSignatures int    `json:"bad_signatures"`
-	OutOfOrder    int    `json:"out_of_order"`
-	Verdict       string `json:"verdict"` // empty when it found nothing broken
+	load.Async
+	Verdict string `json:"verdict"` // empty when it found nothing broken
 }
 
 func (c stormCounts) broken() bool { return c.Missing+c.Mismatched+c.BadSignatures+c.OutOfOrder > 0 }
 
-// stormExit are the statuses of storm that mean that it ran to its end.
-const (
-	stormOK     = 0
-	stormBroken = 1
-)
-
-// runStorm sends a modest load at one server for as long as the faults last,
-// and waits as long as we would for the callbacks.
-func runStorm(ctx context.Context, path, target, databaseURL string, rate int, length, patience time.Duration) (stormCounts, error) {
-	folder, err := os.MkdirTemp("", "chaos-")
+// runStorm sends a modest load at one server for as long as the faults last, and waits as
+// long as everything else may take for the callbacks.
+func (t *trial) runStorm(ctx context.Context) stormCounts {
+	found, err := t.stormServer(ctx)
 	if err != nil {
-		return stormCounts{}, fmt.Errorf("making a folder for storm's report: %w", err)
+		return stormCounts{Verdict: err.Error()}
 	}
-	defer os.RemoveAll(folder)
-	file := filepath.Join(folder, "storm.json")
-	command := exec.CommandContext(ctx, path, "-target", target, "-json", file, "-profile", "steady",
-		"-rate", fmt.Sprint(rate), "-duration", length.String(), "-drain", patience.String(), "-database-url", databaseURL,
-		"-timeout", "30s", "-work", "text=200,rounds=100,delay=0..300ms")
-	command.Cancel = func() error { return command.Process.Signal(syscall.SIGINT) }
-	command.WaitDelay = 5 * time.Second
-	output, err := command.Output()
-	var ended *exec.ExitError
-	if err != nil && !(errors.As(err, &ended) && ended.ExitCode() == stormBroken) {
-		return stormCounts{}, fmt.Errorf("running storm: %w: %s", err, output)
-	}
-	counts, readErr := readStorm(file)
+	counts := stormCounts{Async: found.Async}
 	if counts.broken() {
-		counts.Verdict = string(output)
+		var text bytes.Buffer
+		fmt.Fprintln(&text, found.Verdict())
+		_ = found.WriteJSON(&text)
+		counts.Verdict = text.String()
 	}
-	return counts, readErr
+	return counts
 }
 
-func readStorm(file string) (stormCounts, error) {
-	content, err := os.ReadFile(file)
+func (t *trial) stormServer(ctx context.Context) (*load.Findings, error) {
+	config := load.Defaults()
+	config.Target = t.servers.url(0)
+	config.Rate, config.Length, config.Drain = float64(t.stormRate), t.plan.Duration, t.patience
+	config.Timeout = 30 * time.Second
+	config.Secret, config.Result = receivers.LocalSecret, sample.Result
+	config.DatabaseURL = t.database.everywhere() + "&target_session_attrs=read-write"
+	var err error
+	if config.Input, err = sample.Pattern("rounds=100,delay=0s..300ms"); err != nil {
+		return nil, err
+	}
+	run, err := load.New(ctx, config)
 	if err != nil {
-		return stormCounts{}, fmt.Errorf("reading storm's report: %w", err)
+		return nil, fmt.Errorf("running storm: %w", err)
 	}
-	var report struct {
-		Async stormCounts `json:"async"`
-	}
-	if err := json.Unmarshal(content, &report); err != nil {
-		return stormCounts{}, fmt.Errorf("reading storm's report: %w", err)
-	}
-	return report.Async, nil
+	return run.Do(ctx, nil)
 }

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"ringback/cmd/internal/receivers"
 )
 
 // manner is how the hostile upstream treats an attempt.
@@ -137,7 +139,7 @@ func (t *trouble) has(k kind) (over <-chan struct{}, has bool) {
 }
 
 func startUpstream(ctx context.Context, h *history) (*upstream, error) {
-	webhook, err := standardwebhooks.NewWebhook(localSecret)
+	webhook, err := standardwebhooks.NewWebhook(receivers.LocalSecret)
 	if err != nil {
 		return nil, fmt.Errorf("reading the local secret: %w", err)
 	}
@@ -152,7 +154,7 @@ func startUpstream(ctx context.Context, h *history) (*upstream, error) {
 		return nil, errors.Join(err, u.close())
 	}
 	works := map[string]map[string]any{upstreamWork: {
-		"url": "http://" + u.address + "/do", "secret": localSecret, "retries": upstreamRetries,
+		"url": "http://" + u.address + "/do", "secret": receivers.LocalSecret, "retries": upstreamRetries,
 		"timeout": upstreamTimeout.String(), "lease": upstreamLease.String(),
 	}}
 	encoded, err := json.Marshal(works)

@@ -23,7 +23,7 @@ func (l *lane) nextHostile(seed uint64) *call {
 	c := &call{
 		Text:     fmt.Sprintf("chaos %d upstream %d call %d\n", seed, l.number, l.calls),
 		Manners:  []manner{},
-		Receiver: receivers()[pick(l.random, 60, 14, 8, 12, 6)],
+		Receiver: drawn()[pick(l.random, 60, 14, 8, 12, 6)],
 	}
 	for range pick(l.random, 30, 50, 20) {
 		c.Manners = append(c.Manners, manners()[l.random.IntN(len(manners()))])

@@ -38,10 +38,10 @@ func (h *history) addHostile(id, status, outcome string, trace workTrace, runs .
 		ID: id, Seq: work, Mode: "async", Status: status, CallbackState: "delivered", CallbackURL: "http://here/ok", Text: "chaos " + id, Work: upstreamWork,
 		WorkJobID: work, CallbackJobID: work + 1, AcceptedAt: at(100), StartedAt: at(101), FinishedAt: at(106),
 	}
-	came := callback{ID: id, Receiver: good, At: at(107), Answered: at(107), Answer: 204, Signed: true, Type: "request." + status}
-	came.Data.ID, came.Data.Status = id, status
+	came := callback{ID: id, Receiver: good, At: at(107), Answered: at(107), Answer: 204, Signed: true}
+	came.Type, came.Data.ID, came.Data.Status = "request."+status, id, status
 	if r.ErrorCode = outcome; status == "succeeded" {
-		r.ErrorCode, r.Result, came.Data.Result = "", json.RawMessage(outcome), json.RawMessage(outcome)
+		r.ErrorCode, r.Result, came.Data.Result = "", json.RawMessage(outcome), []byte(outcome)
 	}
 	h.Rows, h.Callbacks, h.Traces[work] = append(h.Rows, r), append(h.Callbacks, came), trace
 	h.Jobs = append(h.Jobs, job{work, "work", "completed", id}, job{work + 1, "callback", "completed", id})

@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"ringback/cmd/internal/load"
 )
 
 func TestTable(t *testing.T) {
 	t.Parallel()
-	calm := report{Sync: endpoint{OK: 300}, Async: endpoint{Acked: 300, Delivered: 300, ToCallback: quantiles{P50: 1.5, P99: 1500}}}
-	storm := report{Sync: endpoint{OK: 20, Shed: 80}, Async: endpoint{Acked: 100, Delivered: 98, Missing: 0}}
-	if calm.lost() != 0 || storm.lost() != 2 {
-		t.Errorf("got %d and %d lost, want 0 and 2", calm.lost(), storm.lost())
+	calm := &load.Report{Sync: load.Endpoint{OK: 300}, Async: load.Async{Acked: 300, Delivered: 300, TimeToCallback: load.Quantiles{P50: 1.5, P99: 1500}}}
+	storm := &load.Report{Sync: load.Endpoint{OK: 20, Shed: 80}, Async: load.Async{Acked: 100, Delivered: 98, Missing: 0}}
+	if lost(calm) != 0 || lost(storm) != 2 {
+		t.Errorf("got %d and %d lost, want 0 and 2", lost(calm), lost(storm))
 	}
 	got := strings.Join(strings.Fields(table(calm, storm)), " ")
 	for _, want := range []string{"sync answered 300 20", "to come again 0 80", "called back 300 98 p50 1.5 ms 0.0 ms", "p99 1.5 s 0.0 ms lost 0 2"} {

@@ -2,84 +2,61 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
-// report is the part of storm's report that the demo reads.
-type report struct {
-	Sync, Async endpoint
-}
-
-type endpoint struct {
-	OK         int       `json:"ok"`
-	Shed       int       `json:"shed"`
-	Failed     int       `json:"failed"`
-	Acked      int       `json:"acked"`
-	Delivered  int       `json:"delivered"`
-	Missing    int       `json:"missing"`
-	Latency    quantiles `json:"latency_ms"`
-	ShedAfter  quantiles `json:"shed_ms"`
-	ToCallback quantiles `json:"time_to_callback_ms"`
-}
-
-type quantiles struct {
-	P50 float64 `json:"p50"`
-	P95 float64 `json:"p95"`
-	P99 float64 `json:"p99"`
-}
-
 // lost is how many requests were acknowledged and never called back.
-func (r report) lost() int { return r.Async.Missing + r.Async.Acked - r.Async.Delivered }
+func lost(r *load.Report) int { return r.Async.Missing + r.Async.Acked - r.Async.Delivered }
 
-// load runs storm, which checks each callback against its request.
-func (s *stage) load(ctx context.Context, name string, rate, seconds int, work string) (r report, err error) {
-	file := filepath.Join(s.folder, name+".json")
-	command := exec.CommandContext(ctx, s.storm, "-target", s.server.URL, "-profile", "steady", "-rate", strconv.Itoa(rate),
-		"-duration", strconv.Itoa(seconds)+"s", "-work", work, "-json", file)
-	command.WaitDelay = 0
-	told, err := command.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		return r, fmt.Errorf("running storm: %w", err)
+// load sends along an open loop, and checks each callback against what was sent.
+func (s *stage) load(ctx context.Context, rate, seconds int, work string) (*load.Report, error) {
+	config := load.Defaults()
+	config.Target, config.Secret, config.Result = s.server.URL, receivers.LocalSecret, sample.Result
+	config.Rate, config.Length = float64(rate), time.Duration(seconds)*time.Second
+	var err error
+	if config.Input, err = sample.Pattern(work); err != nil {
+		return nil, err
 	}
+	run, err := load.New(ctx, config)
 	if err != nil {
-		return r, fmt.Errorf("storm says that a promise was broken: %w\n%s", err, told)
+		return nil, err
 	}
-	encoded, err := os.ReadFile(file)
+	found, err := run.Do(ctx, nil)
 	if err != nil {
-		return r, fmt.Errorf("reading storm's report: %w", err)
+		return nil, err
 	}
-	if err := json.Unmarshal(encoded, &r); err != nil {
-		return r, fmt.Errorf("reading storm's report: %w", err)
+	if len(found.Breaches()) > 0 {
+		return nil, fmt.Errorf("a promise was broken: %s", found.Verdict())
 	}
-	return r, nil
+	return &found.Report, nil
 }
 
 // table puts the calm beside the storm.
-func table(calm, storm report) string {
+func table(calm, storm *load.Report) string {
 	var text strings.Builder
 	rows := tabwriter.NewWriter(&text, 0, 0, 4, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(rows, "\tcalm\tstorm\t")
-	line := func(name string, show func(report) string) {
+	line := func(name string, show func(*load.Report) string) {
 		fmt.Fprintf(rows, "  %s\t%s\t%s\t\n", name, show(calm), show(storm))
 	}
-	line("sync answered", func(r report) string { return strconv.Itoa(r.Sync.OK) })
-	line("p99", func(r report) string { return inMilliseconds(r.Sync.Latency.P99) })
-	line("sync refused at once, to come again", func(r report) string { return strconv.Itoa(r.Sync.Shed) })
-	line("async acknowledged", func(r report) string { return strconv.Itoa(r.Async.Acked) })
-	line("p99", func(r report) string { return inMilliseconds(r.Async.Latency.P99) })
-	line("called back", func(r report) string { return strconv.Itoa(r.Async.Delivered) })
-	line("p50", func(r report) string { return inMilliseconds(r.Async.ToCallback.P50) })
-	line("p95", func(r report) string { return inMilliseconds(r.Async.ToCallback.P95) })
-	line("p99", func(r report) string { return inMilliseconds(r.Async.ToCallback.P99) })
-	line("lost", func(r report) string { return strconv.Itoa(r.lost()) })
+	line("sync answered", func(r *load.Report) string { return strconv.Itoa(r.Sync.OK) })
+	line("p99", func(r *load.Report) string { return inMilliseconds(r.Sync.Latency.P99) })
+	line("sync refused at once, to come again", func(r *load.Report) string { return strconv.Itoa(r.Sync.Shed) })
+	line("async acknowledged", func(r *load.Report) string { return strconv.Itoa(r.Async.Acked) })
+	line("p99", func(r *load.Report) string { return inMilliseconds(r.Async.Latency.P99) })
+	line("called back", func(r *load.Report) string { return strconv.Itoa(r.Async.Delivered) })
+	line("p50", func(r *load.Report) string { return inMilliseconds(r.Async.TimeToCallback.P50) })
+	line("p95", func(r *load.Report) string { return inMilliseconds(r.Async.TimeToCallback.P95) })
+	line("p99", func(r *load.Report) string { return inMilliseconds(r.Async.TimeToCallback.P99) })
+	line("lost", func(r *load.Report) string { return strconv.Itoa(lost(r)) })
 	rows.Flush()
 	return text.String() + "\n"
 }

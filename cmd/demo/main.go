@@ -29,18 +29,17 @@ func main() {
 
 // options are the demo's settings.
 type options struct {
-	server, storm string // paths of the binaries
-	databaseURL   string // of a database on the server where the demo makes its own database
-	address       string // of the API
-	adminAddress  string
-	fast          bool // without pauses to read in, and with less load
+	server       string // path of the binary
+	databaseURL  string // of a database in whose server the demo makes its own
+	address      string // of the API
+	adminAddress string
+	fast         bool // without pauses to read in, and with less load
 }
 
 func readOptions(args []string, getenv func(string) string, output io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(output)
 	flags.StringVar(&o.server, "server", "bin/ringback", "path of the server's binary")
-	flags.StringVar(&o.storm, "storm", "bin/storm", "path of storm's binary")
 	flags.BoolVar(&o.fast, "fast", getenv("DEMO") == "fast", "no pauses to read in, and less load; so does DEMO=fast")
 	flags.StringVar(&o.address, "addr", getenv("HTTP_ADDR"), "address of the API (default 127.0.0.1:8080, with -fast any free address)")
 	flags.StringVar(&o.adminAddress, "admin", getenv("ADMIN_ADDR"), "address of the operator's pages (default 127.0.0.1:8081, likewise)")

@@ -3,67 +3,51 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"ringback/cmd/internal/receivers"
 )
 
-// localSecret is the signing secret of local mode.
-const localSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-// receiver is an ordinary receiver: it verifies callbacks, answers 204, and knows
-// nothing else of Ringback.
+// receiver is an ordinary receiver: it verifies callbacks, and knows nothing else of
+// Ringback.
 type receiver struct {
-	URL    string
-	server *http.Server
-	verify *standardwebhooks.Webhook
-	down   atomic.Bool // it answers 500
+	*receivers.Receiver
+	verify *receivers.Verifier
 
 	mu      sync.Mutex
 	arrived map[string]chan time.Time // when its callback was first taken, by request
 }
 
 func newReceiver() (*receiver, error) {
-	verify, err := standardwebhooks.NewWebhook(localSecret)
+	verify, err := receivers.NewVerifier(receivers.LocalSecret)
 	if err != nil {
-		return nil, fmt.Errorf("reading the secret: %w", err)
+		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	r := &receiver{verify: verify, arrived: map[string]chan time.Time{}}
+	r.Receiver, err = receivers.Start(receivers.OK, receivers.Book{
+		Came:   func(came *receivers.Callback) (int, bool) { return 0, came.IsPost() },
+		Answer: r.answer,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("listening for callbacks: %w", err)
+		return nil, err
 	}
-	r := &receiver{URL: "http://" + listener.Addr().String() + "/hook", verify: verify, arrived: map[string]chan time.Time{}}
-	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}
-	go r.server.Serve(listener) //nolint:errcheck // Serve ends with close
 	return r, nil
 }
 
-func (r *receiver) close() { r.server.Close() }
-
-func (r *receiver) ServeHTTP(w http.ResponseWriter, call *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, call.Body, 128<<10))
+func (r *receiver) answer(came *receivers.Callback, status int) int {
 	switch {
-	case call.Method != http.MethodPost:
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
-	case err != nil, r.verify.Verify(body, call.Header) != nil:
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	case r.down.Load():
-		w.WriteHeader(http.StatusInternalServerError)
-		return
+	case !r.verify.Takes(came):
+		return http.StatusUnauthorized
+	case status != http.StatusOK:
+		return status
 	}
 	select {
-	case r.of(strings.TrimPrefix(call.Header.Get("webhook-id"), "req_")) <- time.Now():
+	case r.of(came.RequestID()) <- time.Now():
 	default: // the callback had come before
 	}
-	w.WriteHeader(http.StatusNoContent)
+	return status
 }
 
 func (r *receiver) of(request string) chan time.Time {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,13 +12,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
 // bothWays does the same work inline and with a callback.
 func (s *stage) bothWays(ctx context.Context) error {
 	s.title("1  The same work, both ways")
-	in := input{Text: "hello"}
-	status, inline, took, err := s.call(ctx, s.server, http.MethodPost, "/sync", map[string]any{"input": in})
+	in := sample.Input("hello", 0, 0)
+	status, inline, took, err := s.call(ctx, s.server, http.MethodPost, "/sync", map[string]any{"input": json.RawMessage(in)})
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("POST /sync: got %d, %w, want 200", status, err)
 	}
@@ -49,8 +52,8 @@ func (s *stage) bothWays(ctx context.Context) error {
 // receiverDies lets a receiver fail, and come back.
 func (s *stage) receiverDies(ctx context.Context) error {
 	s.title("2  A receiver dies and comes back")
-	s.receiver.down.Store(true)
-	accepted, _, err := s.accept(ctx, s.server, input{Text: "patience"}, s.receiver.URL)
+	s.receiver.Suffer(receivers.Failing)
+	accepted, _, err := s.accept(ctx, s.server, sample.Input("patience", 0, 0), s.receiver.URL)
 	if err != nil {
 		return err
 	}
@@ -66,7 +69,7 @@ func (s *stage) receiverDies(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.receiver.down.Store(false)
+	s.receiver.Recover()
 	s.say("             the receiver is back; the next attempt is due about 5 s after the last")
 	if _, err := s.receiver.await(ctx, accepted.ID); err != nil {
 		return err
@@ -88,7 +91,7 @@ func (s *stage) workerDies(ctx context.Context) error {
 		return err
 	}
 	defer func() { second.Signal(os.Kill); _ = second.Wait(context.WithoutCancel(ctx)) }()
-	accepted, _, err := s.accept(ctx, second, input{Text: "who finishes this?", Delay: 3000}, s.receiver.URL)
+	accepted, _, err := s.accept(ctx, second, sample.Input("who finishes this?", 0, 3*time.Second), s.receiver.URL)
 	if err != nil {
 		return err
 	}
@@ -111,17 +114,14 @@ func (s *stage) workerDies(ctx context.Context) error {
 
 // awaitRunning returns when the work of a request has begun somewhere.
 func (s *stage) awaitRunning(ctx context.Context, id string) error {
-	conn, err := pgx.Connect(ctx, s.url)
-	if err != nil {
-		return fmt.Errorf("connecting to the database: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return until(ctx, "the work to begin", func(ctx context.Context) (running bool, err error) {
-		const sql = `
-			SELECT work_job_state = 'running'
-			FROM request_trace
-			WHERE request_id = $1`
-		return running, conn.QueryRow(ctx, sql, id).Scan(&running)
+	return s.database.Connect(ctx, func(conn *pgx.Conn) error {
+		return until(ctx, "the work to begin", func(ctx context.Context) (running bool, err error) {
+			const sql = `
+				SELECT work_job_state = 'running'
+				FROM request_trace
+				WHERE request_id = $1`
+			return running, conn.QueryRow(ctx, sql, id).Scan(&running)
+		})
 	})
 }
 
@@ -132,7 +132,7 @@ func (s *stage) evilURLs(ctx context.Context) error {
 		"http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/admin", "http://[::ffff:10.0.0.1]/", "https://user:secret@example.com/",
 		"file:///etc/passwd",
 	} {
-		status, answer, _, err := s.call(ctx, s.server, http.MethodPost, "/async", asyncBody(input{Text: "x"}, evil))
+		status, answer, _, err := s.call(ctx, s.server, http.MethodPost, "/async", asyncBody(sample.Input("x", 0, 0), evil))
 		if err != nil {
 			return err
 		}
@@ -153,8 +153,8 @@ var errLost = errors.New("requests were lost")
 // its capacity.
 func (s *stage) calmAndStorm(ctx context.Context) error {
 	const (
-		delay    = 50                       // ms of a run
-		capacity = workLimit * 1000 / delay // runs a second, of sync and of async requests each
+		delay    = 50 * time.Millisecond              // of a run
+		capacity = workLimit * int(time.Second/delay) // runs a second, of sync and of async requests each
 	)
 	calmSeconds, stormSeconds := 6, 5
 	if s.fast {
@@ -162,18 +162,18 @@ func (s *stage) calmAndStorm(ctx context.Context) error {
 	}
 	s.title("5  Calm, and then a storm")
 	s.say("%d s of 200 requests a second, half sync and half async …", calmSeconds)
-	calm, err := s.load(ctx, "calm", 200, calmSeconds, "text=200")
+	calm, err := s.load(ctx, 200, calmSeconds, sample.Usual)
 	if err != nil {
 		return err
 	}
-	s.say("%d s of %d requests a second, five times the capacity of %d runs of %d ms at a time …", stormSeconds, 10*capacity, workLimit, delay)
-	storm, err := s.load(ctx, "storm", 10*capacity, stormSeconds, fmt.Sprintf("text=200,delay=%dms", delay))
+	s.say("%d s of %d requests a second, five times the capacity of %d runs of %s at a time …", stormSeconds, 10*capacity, workLimit, delay)
+	storm, err := s.load(ctx, 10*capacity, stormSeconds, sample.Work(200, 0, delay))
 	if err != nil {
 		return err
 	}
 	s.title("The promises, and the counts")
 	fmt.Fprint(s.out, table(calm, storm))
-	if calm.lost()+storm.lost() > 0 {
+	if lost(calm)+lost(storm) > 0 {
 		return errLost
 	}
 	return nil

@@ -8,15 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/go-json-experiment/json/jsontext"
 
+	"ringback/cmd/internal/postgres"
 	"ringback/cmd/internal/program"
 )
 
@@ -24,8 +24,8 @@ import (
 type stage struct {
 	options
 	out      io.Writer
-	database string // its name
-	url      string // its URL
+	postgres *postgres.Server
+	database postgres.Database
 	folder   string // for logs and reports
 	server   *program.Server
 	receiver *receiver
@@ -33,7 +33,7 @@ type stage struct {
 
 // newStage starts everything. Where it fails, it leaves nothing behind.
 func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err error) {
-	s = &stage{options: o, out: out, database: fmt.Sprintf("ringback_demo_%d", os.Getpid())}
+	s = &stage{options: o, out: out}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -42,7 +42,10 @@ func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err erro
 	if s.folder, err = os.MkdirTemp("", "ringback-demo-"); err != nil {
 		return s, fmt.Errorf("making a folder for logs: %w", err)
 	}
-	if s.url, err = s.createDatabase(ctx); err != nil {
+	if s.postgres, err = postgres.Open(ctx, s.databaseURL); err != nil {
+		return s, err
+	}
+	if s.database, err = s.postgres.Create(ctx, fmt.Sprintf("ringback_demo_%d", os.Getpid()), ""); err != nil {
 		return s, err
 	}
 	if s.receiver, err = newReceiver(); err != nil {
@@ -57,31 +60,6 @@ func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err erro
 	return s, nil
 }
 
-func (s *stage) createDatabase(ctx context.Context) (databaseURL string, err error) {
-	parsed, err := url.Parse(s.databaseURL)
-	if err != nil {
-		return "", errors.New("DATABASE_URL is not a URL")
-	}
-	if err := s.execute(ctx, "CREATE DATABASE "+s.database); err != nil {
-		return "", err
-	}
-	parsed.Path = "/" + s.database
-	return parsed.String(), nil
-}
-
-// execute runs a statement outside the demo's database.
-func (s *stage) execute(ctx context.Context, sql string) error {
-	conn, err := pgx.Connect(ctx, s.databaseURL)
-	if err != nil {
-		return fmt.Errorf("connecting to the database: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		return fmt.Errorf("running %s: %w", sql, err)
-	}
-	return nil
-}
-
 // workLimit is how many runs go on at a time. It keeps the server's capacity small, so that
 // a storm of five times that capacity needs no large machine.
 const workLimit = 8
@@ -94,7 +72,7 @@ func (s *stage) startServer(ctx context.Context, name, address, adminAddress str
 	}
 	defer log.Close()
 	command := exec.Command(s.options.server, "--dev")
-	command.Env = append(os.Environ(), "DATABASE_URL="+s.url, "HTTP_ADDR="+address, "ADMIN_ADDR="+adminAddress,
+	command.Env = append(os.Environ(), "DATABASE_URL="+s.database.URL, "HTTP_ADDR="+address, "ADMIN_ADDR="+adminAddress,
 		fmt.Sprintf("WORK_LIMIT=%d", workLimit))
 	command.Stdout, command.Stderr = log, log
 	started, err := program.Start(command, address)
@@ -115,12 +93,13 @@ func (s *stage) close() (err error) {
 		err = s.server.Stop()
 	}
 	if s.receiver != nil {
-		s.receiver.close()
+		s.receiver.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if s.url != "" {
-		err = errors.Join(err, s.execute(ctx, "DROP DATABASE IF EXISTS "+s.database+" WITH (FORCE)"))
+	if s.postgres != nil {
+		err = errors.Join(err, s.postgres.Drop(ctx, s.database))
+		s.postgres.Close()
 	}
 	if s.folder != "" {
 		err = errors.Join(err, os.RemoveAll(s.folder))
@@ -180,18 +159,12 @@ func (s *stage) call(ctx context.Context, server *program.Server, method, path s
 	return response.StatusCode, answer, time.Since(sent), err
 }
 
-// input is the input of the built-in work.
-type input struct {
-	Text  string `json:"text"`
-	Delay int    `json:"delay_ms,omitempty"`
-}
-
-func asyncBody(in input, callbackURL string) map[string]any {
-	return map[string]any{"input": in, "callback_url": callbackURL}
+func asyncBody(in jsontext.Value, callbackURL string) map[string]any {
+	return map[string]any{"input": json.RawMessage(in), "callback_url": callbackURL}
 }
 
 // accept makes an async request that has to be acknowledged.
-func (s *stage) accept(ctx context.Context, server *program.Server, in input, callbackURL string) (answer request, took time.Duration, err error) {
+func (s *stage) accept(ctx context.Context, server *program.Server, in jsontext.Value, callbackURL string) (answer request, took time.Duration, err error) {
 	status, answer, took, err := s.call(ctx, server, http.MethodPost, "/async", asyncBody(in, callbackURL))
 	if err == nil && status != http.StatusAccepted {
 		err = fmt.Errorf("POST /async: got %d (%s), want 202", status, answer.Detail)
