@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -284,20 +287,11 @@ func note(at *time.Duration, since time.Time, so bool) {
 
 // most is how many attempts the service had at a time in its first ten seconds.
 func (d *doer) most(ctx context.Context) (int, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.URL+"/most", nil)
+	content, err := read(ctx, d.URL+"/most")
 	if err != nil {
-		return 0, fmt.Errorf("asking the upstream: %w", err)
+		return 0, err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("asking the upstream: %w", err)
-	}
-	defer response.Body.Close()
-	var most int
-	if err := json.NewDecoder(response.Body).Decode(&most); err != nil {
-		return 0, fmt.Errorf("asking the upstream: %w", err)
-	}
-	return most, nil
+	return strconv.Atoi(string(content))
 }
 
 // waitForUpstream asks what memory it takes that many requests wait for an upstream that
@@ -314,11 +308,16 @@ func (b *bench) waitForUpstream(ctx context.Context) error {
 			return err
 		}
 		defer remove()
-		return b.onFreshServer(ctx, "upstream_waits", settings, func(d database, s *server) error { return b.compareWaiting(ctx, d, s) })
+		admin, err := program.FreeAddress()
+		if err != nil {
+			return err
+		}
+		settings = append(settings, "ADMIN_ADDR="+admin)
+		return b.onFreshServer(ctx, "upstream_waits", settings, func(d database, s *server) error { return b.compareWaiting(ctx, d, s, "http://"+admin) })
 	})
 }
 
-func (b *bench) compareWaiting(ctx context.Context, d database, s *server) error {
+func (b *bench) compareWaiting(ctx context.Context, d database, s *server, admin string) error {
 	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
 		return err
@@ -333,14 +332,51 @@ func (b *bench) compareWaiting(ctx context.Context, d database, s *server) error
 		if err := errors.Join(l.Accept(ctx, int64(b.plan.waiting), queueTimeout), awaitCount(ctx, d, step.until, l.Accepted.Load())); err != nil {
 			return err
 		}
-		if !load.Pause(ctx, 5*time.Second) { // a collection or two
-			return ctx.Err()
+		if memory[i], err = memoryInUse(ctx, admin); err != nil {
+			return err
 		}
-		memory[i] = program.Memory(s.Pid()) / (1 << 20)
 	}
 	b.say("  %d requests wait, and hold no worker: %.1f MiB, and %.1f MiB when as many had been done", b.plan.waiting, memory[1], memory[0])
 	b.figures.add("upstream_waiting_mib", memory[1]-memory[0])
 	return nil
+}
+
+// memoryInUse is what a server has in use after a collection, in MiB: what stays in memory
+// beyond that is the load's, and comes and goes.
+func memoryInUse(ctx context.Context, admin string) (mib float64, err error) {
+	if _, err := read(ctx, admin+"/debug/pprof/heap?gc=1"); err != nil {
+		return 0, err
+	}
+	metrics, err := read(ctx, admin+"/metrics")
+	for line := range strings.Lines(string(metrics)) {
+		for _, name := range []string{"go_memstats_heap_inuse_bytes ", "go_memstats_stack_inuse_bytes "} {
+			if value, found := strings.CutPrefix(line, name); found {
+				bytes, _ := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				mib += bytes / (1 << 20)
+			}
+		}
+	}
+	if err == nil && mib == 0 {
+		err = errors.New("the server's metrics tell nothing of its memory")
+	}
+	return mib, err
+}
+
+func read(ctx context.Context, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking the server: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("asking the server: %w", err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("asking the server: %w", err)
+	}
+	return content, nil
 }
 
 // awaitCount returns when a count in the database is reached.

@@ -76,18 +76,13 @@ func FamilyCPU(pid int) time.Duration {
 }
 
 // PeakMemory is the most that a process has had in memory, in bytes, or 0.
-func PeakMemory(pid int) float64 { return statusOf(pid, "VmHWM:") }
-
-// Memory is what a process has in memory, in bytes, or 0.
-func Memory(pid int) float64 { return statusOf(pid, "VmRSS:") }
-
-func statusOf(pid int, field string) float64 {
+func PeakMemory(pid int) float64 {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(content)) {
-		if value, found := strings.CutPrefix(line, field); found {
+		if value, found := strings.CutPrefix(line, "VmHWM:"); found {
 			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
 			return kib * 1024
 		}
