@@ -285,9 +285,10 @@ func testOrderPlans(t *testing.T) {
 	request := ordered(t, pool, "alice", "planned", 1)[0]
 	check(t, finishAll(t.Context(), seen, request))
 	check(t, settleAll(t.Context(), seen, db.CallbackDelivered, request))
-	conn := connect(t, pool.Config().ConnString())
-	_, err := conn.Exec(t.Context(), "SET plan_cache_mode = force_generic_plan")
+	held, err := pool.Acquire(t.Context()) // with the settings of the steps
 	check(t, err)
+	defer held.Release()
+	conn := held.Conn()
 	for _, statistics := range []string{"SELECT", "VACUUM ANALYZE ordered_requests"} {
 		_, err := conn.Exec(t.Context(), statistics)
 		check(t, err)

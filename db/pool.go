@@ -60,6 +60,9 @@ func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgx
 	if err != nil {
 		return nil, err
 	}
+	// Every row of a step is found by an index. A table that was never analyzed looks small
+	// enough to read whole, and a plan made then is kept while the table grows.
+	setDefault(config.ConnConfig.RuntimeParams, "enable_seqscan", "off")
 	return openPool(ctx, config)
 }
 
@@ -78,7 +81,6 @@ func OpenReads(ctx context.Context, url string, statementTimeout time.Duration) 
 	for _, plan := range []string{"enable_seqscan", "enable_bitmapscan", "enable_sort"} {
 		settings[plan] = "off"
 	}
-	settings["jit"] = "off" // where there is no other plan, it looks worth compiling
 	settings["default_transaction_read_only"] = "on"
 	return openPool(ctx, config)
 }
@@ -112,6 +114,9 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	// each run anew costs more than it finds, and where it takes a batch for large
 	// it may read a whole table.
 	setDefault(config.ConnConfig.RuntimeParams, "plan_cache_mode", "force_generic_plan")
+	// A plan that the settings rule out, and that is used for want of another, looks dear
+	// enough to compile.
+	setDefault(config.ConnConfig.RuntimeParams, "jit", "off")
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
