@@ -109,6 +109,7 @@ func TestHeadlinesAreWritten(t *testing.T) {
 		rss_mib_5x sql_per_request wal_bytes_per_request cpu_us_at_200 cpu_us_at_1000 cpu_us_at_saturation
 		ordered_ratio blackhole_ratio refusing_ratio failing_ratio
 		upstream_ratio upstream_ttc_more_ms_at_200 upstream_drained_ratio upstream_most_at_return upstream_waiting_mib
+		ordinary_ratio attack_ttc_ratio attack_ack_ratio
 		snapshot_ratio snapshot_p99_ratio grown_ratio`)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
