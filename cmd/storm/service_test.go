@@ -19,7 +19,7 @@ import (
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
-	"ringback/work/fingerprint"
+	"ringback/cmd/internal/sample"
 )
 
 // service acts as Ringback. Its fields are what a test makes it do; the zero
@@ -143,7 +143,7 @@ func (j job) result() string {
 	if err != nil {
 		j.t.Error(err)
 	}
-	result, err := fingerprint.Do(j.t.Context(), input)
+	result, err := sample.Do(j.t.Context(), input)
 	if err != nil && j.t.Context().Err() == nil {
 		j.t.Error(err)
 	}
