@@ -131,9 +131,8 @@ func newFlags(config *config) *flag.FlagSet {
 // addCallbackFlags adds the flags about what the run receives.
 func addCallbackFlags(flags *flag.FlagSet, config *config) {
 	flags.Var(setting[load.Shares]{&config.Receivers, load.ParseShares}, "receivers",
-		"`shares` of callbacks to receivers that behave in different ways, each at a port of its own: ok, granting (ok, and\n"+
-			"grants any rate when asked), slow (takes 2 s), flaky (500 at first), shaky (breaks the connection at first), hang\n"+
-			"(never answers), reset (breaks the connection), failing (500), refusing (doesn't listen), gone (410),\n"+
+		"`shares` of callbacks to receivers that behave in different ways, each at a port of its own:\n"+
+			strings.Join(receivers.Described(), ",\n")+",\n"+
 			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
 	flags.Var(setting[int]{&config.OrderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")

@@ -10,19 +10,19 @@ import (
 // Behaviour is how a receiver behaves.
 type Behaviour uint8
 
-// The behaviours there are: to add a behaviour, name it here and say in answer what it does.
+// To add a behaviour, name it here, and describe it in behaviours.
 const (
-	OK         Behaviour = iota // takes every callback, and knows of nothing but POST
-	Granting                    // takes every callback, and grants any rate when it is asked
-	Slow                        // takes a callback after SlowDelay
-	Flaky                       // answers 500 at first, and takes the second attempt
-	Shaky                       // resets the connection at first, and takes the second attempt
-	Hang                        // answers nothing for HangTime, and then resets the connection
-	Reset                       // resets the connection
-	Failing                     // answers 500
-	Refusing                    // doesn't listen
-	Gone                        // answers 410
-	Behaviours                  // how many there are
+	OK Behaviour = iota
+	Granting
+	Slow
+	Flaky
+	Shaky
+	Hang
+	Reset
+	Failing
+	Refusing
+	Gone
+	Behaviours // how many there are
 )
 
 // How long receivers take that take long.
@@ -31,48 +31,94 @@ const (
 	HangTime  = 30 * time.Second // three times as long as the service waits
 )
 
-var names = [Behaviours]string{"ok", "granting", "slow", "flaky", "shaky", "hang", "reset", "failing", "refusing", "gone"}
+// takes tells which callbacks a receiver takes.
+type takes uint8
 
-func (b Behaviour) String() string { return names[b] }
+const (
+	nothing  takes = iota
+	atLast         // each callback in the end, so that the service may take its time with the receiver
+	promptly       // each callback at once, so that the time until then is the service's alone
+)
+
+// behaviours describes each behaviour. answer returns a status, or 0 for a broken
+// connection; earlier counts the attempts before, and a wait ends when closing is closed.
+var behaviours = [Behaviours]struct {
+	name, does string
+	takes      takes
+	answer     func(earlier int, closing <-chan struct{}) (status int)
+}{
+	OK:       {"ok", "", promptly, always(http.StatusOK)},
+	Granting: {"granting", "ok, and grants any rate when asked", promptly, always(http.StatusOK)},
+	Slow:     {"slow", fmt.Sprintf("takes %v", SlowDelay), atLast, after(SlowDelay, http.StatusOK)},
+	Flaky:    {"flaky", "500 at first", atLast, first(http.StatusInternalServerError)},
+	Shaky:    {"shaky", "breaks the connection at first", atLast, first(0)},
+	Hang:     {"hang", "never answers", nothing, after(HangTime, 0)},
+	Reset:    {"reset", "breaks the connection", nothing, always(0)},
+	Failing:  {"failing", "500", nothing, always(http.StatusInternalServerError)},
+	Refusing: {"refusing", "doesn't listen", nothing, always(0)},
+	Gone:     {"gone", "410", nothing, always(http.StatusGone)},
+}
+
+func always(status int) func(int, <-chan struct{}) int {
+	return func(int, <-chan struct{}) int { return status }
+}
+
+// first answers the first attempt with status, and takes the second.
+func first(status int) func(int, <-chan struct{}) int {
+	return func(earlier int, _ <-chan struct{}) int {
+		if earlier == 0 {
+			return status
+		}
+		return http.StatusOK
+	}
+}
+
+func after(delay time.Duration, status int) func(int, <-chan struct{}) int {
+	return func(_ int, closing <-chan struct{}) int {
+		wait(delay, closing)
+		return status
+	}
+}
+
+func (b Behaviour) String() string { return behaviours[b].name }
 
 // Parse returns the behaviour of a name.
 func Parse(name string) (Behaviour, error) {
+	var names []string
 	for b := range Behaviours {
 		if b.String() == name {
 			return b, nil
 		}
+		names = append(names, b.String())
 	}
-	return 0, fmt.Errorf("%s: want %s", name, strings.Join(names[:], ", "))
+	return 0, fmt.Errorf("%s: want %s", name, strings.Join(names, ", "))
+}
+
+// Described lists all behaviours by name, with what each does, for a flag's help.
+func Described() []string {
+	var list []string
+	for _, b := range behaviours {
+		entry := b.name
+		if b.does != "" {
+			entry += " (" + b.does + ")"
+		}
+		list = append(list, entry)
+	}
+	return list
 }
 
 // Delivers tells whether a receiver takes callbacks in the end.
-func (b Behaviour) Delivers() bool { return b <= Shaky }
+func (b Behaviour) Delivers() bool { return behaviours[b].takes != nothing }
 
-// IsPrompt tells whether a receiver takes each callback at once, so that the time until
-// then is the service's alone.
-func (b Behaviour) IsPrompt() bool { return b <= Granting }
+// IsPrompt tells whether a receiver takes each callback at once.
+func (b Behaviour) IsPrompt() bool { return behaviours[b].takes == promptly }
 
-// MayBePending tells whether a service may take its time with a receiver: one that fails
-// or is slow is called less and less often.
-func (b Behaviour) MayBePending() bool { return b.Delivers() && !b.IsPrompt() }
+// MayBePending tells whether a service may take its time with a receiver: a receiver that
+// fails or is slow is called less and less often.
+func (b Behaviour) MayBePending() bool { return behaviours[b].takes == atLast }
 
-// answer returns a status, or 0 for a broken connection. earlier is how many attempts
-// there were before. What takes long ends when closing is closed.
 func (b Behaviour) answer(earlier int, closing <-chan struct{}) (status int) {
-	switch {
-	case b == Slow:
-		wait(SlowDelay, closing)
-	case b == Hang:
-		wait(HangTime, closing)
-		return 0
-	case b == Reset, b == Shaky && earlier == 0:
-		return 0
-	case b == Failing, b == Flaky && earlier == 0:
-		return http.StatusInternalServerError
-	case b == Gone:
-		return http.StatusGone
-	}
-	return http.StatusOK
+	return behaviours[b].answer(earlier, closing)
 }
 
 func wait(duration time.Duration, closing <-chan struct{}) {

@@ -86,6 +86,11 @@ func TestBehaviours(t *testing.T) {
 			}
 		})
 	}
+	for _, entry := range Described() {
+		if name, _, _ := strings.Cut(entry, " "); name == "" {
+			t.Error("a behaviour has no name")
+		}
+	}
 	if _, err := Parse("nice"); err == nil {
 		t.Error("a behaviour that there isn't: got no error")
 	}
