@@ -45,7 +45,8 @@ func (w *callbackWorker) NextRetry(job *river.Job[callbackArgs]) time.Time {
 	return w.retryAt(job.JobRow)
 }
 
-// retryAt is the retry schedule.
+// retryAt tells when River runs a job again whose attempt was charged. nextStep decides
+// whether it does, and logs the same delay.
 func (w *callbackWorker) retryAt(job *rivertype.JobRow) time.Time {
 	delay, _ := retryDelay(job.ID, job.Attempt)
 	return time.Now().Add(delay)
@@ -279,7 +280,7 @@ func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request)
 // step follows an attempt.
 type step struct {
 	state   db.CallbackState // pending when there is another attempt
-	delay   time.Duration    // until the next attempt
+	delay   time.Duration    // until the next attempt; for a charged attempt, that of retryAt
 	charged bool             // whether this attempt counts against the schedule
 }
 

@@ -14,8 +14,8 @@ var retrySchedule = [...]time.Duration{
 	2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 24 * time.Hour,
 }
 
-// maxCallbackAge ends callbacks whose receiver keeps asking to come later, which charges no
-// attempt. It counts from the end of the work, or from the latest redelivery.
+// maxCallbackAge is the longest that a callback is tried: a receiver that asks to come later,
+// and a postponed callback, charge no attempt. It counts from the end of the work, or from the latest redelivery.
 const maxCallbackAge = 48 * time.Hour
 
 // retryDelay returns how long to wait after the given failed attempt, counted
