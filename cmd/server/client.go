@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -38,6 +39,7 @@ and limits. Servers that run know a change within three seconds.`)
 		c.command(c.line.config, "add NAME", "Make a client, and print its API key and signing secret", addHelp, c.issue(clients.Add, 0)),
 		c.command(c.line.config, "rotate NAME", "Print a new key and secret; the old ones are good for another day", rotateHelp, c.issue(clients.Rotate, clients.Overlap)),
 		c.setCommand(),
+		c.command(c.line.readOnlyConfig, "show NAME", "Show the limits that count for a client, and the hosts of its callbacks", showHelp, c.show),
 		c.command(c.line.readOnlyConfig, "disable NAME", "Take the keys of a client away for good", disableHelp, c.disable),
 		c.command(c.line.readOnlyConfig, "list", "Show all clients, and what limits they have of their own", "", c.list),
 		c.command(c.line.config, "reseal", "Seal all secrets again, with the first SECRETS_KEY", resealHelp, c.reseal),
@@ -53,6 +55,8 @@ callbacks are signed with both secrets. To rotate twice takes what has leaked
 away at once.`
 	disableHelp = `Takes the keys of a client away for good. Callbacks that it is owed are still
 delivered.`
+	showHelp = `Shows each limit of a client, with the word default where the settings of this
+environment count.`
 	resealHelp = `Stores the secrets of all clients again, sealed with the first SECRETS_KEY: the
 last step of replacing that key.`
 	setHelp = `Gives a client limits of its own instead of CLIENT_RATE and so on, and the hosts
@@ -247,6 +251,27 @@ func (c *clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Conf
 	if err != nil {
 		return err
 	}
+	if err := printLimits(row, config, stdout); err != nil || config.json {
+		return err
+	}
+	_, err = fmt.Fprintln(stdout, "\nServers that run know it within three seconds. The defaults are those of this environment.")
+	return err
+}
+
+func (c *clientCommand) show(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
+	rows, err := db.ListClients(ctx, pool)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(rows, func(row db.Client) bool { return row.Name == c.name })
+	if at < 0 {
+		return fmt.Errorf("there is no client %s", c.name)
+	}
+	return printLimits(rows[at], config, stdout)
+}
+
+// printLimits prints the limits that count for a client, as JSON those of its own.
+func printLimits(row db.Client, config Config, stdout io.Writer) error {
 	if config.json {
 		return cli.WriteJSON(stdout, listedClientOf(row))
 	}
@@ -269,11 +294,7 @@ func (c *clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Conf
 		}
 	}
 	fmt.Fprintf(table, "callbacks\t%s\n", hostsOf(row))
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout, "\nServers that run know it within three seconds. The defaults are those of this environment.")
-	return nil
+	return table.Flush()
 }
 
 // listedClient is a client as `client list --json` prints it: an absent limit is that of

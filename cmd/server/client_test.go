@@ -200,6 +200,12 @@ func TestClientsHaveLimitsOfTheirOwn(t *testing.T) {
 			t.Errorf("set: got %q, want it to hold %q", told, want)
 		}
 	}
+	if shown := runClient(t, database, "show", "acme"); !strings.HasPrefix(told, shown) {
+		t.Errorf("show: got %q, want what set told: %q", shown, told)
+	}
+	if shown := runClient(t, database, "show", "other"); !strings.Contains(shown, "unfinished       10000 (default)\n") {
+		t.Errorf("show: got %q for other, want the settings' limits", shown)
+	}
 	const own = `"rate";q=14;w=2, "unfinished";q=8;qu="concurrent-requests", "destination";q=9;qu="concurrent-requests", "storage";q=10737418240;qu="content-bytes", "dead-letters";q=11`
 	until(t, func() bool { return policyOf(acme.Key) == own }, func() string { return "acme's limits in " + policyOf(acme.Key) })
 	if got := policyOf(other.Key); !strings.HasPrefix(got, `"rate";q=200;w=2, "unfinished";q=10000;`) {

@@ -47,6 +47,7 @@ func TestWrongUsageIsToldBeforeAnythingBegins(t *testing.T) {
 		"client reseal a":         "unknown",
 		"client set a":            "at least one limit",
 		"client set":              "the name of a client is missing",
+		"client show":             "the name of a client is missing",
 		"client set a --speed 5":  "unknown flag: --speed",
 		"client set a --rate 0":   "must be from 1 to 1000000, or the word default",
 		"client add a --rate 5":   "unknown flag: --rate",
