@@ -27,7 +27,7 @@ demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fas
 
 test: go cc browser pooler promtool clock disk examples node up ## everything that CI runs, apart from fuzz and chaos
 	@go vet -tags nomsgpack ./...
-	@scripts/lint.sh
+	@scripts/lint.sh test
 	@scripts/lint-api.sh
 	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
 	@$(database) CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 30m ./...
