@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,6 +90,9 @@ func startWithPipes(t *testing.T, databaseURL string) (*program, io.Closer) {
 
 func TestHangupDrains(t *testing.T) {
 	t.Parallel()
+	// Handled here, the signal is no longer ignored in programs started from here, as it
+	// is where the tests run under nohup.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	p := startProcess(t, dbtest.New(t), nil)
 	p.stop = func() { _ = p.process.Signal(syscall.SIGHUP) }
 	if err := p.waitStopped(t); err != nil || !strings.Contains(p.log.String(), "msg=stopped") {
