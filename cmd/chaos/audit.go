@@ -12,7 +12,7 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// audit reads what stands in the database, and what the API lists of it.
+// audit reads the database's rows and the API's listings.
 func audit(ctx context.Context, d *database, c *caller, h *history) error {
 	err := d.connect(ctx, func(conn *pgx.Conn) error {
 		for _, read := range []func(context.Context, *pgx.Conn, *history) error{readRows, readJobs, readAttempts, readDead, readTraces} {
@@ -98,7 +98,7 @@ func readDead(ctx context.Context, conn *pgx.Conn, h *history) error {
 	return err
 }
 
-// countListed pages through what the API lists.
+// countListed pages through the API's listing.
 func countListed(ctx context.Context, c *caller, mode string) (count int, err error) {
 	seen := map[string]bool{}
 	query := url.Values{"mode": {mode}, "limit": {"100"}}

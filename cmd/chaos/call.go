@@ -27,9 +27,9 @@ const (
 
 func drawn() []receiver { return []receiver{good, flaky, slow, shaky, gone} }
 
-// call is one that the load makes, and what came of it.
+// call is a call of the load, and its result.
 type call struct {
-	// What is asked.
+	// The call's request.
 	Text           string // of the input; no two calls have the same
 	Input          jsontext.Value
 	Sync           bool
@@ -42,7 +42,7 @@ type call struct {
 	RedeliverAfter time.Duration
 	Manners        []manner // of the attempts of work that the upstream does, nil for the sample
 
-	// What came of it.
+	// The call's result.
 	Server      int
 	SentAt      time.Time
 	AnsweredAt  time.Time
@@ -64,7 +64,7 @@ func newCall(text string, to receiver, rounds int, delay time.Duration) *call {
 // acknowledged tells whether the service has promised something.
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
-// input is what the work gets.
+// input is the input of the work.
 func (c *call) input() any {
 	if c.Manners != nil {
 		return map[string]any{"text": c.Text, "manners": c.Manners}
@@ -72,7 +72,7 @@ func (c *call) input() any {
 	return json.RawMessage(c.Input)
 }
 
-// lane is one caller, which waits for its answer before it calls again.
+// lane is one caller, which waits for its answer before its next call.
 type lane struct {
 	number  int
 	key     string // its ordering key, empty for none
@@ -82,7 +82,7 @@ type lane struct {
 }
 
 const (
-	ordered = 8  // lanes that have an ordering key, one each: what they send one after the other must arrive so
+	ordered = 8  // lanes with an ordering key, whose callbacks must arrive in the order of the calls
 	keyed   = 45 // calls with an idempotency key, percent
 )
 
@@ -94,8 +94,8 @@ func newLane(seed uint64, number int) *lane {
 	return l
 }
 
-// next draws the lane's next call. It draws everything each time, so that what
-// follows doesn't depend on what came of the calls before.
+// next draws the lane's next call. It draws every value each time, so that later draws
+// don't depend on the results of earlier calls.
 func (l *lane) next(seed uint64) *call {
 	if l.calls++; l.hostile {
 		return l.nextHostile(seed)

@@ -18,7 +18,7 @@ import (
 // says that its database is away, below the longest pause.
 const answerTimeout = 8 * time.Second
 
-// caller makes the calls of the lanes and notes what came of them.
+// caller makes the calls of the lanes and notes their results.
 type caller struct {
 	client    *http.Client
 	servers   *servers
@@ -27,14 +27,14 @@ type caller struct {
 }
 
 func newCaller(servers *servers, receivers map[receiver]string, h *history) *caller {
-	// No connection is kept: the transport sends a call again on its own when one
-	// turns out to be dead, and each sending here has to be noted.
+	// No connection is kept: the transport repeats a call by itself on a dead connection,
+	// and each sending must be noted here.
 	transport := &http.Transport{DisableKeepAlives: true}
 	return &caller{&http.Client{Transport: transport, Timeout: answerTimeout}, servers, receivers, h}
 }
 
-// run makes a lane's calls until ctx ends, at least pause apart. What follows a
-// call may end later.
+// run makes a lane's calls until ctx ends, at least pause apart. The cancel or redelivery
+// that follows a call may end later.
 func (c *caller) run(ctx context.Context, l *lane, seed uint64, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
@@ -53,8 +53,8 @@ func (c *caller) run(ctx context.Context, l *lane, seed uint64, pause time.Durat
 	}
 }
 
-// make sends a call once; or again, with the same idempotency key, for as long
-// as nothing tells what came of it.
+// make sends a call, and repeats it with the same idempotency key until an answer tells
+// its result.
 func (c *caller) make(made *call, server int) {
 	made.SentAt = time.Now()
 	for range len(c.servers.roles) { // where nobody is there, the next is asked, as by a load balancer
@@ -101,7 +101,7 @@ func (c *caller) send(made *call, server int) int {
 	}
 	if made.Sent++; status >= http.StatusBadRequest && made.Sent == 1 {
 		var problem struct{ Type string }
-		_ = json.Unmarshal(answer, &problem) // what is none has no type
+		_ = json.Unmarshal(answer, &problem) // no problem, no type
 		made.Problem = problem.Type
 	}
 	if status == http.StatusOK || status == http.StatusAccepted {
@@ -129,7 +129,7 @@ func postJSON(ctx context.Context, client *http.Client, address, key string, bod
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(encoded))
 	if err != nil {
-		panic(err) // a URL of ours
+		panic(err) // a URL of the plan, not of a caller
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if key != "" {
@@ -150,11 +150,11 @@ func postJSON(ctx context.Context, client *http.Client, address, key string, bod
 	return response.StatusCode, answer
 }
 
-// unknown stands for what a cancel stopped when it was not answered.
+// unknown stands for the work or callback that an unanswered cancel stopped.
 const unknown = "unknown"
 
-// follow cancels or redelivers, a moment after the call was acknowledged. What
-// is asked while the service is away is not asked again.
+// follow cancels or redelivers, a moment after the call was acknowledged. A call that the
+// service misses while it is away is not repeated.
 func (c *caller) follow(ctx context.Context, made *call) {
 	select {
 	case <-ctx.Done():

@@ -18,10 +18,10 @@ type violation struct {
 	Invariant string `json:"invariant"`
 	Count     int    `json:"count"`
 	Example   string `json:"example"`
-	ID        string `json:"id"` // the example's request, if it has one
+	ID        string `json:"id"` // the example's request, if any
 }
 
-// judge compares what was promised with what came of it.
+// judge compares the promises with the history.
 type judge struct {
 	*history
 	rows      map[string]row
@@ -32,7 +32,7 @@ type judge struct {
 	broken    map[string]*violation
 }
 
-// check returns every invariant that the history breaks, with one example.
+// check returns every invariant that the history breaks, each with an example.
 func check(h *history) []violation {
 	j := newJudge(h)
 	for _, c := range h.Calls {
@@ -96,7 +96,7 @@ func (j *judge) hold(holds bool, invariant, id, format string, args ...any) {
 	j.broken[invariant] = &violation{invariant, 1, fmt.Sprintf(format, args...), id}
 }
 
-// checkCall holds what a caller was told against what is stored.
+// checkCall compares the answer to a caller with the stored request.
 func (j *judge) checkCall(c *call) {
 	ids := slices.Compact(slices.Sorted(slices.Values(c.IDs)))
 	if c.IdempotencyKey != "" || c.Sent == 1 {
@@ -153,10 +153,10 @@ func (j *judge) checkOutcome(c *call, stored row) {
 	}
 }
 
-// clockError is how far the service may be mistaken in what the database's clock says.
+// clockError is the service's largest error in reading the database's clock.
 const clockError = time.Second
 
-// meddled is what was done to a request's jobs.
+// meddled returns the meddling with a request's jobs.
 func (j *judge) meddled(id string) meddling {
 	if m := j.Meddled[id]; m != nil {
 		return *m
@@ -164,7 +164,7 @@ func (j *judge) meddled(id string) meddling {
 	return meddling{}
 }
 
-// checkDelivery holds the callback's state against what the receiver saw.
+// checkDelivery compares the callback's state with the receiver's callbacks.
 func (j *judge) checkDelivery(c *call, stored row) {
 	id, came := stored.ID, j.callbacks[stored.ID]
 	switch stored.CallbackState {
@@ -180,7 +180,7 @@ func (j *judge) checkDelivery(c *call, stored row) {
 	}
 }
 
-// checkRow looks at every stored request, those of storm too.
+// checkRow checks every stored request, storm's included.
 func (j *judge) checkRow(r row) {
 	j.hold(r.Status != "accepted", "every request has an outcome", r.ID, "it is accepted, job %d %s", r.WorkJobID, j.jobs[r.WorkJobID].State)
 	accepted := r.AcceptedAt
@@ -189,18 +189,19 @@ func (j *judge) checkRow(r row) {
 	}
 	j.hold(!r.StartedAt.Before(accepted) || r.StartedAt.IsZero(), "the trace is complete", r.ID, "it was begun before it was accepted")
 	j.hold(!r.FinishedAt.Before(r.StartedAt), "the trace is complete", r.ID, "it ended before it was begun")
-	if late := r.FinishedAt.Add(-j.Ahead).Sub(j.Quiet); r.Work != upstreamWork && r.AcceptedAt.Add(-j.Ahead).Before(j.Quiet) { // that of the upstream is hastened
+	if late := r.FinishedAt.Add(-j.Ahead).Sub(j.Quiet); r.Work != upstreamWork && r.AcceptedAt.Add(-j.Ahead).Before(j.Quiet) { // the upstream's job is hastened
 		j.hold(late <= resumeLimit, "all goes on by itself", r.ID, "its work ended %s after the last fault", late)
 	}
 	if r.Mode == "sync" {
 		return
 	}
-	left := j.meddled(r.ID).Times > 0 // by somebody who may have deleted what had ended
+	left := j.meddled(r.ID).Times > 0 // by a meddler who may have deleted the ended job
 	j.hold(left || j.jobs[r.WorkJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its work job %d is missing", r.WorkJobID)
 	if r.Status == "accepted" || r.Status == "cancelled" {
 		return
 	}
-	// Settling gave it all the time that it takes; storm itself misses what it is owed.
+	// Settling gave each callback all the time that it takes; storm itself reports its
+	// missing callbacks.
 	j.hold(r.CallbackState != "pending" || !strings.HasPrefix(r.Text, j.Mine), "every outcome is called back", r.ID,
 		"its callback is pending, job %d %s", r.CallbackJobID, j.jobs[r.CallbackJobID].State)
 	j.hold(left || j.jobs[r.CallbackJobID].RequestID == r.ID, "every request has its jobs", r.ID, "its callback job %d is missing", r.CallbackJobID)
@@ -241,8 +242,8 @@ func (j *judge) checkCallback(came callback) {
 	j.hold(same(came.Data.Result, r.Result), "callbacks say what is stored", came.ID, "it said %.80s, stored is %.80s", came.Data.Result, r.Result)
 }
 
-// checkOrder: what was acknowledged before the next of its key was sent, is
-// stored before it and taken by its receiver before the other was tried.
+// checkOrder: a request that was acknowledged before the next request of its key was sent
+// is stored before it, and its callback was taken before the next callback was tried.
 func (j *judge) checkOrder() {
 	last := map[string]*call{}
 	for _, c := range j.Calls {
@@ -272,8 +273,8 @@ func (j *judge) checkPair(a, b *call) {
 		tried[0].At.Format("15:04:05.000"), first.ID, at.Format("15:04:05.000"))
 }
 
-// checkRepeats: what a receiver took comes to it once more at most, for each delivery,
-// unless a process died in between or somebody took away the job that knew.
+// checkRepeats: a taken callback comes to its receiver once more at most, for each
+// delivery, unless a process died in between or its job was taken away.
 func (j *judge) checkRepeats() {
 	allowed := map[string]int{}
 	for _, c := range j.Calls {
@@ -303,8 +304,8 @@ func (j *judge) checkResumed() {
 	}
 }
 
-// checkRedelivered: a dead letter was tried once, and once more for each time
-// that it was let off again, unless it was cancelled then.
+// checkRedelivered: a dead letter was tried once, and once more for each redelivery,
+// unless it was cancelled then.
 func (j *judge) checkRedelivered() {
 	tries, least := 0, j.Redelivered
 	for _, a := range j.Attempts {

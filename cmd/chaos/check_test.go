@@ -13,8 +13,8 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 
-// flawless is a history of three requests: two of one ordering key, and a sync
-// one.
+// flawless is a history of three requests: two with the same ordering key, and a sync
+// request.
 func flawless(t *testing.T) *history {
 	t.Helper()
 	h := &history{Mine: "chaos ", Dead: map[string]bool{}, Listed: map[string]int{"async": 2, "sync": 1}}
@@ -61,8 +61,8 @@ func TestCheckHoldsOfAFlawlessHistory(t *testing.T) {
 	}
 }
 
-// Each history is flawless but for one thing, which has to be named. What
-// follows from that thing may be named too.
+// Each history is flawless but for one fault, which check has to name. It may name the
+// fault's consequences, too.
 func TestCheckNames(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -20,28 +20,28 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// database is the private cluster that scripts/postgres.sh runs for us, and the one
-// that takes its place in a failover.
+// database is the private cluster that scripts/postgres.sh runs for chaos, and the
+// cluster that takes its place in a failover.
 type database struct {
 	script string
-	name   string        // of the one in it that connections lead to
+	name   string        // of the database that connections lead to
 	ahead  time.Duration // of this machine's clock
 
 	mu       sync.Mutex
 	clusters [2]cluster // the first can be written
 }
 
-// cluster is a Postgres, by what the script knows of it.
+// cluster is a Postgres as the script describes it.
 type cluster struct {
 	folder string
 	port   int
 }
 
-// diskSize is what a cluster's data may grow to, where they lie in memory: its log alone
-// takes up to two gigabytes.
+// diskSize is the limit of a cluster's data in memory: its log alone takes up to two
+// gigabytes.
 const diskSize = "3g"
 
-// environ is what the script's environment has beside this process's.
+// environ returns the script's own variables of the environment.
 func (c cluster) environ() []string {
 	return []string{"DATABASE_URL=", "POSTGRES_FOLDER=" + c.folder, fmt.Sprint("POSTGRES_PORT=", c.port), "POSTGRES_SIZE=" + diskSize}
 }
@@ -117,7 +117,7 @@ func (d *database) stop(ctx context.Context, signal syscall.Signal) error {
 	if err := syscall.Kill(pid, signal); err != nil {
 		return fmt.Errorf("stopping Postgres: %w", err)
 	}
-	for { // its pid may live on, as that of a process that nobody has waited for
+	for { // its pid may live on as a zombie's
 		if _, err := os.Stat(d.pidFile()); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
@@ -147,8 +147,8 @@ func (d *database) postmaster() (int, error) {
 // start returns when the script is content.
 func (d *database) start(ctx context.Context) error { return d.run(ctx, d.primary(), "up") }
 
-// restart stops, waits and starts. It returns when connections were taken
-// again, after a recovery where one was needed.
+// restart stops, waits and starts. It returns once connections are taken again, after a
+// recovery if the cluster needs it.
 func (d *database) restart(ctx context.Context, signal syscall.Signal, away time.Duration) (back time.Time, err error) {
 	if err := d.stop(ctx, signal); err != nil {
 		return back, err

@@ -50,8 +50,8 @@ func (d *database) setReadOnly(ctx context.Context, c cluster, value string) err
 	})
 }
 
-// promote loses nothing: it waits until what wrote before has ended, and until the
-// standby has all of it.
+// promote loses nothing: it waits until all earlier writers have ended, and until the
+// standby has all their writes.
 func (d *database) promote(ctx context.Context, old, next cluster) error {
 	ctx, cancel := context.WithTimeout(ctx, failoverPatience)
 	defer cancel()

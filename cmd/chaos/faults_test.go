@@ -19,7 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// startCluster starts a database of the test's own, with its standby's place.
+// startCluster starts a database of the test's own, with room for its standby.
 func startCluster(t *testing.T) *database {
 	t.Helper()
 	script, err := filepath.Abs("../../scripts/postgres.sh")
@@ -41,8 +41,8 @@ func startCluster(t *testing.T) *database {
 	return d
 }
 
-// freePorts returns a port that is free, as is that of its standby, below those that
-// the kernel gives to connections.
+// freePorts returns a free port, whose standby's port is free as well. Both are below the
+// ports that the kernel gives to connections.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {

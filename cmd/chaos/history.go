@@ -9,8 +9,8 @@ import (
 	"ringback/work"
 )
 
-// history is all that is known of a run when it is judged: what was asked and
-// answered, what came to the receivers, and what stands in the database.
+// history is the evidence that a run is judged by: calls and answers, the receivers'
+// callbacks, and the rows of the database.
 type history struct {
 	mu        sync.Mutex
 	following sync.WaitGroup // cancels and redeliveries
@@ -23,7 +23,7 @@ type history struct {
 	Attempts    []attempt
 	Dead        map[string]bool // ids that the table of dead letters lists
 	Listed      map[string]int  // how many requests the API lists, by mode
-	Mine        string          // what the texts of the run's own calls begin with
+	Mine        string          // the prefix of the texts of the run's own calls
 	Storm       stormCounts
 	attempts    map[string]int // that came to receivers, by request
 
@@ -66,7 +66,7 @@ func (r row) freesKey() bool {
 	return r.ErrorCode == work.CodeAbandoned || r.Mode == "sync" && r.ErrorCode == work.CodeNotDone
 }
 
-// job is one of River's.
+// job is a row of River's.
 type job struct {
 	ID        int64
 	Kind      string // work or callback
@@ -98,8 +98,8 @@ func (h *history) addMeddling(request string, cancelled bool) {
 	m.Cancelled = m.Cancelled || cancelled
 }
 
-// addCancelled notes that a work job was cancelled for certain. What was done to it
-// must have been noted before.
+// addCancelled notes that a work job was certainly cancelled. Its meddling must have been
+// noted before.
 func (h *history) addCancelled(request string, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

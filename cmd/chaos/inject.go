@@ -144,7 +144,7 @@ func (in *injector) stopDatabase(ctx context.Context, signal syscall.Signal, awa
 	return nil
 }
 
-// errBusy is a database that has another fault: what lasts long isn't saved up.
+// errBusy says that the database has another fault: long faults don't queue.
 var errBusy = errors.New("the database has another fault")
 
 func (in *injector) failOver(ctx context.Context, length time.Duration) error {

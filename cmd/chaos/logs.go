@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// logReader takes what the processes of a server write to their log, through a pipe,
-// unless it is stopped.
+// logReader reads the servers' logs through a pipe, unless it is stopped.
 type logReader struct {
 	file    string // where it goes, or empty
 	gate    sync.Mutex
@@ -35,8 +34,8 @@ func (r *logReader) stop(ctx context.Context, length time.Duration) error {
 	return nil
 }
 
-// open returns what a process may write its log to. It is closed here when the process
-// has its own, and read until that is closed, too.
+// open returns a process's log file. The caller closes it once the process has its own;
+// open's reader reads until the process closes it, too.
 func (r *logReader) open() (*os.File, error) {
 	out := io.WriteCloser(discard{io.Discard})
 	if r.file != "" {
@@ -74,8 +73,8 @@ func (r *logReader) read(from *os.File, to io.WriteCloser) {
 	}
 }
 
-// newLogReaders returns one for each of count servers, into files in folder, or into
-// none.
+// newLogReaders returns a reader for each of count servers, which writes to a file in
+// folder, or nowhere.
 func newLogReaders(folder string, count int) []*logReader {
 	readers := make([]*logReader, count)
 	for i := range readers {

@@ -1,12 +1,12 @@
-// Command chaos runs the real server, several processes of it, under a load
-// and faults that a seed decides: killed and paused processes, a database that
-// restarts, crashes, goes away, is read-only, full or locked, or has another clock,
-// receivers that fail, jobs that are removed, logs that nobody reads. Then it lets
-// everything settle and checks that all went on by itself, and that nothing that was
-// acknowledged was lost, doubled, wrong or out of order.
+// Command chaos runs the real server, several processes of it, under a load and faults
+// that a seed decides: killed and paused processes, a database that restarts, crashes,
+// goes away, is read-only, full or locked, or has another clock, receivers that fail,
+// jobs that are removed, logs that nobody reads. Then it lets everything settle and
+// checks that the service recovered by itself, and that no acknowledged request was lost,
+// doubled, wrong or out of order.
 //
-// It stops and starts the Postgres that it uses, so that is one of its own, in
-// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh names it. So is its standby, in a
+// It stops and starts the Postgres that it uses, which must be its own, in
+// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh sets both. Its standby is in a
 // folder whose name ends in -standby, a thousand ports above.
 package main
 
@@ -28,7 +28,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	context.AfterFunc(ctx, stop) // the first signal stops the run, a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -36,12 +36,12 @@ func main() {
 	}
 }
 
-// options is what the command line and the environment ask for.
+// options are the command line's and the environment's.
 type options struct {
 	seed      uint64
 	runs      int           // with the seeds that follow
 	duration  time.Duration // of the load and the faults of a run
-	patience  time.Duration // for what is under way when they end
+	patience  time.Duration // for calls under way at the end
 	rate      int           // calls a second
 	stormRate int
 	faults    []kind // all, if none
@@ -126,7 +126,7 @@ func (o options) seeds() int {
 	return o.runs
 }
 
-// errBroken is a run that did what it should, and found something.
+// errBroken is a run that completed, and found a broken invariant.
 var errBroken = errors.New("an invariant is broken")
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {

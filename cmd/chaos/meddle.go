@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// meddling is what was done to the jobs of a request behind the service's back.
+// meddling is an interference with the jobs of a request behind the service's back.
 type meddling struct {
 	Times     int       // that it was tried
 	Cancelled bool      // a work job, perhaps
@@ -43,7 +43,7 @@ func (in *injector) meddle(ctx context.Context, mine string, length time.Duratio
 	return nil
 }
 
-// way is how a job is taken away: by SQL, or by what River UI calls.
+// way is a way to take a job away: by SQL, or by River UI's calls.
 type way struct {
 	name string
 	sql  string // that returns when it was done, of the job $1
@@ -59,7 +59,7 @@ var ways = []way{
 	{name: "deleted in River UI", page: "delete"},
 }
 
-// take does it to one job, if there is any.
+// take takes a job away, if there is any.
 func (in *injector) take(ctx context.Context, mine string, w way) (done bool, err error) {
 	err = in.database.connect(ctx, func(conn *pgx.Conn) error {
 		const live = `

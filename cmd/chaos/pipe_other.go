@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// shrink does nothing: what a pipe holds can't be set here.
+// shrink does nothing: the size of a pipe can't be set here.
 func shrink(*os.File) {}

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// kind is what a fault does.
+// kind names a fault.
 type kind string
 
 const (
 	kill     kind = "kill"           // SIGKILL of a server, started again a moment later
 	pause    kind = "pause"          // SIGSTOP of a server, then SIGCONT
-	leader   kind = "pause-leader"   // the same of the one that River has elected
+	leader   kind = "pause-leader"   // like kill or pause, of the process that River has elected
 	restart  kind = "restart"        // SIGTERM of a server, started again
 	fast     kind = "database-fast"  // a restart that ends all connections
-	crash    kind = "database-crash" // one that recovers from the log
+	crash    kind = "database-crash" // followed by a recovery from the log
 	outage   kind = "database-away"  // stopped for some seconds
 	backends kind = "backends"       // some connections are ended
 	refuse   kind = "receivers-500"  // all receivers fail for a moment
@@ -25,11 +25,12 @@ const (
 	failover kind = "failover"       // the database is read-only, and its standby is promoted
 	full     kind = "disk-full"      // of the database
 	jobs     kind = "jobs-gone"      // cancelled, discarded and deleted, by SQL and in River UI
-	logs     kind = "log-blocked"    // nobody reads what a server writes
+	logs     kind = "log-blocked"    // a server's log isn't read
 	clocks   kind = "clocks"         // the database's differs, during all of the run
-	// serverClocks are those of servers, which differ from each other likewise.
+	// serverClocks are the clocks of servers, which differ from each other likewise.
 	serverClocks kind = "server-clocks"
-	// upgrade replaces servers of an earlier commit by ours. It is a run of its own.
+	// upgrade replaces servers of an earlier commit by servers of this commit. It is a run
+	// of its own.
 	upgrade kind = "upgrade"
 
 	upstreamAway kind = "upstream-away"  // nobody listens where work is done
@@ -37,12 +38,12 @@ const (
 	upstreamBusy kind = "upstream-503"   // with Retry-After
 )
 
-// fault is one that the plan holds.
+// fault is a fault of the plan.
 type fault struct {
 	At     time.Duration `json:"at"` // since the start of the load
 	Kind   kind          `json:"kind"`
-	Target int           `json:"target"` // a server's number, counted from 0, one of lockable, or how many backends
-	Length time.Duration `json:"length"` // of what lasts, otherwise 0
+	Target int           `json:"target"` // a server's number, counted from 0, an index of lockable, or the number of backends
+	Length time.Duration `json:"length"` // of faults that last, otherwise 0
 }
 
 func (f fault) String() string {
@@ -68,12 +69,12 @@ var lockable = [...]string{"requests", "callback_attempts", "river_job"}
 type plan struct {
 	Seed     uint64        `json:"seed"`
 	Duration time.Duration `json:"duration"` // of the load, in which all faults begin and end
-	Roles    []string      `json:"roles"`    // one for each server; the first is always all
+	Roles    []string      `json:"roles"`    // one for each server; the first server always has role all
 	Faults   []fault       `json:"faults"`
-	Ahead    time.Duration `json:"ahead"` // the database's clock of that of the servers
+	Ahead    time.Duration `json:"ahead"` // the database's clock less the servers'
 	// Skews are how far the servers' clocks are ahead of this machine's; nil for not.
 	Skews []time.Duration `json:"skews,omitempty"`
-	From  string          `json:"from,omitempty"` // the commit of the servers at first, where it isn't ours
+	From  string          `json:"from,omitempty"` // the commit of the first servers, where it isn't this commit
 
 	before string // the path of their program
 }
@@ -93,7 +94,7 @@ func (p plan) flags() string {
 	return fmt.Sprintf("-seed %d -duration %s", p.Seed, p.Duration)
 }
 
-// database is the name of the one that the run has.
+// database is the name of the run's database.
 func (p plan) database() string {
 	if p.From != "" {
 		return fmt.Sprintf("chaos_upgrade_%.12s", p.From)
@@ -117,8 +118,8 @@ func draw(seed uint64, duration time.Duration, only []kind) plan {
 	return p
 }
 
-// drawSkews lets the clocks of servers differ in one run of four, or in each where that
-// is wanted. To build such a server takes longer than a short run.
+// drawSkews lets the clocks of servers differ in a quarter of the runs, or in each run if
+// asked. Building such a server takes longer than a short run.
 func drawSkews(random *rand.Rand, duration time.Duration, only []kind, servers int) []time.Duration {
 	differ := slices.Contains(only, serverClocks) || len(only) == 0 && duration >= longRun && random.IntN(4) == 0
 	if !differ {
@@ -132,7 +133,7 @@ func drawSkews(random *rand.Rand, duration time.Duration, only []kind, servers i
 // longRun is from which length on a run is worth minutes of building.
 const longRun = 30 * time.Second
 
-// drawAhead lets the clocks differ in one run of three, or in each where that is wanted.
+// drawAhead lets the clocks differ in a third of the runs, or in each run if asked.
 func drawAhead(random *rand.Rand, only []kind) time.Duration {
 	differ := slices.Contains(only, clocks) || len(only) == 0 && random.IntN(3) == 0
 	if !differ {

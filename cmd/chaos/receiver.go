@@ -10,7 +10,7 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// callback is one that came.
+// callback is a callback that reached a receiver.
 type callback struct {
 	receivers.Payload
 	ID       string // of the request

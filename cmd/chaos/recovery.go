@@ -84,7 +84,7 @@ func (r *recovery) follow(ctx context.Context, d *database, died time.Time, left
 	r.open += len(left)
 }
 
-// add notes those that run again and returns the others.
+// add notes the jobs that run again and returns the rest.
 func (r *recovery) add(died time.Time, left []held, again map[int64]time.Time) (still []held) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

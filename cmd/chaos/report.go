@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// outcome is what a run found.
+// outcome is the result of a run.
 type outcome struct {
 	Plan       plan         `json:"plan"`
 	Faults     map[kind]int `json:"faults"` // that were carried out
@@ -40,7 +40,7 @@ type outcome struct {
 	Upstream     upstreamCounts  `json:"upstream"`
 }
 
-// count fills in what the history says by itself.
+// count fills in the numbers that follow from the history alone.
 func (o *outcome) count(h *history) {
 	o.Outcomes = map[string]int{}
 	o.Calls, o.Callbacks, o.Redelivered = len(h.Calls), len(h.Callbacks), h.Redelivered
@@ -117,7 +117,7 @@ func (o outcome) print(out io.Writer) {
 	}
 }
 
-// report is what all runs found.
+// report is the result of all runs.
 type report struct {
 	Started time.Time `json:"started"`
 	Runs    []outcome `json:"runs"`

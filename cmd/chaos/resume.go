@@ -12,7 +12,7 @@ import (
 // is over.
 const resumeLimit = 30 * time.Second
 
-// resumption is what went on after the last fault.
+// resumption is the service's recovery after the last fault.
 type resumption struct {
 	What string        `json:"what"`
 	Took time.Duration `json:"took"`
@@ -44,7 +44,7 @@ func (t *trial) resumeServer(ctx context.Context, number int, role string) {
 	}
 }
 
-// ask makes calls until one is acknowledged.
+// ask repeats a call until it is acknowledged.
 func (t *trial) ask(ctx context.Context, number int) *call {
 	for try := 1; ; try++ {
 		made := newCall(fmt.Sprintf("%sserver %d call %d\n", t.history.Mine, number, try), steady, 0, 0)

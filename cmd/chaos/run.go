@@ -18,7 +18,7 @@ import (
 // lanes are how many callers there are.
 const lanes = 16
 
-// trial is one run: everything that it starts.
+// trial is one run with everything that it starts.
 type trial struct {
 	options
 	plan     plan
@@ -31,7 +31,7 @@ type trial struct {
 	history  *history
 	say      func(format string, args ...any)
 
-	skewedServer string // the path of a server whose clock may be another one
+	skewedServer string // the path of a server built with another clock
 }
 
 // runSeed runs the plan of a seed.
@@ -39,8 +39,9 @@ func runSeed(ctx context.Context, o options, d *database, seed uint64, out io.Wr
 	return runPlan(ctx, o, d, draw(seed, o.duration, o.faults), out)
 }
 
-// runPlan starts everything on a fresh one in the database, breaks it, lets it settle and
-// judges. An error says that it could not: what it found is in the outcome.
+// runPlan starts everything on a fresh database, injects the faults, lets the service
+// settle, and judges. An error says that the run itself failed; findings are in the
+// outcome.
 func runPlan(ctx context.Context, o options, d *database, p plan, out io.Writer) (outcome, error) {
 	t := &trial{
 		options: o, plan: p, database: d,
@@ -128,7 +129,7 @@ func (t *trial) start(ctx context.Context) error {
 	return nil
 }
 
-// programs are what each server is started as.
+// programs are the programs and settings that servers start with.
 func (t *trial) programs() []started {
 	programs := make([]started, len(t.plan.Roles))
 	for number := range programs {
@@ -195,7 +196,7 @@ func (t *trial) settle(ctx context.Context) error {
 	return audit(ctx, t.database, t.caller, t.history)
 }
 
-// outcome judges, and traces an example of what is broken.
+// outcome judges, and traces an example of each broken invariant.
 func (t *trial) outcome(ctx context.Context, loaded, settled time.Duration) outcome {
 	o := outcome{
 		Plan: t.plan, Faults: t.injector.done, Violations: check(t.history), Loaded: loaded.Seconds(), Settled: settled.Seconds(),
@@ -212,7 +213,7 @@ func (t *trial) outcome(ctx context.Context, loaded, settled time.Duration) outc
 	return o
 }
 
-// trace is what the database knows of a request.
+// trace is the database's record of a request.
 func (t *trial) trace(ctx context.Context, id string) (lines []string) {
 	err := t.database.connect(ctx, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", id)

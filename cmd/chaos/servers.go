@@ -20,7 +20,7 @@ type servers struct {
 	path        string    // of the server's program
 	programs    []started // by which each is started
 	databaseURL string
-	settings    []string // besides those of which each server has its own
+	settings    []string // besides each server's own settings
 	logs        []*logReader
 	roles       []string
 	addresses   []string
@@ -28,7 +28,7 @@ type servers struct {
 	supervisors sync.WaitGroup
 
 	mu      sync.Mutex
-	running []*program.Server // nil for one that is down
+	running []*program.Server // nil for a server that is down
 	lives   []life
 }
 
@@ -47,8 +47,8 @@ type life struct {
 	ended   time.Time // zero while it runs
 }
 
-// startServers returns when all of them are healthy. They start one after the other:
-// find tells them apart by when that was.
+// startServers returns once all servers are healthy. They start one after the other,
+// since find tells them apart by their start times.
 func startServers(ctx context.Context, path string, programs []started, databaseURL, logs string, roles, settings []string) (*servers, error) {
 	s := &servers{
 		path: path, programs: programs, databaseURL: databaseURL, settings: settings, logs: newLogReaders(logs, len(roles)), roles: roles,
@@ -190,7 +190,7 @@ func (s *servers) process(number int) *program.Server {
 	return s.running[number]
 }
 
-// errDown is what a fault meets that needs a server which runs.
+// errDown says that the fault needs a running server.
 var errDown = errors.New("that server is down")
 
 func (s *servers) terminate(number int) error {

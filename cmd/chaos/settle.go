@@ -8,13 +8,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// settle waits until nothing is under way any more. A callback, or work, that waits for
-// its next try gets it now: nothing fails any more, so that each must arrive.
-// It returns without an error when patience runs out, since the check tells
-// what is missing.
-//
-// Callbacks of requests whose input doesn't hold mine are storm's own, who
-// may have left: it waits for those alone that were acknowledged.
+// settle waits until no request is under way. A callback, or work, that waits for its
+// next try runs now: no fault is left, so each must succeed. settle returns without an
+// error when patience runs out, since the check names the missing callbacks. Callbacks of
+// requests whose input doesn't hold mine are storm's, which may have left: settle waits
+// only for its acknowledged requests.
 func settle(ctx context.Context, d *database, mine string, patience time.Duration) error {
 	deadline := time.Now().Add(patience)
 	for {
@@ -29,8 +27,7 @@ func settle(ctx context.Context, d *database, mine string, patience time.Duratio
 	}
 }
 
-// hasten returns how many requests have not come to their end, or jobs to
-// theirs.
+// hasten returns how many requests or jobs have not ended.
 func hasten(ctx context.Context, d *database, mine string) (left int, err error) {
 	err = d.connect(ctx, func(conn *pgx.Conn) error {
 		const due = `

@@ -10,7 +10,7 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// lockName is the application_name of what holds a lock, and writes nothing.
+// lockName is the application_name of a session that holds a lock, and writes nothing.
 const lockName = "chaos-lock"
 
 // lockTable holds the lock that CREATE INDEX takes: others read, and nobody writes.
@@ -25,8 +25,9 @@ func (d *database) lockTable(ctx context.Context, table string, length time.Dura
 	})
 }
 
-// fillDisk leaves no room for the database's data, for a while. A Postgres that ended
-// of it, as it does where its log finds no room, is started when there is room again.
+// fillDisk leaves no room for the database's data, for a while. A Postgres that the full
+// disk ended, as it does where its log finds no room, is started once there is room
+// again.
 func (d *database) fillDisk(ctx context.Context, length time.Duration) error {
 	if err := d.run(ctx, d.primary(), "fill"); err != nil {
 		return err

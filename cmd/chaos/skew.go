@@ -13,9 +13,9 @@ import (
 )
 
 // A Go program reads the clock from a page that the kernel maps into it. No preloaded
-// library, no time namespace and no traced system call gets in between. So a server whose
-// clock is another one is built with a changed time.Now, by the go command's overlay:
-// the code of the service is the same, to the letter.
+// library, no time namespace and no traced system call gets in between. So a server with
+// another clock is built with a changed time.Now, by the go command's overlay: the
+// service's own code stays the same.
 
 // errNoSkew is a Go whose package time isn't as it is known here.
 var errNoSkew = errors.New("no server can have a clock of its own with this version of Go")

@@ -11,9 +11,9 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// stormCounts is what storm's report says of async requests, which is held against the
-// service. (It calls a run broken, too, in which it was never answered, since that shows
-// nothing; where the database is away for long, that is no fault.)
+// stormCounts are the counts of async requests in storm's report, which are compared with
+// the service's. (Storm also calls a run broken in which it got no answer, since that run
+// shows nothing; here, where the database is away for long, it is no fault.)
 type stormCounts struct {
 	load.Async
 	Verdict string `json:"verdict"` // empty when it found nothing broken
@@ -21,8 +21,8 @@ type stormCounts struct {
 
 func (c stormCounts) broken() bool { return c.Missing+c.Mismatched+c.BadSignatures+c.OutOfOrder > 0 }
 
-// runStorm sends a modest load at one server for as long as the faults last, and waits as
-// long as everything else may take for the callbacks.
+// runStorm sends a modest load to one server while the faults last, and waits for the
+// callbacks as long as settling may take.
 func (t *trial) runStorm(ctx context.Context) stormCounts {
 	found, err := t.stormServer(ctx)
 	if err != nil {

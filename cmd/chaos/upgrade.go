@@ -23,9 +23,9 @@ const (
 	upgradeAt  = 6 * time.Second
 )
 
-// runUpgrade lets servers of an earlier commit work, replaces them one by one, and
-// judges as ever; and no call may fail. The new servers migrate what the old ones still
-// use.
+// runUpgrade lets servers of an earlier commit work, replaces them one by one, and judges
+// as in other runs; besides, no call may fail. The new servers migrate the schema that
+// the old servers still use.
 func runUpgrade(ctx context.Context, o options, d *database, name string, out io.Writer) (outcome, error) {
 	commit, err := program.FindCommit(ctx, ".", name)
 	if err != nil {
@@ -47,7 +47,8 @@ func runUpgrade(ctx context.Context, o options, d *database, name string, out io
 	}, out)
 }
 
-// upgrade replaces each server by ours, when the one before is healthy.
+// upgrade replaces each server by a server of this commit, once its predecessor is
+// healthy.
 func (s *servers) upgrade(ctx context.Context) error {
 	for number := range s.roles {
 		s.mu.Lock()
@@ -65,10 +66,11 @@ func (s *servers) upgrade(ctx context.Context) error {
 	return nil
 }
 
-// busy is the problem of what is refused since a server has no room.
+// busy is the problem type of a refusal by a server without room.
 const busy = "/problems/temporary-reduced-capacity"
 
-// checkUpgrade: who calls another server where one isn't there is served by it.
+// checkUpgrade: a caller that turns to another server, where its own isn't there, is
+// served.
 func (j *judge) checkUpgrade() {
 	if !j.Upgraded {
 		return

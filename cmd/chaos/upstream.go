@@ -50,7 +50,7 @@ const (
 	silent   manner = "silent"   // is never heard of again
 	early    manner = "early"    // finishes before it answers
 
-	// hangsAWhile is that of all attempts while upstreamHang lasts.
+	// hangsAWhile is the manner of all attempts while upstreamHang lasts.
 	hangsAWhile manner = "hangs-a-while"
 )
 
@@ -72,11 +72,11 @@ const (
 type workRun struct {
 	Request string    `json:"request"`
 	Attempt int       `json:"attempt"` // as it was charged
-	Turn    int       `json:"turn"`    // differs also from that of an attempt that was charged nothing
+	Turn    int       `json:"turn"`    // counts attempts that charged nothing, too
 	Signed  bool      `json:"signed"`
 	Manner  manner    `json:"manner"`
 	At      time.Time `json:"at"`
-	Offers  []string  `json:"offers"` // what it may end its request with
+	Offers  []string  `json:"offers"` // the results that its request may end with
 }
 
 // finish is a report that ends an attempt, as far as the service takes it.
@@ -94,7 +94,7 @@ type upstream struct {
 	history *history
 	webhook *standardwebhooks.Webhook
 	client  *http.Client
-	ctx     context.Context // ends what goes on after an answer
+	ctx     context.Context // ends the runs that go on after an answer
 	folder  string          // of the settings
 	address string
 	count   atomic.Int64
@@ -105,7 +105,7 @@ type upstream struct {
 	server *http.Server
 }
 
-// trouble is what all attempts meet for a while, whatever their manner.
+// trouble is the manner that all attempts have for a while, instead of their own.
 type trouble struct {
 	mu   sync.Mutex
 	is   map[kind]int
@@ -169,7 +169,7 @@ func startUpstream(ctx context.Context, h *history) (*upstream, error) {
 
 func (u *upstream) file() string { return filepath.Join(u.folder, "works.json") }
 
-// settings are those of the servers that work through it.
+// settings are the settings of the servers whose work the upstream does.
 func (u *upstream) settings() []string { return []string{"WORKS=" + u.file()} }
 
 // listen takes connections, at the address that it had before.
@@ -251,7 +251,7 @@ func turnOf(finish string) int {
 	return int(binary.BigEndian.Uint32(raw[16:20]))
 }
 
-// manner is that of the next run of a request.
+// manner is the manner of a request's next run.
 func (u *upstream) manner(wanted []manner, request string) manner {
 	switch {
 	case u.suffers(upstreamBusy):
@@ -272,7 +272,7 @@ func (u *upstream) offer(r *workRun) string {
 	return result
 }
 
-// failure is what a request is failed with, beside the results.
+// failure is the result of a failed request, beside real results.
 func failure(code string) string { return "error " + code }
 
 func (u *upstream) treat(w http.ResponseWriter, call *http.Request, r *workRun) {
@@ -331,7 +331,7 @@ func (u *upstream) writeRaw(w http.ResponseWriter, r *workRun) {
 	wait(u.ctx, 50*time.Millisecond) // or the answer is lost with the connection
 }
 
-// failFor answers what ends a request as failed.
+// failFor answers with an error that fails a request.
 func (u *upstream) failFor(w http.ResponseWriter, r *workRun) {
 	switch r.Manner {
 	case garbles:
@@ -401,7 +401,7 @@ func (u *upstream) newFinish(r *workRun, offer string) *finish {
 	return f
 }
 
-// isOver tells whether it was answered, whichever way.
+// isOver tells whether the report was answered with any status that ends it.
 func (f *finish) isOver() bool { return f.Status != 0 && f.Status < 500 }
 
 // insist sends a report until it is answered.
@@ -455,7 +455,7 @@ func (h *history) runsOf(request string) (count int) {
 	return count
 }
 
-// addOffer notes what a run says before it says it.
+// addOffer notes a run's answer before the run sends it.
 func (h *history) addOffer(r *workRun, offer string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

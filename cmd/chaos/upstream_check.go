@@ -16,7 +16,7 @@ const (
 	deathSlack = 20 * time.Second
 )
 
-// checkOffered holds the outcome of work that the upstream did against what it said.
+// checkOffered compares the outcome of the upstream's work with the upstream's answers.
 func (j *judge) checkOffered(c *call, stored row) {
 	offer := compacted(stored.Result)
 	if stored.Status == "failed" {
@@ -30,8 +30,8 @@ func (j *judge) checkOffered(c *call, stored row) {
 		"answered was %.80s, stored is %.80s", c.Result, stored.Result)
 }
 
-// checkUpstream holds what came to the upstream, and what it reported, against what is
-// stored and traced.
+// checkUpstream compares the calls to the upstream, and its reports, with the stored
+// requests and their traces.
 func (j *judge) checkUpstream() {
 	runs := map[string][]*workRun{}
 	for _, r := range j.Runs {
@@ -50,8 +50,8 @@ func (j *judge) checkUpstream() {
 	}
 }
 
-// checkLate: nothing runs when the outcome was known to be written, but what a process
-// had begun that was paused.
+// checkLate: no run starts once the outcome is known to be written, except in a process
+// that was paused.
 func (j *judge) checkLate(stored row, runs []*workRun) {
 	known := j.knownAt(stored.ID)
 	for _, r := range runs {
@@ -87,7 +87,7 @@ func (j *judge) paused(from, to time.Time) bool {
 	return slices.ContainsFunc(j.Pauses, func(w window) bool { return w.meets(from, to) })
 }
 
-// disturbed tells whether what a process knew of an attempt may have been lost.
+// disturbed tells whether a process may have lost its knowledge of an attempt.
 func (j *judge) disturbed(from, to time.Time) bool {
 	to = to.Add(deathSlack)
 	return j.paused(from, to) || slices.ContainsFunc(j.Deaths, func(at time.Time) bool { return at.After(from) && at.Before(to) })
@@ -130,7 +130,7 @@ func isUnanswered(failed string) bool {
 	return strings.HasSuffix(failed, "upstream_unreachable") || strings.HasSuffix(failed, work.CodeDeadline)
 }
 
-// checkFinish: what is taken is the outcome, and is of the latest attempt.
+// checkFinish: an accepted report is the outcome, and belongs to the latest attempt.
 func (j *judge) checkFinish(f *finish, runs []*workRun) {
 	answered := f.Status == http.StatusNoContent || f.Status == http.StatusGone
 	j.hold(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", f.Request, "one was answered with %d", f.Status)
@@ -148,7 +148,7 @@ func (j *judge) checkFinish(f *finish, runs []*workRun) {
 		"a report on turn %d was taken, after a later one had come", f.Turn)
 }
 
-// upstreamCounts are what the upstream saw.
+// upstreamCounts are the upstream's own counts.
 type upstreamCounts struct {
 	Runs     int            `json:"runs"`
 	Manners  map[manner]int `json:"manners"`

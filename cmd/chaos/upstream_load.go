@@ -40,11 +40,11 @@ func (l *lane) nextHostile(seed uint64) *call {
 	return c
 }
 
-// workTrace is what a work job's row says of the attempts.
+// workTrace is the attempts in a work job's row.
 type workTrace struct {
 	Attempt int            // the latest that was charged
 	Snoozes int            // attempts that were charged nothing, and waits
-	Failed  map[int]string // codes of those that did not do the work
+	Failed  map[int]string // codes of the attempts that did not do the work
 }
 
 func readTraces(ctx context.Context, conn *pgx.Conn, h *history) error {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// flawlessUpstream is a history of three more requests: one whose work was done at the
-// third attempt, of which one was charged nothing, one that was finished later, at the
-// second attempt, and one that failed.
+// flawlessUpstream is a history of three more requests: the first was done at the third
+// attempt, after an attempt that charged nothing; the second was finished later, at the
+// second attempt; the third failed.
 func flawlessUpstream(t *testing.T) *history {
 	t.Helper()
 	h := flawless(t)
@@ -60,10 +60,10 @@ func (h *history) setTrace(id string, change func(*workTrace)) {
 	h.Traces[h.Rows[i].WorkJobID] = trace
 }
 
-// Each history is flawless but for one thing, as in TestCheckNames.
+// Each history is flawless but for one fault, as in TestCheckNames.
 func TestCheckNamesWhatAnUpstreamSaw(t *testing.T) {
 	t.Parallel()
-	const u, v, w = 3, 4, 5 // places of the rows
+	const u, v, w = 3, 4, 5 // indices of the rows
 	tests := []struct {
 		want string
 		do   func(h *history)

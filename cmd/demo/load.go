@@ -16,7 +16,7 @@ import (
 // lost is how many requests were acknowledged and never called back.
 func lost(r *load.Report) int { return r.Async.Missing + r.Async.Acked - r.Async.Delivered }
 
-// load sends along an open loop, and checks each callback against what was sent.
+// load sends along an open loop, and compares each callback with its request.
 func (s *stage) load(ctx context.Context, rate, seconds int, work string) (*load.Report, error) {
 	config := load.Defaults()
 	config.Target, config.Secret, config.Result = s.server.URL, receivers.LocalSecret, sample.Result

@@ -13,7 +13,7 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// delivery is what is read in a callback.
+// delivery is the part of a callback that is read.
 type delivery struct {
 	id       uuid.UUID
 	result   uint64 // hash of the result's bytes
@@ -21,7 +21,7 @@ type delivery struct {
 	flags    flag8
 }
 
-// crowd is the receivers of one run, which tell the ledger.
+// crowd is the receivers of a run, which report to the ledger.
 type crowd struct {
 	ledger    *ledger
 	hash      maphash.Seed
@@ -99,8 +99,8 @@ func (c *crowd) slot(came *receivers.Callback) (number int, known bool) {
 	return number, err == nil && number >= 0 && number < len(slots) && slots[number].kind == came.Receiver.Behaviour
 }
 
-// read takes from a callback what is checked. A body that can't be read has no id, and
-// that is a mismatch.
+// read takes the checked fields from a callback. A body that can't be read has no id, and
+// counts as a mismatch.
 func (c *crowd) read(came *receivers.Callback) (told delivery) {
 	if !c.verifier.Takes(came) {
 		told.flags |= badSignature
@@ -124,7 +124,7 @@ func (c *crowd) read(came *receivers.Callback) (told delivery) {
 func (c *crowd) digest(result jsontext.Value) uint64 {
 	if c.reordered {
 		result = result.Clone()
-		_ = result.Canonicalize() // what isn't JSON stays as it is
+		_ = result.Canonicalize() // text that isn't JSON stays as it is
 	}
 	return maphash.Bytes(c.hash, result)
 }

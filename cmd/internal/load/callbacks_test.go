@@ -42,7 +42,7 @@ func TestReceiverHangs(t *testing.T) {
 	}
 }
 
-// postOverTCP sends a callback to a receiver of one kind.
+// postOverTCP sends a callback to a receiver.
 func postOverTCP(t *testing.T, receiver *crowd) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(receiver.receivers[receiver.ledger.slots[0].kind].URL, "http://"))

@@ -11,19 +11,18 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// Closed is a closed loop: each connection sends its next request when the one before was
-// answered. It finds how much there is to be had, and says nothing about latency under a
-// given rate: for that there is Run.
+// Closed is a closed loop: each connection sends its next request after its last answer.
+// It measures the throughput at saturation. For the latency at a given rate there is Run.
 type Closed struct {
 	URL         string   // of the call
 	Bodies      [][]byte // sent in turn
 	Connections int
-	Window      chan struct{} // takes one for each request that isn't called back yet; nil for no limit
+	Window      chan struct{} // takes a token for each request that isn't called back yet; nil for no limit
 
 	Accepted  atomic.Int64
 	Refused   atomic.Int64 // 503
 	Failed    atomic.Int64 // anything else
-	Measuring atomic.Bool  // what is accepted meanwhile is in Latency
+	Measuring atomic.Bool  // Latency has the requests accepted meanwhile
 
 	turn    atomic.Int64
 	mu      sync.Mutex

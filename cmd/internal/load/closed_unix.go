@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// isClosed tells whether an idle connection is of no use any more: its other end closed
-// it, or sent what nobody asked for.
+// isClosed tells whether an idle connection is useless: its other end closed it, or sent
+// unexpected bytes.
 func isClosed(idle net.Conn) bool {
 	raw, ok := idle.(syscall.Conn)
 	if !ok {
@@ -23,7 +23,7 @@ func isClosed(idle net.Conn) bool {
 	err = socket.Read(func(descriptor uintptr) bool {
 		_, _, err := syscall.Recvfrom(int(descriptor), make([]byte, 1), syscall.MSG_PEEK)
 		closed = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
-		return true // whatever it is, without waiting
+		return true // any byte, without waiting
 	})
 	return closed || err != nil
 }

@@ -15,36 +15,35 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// What a run may be at most.
+// Bounds of a run.
 const (
-	MaxRate     = 100_000   // a second; beyond it one generator on loopback measures itself
-	maxRequests = 8_000_000 // in one run: 16 bytes are kept for each, and 40 for each async one
+	MaxRate     = 100_000   // a second; beyond it a generator on loopback measures itself
+	maxRequests = 8_000_000 // in a run: 16 bytes are kept for each request, and 40 for each async request
 	MaxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
 )
 
-// Config is what a run sends, and where.
+// Config is the requests of a run, and their target.
 type Config struct {
 	Target       string        // http://host:port, without a slash at the end
 	APIKey       string        // sent as a bearer token when not empty
-	Rate         float64       // requests a second in all; the calm rate of a profile that has one
+	Rate         float64       // requests a second in all; of a profile with a calm part, that part's rate
 	Profile      Profile       // shape of the rate over time
 	Length       time.Duration // of sending; 0 is the profile's own
 	Warmup       time.Duration // at the start of sending: in the counts, and in no quantile
 	Arrivals     string        // constant or poisson
 	Mix          Mix           // shares of sync and async
-	Input        Input         // what the requests ask for
-	Connections  int           // workers, each with one connection
+	Input        Input         // the inputs of the requests
+	Connections  int           // workers, each with a connection
 	Seed         uint64        // of everything random
-	Timeout      time.Duration // of one request, and of its wait for a connection
+	Timeout      time.Duration // of a request, and of its wait for a connection
 	Drain        time.Duration // how long to wait for callbacks after the last answer
 	Receivers    Shares        // how callbacks are shared out among receivers
 	OrderingKeys int           // how many the async requests are spread over; 0 is none
 	Secret       string        // that callbacks must be signed with; empty is no matter
 	DatabaseURL  string        // where missing callbacks are looked up too; empty is nowhere
 
-	// Result computes what the work must answer to an input. Where it is nil, what is called
-	// back is compared with what POST /sync answers, if the work says that it is
-	// deterministic.
+	// Result computes what the work must answer to an input. Where it is nil, callbacks are
+	// compared with the answers of POST /sync, if the work declares itself deterministic.
 	Result func(ctx context.Context, input []byte) (jsontext.Value, error)
 }
 
@@ -94,7 +93,7 @@ func (c Config) Check() error {
 	return mistakes
 }
 
-// CheckSecrets tells what is wrong with the key and the secret, which need no other value.
+// CheckSecrets checks the key and the secret, which need no other value.
 func (c Config) CheckSecrets() (mistakes error) {
 	if strings.ContainsFunc(c.APIKey, unicode.IsControl) { // so that it isn't found out request by request
 		mistakes = errors.New("the API key holds characters that a header can't carry")

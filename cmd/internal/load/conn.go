@@ -11,7 +11,7 @@ import (
 type conn struct {
 	net.Conn
 	dial     func() (net.Conn, error)
-	answered bool // since the last write: the next one begins a request
+	answered bool // since the last write: the next byte begins a request
 	deadline time.Time
 }
 

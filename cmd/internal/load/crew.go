@@ -2,17 +2,17 @@ package load
 
 import "sync"
 
-// crew is the workers: as many as there are connections, at most. The one that
-// was busy last is next. Taken in turn, each of a thousand would grow a stack of
-// its own and lose it from the processor's cache, however few are needed.
+// crew is the workers: at most as many as there are connections. The worker that was busy
+// last is next. In turn, each of a thousand workers would grow its own stack and lose it
+// from the processor's cache, even where few are needed.
 type crew struct {
 	most int
-	due  chan arrival // what waits while all are busy
+	due  chan arrival // arrivals that wait while all workers are busy
 	work func(arrival)
 
 	mu       sync.Mutex
 	hired    int
-	idle     []chan arrival // a turn for each, the one that was busy last at the end
+	idle     []chan arrival // a turn for each worker, the last busy worker's at the end
 	finished bool
 	workers  sync.WaitGroup
 }
@@ -52,7 +52,7 @@ func (c *crew) serve(first arrival) {
 	}
 }
 
-// next returns what a worker does next, false when nothing more comes.
+// next returns a worker's next arrival, false when no more come.
 func (c *crew) next(turn chan arrival) (next arrival, more bool) {
 	c.mu.Lock()
 	select {

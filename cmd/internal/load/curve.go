@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Profile names a rate curve. Its rates are multiples of -rate, the calm one.
+// Profile names a rate curve. Its rates are multiples of -rate, the calm rate.
 type Profile struct {
 	Name     string
 	Duration time.Duration // of sending, where nothing else is said
@@ -35,8 +35,8 @@ func rampCurve(rate float64, duration time.Duration) curve {
 	return curve{{duration, 0, rate}}
 }
 
-// surge is a calm rate with a multiple of it in the middle, for a third of the
-// time at most, so that what comes before and after shows in a short run too.
+// surge is a calm rate with a multiple of it in the middle, for a third of the time at
+// most, so that even a short run shows the time before and after.
 func surge(multiple float64, length time.Duration) func(float64, time.Duration) curve {
 	return func(rate float64, duration time.Duration) curve {
 		length := min(length, duration/3)
@@ -61,8 +61,7 @@ func ParseProfile(text string) (Profile, error) {
 	return Profile{}, errors.New("want steady, ramp, spike, storm or soak")
 }
 
-// stretch is a part of a rate curve, in which the rate goes from one value to
-// another in a straight line.
+// stretch is a part of a rate curve, in which the rate changes linearly.
 type stretch struct {
 	length   time.Duration
 	from, to float64 // requests a second
@@ -111,10 +110,10 @@ func (c curve) peak() float64 {
 	return highest
 }
 
-// schedule says when requests are due, whatever becomes of earlier ones.
+// schedule says when requests are due, independent of earlier requests.
 type schedule struct {
 	curve   curve
-	poisson bool   // independent arrivals rather than evenly spaced ones
+	poisson bool   // independent arrivals, not evenly spaced
 	seed    uint64 // of the Poisson arrivals
 }
 

@@ -12,17 +12,17 @@ type arrival struct {
 	at     time.Duration // since the start of sending
 }
 
-// sender makes one request and waits for its answer. Many run at a time.
+// sender makes a request and waits for its answer. Many run at a time.
 type sender func(arrival) answer
 
-// engine sends the requests of a schedule: one dispatcher that keeps to it,
-// and a crew of workers that each have a connection.
+// engine sends the requests of a schedule: a dispatcher keeps to it, and a crew of
+// workers have a connection each.
 type engine struct {
 	schedule schedule
 	ledger   *ledger
 	workers  int
 	patience time.Duration // a request that waited for a worker for longer is left out
-	due      chan arrival  // what waits for a worker
+	due      chan arrival  // arrivals that wait for a worker
 	crew     *crew
 
 	// lateness is how late the dispatcher handed each request over: the
@@ -38,7 +38,7 @@ type engine struct {
 type second struct{ due, released int }
 
 func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
-	// What a queue this long still holds is at its end past patience.
+	// An arrival at the end of a longer queue would wait beyond patience.
 	capacity := int(schedule.curve.peak()*config.Timeout.Seconds()) + config.Connections
 	return &engine{
 		schedule: schedule,
@@ -66,8 +66,7 @@ func (e *engine) run(ctx context.Context, send sender) error {
 	return err
 }
 
-// dispatch hands every request over when it is due, without regard to earlier
-// ones.
+// dispatch hands every request over when it is due, regardless of earlier requests.
 func (e *engine) dispatch(ctx context.Context) error {
 	pacer, err := newPacer(ctx)
 	if err != nil {
@@ -91,7 +90,7 @@ func (e *engine) dispatch(ctx context.Context) error {
 	return nil
 }
 
-// note keeps the schedule and what became of it.
+// note records how the dispatcher kept to the schedule.
 func (e *engine) note(now, at time.Duration) {
 	e.lateness.record(now - at)
 	for int(now/time.Second) >= len(e.seconds) {
@@ -101,8 +100,8 @@ func (e *engine) note(now, at time.Duration) {
 	e.seconds[now/time.Second].released++
 }
 
-// worstRateError is how far the worst second was from what was due in it, in
-// per cent. The last one counts only if it is whole.
+// worstRateError is the largest difference between the sent and the due requests of a
+// second, in per cent. The last second counts only if it is whole.
 func (e *engine) worstRateError() float64 {
 	worst := 0.0
 	for _, second := range e.seconds[:min(len(e.seconds), int(e.ended/time.Second))] {
@@ -120,8 +119,8 @@ func (e *engine) release(arrival arrival) {
 	}
 }
 
-// work sends a request, unless it has waited for a worker for too long. Once
-// ctx is done, what still waits never leaves.
+// work sends a request, unless it has waited for a worker for too long. Once ctx is done,
+// waiting requests are dropped.
 func (e *engine) work(ctx context.Context, arrival arrival, send sender) {
 	if ctx.Err() != nil {
 		return

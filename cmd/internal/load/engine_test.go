@@ -70,7 +70,7 @@ func TestEngine(t *testing.T) {
 		if engine.ended > time.Minute {
 			t.Errorf("sending took %v, want it to end soon", engine.ended)
 		}
-		// Seven other workers may have been about to send an earlier one.
+		// Seven other workers may have been about to send an earlier request.
 		if got := engine.ledger.tally(window{}).sync; got.sent() < 94 || got.counts[unsent] > 0 {
 			t.Errorf("got %d sent and %d unsent, want 100 or so, and none unsent", got.sent(), got.counts[unsent])
 		}

@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// Input is what requests ask for: any JSON, in which placeholders stand for what differs
+// Input is the input of requests: any JSON, with placeholders for the values that differ
 // from request to request.
 type Input struct {
 	shown string // in reports
 	parts []part
 }
 
-// part is what stands between two placeholders, and the placeholder after it.
+// part is the text before a placeholder, and the placeholder.
 type part struct {
 	literal []byte
 	kind    string // text or number, empty after the last
@@ -29,12 +29,12 @@ type part struct {
 // maxText bounds a text, in bytes.
 const maxText = 64 << 10
 
-// PlaceholderHelp says what may stand in an input.
+// PlaceholderHelp explains the placeholders of an input.
 const PlaceholderHelp = "{{text}} stands for 200 bytes of text that differ each time, {{text N}} for N bytes, {{number N}} for a number"
 
 var placeholder = regexp.MustCompile(`\{\{(text|number)(?: ([^{}]*))?\}\}`)
 
-// NewInput reads JSON with placeholders. shown is what reports call it.
+// NewInput reads JSON with placeholders. shown is its name in reports.
 func NewInput(pattern, shown string) (Input, error) {
 	in := Input{shown: shown}
 	rest := pattern
@@ -61,7 +61,7 @@ func NewInput(pattern, shown string) (Input, error) {
 	return in, nil
 }
 
-// ParseInput reads what -input takes: JSON, or the name of a file that holds it, after an @.
+// ParseInput reads the value of -input: JSON, or @ and the name of a file with JSON.
 func ParseInput(text string) (Input, error) {
 	if name, isFile := strings.CutPrefix(text, "@"); isFile {
 		content, err := os.ReadFile(name)
@@ -77,7 +77,7 @@ func (in Input) String() string { return in.shown }
 
 // Spread is how a number varies from request to request.
 type Spread struct {
-	low         int  // least, or the mean of an exponential one
+	low         int  // minimum, or mean of an exponential spread
 	high        int  // greatest
 	exponential bool // exponential around low, cut off at high; otherwise uniform
 }
@@ -157,8 +157,8 @@ func newAuthor(input Input, seed uint64) *author {
 	return &author{input, seed, corpus}
 }
 
-// appendInput appends the input of a request, with the same text in every place of the
-// same size.
+// appendInput appends the input of a request, with the same text for all placeholders of
+// one size.
 func (a *author) appendInput(to []byte, number int) []byte {
 	numbers := rand.New(rand.NewPCG(a.seed, ^uint64(number)))
 	for _, part := range a.input.parts {

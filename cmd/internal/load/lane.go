@@ -8,14 +8,13 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// lane counts what happens at one endpoint, for the progress shown during a
-// run and for the reasons of failures. The figures of the report come from the
-// ledger.
+// lane counts the requests of one endpoint, for the progress during a run and the reasons
+// of failures. The report's figures come from the ledger.
 type lane struct {
 	mu      *sync.Mutex
 	counts  counts
-	reasons map[string]int // of what was rejected, failed or ambiguous
-	latency *histogram     // due to answered, of the ok ones
+	reasons map[string]int // of rejected, failed and ambiguous requests
+	latency *histogram     // due to answered, of ok requests
 }
 
 func newLane() lane {

@@ -21,12 +21,12 @@ func toMicros(duration time.Duration) micros {
 
 func (m micros) duration() time.Duration { return time.Duration(m) * time.Microsecond }
 
-// clock is the one clock of a run, for sending and for being called back.
+// clock is the clock of a run, for sending and for callbacks.
 type clock struct{ start time.Time }
 
 func (c clock) now() time.Duration { return time.Since(c.start) }
 
-// outcome is what became of a request.
+// outcome is the outcome of a request.
 type outcome uint8
 
 const (
@@ -40,7 +40,7 @@ const (
 	outcomes                 // how many there are
 )
 
-// entry is one request. Its worker alone writes it.
+// entry is a request. Only its worker writes it.
 type entry struct {
 	at      micros // when it was due, since the start of sending
 	left    micros // from then until it left
@@ -48,30 +48,30 @@ type entry struct {
 	outcome outcome
 }
 
-// slot is the other half of an async request: its callbacks. The first one may
-// come before the acknowledgement.
+// slot is the other half of an async request: its callbacks. The first callback may come
+// before the acknowledgement.
 type slot struct {
 	id       uuid.UUID // from the acknowledgement or a callback, whichever came first
 	result   uint64    // hash of the first delivery's result
 	due      micros    // when the request was due, since the start of sending
 	called   micros    // when the first delivery came, likewise
-	attempts uint16    // callbacks that came, whatever was answered
+	attempts uint16    // callbacks that came, with any answer
 	taken    uint16    // callbacks answered with 2xx: deliveries
 	outcome  outcome   // of the request, once answered
 	kind     receivers.Behaviour
 	flags    flag8
 }
 
-// flag8 is what was noticed about the callbacks of a slot.
+// flag8 are the findings about a slot's callbacks.
 type flag8 uint8
 
 const (
 	otherID      flag8 = 1 << iota // not the id of the acknowledgement
 	badBody                        // not the JSON that a callback is
 	workFailed                     // told that the work failed
-	wrongResult                    // not what the work gives for the input
-	badSignature                   // none, or not one of the secret
-	wrongOrder                     // after a later one of the same ordering key
+	wrongResult                    // not the work's result for the input
+	badSignature                   // no signature, or not by the secret
+	wrongOrder                     // after a later callback of the same ordering key
 )
 
 // isSettled tells whether nothing more is due for an answered request.
@@ -95,7 +95,7 @@ type ledger struct {
 	delivered   int        // slots
 	outstanding int        // slots that are acknowledged and not settled
 	orphans     int        // callbacks to paths that this run never gave away
-	oldest      int        // no slot before this one is outstanding
+	oldest      int        // no earlier slot is outstanding
 	waits       *histogram // due to first delivery
 	quiet       chan struct{}
 	closed      bool    // nothing is noted any more
@@ -156,7 +156,7 @@ func (l *ledger) expect(number int, due time.Duration) {
 	l.slots[number].due = toMicros(due)
 }
 
-// settle notes what the server answered to the request of a slot.
+// settle notes the server's answer to a slot's request.
 func (l *ledger) settle(number int, answer answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,7 +171,7 @@ func (l *ledger) settle(number int, answer answer) {
 	}
 }
 
-// see notes an id, and whether it isn't the one that was seen before.
+// see notes an id, and returns whether it differs from the id seen before.
 func (s *slot) see(id uuid.UUID) {
 	switch s.id {
 	case uuid.Nil:

@@ -15,7 +15,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// MaxReported is how many missing requests are in a report, and pending ones.
+// MaxReported bounds the missing requests in a report, and the pending requests.
 const MaxReported = 1000
 
 const (
@@ -28,8 +28,8 @@ const (
 // that is so, as far as the server and its database tell: missing or pending.
 type Lost struct {
 	ID     uuid.UUID `json:"id"`
-	Server string    `json:"server"`             // what GET /requests/{id} says of it
-	Audit  string    `json:"database,omitempty"` // what the view request_trace says of it
+	Server string    `json:"server"`             // the answer of GET /requests/{id}
+	Audit  string    `json:"database,omitempty"` // the row of the view request_trace
 	state  string    // of the callback, as the server tells it
 }
 
@@ -82,7 +82,7 @@ func lookUpOne(client *fasthttp.HostClient, config Config, id uuid.UUID) Lost {
 	return Lost{ID: id, Server: found.explain(), state: found.CallbackState}
 }
 
-// foundRequest is what is looked at in the answer to GET /requests/{id}.
+// foundRequest is the checked part of the answer to GET /requests/{id}.
 type foundRequest struct {
 	Status        string    `json:"status"`
 	CallbackState string    `json:"callback_state"`
@@ -97,7 +97,7 @@ type attempt struct {
 	HTTPStatus int       `json:"http_status"`
 }
 
-// explain is one line.
+// explain returns a line.
 func (f foundRequest) explain() string {
 	switch f.CallbackState {
 	case "waiting":
@@ -124,8 +124,8 @@ func (f foundRequest) lastAttempt() string {
 	return text
 }
 
-// audit adds to each request what the database says of it, the latest attempt
-// at its callback included. Its error means that the database wasn't asked.
+// audit adds the database's row to each request, with the latest attempt at its callback.
+// An error means that the database wasn't read.
 func audit(ctx context.Context, databaseURL string, lost []Lost) error {
 	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
@@ -151,7 +151,7 @@ func audit(ctx context.Context, databaseURL string, lost []Lost) error {
 	return nil
 }
 
-// readTraces returns one line for each request that the database knows.
+// readTraces returns a line for each request in the database.
 func readTraces(ctx context.Context, conn *pgx.Conn, ids []uuid.UUID) (map[uuid.UUID]string, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT DISTINCT ON (request_id)

@@ -55,7 +55,7 @@ func eachShare(text string, f func(name string, share int) error) error {
 // Shares is how the callbacks are shared out among receivers, by their behaviour.
 type Shares [receivers.Behaviours]int
 
-// AllOf gives all callbacks to one receiver.
+// AllOf gives all callbacks to receivers of one behaviour.
 func AllOf(behaviour receivers.Behaviour) (all Shares) {
 	all[behaviour] = 1
 	return all

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// orderingKey is that of an async request, empty where a run has none.
+// orderingKey returns the ordering key of an async request, empty in a run without keys.
 func (c Config) orderingKey(slot int) string {
 	if c.OrderingKeys == 0 {
 		return ""
@@ -23,10 +23,10 @@ type turn struct {
 	sequence int64 // 0 where the callback told none
 }
 
-// checkOrder marks the slots that were called back after a request of the
-// same key which had to follow: one with a higher sequence, or one that left
-// after this one was acknowledged. Between requests that were under way
-// together there is no order but that of the sequence.
+// checkOrder marks the slots that were called back after a request of the same key that
+// had to follow: a request with a higher sequence, or a request that left after this one
+// was acknowledged. Requests that were under way together are ordered by the sequence
+// alone.
 func (l *ledger) checkOrder(keys int) {
 	turns := make([][]turn, keys)
 	for number := range l.entries {

@@ -14,7 +14,7 @@ import (
 // that is expensive for the server is so here too.
 const verifyLimit = 10 * time.Second
 
-// reconciliation is what became of the async requests.
+// reconciliation is the fates of the async requests.
 type reconciliation struct {
 	Async
 	missingIDs  []uuid.UUID
@@ -82,9 +82,9 @@ func (s *slot) hasResult() bool {
 	return s.taken > 0 && s.flags&(badBody|workFailed) == 0
 }
 
-// verify holds what was delivered against what the work must answer, marks the slots where
-// another result came, and returns how many it got through before the limit. That is done
-// after the run, where it costs the service's figures nothing.
+// verify compares delivered results with the work's, marks the slots with another result,
+// and returns how many slots it checked before the limit. It runs after the load, so as
+// not to disturb the figures.
 func (r *Run) verify(ctx context.Context) int {
 	must := r.expected()
 	if must == nil {
@@ -122,7 +122,7 @@ func (l *ledger) answered(number int) *slot {
 	return nil
 }
 
-// expectation is the hash of what the work must answer to a request.
+// expectation is the hash of the work's result for a request.
 type expectation func(ctx context.Context, number int) (result uint64, err error)
 
 // verifyOne returns whether there was time to compare.
@@ -134,7 +134,7 @@ func verifyOne(ctx context.Context, slot *slot, number int, must expectation) bo
 	return err == nil
 }
 
-// expected is nil where nobody knows what the work must answer.
+// expected is nil where the work's result isn't known.
 func (r *Run) expected() expectation {
 	switch {
 	case r.config.Result != nil:

@@ -12,7 +12,7 @@ import (
 // to it, never renamed and never given another meaning. Rates are a second,
 // fields that end in _s are seconds, fields that end in _ms milliseconds.
 type Report struct {
-	Server      string    `json:"server"` // what -target said
+	Server      string    `json:"server"` // the value of -target
 	StartedAt   time.Time `json:"started_at"`
 	DurationS   float64   `json:"duration_s"` // of sending
 	DrainS      float64   `json:"drain_s"`    // from its end until the last callback, or until patience ran out
@@ -20,7 +20,7 @@ type Report struct {
 	Interrupted bool      `json:"interrupted"`
 
 	Profile     string  `json:"profile"`
-	Rate        float64 `json:"rate"`     // as -rate says: the calm one
+	Rate        float64 `json:"rate"`     // the value of -rate: the calm rate
 	Arrivals    string  `json:"arrivals"` // constant or poisson
 	Mix         string  `json:"mix"`
 	Work        string  `json:"work"`
@@ -29,7 +29,7 @@ type Report struct {
 	Seed        uint64  `json:"seed"`
 
 	OfferedRate  float64 `json:"offered_rate"`  // requests due, sync and async
-	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last one had left
+	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last request had left
 	Goodput      Goodput `json:"goodput"`
 
 	Sync      Endpoint  `json:"sync"`
@@ -39,14 +39,14 @@ type Report struct {
 	Objectives []Objective `json:"slo,omitempty"`
 }
 
-// Goodput is what came out right while requests were being sent.
+// Goodput is the successful requests while the load lasted.
 type Goodput struct {
 	Sync  float64 `json:"sync_per_s"`
 	Async float64 `json:"async_per_s"`
 }
 
-// Endpoint is about the requests to one endpoint. Due is sent + unsent,
-// and sent is ok + shed + rejected + failed + ambiguous.
+// Endpoint is the requests to an endpoint. Due is sent + unsent, and sent is ok + shed +
+// rejected + failed + ambiguous.
 type Endpoint struct {
 	Sent      int `json:"sent"`
 	OK        int `json:"ok"`        // answered as it should be
@@ -56,15 +56,15 @@ type Endpoint struct {
 	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took it
 	Unsent    int `json:"unsent"`    // due, but no connection was free in time
 
-	// Reasons counts what was rejected, failed or ambiguous.
+	// Reasons counts rejected, failed and ambiguous requests.
 	Reasons map[string]int `json:"reasons,omitempty"`
 
-	Latency Quantiles `json:"latency_ms"` // due to answered, of the ok ones
-	Service Quantiles `json:"service_ms"` // left to answered, of the ok ones
-	Shedded Quantiles `json:"shed_ms"`    // due to answered, of the shed ones
+	Latency Quantiles `json:"latency_ms"` // due to answered, of ok requests
+	Service Quantiles `json:"service_ms"` // left to answered, of ok requests
+	Shedded Quantiles `json:"shed_ms"`    // due to answered, of shed requests
 
-	// Goodput is the ok ones (of async requests: the delivered ones) that were
-	// done while requests were being sent, and after the warm-up, a second.
+	// Goodput is the rate of ok requests (of async requests: delivered requests) while the
+	// load lasted, after the warm-up.
 	Goodput float64 `json:"goodput_per_s"`
 }
 
@@ -80,8 +80,8 @@ type Async struct {
 	Duplicates     int       `json:"duplicates"`
 	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
 	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
-	BadSignatures  int       `json:"bad_signatures"`      // called back with no signature or a wrong one
-	OutOfOrder     int       `json:"out_of_order"`        // called back after a later one of the same ordering key
+	BadSignatures  int       `json:"bad_signatures"`      // called back with a missing or wrong signature
+	OutOfOrder     int       `json:"out_of_order"`        // called back after a later request of the same ordering key
 	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
 	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
 	Verified       int       `json:"verified"`            // results computed again and compared
@@ -94,8 +94,7 @@ type Async struct {
 	AuditError      string          `json:"audit_error,omitempty"`      // why the database wasn't asked
 }
 
-// Kind is about the requests whose callbacks went to one kind of
-// receiver.
+// Kind is the requests with callbacks to receivers of one behaviour.
 type Kind struct {
 	Acked          int       `json:"acked"`
 	Delivered      int       `json:"delivered"`
@@ -149,7 +148,7 @@ type Objective struct {
 	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so it isn't met
 }
 
-// String is the objective with what was measured.
+// String is the objective with the measured value.
 func (o Objective) String() string {
 	if o.NoSample {
 		return o.Objective + " (nothing was measured)"
@@ -157,7 +156,7 @@ func (o Objective) String() string {
 	return fmt.Sprintf("%s (measured %.2f)", o.Objective, o.Measured)
 }
 
-// WriteJSON writes what ReadReport reads.
+// WriteJSON writes a report for ReadReport.
 func (r *Report) WriteJSON(w io.Writer) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)

@@ -1,6 +1,6 @@
-// Package load sends requests along a rate curve, whether or not earlier ones were
-// answered, receives their callbacks, and holds the one against the other. Closed is
-// another kind of load, which finds how much there is to be had.
+// Package load sends requests along a rate curve, in an open loop, receives their
+// callbacks, and compares the two. Closed is another kind of load, which measures the
+// throughput at saturation.
 package load
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 // Run is one run of an open loop: a request leaves on schedule whether or not earlier
-// ones have answered, and its latency counts from the intended send time, so that a
+// requests were answered, and its latency counts from the intended send time, so that a
 // server that freezes can't hide it.
 type Run struct {
 	config        Config
@@ -60,7 +60,7 @@ func newRun(config Config, client *fasthttp.HostClient) (*Run, error) {
 	}, nil
 }
 
-// Findings is what a run found out.
+// Findings are the results of a run.
 type Findings struct {
 	Report
 	ledger *ledger
@@ -73,10 +73,10 @@ type Watch func(context.Context) (stop func())
 // Close ends the receivers of a run, as Do does.
 func (r *Run) Close() { r.crowd.close() }
 
-// Do sends, waits for the answers, then for the callbacks still due, and returns what
-// happened. Once ctx is done it sends nothing more. Its error means that there is nothing
-// to report. watch, if it isn't nil, begins when sending does, and stops when all has
-// come. Do may be called once.
+// Do sends, waits for the answers, then for the callbacks still due, and returns the
+// findings. Once ctx is done it sends nothing more. An error means that there is nothing
+// to report. watch, if it isn't nil, runs from the first request to the last callback. Do
+// may be called once.
 func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	defer r.crowd.close()
 	warmUp(r.client, r.config)
@@ -104,8 +104,8 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	return found, nil
 }
 
-// send makes one request. Callers come from a pool, so that there are as many
-// as requests are under way, rather than one for each idle worker.
+// send makes a request. Callers come from a pool, so that their number is that of the
+// requests under way, not of the idle workers.
 func (r *Run) send(arrival arrival) answer {
 	caller := r.callers.Get().(*caller)
 	defer r.callers.Put(caller)

@@ -63,7 +63,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := storm.Snapshot(t.Context(), Snapshot{})
-	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Left > 5*time.Millisecond { // the last one was due 5 ms before the end
+	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Left > 5*time.Millisecond { // the last request was due 5 ms before the end
 		t.Errorf("got %+v, want 40 answered, 20 acknowledged and 19 delivered", got)
 	}
 	if most := storm.ledger.clock.now(); got.Oldest <= 0 || got.Oldest > most {
@@ -105,7 +105,7 @@ func TestVerdictsFollowFromTheCounts(t *testing.T) {
 	}
 }
 
-// startService acts as Ringback, but for one async request, which it never calls back.
+// startService acts as Ringback, except that it never calls back the request forgotten.
 func startService(t *testing.T, forgotten int64) (url string) {
 	t.Helper()
 	var count atomic.Int64

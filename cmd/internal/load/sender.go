@@ -21,15 +21,15 @@ import (
 
 const maxAnswerBytes = 1 << 20 // far above any answer of the service
 
-// answer is what came of one request.
+// answer is the result of a request.
 type answer struct {
 	outcome outcome
 	id      uuid.UUID // of the request, when ok
-	reason  string    // when neither ok nor shed: one of few, to be counted by
+	reason  string    // the reason, for counting, unless ok or shed
 }
 
-// newClient returns a client that sends each request once, whatever happens to
-// it, over at most so many connections.
+// newClient returns a client that sends each request exactly once, over a bounded number
+// of connections.
 func newClient(config Config) *fasthttp.HostClient {
 	target, err := url.Parse(config.Target)
 	if err != nil {
@@ -40,11 +40,11 @@ func newClient(config Config) *fasthttp.HostClient {
 		IsTLS:            target.Scheme == "https",
 		MaxConns:         config.Connections,
 		ConnPoolStrategy: fasthttp.LIFO,
-		// Shorter than a server keeps idle connections, so that no request
-		// leaves on one that the server is just closing.
+		// Shorter than a server keeps idle connections, so that no request leaves on a
+		// connection that the server is just closing.
 		MaxIdleConnDuration: 10 * time.Second,
-		// A second attempt would hide that the first one broke, and could be
-		// the same request accepted twice.
+		// A second attempt would hide that the first broke, and might be the same request
+		// accepted twice.
 		MaxIdemponentCallAttempts: 1,
 		RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
 		MaxResponseBodySize:       maxAnswerBytes,
@@ -55,7 +55,7 @@ func newClient(config Config) *fasthttp.HostClient {
 		MaxConnWaitTimeout: config.Timeout,
 		Dial: func(address string) (net.Conn, error) {
 			dial := func() (net.Conn, error) { return net.DialTimeout("tcp", address, config.Timeout) }
-			if target.Scheme == "https" { // what TLS keeps can't move to another connection
+			if target.Scheme == "https" { // TLS state can't move to another connection
 				return dial()
 			}
 			return dialAgain(dial)
@@ -109,7 +109,7 @@ func checkTarget(client *fasthttp.HostClient, config Config) error {
 // warmUp opens connections ahead of the run, so that its first requests don't
 // pay for a cold start. Any that fail are opened when they are needed.
 func warmUp(client *fasthttp.HostClient, config Config) {
-	const enough = 64 // what a healthy server needs for thousands of requests a second
+	const enough = 64 // enough for a healthy server at thousands of requests a second
 	var group sync.WaitGroup
 	for range min(enough, config.Connections) {
 		group.Go(func() { _ = checkTarget(client, config) })
@@ -117,7 +117,7 @@ func warmUp(client *fasthttp.HostClient, config Config) {
 	group.Wait()
 }
 
-// caller sends one request at a time. It owns the buffers.
+// caller sends requests, one at a time. It owns the buffers.
 type caller struct {
 	client   *fasthttp.HostClient
 	author   *author
@@ -247,7 +247,7 @@ func judgeAsync(status int, body []byte) answer {
 	return judge(status, body, expected{http.StatusAccepted, "accepted", ambiguous})
 }
 
-// expected is what tells a good answer, and what any other answer means.
+// expected describes a good answer, and the meaning of other answers.
 type expected struct {
 	status    int
 	state     string // the answer's field "status"
@@ -270,7 +270,7 @@ func judge(status int, body []byte, expected expected) answer {
 
 // reasonOf is the status, and which of the service's problems it is, if any.
 func reasonOf(status int, body []byte) string {
-	const longest = 40 // far above any name of theirs
+	const longest = 40 // far above any name of the service's
 	_, rest, _ := bytes.Cut(body, []byte(`"/problems/`))
 	name, _, found := bytes.Cut(rest, []byte(`"`))
 	if !found || len(name) > longest {
@@ -279,9 +279,8 @@ func reasonOf(status int, body []byte) string {
 	return fmt.Sprintf("status %d %s", status, name)
 }
 
-// mayBeDone tells whether a 503 leaves open what became of the request: the
-// database went away while it was under way, perhaps after its commit. Else a
-// 503 promises that nothing was accepted, for want of room or of a database.
+// mayBeDone tells whether a 503 leaves the request's outcome open: the database may have
+// failed after its commit. Any other 503 promises that nothing was accepted.
 func mayBeDone(body []byte) bool {
 	return bytes.Contains(body, []byte(`"/problems/unavailable"`)) && !bytes.Contains(body, []byte("Nothing was accepted"))
 }

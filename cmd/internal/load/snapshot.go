@@ -61,8 +61,8 @@ func (l *lane) progress() (counts counts, p99 float64) {
 	return l.counts, l.latency.millis(99)
 }
 
-// progress returns the slots delivered, the 99th percentile of the time to a
-// callback in milliseconds, and how long the oldest one has been waited for.
+// progress returns the slots delivered, the 99th percentile of the time to a callback in
+// milliseconds, and the age of the oldest outstanding slot.
 func (l *ledger) progress() (delivered int, p99 float64, oldest time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

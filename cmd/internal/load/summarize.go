@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// summarize goes through the ledger, asks the server about what is missing,
-// and returns all but the times of the run.
+// summarize evaluates the ledger, asks the server about missing requests, and returns
+// everything but the times of the run.
 func (r *Run) summarize(used resources) *Findings {
 	verified := r.verify(context.Background())
 	if r.config.OrderingKeys > 0 {
@@ -29,12 +29,12 @@ func (r *Run) summarize(used resources) *Findings {
 		RateError:       percentOff(told.AchievedRate, told.OfferedRate),
 		WorstRateError:  r.engine.worstRateError(),
 		CPUMicroseconds: used.perRequest(sent),
-		PeakMemory:      usage().peakMemory, // with what all of this took
+		PeakMemory:      usage().peakMemory, // including the evaluation
 	}
 	return &Findings{told, r.ledger, tally}
 }
 
-// settings is a report of nothing but what was asked for.
+// settings is a report with the settings alone.
 func (r *Run) settings() Report {
 	return Report{
 		Server:      r.config.Target,
@@ -58,7 +58,7 @@ func perSecond(count int, duration time.Duration) float64 {
 	return float64(count) / duration.Seconds()
 }
 
-// percentOff is how far a value is from what it should be.
+// percentOff is the difference between a value and the wanted value, in per cent.
 func percentOff(value, want float64) float64 {
 	if want == 0 {
 		return 0
@@ -80,8 +80,8 @@ func (r *Run) reportAsync(tally *tally, window window, verified int) Async {
 	return found.Async
 }
 
-// explain looks up what is not delivered. What is dead or pending and the
-// server knows nothing of, or says is done, is missing as well.
+// explain looks up the undelivered requests. A dead or pending request that the server
+// doesn't know, or calls done, is missing as well.
 func (r *Run) explain(found *reconciliation) {
 	missing := lookUp(r.client, r.config, found.missingIDs)
 	for _, request := range lookUp(r.client, r.config, found.uncalledIDs) {
@@ -108,7 +108,7 @@ func (r *Run) explain(found *reconciliation) {
 	found.PendingRequests = pending[:min(len(pending), MaxReported)]
 }
 
-// resources is what this process has used so far.
+// resources is this process's use so far.
 type resources struct {
 	cpu        time.Duration // user and system
 	peakMemory float64       // MiB resident

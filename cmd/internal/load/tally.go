@@ -8,8 +8,8 @@ type window struct {
 	end    micros // of sending
 }
 
-// holds tells whether something was done within the window. For goodput that is
-// what counts, and not when it was due: what waits in a backlog is due before.
+// holds tells whether a time is within the window. Goodput counts the time of completion,
+// not the due time: a request in a backlog was due before.
 func (w window) holds(done micros) bool { return done >= w.warmup && done <= w.end }
 
 func (w window) seconds() float64 { return (w.end.duration() - w.warmup.duration()).Seconds() }
@@ -95,7 +95,7 @@ func (e *endpointTally) add(entry *entry, window window) {
 	}
 }
 
-// kindTally is about one kind of receiver.
+// kindTally is the tally of receivers of one behaviour.
 type kindTally struct {
 	acked, delivered, attempts int
 	callback                   *histogram
@@ -121,13 +121,12 @@ func (t *tally) addCallback(entry *entry, slot *slot) {
 	}
 	took := slot.called - min(entry.at, slot.called)
 	kind.callback.recordMicros(took)
-	if slot.kind.IsPrompt() { // what other kinds take longer is their own doing
+	if slot.kind.IsPrompt() { // other kinds are slow by themselves
 		t.callback.recordMicros(took)
 	}
 }
 
-// kinds reports on each kind of receiver that was called, where there was more
-// than one.
+// kinds reports on each kind of receiver in the run, if there are several.
 func (t *tally) kinds() map[string]Kind {
 	reports := make(map[string]Kind)
 	for index, tally := range t.byKind {

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// Column is a series of numbers. What is not a number becomes null in JSON,
-// which a chart leaves a gap for.
+// Column is a series of numbers. NaN becomes null in JSON, a gap in a chart.
 type Column []float64
 
 func (c Column) MarshalJSON() ([]byte, error) {
@@ -145,7 +144,7 @@ func (c *charting) add(entry *entry, isAsync bool) {
 	}
 }
 
-// addCallback counts in the backlog only what a receiver will take.
+// addCallback counts in the backlog only callbacks that a receiver will take.
 func (c *charting) addCallback(entry *entry, slot *slot) {
 	if entry.outcome != ok || !slot.kind.Delivers() {
 		return
@@ -210,8 +209,8 @@ type Distribution struct {
 	Callback Column `json:"callback"`
 }
 
-// Distribution has steps that get finer towards the slowest, up to where one
-// request in as many as there are is slower.
+// Distribution has steps that get finer towards the slowest requests, down to a single
+// request.
 func (f *Findings) Distribution() Distribution {
 	const step, most = 0.05, 5
 	var d Distribution

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Breaches tells what makes the run a failure, the worst first.
+// Breaches tells why the run fails, the worst reason first.
 func (r *Report) Breaches() []string {
 	if unanswered := r.unanswered(); unanswered != "" {
 		return []string{unanswered}
@@ -30,7 +30,7 @@ func (r *Report) Breaches() []string {
 	return breaches
 }
 
-// unanswered names the endpoint that answered none of what was sent to it.
+// unanswered names an endpoint that answered no request.
 func (r *Report) unanswered() string {
 	switch {
 	case r.Sync.OK+r.Async.OK == 0:
@@ -85,7 +85,7 @@ func (r *Report) Missed() []string {
 	return missed
 }
 
-// Verdict is one sentence.
+// Verdict is a sentence.
 func (r *Report) Verdict() string {
 	finding := r.finding()
 	return strings.ToUpper(finding[:1]) + finding[1:] + "."
@@ -104,7 +104,7 @@ func (r *Report) finding() string {
 	return r.kept()
 }
 
-// kept tells what a run that isn't broken has shown.
+// kept describes the result of a run that isn't broken.
 func (r *Report) kept() string {
 	if r.Async.Acked == 0 {
 		return r.answered()
@@ -134,8 +134,8 @@ func (r *Report) answered() string {
 	return text
 }
 
-// fates tells what became of the acknowledged requests where not all were
-// called back, and none is missing.
+// fates describes the acknowledged requests where not all were called back, and none is
+// missing.
 func (r *Report) fates() string {
 	text := fmt.Sprintf("%d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered)
 	if r.Async.Dead > 0 {

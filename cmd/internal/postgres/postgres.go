@@ -1,4 +1,5 @@
-// Package postgres makes the databases of what measures, breaks and shows the service.
+// Package postgres makes databases for the tools that measure, break and show the
+// service.
 package postgres
 
 import (
@@ -41,8 +42,8 @@ func (s *Server) Execute(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// Create makes a database, empty or as a copy of a template. One of the same name, which
-// an earlier run left there, goes.
+// Create makes a database, empty or as a copy of a template. It replaces a database of
+// the same name, which an earlier run left.
 func (s *Server) Create(ctx context.Context, name, template string) (Database, error) {
 	create := "CREATE DATABASE " + name
 	if template != "" {

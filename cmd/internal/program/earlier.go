@@ -39,7 +39,7 @@ func BuildEarlier(ctx context.Context, repository, commit, folder string) (path 
 func inWorktree(ctx context.Context, repository, commit, tree string, do func(tree string) error) error {
 	_, err := git(ctx, repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", tree, commit)
 	if err != nil {
-		return err // git takes back what it had begun
+		return err // git removes an unfinished worktree
 	}
 	err = do(tree)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

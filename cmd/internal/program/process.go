@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Process is what /proc/PID/stat tells (proc(5)). Where there is no /proc,
-// nothing is known of any process.
+// Process is what /proc/PID/stat tells (proc(5)). Without /proc it is empty.
 type Process struct {
 	Name   string
 	Parent int
@@ -54,8 +53,8 @@ func parseProcess(stat []byte) (Process, error) {
 	}, nil
 }
 
-// FamilyCPU is the CPU time of a process and of all its children, those that
-// have ended too.
+// FamilyCPU is the CPU time of a process and of all its children, ended children
+// included.
 func FamilyCPU(pid int) time.Duration {
 	head, err := ReadProcess(pid)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package program runs a server as a process of its own, for what measures it
-// and for what breaks it.
+// Package program runs a server as a separate process, for the tools that measure or
+// break it.
 package program
 
 import (
@@ -74,13 +74,13 @@ func (s *Server) healthy(ctx context.Context) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// Pid is that of the process.
+// Pid is the process's.
 func (s *Server) Pid() int { return s.command.Process.Pid }
 
-// Signal sends the process a signal. One that has ended doesn't mind.
+// Signal sends the process a signal. It ignores a process that has ended.
 func (s *Server) Signal(signal os.Signal) { _ = s.command.Process.Signal(signal) }
 
-// Running tells whether the process is still the one that was started.
+// Running tells whether the started process still runs.
 func (s *Server) Running() bool {
 	select {
 	case err := <-s.ended:

@@ -11,8 +11,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// Counter counts the requests that were called back, as cheaply as it can, because it
-// shares the machine with what is measured.
+// Counter counts the called-back requests at little cost, because it shares the machine
+// with the measured service.
 type Counter struct {
 	*Receiver
 	Delivered atomic.Int64 // distinct requests

@@ -9,7 +9,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Payload is what receivers look at in the body of a callback.
+// Payload is the part of a callback's body that receivers read.
 type Payload struct {
 	Type string `json:"type"`
 	Data struct {
@@ -26,8 +26,8 @@ func (c *Callback) Payload() (payload Payload, err error) {
 	return payload, err
 }
 
-// Verifier checks signatures by the specification's own module. The nil one, which an
-// empty secret makes, takes every callback.
+// Verifier checks signatures by the specification's own module. A nil Verifier, made of
+// an empty secret, takes every callback.
 type Verifier struct{ webhook *standardwebhooks.Webhook }
 
 // NewVerifier returns a verifier of a secret. Its error says that it is none.

@@ -1,5 +1,5 @@
-// Package receivers takes callbacks, as receivers do that are fine, slow, failing or gone.
-// Who starts a receiver keeps the book of what comes.
+// Package receivers takes callbacks, as receivers that are fine, slow, failing or gone.
+// Its user notes the callbacks in a Book.
 package receivers
 
 import (
@@ -15,16 +15,16 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// LocalSecret is what a server in local mode signs with: the secret that Standard
+// LocalSecret signs the callbacks of a server in local mode: the secret that Standard
 // Webhooks publishes in its examples.
 const LocalSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-const maxCallbackBytes = 256 << 10 // four times what the service promises at most
+const maxCallbackBytes = 256 << 10 // four times the longest callback
 
-// Book is told what comes to receivers. Its functions are called by many at a time.
+// Book notes the callbacks that receivers get. Its functions are called concurrently.
 type Book struct {
-	// Came notes a callback, and returns how many of the same request came before. One of
-	// a request that isn't known is answered 410, so that it isn't tried again.
+	// Came notes a callback, and returns how many callbacks of the same request came before.
+	// A callback of an unknown request is answered 410, so that it isn't repeated.
 	Came func(*Callback) (earlier int, known bool)
 	// Answer is told the status that is about to be answered, 0 for a broken connection,
 	// and returns the status that is answered instead. It is told of known callbacks alone.
@@ -38,13 +38,13 @@ type Receiver struct {
 	Behaviour Behaviour
 
 	book     Book
-	trouble  atomic.Uint32 // the behaviour that it has for a while, plus one
+	trouble  atomic.Uint32 // a temporary behaviour, plus 1; 0 for none
 	listener net.Listener
 	closing  chan struct{}
 	close    func()
 }
 
-// Start returns a receiver that listens, unless it is one that doesn't.
+// Start returns a receiver that listens, unless its behaviour is Refusing.
 func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -76,14 +76,14 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 	return r, nil
 }
 
-// Close ends what takes long, and takes no more connections. Those that are there end
-// with the service.
+// Close ends waiting answers, and takes no more connections. Open connections end with
+// the service's.
 func (r *Receiver) Close() { r.close() }
 
 // Suffer lets a receiver behave otherwise until Recover is called.
 func (r *Receiver) Suffer(trouble Behaviour) { r.trouble.Store(uint32(trouble) + 1) }
 
-// Recover ends what Suffer began.
+// Recover ends Suffer.
 func (r *Receiver) Recover() { r.trouble.Store(0) }
 
 func (r *Receiver) behaviour() Behaviour {

@@ -1,5 +1,5 @@
-// Package sample is what the tools know of the sample work: what to ask it, and what it
-// must answer. They know nothing else of any work.
+// Package sample is the tools' knowledge of the sample work: its inputs, and its results.
+// They know no other work.
 package sample
 
 import (
@@ -16,12 +16,12 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// Usual is what is asked for where nothing is said.
+// Usual is the default pattern.
 const Usual = "text=200,rounds=0,delay=0s"
 
 // Pattern reads a text like Usual, in which each value is N, N..M (uniform) or exp:N
-// (exponential): the bytes of the text, rounds that take CPU, and how long the work waits.
-// What it doesn't name is as in Usual.
+// (exponential): the bytes of the text, rounds that take CPU, and how long the work
+// waits. Values that the text doesn't name are as in Usual.
 func Pattern(work string) (load.Input, error) {
 	written := map[string]string{"text": "200", "rounds": "0", "delay": "0s"}
 	spreads := map[string]load.Spread{}
@@ -79,7 +79,7 @@ func Input(text string, rounds int, delay time.Duration) jsontext.Value {
 	return input
 }
 
-// Text is that of an input, empty where it has none.
+// Text returns the text of an input, or an empty string.
 func Text(input []byte) string {
 	var asked fingerprint.Input
 	_ = json.Unmarshal(input, &asked)
