@@ -57,7 +57,7 @@ func asyncBody(callbackURL string) []byte {
 	return encodeBody(sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL, "")
 }
 
-// encodeBody leaves out what is empty.
+// encodeBody leaves out empty fields.
 func encodeBody(input jsontext.Value, callbackURL, orderingKey string) []byte {
 	encoded, err := json.Marshal(struct {
 		Input       json.RawMessage `json:"input"`
@@ -70,17 +70,17 @@ func encodeBody(input jsontext.Value, callbackURL, orderingKey string) []byte {
 	return encoded
 }
 
-// usage is what has been used up to a moment, or between two of them.
+// usage is the resources used up to a moment, or between two moments.
 type usage struct {
-	statements float64       // ended in the database, those of River too
+	statements float64       // statements ended in the database, River's included
 	brackets   float64       // BEGIN, COMMIT and ROLLBACK
 	wal        float64       // bytes, of the whole cluster
-	postgres   time.Duration // CPU of all its processes, those that have ended too
+	postgres   time.Duration // CPU of all its processes, ended processes included
 	server     time.Duration // CPU of the server
 	self       time.Duration // CPU of load and receiver, which are here
 }
 
-// since is what was used since an earlier moment.
+// since is the usage since an earlier moment.
 func (u usage) since(before usage) usage {
 	return usage{
 		u.statements - before.statements, u.brackets - before.brackets, u.wal - before.wal,
@@ -88,7 +88,7 @@ func (u usage) since(before usage) usage {
 	}
 }
 
-// spent is what happened in a span of time.
+// spent is the requests and the usage of a span of time.
 type spent struct {
 	usage
 	took      time.Duration
@@ -99,8 +99,8 @@ type spent struct {
 // rate is requests delivered per second.
 func (s spent) rate() float64 { return s.delivered / s.took.Seconds() }
 
-// during runs a load and returns what was spent between the end of the warm-up
-// and the end of the given time.
+// during runs a load and returns the usage between the end of the warm-up and the end of
+// the given time.
 func (b *bench) during(ctx context.Context, d database, s *server, l *load.Closed) (spent, error) {
 	stop := l.Start(ctx)
 	defer stop()
@@ -116,7 +116,7 @@ func (b *bench) during(ctx context.Context, d database, s *server, l *load.Close
 	})
 }
 
-// watch adds to what span returns what was used while it ran.
+// watch adds the usage meanwhile to the result of span.
 func (b *bench) watch(ctx context.Context, d database, s *server, span func() (counted spent, done bool)) (spent, error) {
 	before, err := b.readUsage(ctx, d, s)
 	if err != nil {

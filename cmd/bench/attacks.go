@@ -21,8 +21,8 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// attack is what one client does, within its default quotas, to take the service from
-// another. mount begins it, and it goes on until ctx ends.
+// attack is a client's attempt, within its default quotas, to take the service from
+// another client. mount begins it, and it goes on until ctx ends.
 type attack struct {
 	name  string // in keys
 	mount func(ctx context.Context, m *attacker)
@@ -84,7 +84,7 @@ const (
 )
 
 // measureAttacks asks how much longer one client waits for its answers and its callbacks
-// while another attacks it, for each attack that is known.
+// while another client attacks it, for each known attack.
 func (b *bench) measureAttacks(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		alone, err := b.timeAttacked(ctx, attack{name: "nobody", mount: func(context.Context, *attacker) {}})
@@ -208,7 +208,8 @@ func startVictim(url, key string) (*victim, error) {
 	return v, nil
 }
 
-// ServeHTTP takes the callbacks, and answers the attacker's as a poor one.
+// ServeHTTP takes the victim's callbacks, and answers the attacker's as a poor receiver
+// would.
 func (v *victim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch number, err := strconv.Atoi(r.URL.Path[1:]); {
 	case err == nil:
@@ -272,7 +273,8 @@ func (v *victim) send(ctx context.Context, client *http.Client, n int) {
 	}
 }
 
-// told is what was measured. A callback that never came would be no wait at all.
+// told returns the measured waits. A callback that never came fails, since it would
+// otherwise count as no wait.
 func (v *victim) told(first, count int) (waits, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

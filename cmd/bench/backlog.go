@@ -10,8 +10,8 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// measureBacklog asks how fast what was accepted while no worker was there is
-// delivered once there is one.
+// measureBacklog asks how fast requests that were accepted without a worker are delivered
+// once there is a worker.
 func (b *bench) measureBacklog(ctx context.Context) error {
 	if b.plan.backlog == 0 {
 		return b.leaveOut()

@@ -111,8 +111,8 @@ func (b *bench) leaveOut() error {
 	return nil
 }
 
-// rounds calls measure for every repetition. Inside it the variants take turns,
-// so that whatever else happens on the machine happens to all of them.
+// rounds calls measure for every repetition. Inside it the variants take turns, so that
+// other activity of the machine affects all variants.
 func rounds(repeat int, measure func() error) error {
 	for range repeat {
 		if err := measure(); err != nil {

@@ -12,15 +12,14 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// brokenReceivers take no callback. The key is that of their ratio.
+// brokenReceivers take no callback. Each has the key of its ratio.
 var brokenReceivers = []struct {
 	key       string
 	behaviour receivers.Behaviour
 }{{"blackhole", receivers.Hang}, {"refusing", receivers.Refusing}, {"failing", receivers.Failing}}
 
-// measureBroken asks how much longer others wait for their callbacks while
-// thousands of callbacks to one broken receiver are queued, at a quarter of the
-// rate at saturation.
+// measureBroken asks how much longer callbacks to other receivers wait while thousands of
+// callbacks to a broken receiver are queued, at a quarter of the rate at saturation.
 func (b *bench) measureBroken(ctx context.Context) error {
 	if b.plan.broken == 0 {
 		return b.leaveOut()
@@ -73,7 +72,7 @@ func (b *bench) timeBeside(ctx context.Context, rate float64, name, url string) 
 	return p99, err
 }
 
-// queueTimeout is how long it may take to queue what a measurement begins with.
+// queueTimeout bounds the time to fill the queue before a measurement.
 const queueTimeout = 5 * time.Minute
 
 // queueCallbacks has so many requests accepted, and returns when their work is

@@ -19,7 +19,7 @@ type cluster struct {
 	made       int // databases, for their names
 }
 
-// database is one of a measurement's own.
+// database is a measurement's own database.
 type database = postgres.Database
 
 // openCluster makes statements countable and finds the postmaster: the parent of every
@@ -45,8 +45,8 @@ func openCluster(ctx context.Context, databaseURL string) (*cluster, error) {
 	return c, nil
 }
 
-// create makes a database, empty or as a copy of another, and has everything
-// before it written out: no measurement pays for the one before.
+// create makes a database, empty or as a copy of another, and has all earlier writes
+// flushed: no measurement pays for the one before.
 func (c *cluster) create(ctx context.Context, purpose, template string) (database, error) {
 	c.made++
 	d, err := c.Create(ctx, fmt.Sprintf("bench_%s_%d", strings.ReplaceAll(purpose, "-", "_"), c.made), template)
@@ -71,7 +71,7 @@ func (b *bench) onCopy(ctx context.Context, purpose, template string, do func(da
 	return errors.Join(do(d), b.cluster.Drop(ctx, d))
 }
 
-// read returns what a database has used so far. Only differences mean something.
+// read returns a database's usage so far. Only differences have a meaning.
 func (c *cluster) read(ctx context.Context, d database) (used usage, err error) {
 	const sql = `
 		SELECT coalesce(sum(calls) FILTER (WHERE NOT bracket), 0)::float8,

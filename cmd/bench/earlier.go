@@ -10,9 +10,8 @@ import (
 // them.
 const beforeHandOver = "2e258fb9023d451809e3e48e97637def0738fa29"
 
-// buildBefore builds the server of the earlier commit that ours is compared
-// with, into a folder. Where the clone doesn't hold that commit, the comparison is
-// left out.
+// buildBefore builds the server of the earlier commit for the comparison, into a folder.
+// Where the clone doesn't hold that commit, the comparison is left out.
 func (b *bench) buildBefore(ctx context.Context, folder string) error {
 	if b.against == "" || !b.wants("e2e") {
 		return nil

@@ -12,12 +12,11 @@ import (
 // drainTimeout is how long callbacks may take to arrive after the last request.
 const drainTimeout = time.Minute
 
-// defaultReceiver is what everything is measured with, by storm too: it knows of POST
-// alone.
+// defaultReceiver is the receiver of all measurements, and storm's: it knows POST alone.
 const defaultReceiver = receivers.OK
 
-// receiverOf is what a variant calls back. An earlier server may be slow to
-// call a receiver that grants nothing.
+// receiverOf is the receiver of a variant. An earlier server may be slow to call a
+// receiver that grants nothing.
 func receiverOf(v variant) receivers.Behaviour {
 	if v == before {
 		return receivers.Granting
@@ -25,9 +24,9 @@ func receiverOf(v variant) receivers.Behaviour {
 	return defaultReceiver
 }
 
-// measureEndToEnd asks how many requests per second go all the way, from
-// accepted to delivered, and what each of them costs. River alone works two
-// jobs for each request, which is what ours need.
+// measureEndToEnd asks how many requests per second go all the way, from accepted to
+// delivered, and at which cost each. River alone works two jobs for each request, as many
+// as Ringback.
 func (b *bench) measureEndToEnd(ctx context.Context) error {
 	return rounds(b.plan.repeat, func() error {
 		rates := map[variant]float64{}
@@ -66,12 +65,12 @@ func (b *bench) saturateFresh(ctx context.Context, v variant) (used spent, err e
 	return used, err
 }
 
-// bodies makes what is sent in turn for a callback URL.
+// bodies makes the bodies for a callback URL, which are sent in turn.
 type bodies func(url string) [][]byte
 
 func asyncBodies(url string) [][]byte { return [][]byte{asyncBody(url)} }
 
-// saturate keeps the window full and returns what happened while it was.
+// saturate keeps the window full and returns the usage meanwhile.
 func (b *bench) saturate(ctx context.Context, v variant, d database, bodies bodies, settings ...string) (used spent, err error) {
 	err = b.onServer(ctx, v, d, settings, func(s *server) error {
 		used, err = b.deliverAll(ctx, d, s, b.plan.window, b.plan.senders, bodies)
@@ -101,7 +100,7 @@ func (b *bench) deliverAll(ctx context.Context, d database, s *server, window, c
 // fillTimeout is how long the window may take to fill.
 const fillTimeout = 3 * time.Second
 
-// steadily runs a load and returns what was spent once it ran steadily.
+// steadily runs a load and returns the usage once it runs steadily.
 func (b *bench) steadily(ctx context.Context, d database, s *server, l *load.Closed, r *receivers.Counter) (spent, error) {
 	stop := l.Start(ctx)
 	defer stop()
@@ -143,7 +142,7 @@ func (b *bench) reportSaturation(v variant, used spent) {
 	b.addCPU("cpu_us_at_saturation"+suffix, server, postgres)
 }
 
-// suffixOf is what the keys of a variant end with.
+// suffixOf is the suffix of a variant's keys.
 func suffixOf(v variant) string {
 	if v == ours {
 		return ""

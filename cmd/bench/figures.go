@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// figures are what was measured: for each key one value per repetition.
+// figures are the measured values: a value per repetition for each key.
 type figures map[string][]float64
 
 func (f figures) add(key string, value float64) {
@@ -21,8 +21,8 @@ func (f figures) add(key string, value float64) {
 	}
 }
 
-// addWorse gives a key, repetition by repetition, the greater of what the same
-// key has with the one and with the other suffix.
+// addWorse gives a key, in each repetition, the greater of its values with the two
+// suffixes.
 func (f figures) addWorse(key, one, other string) {
 	ones, others := f[key+one], f[key+other]
 	for i := range max(len(ones), len(others)) {
@@ -102,7 +102,7 @@ func headlines() []headline {
 	}
 }
 
-// print shows the headlines, and below them whatever else was measured.
+// print shows the headlines, and below them all other figures.
 func (f figures) print(w io.Writer) {
 	rest := maps.Clone(f)
 	fmt.Fprintf(w, "\n%-64s%12s%12s%12s  %-8s\n", "", "median", "min", "max", "goal")
@@ -146,9 +146,8 @@ func short(value float64) string {
 	return fmt.Sprintf("%.*f", digits, value)
 }
 
-// write puts the figures into a file as one flat JSON object: each key with its
-// median, key_min and key_max beside it, and null for a headline that was not
-// measured.
+// write puts the figures into a file as a flat JSON object: each key with its median,
+// key_min and key_max beside it, and null for a headline without a value.
 func (f figures) write(path string, circumstances map[string]any) error {
 	flat := maps.Clone(circumstances)
 	for _, h := range headlines() {
@@ -173,7 +172,7 @@ func (f figures) write(path string, circumstances map[string]any) error {
 
 func round(value float64) float64 { return math.Round(value*1000) / 1000 }
 
-// circumstances are what the figures can't be compared without.
+// circumstances are the facts without which figures can't be compared.
 func (b *bench) circumstances(start time.Time) map[string]any {
 	return map[string]any{
 		"started_at": start.UTC().Format(time.RFC3339),

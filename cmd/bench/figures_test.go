@@ -116,7 +116,7 @@ func TestHeadlinesAreWritten(t *testing.T) {
 	}
 }
 
-// TestReadmeHasEveryHeadline holds README's table to what bench prints.
+// TestReadmeHasEveryHeadline compares README's table with bench's headlines.
 func TestReadmeHasEveryHeadline(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")

@@ -12,15 +12,14 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// grown tables are those that a request leaves rows in, in the order in which
-// they are filled side by side.
+// grown tables are the tables that a request leaves rows in, in the order in which they
+// are filled side by side.
 var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
 
-// grow multiplies the one finished request that a database holds, with its
-// attempt and its jobs, until there are so many. It copies whatever columns
-// there are, so that it doesn't know the schema; only ids and times differ.
-// They are spread over the twelve hours before now: within the retention of
-// jobs, so that River's cleaner has nothing to do.
+// grow multiplies the only finished request of a database, with its attempt and its jobs,
+// up to a number of rows. It copies all columns, so it doesn't know the schema; only ids
+// and times differ. The times are spread over the twelve hours before now: within the
+// retention of jobs, so that River's cleaner has nothing to do.
 func grow(ctx context.Context, d database, rows int) error {
 	all := copies{all: rows, now: time.Now()}
 	group, ctx := errgroup.WithContext(ctx)
@@ -39,8 +38,8 @@ func grow(ctx context.Context, d database, rows int) error {
 	return group.Wait()
 }
 
-// copies are the numbers from first to last, of those that there will be. The
-// last of all of them has the time now.
+// copies are the numbers from first to last, of all copies. The last of all has the
+// present time.
 type copies struct {
 	first, last, all int
 	now              time.Time
@@ -62,7 +61,7 @@ func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
 		"CREATE TEMPORARY TABLE seed AS SELECT row_number() OVER () - 1 AS seed_number, * FROM " + table,
 	}
 	after := append(indexes, "DROP TABLE seed", "VACUUM (ANALYZE) "+table)
-	if table == "river_job" { // its ids come from a sequence, which has to go on after ours
+	if table == "river_job" { // its ids come from a sequence, which must go on after the copies' ids
 		after = append(after, "SELECT setval(pg_get_serial_sequence('river_job', 'id'), (SELECT max(id) FROM river_job))")
 	}
 	const chunk = 500_000 // rows in a transaction
@@ -73,10 +72,10 @@ func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
 	return postgres.Execute(ctx, conn, append(statements, after...)...)
 }
 
-// column is one that a copy has to fill in.
+// column is a column that a copy fills in.
 type column struct{ Name, Type string }
 
-// copiedColumns leaves out those that fill themselves in.
+// copiedColumns leaves out generated columns.
 func copiedColumns(ctx context.Context, conn *pgx.Conn, table string) ([]column, error) {
 	const sql = `
 		SELECT column_name, data_type
@@ -94,8 +93,8 @@ func copiedColumns(ctx context.Context, conn *pgx.Conn, table string) ([]column,
 	return columns, nil
 }
 
-// dropIndexes drops what is no constraint and returns the statements that make
-// it anew: built at the end, an index costs a tenth.
+// dropIndexes drops the indexes without a constraint and returns the statements that make
+// them anew: built at the end, an index costs a tenth.
 func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, error) {
 	const sql = `
 		SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)

@@ -45,7 +45,7 @@ func (b *bench) growAll(ctx context.Context) (grown []database, err error) {
 	return grown, nil
 }
 
-// fill lets the service itself make the one request that is multiplied.
+// fill lets the service itself make the request that is multiplied.
 func (b *bench) fill(ctx context.Context, d database, rows int) error {
 	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
@@ -88,8 +88,8 @@ func (b *bench) compareGrown(ctx context.Context, grown []database) error {
 	return nil
 }
 
-// timeGrown measures the time to callback at half of what the smallest table
-// allows, on the database whose throughput was just measured.
+// timeGrown measures the time to callback at half of the smallest table's throughput, on
+// the database whose throughput was just measured.
 func (b *bench) timeGrown(ctx context.Context, d database, name string, rate, half float64) error {
 	return b.onServer(ctx, ours, d, nil, func(s *server) error {
 		told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: half, length: b.plan.timingFor / 2})

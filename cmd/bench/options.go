@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// options is what the command line and the environment ask for.
+// options are the command line's and the environment's.
 type options struct {
-	databaseURL string   // names the Postgres; the databases are made beside the one it names
+	databaseURL string   // names the Postgres; the databases are made beside this database
 	server      string   // path of the server's program
 	storm       string   // path of storm
 	only        []string // parts to run, all of them when empty
 	out         string   // file for the figures, none when empty
-	logs        string   // folder for what the servers write, nowhere when empty
-	settings    []string // NAME=VALUE for our server, to try one out
-	against     string   // an earlier commit, whose server ours is compared with; none when empty
+	logs        string   // folder for the servers' logs, nowhere when empty
+	settings    []string // NAME=VALUE for this commit's server, to try a setting out
+	against     string   // an earlier commit, whose server is compared with this commit's; none when empty
 	plan        plan
 }
 
@@ -43,10 +43,10 @@ type plan struct {
 	timingFor   time.Duration // of a storm that measures latency
 	rates       []int         // requests a second at which it is measured
 	snapshotFor time.Duration // of a storm beside an open snapshot; none when 0
-	stormFor    time.Duration // of one that is too much
+	stormFor    time.Duration // of a storm beyond the capacity
 	storms      []int         // multiples of the capacity
 
-	attackFor time.Duration // that one client is measured beside another that attacks it
+	attackFor time.Duration // of a client that is measured beside an attacker
 
 	grown   []int // finished requests to find in the table, the fewest first
 	backlog int   // requests accepted before the first worker starts

@@ -7,11 +7,11 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// orderingKeys is how many there are where requests have one.
+// orderingKeys is the number of ordering keys, where requests have one.
 const orderingKeys = 1000
 
-// measureOrdered asks what ordering keys cost: callbacks of a key leave one after
-// the other, each released by the end of the one before.
+// measureOrdered asks what ordering keys cost: callbacks of a key leave one after the
+// other, each released by the end of its predecessor.
 func (b *bench) measureOrdered(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		var rates [2]float64
@@ -31,7 +31,7 @@ func (b *bench) measureOrdered(ctx context.Context) error {
 	})
 }
 
-// orderedBodies are small requests, one for each ordering key.
+// orderedBodies are small requests, a body for each ordering key.
 func orderedBodies(callbackURL string) (bodies [][]byte) {
 	for n := range orderingKeys {
 		input := sample.Input(fmt.Sprintf("ringback %055d", n), 0, 0)

@@ -11,7 +11,7 @@ import (
 )
 
 // measureRates asks how long a request waits for its acknowledgement and for its
-// callback, and what it costs, at rates that the service can keep up with.
+// callback, and at which cost, at rates that the service can keep up with.
 func (b *bench) measureRates(ctx context.Context) error {
 	return rounds(b.plan.stormRepeat, func() error {
 		for _, rate := range b.plan.rates {
@@ -38,12 +38,11 @@ func (b *bench) timeAt(ctx context.Context, d database, s *server, rate int) err
 	return nil
 }
 
-// middleMargin is more than storm takes to start, so that it sends throughout
-// what is watched.
+// middleMargin is longer than storm's start, so that storm sends during the whole watch.
 const middleMargin = 500 * time.Millisecond
 
-// watchMiddle returns what is spent while storm sends, after its warm-up. In an
-// open loop as many requests are done meanwhile as are due.
+// watchMiddle returns the usage while storm sends, after its warm-up. An open loop
+// completes as many requests meanwhile as are due.
 func (b *bench) watchMiddle(ctx context.Context, d database, s *server, order stormOrder) (spent, error) {
 	if !load.Pause(ctx, stormWarmup+middleMargin) {
 		return spent{}, ctx.Err()

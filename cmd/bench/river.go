@@ -21,8 +21,7 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// emptyJobsPerRequest is what a request needs of River: a work job and a
-// callback job.
+// emptyJobsPerRequest is a request's number of jobs: a work job and a callback job.
 const emptyJobsPerRequest = 2
 
 // riverAlone measures River without a service around it, in a process of its
@@ -51,7 +50,7 @@ func (b *bench) riverAlone(ctx context.Context) (rate float64, err error) {
 	return rate, err
 }
 
-// riverRate is what `bench river` prints.
+// riverRate is the output of `bench river`.
 type riverRate struct {
 	JobsPerSecond float64 `json:"jobs_per_s"`
 }
@@ -74,8 +73,8 @@ type riverOptions struct {
 	length      time.Duration
 }
 
-// runRiver works empty jobs while it inserts new ones, as River's own benchmark
-// does, on River's own schema, and prints the rate.
+// runRiver works empty jobs while it inserts new jobs, as River's own benchmark does, on
+// River's own schema, and prints the rate.
 func runRiver(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	o := riverOptions{databaseURL: getenv("DATABASE_URL")}
 	flags := flag.NewFlagSet("bench river", flag.ContinueOnError)

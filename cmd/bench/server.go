@@ -16,11 +16,11 @@ type variant string
 
 const (
 	ours   variant = "ours"
-	before variant = "before" // ours as it was at an earlier commit
-	strict variant = "strict" // ours as for others: with clients, their keys and quotas
+	before variant = "before" // Ringback at an earlier commit
+	strict variant = "strict" // Ringback with clients, their keys and quotas
 )
 
-// server is one of them, running as a process of its own.
+// server is a variant, running as a separate process.
 type server struct {
 	*program.Server
 	variant variant
@@ -78,8 +78,8 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	return &server{process, v}, nil
 }
 
-// openLog sends what a child writes to a file in the folder of -logs. Else it
-// goes nowhere, where writing costs the least.
+// openLog sends a child's output to a file in the folder of -logs. Without a folder the
+// output is dropped, which costs the least.
 func (b *bench) openLog(command *exec.Cmd, name string, d database) error {
 	if b.logs == "" {
 		return nil

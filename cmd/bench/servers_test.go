@@ -11,8 +11,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// TestGrowMakesWholeRequests holds the copies of one delivered request to being as whole
-// as it is.
+// TestGrowMakesWholeRequests compares the copies of a delivered request with the
+// original.
 func TestGrowMakesWholeRequests(t *testing.T) {
 	t.Parallel()
 	d := database{Name: "test", URL: dbtest.New(t)}

@@ -13,15 +13,14 @@ import (
 
 const (
 	snapshotRate = 800 // requests a second
-	// snapshotLast is the part at the end that is measured: what a snapshot keeps
-	// from being removed piles up for as long as it is open. It is a fifth, as a minute
-	// is of five.
+	// snapshotLast is the measured part at the end: rows that a snapshot keeps from being
+	// removed pile up as long as it is open. It is a fifth, a minute of five.
 	snapshotLast = 5
 )
 
-// measureSnapshot asks what it costs that somebody has read in a transaction and
-// then leaves it open, as a forgotten prompt or a long backup does: no version of
-// a row that has come to be since can be removed.
+// measureSnapshot asks what it costs that a transaction has read and stays open, as a
+// forgotten prompt's or a long backup's: no version of a row that came to be since can be
+// removed.
 func (b *bench) measureSnapshot(ctx context.Context) error {
 	if b.plan.snapshotFor == 0 {
 		return b.leaveOut()
@@ -43,8 +42,8 @@ func (b *bench) measureSnapshot(ctx context.Context) error {
 	})
 }
 
-// timeSnapshot measures the last part of a long storm, while what open opens is
-// there.
+// timeSnapshot measures the last part of a long storm, while open's transaction stays
+// open.
 func (b *bench) timeSnapshot(ctx context.Context, name string, open func(context.Context, database) (func() error, error)) (told load.Async, err error) {
 	last := b.plan.snapshotFor / snapshotLast
 	order := stormOrder{

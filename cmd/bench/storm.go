@@ -10,18 +10,18 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// The two cores are shared with storm, so a storm of five times what they can do
-// would measure storm. Here the service's own limits set its capacity: so many
-// works at a time that take 20 ms each, most of it waiting.
+// The two cores are shared with storm, so a storm of five times the cores' capacity would
+// measure storm. Here the service's own limits set its capacity: runs at a time that take
+// 20 ms each, most of it waiting.
 const (
-	stormWorks      = 8 // works at a time: 400 a second at most
+	stormWorks      = 8 // runs at a time: 400 a second at most
 	stormDelay      = 20 * time.Millisecond
 	stormRounds     = 200
 	stormUnfinished = 1000 // async requests accepted and not finished
 )
 
-// stormSettings are the limits that make it so, by the names of the server's
-// settings. Those that it doesn't know, it ignores.
+// stormSettings are these limits, by the names of the server's settings. The server
+// ignores settings that it doesn't know.
 func stormSettings() []string {
 	return []string{
 		fmt.Sprintf("WORK_LIMIT=%d", stormWorks),
@@ -41,8 +41,8 @@ const (
 	asyncMode mode = "async"
 )
 
-// measureStorm asks what is left of the service when more arrives than it can
-// do: goodput, the latency of what is served and of what is refused, and memory.
+// measureStorm asks how the service does above its capacity: goodput, the latency of
+// served and of refused requests, and memory.
 func (b *bench) measureStorm(ctx context.Context) error {
 	b.say("  capacity set by %d works of %s at a time", stormWorks, stormDelay)
 	err := rounds(b.plan.stormRepeat, func() error {
@@ -87,8 +87,8 @@ func (b *bench) stormServer(ctx context.Context, m mode, d database, s *server) 
 	return nil
 }
 
-// capacity is what comes out right of a closed loop that keeps all the places
-// taken and hardly anybody waiting.
+// capacity is the goodput of a closed loop that keeps all slots taken and hardly any
+// request waiting.
 func (b *bench) capacity(ctx context.Context, m mode, d database, s *server) (float64, error) {
 	if m == asyncMode {
 		used, err := b.deliverAll(ctx, d, s, 8*stormWorks, 2*stormWorks, func(url string) [][]byte { return [][]byte{stormBody(url)} })

@@ -14,12 +14,12 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// stormWarmup is as long as a new receiver may take to get its full rate, and to be
-// rid of what was late until then.
+// stormWarmup is the longest time until a new receiver gets its full rate and its late
+// callbacks.
 const stormWarmup = 12 * time.Second
 
-// measureTiming asks how long a request waits for its callback at half of what the
-// service can do.
+// measureTiming asks how long a request waits for its callback at half of the rate at
+// saturation.
 func (b *bench) measureTiming(ctx context.Context) error {
 	half, err := b.halfRate(ctx)
 	if err != nil {
@@ -54,20 +54,20 @@ func (b *bench) timeCallbacks(ctx context.Context, rate float64) error {
 	})
 }
 
-// stormOrder is what storm is asked for.
+// stormOrder is the load that storm makes.
 type stormOrder struct {
 	mix    string
 	rate   float64       // requests a second
-	warmup time.Duration // before what is measured; stormWarmup when 0
-	length time.Duration // of what is measured
+	warmup time.Duration // before the measurement; stormWarmup when 0
+	length time.Duration // of the measurement
 	drain  time.Duration // how long callbacks may take after it; drainTimeout when 0
 	work   string        // as -work takes it, the cheapest when empty
 }
 
-// runStorm lets storm send along an open loop and waits until all that was acknowledged
-// has been called back. Storm is a process of its own, whose CPU is not that of the load
-// that runs here, and which tunes its runtime for sending. Its exit status matters only
-// where it left no report: what it finds wrong is told by the figures.
+// runStorm lets storm send along an open loop and waits until all acknowledged requests
+// have been called back. Storm is a separate process, so that its CPU is measured apart,
+// and it tunes its runtime for sending. Its exit status matters only where it left no
+// report: the figures tell its findings.
 func (b *bench) runStorm(ctx context.Context, s *server, order stormOrder) (*load.Report, error) {
 	warmup := cmp.Or(order.warmup, stormWarmup)
 	command := exec.CommandContext(ctx, b.storm, "-target", s.URL, "-json", "-", "-profile", "steady",
@@ -86,7 +86,7 @@ func (b *bench) runStorm(ctx context.Context, s *server, order stormOrder) (*loa
 	return told, errors.Join(ctx.Err(), checkReport(told))
 }
 
-// checkReport returns an error for what would make the figures worthless.
+// checkReport returns an error for a report that would make the figures worthless.
 func checkReport(r *load.Report) error {
 	var wrong error
 	for name, count := range map[string]int{

@@ -21,8 +21,8 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// measureUpstream asks what it costs that an HTTP service on the same machine does the
-// work, and how the service takes it that this one is away, or takes its time.
+// measureUpstream asks the cost of work by an HTTP service on the same machine, and how
+// Ringback does while that service is away, or slow.
 func (b *bench) measureUpstream(ctx context.Context) error {
 	err := rounds(b.plan.repeat, func() error { return b.compareUpstream(ctx) })
 	if err != nil {
@@ -170,7 +170,7 @@ func (b *bench) outliveUpstream(ctx context.Context) error {
 	})
 }
 
-// comeBack kills the service, and starts another one in its place.
+// comeBack kills the service, and starts another in its place.
 func (b *bench) comeBack(ctx context.Context, s *server, service *doer) (*doer, error) {
 	receiver, err := receivers.StartCounter(defaultReceiver, nil)
 	if err != nil {
@@ -192,8 +192,8 @@ func (b *bench) comeBack(ctx context.Context, s *server, service *doer) (*doer, 
 	return next, b.watchReturn(ctx, next, receiver, l)
 }
 
-// worksOf are settings that let a server work through paths of a service, by which the
-// works are called, with limits.
+// worksOf are settings for a server whose works are paths of a service, with limits; the
+// paths name the works.
 func worksOf(service *doer, limits map[string]int) (settings []string, remove func(), err error) {
 	folder, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -247,8 +247,8 @@ func (b *bench) startPaced(ctx context.Context, s *server, r *receivers.Counter)
 // delivered.
 const returnTimeout = 5 * time.Minute
 
-// watchReturn asks how fast what waited is delivered: from a quarter of it, when the
-// upstream has been found and the slow start is over, to nine tenths.
+// watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
+// the upstream has been found and the slow start is over, to nine tenths.
 func (b *bench) watchReturn(ctx context.Context, service *doer, r *receivers.Counter, l *load.Closed) error {
 	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
 	defer cancel()
@@ -294,9 +294,9 @@ func (d *doer) most(ctx context.Context) (int, error) {
 	return strconv.Atoi(string(content))
 }
 
-// waitForUpstream asks what memory it takes that many requests wait for an upstream that
-// says 202. As many were done before by the same service, so that the process has grown
-// to what the load takes.
+// waitForUpstream asks how much memory many requests take that wait for an upstream that
+// answers 202. The same service did as many before, so that the process has grown to the
+// load's size.
 func (b *bench) waitForUpstream(ctx context.Context) error {
 	if b.plan.waiting == 0 {
 		b.say("  left out: an upstream that takes its time")
@@ -341,8 +341,8 @@ func (b *bench) compareWaiting(ctx context.Context, d database, s *server, admin
 	return nil
 }
 
-// memoryInUse is what a server has in use after a collection, in MiB: what stays in memory
-// beyond that is the load's, and comes and goes.
+// memoryInUse is a server's memory in use after a collection, in MiB: memory beyond it is
+// the load's garbage, and comes and goes.
 func memoryInUse(ctx context.Context, admin string) (mib float64, err error) {
 	if _, err := read(ctx, admin+"/debug/pprof/heap?gc=1"); err != nil {
 		return 0, err

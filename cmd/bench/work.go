@@ -18,8 +18,8 @@ import (
 // time.
 const returnWindow = 10 * time.Second
 
-// worker is an HTTP service that does the sample's work, as cheaply as it can, because
-// it shares the machine with what is measured.
+// worker is an HTTP service that does the sample's work at little cost, because it shares
+// the machine with the measured service.
 type worker struct {
 	began atomic.Int64 // Unix nanoseconds of the first attempt
 	now   atomic.Int64 // attempts under way

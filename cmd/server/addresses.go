@@ -8,16 +8,17 @@ import (
 	"time"
 )
 
-// addresses knows which connections are whose, and since when each is idle. Those
-// of an IPv6 /64 count as one address, since a single host may have all of it.
+// addresses knows the address of each connection, and since when each is idle. All
+// connections from an IPv6 /64 count as one address, since a single host may have all of
+// it.
 type addresses struct {
 	known  map[netip.Prefix]*address // that have a connection
-	ranked ranking                   // those with an idle one
+	ranked ranking                   // addresses with an idle connection
 	idling int                       // connections
 }
 
-// address is where connections come from. A connection of an exempt address has
-// one for itself, so that it is never among the greatest.
+// address is an origin of connections. Each connection of an exempt address has an
+// address for itself, so that it is never among the greatest.
 type address struct {
 	prefix netip.Prefix
 	exempt bool
@@ -26,10 +27,10 @@ type address struct {
 	rank   int        // its index in the ranking, -1 without an idle connection
 }
 
-// idleConn is what addresses keeps with a connection.
+// idleConn is the idle state of a connection.
 type idleConn struct {
 	since time.Time
-	place *list.Element // among the idle ones of its address, nil when it isn't idle
+	place *list.Element // among its address's idle connections, nil when it isn't idle
 }
 
 func newAddresses() addresses { return addresses{known: map[netip.Prefix]*address{}} }
@@ -105,7 +106,7 @@ func (a *addresses) busy(c *boundConn) {
 	a.rank(c.address)
 }
 
-// rank finds an address its place in the ranking, after it changed.
+// rank moves an address that changed to its position in the ranking.
 func (a *addresses) rank(of *address) {
 	switch idle := of.idle.Len() > 0; {
 	case idle && of.rank < 0:
@@ -117,8 +118,9 @@ func (a *addresses) rank(of *address) {
 	}
 }
 
-// greatest is the address with an idle connection that has the most of all kinds,
-// and among equals the one with the longest idle, nil for none.
+// greatest is the address that holds the most connections, among addresses with an idle
+// connection; of equals, the one whose idle connection is the oldest. It is nil where no
+// connection is idle.
 func (a *addresses) greatest() *address {
 	if len(a.ranked) == 0 {
 		return nil

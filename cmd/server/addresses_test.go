@@ -25,8 +25,9 @@ func TestAddressOf(t *testing.T) {
 	}
 }
 
-// Whatever comes, falls idle, is used and goes, the greatest address is that with
-// the most connections of those with an idle one, and its longest idle is known.
+// After any sequence of connections that come, fall idle, are used and go, the greatest
+// address has the most connections of all addresses with an idle connection, and its
+// longest idle connection is known.
 func TestAddressesKnowTheGreatest(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -101,10 +101,9 @@ func notFromPages(next http.HandlerFunc) http.Handler {
 	})
 }
 
-// localOnly refuses calls by any other name than that of this machine. The
-// admin pages, and the API in local mode, have no login: without this, a page on the web could reach them
-// through the browser of somebody here, by a name of its own that resolves to
-// loopback (DNS rebinding).
+// localOnly refuses calls by any name but this machine's. The admin pages, and the API in
+// local mode, have no login: without this, a page on the web could reach them through a
+// browser on this machine, by its own name that resolves to loopback (DNS rebinding).
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isLocal(r.Host) {
@@ -115,8 +114,8 @@ func localOnly(next http.Handler) http.Handler {
 	})
 }
 
-// isLocal tells whether a Host header names this machine, whatever its letter case and
-// its port.
+// isLocal tells whether a Host header names this machine, in any letter case, with any
+// port.
 func isLocal(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

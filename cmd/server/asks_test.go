@@ -10,7 +10,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// What is asked of a callback and its time is kept, also over a restart.
+// The time and the headers of a callback survive a restart.
 func TestDelayedWorkWithHeadersOutlivesARestart(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)

@@ -91,7 +91,8 @@ func (c *consent) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// hosts are our own public names, and public addresses as ranges of one each.
+// hosts are the service's own public names, and its public addresses as ranges of one
+// address.
 type hosts struct {
 	names  []string
 	ranges []netip.Prefix
@@ -115,7 +116,7 @@ func (h *hosts) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// items yields what stands between the commas.
+// items yields the items between the commas.
 func items(text []byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for one := range strings.SplitSeq(string(text), ",") {

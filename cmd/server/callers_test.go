@@ -18,7 +18,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// ask runs a command of callers against a server, and returns what it prints.
+// ask runs a callers' command against a server, and returns its output.
 func (p *program) ask(t *testing.T, args ...string) string {
 	t.Helper()
 	out, errOut, err := typed(t.Context(), callerOf(p, ""), args...)
@@ -193,7 +193,7 @@ func TestRequestsAreCancelledRedeliveredAndDiscarded(t *testing.T) {
 func TestDeadLettersAreTakenInBulk(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	const count = 1001 // more than one call takes
+	const count = 1001 // more than a single call takes
 	storeDead(t, database, "local", count)
 	p := startHere(t, database, nil, fingerprint.Do)
 	for args, want := range map[string]string{
@@ -223,7 +223,7 @@ func TestBulkTellsWhatWasRefused(t *testing.T) {
 	database := dbtest.New(t)
 	acme := issueTo(t, database, "add", "acme")
 	storeDead(t, database, "acme", 2)
-	// Outside local mode no callback goes to loopback, whatever went there before.
+	// Outside local mode no callback goes to loopback, even to a URL accepted before.
 	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
 	p.awaitStatus(t, "/readyz", http.StatusOK)
 	out, note, err := typed(t.Context(), callerOf(p, acme.Key), "requests", "redeliver", "--to", "2999-01-01T00:00:00Z")
@@ -282,7 +282,7 @@ func TestTailFollowsRequestsAndTheirEnds(t *testing.T) {
 	tail := start(t, callerOf(p, ""), "requests", "tail", "--interval", "200ms")
 	since := start(t, callerOf(p, ""), "requests", "tail", "--interval", "200ms", "--since", "1h", "--json")
 	line(t, since.lines, before, `"callback_state":`)
-	// What it prints first shows that it has begun.
+	// Its first line shows that it has begun.
 	var id string
 	until(t, func() bool {
 		id = p.accept(t, `{"text":"x"}`, r.URL)
@@ -474,7 +474,7 @@ func TestListenForwards(t *testing.T) {
 		}
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(status)
-		status = http.StatusOK // attempts come one after the other
+		status = http.StatusOK // attempts follow each other
 	}))
 	defer r.Close()
 	l, url := startListen(t, nil, "--forward-to", r.URL+"/mine", "--json")

@@ -64,7 +64,7 @@ that its callbacks may name: host, host:port or *.suffix. The word default takes
 a limit back.`
 )
 
-// command makes a command on the database. A NAME in its usage is that of a client.
+// command makes a command on the database. A NAME in its usage is a client's.
 func (c *clientCommand) command(settings readSettings, use, short, long string, do onDatabase) *cobra.Command {
 	command := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs, RunE: databaseCommand(settings, do)}
 	if strings.HasSuffix(use, " NAME") {
@@ -175,7 +175,7 @@ func (c *clientCommand) readCallbacks(text string) error {
 
 type issuing func(ctx context.Context, q db.Querier, keys clients.Keys, client string, now time.Time) (clients.Credentials, error)
 
-// issuedCredentials are what add and rotate print.
+// issuedCredentials are the output of add and rotate.
 type issuedCredentials struct {
 	Client       string    `json:"client"`
 	Key          string    `json:"key"`
@@ -241,7 +241,7 @@ func (c *clientCommand) reseal(ctx context.Context, pool *pgxpool.Pool, config C
 	return err
 }
 
-// set changes limits, and prints what the client has from now on.
+// set changes limits, and prints the client's new limits.
 func (c *clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
 	row, err := clients.Set(ctx, pool, c.name, func(row *db.Client) {
 		for _, change := range c.changes {
@@ -297,8 +297,8 @@ func printLimits(row db.Client, config Config, stdout io.Writer) error {
 	return table.Flush()
 }
 
-// listedClient is a client as `client list --json` prints it: an absent limit is that of
-// the settings, absent callbacks may name all hosts.
+// listedClient is a client as `client list --json` prints it: an absent limit means the
+// settings' limit, absent callbacks mean all hosts.
 type listedClient struct {
 	Name           string    `json:"name"`
 	CreatedAt      time.Time `json:"created_at"`
@@ -357,7 +357,7 @@ func printJSON(rows []db.Client, stdout io.Writer) error {
 	return err
 }
 
-// own shows a limit of a client's own, if it has one.
+// own shows a client's own limit, if it has one.
 func own(limit int64) string {
 	if limit == 0 {
 		return orDash("")

@@ -21,7 +21,7 @@ import (
 // sealingKey is a SECRETS_KEY.
 const sealingKey = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
-// runClient runs `ringback client …` and returns what it prints.
+// runClient runs `ringback client …` and returns its output.
 func runClient(t *testing.T, databaseURL string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -45,7 +45,7 @@ func issueTo(t *testing.T, databaseURL, action, client string) clients.Credentia
 	return clients.Credentials{Key: match[1], Secret: match[2]}
 }
 
-// statusOf is that of a read with an API key.
+// statusOf returns the status of a read with an API key.
 func (p *program) statusOf(t *testing.T, path, key string) int {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, p.url+path, nil)
@@ -268,7 +268,7 @@ func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
 	if len(r.deliveries) != 0 {
 		t.Error("it was sent")
 	}
-	// What one client may not call says nothing about the receiver.
+	// The refusal of one client's host tells nothing about the receiver.
 	api.accept(t, `{"text":"x"}`, r.URL)
 	r.next(t)
 	runClient(t, database, "set", "acme", "--callbacks", "127.0.0.1")

@@ -25,7 +25,7 @@ type commandLine struct {
 	options
 }
 
-// options are the flags that change what the settings mean.
+// options are the flags that change the settings.
 type options struct {
 	dev       bool
 	role      string
@@ -40,10 +40,10 @@ func (o options) storesSecrets() bool { return !o.dev && !o.readsOnly }
 // errUsage says that the command line was wrong, which has been told already.
 var errUsage = errors.New("wrong usage")
 
-// execute does what args ask for. Mistakes in them are told before anything begins.
+// execute runs a command line. Mistakes in args are reported before anything begins.
 func (l *commandLine) execute(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root := l.root()
-	root.SetArgs(append([]string{}, args...)) // nil would mean those of the process
+	root.SetArgs(append([]string{}, args...)) // nil would mean the process's arguments
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	begun := false
@@ -106,7 +106,7 @@ func add(root *cobra.Command, group string, commands ...*cobra.Command) {
 	}
 }
 
-// explain shows the settings in the help of what serves.
+// explain adds the settings to the help of the commands that serve.
 func explain(root *cobra.Command) {
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(command *cobra.Command, args []string) {

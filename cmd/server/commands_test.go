@@ -18,7 +18,7 @@ import (
 	"ringback/jobs/clients"
 )
 
-// typed runs a command line and returns what it prints, and why it failed.
+// typed runs a command line and returns its output and its error.
 func typed(ctx context.Context, environ map[string]string, args ...string) (stdout, stderr string, err error) {
 	var out, errOut bytes.Buffer
 	err = run(ctx, args, environ, &out, &errOut, works)
@@ -316,7 +316,7 @@ func TestAddingAClientNeedsTheSecretsKey(t *testing.T) {
 // background runs a command line until stop is called.
 type background struct {
 	lines chan string // of its output
-	notes chan string // of what it tells beside that
+	notes chan string // of the log lines beside it
 	stop  func() error
 }
 

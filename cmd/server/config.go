@@ -22,8 +22,8 @@ import (
 	"ringback/work/upstream"
 )
 
-// Config is every setting. The tags are the one place where its name, default
-// and meaning stand: --help and README show them.
+// Config is every setting. Each name, default and meaning stands in a tag alone: --help
+// and README show the tags.
 type Config struct {
 	DatabaseURL           string        `env:"DATABASE_URL" envDefault:"postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable" help:"Postgres, 14 or newer; pool_max_conns in it sizes the pool (20), reads have a quarter as many of their own"`
 	HTTPAddr              string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" help:"address of the API; other than loopback only once there is a client"`
@@ -81,7 +81,7 @@ type Config struct {
 
 	set     work.Set      // written in Go
 	catalog *work.Catalog // of WORK_URL, WORKS and works.go
-	exposed []string      // works whose services can't tell who calls them
+	exposed []string      // kinds of work whose services can't verify their caller
 }
 
 // noAdmin as ADMIN_ADDR means no admin pages. (Empty is as good as not set.)

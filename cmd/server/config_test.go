@@ -19,7 +19,7 @@ func TestReadConfig(t *testing.T) {
 		name    string
 		environ []string
 		options options
-		want    []string // what the error holds; empty for none
+		want    []string // part of the error; empty for none
 	}{
 		{"Defaults", nil, options{}, []string{"SECRETS_KEY must be set", "PLAIN_SECRETS"}},
 		{"PlainSecrets", []string{"PLAIN_SECRETS=true"}, options{}, nil},

@@ -18,27 +18,26 @@ import (
 )
 
 const (
-	// reserve is how many connections there may be beyond the bound. They get to
-	// GET /healthz, and hear that there is no room for anything else.
+	// reserve is the number of connections beyond the bound. They reach GET /healthz, and
+	// get 503 for any other call.
 	reserve = 256
-	// settled is how long a connection is idle before it may be closed for another
-	// one: its first or next call may be on its way.
+	// settled is how long a connection is idle before it may be closed for a new connection:
+	// its first or next call may be on its way.
 	settled = 250 * time.Millisecond
 	// socketBuffer is how much of calls and answers the kernel holds for each
 	// connection, either way. It would give megabytes to callers that don't read.
 	socketBuffer = 64 << 10
 )
 
-// connections bounds how many connections there are at a time. Where there is no
-// room for another one, the longest idle connection is closed, of the address that
-// has the most. Addresses share the room as clients share slots. A connection with a
-// call on it is never closed.
+// connections bounds the connections at a time. A new connection beyond the bound closes
+// the longest idle connection of the address that has the most. Addresses share
+// connections as clients share slots. A connection with a call on it is never closed.
 type connections struct {
 	most    int
 	settled time.Duration
-	exempt  []netip.Prefix // whose connections may take all the room
+	exempt  []netip.Prefix // whose connections may take the whole bound
 
-	noRoom  []byte // what callers in the reserve are told
+	noRoom  []byte // the answer to callers in the reserve
 	refused limit.Count
 	closed  prometheus.Counter // for another connection
 
@@ -88,8 +87,7 @@ type boundListener struct {
 	connections *connections
 }
 
-// Accept returns the next connection that there is room for, if only in the
-// reserve.
+// Accept returns the next connection within the bound or the reserve.
 func (l boundListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
@@ -133,9 +131,10 @@ func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Tim
 	return c
 }
 
-// makeRoom tells whether there is room for one more connection of an address,
-// once the victims are closed. An address that has its share gives up one of its
-// own; beyond the bound the address with the most does, if that has no fewer.
+// makeRoom tells whether there is room for a new connection of an address, once the
+// victims are closed. An address that has its share gives up an own connection; beyond
+// the bound the greatest address gives one up, unless it holds fewer than the new
+// connection's address.
 func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn, room bool) {
 	if hasRoom(of, of.held, s.most-s.count) {
 		return nil, true
@@ -159,8 +158,8 @@ func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn
 	}
 }
 
-// hasRoom tells whether an address that holds so many connections may have one
-// more of those that are free.
+// hasRoom tells whether an address that holds so many connections may take one of the
+// free ones.
 func hasRoom(of *address, held, free int) bool {
 	return limit.Fair(held, free) || of.exempt && free > 0
 }
@@ -175,8 +174,8 @@ func (s *connections) leave(c *boundConn) {
 	c.address = nil
 }
 
-// changed is an http.Server's ConnState: a connection is idle from the end of one
-// call to the head of the next. One whose call is slow to come is idle, too.
+// changed is an http.Server's ConnState: a connection is idle from the end of one call to
+// the head of the next. A connection whose call is slow to come is idle, too.
 func (s *connections) changed(conn net.Conn, state http.ConnState) {
 	c := conn.(*boundConn)
 	s.mu.Lock()
@@ -212,24 +211,23 @@ func (s *connections) awaitCalls(ctx context.Context) {
 	}
 }
 
-// boundConn is one of the connections. What isn't a constant of it is guarded by
-// their lock.
+// boundConn is a bounded connection. The lock of connections guards its variable fields.
 type boundConn struct {
 	net.Conn
 	all    *connections
 	called func() // is to be told of each call
 
 	spare bool // it is in the reserve
-	cut   bool // it was closed for another one
+	cut   bool // it was closed for another connection
 
 	address *address // nil when it has left
 	idleConn
 
-	answering atomic.Bool // a call: what is read meanwhile is its body
+	answering atomic.Bool // a call: reads are its body
 	head      headScan
 }
 
-// Read notes what the head of a call says.
+// Read notes the route in the head of a call.
 func (c *boundConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && !c.answering.Load() {
@@ -241,7 +239,7 @@ func (c *boundConn) Read(p []byte) (int, error) {
 // headScan looks for a Content-Length, which net/http takes out of the header where
 // there is a Transfer-Encoding, too.
 type headScan struct {
-	last   []byte // of what was read before, for names that were read in two parts
+	last   []byte // of the bytes read before, for names that were read in two parts
 	length atomic.Bool
 }
 
@@ -292,9 +290,9 @@ func (c *boundConn) Close() error {
 	return c.Conn.Close()
 }
 
-// begin tells whether a call may be answered. A connection may have been closed
-// for another one just as its call came, which then isn't done. One of the reserve
-// leaves it when there is room by now, and is otherwise for health alone.
+// begin tells whether a call may be answered. A connection may have been closed just as
+// its call came, which then isn't done. A connection of the reserve leaves it if there is
+// room by now, and otherwise serves health alone.
 func (c *boundConn) begin(health bool) (cut, refused bool) {
 	c.called()
 	s := c.all
@@ -323,8 +321,7 @@ func noteConn(ctx context.Context, conn net.Conn) context.Context {
 // isProbe tells the paths that say how the process is.
 func isProbe(path string) bool { return path == "/healthz" || path == "/readyz" || path == "/livez" }
 
-// bounded answers the calls of connections that there is room for, and those to
-// health of all.
+// bounded answers the calls of connections within the bound, and calls to health of all.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := r.Context().Value(connKey{}).(*boundConn)

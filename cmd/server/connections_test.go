@@ -26,13 +26,13 @@ type boundServer struct {
 	registry    *prometheus.Registry
 	connections *connections
 	address     string
-	waiting     chan bool // gets one for each call that waits
+	waiting     chan bool // gets a value for each call that waits
 	answer      chan bool // closed to answer them
 	served      atomic.Int64
 }
 
-// newBoundServer takes so many connections, and closes idle ones at once. Each
-// address of loopback counts.
+// newBoundServer takes a bounded number of connections, and closes idle connections at
+// once. Each address of loopback counts by itself.
 func newBoundServer(t *testing.T, most int, adjust func(*boundServer, *http.Server)) *boundServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +59,7 @@ func newBoundServer(t *testing.T, most int, adjust func(*boundServer, *http.Serv
 	return s
 }
 
-// caller has one connection.
+// caller has a connection.
 type caller struct {
 	net.Conn
 	in *bufio.Reader
@@ -81,7 +81,7 @@ func (s *boundServer) dial(t *testing.T, from string) caller {
 
 func (c caller) send(path string) { fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path) }
 
-// status is that of the next answer, 0 for none.
+// status returns the status of the next answer, 0 for none.
 func (c caller) status() int {
 	response, err := http.ReadResponse(c.in, nil)
 	if err != nil {

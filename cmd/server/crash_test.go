@@ -48,8 +48,8 @@ func (p *program) postStored(t *testing.T, body string) (id string) {
 	return id
 }
 
-// neverSilent has all processes, dead or alive, taken for such as beat: what is
-// left to tell them apart is their lock.
+// neverSilent makes all processes, dead or alive, look as if they beat: only their locks
+// tell them apart.
 func neverSilent(t *testing.T, database string) {
 	t.Helper()
 	if _, err := dbtest.Pool(t, database).Exec(t.Context(), "UPDATE processes SET beat_at = now() + interval '1 day'"); err != nil {
@@ -162,7 +162,7 @@ func TestPausedProcessDoesNoHarmWhenItGoesOn(t *testing.T) {
 	second := startProcess(t, database, nil)
 	done := second.waitFor(t, id, "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	_ = first.process.Signal(syscall.SIGCONT)
-	until(t, func() bool { // on a busy machine it was paused before it had read what to do
+	until(t, func() bool { // on a busy machine the process was paused before it had read its input
 		return strings.Contains(first.log.String(), "work_finished") || strings.Contains(first.log.String(), "work_postponed")
 	}, func() string { return "the paused process to end its work" })
 	if err := first.waitStopped(t); err != nil {
@@ -229,8 +229,8 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 	wantNothingCharged(t, database)
 }
 
-// wantNothingCharged checks that each job was charged for the one run that ended
-// it, and none for a run that was interrupted.
+// wantNothingCharged checks that each job was charged for the run that ended it, and for
+// no interrupted run.
 func wantNothingCharged(t *testing.T, database string) {
 	t.Helper()
 	pool := dbtest.Pool(t, database)

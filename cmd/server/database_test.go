@@ -10,7 +10,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// load is callers that go on through whatever happens to the database.
+// load is callers that go on through all faults of the database.
 type load struct {
 	mu      sync.Mutex
 	acked   map[string]bool
@@ -71,7 +71,7 @@ func (l *load) awaitRefused(t *testing.T) {
 	until(t, func() bool { _, now := l.counts(); return now > before }, func() string { return "a call to be refused" })
 }
 
-// stop ends the load and returns what was acknowledged.
+// stop ends the load and returns the acknowledged ids.
 func (l *load) stop() map[string]bool {
 	close(l.over)
 	l.callers.Wait()
@@ -160,7 +160,7 @@ func TestFailoverToTheOtherAddress(t *testing.T) {
 	wantNoOrphans(t, database)
 }
 
-// addAddress puts the address of the other URL behind that of the first.
+// addAddress puts the address of the other URL behind the first URL's.
 func addAddress(url, other string) string {
 	_, address, _ := strings.Cut(other, "@")
 	address, _, _ = strings.Cut(address, "/")

@@ -17,8 +17,8 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// Each client runs its own tests against the real program. What it sends and gets is
-// held to the document on the way.
+// Each client runs its own tests against the real program. A proxy compares its calls and
+// answers with the document.
 func TestClientsOfTheDocument(t *testing.T) {
 	t.Parallel()
 	clients, err := filepath.Abs("../../api/clients")
@@ -61,7 +61,7 @@ func testClient(t *testing.T, folder string, tests *exec.Cmd) {
 	}
 }
 
-// through is the address of a proxy that holds what passes to the document.
+// through is the address of a proxy that compares calls and answers with the document.
 func through(t *testing.T, p *program) string {
 	t.Helper()
 	target, err := url.Parse(p.url)

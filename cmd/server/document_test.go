@@ -12,8 +12,8 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// The page of the document works in a browser under its own policy, talks to nobody
-// else, and makes a call.
+// The page of the document works in a browser under its own policy, calls no other host,
+// and makes a call.
 func TestPageOfTheDocument(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)

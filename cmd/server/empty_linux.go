@@ -41,9 +41,9 @@ func emptyQueue(ctx context.Context, listener *net.TCPListener) error {
 	}
 }
 
-// dropSYN gives the socket a filter that drops what asks for a new connection,
-// see socket(7), SO_ATTACH_FILTER. It reads from the TCP header on, whose byte
-// 13 are the flags, SYN being the second.
+// dropSYN gives the socket a filter that drops requests for new connections, see
+// socket(7), SO_ATTACH_FILTER. The filter reads the TCP header, whose byte 13 has the
+// flags; SYN is the second.
 func dropSYN(fd int) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
@@ -55,8 +55,8 @@ func dropSYN(fd int) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, program)
 }
 
-// acceptQueue is how many connections wait to be accepted, which is what
-// tcpi_unacked is of a socket that listens.
+// acceptQueue is the number of connections that wait to be accepted: tcpi_unacked of a
+// listening socket.
 func acceptQueue(fd int) (uint32, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Imports point one way. Each package may import those of ours that stand
-// here, and none other; a package that isn't here may not exist.
+// Imports point one way. Each package may import only the packages of this module that
+// its line lists; a package without a line may not exist.
 var importRules = map[string][]string{
 	"ringback/work":             {},
 	"ringback/work/fingerprint": {"ringback/work"},

@@ -19,8 +19,8 @@ const (
 	logFlushTimeout = time.Second
 )
 
-// logBuffer is what the log is written to: it never waits. Lines that its reader is
-// too slow for are dropped and counted, as are lines that can't be written.
+// logBuffer is the log's writer. It never waits: lines that its reader is too slow for
+// are dropped and counted, as are lines that can't be written.
 type logBuffer struct {
 	out io.Writer
 
@@ -28,7 +28,7 @@ type logBuffer struct {
 	waiting []byte // whole lines
 	lines   int    // in waiting
 	dropped int
-	more    chan struct{} // holds one where there is something to write
+	more    chan struct{} // holds a value while there is something to write
 	idle    chan struct{} // closed while nothing waits or is being written
 }
 
@@ -41,7 +41,7 @@ func newLogBuffer(out io.Writer) *logBuffer {
 	return b
 }
 
-// Write takes one line. It doesn't fail: nobody could be told.
+// Write takes a line. It returns no error, since nobody would read it.
 func (b *logBuffer) Write(line []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,8 +117,8 @@ func newLogger(config Config, out io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, settings))
 }
 
-// repeatInterval is the least time from one line of others' with the same message to
-// the next.
+// repeatInterval is the shortest time between two lines of a library with the same
+// message.
 const repeatInterval = 10 * time.Second
 
 // seldom lets each message pass once in a while. River repeats a fault as often

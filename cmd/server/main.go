@@ -1,5 +1,5 @@
-// The server answers sync and async requests, and does the async ones from its queue. The
-// same program is the command line of operators and of callers.
+// The server answers sync and async requests, and works the async requests off from its
+// queue. The same program is the command line of operators and of callers.
 package main
 
 import (
@@ -19,15 +19,15 @@ import (
 )
 
 func main() {
-	// What net/http writes there is text that a receiver sent unasked.
+	// net/http writes there the text that a receiver sends unasked.
 	log.SetOutput(io.Discard)
 	// A log that nobody reads any more is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
-	context.AfterFunc(ctx, stop) // from the first signal on, a second one ends the process at once
+	context.AfterFunc(ctx, stop) // the first signal stops the server, a second signal ends the process at once
 	if os.Getenv("GOGC") == "" {
-		// What lives is small, and what a request allocates is garbage soon: to
-		// collect less often gave 7 % more throughput, for some 50 MiB.
+		// The live heap is small, and a request's allocations are soon garbage: collecting less
+		// often gave 7 % more throughput, for some 50 MiB.
 		debug.SetGCPercent(400)
 	}
 	obeyCgroup(env.ToMap(os.Environ()), os.DirFS("/"))
@@ -42,7 +42,7 @@ func main() {
 	os.Exit(exitStatus(err))
 }
 
-// exitStatus is 2 for wrong usage and 1 for what failed.
+// exitStatus is 2 for wrong usage and 1 for a failure.
 func exitStatus(err error) int {
 	if errors.Is(err, errUsage) {
 		return 2
@@ -59,8 +59,7 @@ func endings() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
 }
 
-// tell writes what there is to say at the end, and waits for its reader for a moment
-// at most.
+// tell writes the last message, and waits for its reader for a moment at most.
 func tell(out io.Writer, format string, args ...any) {
 	buffer := newLogBuffer(out)
 	fmt.Fprintf(buffer, format, args...)

@@ -27,7 +27,7 @@ func newRegistry(pools map[string]*pgxpool.Pool) *prometheus.Registry {
 	return registry
 }
 
-// watchHealth tells what the steps meet at the database.
+// watchHealth counts and logs the faults that the steps meet at the database.
 func watchHealth(registerer prometheus.Registerer, health *db.Health) {
 	auto := promauto.With(registerer)
 	auto.NewGaugeFunc(prometheus.GaugeOpts{

@@ -15,8 +15,8 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// Whoever gives callback URLs must not learn from what became of them which
-// names exist, which addresses we may call and where something listens.
+// A caller who gives callback URLs must not learn from their outcomes which names exist,
+// which addresses the service may call and where something listens.
 func TestFailedCallbacksTellNothing(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), map[string]string{"CALLBACK_DNS": nameServer(t)}, fingerprint.Do)
@@ -55,8 +55,8 @@ func TestFailedCallbacksTellNothing(t *testing.T) {
 	}
 }
 
-// afterFirstAttempt returns what GET /requests/{id} told of the first attempt, while the
-// callback waited for another, without id, URL and times.
+// afterFirstAttempt returns the answer of GET /requests/{id} about the first attempt,
+// while the callback waits for its next, without id, URL and times.
 func (p *program) afterFirstAttempt(t *testing.T, id string) (told map[string]any) {
 	t.Helper()
 	var body []byte

@@ -14,8 +14,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// TestOrderAcrossProcesses has two real processes call back flaky receivers, and
-// holds what arrives against the order in which it was acknowledged.
+// TestOrderAcrossProcesses has two real processes call back flaky receivers, and compares
+// the order of callbacks with the order of acknowledgements.
 func TestOrderAcrossProcesses(t *testing.T) {
 	t.Parallel()
 	const keys, perKey = 6, 5
@@ -25,7 +25,7 @@ func TestOrderAcrossProcesses(t *testing.T) {
 	var callers sync.WaitGroup
 	for key := range keys {
 		callers.Go(func() {
-			for n := range perKey { // each call goes to another process than the one before
+			for n := range perKey { // each call goes to another process than its predecessor
 				r.accept(t, processes[(key+n)%2], fmt.Sprint("key ", key), n)
 			}
 		})
@@ -60,7 +60,7 @@ type orderedReceiver struct {
 	wrong    []string
 }
 
-// orderedCallback is what it reads.
+// orderedCallback is the part of a callback that the receiver reads.
 type orderedCallback struct {
 	Data struct {
 		ID          string `json:"id"`
@@ -82,9 +82,9 @@ func newOrderedReceiver(t *testing.T) *orderedReceiver {
 }
 
 // accept has the nth request of a key accepted. A busy machine may refuse it; the
-// idempotency key makes it one request all the same.
+// idempotency key makes the calls one request.
 func (r *orderedReceiver) accept(t *testing.T, p *program, key string, n int) {
-	// The earlier ones work longer, so that the later ones wait for them.
+	// The earlier requests work longer, so that later requests wait for them.
 	body := fmt.Sprintf(`{"input":{"text":"x","delay_ms":%d},"callback_url":%q,"ordering_key":%q}`, 50-10*n%50, r.url, key)
 	status, answer, err := http.StatusServiceUnavailable, request{}, error(nil)
 	for status == http.StatusServiceUnavailable && err == nil && t.Context().Err() == nil {

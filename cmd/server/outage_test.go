@@ -36,7 +36,7 @@ func (p *program) awaitMetric(t *testing.T, line string) {
 	until(t, func() bool { return strings.Contains(p.readMetrics(t), "\n"+line+"\n") }, func() string { return line })
 }
 
-// wantOneFault wants one line about a kind of fault, and one about its end.
+// wantOneFault wants exactly one line about a kind of fault, and one about its end.
 func (p *program) wantOneFault(t *testing.T, fault string) {
 	t.Helper()
 	log := p.log.String()
@@ -76,7 +76,7 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	wantNoOrphans(t, cluster.URL)
 }
 
-// Room on the disk is all that is needed: who makes it restarts nothing else.
+// Room on the disk is all that the service needs: no restart.
 func TestDiskThatIsFull(t *testing.T) {
 	t.Parallel()
 	cluster := dbtest.NewClusterOnDisk(t)
@@ -140,8 +140,8 @@ func TestAddressThatMovesToAStandbyAndBack(t *testing.T) {
 	wantNoOrphans(t, primary.URL)
 }
 
-// A primary that is demoted keeps its sockets. What was acknowledged before is on the
-// standby, which commits are made to wait for.
+// A primary that is demoted keeps its sockets. The acknowledged requests are on the
+// standby, since commits wait for it.
 func TestFailoverToTheStandbyBehindTheOtherAddress(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.NewCluster(t)

@@ -23,12 +23,12 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// axe-core 4.14.1, MPL 2.0, finds what keeps people out of a page.
+// axe-core 4.14.1, MPL 2.0, finds barriers in a page.
 //
 //go:embed testdata/axe.min.js
 var axeJS string
 
-// browser is a tab of a real browser that notes what goes wrong in it.
+// browser is a tab of a real browser that notes errors in it.
 type browser struct {
 	ctx  context.Context
 	base string
@@ -112,7 +112,7 @@ func (b *browser) open(t *testing.T, path string) {
 	}
 }
 
-// text is what an element shows.
+// text is an element's visible text.
 func (b *browser) text(t *testing.T, selector string) (text string) {
 	t.Helper()
 	b.do(t, chromedp.Text(selector, &text, chromedp.ByQuery))
@@ -126,8 +126,7 @@ func evaluate[T any](t *testing.T, b *browser, expression string) (value T) {
 	return value
 }
 
-// seriousFindings are what axe-core finds on the page that opens, as far as it
-// keeps people out.
+// seriousFindings are the serious barriers that axe-core finds on the page that is open.
 func (b *browser) seriousFindings(t *testing.T) []string {
 	t.Helper()
 	b.do(t, chromedp.Evaluate(axeJS, nil))
@@ -136,8 +135,8 @@ func (b *browser) seriousFindings(t *testing.T) []string {
 		.flatMap(v => v.nodes.map(n => v.id + ": " + n.html.slice(0, 200))))`)
 }
 
-// withRequests starts a program with a request of each kind: one that is delivered, one that
-// waits for a receiver that fails, a dead letter and a sync request.
+// withRequests starts a program with four requests: a delivered request, a request that
+// waits for a failing receiver, a dead letter and a sync request.
 func withRequests(t *testing.T) (p *program, delivered, pending, dead string) {
 	t.Helper()
 	p = startHere(t, dbtest.New(t), nil, fingerprint.Do)

@@ -49,8 +49,7 @@ func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
 	}
 }
 
-// A role that owns nothing but a schema is all that is needed, and two installations
-// may be in one database.
+// A role needs only a schema that it owns, and two installations may be in one database.
 func TestTwoInstallationsInOneDatabase(t *testing.T) {
 	t.Parallel()
 	database := dbtest.NewEmpty(t)
@@ -117,7 +116,7 @@ func ownSchema(t *testing.T, database, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	role := strings.TrimPrefix(parsed.Path, "/") + "_" + name // roles are those of all databases
+	role := strings.TrimPrefix(parsed.Path, "/") + "_" + name // roles belong to all databases
 	pool := dbtest.Pool(t, database)
 	for _, sql := range []string{
 		"CREATE ROLE " + role + " LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD 'secret'",

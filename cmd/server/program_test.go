@@ -48,7 +48,7 @@ type program struct {
 	log           transcript
 }
 
-// transcript is what a program has logged so far.
+// transcript is a program's log so far.
 type transcript struct {
 	mu    sync.Mutex
 	lines bytes.Buffer
@@ -66,7 +66,8 @@ func (t *transcript) String() string {
 	return t.lines.String()
 }
 
-// listening finds the addresses, also of a program that waits for its database, in a log for people, and in one for machines.
+// listening finds the addresses in the text log and in the JSON log, also of a program
+// that waits for its database.
 var listening = regexp.MustCompile(`(?:msg=(?:listening|waiting_for_database) addr=|"msg":"(?:listening|waiting_for_database)","addr":")([^\s"]+)(?: admin_addr=|","admin_addr":")([^\s"]+)`)
 
 func environment(databaseURL string, settings map[string]string) map[string]string {
@@ -190,7 +191,7 @@ func (p *program) waitStopped(t *testing.T) error {
 	}
 }
 
-// request is what the API tells of a request.
+// request is a request as the API answers it.
 type request struct {
 	ID            string          `json:"id"`
 	Status        string          `json:"status"`
@@ -204,17 +205,16 @@ type request struct {
 	}
 	Timeline []struct{ Event string }
 
-	problem string // its type, where the answer is one
+	problem string // its type, where the answer is a problem
 }
 
-// post sends a body and returns the answer's status and what it tells.
+// post sends a body and returns the answer's status and body.
 func (p *program) post(path, body string) (status int, answer request, err error) {
 	return p.postOnce(path, body, "")
 }
 
-// postOnce posts with an idempotency key, if there is one: the client then
-// repeats the call by itself where the server closed the connection before it
-// read it.
+// postOnce posts with an idempotency key, if any: then the client repeats the call by
+// itself where the server closed the connection before reading it.
 func (p *program) postOnce(path, body, key string) (status int, answer request, err error) {
 	call, err := http.NewRequest(http.MethodPost, p.url+path, strings.NewReader(body))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// TestSlowReadsOfOneClientHoldUpNobody lets one client read a locked table from
-// forty connections, and holds that another client's calls succeed meanwhile.
+// TestSlowReadsOfOneClientHoldUpNobody lets one client read a locked table from forty
+// connections, and checks that another client's calls succeed meanwhile.
 func TestSlowReadsOfOneClientHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)

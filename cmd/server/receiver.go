@@ -22,7 +22,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// receiverCommand is `ringback receiver …`: what the operator says of which receiver.
+// receiverCommand is `ringback receiver …`: the operator's words about receivers.
 type receiverCommand struct {
 	host, port  string // no port for all of them
 	rate        float64
@@ -132,7 +132,7 @@ func (c *receiverCommand) word(word string) db.ReceiverWord {
 	return db.ReceiverWord{Target: pacing.WordFor(c.host, c.port), Word: word, Rate: c.rate, Concurrency: c.concurrency}
 }
 
-// tell says what holds from now on.
+// tell prints the new state.
 func (c *receiverCommand) tell(config Config, stdout io.Writer, word, sentence string) error {
 	if config.json {
 		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: word, WordRate: c.rate, WordMost: c.concurrency})

@@ -70,7 +70,7 @@ func (e *example) post(t *testing.T, id, secret, body string) int {
 	return deliver(t, e.url, secret, id, body).StatusCode
 }
 
-// deliver sends a signed callback, and returns what it was answered.
+// deliver sends a signed callback, and returns the answer.
 func deliver(t *testing.T, url, secret, id, body string) *http.Response {
 	t.Helper()
 	webhook, err := standardwebhooks.NewWebhook(secret)

@@ -14,7 +14,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// runReceiver runs `ringback receiver …` and returns what it prints.
+// runReceiver runs `ringback receiver …` and returns its output.
 func runReceiver(t *testing.T, databaseURL string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -87,7 +87,7 @@ func TestOperatorAllowsAReceiver(t *testing.T) {
 	}
 	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=50")
 	p := startHere(t, database, nil, fingerprint.Do)
-	for range 20 { // more than a newcomer takes within half a second
+	for range 20 { // more than a stranger takes within half a second
 		p.accept(t, `{"text":"x"}`, r.URL)
 	}
 	for range 20 {

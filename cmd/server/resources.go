@@ -15,8 +15,8 @@ const (
 	connectionBytes = 30 << 10 // that an idle connection takes
 )
 
-// defaultConnections is the number that a quarter of the memory limit and half of the open
-// files have room for; limits of 0 are none.
+// defaultConnections is the number that fits into a quarter of the memory limit and half
+// of the open files; limits of 0 are none.
 func defaultConnections(memory int64, files uint64) int {
 	most := min(maxConnections, memory/4/connectionBytes)
 	if files > 0 {
@@ -25,8 +25,8 @@ func defaultConnections(memory int64, files uint64) int {
 	return int(max(most, minConnections))
 }
 
-// obeyCgroup makes nine tenths of what a container may take the memory limit of
-// the runtime, unless GOMEMLIMIT says otherwise. Budgets follow that limit.
+// obeyCgroup makes nine tenths of a container's memory the memory limit of the runtime,
+// unless GOMEMLIMIT is set. Budgets follow that limit.
 func obeyCgroup(environ map[string]string, files fs.FS) {
 	if limit := cgroupMemory(files); environ["GOMEMLIMIT"] == "" && limit > 0 {
 		debug.SetMemoryLimit(limit / 10 * 9)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// sampleInterval is how old a sample is at most while the database answers: as old
-	// as what Prometheus scrapes by default is.
+	// sampleInterval is the highest age of a sample while the database answers: Prometheus
+	// scrapes as often by default.
 	sampleInterval = 15 * time.Second
 	// sampleShare is how many times longer than a sample the pause after it is at least.
 	sampleShare   = 50
@@ -29,7 +29,7 @@ type sampler struct {
 	taken     atomic.Int64 // Unix time of latest, by this process's clock
 }
 
-// run takes samples until ctx ends. Where that fails, the last one stands.
+// run takes samples until ctx ends. After a failure the last sample stands.
 func (s *sampler) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		start := time.Now()

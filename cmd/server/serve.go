@@ -259,8 +259,8 @@ func (s *server) openClients(ctx context.Context) error {
 	return nil
 }
 
-// limits tells the limits of each client. It is nil in local mode, where one caller has the
-// whole machine.
+// limits returns the limits of each client. It is nil in local mode, where a single
+// caller has the whole machine.
 func (s *server) limits() func(client string) clients.Limits {
 	if s.config.dev {
 		return nil
@@ -309,7 +309,7 @@ func (s *server) newPublic(ctx context.Context) *http.Server {
 		ConnContext:       noteConn,
 		ConnState:         s.bound.changed,
 		ReadHeaderTimeout: 5 * time.Second,
-		WriteTimeout:      10 * time.Second, // for what isn't an answer of the API, which begins its own when it is there
+		WriteTimeout:      10 * time.Second, // for answers outside the API, which sets its own deadline
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
@@ -415,7 +415,7 @@ func serveOn(listener net.Listener, server *http.Server, failed chan<- error) {
 	}
 }
 
-// version is what the build was given, or that of the module or the commit.
+// version is the build's version, the module's or the commit.
 func version() string {
 	if stamped != "" {
 		return stamped

@@ -28,7 +28,7 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 	}
 	// Accepted before, since no connection is taken during the shortage.
 	id := p.served(t, "/async", `{"input":{"text":"x"},"delay":3600,"callback_url":"`+other.URL+`"}`, http.StatusAccepted).ID
-	// Below what it has open, so that it opens nothing more.
+	// Below the number of open files, so that it opens no more.
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -83,9 +83,9 @@ func (s *server) within(ctx context.Context, what string, limit time.Duration, s
 	return true
 }
 
-// close frees what newServer opened, and delivers the last traces. A connection that is
-// stuck, or a collector, holds it up no longer than a moment: the process ends, and the
-// connection with it.
+// close frees what newServer opened, and delivers the last traces. A stuck connection or
+// collector holds it up for a moment at most: the process ends, and its connections with
+// it.
 func (s *server) close() {
 	if s.interrupt != nil {
 		s.interrupt()

@@ -17,7 +17,7 @@ import (
 	"ringback/work/upstream"
 )
 
-// collectorURL is that of a collector of traces.
+// collectorURL is the URL of a collector of traces.
 type collectorURL string
 
 // UnmarshalText checks it.
@@ -37,7 +37,7 @@ func (u *collectorURL) UnmarshalText(text []byte) error {
 type pairs map[string]string
 
 // UnmarshalText reads name=value,name=value, where a percent sign and two hex digits are
-// one byte of a value. It quotes none, since headers hold keys.
+// a byte of a value. It quotes no value, since headers hold keys.
 func (p *pairs) UnmarshalText(text []byte) error {
 	*p = pairs{}
 	for one := range items(text) {
@@ -88,8 +88,9 @@ func (c Config) tracesURL() string {
 // noExporter as OTEL_TRACES_EXPORTER means that nothing is traced.
 const noExporter = "none"
 
-// checkTraces refuses what the standard knows and this program doesn't. What is wrong
-// with a collector that nothing is sent to is no mistake: others may share the settings.
+// checkTraces refuses settings that the standard knows and this program doesn't. Mistakes
+// in the URL of an unused collector are no mistakes: other programs may share the
+// settings.
 func (c Config) checkTraces(refuse func(mistake bool, setting, format string, args ...any)) {
 	refuse(!c.OTelSDKDisabled && c.OTelTracesExporter != "otlp" && c.OTelTracesExporter != noExporter, "OTEL_TRACES_EXPORTER", "must be otlp or none, not %q", c.OTelTracesExporter)
 	if c.tracesURL() == "" {

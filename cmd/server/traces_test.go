@@ -24,7 +24,7 @@ import (
 	"ringback/work/fingerprint"
 )
 
-// span is one as a collector shows it.
+// span is a span as a collector shows it.
 type span struct {
 	id, parent, trace string
 	*otlp.Span
@@ -104,7 +104,7 @@ func (c *collector) named(t *testing.T, name string, want int) []span {
 	return found
 }
 
-// check compares what a span tells. An empty value is one that it must not tell.
+// check compares the attributes of a span. An empty value is forbidden in the span.
 func (s span) check(t *testing.T, parent string, kind otlp.Span_SpanKind, failed bool, tells map[string]string) {
 	t.Helper()
 	if s.parent != parent || s.Kind != kind || (s.Status.GetCode() == otlp.Status_STATUS_CODE_ERROR) != failed {
@@ -146,7 +146,7 @@ func (p *program) postTraced(t *testing.T, path, body, traceparent string) (id s
 func TestOneTraceLeadsFromTheCallToEachAttempt(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)
-	parents := make(chan string, 10) // of what the service that does the work got
+	parents := make(chan string, 10) // headers that the service got
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		parents <- r.Header.Get("Traceparent")
 		fmt.Fprint(w, `{"secret":"result"}`)
@@ -221,7 +221,7 @@ func TestOneTraceLeadsFromTheCallToEachAttempt(t *testing.T) {
 	}
 }
 
-// A caller may decide that its call isn't traced; what comes later follows that.
+// A caller may decide that its call isn't traced; the later spans follow that decision.
 func TestCallThatIsNotSampledHasNoSpan(t *testing.T) {
 	t.Parallel()
 	c, r := newCollector(t), newReceiver(t, nil)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// ownWorks is a works.go with work of somebody else's and without the sample.
+// ownWorks is a works.go with another kind of work, without the sample.
 const ownWorks = `package main
 
 import (

@@ -38,7 +38,7 @@ func compare(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// readReport reads what -json wrote.
+// readReport reads a report that -json wrote.
 func readReport(path string) (*load.Report, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -51,7 +51,7 @@ func readReport(path string) (*load.Report, error) {
 	return report, nil
 }
 
-// comparison is one line: a figure of both reports.
+// comparison is a line: a figure of both reports.
 type comparison struct {
 	name   string
 	format string
@@ -86,7 +86,7 @@ func comparisons() []comparison {
 		comparison{"storm's CPU, µs a request", "%.0f", func(r *load.Report) float64 { return r.Generator.CPUMicroseconds }})
 }
 
-// metric is what -slo calls by that name, too.
+// metric is the metric of that name in -slo, too.
 func metric(name string) func(*load.Report) float64 {
 	measure, _, _ := findMetric(name)
 	return func(r *load.Report) float64 {

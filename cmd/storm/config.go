@@ -16,14 +16,14 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// config is what the flags and the environment ask for.
+// config is the flags' and the environment's.
 type config struct {
 	load.Config
 	isMine      bool       // the target may be other than loopback
 	jsonFile    string     // where the report goes; empty is nowhere, - is stdout instead of the summary
 	htmlFile    string     // likewise, as a page
-	objectives  objectives // what the run must achieve
-	movesCursor bool       // the terminal, if there is one, can draw over what it shows
+	objectives  objectives // objectives of the run
+	movesCursor bool       // the terminal, if there is one, can redraw lines
 }
 
 // defaults ask for the sample work, whose results are computed again.
@@ -34,8 +34,8 @@ func defaults() config {
 	return config
 }
 
-// parseConfig reads flags and environment. Its error is flag.ErrHelp or tells
-// every mistake, one a line.
+// parseConfig reads flags and environment. Its error is flag.ErrHelp or lists every
+// mistake, one a line.
 func parseConfig(args []string, getenv func(string) string) (config, error) {
 	config := defaults()
 	config.APIKey, config.Secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
@@ -53,8 +53,8 @@ func parseConfig(args []string, getenv func(string) string) (config, error) {
 	return config, errors.Join(mistakes, config.check(mistakes == nil))
 }
 
-// check tells what is wrong with flags that are each right by themselves.
-// Their sums are only worth a look where that is so.
+// check finds mistakes in the combination of flags that are each right. It compares sums
+// only if each flag is right.
 func (c config) check(eachIsRight bool) error {
 	mistakes := c.CheckSecrets()
 	if !eachIsRight {
@@ -128,7 +128,7 @@ func newFlags(config *config) *flag.FlagSet {
 	return flags
 }
 
-// addCallbackFlags adds the flags about what the run receives.
+// addCallbackFlags adds the flags about callbacks.
 func addCallbackFlags(flags *flag.FlagSet, config *config) {
 	flags.Var(setting[load.Shares]{&config.Receivers, load.ParseShares}, "receivers",
 		"`shares` of callbacks to receivers that behave in different ways, each at a port of its own:\n"+
@@ -155,8 +155,8 @@ func printUsage(w io.Writer) {
 	flags.PrintDefaults()
 }
 
-// setting is a flag that is parsed and checked in one step, so that a mistake
-// in it is told once.
+// setting is a flag that is parsed and checked in one step, so that a mistake in it is
+// reported once.
 type setting[T any] struct {
 	value *T
 	parse func(string) (T, error)

@@ -13,15 +13,15 @@ import (
 func TestAFreezeShowsInFull(t *testing.T) {
 	const length = 6 * time.Second
 	report, freeze := measureFreeze(t, time.Second, length)
-	// A sixth of the requests come in the freeze, at any time of it: the
-	// slowest hundredth of all are those that waited for 94 % of it or more.
+	// A sixth of the requests come in the freeze, evenly spread: the slowest hundredth of
+	// all waited for 94 % of it or more.
 	truth := 1000 * freeze.Seconds() * (1 - 0.01*length.Seconds()/freeze.Seconds())
-	// What a busy machine takes comes on top.
+	// A busy machine's delay comes on top.
 	if got := report.Sync.Latency.P99; got < 0.9*truth {
 		t.Errorf("p99: got %.0f ms, want %.0f or a tenth less at least", got, truth)
 	}
-	// The service time alone is what a closed loop would report: it knows of
-	// no request but the 16 that were under way.
+	// The service time alone is the figure of a closed loop: it covers only the 16 requests
+	// that were under way.
 	if got := report.Sync.Service.P99; got >= report.Sync.Latency.P99 {
 		t.Errorf("p99 of the service time: got %.0f ms, want less than %.0f", got, report.Sync.Latency.P99)
 	}

@@ -10,13 +10,13 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// Work that storm doesn't know is held against what the service itself answers at once.
+// Results of work that storm doesn't know are compared with the service's sync answers.
 func TestOtherWorkIsComparedWithSync(t *testing.T) {
 	t.Parallel()
 	const input = `{"n":{{number 0..9}},"words":"{{text 20}}"}`
 	for name, test := range map[string]struct {
 		works    string
-		result   string // what callbacks carry, %s for the input
+		result   string // the data of callbacks, %s for the input
 		verified int
 		status   int
 	}{
@@ -45,7 +45,7 @@ func TestOtherWorkIsComparedWithSync(t *testing.T) {
 				}
 				fmt.Fprintf(w, `{"id":%q,"status":"succeeded","result":{"a":1, "echo":%s}}`, jobID(n), echoed)
 			}
-			// One connection, so that the last body is that of the call.
+			// A single connection, so that the last body is the call's.
 			output := runStorm(t, against(start(t, service), "-input", input, "-mix", "sync=0,async=1", "-connections", "1", "-rate", "100")...)
 			output.want(t, test.status)
 			if got := output.report.Async; got.Verified != test.verified || got.Unverified != 0 || (got.Mismatched > 0) != (test.status == exitBroken) {

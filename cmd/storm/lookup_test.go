@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Nobody is called back here: what the server says of the requests decides.
+// No callback comes here: the server's answers about the requests decide.
 func TestLookUpOfRequestsThatNobodyCalled(t *testing.T) {
 	t.Parallel()
 	found := func(state string) string { return `{"status":"succeeded","callback_state":"` + state + `"}` }

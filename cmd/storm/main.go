@@ -1,17 +1,17 @@
-// Command storm loads a running Ringback with sync and async requests along a
-// rate curve, receives the callbacks itself and tells whether every
-// acknowledged request was called back.
+// Command storm loads a running Ringback with sync and async requests along a rate curve,
+// receives the callbacks itself and tells whether every acknowledged request was called
+// back.
 //
-// It is an open loop: a request leaves on schedule whether or not earlier ones
-// have answered, and its latency counts from the intended send time, so that a
-// server that freezes can't hide it.
+// It is an open loop: a request leaves on schedule whether or not earlier requests were
+// answered, and its latency counts from the intended send time, so that a server that
+// freezes can't hide it.
 //
-// Exit status: 0 when every acknowledged request was called back; 1 when one
-// was not, when a callback carried a wrong id, result or signature or came out
-// of order, when a request could not be sent in time, or when none was answered
-// ok, or fewer than were rejected, failed or lost; 2 for a wrong flag or a target that
-// doesn't answer; 99 when an objective of -slo was missed, or nothing was measured for
-// it; 130 after a second interrupt, or the first where the run had not begun.
+// Exit status: 0 when every acknowledged request was called back; 1 when a callback is
+// missing, carried a wrong id, result or signature or came out of order, when a request
+// could not be sent in time, or when no request was answered ok, or fewer than were
+// rejected, failed or lost; 2 for a wrong flag or a target that doesn't answer; 99 when
+// an objective of -slo was missed, or nothing was measured for it; 130 after a second
+// interrupt, or the first where the run had not begun.
 package main
 
 import (
@@ -34,7 +34,7 @@ const (
 	exitBroken  = 1
 	exitUsage   = 2
 	exitMissed  = 99  // an objective of -slo
-	exitAborted = 130 // what shells report for a process that SIGINT ended
+	exitAborted = 130 // the shells' status for a process that SIGINT ended
 )
 
 func main() {
@@ -42,8 +42,8 @@ func main() {
 	os.Exit(run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// tune sets what the runtime would choose for a program that has the machine
-// to itself. The variables GOMAXPROCS and GOGC say otherwise.
+// tune replaces the runtime's defaults, which assume that the program has the machine to
+// itself. The variables GOMAXPROCS and GOGC go first.
 func tune() {
 	// Half of the cores are enough to send with: fewer threads wake each other
 	// less (a third less CPU a request on two cores), and the server is often on
@@ -58,8 +58,8 @@ func tune() {
 	}
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM cancels; the
-// second one ends the process.
+// untilSignal returns a context that the first SIGINT or SIGTERM cancels; the second
+// signal ends the process.
 func untilSignal() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -73,8 +73,8 @@ func untilSignal() context.Context {
 	return ctx
 }
 
-// run is the whole program: it returns the exit status. Once ctx is done it
-// sends nothing more, waits for what is under way and reports.
+// run is the whole program: it returns the exit status. Once ctx is done it sends nothing
+// more, waits for outstanding callbacks and reports.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "compare" {
 		return compare(args[1:], stdout, stderr)

@@ -12,7 +12,7 @@ func TestOrderingKeys(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	keys := make(map[string]int)
-	var held *job // an early request of its key, until a later one was called back
+	var held *job // an early request of its key, until a later request was called back
 	service := &service{}
 	service.onAsync = func(n int, job job, w http.ResponseWriter) {
 		accept(job, w)

@@ -1,7 +1,7 @@
 package main
 
 import (
-	_ "embed" // for the page and what is inlined into it
+	_ "embed" // for the page and its inlined files
 	"fmt"
 	"html/template"
 	"io"
@@ -14,7 +14,7 @@ import (
 //go:embed page.html
 var pageHTML string
 
-// page is what page.html is filled with.
+// page fills page.html.
 type page struct {
 	Report            *load.Report
 	Verdict           string
@@ -27,17 +27,16 @@ type page struct {
 	UPlotJS, UPlotCSS any
 }
 
-// pageData is what the charts show.
+// pageData is the data of the charts.
 type pageData struct {
 	Timeline     *load.Timeline    `json:"timeline"`
 	Distribution load.Distribution `json:"distribution"`
 }
 
-// tile is one figure at the top.
+// tile is a figure at the top.
 type tile struct{ Name, Value string }
 
-// writeHTML writes one page that needs nothing else, neither files nor
-// network.
+// writeHTML writes a self-contained page, without further files or network.
 func writeHTML(w io.Writer, f *load.Findings) error {
 	parsed, err := template.New("page").Parse(pageHTML)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// early runs before anything else on the page, and keeps what goes wrong.
+// early runs before any other script of the page, and keeps its errors.
 const early = `<script>
 const problems = [];
 addEventListener("error", event => problems.push(event.message));
@@ -23,7 +23,7 @@ addEventListener("securitypolicyviolation", event => problems.push("blocked " + 
 console.error = (...words) => problems.push(words.join(" "));
 </script>`
 
-// late runs when all is drawn, and leaves what it finds in the page.
+// late runs after the drawing, and leaves its findings in the page.
 const late = `<script>
 function luminance(color) {
   const [r, g, b] = color.match(/\w\w/g).map(hex => parseInt(hex, 16) / 255)
@@ -49,7 +49,7 @@ setTimeout(() => {
 }, 100);
 </script>`
 
-// pageFindings is what late leaves.
+// pageFindings are late's findings.
 type pageFindings struct {
 	Problems []string
 	Plots    []struct {
@@ -140,8 +140,7 @@ func findBrowser(t *testing.T) string {
 	return ""
 }
 
-// visit loads a page in a browser without a network and returns what late
-// found in it.
+// visit loads a page in a browser without a network and returns late's findings.
 func visit(t *testing.T, browser, page string, flags ...string) pageFindings {
 	t.Helper()
 	directory := t.TempDir()

@@ -22,7 +22,7 @@ type progress struct {
 	w      io.Writer
 }
 
-// start shows it until the function it returns is called: in place on a terminal,
+// start shows the progress until the returned function is called: in place on a terminal,
 // otherwise a line a second.
 func (p *progress) start(ctx context.Context) (stop func()) {
 	finished := make(chan struct{})
@@ -109,7 +109,7 @@ func (p *progress) show(ctx context.Context, screen *screen, finished <-chan str
 	}
 }
 
-// screen draws a block of lines over the one before.
+// screen draws a block of lines over the last block.
 type screen struct {
 	w     io.Writer
 	fits  func() bool
@@ -119,7 +119,7 @@ type screen struct {
 func (s *screen) draw(block string) {
 	s.clear()
 	s.lines = strings.Count(block, "\n") + 1
-	_, _ = lipgloss.Fprintln(s.w, block) // whatever the terminal can do of the colours
+	_, _ = lipgloss.Fprintln(s.w, block) // as many colours as the terminal has
 }
 
 // clear leaves the cursor where the block began.
@@ -168,7 +168,7 @@ func alarm(count int, color, format string) string {
 	return lipgloss.NewStyle().Foreground(lipgloss.Color(color)).Render(text)
 }
 
-// phase tells what is going on, and for how much longer.
+// phase names the present phase, and its remaining time.
 func phase(s load.Snapshot, config load.Config) string {
 	switch {
 	case s.Interrupted:

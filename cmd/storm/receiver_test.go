@@ -39,7 +39,7 @@ func (j job) call(ctx context.Context, headers http.Header) (int, error) {
 func TestReceiversOfEveryKind(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	ports := make(map[string][]string)        // of the callback URLs, by what came of the first call
+	ports := make(map[string][]string)        // of the callback URLs, by the answer to the first call
 	fastest := make(map[string]time.Duration) // call, by port
 	service := &service{}
 	service.onAsync = func(_ int, job job, w http.ResponseWriter) {
@@ -129,8 +129,8 @@ func (j job) ask() (status int, granted string) {
 	return response.StatusCode, granted
 }
 
-// callUntilDone calls back once, and again after a 500; it returns what came
-// of the first call.
+// callUntilDone calls back once, and again after a 500; it returns the answer to the
+// first call.
 func callUntilDone(job job) string {
 	ctx, cancel := context.WithTimeout(job.t.Context(), receivers.HangTime)
 	defer cancel()
@@ -152,7 +152,7 @@ func TestSignatures(t *testing.T) {
 	signing := func(secret string) *service {
 		return &service{onAsync: func(n int, job job, w http.ResponseWriter) {
 			headers := make(http.Header)
-			if n != 3 { // one goes unsigned
+			if n != 3 { // one callback goes unsigned
 				headers = sign(t, job, job.body(job.id, "succeeded"), secret)
 			}
 			if _, err := job.call(t.Context(), headers); err != nil {
@@ -212,7 +212,7 @@ func TestWrongResult(t *testing.T) {
 	service := start(t, &service{onAsync: func(n int, job job, w http.ResponseWriter) {
 		body := job.body(job.id, "succeeded")
 		switch n {
-		case 4: // one letter of the digest
+		case 4: // a letter of the digest
 			body = strings.Replace(body, `"sha256":"`, `"sha256":"0`, 1)
 		case 5: // none
 			body = fmt.Sprintf(`{"type":"request.succeeded","data":{"id":%q,"status":"succeeded"}}`, job.id)

@@ -68,7 +68,7 @@ func TestReportLeavesTheWarmUpOut(t *testing.T) {
 			t.Errorf("%s: got %d values, want 20", name, got.Count)
 		}
 	}
-	// At most 40 within 0.2 s: what was due before may be done in it.
+	// At most 40 within 0.2 s: requests that were due before may end in it.
 	if report.Sync.Goodput > 200 || report.Goodput.Sync != report.Sync.Goodput {
 		t.Errorf("goodput: got %v, want at most 200/s", report.Sync.Goodput)
 	}

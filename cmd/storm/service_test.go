@@ -22,13 +22,13 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// service acts as Ringback. Its fields are what a test makes it do; the zero
-// value does everything right. n counts requests of the same path from 1.
+// service acts as Ringback. Its fields make it misbehave; the zero value does everything
+// right. n counts requests of the same path from 1.
 type service struct {
 	onSync  func(n int, w http.ResponseWriter)
 	onAsync func(n int, job job, w http.ResponseWriter)
 	onGet   func(id string, w http.ResponseWriter) // knows no request otherwise
-	works   string                                 // what GET /works says of the work; none otherwise
+	works   string                                 // the work in GET /works; none otherwise
 
 	url         string
 	syncCount   atomic.Int32
@@ -137,7 +137,7 @@ func (j job) body(id, status string) string {
 		id, status, j.result())
 }
 
-// result is what the work gives for the job's input.
+// result is the work's result for the job's input.
 func (j job) result() string {
 	input, err := json.Marshal(j.input)
 	if err != nil {
@@ -167,7 +167,7 @@ func (j job) post(url, body string) int {
 	return response.StatusCode
 }
 
-// output is what a run left behind.
+// output is the output of a run.
 type output struct {
 	status         int
 	stdout, stderr string
@@ -209,7 +209,7 @@ func against(s *service, more ...string) []string {
 	return append([]string{"-target", s.url, "-rate", "200", "-duration", "200ms", "-connections", "64"}, more...)
 }
 
-// requests are the counts of one endpoint, without those that are zero.
+// requests are the counts of an endpoint, without zeros.
 type requests struct{ ok, shed, rejected, failed, ambiguous, unsent int }
 
 func (o output) wantRequests(t *testing.T, name string, got load.Endpoint, want requests) {
@@ -233,7 +233,7 @@ func (o output) wantAsync(t *testing.T, want requests) {
 	o.wantRequests(t, "async", o.report.Async.Endpoint, want)
 }
 
-// callbacks are their counts, without those that are zero.
+// callbacks are the counts of callbacks, without zeros.
 type callbacks struct{ delivered, dead, pending, missing, mismatched, duplicates, orphans int }
 
 func (o output) wantCallbacks(t *testing.T, want callbacks) {

@@ -11,7 +11,7 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// objective is one thing that a run must achieve, as in "sync.p99<100ms".
+// objective is an objective of a run, as in "sync.p99<100ms".
 type objective struct {
 	text    string
 	most    bool    // the value may be at most the limit, rather than at least
@@ -21,7 +21,7 @@ type objective struct {
 	measure measure
 }
 
-// measure returns what was measured, and false where nothing was.
+// measure returns a measured value, and false where there is none.
 type measure func(*load.Report) (value float64, found bool)
 
 // objectives are all that a run must achieve.
@@ -35,7 +35,7 @@ func (o objectives) String() string {
 	return strings.Join(texts, ",")
 }
 
-// parseObjectives reads what -slo takes.
+// parseObjectives reads the value of -slo.
 func parseObjectives(text string) (objectives, error) {
 	var all objectives
 	var mistakes error
@@ -67,7 +67,7 @@ func parseObjective(text string) (objective, error) {
 	return objective{text, text[at] == '<', !orEqual, value, of, measure}, nil
 }
 
-// isMet compares what was measured.
+// isMet compares a measured value with the limit.
 func (o objective) isMet(value float64) bool {
 	switch {
 	case value == o.limit:
@@ -79,13 +79,13 @@ func (o objective) isMet(value float64) bool {
 	}
 }
 
-// unit is what a limit is told in.
+// unit is the unit of a limit.
 type unit int
 
 const (
 	bare    unit = iota
 	millis       // written as a duration
-	percent      // of what was sent
+	percent      // of the sent requests
 )
 
 func (u unit) parse(text string) (float64, error) {
@@ -116,8 +116,7 @@ const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} 
 	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
 	"or {sync|async}.goodput, achieved_rate, missing, pending, duplicates, orphans or mismatched as a number"
 
-// findMetric returns how to measure what a name stands for, or nil, and which endpoint
-// it is about.
+// findMetric returns the measure for a name, or nil, and its endpoint.
 func findMetric(name string) (m measure, of string, u unit) {
 	if number, known := numbers()[name]; known {
 		return number.of, number.endpoint, bare
@@ -140,7 +139,7 @@ func findMetric(name string) (m measure, of string, u unit) {
 	return func(r *load.Report) (float64, bool) { return choose(pick(r)), pick(r).Count > 0 }, endpoint, millis
 }
 
-// portion is how much of what was due a count is, in per cent, where anything was.
+// portion is a count's part of the due requests, in per cent, where any was due.
 func portion(of []load.Endpoint, count func(load.Endpoint) int) (value float64, found bool) {
 	part, whole := 0, 0
 	for _, endpoint := range of {
@@ -167,7 +166,7 @@ type number struct {
 }
 
 func numbers() map[string]number {
-	// What is said of callbacks is said of acknowledged requests.
+	// Objectives about callbacks are about acknowledged requests.
 	acked := func(count func(load.Async) int) number {
 		return number{"async", func(r *load.Report) (float64, bool) { return float64(count(r.Async)), r.Async.Acked > 0 }}
 	}

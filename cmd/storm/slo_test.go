@@ -51,7 +51,7 @@ func TestObjectives(t *testing.T) {
 	}
 }
 
-// What was not measured is not met, whichever way the objective goes.
+// An objective without a measured value is not met, in either direction.
 func TestObjectivesWithoutASample(t *testing.T) {
 	t.Parallel()
 	r := &load.Report{Async: load.Async{Endpoint: load.Endpoint{Sent: 5}}}

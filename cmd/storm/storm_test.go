@@ -89,7 +89,7 @@ func checkFigures(t *testing.T, report load.Report) {
 			t.Errorf("%s: got %+v, want 20 values in order", name, got)
 		}
 	}
-	// Less is achieved where the machine is so busy that the last one left late.
+	// The rate is lower where the machine is so busy that the last request left late.
 	if report.OfferedRate != 200 || report.AchievedRate <= 0 || report.AchievedRate > 200 {
 		t.Errorf("rates: got %v offered and %v achieved, want 200 of both", report.OfferedRate, report.AchievedRate)
 	}
@@ -230,7 +230,7 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 		})
 		output := runStorm(t, against(service)...)
 		output.want(t, exitOK)
-		// The first request waits for the last one, which leaves 195 ms later.
+		// The first request waits for the last request, which leaves 195 ms later.
 		if got := output.report.Sync.Latency.Max; got < 195 {
 			t.Errorf("longest sync latency: got %v ms, want at least 195", got)
 		}
@@ -260,8 +260,8 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 
 func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 	t.Parallel()
-	// The only connection is held by one request until that times out, and then
-	// by another: what is due meanwhile waits for longer than it may.
+	// A request holds the only connection until it times out, and then another holds it:
+	// requests due meanwhile wait beyond their timeout.
 	stuck := make(chan struct{})
 	service := start(t, &service{onSync: func(n int, w http.ResponseWriter) {
 		if n > 1 {

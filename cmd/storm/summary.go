@@ -13,7 +13,7 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-const maxListed = 10 // missing requests that are printed, and pending ones
+const maxListed = 10 // printed missing requests, and pending requests
 
 // exitStatus is exitBroken for a broken promise and for a run that proves
 // nothing, before exitMissed for a missed objective.
@@ -83,7 +83,7 @@ type latencyRow struct {
 	load.Quantiles
 }
 
-// latencyRows leaves out what did not happen.
+// latencyRows leaves out empty rows.
 func latencyRows(r *load.Report) []latencyRow {
 	rows := []latencyRow{
 		{"sync answered", r.Sync.Latency},
@@ -173,7 +173,7 @@ func printAuditError(w io.Writer, r *load.Report) {
 	}
 }
 
-// printNotes tells what is not in the tables.
+// printNotes prints the findings outside the tables.
 func printNotes(w io.Writer, r *load.Report) {
 	note := func(text string, count int) {
 		if count > 0 {
