@@ -75,18 +75,17 @@ func (q *Queue) Ready() error {
 	return nil
 }
 
-// Accept commits a request together with its work job, in a batch with
-// requests that others accept meanwhile. When it returns without an error, nothing
-// but the loss of the database loses the request. It fails at once as Admit
-// does, and where its destination has no room; when ctx ends first, the request may
-// still be accepted.
+// Accept commits a request together with its work job, in a batch with the requests of
+// concurrent calls. After it returns without an error, only the loss of the database
+// loses the request. It fails at once as Admit does, and where the destination has no
+// room; when ctx ends first, the request may still be accepted.
 func (q *Queue) Accept(ctx context.Context, request db.Request) error {
 	_, err := q.AcceptOnce(ctx, request, db.Key{})
 	return err
 }
 
-// AcceptOnce is Accept for a call with an idempotency key, if it has one: where
-// the key stands for a request already, that is returned, and nothing is accepted.
+// AcceptOnce is Accept for a call with an idempotency key, if it has one: where the key
+// stands for a request already, AcceptOnce returns that request and accepts nothing.
 func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) (db.Holder, error) {
 	if err := q.enter(request); err != nil {
 		return db.Holder{}, err
@@ -121,8 +120,8 @@ func (q *Queue) leave(request db.Request) {
 // with such a limit.
 func (q *Queue) Left(client string) int64 { return q.quotas.left(client) }
 
-// acceptAll commits requests with their work jobs, and with the keys of those
-// that have one. It starts the jobs that are born running.
+// acceptAll commits requests with their work jobs, and with their idempotency keys. It
+// starts the jobs that are born running.
 func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db.Holder, err error) {
 	reserved := q.work.reserve(len(calls), time.Now())
 	holders, requests, err := q.insert(ctx, calls, reserved)
@@ -140,9 +139,9 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 	return holders, err
 }
 
-// insert writes the requests of calls, of which the jobs of the first are born
-// running. It returns what each call is answered, and the requests as they were
-// written, without those whose key stands for another.
+// insert writes the requests of calls, whose first jobs are born running. It returns the
+// answer to each call, and the written requests; a request whose key stands for another
+// is not written.
 func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (holders []db.Holder, requests []db.Request, err error) {
 	if !slices.ContainsFunc(calls, hasKey) {
 		requests = requestsOf(calls)

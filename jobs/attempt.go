@@ -30,8 +30,8 @@ func failedAttempts(job *rivertype.JobRow) (failed int) {
 }
 
 // again decides whether another run follows an outcome. If so, it returns the error by
-// which River schedules it, and otherwise nil and the final outcome: that of the request,
-// or an expiry where no other run could start in time. The request's times are this
+// which River schedules the run, and otherwise nil and the final outcome: the run's, or
+// an expiry where no other run could start in time. The request's times are this
 // process's.
 func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (final work.Outcome, next error) {
 	if outcome.Again == nil {

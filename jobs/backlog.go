@@ -17,8 +17,8 @@ const Backlog limit.Reason = "unfinished"
 var ErrAway = errors.New("the database didn't answer lately, or could not be written")
 
 const (
-	// backlogInterval is how often the unfinished requests are counted, and for how
-	// long the count may say too little, by what other processes accept.
+	// backlogInterval is how often the unfinished requests are counted, and for how long the
+	// count may lack requests that other processes accept.
 	backlogInterval = time.Second
 	// backlogShare is how many times longer than a count the pause after it is at
 	// least: a hundred thousand jobs take Postgres some tenths of a second.
@@ -28,17 +28,17 @@ const (
 	awayAfter = 2 * time.Second
 	// sampleTimeout ends a count whose database went away meanwhile.
 	sampleTimeout = 5 * time.Second
-	// backlogHorizon is from when on a step that is due later is no load yet: beyond
-	// the longest that a callback waits for its turn. A retry of a receiver that is
-	// down is due later than that from its fourth on, and a redelivery may be; they
-	// count for their client alone, or one client could have all others refused.
+	// backlogHorizon is the time after which a due step is no load yet: longer than any wait
+	// of a callback for its turn. Fourth and later retries to a receiver that is down are
+	// due beyond it, and redeliveries may be. Such steps count for their client alone, or
+	// one client could have all others refused.
 	backlogHorizon = time.Minute
 )
 
-// backlog bounds the requests that are accepted and not finished, of which the
-// next step is due soon. To count them at each call would cost more than to
-// accept, so it takes a sample about every second and adds what this process has
-// accepted since. The sample tells, too, whether the database answers.
+// backlog bounds the unfinished requests whose next step is due soon. Counting them at
+// each call would cost more than accepting, so the backlog takes a sample about every
+// second and adds the requests that this process has accepted since. The sample also
+// tells whether the database answers.
 type backlog struct {
 	limit int64 // 0 for none
 	ping  func(ctx context.Context) error
@@ -49,7 +49,7 @@ type backlog struct {
 	unfinished limit.Sample[ofAll]
 }
 
-// ofAll is the key of a sample that has only one.
+// ofAll is the key of a sample with a single key.
 type ofAll struct{}
 
 func (b *backlog) admit() error { return b.take(0) }
@@ -114,7 +114,7 @@ func (b *backlog) check(ctx context.Context) {
 	b.away.Store(err != nil && ctx.Err() == nil)
 }
 
-// sample counts what is unfinished. Where that fails, the last count stands.
+// sample counts the unfinished requests. After a failure the last count stands.
 func (b *backlog) sample(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()

@@ -37,7 +37,7 @@ type callbackWorker struct {
 // recorded has no limit.
 func (w *callbackWorker) Timeout(*river.Job[callbackArgs]) time.Duration { return -1 }
 
-// attemptTimeout leaves room for a whole exchange (10 s) and the steps before it.
+// attemptTimeout leaves time for a whole exchange (10 s) and the steps before it.
 const attemptTimeout = 10*time.Second + stepTimeout
 
 // NextRetry is retryAt, for River.
@@ -78,7 +78,7 @@ func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (db.Request, er
 	return w.queue.callbacks.Do(ctx, id)
 }
 
-// run sends one attempt, with no transaction open.
+// run sends an attempt, with no transaction open.
 func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	next, err := w.attempt(ctx, job, request)
 	if err != nil {
@@ -91,7 +91,7 @@ func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request
 // Ringback's own is charged.
 func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another one takes the job up
+		return ctx.Err() // the process is stopping: another process takes the job up
 	}
 	if passes(err) {
 		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
@@ -161,7 +161,7 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 }
 
 // tellCutOff says that an attempt was cut off by the process stopping, while it was
-// sending, or recording what came of that. The receiver may have the callback.
+// sending, or recording the answer. The receiver may have the callback.
 func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
 	if w.queue.cutsOff(ctx) {
 		w.logger.InfoContext(ctx, "callback_cut_off", tellTrace([]any{
@@ -315,7 +315,7 @@ func owedSince(request db.Request) time.Time {
 	return request.FinishedAt
 }
 
-// jobResult tells River what the step means for the job.
+// jobResult turns the step into the job's result for River.
 func (s step) jobResult() error {
 	switch {
 	case s.state != db.CallbackPending:

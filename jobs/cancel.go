@@ -16,11 +16,11 @@ import (
 // codeCancelled is the code of requests whose work was stopped by their caller.
 const codeCancelled = "cancelled"
 
-// Cancel stops the steps that a request is still owed, and their job. A running job has its
-// context ended, in whichever process it runs, and finds afterwards that there is nothing
-// to write. No callback tells of it: the caller knows. The next callback of its ordering
-// key is released. It returns the step that it stopped: none where the request has ended
-// or the client has no such request.
+// Cancel stops the remaining steps of a request, and their job. A running job has its
+// context ended, in any process, and finds nothing to write afterwards. No callback is
+// sent, since the caller knows. The next callback of its ordering key is released. It
+// returns the step that it stopped, or no step where the request has ended or the client
+// has no such request.
 func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stopped db.Stopped, err error) {
 	reason, err := cancellation("The request was cancelled before its work ended.")
 	if err != nil {

@@ -17,13 +17,12 @@ import (
 	"ringback/jobs/upkeep"
 )
 
-// driver is River's driver for pgx, with six differences. A fetch goes through the
-// lane of its queue. What is completed by the statement that ended its step is not
-// completed again. The cancellation of a job reaches the jobs that River doesn't
-// know to run here. No job is rescued from a process that lives. The times that
-// River takes from this process's clock become the database's. And faults of the database
-// that a fetch meets are noted, and the connection for notifications is closed with those
-// of the pools.
+// driver is River's driver for pgx, with six differences. A fetch goes through the lane
+// of its queue. A job that the statement of its step completed is not completed again.
+// Cancellations reach the jobs that River doesn't know to run here. No job is rescued
+// from a living process. The times that River takes from this process's clock become the
+// database's. Faults of the database that a fetch meets are noted, and the connection for
+// notifications closes with the pools'.
 type driver struct {
 	*riverpgxv5.Driver
 	pool   *pgxpool.Pool
@@ -37,12 +36,12 @@ func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64), c
 	return &driver{riverpgxv5.New(pool), pool, lanes, cancel, clock, health}
 }
 
-// GetExecutor is what River runs its statements with, outside transactions.
+// GetExecutor returns River's executor for statements outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
 	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes, d.clock, d.health}
 }
 
-// GetListener is what River hears notifications from.
+// GetListener returns River's listener for notifications.
 func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
 	return &hearer{Listener: d.Driver.GetListener(params), cancel: d.cancel, health: d.health}
 }
@@ -64,7 +63,7 @@ func (f *fetcher) Begin(ctx context.Context) (riverdriver.ExecutorTx, error) {
 	return &scheduler{tx, f.clock}, nil
 }
 
-// UnwrapTx is for SQL of one's own in a transaction of the executor.
+// UnwrapTx is for further SQL in a transaction of the executor.
 func (d *driver) UnwrapTx(tx riverdriver.ExecutorTx) pgx.Tx {
 	if s, ok := tx.(*scheduler); ok {
 		tx = s.ExecutorTx

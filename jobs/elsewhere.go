@@ -22,11 +22,11 @@ import (
 )
 
 // Work that goes on elsewhere holds no worker: its job is snoozed for as long as its
-// lease, and the lease is a row. What is reported renews the lease or ends the request.
+// lease, and the lease is a row. A report renews the lease or ends the request.
 //
-//	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
-//	                     ├───── report of a result or an error ──► finish
-//	                     └───── silence ──► the job wakes ──► lost: another attempt
+// 	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
+// 	                     ├───── report of a result or an error ──► finish
+// 	                     └───── silence ──► the job wakes ──► lost: another attempt
 
 // Why a report isn't taken.
 var (
@@ -36,9 +36,10 @@ var (
 )
 
 const (
-	// reportPause is how long after a report was stored another one is not: two a second.
+	// reportPause is the time after a stored report in which no other report is stored: two
+	// a second.
 	reportPause = 500 * time.Millisecond
-	// keyTimeout bounds the one look for the key, for which a caller may wait.
+	// keyTimeout bounds a read of the key, for which a caller may wait.
 	keyTimeout = 1500 * time.Millisecond
 	// notYet is how long after it was called an upstream may be faster than the record of
 	// its call, besides the work's timeout.
@@ -62,8 +63,8 @@ func runOf(job *rivertype.JobRow) int {
 	return job.Attempt + metadata.Snoozes
 }
 
-// tokens makes and reads the tokens of attempts. A token names its attempt, and none can
-// be made without the key, so none has to be stored. Who has one can report on that
+// tokens makes and reads the tokens of attempts. A token names its attempt. Making a
+// token takes the key, so no token is stored. The owner of a token can report on its
 // attempt, and learns nothing.
 type tokens struct {
 	find func(ctx context.Context) ([]byte, error)
@@ -233,9 +234,10 @@ func (w *processWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow,
 	return nil
 }
 
-// Report takes what is reported on the attempt of a token. It fails with ErrUnknownToken,
-// ErrGivenUp or ErrNotYet. A report that ends the work is committed when it returns; of
-// the others the first in half a second is, and those that follow it are taken unseen.
+// Report takes a report on a token's attempt. It fails with ErrUnknownToken, ErrGivenUp
+// or ErrNotYet. A report that ends the work is committed when Report returns. Of other
+// reports, the first in each half second is stored, and later reports are accepted
+// without being stored.
 func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error {
 	said := sign{a.attempt, report.Progress != nil}
 	if report.Ends() {
@@ -271,7 +273,7 @@ func (q *Queue) report(ctx context.Context, a Attempt, report work.Report) error
 	return err
 }
 
-// Attempt is one whose token is good.
+// Attempt is an attempt whose token is valid.
 type Attempt struct{ attempt }
 
 // RequestID is the request that the attempt is of.
@@ -310,7 +312,7 @@ func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 	return errors.Join(ErrGivenUp, err)
 }
 
-// finishElsewhere writes an outcome that was reported, unless another one was first.
+// finishElsewhere writes a reported outcome, unless another outcome was written first.
 func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome work.Outcome) error {
 	first, err := q.finishFirst(ctx, request, outcome)
 	if isUnstorable(err) {

@@ -46,8 +46,8 @@ func passes(err error) bool {
 		errors.Is(err, batch.ErrLate) || errors.Is(err, batch.ErrStopped)
 }
 
-// faultsInARow counts the faults and panics since the last attempt that was neither,
-// and tells what the latest one was.
+// faultsInARow counts the faults and panics since the last attempt without a fault or
+// panic, and returns the latest.
 func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 	for i := len(job.Errors) - 1; i >= 0; i-- {
 		failed := job.Errors[i]

@@ -9,9 +9,9 @@ import (
 	"ringback/work"
 )
 
-// flow is what keeps the attempts of one work within what it bears: a limit of its
-// own, and for work that somebody else does (work.Work.Paced) a breaker and a slow
-// start. It never waits: an attempt may begin, or is told when to come back.
+// flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
+// (work.Work.Paced) by a breaker and a slow start. It never waits: a run may begin, or
+// gets a time to come back.
 //
 //	        5 failures in a row           its time is over
 //	closed ─────────────────────► open ─────────────────────► half open
@@ -19,8 +19,8 @@ import (
 //	   │                           └──────── the probe fails ─────┤
 //	   └──── slow start ◄──────────────────── the probe succeeds ─┘
 //
-// It differs from the breaker of receivers, since the work is the operator's own: it
-// is known to be good for full speed from the start, and is looked for often.
+// It differs from the breaker of receivers, since the service is the operator's own: it
+// gets full speed from the start, and frequent probes.
 type flow struct {
 	paced bool
 
@@ -32,7 +32,7 @@ type flow struct {
 	openings int           // in a row, with no success in between
 	until    time.Time     // open until then
 	pause    time.Time     // by a Retry-After
-	epoch    int           // what left before an opening, or before it ended, says nothing afterwards
+	epoch    int           // attempts of earlier epochs, from before an opening or its end, are ignored
 	inFlight int           // of this epoch
 	took     time.Duration // moving average of an attempt, 0 before the first
 	rising   time.Time     // since when slow start lasts; zero when it doesn't
@@ -43,8 +43,8 @@ const (
 	flowFailures     = 5
 	flowFirstOpening = time.Second
 	flowLongest      = 30 * time.Second
-	// flowPause is how long a Retry-After that one request got holds up all others at
-	// most.
+	// flowPause is the longest time for which a Retry-After to one request holds up all
+	// others.
 	flowPause = time.Minute
 	// Slow start begins with so many a second, and doubles them each half second until
 	// they are no limit any more, after 3 s.
@@ -67,7 +67,7 @@ func workReasons() []limit.Reason {
 	return []limit.Reason{workSlots, WorkLimit, WorkDown, WorkPaused, WorkPace}
 }
 
-// newFlows makes a flow for each kind of work that needs one.
+// newFlows makes a flow for each kind of work that needs a flow.
 func newFlows(catalog *work.Catalog, shared bool) map[string]*flow {
 	flows := map[string]*flow{}
 	for _, offer := range catalog.All() {
@@ -126,7 +126,7 @@ func (f *flow) look(client string, now time.Time) limit.Decision {
 	return decision
 }
 
-// closed tells why no attempt of a client may begin now, and when one may.
+// closed tells why no run of a client may begin now, and when a run may.
 func (f *flow) closed(client string, now time.Time) limit.Decision {
 	switch {
 	case f.until.After(now):
@@ -142,7 +142,7 @@ func (f *flow) closed(client string, now time.Time) limit.Decision {
 	return decision
 }
 
-// rate is that of slow start.
+// rate is the rate of slow start.
 func (f *flow) rate(now time.Time) limit.Rate {
 	if f.rising.IsZero() {
 		return limit.Rate{Burst: 1}
@@ -180,7 +180,7 @@ func risen(began, at time.Time) float64 {
 	return flowStart * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/flowHalfStep.Seconds()))
 }
 
-// leave ends an attempt with what came of it, the zero Outcome where that says nothing
+// leave ends an attempt with its outcome, the zero Outcome where the attempt says nothing
 // of the work.
 func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if f == nil {
@@ -231,7 +231,7 @@ func (f *flow) fail(now time.Time) {
 	f.begin()
 }
 
-// begin lets what is under way count no more.
+// begin starts an epoch: attempts under way no longer count.
 func (f *flow) begin() {
 	f.epoch++
 	f.inFlight = 0
@@ -244,9 +244,9 @@ func (f *flow) isDown(now time.Time) bool {
 	return f.openings > 0 || f.pause.After(now)
 }
 
-// EnterWork lets a sync request do a work of the catalog, at once or not at all: the
-// error is a *limit.Refusal. leave must be called with what came of it, the zero Outcome
-// for nothing.
+// EnterWork lets a sync request run a work of the catalog, at once or not at all: the
+// error is a *limit.Refusal. leave must be called with the outcome, the zero Outcome
+// where the run says nothing of the work.
 func (q *Queue) EnterWork(name, client string) (leave func(work.Outcome), err error) {
 	f := q.flows[name]
 	p, decision := f.enter(client, false, time.Now())

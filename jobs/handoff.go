@@ -20,26 +20,26 @@ import (
 
 // handoff runs jobs that are born running.
 //
-// The usual way from one step to the next is a walk: the statement that inserts a
-// job notifies River, River fetches the job when its cooldown is over, and its
-// completer writes that the job has ended. All of that is waiting and statements, not
-// work. So where this process has a free worker, and nothing older waits in the
-// queue, the statement inserts the job as River's fetch would leave it: running, at
-// its first attempt, in the name of this process. Once that is committed, handoff
-// runs the job at once, with the request that is in memory anyway, and the statement
-// that ends the step completes the job, too.
+// The usual way from one step to the next is a walk: the statement that inserts a job
+// notifies River, River fetches the job when its cooldown is over, and its completer
+// writes that the job has ended. This way is waiting and statements, not work. So where
+// this process has a free worker, and nothing older waits in the queue, the statement
+// inserts the job as River's fetch would leave it: running, at its first attempt, in the
+// name of this process. Once that is committed, handoff runs the job at once, with the
+// request that is in memory anyway, and the statement that ends the step completes the
+// job, too.
 //
 //	accept ── commit {request, work job} ──┬─ available ─► River fetches ─► load ─┐
 //	                                       └─ running ─────────► handoff ─────────┴─► worker ─► finish
 //
-// River's table stays the queue of record, and everything else stays River's: jobs
-// beyond the free workers, retries, snoozes, what other processes insert or leave
-// behind, and what River UI shows. A job that was born running and doesn't end with
-// its step goes back to River by River's own statement. Where this process dies
-// or loses such a job (the answer to an insert that committed may get lost), the
-// heartbeat gives it back like any other.
+// River's table stays the queue of record, and everything else stays River's: jobs beyond
+// the free workers, retries, snoozes, jobs that other processes insert or leave behind,
+// and River UI's view. A job that was born running and doesn't end with its step goes
+// back to River by River's own statement. Where this process dies or loses such a job
+// (the answer to an insert that committed may get lost), the heartbeat gives it back like
+// any other.
 //
-// The workers don't know which way a job came. A lane decides which way it takes.
+// Workers don't see a job's way. A lane decides it.
 type handoff struct {
 	process string // River's client id
 	exec    riverdriver.Executor
@@ -88,9 +88,9 @@ func (h *handoff) born(id int64, jobs db.Jobs) *rivertype.JobRow {
 	}
 }
 
-// start runs a job on a goroutine that has run others, if one is free: its stack has
-// grown already, which costs a tenth of the server's CPU otherwise. There are no
-// more goroutines than workers.
+// start runs a job on a free goroutine that has run jobs before, if there is one: growing
+// a new stack each time would cost a tenth of the server's CPU. There are no more
+// goroutines than workers.
 func (h *handoff) start(t task) {
 	select {
 	case h.tasks <- t:
@@ -265,8 +265,8 @@ func (h *handoff) cancelRequested(ids []int64) {
 	}
 }
 
-// end waits for the jobs of lanes that take no more, as long as the grace lasts,
-// and then interrupts them. It fails when ctx ends before the last one has.
+// end waits for the jobs of closed lanes, as long as the grace lasts, and then interrupts
+// them. It fails when ctx ends before the last job.
 func (h *handoff) end(ctx context.Context, grace time.Duration, lanes ...*lane) error {
 	timer := time.AfterFunc(grace, func() { h.stop(errStopping) })
 	defer timer.Stop()

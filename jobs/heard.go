@@ -19,7 +19,7 @@ type sign struct {
 	progress bool
 }
 
-// has tells whether such a report was taken in the current half second: another one would
+// has tells whether a report like s was taken in the current half second: another would
 // not be stored.
 func (h *heard) has(s sign, now time.Time) bool {
 	h.mu.Lock()

@@ -28,8 +28,8 @@ func requestsOf(calls []acceptance) []db.Request {
 
 func hasKey(call acceptance) bool { return call.key.Key != "" }
 
-// claimKeys claims the keys of the calls that have one. It returns each call's answer, and
-// the calls that are to be accepted.
+// claimKeys claims the idempotency keys of calls. It returns each call's answer, and the
+// calls to be accepted.
 func claimKeys(ctx context.Context, q db.Querier, calls []acceptance, now time.Time) ([]db.Holder, []acceptance, error) {
 	var keys []db.Key
 	for _, call := range calls {
@@ -68,8 +68,8 @@ const (
 	keysAtOnce   = 1000
 )
 
-// dropKeys removes expired keys, and leases of requests that have ended, until ctx ends. The
-// next look finds what a failed look leaves.
+// dropKeys removes expired keys, and leases of requests that have ended, until ctx ends.
+// After a failure the next look removes them.
 func (q *Queue) dropKeys(ctx context.Context) {
 	tick := time.NewTicker(keysInterval)
 	defer tick.Stop()

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// lane is the workers of one queue in this process. River's fetches and the jobs
-// that are born running share them, so that no more than size run in all. No job is
-// born running while older ones are known to wait in the queue: a job is overtaken only by
-// jobs that are inserted before the next fetch, which its own notification brings about.
+// lane is the workers of a queue in this process. River's fetches and jobs that are born
+// running share them, so that at most size jobs run. No job is born running while older
+// jobs are known to wait in the queue. A waiting job is overtaken only by jobs inserted
+// before the next fetch, which its own notification causes.
 type lane struct {
 	size int
 	wake func() // lets River fetch at once
@@ -47,8 +47,8 @@ func (l *lane) reserve(n int, now time.Time) (reserved int) {
 	return reserved
 }
 
-// inserted ends what reserve began: of the jobs for which workers were reserved,
-// running are committed and run now.
+// inserted ends reserve: of the jobs with reserved workers, running are committed and run
+// now.
 func (l *lane) inserted(reserved, running int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,9 +108,9 @@ func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error 
 	return err
 }
 
-// beginFetch takes the workers that a fetch may fill. While nothing is known to wait,
-// it leaves half of them to jobs that are born running meanwhile: a fetch every tenth
-// of a second that took all would send one or two jobs in a hundred over the queue.
+// beginFetch takes the workers that a fetch may fill. While no job is known to wait, it
+// leaves half of them to jobs that are born running meanwhile: taking all of them every
+// tenth of a second would send one or two jobs in a hundred over the queue.
 func (l *lane) beginFetch(limit int) (room int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// localJobs are the jobs that run in this process, by id: those that River runs and those
-// that were born running.
+// localJobs are the jobs that run in this process, by id: fetched by River or born
+// running.
 type localJobs struct {
 	mu   sync.Mutex
 	jobs map[int64]context.CancelCauseFunc // nil for a job that River runs
@@ -32,7 +32,7 @@ func (l *localJobs) remove(id int64) {
 	delete(l.jobs, id)
 }
 
-// around is what River calls around each job.
+// around wraps each job that River runs.
 func (l *localJobs) around(lanes map[string]*lane) rivertype.WorkerMiddleware {
 	return river.WorkerMiddlewareFunc(func(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) error {
 		defer lanes[job.Queue].fetchedEnded()

@@ -13,8 +13,8 @@ import (
 	"ringback/work"
 )
 
-// metrics count what the steps come to. No label holds a client, a host or
-// anything else that callers choose.
+// metrics count the results of the steps. No label holds a client, a host or anything
+// else that callers choose.
 type metrics struct {
 	accepted *prometheus.CounterVec   // by mode
 	works    *prometheus.HistogramVec // by name and status
@@ -108,8 +108,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 
 func (m *metrics) postponed(reason limit.Reason) { m.waits.Add(reason, 1) }
 
-// durations are the buckets for what may take from a millisecond to the longest
-// timeout.
+// durations are the buckets for times from a millisecond to the longest timeout.
 var durations = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
 func (m *metrics) worked(name string, outcome work.Outcome) {

@@ -60,7 +60,7 @@ func TestPacing(t *testing.T) {
 			if together.Add(1) == callbacks {
 				close(all)
 			}
-			<-all // they must all be under way for one to end
+			<-all // all must be under way for a callback to end
 		})
 		url := dbtest.New(t)
 		q := newQueueOf(t, url, url, doNothing, 4*callbacks)
@@ -235,7 +235,7 @@ func newOneByOne(t *testing.T) string {
 	return "http://" + listener.Addr().String() + "/"
 }
 
-// serveConnection answers one call after the other until its end.
+// serveConnection answers calls one after the other until its end.
 func serveConnection(conn net.Conn) {
 	defer conn.Close()
 	for reader := bufio.NewReader(conn); ; {

@@ -8,11 +8,11 @@ import (
 	"ringback/jobs/limit"
 )
 
-// places lets so many works run at a time, and divides the slots among clients. Jobs
-// are many more than works, since most of a job's time is spent waiting for
-// Postgres, together with others. Where works take long, some of the jobs that find
-// no slot wait for one and the rest is postponed, so that a client with thousands
-// of them leaves workers, too, to the others.
+// places bounds the runs at a time, and divides the slots among clients. Jobs outnumber
+// runs, since a job spends most of its time waiting for Postgres, together with other
+// jobs. Where runs take long, some of the jobs without a slot wait for a slot and the
+// rest are postponed, so that a client with thousands of jobs leaves workers to other
+// clients.
 type places struct {
 	count int
 	room  int // for jobs that wait
@@ -22,7 +22,7 @@ type places struct {
 	clients map[string]*clientele // no more than there are clients
 }
 
-// clientele is what is known of a client's works in this process.
+// clientele is a client's runs in this process.
 type clientele struct {
 	line limit.Line    // of jobs that were postponed
 	took time.Duration // moving average of a work, 0 before the first
@@ -39,9 +39,9 @@ const (
 	workSlots limit.Reason = "work_slots"
 	// placePatience is how long a job waits for a slot at most.
 	placePatience = 10 * time.Second
-	// assumedWork spaces the works of a client of which none has ended yet.
+	// assumedWork spaces a client's runs before the first has ended.
 	assumedWork = time.Second
-	// soonest is what a job is postponed by at least.
+	// soonest is the shortest time by which a job is postponed.
 	soonest = 10 * time.Millisecond
 	// recallStep is the time between two jobs that come back with nothing reserved.
 	recallStep = time.Millisecond
@@ -85,8 +85,8 @@ func (p *places) of(client string) *clientele {
 	return c
 }
 
-// postpone tells a job to come back when half of those of its client that wait are
-// gone, and one after the other as slots are free.
+// postpone returns the time for a job to come back: when half of its client's waiting
+// jobs are gone, and then one after the other as slots are free.
 func (p *places) postpone(client string, now time.Time) time.Time {
 	waiting := p.gate.Waiting(client)
 	p.mu.Lock()
@@ -112,7 +112,7 @@ func (p *places) leave(client string, took time.Duration) {
 	c.took += (took - c.took) / 8
 }
 
-// running is how many works run.
+// running is the number of runs.
 func (p *places) running() int {
 	running, _ := p.gate.Counts()
 	return running

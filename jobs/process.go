@@ -38,7 +38,7 @@ type processWorker struct {
 // recorded has no limit.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
-// limit leaves room for the steps around the work and the wait for a slot.
+// limit leaves time for the steps around the work and the wait for a slot.
 func (w *processWorker) limit() time.Duration {
 	return w.catalog.Longest() + placePatience + stepTimeout
 }
@@ -196,7 +196,7 @@ func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uu
 // comes back until its outcome is written. A fault of Ringback's own is charged.
 func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another one takes the job up
+		return ctx.Err() // the process is stopping: another process takes the job up
 	}
 	if passes(err) {
 		w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
@@ -307,7 +307,7 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 }
 
 // tellCutOff says that an attempt was cut off by the process stopping, while it was
-// working, or recording what came of that.
+// working, or recording the outcome.
 func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
 	if w.queue.cutsOff(ctx) {
 		w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{
@@ -334,8 +334,8 @@ func (q *Queue) finishFirst(ctx context.Context, request db.Request, outcome wor
 	return q.finishes.Do(ctx, request)
 }
 
-// finishAll commits the outcomes with their callback jobs, and starts the jobs that
-// are born running. It tells which of the outcomes are those of their requests.
+// finishAll commits the outcomes with their callback jobs, and starts the jobs that are
+// born running. It returns the outcomes that were written.
 func (q *Queue) finishAll(ctx context.Context, all []db.Request) ([]bool, error) {
 	outcomes := firstOfEach(all)
 	reserved := q.callback.reserve(len(outcomes), time.Now())
@@ -353,7 +353,7 @@ func (q *Queue) finishAll(ctx context.Context, all []db.Request) ([]bool, error)
 	written := make([]bool, len(all))
 	for i, outcome := range all {
 		_, written[i] = finished[outcome.ID]
-		delete(finished, outcome.ID) // a second one was dropped
+		delete(finished, outcome.ID) // a second outcome of a request was dropped
 	}
 	return written, nil
 }
@@ -379,7 +379,7 @@ func (q *Queue) loadWork(ctx context.Context, ids []uuid.UUID) ([]db.Request, er
 	return inOrder(ids, requests), err
 }
 
-// inOrder puts values in the order of their ids, with the zero value for an id without one.
+// inOrder orders values by their ids, with the zero value for an id without a value.
 func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
 	ordered := make([]V, len(ids))
 	for i, id := range ids {

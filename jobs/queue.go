@@ -1,7 +1,6 @@
-// Package jobs is the way of an accepted request through the queue: accept,
-// process, call back. Each of the steps that write is one transaction, and each
-// checks the request's state, so that a step that runs again finds nothing to
-// do.
+// Package jobs is the way of an accepted request through the queue: accept, process, call
+// back. Each step is a transaction that checks the request's state, so that a repeated
+// step finds nothing to do.
 package jobs
 
 import (
@@ -76,11 +75,11 @@ type Config struct {
 
 	Tracer *tracing.Tracer // nil for none
 
-	Health  *db.Health            // that the steps report to; nil for one of its own
+	Health  *db.Health            // for the steps' reports; nil for a new registry
 	Metrics prometheus.Registerer // nil for none
 }
 
-// Queue accepts requests, does their work and sends their callbacks. Each of its steps goes
+// Queue accepts requests, does their work and sends their callbacks. Each step goes
 // through a batcher, which joins the calls of many goroutines into one transaction.
 type Queue struct {
 	pool       *pgxpool.Pool
@@ -95,7 +94,7 @@ type Queue struct {
 	letters    upkeep.Sweeper // of dead letters
 	search     upkeep.Searcher
 	reconciler reconciler
-	stop       context.CancelFunc // ends what Start began besides River and the heartbeat
+	stop       context.CancelFunc // ends the goroutines that Start began, but River's and the heartbeat's
 	pacing     *pacing.Pacing
 	waits      *waits
 	follows    *waits
@@ -109,7 +108,7 @@ type Queue struct {
 	clock      clockWatch
 	metrics    *metrics
 
-	// What takes the steps: the workers of each queue, and how its jobs are started.
+	// The workers of each queue, and the starters of its jobs.
 	work, callback *lane
 	processor      *processWorker
 	caller         *callbackWorker
@@ -194,13 +193,13 @@ const (
 // them, too.
 const maxReports = 1000
 
-// maxReads is how many callers may ask at a time what their callback waits for: more
-// than may read.
+// maxReads is the number of concurrent callers that may ask why their callback waits:
+// more than reads admits.
 const maxReads = 1000
 
-// startBatchers bounds the calls that come from outside. Steps of workers have room for all
-// workers, twice over: an outcome is never refused. Sync requests are recorded when their
-// work is done, and bounded before it.
+// startBatchers bounds the calls from outside. Steps of workers have room for twice the
+// workers, so that no outcome is refused. Sync requests are recorded after their work,
+// and bounded before it.
 func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
 	q.accepts = batch.New(batch.Config[acceptance, db.Holder]{
@@ -223,7 +222,7 @@ func (q *Queue) startBatchers(config Config) {
 	q.meetings = batch.New(batch.Config[string, db.Receiver]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
 }
 
-// met returns what takes how a step went.
+// met returns the function that takes a step's result.
 func (q *Queue) met(step db.Step) func(error) {
 	return func(err error) { q.health.Note(step, err) }
 }
@@ -246,8 +245,8 @@ func (q *Queue) setUpRiver(config Config) error {
 	return nil
 }
 
-// waker returns what lets River fetch from a queue at once. Where that fails, the
-// next poll does it.
+// waker returns a function that makes River fetch from a queue at once. After a failure
+// the next poll fetches.
 func (q *Queue) waker(queue string) func() {
 	return func() {
 		go func() {
@@ -269,7 +268,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 	settings := &river.Config{
 		Workers:    workers,
 		Middleware: []rivertype.Middleware{q.local.around(lanes)},
-		// River's own lines at info repeat ours, which say more.
+		// River's own lines at info repeat Ringback's lines, which say more.
 		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
@@ -277,14 +276,13 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		// processes that only insert, too.
 		FetchCooldown:     10 * time.Millisecond,
 		FetchPollInterval: fetchPollInterval,
-		// The net below the heartbeat, for jobs that it doesn't give back. It is well
-		// above the longest job, since a job that still runs would run twice. (River's
+		// The net below the heartbeat, for jobs that the heartbeat doesn't give back. It is
+		// well above the longest job, since a job that still runs would run twice. (River's
 		// default is one hour.)
 		RescueStuckJobsAfter: 2 * max(time.Minute, config.Catalog.Longest()+stepTimeout),
 		MaxAttempts:          maxJobAttempts,
-		// Ended jobs go with the requests that point to them. River's cleaner, which
-		// takes them in the order of ids whatever their state, may read a whole table to
-		// find none.
+		// Ended jobs go with the requests that point to them. River's cleaner takes jobs in the
+		// order of ids in any state, and may read a whole table to find no job.
 		CompletedJobRetentionPeriod: -1,
 		CancelledJobRetentionPeriod: -1,
 		DiscardedJobRetentionPeriod: -1,
@@ -299,8 +297,8 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 	return settings
 }
 
-// stepTimeout bounds one transaction of a worker, so that a database that
-// hangs can't hold its workers.
+// stepTimeout bounds one transaction of a worker, so that a hanging database can't hold
+// its workers.
 const stepTimeout = 10 * time.Second
 
 // Start begins to work jobs off, to watch the backlog and to remove old requests,
@@ -389,7 +387,7 @@ func (q *Queue) cutsOff(ctx context.Context) bool {
 	return stopping && !errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely)
 }
 
-// Health is what the steps meet at the database.
+// Health returns the faults that the steps meet at the database.
 func (q *Queue) Health() *db.Health { return q.health }
 
 // Sample is how much there is to do, for all processes.

@@ -13,23 +13,23 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Quotas are the reasons for which nothing more is accepted from one client. The
-// Decision tells how many it may have.
+// Quotas are the reasons for which requests of a client are refused. The Decision tells
+// the client's number.
 const (
 	UnfinishedQuota  limit.Reason = "client_unfinished"      // requests, in all
-	DestinationQuota limit.Reason = "destination_unfinished" // requests for one destination
+	DestinationQuota limit.Reason = "destination_unfinished" // requests for a single destination
 	StorageQuota     limit.Reason = "client_storage"         // bytes that are kept
 	DeadLetterQuota  limit.Reason = "client_dead_letters"    // that are kept
 )
 
-// quotas bound what each client has unfinished, in all and for one destination, and
-// what is kept of it, so that one client can neither fill the queue or the disk nor
-// heap up callbacks for a victim. As the backlog does for all, they take samples
-// and add what this process has accepted since. Nil quotas admit all.
+// quotas bound each client's unfinished requests, in all and for a destination, and its
+// kept bytes and dead letters, so that a client can neither fill the queue or the disk
+// nor heap up callbacks for a victim. Like the backlog, they take samples and add the
+// requests that this process has accepted since. Nil quotas admit all.
 //
-// What is unfinished counts here whenever it is due, also what a dead receiver
-// makes wait for hours. It is no load on anybody meanwhile, so the backlog leaves
-// it out, but each client may leave only so much of it for later.
+// Unfinished requests count here whenever they are due, even if a dead receiver makes
+// them wait for hours. The backlog leaves such requests out, since they are no load
+// meanwhile; quotas bound how many a client may leave for later.
 type quotas struct {
 	limits func(client string) clients.Limits
 	count  func(ctx context.Context) (map[db.Destination]int64, error)
@@ -43,7 +43,7 @@ type quotas struct {
 	redelivered map[string]time.Time         // by client, the TAT of its redeliveries
 }
 
-// demand is what a request or a redelivery asks of its client's quotas.
+// demand is a request's or a redelivery's demand on its client's quotas.
 type demand struct {
 	db.Destination
 	bytes int64 // that will be kept of it
@@ -55,7 +55,7 @@ func demandOf(request db.Request) demand {
 	return demand{destinationOf(request.Client, request.CallbackURL), keptOf(request), request.CallbackURL == ""}
 }
 
-// anywhere is what any request of a client demands, whatever its destination.
+// anywhere is the demand of any request of a client, to any destination.
 func anywhere(client string) demand { return demand{Destination: db.Destination{Client: client}} }
 
 // keptOf is about how many bytes are kept of a request, but for its result.
@@ -84,7 +84,7 @@ func newQuotas(config Config) *quotas {
 	}
 }
 
-// admit tells whether a client may have what it demands.
+// admit tells whether a client's quotas have room for a demand.
 func (q *quotas) admit(d demand) error {
 	if q == nil {
 		return nil
@@ -104,7 +104,8 @@ func (q *quotas) admitStorage(client string) error {
 	return below(StorageQuota, q.bytes.Of(client), q.limits(client).Storage)
 }
 
-// enter counts what is about to be accepted; leave takes it back where it was not.
+// enter counts a demand before its request is accepted; leave takes it back where the
+// request was not accepted.
 func (q *quotas) enter(d demand) error {
 	if q == nil {
 		return nil
@@ -164,7 +165,7 @@ func (q *quotas) check(d demand) error {
 	return below(DestinationQuota, q.unfinished.Of(d.Destination), int64(limits.PerDestination))
 }
 
-// below refuses what would be more than the most, if there is any.
+// below refuses a count that would exceed the most, if there is a bound.
 func below(quota limit.Reason, count, most int64) error {
 	if most > 0 && count >= most {
 		return limit.Decision{Reason: quota, Most: most}.Err()
@@ -172,8 +173,8 @@ func below(quota limit.Reason, count, most int64) error {
 	return nil
 }
 
-// redeliverAt returns when a redelivery is due that is wanted at a time, and uses the
-// client's rate for it, whichever call asks: of one call alone, a thousand may be due
+// redeliverAt returns the due time of a redelivery, no sooner than wanted, and uses the
+// client's rate for it, over all calls together: a single call may ask for a thousand
 // within ten seconds.
 func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 	if q == nil {
@@ -197,7 +198,7 @@ func (q *quotas) left(client string) int64 {
 	return max(0, int64(q.limits(client).Unfinished)-q.unfinished.Of(db.Destination{Client: client}))
 }
 
-// keptInterval is how often what is kept is sampled at most. A client at the
+// keptInterval is the least time between two samples of kept bytes. A client at the
 // default rate, with the largest bodies, stores 150 MB meanwhile.
 const keptInterval = 10 * time.Second
 
@@ -223,8 +224,8 @@ func every(ctx context.Context, interval time.Duration, do func(ctx context.Cont
 	}
 }
 
-// sampleUnfinished counts what is unfinished. Where that fails, the last count
-// stands, and what was accepted since.
+// sampleUnfinished counts unfinished requests. After a failure the last count stands,
+// with the requests accepted since.
 func (q *quotas) sampleUnfinished(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
@@ -241,14 +242,13 @@ func (q *quotas) sampleUnfinished(ctx context.Context) {
 	q.locked(func() { q.unfinished.End(all) })
 }
 
-// sampleOfUnfinished is how many jobs a count looks up, which takes Postgres some
-// tenths of a second. Up to as many, counts are exact; among a hundred thousand, a
-// client's ten thousand are told to within one in fifty.
+// sampleOfUnfinished is the number of jobs that a count reads, in some tenths of a
+// second. Up to that number counts are exact; among a hundred thousand jobs, a client's
+// ten thousand are counted to within 2 %.
 const sampleOfUnfinished = 20_000
 
-// sampleKept estimates what is kept of each client. Where that fails, the last
-// sample stands, and what was kept since: of that, nothing goes, so an operator
-// should know.
+// sampleKept estimates each client's kept bytes. After a failure the last sample stands,
+// and additions since only add up, so an operator should know.
 func (q *quotas) sampleKept(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()

@@ -47,9 +47,9 @@ const (
 	waitsForOrder limit.Reason = "order" // the callback before it, of the same ordering key
 )
 
-// WaitsFor tells why the callback of a request that is pending waits, in a word that
-// says nothing of other clients; nothing where it is on its way. last is its latest
-// attempt, if there is one; reads is where clients' reads go.
+// WaitsFor tells why the pending callback of a request waits, in a word that says nothing
+// of other clients; empty where it is on its way. last is its latest attempt, if any;
+// reads is the pool for clients' reads.
 func (q *Queue) WaitsFor(ctx context.Context, reads db.Querier, request db.Request, last db.Attempt) (limit.Reason, error) {
 	if request.OrderingKey != "" {
 		behind, err := db.IsBehind(ctx, reads, request.Place())

@@ -27,13 +27,13 @@ const (
 	reconcileHurry = 50 * time.Millisecond
 )
 
-// reconciler gives requests whose next step has lost its job another one. River UI and
+// reconciler gives requests whose next step has lost its job another job. River UI and
 // SQL can cancel, discard and delete jobs. Postgres notes those requests, and a look
-// takes up the noted requests. Other lost steps are found by going through the
-// requests, five thousand a second, and through the ordering keys. A work job that was
-// cancelled is an exception: its request ends as cancelled, as by its caller. To end a
-// callback, its caller cancels the request; a callback job that is cancelled is made
-// again, since the callback is owed.
+// takes up the noted requests. Other lost steps are found by going through the requests,
+// five thousand a second, and through the ordering keys. A work job that was cancelled is
+// an exception: its request ends as cancelled, as by its caller. To end a callback, its
+// caller cancels the request; a callback job that is cancelled is made again, since the
+// callback is owed.
 type reconciler struct {
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
@@ -140,7 +140,7 @@ func (r *reconciler) tell(ctx context.Context, m db.Mended) {
 		"work_jobs", m.Work, "callback_jobs", m.Callbacks, "ordering_keys", m.Order, "requests_cancelled", len(m.Cancelled))
 }
 
-// Mend does for one request what the reconciler does for all.
+// Mend does for a single request what the reconciler does for all.
 func (q *Queue) Mend(ctx context.Context, request uuid.UUID) error {
 	var mended db.Mended
 	err := db.InTx(ctx, q.pool, func(tx pgx.Tx) (err error) {

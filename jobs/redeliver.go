@@ -19,11 +19,11 @@ type Redelivery struct {
 	CallbackURL string // of the request
 }
 
-// Redelivered is what became of redeliveries that were wanted.
+// Redelivered is the result of wanted redeliveries.
 type Redelivered struct {
 	Count   int // callbacks that are pending again
 	Refused Refusals
-	Tried   int // how many were looked at: the last ones may not have been
+	Tried   int // wanted redeliveries that were tried; the last may not have been
 }
 
 // Refusal is why redeliveries were not admitted, and how many.
@@ -32,7 +32,7 @@ type Refusal struct {
 	Count  int
 }
 
-// Refusals are one for each reason.
+// Refusals hold a refusal for each reason.
 type Refusals []Refusal
 
 // Add returns r with more of a reason.
@@ -46,15 +46,15 @@ func (r Refusals) Add(reason error, count int) Refusals {
 	return append(r, Refusal{reason, count})
 }
 
-// redeliveriesAtOnce is how many callbacks one statement makes pending.
+// redeliveriesAtOnce is the number of callbacks that a statement makes pending.
 const redeliveriesAtOnce = 256
 
-// Redeliver makes callbacks that have ended pending again, as many as the quotas
-// admit, in one transaction. A redelivery is admitted and counted as a request is:
-// against what its client may have unfinished, in all and for the destination, and
-// against the total when it is due soon. It leaves no sooner than the client's rate says.
-// Where a destination has no room, the others are still tried; where there is no
-// room for any, Redeliver stops. A redelivery starts the schedule anew, and keeps
+// Redeliver makes callbacks that have ended pending again, as many as the quotas admit,
+// in one transaction. A redelivery is admitted and counted as a request is: against its
+// client's unfinished requests, in all and for the destination, and against the total
+// when it is due soon. It leaves no sooner than the client's rate allows. Where a
+// destination has no room, redeliveries to other destinations are still tried; where no
+// destination has room, Redeliver stops. A redelivery starts the schedule anew, and keeps
 // the webhook-id and the log.
 func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redelivered, err error) {
 	now := time.Now()
@@ -86,7 +86,8 @@ func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redeli
 	return done, nil
 }
 
-// admitRedeliveries counts what the quotas admit, and says when that is due.
+// admitRedeliveries counts the redeliveries that the quotas admit, and sets their due
+// times.
 func (q *Queue) admitRedeliveries(wanted []Redelivery, now time.Time) (admitted []*Redelivery, done Redelivered) {
 	for i := range wanted {
 		r := &wanted[i]
@@ -122,8 +123,8 @@ func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
 	return nil
 }
 
-// leaveRedeliveries takes back what was counted and is not pending again: it had
-// not ended, or the database didn't do it.
+// leaveRedeliveries takes back counted redeliveries that are not pending again: they had
+// not ended, or the database failed.
 func (q *Queue) leaveRedeliveries(admitted []*Redelivery, pending map[*Redelivery]bool, now time.Time) {
 	for _, r := range admitted {
 		if pending[r] {

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// retrySchedule is the wait after each failed attempt: 11 attempts over about
-// 42 hours. Its first steps forgive a restart, its last ones a weekday's
-// outage. (Svix tries for 27.6 h, Hookdeck Outpost 8.5 h, Convoy 15 min.)
+// retrySchedule is the wait after each failed attempt: 11 attempts over about 42 hours.
+// Its first steps forgive a restart, its last steps an outage of a day. (Svix tries for
+// 27.6 h, Hookdeck Outpost 8.5 h, Convoy 15 min.)
 var retrySchedule = [...]time.Duration{
 	1 * time.Second, 5 * time.Second, 30 * time.Second,
 	2 * time.Minute, 10 * time.Minute, 30 * time.Minute,
@@ -18,10 +18,10 @@ var retrySchedule = [...]time.Duration{
 // and a postponed callback, charge no attempt. It counts from the end of the work, or from the latest redelivery.
 const maxCallbackAge = 48 * time.Hour
 
-// retryDelay returns how long to wait after the given failed attempt, counted
-// from 1, and false when that was the last one. The jitter of ±20 % keeps
-// callbacks that failed together from coming back together. It depends on the
-// job and the attempt alone, so that the log and the queue name the same time.
+// retryDelay returns how long to wait after the given failed attempt, counted from 1, and
+// false after the last attempt. The jitter of ±20 % keeps callbacks that failed together
+// from coming back together. It depends on the job and the attempt alone, so that the log
+// and the queue name the same time.
 func retryDelay(jobID int64, attempt int) (time.Duration, bool) {
 	if attempt > len(retrySchedule) {
 		return 0, false

@@ -11,8 +11,8 @@ import (
 	"ringback/work"
 )
 
-// Work makes one attempt, as work.Run does, in a span of its own. What the work calls
-// gets the span's traceparent.
+// Work makes one attempt, as work.Run does, in a span of its own. Calls of the work get
+// the span's traceparent.
 func (q *Queue) Work(ctx context.Context, offer *work.Offer, call work.Call) (work.Outcome, error) {
 	span := q.tracer.Work(tracing.WorkAttempt{
 		Request: call.RequestID, Work: offer.Name, Number: call.Attempt, Outside: offer.Paced,
@@ -55,8 +55,7 @@ func (q *Queue) traceCallback(request db.Request) tracing.Span {
 	return q.tracer.Callback(request.ID, request.Work, request.CallbackURL, request.Traceparent)
 }
 
-// tellTrace adds the id of a request's trace, if there is one, to what a line of the log
-// tells.
+// tellTrace adds the id of a request's trace, if any, to the attributes of a log line.
 func tellTrace(attrs []any, request db.Request) []any {
 	if id := tracing.TraceID(request.Traceparent); id != "" {
 		return append(attrs, "trace_id", id)

@@ -18,17 +18,17 @@ const (
 	// waitInterval is how often the database is asked for all who wait, and so how
 	// late they may hear of work that another process did.
 	waitInterval = 100 * time.Millisecond
-	// followInterval is the same for those who follow a request, for hours perhaps.
+	// followInterval is the interval for callers who follow a request, perhaps for hours.
 	followInterval = 500 * time.Millisecond
-	waitTimeout    = 2 * time.Second // of one such question
+	waitTimeout    = 2 * time.Second // of one such query
 	maxWaits       = 1000            // callers of all clients
 	maxFollowers   = 1000            // likewise
 )
 
-// waits wakes callers when the work of their request has ended. Work of this
-// process tells at once; for that of others one query asks for all callers, while
-// there are any. Clients share the places to wait in. Callers who follow a request are
-// told of its progress, too.
+// waits wakes callers when the work of their request has ended. Work of this process
+// wakes them at once; for other processes' work a query asks for all callers together.
+// Clients share the slots for waiting. Callers who follow a request get its progress,
+// too.
 type waits struct {
 	interval time.Duration
 	find     func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)
@@ -46,7 +46,7 @@ type watched struct {
 	by    map[chan db.Progress]string // client by channel, which is closed when the work has ended
 }
 
-// news is what has become of requests that are waited for.
+// news is the news of requests that callers wait for.
 type news struct {
 	ended    []uuid.UUID
 	progress []db.Progress
@@ -56,17 +56,17 @@ func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.
 	return &waits{interval: interval, find: find, places: places, open: map[uuid.UUID]*watched{}}
 }
 
-// Watch returns a channel that is closed when the work of a request has ended, or
-// when waiting has: look what it is. stop must follow. It is false where the client
-// may have no more callers that wait. Work that has ended before is told late, so
-// look first.
+// Watch returns a channel that is closed when the work of a request has ended, or when
+// waiting ends: read the request to see. stop must follow. ok is false where the client
+// may have no more waiting callers. Watch tells late of work that ended before, so read
+// the request first.
 func (q *Queue) Watch(client string, id uuid.UUID) (ended <-chan db.Progress, stop func(), ok bool) {
 	ended, stop, err := q.waits.watch(client, id, 0)
 	return ended, stop, err == nil
 }
 
-// Reasons for which nobody more may follow a request: no place is free, or the client
-// has its share.
+// Reasons for which nobody more may follow a request: no slot is free, or the client has
+// its share.
 const (
 	Follows       limit.Reason = "streams"
 	ClientFollows limit.Reason = "client_streams"
@@ -86,13 +86,13 @@ func (q *Queue) EndWaits() {
 	q.follows.end()
 }
 
-// findEnded finds what those hear who wait for an end.
+// findEnded finds the requests that have ended, for callers who wait for the end.
 func (q *Queue) findEnded(ctx context.Context, ids []uuid.UUID, _ []int) (found news, err error) {
 	found.ended, err = db.EndedWork(ctx, q.pool, ids)
 	return found, err
 }
 
-// findNews finds what those hear who follow requests.
+// findNews finds the news for callers who follow requests.
 func (q *Queue) findNews(ctx context.Context, ids []uuid.UUID, known []int) (found news, err error) {
 	if found, err = q.findEnded(ctx, ids, known); err == nil {
 		found.progress, err = db.FindProgress(ctx, q.pool, ids, known)
@@ -100,7 +100,7 @@ func (q *Queue) findNews(ctx context.Context, ids []uuid.UUID, known []int) (fou
 	return found, err
 }
 
-// wake tells all who wait for one of the requests that its work has ended.
+// wake tells all callers who wait for one of the requests that its work has ended.
 func (q *Queue) wake(ids []uuid.UUID) {
 	q.waits.wake(ids)
 	q.follows.wake(ids)
@@ -126,7 +126,7 @@ func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.P
 	if w.open[id] == nil {
 		w.open[id] = &watched{known: known, by: map[chan db.Progress]string{}}
 	}
-	w.open[id].known = min(w.open[id].known, known) // others hear it twice, rather than this one never
+	w.open[id].known = min(w.open[id].known, known) // others get it twice, so that this caller never misses it
 	c := make(chan db.Progress, 1)
 	w.open[id].by[c] = client
 	if !w.polling {
@@ -153,7 +153,7 @@ func (w *waits) leave(id uuid.UUID, c chan db.Progress) {
 	}
 }
 
-// wake tells all who wait for one of the requests.
+// wake tells all callers who wait for one of the requests.
 func (w *waits) wake(ids []uuid.UUID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -172,7 +172,8 @@ func (w *waits) wake(ids []uuid.UUID) {
 	}
 }
 
-// tell passes progress on. Who has not taken the one before gets this one alone.
+// tell passes progress on. A caller that has not taken the last progress gets this
+// progress alone.
 func (w *waits) tell(all []db.Progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -209,8 +210,8 @@ func (w *waits) poll() {
 	}
 }
 
-// waiting are the requests that somebody waits for, and how much progress of each is
-// known. Where there are none, the next one has to begin asking anew.
+// waiting are the requests that callers wait for, and the known progress of each. Without
+// any, the next caller starts the polling again.
 func (w *waits) waiting() (ids []uuid.UUID, known []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

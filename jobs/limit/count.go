@@ -21,7 +21,7 @@ func NewCount(registerer prometheus.Registerer, name, help string, reasons ...Re
 	return count
 }
 
-// Add counts n refusals for a reason, none for the empty one.
+// Add counts n refusals for a reason, and no refusal for the empty reason.
 func (c Count) Add(reason Reason, n int) {
 	if reason != "" {
 		c[reason].Add(float64(n))

@@ -7,7 +7,7 @@ import (
 	"ringback/jobs/limit"
 )
 
-// A rate says yes or when to come again. Its caller keeps the one time that it needs.
+// A rate says yes or when to come again. Its caller keeps a single time.
 func ExampleRate_Decide() {
 	rate := limit.Rate{PerSecond: 10, Burst: 2}
 	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)

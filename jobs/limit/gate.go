@@ -20,11 +20,11 @@ type Gate struct {
 	since   time.Time      // from then on somebody has waited all the time
 }
 
-// Order is who is next of those who wait and may have a slot.
+// Order is the order of waiting callers.
 type Order int
 
-// The orders. Where the newest is next, no more wait than there are slots: the oldest
-// is refused for the next one who comes.
+// The orders. With NewestFirst, no more callers wait than there are slots: a new caller
+// displaces the oldest.
 const (
 	OldestFirst Order = iota
 	NewestFirst
@@ -94,7 +94,7 @@ func (g *Gate) join(client string, patience func(Queue) time.Duration, now time.
 	return w, wait
 }
 
-// tell ends the waiting of one.
+// tell ends a caller's wait.
 func (g *Gate) tell(at int, turn bool) {
 	w := g.waiting[at]
 	w.turn <- turn

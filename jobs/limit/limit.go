@@ -1,8 +1,8 @@
-// Package limit is the one idea of a limit: how much may happen, shared by whom,
-// and when who was refused may come again. README.md is its manual.
+// Package limit is the one idea of a limit: how much may happen, shared by whom, and when
+// a refused caller may come again. README.md is its manual.
 //
-// Nothing here reads a clock, sleeps or locks, but for Gate: callers pass the time,
-// and let one goroutine at a time use a limit.
+// Nothing here reads a clock, sleeps or locks, but for Gate: callers pass the time, and
+// let one goroutine at a time use a limit.
 package limit
 
 import "time"
@@ -11,7 +11,7 @@ import "time"
 // The empty Reason says yes.
 type Reason string
 
-// Decision is what a limit says: yes, or when to come again, and why.
+// Decision is a limit's answer: yes, or when to come again, and why.
 type Decision struct {
 	Reason  Reason
 	RetryAt time.Time // zero for yes, for never, and where nobody knows

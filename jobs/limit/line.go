@@ -14,12 +14,12 @@ const overdue = time.Second
 type Line struct {
 	first, last time.Time // reserved
 	waiting     int       // reservations between them
-	recalled    time.Time // the last that was told to come back without one
+	recalled    time.Time // the last time given without a reservation
 }
 
-// Reserve returns the next time that nobody else in the line has: no sooner than
-// earliest, and spacing after the one before. Where that is beyond the horizon, it
-// returns when to come back and ask, one every step.
+// Reserve reserves the next free time in the line: no sooner than earliest, and spacing
+// after the last reservation. Where that time is beyond the horizon, Reserve returns a
+// time to come back and ask instead, step after the last such time.
 func (l *Line) Reserve(earliest time.Time, spacing, step time.Duration) time.Time {
 	at := Latest(earliest, l.last.Add(spacing))
 	if beyond := earliest.Add(Horizon); at.After(beyond) {
@@ -33,14 +33,14 @@ func (l *Line) Reserve(earliest time.Time, spacing, step time.Duration) time.Tim
 	return at
 }
 
-// Recall returns a time to come back at and ask: no sooner than earliest, and step
-// after the one before.
+// Recall returns a time to come back and ask: no sooner than earliest, and step after the
+// last such time.
 func (l *Line) Recall(earliest time.Time, step time.Duration) time.Time {
 	l.recalled = Latest(earliest, l.recalled.Add(step))
 	return l.recalled
 }
 
-// CameBack takes one out of the line.
+// CameBack takes a caller out of the line.
 func (l *Line) CameBack() {
 	if l.waiting == 0 {
 		return

@@ -2,9 +2,9 @@ package limit
 
 import "time"
 
-// Rate is a rate limit, by the generic cell rate algorithm (ITU-T I.371). What of
-// it is used is one time, the theoretical arrival time (TAT): until then the rate is
-// used up. The zero TAT is an unused limit.
+// Rate is a rate limit, by the generic cell rate algorithm (ITU-T I.371). Its state is a
+// single time, the theoretical arrival time (TAT): until then the rate is used up. The
+// zero TAT is an unused limit.
 type Rate struct {
 	PerSecond float64 // 0 for no limit
 	Burst     int     // that may come at once after a pause, at least 1
@@ -32,8 +32,8 @@ func (r Rate) Spend(tat, now time.Time, n int) time.Time {
 	return Latest(tat, now).Add(time.Duration(n) * r.Interval())
 }
 
-// Decide lets one come now and returns the TAT after it, or refuses it for the
-// reason and leaves the TAT as it is.
+// Decide admits a caller now and returns the new TAT, or refuses for the reason and
+// leaves the TAT as it is.
 func (r Rate) Decide(tat, now time.Time, reason Reason) (time.Time, Decision) {
 	if free := r.FreeAt(tat, 1); free.After(now) {
 		return tat, Decision{Reason: reason, RetryAt: free, Most: int64(r.PerSecond)}

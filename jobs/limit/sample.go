@@ -1,8 +1,8 @@
 package limit
 
-// Sample counts what would cost too much to count at each call: it is the latest
-// sample, and what was added since. What is added while a sample is taken may be in
-// it, and counts twice until the next one: better than not at all.
+// Sample counts items that would cost too much to count at each call: it is the latest
+// sample, and the items added since. An item added while a sample is taken may be in it,
+// and counts twice until the next sample, which is better than not at all.
 type Sample[K comparable] struct {
 	sampled map[K]int64
 	before  map[K]int64 // added before the sample under way began, which may hold it

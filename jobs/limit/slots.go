@@ -1,26 +1,25 @@
 package limit
 
-// Slots are what may be in use at a time: places to work in, callbacks in flight,
-// bytes in memory. Clients share them by dynamic thresholds (Choudhury and Hahne,
-// IEEE/ACM Transactions on Networking 6, 1998): no client has more than four times
-// as many as are free. So one alone gets four fifths of many, two get four ninths
-// each, and some are left for the next one who comes, however long the others keep
-// theirs.
+// Slots bound what is in use at a time: runs, callbacks in flight, bytes in memory.
+// Clients share them by dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on
+// Networking 6, 1998): no client has more than four times as many as are free. So a
+// single client gets four fifths of many slots, two get four ninths each, and the next
+// client finds some, however long other clients keep their slots.
 type Slots struct {
 	count, taken int
-	times        int            // that a client may have of what is free; 0 for all
+	times        int            // a client's most, as a multiple of the free slots; 0 for all
 	of           map[string]int // taken, by client
 }
 
-// fair is how many times the free slots one client may have.
+// fair is a client's most, as a multiple of the free slots.
 const fair = 4
 
 // NewSlots returns so many slots. A client may have all of them unless clients
 // share them.
 func NewSlots(count int, shared bool) Slots { return newSlots(count, shared, fair) }
 
-// NewHalves returns slots that are few: a client may have no more than are free, so
-// that one alone leaves half of them.
+// NewHalves returns slots that are few: a client may have no more than are free, so a
+// single client leaves half of them.
 func NewHalves(count int, shared bool) Slots { return newSlots(count, shared, 1) }
 
 func newSlots(count int, shared bool, times int) Slots {
@@ -30,8 +29,8 @@ func newSlots(count int, shared bool, times int) Slots {
 	return Slots{count: count, times: times, of: map[string]int{}}
 }
 
-// Fair tells whether a client that has so many may have another one, with so many
-// free. It is the rule of NewSlots, for who counts elsewhere.
+// Fair tells whether a client that holds some slots may have another, with so many free.
+// It is the rule of NewSlots, for callers that count elsewhere.
 func Fair(held, free int) bool { return free > 0 && held < fair*free }
 
 // Room tells whether a client may have n more.

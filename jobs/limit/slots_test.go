@@ -36,7 +36,7 @@ func TestSlots(t *testing.T) {
 		t.Parallel()
 		slots := NewSlots(90, true)
 		first, second := takeAll(&slots, "first"), takeAll(&slots, "second")
-		for range 90 { // one of each ends, and both want another
+		for range 90 { // one of each client ends, and both want another
 			slots.Release("first", 1)
 			slots.Release("second", 1)
 			second += takeAll(&slots, "second") - 1

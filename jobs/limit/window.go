@@ -2,10 +2,9 @@ package limit
 
 import "time"
 
-// Window is a rate limit that clients share: at most so many within any period.
-// Each that comes holds a slot for the period, so that shares are those of Slots:
-// a client alone gets four fifths of the rate, and some of it is left for the next
-// one who comes.
+// Window is a rate limit that clients share: at most so many within any period. Each use
+// holds a slot for the period, so that clients share as in Slots: a single client gets
+// four fifths of the rate, and the next client finds some.
 type Window struct {
 	slots  Slots
 	period time.Duration
@@ -22,13 +21,13 @@ func NewWindow(count int, period time.Duration, shared bool) Window {
 	return Window{slots: NewSlots(count, shared), period: period}
 }
 
-// Room tells whether n of a client may come now.
+// Room tells whether a client may use n now.
 func (w *Window) Room(client string, now time.Time, n int) bool {
 	w.release(now)
 	return w.slots.Room(client, n)
 }
 
-// Take lets one of a client come now, if it may.
+// Take uses one for a client now, if it may.
 func (w *Window) Take(client string, now time.Time) bool {
 	w.release(now)
 	if !w.slots.Take(client, 1) {

@@ -10,8 +10,8 @@ const (
 	longestOpening = 15 * time.Minute
 )
 
-// breaker is a circuit breaker: closed (its zero value), open, or half open, when
-// one probe at a time decides.
+// breaker is a circuit breaker: closed (its zero value), open, or half open, when a probe
+// at a time decides.
 //
 //	        10 failures in a row            its time is over
 //	closed ─────────────────────► open ─────────────────────► half open
@@ -74,8 +74,8 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 	return more
 }
 
-// seenByTwo is how many failures there were, but for those of the client with most
-// of them that no other client matched.
+// seenByTwo is the number of failures, without those by which the leading client exceeds
+// every other.
 func (e *evidence) seenByTwo() (seen int) {
 	most, second := 0, 0
 	for _, count := range e.of {

@@ -117,7 +117,7 @@ func TestBreakerForAll(t *testing.T) {
 			t.Errorf("got %+v, want it to wait for another client's probe", r.breaker)
 		}
 		r.learnBreakers(r.party("acme", until), good, until)
-		if r.breaker != (breaker{}) || r.pace.rate != newcomerRate {
+		if r.breaker != (breaker{}) || r.pace.rate != startRate {
 			t.Errorf("got %+v, want it closed by a probe that succeeds, and begun anew", r.breaker)
 		}
 	})

@@ -19,8 +19,8 @@ const (
 	ratePerMinute   = 6000 // that is asked for
 )
 
-// consent is what a receiver answered when it was asked whether it wants callbacks,
-// by the handshake of CloudEvents' HTTP webhook.
+// consent is a receiver's answer to the question whether it wants callbacks, by the
+// handshake of CloudEvents' HTTP webhook.
 type consent struct {
 	until     time.Time      // end of the grant, zero for none
 	perMinute int            // callbacks that were granted, 0 for no limit
@@ -29,9 +29,8 @@ type consent struct {
 	askAt     time.Time      // no sooner; zero when there was no answer yet
 }
 
-// covers tells whether a grant is valid for an address. One that was given
-// elsewhere is not: a name that grants and then points to a victim would send
-// the flood there.
+// covers tells whether a grant is valid for an address. A grant by another address is
+// not: a name that grants and then points to a victim would send the flood there.
 func (c consent) covers(address netip.Prefix, now time.Time) bool {
 	return now.Before(c.until) && slices.Contains(c.prefixes, address)
 }

@@ -7,9 +7,10 @@ import (
 	"ringback/jobs/limit"
 )
 
-// decide lets a callback leave, or says when it may come back, and why. What says
-// no for all clients comes before what says no for one, and what is the receiver's
-// before what is ours, so that nothing is taken that isn't used.
+// decide lets a callback leave, or says when it may come back, and why. It asks the
+// operator's word first, then the client's own closing, the receiver's closing, consent,
+// pace, strangers' budgets and workers. The shared slots come last, so that no slot is
+// taken and left unused.
 func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, limit.Decision) {
 	r.used = now
 	c := r.party(callback.Client, now)
@@ -64,9 +65,9 @@ func (p *Pacing) mustAsk(r *receiver, now time.Time) bool {
 	return p.required && !r.word.isAllowed() && !r.consent.covers(r.address, now)
 }
 
-// room tells whether a callback of a client may go by the pace of its receiver. It
-// leaves a slot to each client that waits and had none for longer, and to those of
-// its own that were promised one, unless it is one of them.
+// room tells whether the pace of a receiver has room for a client's callback. It leaves a
+// slot to each client that has waited longer since its last slot, and to the client's own
+// callbacks with a reservation, unless this callback has one.
 func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
 	need, own := 1+r.owed(c, a, now), 1
 	if !cameBack && c.line.Last().After(now) {
@@ -96,8 +97,8 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	return owed
 }
 
-// spare is the slot that a callback which comes for the first time leaves to those
-// of its client that were promised one.
+// spare is the slot that a new callback leaves to its client's callbacks with a
+// reservation.
 func spare(line *limit.Line, callback Callback, now time.Time) int {
 	if !callback.CameBack && line.Last().After(now) {
 		return 1
@@ -105,8 +106,7 @@ func spare(line *limit.Line, callback Callback, now time.Time) int {
 	return 0
 }
 
-// strangerRoom tells whether the budgets that strangers share have room for one
-// more.
+// strangerRoom tells whether the budgets that strangers share have room for a callback.
 func (p *Pacing) strangerRoom(r *receiver, callback Callback, now time.Time) limit.Decision {
 	short := p.strangers
 	switch {
@@ -124,7 +124,7 @@ type allowance struct {
 	own     limit.Rate // of the client
 	most    int        // in flight, of all clients
 	ownMost int
-	oneEach bool    // a client that has none in flight may have one beyond that
+	oneEach bool    // a client with no callback in flight may exceed the limit by one
 	ceiling float64 // that the rate may grow to, 0 for no limit
 }
 
@@ -153,8 +153,8 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	return a
 }
 
-// isOneByOne tells whether two clients found that a receiver serves one connection
-// at a time. What one of them found binds that one alone.
+// isOneByOne tells whether two clients found that a receiver serves one connection at a
+// time. The evidence of a single client binds that client alone.
 func (r *receiver) isOneByOne(now time.Time) bool {
 	found := 0
 	for _, c := range r.parties {

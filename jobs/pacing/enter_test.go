@@ -16,7 +16,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// outsideStub is what the outside says.
+// outsideStub holds the outside's answers.
 type outsideStub struct {
 	mu            sync.Mutex
 	consent       webhook.Consent
@@ -87,8 +87,8 @@ func sentTo(address string, outcome webhook.Outcome, status int) webhook.Attempt
 	return webhook.Attempt{StartedAt: now.Add(-time.Millisecond), EndedAt: now, Outcome: outcome, Status: status, Address: address}
 }
 
-// enterAll lets callbacks try at the same time, and returns which may leave and
-// what the others are told.
+// enterAll lets callbacks try at the same time, and returns the passes, and the decisions
+// of the refused callbacks.
 func enterAll(ctx context.Context, p *Pacing, client string, count int) (left []*Pass, told []limit.Decision) {
 	type result struct {
 		pass     *Pass
@@ -351,7 +351,7 @@ func TestMemory(t *testing.T) {
 			if got := len(stub.saved); got < 1 || got > 7 {
 				t.Errorf("got %d writes of a receiver within a minute, want one every ten seconds", got)
 			}
-			if first := <-stub.saved; len(first) != 1 || first[0].Rate < newcomerRate || len(first[0].AnsweredFrom) != 1 {
+			if first := <-stub.saved; len(first) != 1 || first[0].Rate < startRate || len(first[0].AnsweredFrom) != 1 {
 				t.Errorf("got %+v, want what it was known to take", first)
 			}
 		})

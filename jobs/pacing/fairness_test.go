@@ -31,7 +31,7 @@ func wantCalm(t *testing.T, what string, client string, receivers ...*simReceive
 	}
 }
 
-// Mallory plays what a client may within its quotas. Acme must not feel it.
+// Mallory does all that a client may within its quotas. Acme must not feel it.
 func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 	t.Parallel()
 	acmes := func(s *simulation, answers answer) *simReceiver {
@@ -126,7 +126,7 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		for name, test := range map[string]struct {
 			says     answer
 			ceiling  float64
-			interval time.Duration // of what it takes
+			interval time.Duration // of its rate
 			want     time.Duration
 		}{
 			"that serves one at a time":  {servesAtATime(1, 50*time.Millisecond), 0, 50 * time.Millisecond, 2 * second},
@@ -183,7 +183,7 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 	})
 }
 
-// Names are free: *.evil.example may all be one victim. And so are addresses, nearly.
+// Names are free: *.evil.example may all be one victim. Addresses are nearly free, too.
 func TestManyNames(t *testing.T) {
 	t.Parallel()
 
@@ -275,7 +275,7 @@ func TestAnHourOfAThousandReceivers(t *testing.T) {
 	failing := group(50, "failing..", fails)
 	flapping := group(50, "flapping..", flaps)
 	all := slices.Concat(good, slow, hanging, failing, flapping)
-	for n, o := range all { // one every 40 s
+	for n, o := range all { // a callback every 40 s
 		for at := time.Duration(s.random.Int64N(int64(40 * time.Second))); at < time.Hour; at += 40 * time.Second {
 			s.send(fmt.Sprintf("client%d", n%10), o, at)
 		}

@@ -7,7 +7,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// kind is what an attempt says of a receiver.
+// kind is an attempt's evidence about a receiver.
 type kind int
 
 const (
@@ -40,15 +40,14 @@ func kindOf(sent webhook.Attempt) kind {
 	return failing
 }
 
-// isFailure tells what is no success.
+// isFailure tells whether an attempt is no success.
 func (k kind) isFailure() bool { return k > neutral }
 
-// isDown tells what a breaker counts. A receiver that refuses a callback, with 404
-// say, is up: else a URL that isn't there would close it.
+// isDown tells whether a breaker counts the attempt. A receiver that refuses a callback,
+// with 404 say, is up: else a URL that isn't there would close it.
 func (k kind) isDown() bool { return k > throttled }
 
-// health is how a receiver answers one client: for how long, and how often it
-// fails.
+// health is how a receiver answers one client: how fast, and how often it fails.
 type health struct {
 	usual, recent    time.Duration // moving averages of an answer's time: with few in flight, and of late
 	calm             time.Time     // of the latest answer with few in flight
@@ -58,10 +57,10 @@ type health struct {
 }
 
 const (
-	// slack is what an answer may take longer, whatever is usual. Where this machine
-	// itself is full, answers take tens of milliseconds longer, which says nothing of
-	// the receiver: with 50 ms, a storm of twice the capacity cut the callbacks of a
-	// healthy receiver to a tenth.
+	// slack is the time by which an answer may exceed any usual time. Where this machine
+	// itself is full, answers take tens of milliseconds longer, without any fault of the
+	// receiver: with 50 ms, a storm of twice the capacity cut the callbacks of a healthy
+	// receiver to a tenth.
 	slack      = 250 * time.Millisecond
 	calmEvery  = 10 * time.Second // how often the usual time is measured at least, or 20 answers
 	tolerance  = 1.5              // times the usual that leave the limit in flight as it is
@@ -69,7 +68,7 @@ const (
 	maxFailing = 0.2              // share that may pass for a receiver's own
 )
 
-// sign is what an attempt shows of how a receiver bears its load.
+// sign is an attempt's evidence of a receiver's load.
 type sign int
 
 const (
@@ -78,8 +77,8 @@ const (
 	failures         // more failures than it has anyway
 )
 
-// note takes in an attempt, and tells what it shows. few says that few were in flight
-// when it left, and slowed that the pace had been halved not long before.
+// note takes in an attempt, and returns its sign. few says that few callbacks were in
+// flight when it left, slowed that the pace had been halved not long before.
 func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) sign {
 	h.roll(now)
 	h.answered++
@@ -111,8 +110,8 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 	return noTrouble
 }
 
-// towards is the usual time after an answer with few in flight. It falls fast and
-// rises slowly: what makes an answer late is not usual.
+// towards is the usual time after an answer with few in flight. It falls fast and rises
+// slowly, since the causes of late answers are unusual.
 func towards(usual, took time.Duration) time.Duration {
 	switch {
 	case usual == 0:
@@ -127,7 +126,7 @@ func towards(usual, took time.Duration) time.Duration {
 // isLate tells whether an answer took clearly longer than is usual.
 func (h *health) isLate(took time.Duration) bool { return took > h.usual+h.usual/4+slack }
 
-// share is what an attempt adds to the share of failures.
+// share is an attempt's part in the share of failures.
 func share(k kind) float64 {
 	if k.isFailure() {
 		return 1
@@ -135,7 +134,7 @@ func share(k kind) float64 {
 	return 0
 }
 
-// slack is one failure. A single answer that is a failure may be its callback's own.
+// slack is one failure. A single failure may be its callback's own.
 func (k kind) slack() float64 {
 	if k == refused || k == failing {
 		return 1

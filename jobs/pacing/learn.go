@@ -16,13 +16,13 @@ const (
 	// sawToo is how far apart the troubles of two clients are at most that count as
 	// the receiver's.
 	sawToo = 10 * time.Second
-	// oneByOneFor is how long a receiver is believed to serve one connection at a
-	// time: to find out anew costs a callback ten seconds.
+	// oneByOneFor is how long a receiver is believed to serve one connection at a time:
+	// another test costs a callback ten seconds.
 	oneByOneFor = 24 * time.Hour
 	maxPrefixes = 16 // of a receiver that answers from several addresses
 )
 
-// conclude ends a pass, and takes in what the attempt showed.
+// conclude ends a pass, and takes in the attempt's evidence.
 func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r, c, k := pass.receiver, pass.party, kindOf(sent)
 	if sent.Outcome == "" {
@@ -80,9 +80,9 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 	}
 }
 
-// learnPace lets the paces follow what an attempt showed. Trouble that a client had
-// binds that client. It binds all where two had it, where it came before HTTP, and
-// where the receiver has never taken a callback.
+// learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
+// client. It binds all clients where two had it, where it came before HTTP, and where the
+// receiver is a stranger.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
@@ -112,9 +112,9 @@ func (c *party) bind(r *receiver) {
 	}
 }
 
-// learnOneByOne finds a receiver out that serves one connection at a time: where
-// callbacks went together, one got no answer, and none was ever answered together
-// with another on a connection of its own.
+// learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
+// sent together one got no answer, and two were never answered at once on two
+// connections.
 func (r *receiver) learnOneByOne(pass *Pass, k kind, conn string, now time.Time) {
 	switch {
 	case k == good:
@@ -128,7 +128,7 @@ func (r *receiver) learnOneByOne(pass *Pass, k kind, conn string, now time.Time)
 // learnBreakers counts failures in a row, for the client and for all.
 func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	if !k.isDown() {
-		if r.breaker.openings > 0 { // it is back, as a newcomer
+		if r.breaker.openings > 0 { // it is back, and starts slowly
 			r.pace, c.pace, c.bound = newPace(now), newPace(now), false
 		} else if c.breaker.openings > 0 {
 			c.pace, c.bound = newPace(now), false

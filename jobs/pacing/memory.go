@@ -12,26 +12,25 @@ import (
 	"ringback/jobs/limit"
 )
 
-// memory is what the database knows of a receiver.
+// memory is the database's knowledge of a receiver.
 type memory struct {
 	loaded  bool
 	rate    float64 // that it was known to take
 	flight  float64
-	saved   db.Receiver // what was written last
+	saved   db.Receiver // the last written row
 	savedAt time.Time
 	unsaved bool
 }
 
-// pace is where a receiver begins that takes its first callback from this process:
-// at half of what it was known to take, or as a newcomer.
+// pace is the first pace of a known receiver in this process: half of its known rate, or
+// the starting pace.
 func (m memory) pace(now time.Time) pace {
 	begin := newPace(now)
 	begin.rate, begin.flight = max(begin.rate, m.rate/2), max(begin.flight, m.flight/2)
 	return begin
 }
 
-// closing is what only one client may not do: a receiver that is down, or paused,
-// for that client.
+// closing bars a single client from a receiver: it is down, or paused, for that client.
 type closing struct {
 	Openings int       `json:"openings,omitzero"` // of its breaker
 	Down     time.Time `json:"down_until,omitzero"`
@@ -39,7 +38,7 @@ type closing struct {
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
 }
 
-// recall takes in what the database remembers, the zero row for nothing.
+// recall takes in the database's row, the zero row where there is none.
 func (r *receiver) recall(row db.Receiver, now time.Time) {
 	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
 	if row.Openings > 0 {
@@ -64,8 +63,8 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 }
 
-// closingsOf reads the closings of a row. Those of a later version of the program are
-// found out again.
+// closingsOf reads the closings of a row. Closings that a later version wrote in another
+// form are ignored, and learned again.
 func closingsOf(row db.Receiver) (closings map[string]closing) {
 	if json.Unmarshal(row.Closings, &closings) != nil {
 		return nil
@@ -91,7 +90,7 @@ func encodeClosings(closings map[string]closing) []byte {
 	return encoded
 }
 
-// known is what a receiver takes, by the client to which it gives most.
+// known is the pace that a receiver takes, by the client to which it gives most.
 func (r *receiver) known() (rate, flight float64) {
 	for _, c := range r.parties {
 		if !c.bound {
@@ -105,15 +104,15 @@ func (r *receiver) known() (rate, flight float64) {
 // provenFor is how long it is remembered that a receiver took callbacks.
 const provenFor = 30 * 24 * time.Hour
 
-// row is what of a receiver outlives the process.
+// row is the part of a receiver that outlives the process.
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
 		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
 	}
-	// A half-open breaker is worth remembering for as long as it might have been
-	// open: then its next opening goes on where the last one was.
+	// A half-open breaker is remembered for as long as it might have been open: then its
+	// next opening continues the doubling.
 	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestOpening))
 	if r.proven {
 		rate, flight := r.known()
@@ -130,7 +129,7 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	return row
 }
 
-// closings are those of single clients that last for longer than a minute.
+// closings are the closings for single clients that last longer than a minute.
 func (r *receiver) closings(now time.Time) map[string]closing {
 	found := map[string]closing{}
 	for client, c := range r.parties {
@@ -142,7 +141,7 @@ func (r *receiver) closings(now time.Time) map[string]closing {
 }
 
 const (
-	// saveInterval is how long what is to be remembered waits for company.
+	// saveInterval is how long a changed receiver waits, to be saved with others.
 	saveInterval = time.Second
 	// saveAgain is the least time between two writes of a receiver.
 	saveAgain = 10 * time.Second
@@ -151,8 +150,7 @@ const (
 	renewAfter = 24 * time.Hour
 )
 
-// keep notes that a receiver is to be written, if what is to be remembered has
-// changed.
+// keep marks a receiver for saving, if its row has changed.
 func (p *Pacing) keep(r *receiver, now time.Time) {
 	if !r.memory.unsaved && differs(r.memory.saved, r.row(now), now.Sub(r.memory.savedAt)) && p.receivers[r.name] == r {
 		r.memory.unsaved = true
@@ -160,7 +158,7 @@ func (p *Pacing) keep(r *receiver, now time.Time) {
 	}
 }
 
-// differs tells whether a row says enough that another one didn't.
+// differs tells whether a row differs enough from the saved row.
 func differs(saved, row db.Receiver, age time.Duration) bool {
 	apart := func(a, b float64) bool { return a >= 2*b || b >= 2*a }
 	switch {
@@ -175,7 +173,7 @@ func differs(saved, row db.Receiver, age time.Duration) bool {
 	return true
 }
 
-// remember saves what is to be remembered, until ctx ends.
+// remember saves changed receivers until ctx ends.
 func (p *Pacing) remember(ctx context.Context) {
 	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
@@ -189,8 +187,7 @@ func (p *Pacing) remember(ctx context.Context) {
 	}
 }
 
-// SaveAll saves all that is to be remembered of what was called lately. It is for
-// the end of a process.
+// SaveAll saves all receivers that were called lately. It is for the end of a process.
 func (p *Pacing) SaveAll(ctx context.Context) {
 	p.mu.Lock()
 	for _, r := range p.receivers {
@@ -202,8 +199,7 @@ func (p *Pacing) SaveAll(ctx context.Context) {
 	p.save(ctx, p.takeUnsaved(time.Now(), 0))
 }
 
-// takeUnsaved returns the rows of what is to be saved and was not saved for so
-// long.
+// takeUnsaved returns the rows that have waited for so long to be saved.
 func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Receiver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -221,7 +217,7 @@ func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Rece
 // saveTimeout bounds one write.
 const saveTimeout = 10 * time.Second
 
-// save writes rows. What can't be saved now is tried with the next that is.
+// save writes rows. After a failure they are tried with the next rows.
 func (p *Pacing) save(ctx context.Context, rows []db.Receiver) {
 	if len(rows) == 0 {
 		return

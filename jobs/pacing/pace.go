@@ -52,12 +52,12 @@ type round struct {
 }
 
 const (
-	newcomerRate = 20.0 // a second
-	// Unlimited is the rate from which only the limit in flight counts. A pace that
-	// gets there jumps to twice as much, so that half of what was known is still
-	// there after a restart.
+	startRate = 20.0 // a second
+	// Unlimited is the rate from which only the limit in flight counts. A pace that gets
+	// there jumps to twice as much, so that a restart at half of the known rate is still
+	// unlimited.
 	Unlimited = 1000.0
-	leastRate = 0.1 // one in 10 s
+	leastRate = 0.1 // one callback in 10 s
 	halfASec  = 500 * time.Millisecond
 	aTenth    = 100 * time.Millisecond
 	kneeShare = 0.85
@@ -65,7 +65,7 @@ const (
 )
 
 func newPace(now time.Time) pace {
-	return pace{rate: newcomerRate, flight: 1, now: period{began: now}}
+	return pace{rate: startRate, flight: 1, now: period{began: now}}
 }
 
 // burst is how many may come at once after a pause: the queue hands callbacks out
@@ -79,9 +79,9 @@ func (p *pace) limit() limit.Rate {
 	return limit.Rate{PerSecond: p.rate, Burst: burst(p.rate)}
 }
 
-// lasts is how long a period takes where an answer takes so long: half a second, and
-// four callbacks at least. In slow start it is no longer than answers need to tell of
-// trouble, or a busy newcomer would leave thousands of callbacks to wait in the queue.
+// lasts is how long a period takes where an answer takes so long: half a second, and four
+// callbacks at least. In slow start it is no longer than answers need to tell of trouble,
+// or a busy new receiver would leave thousands of callbacks to wait in the queue.
 func (p *pace) lasts(answer time.Duration) time.Duration {
 	interval := limit.PerSecond(p.rate)
 	switch {
@@ -93,8 +93,8 @@ func (p *pace) lasts(answer time.Duration) time.Duration {
 	return max(halfASec, 4*interval)
 }
 
-// roll ends the period when its time is over, and lets the pace grow by what it
-// showed. slope is how much of the limit in flight the answers' time leaves.
+// roll ends the period when its time is over, and lets the pace grow by its evidence.
+// slope is the part of the limit in flight that the time of answers allows.
 func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 	took := now.Sub(p.now.began)
 	if took < p.lasts(answer) {
@@ -159,7 +159,7 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	}
 }
 
-// verdict is what came of a callback, for the pace.
+// verdict is a callback's result, for the pace.
 type verdict struct {
 	number   int // of the callback
 	good     bool
@@ -195,12 +195,12 @@ func (p *pace) answered(v verdict) {
 	}
 }
 
-// answer answers trouble with a callback that left at a time. What left before the
-// last trouble says nothing of the pace since.
+// answer answers trouble with a callback that left at a time. Callbacks that left before
+// the last trouble say nothing of the pace since.
 //
-// Failures halve the rate and the limit in flight. Slow answers halve the limit alone:
-// as they take longer, they come more rarely by themselves. To halve the rate as well
-// would keep a receiver that is well again at a few callbacks a second for minutes.
+// Failures halve the rate and the limit in flight. Slow answers halve the limit alone: as
+// they take longer, they come more rarely by themselves. Halving the rate as well would
+// keep a recovered receiver at a few callbacks a second for minutes.
 func (p *pace) answer(shown sign, left, now time.Time) {
 	p.now.trouble = true
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
@@ -216,13 +216,13 @@ func (p *pace) answer(shown sign, left, now time.Time) {
 	p.rate, p.knee = max(leastRate, base/2), threshold
 }
 
-// threshold is the knee after trouble: a little less than what was taken, or than the
-// knee before, where that led to trouble at once.
+// threshold is the knee after trouble: a little less than the rate before the trouble, or
+// than the last knee, where that knee led to trouble at once.
 //
-// Where many callbacks have failed since the last trouble, the receiver fails however
-// few it gets, which says nothing of what it takes when it is well. It may yet be a
-// limit of so many in a second. After a while, the knee is what it was when that began,
-// as TCP's ssthresh is while a segment times out again and again.
+// Where many callbacks have failed since the last trouble, the receiver fails at any
+// rate, which says nothing of its rate when it is well. Yet it may have a limit of so
+// many a second. After a while, the knee returns to its value at the first trouble, as
+// TCP's ssthresh stays while a segment times out repeatedly.
 func (p *pace) threshold(now time.Time) float64 {
 	taken, atKnee := kneeShare*p.carried(now), p.rate >= p.knee
 	p.worst = max(p.worst, taken)
@@ -246,11 +246,11 @@ func (p *pace) threshold(now time.Time) float64 {
 	return taken
 }
 
-// carried is the rate at which callbacks were taken until there was trouble, within
-// this period and the last. It is no less than a newcomer's, if the rate isn't.
+// carried is the rate at which callbacks were taken until there was trouble, within this
+// period and the last. It is no less than the starting rate, unless the pace is.
 func (p *pace) carried(now time.Time) float64 {
 	took, taken := p.before.took+now.Sub(p.now.began), p.before.good+p.now.good
-	return min(p.rate, max(newcomerRate, float64(taken)/max(halfASec, took).Seconds()))
+	return min(p.rate, max(startRate, float64(taken)/max(halfASec, took).Seconds()))
 }
 
 // fail answers any failure of a receiver that has never taken a callback.

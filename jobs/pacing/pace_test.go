@@ -34,8 +34,8 @@ func TestPace(t *testing.T) {
 			p.now.good = 1
 			p.roll(morning.Add(time.Duration(n+1)*halfASec), 1, 0)
 		}
-		if p.rate != newcomerRate {
-			t.Errorf("got %v a second, want %v", p.rate, newcomerRate)
+		if p.rate != startRate {
+			t.Errorf("got %v a second, want %v", p.rate, startRate)
 		}
 	})
 
@@ -105,9 +105,9 @@ func TestPace(t *testing.T) {
 		if got := steady.lasts(0); got != halfASec {
 			t.Errorf("after slow start: got %v, want %v", got, halfASec)
 		}
-		newcomer := newPace(morning)
-		if got := newcomer.lasts(0); got != 4*time.Second/newcomerRate {
-			t.Errorf("a newcomer: got %v, want the time of four callbacks", got)
+		fresh := newPace(morning)
+		if got := fresh.lasts(0); got != 4*time.Second/startRate {
+			t.Errorf("a new receiver: got %v, want the time of four callbacks", got)
 		}
 	})
 

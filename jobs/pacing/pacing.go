@@ -1,7 +1,7 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
-// A worker that has a callback to send calls Enter, and Leave with what came of it.
-// decide.go says whether a callback may leave, learn.go what an attempt shows.
+// A worker that has a callback to send calls Enter, and Leave with the attempt. decide.go
+// decides whether a callback may leave, learn.go learns from attempts.
 package pacing
 
 import (
@@ -31,7 +31,7 @@ const (
 	Denied    limit.Reason = "receiver_denied" // by the operator, for good
 	Strangers limit.Reason = "strangers"       // of the budgets of receivers that have taken no callback yet
 	Workers   limit.Reason = "workers"         // of its client's share
-	Unknown   limit.Reason = "memory"          // the database doesn't say what is known of the receiver
+	Unknown   limit.Reason = "memory"          // the database can't tell the receiver's memory
 )
 
 // Reasons are all of them.
@@ -39,7 +39,7 @@ func Reasons() []limit.Reason {
 	return []limit.Reason{Down, Paused, Closed, Pace, Consent, Denied, Strangers, Workers, Unknown}
 }
 
-// Config is what a Pacing is built from.
+// Config is the configuration of a Pacing.
 type Config struct {
 	Workers int     // callbacks at a time
 	Shared  bool    // clients share them
@@ -49,7 +49,7 @@ type Config struct {
 	Outside
 }
 
-// Outside is what a Pacing asks of others.
+// Outside is a Pacing's calls of other packages.
 type Outside struct {
 	Load   func(ctx context.Context, name string) (db.Receiver, error)
 	Save   func(ctx context.Context, receivers []db.Receiver) error
@@ -60,7 +60,7 @@ type Outside struct {
 
 // Pacing paces the callbacks of this process.
 type Pacing struct {
-	workers, share int // callbacks at a time, in all and to one receiver
+	workers, share int // callbacks at a time, in all and to a single receiver
 	rate           float64
 	required       bool // consent
 	shared         bool
@@ -78,8 +78,8 @@ type Pacing struct {
 	unsaved       map[string]*receiver
 }
 
-// clientele is what is known of a client's callbacks, at all receivers that they go
-// to. There are no more than there are clients.
+// clientele is a client's callbacks to all receivers. There are no more clienteles than
+// clients.
 type clientele struct {
 	line limit.Line    // for workers
 	took time.Duration // moving average of an attempt
@@ -146,8 +146,8 @@ func sleep(ctx context.Context, pause time.Duration) {
 // errUnknown says that the database didn't tell what it knows of a receiver.
 var errUnknown = errors.New("what is known of the receiver was not loaded")
 
-// meet returns what is known of a receiver. The first that meets it asks the
-// database, and the others wait for the answer.
+// meet returns a receiver with its memory. The first caller asks the database, and other
+// callers wait for the answer.
 func (p *Pacing) meet(ctx context.Context, name string) (*receiver, error) {
 	r, isNew := p.find(name)
 	if isNew {
@@ -173,11 +173,11 @@ func (p *Pacing) find(name string) (r *receiver, isNew bool) {
 	return p.add(name, time.Now()), true
 }
 
-// loadTimeout bounds what the first callback to a receiver waits for the database.
+// loadTimeout bounds the first callback's wait for the database.
 const loadTimeout = 10 * time.Second
 
-// load reads what the database remembers of a receiver. After a failure the
-// receiver is to be met anew.
+// load reads a receiver's memory from the database. After a failure the next callback
+// reads again.
 func (p *Pacing) load(ctx context.Context, r *receiver) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
@@ -199,8 +199,8 @@ func (p *Pacing) next(r *receiver, callback Callback) (*Pass, limit.Decision) {
 	return p.decide(r, callback, time.Now())
 }
 
-// prepare finds out what has to be known before a callback leaves: a stranger's
-// address, and whether a receiver consents, where it must.
+// prepare gets the facts that a callback needs before it leaves: a stranger's address,
+// and a receiver's consent, where it is required.
 func (p *Pacing) prepare(ctx context.Context, pass *Pass, url string) (*Pass, limit.Decision) {
 	if pass.locate {
 		address, err := p.outside.Locate(ctx, url)
@@ -226,8 +226,8 @@ func (p *Pacing) prepare(ctx context.Context, pass *Pass, url string) (*Pass, li
 	return pass, limit.Decision{}
 }
 
-// Leave ends the pass of a callback with what came of it, the zero Attempt if that
-// says nothing of the receiver.
+// Leave ends the pass of a callback with its attempt, the zero Attempt if that says
+// nothing of the receiver.
 func (pass *Pass) Leave(sent webhook.Attempt) {
 	p, r, now := pass.pacing, pass.receiver, time.Now()
 	p.mu.Lock()

@@ -8,7 +8,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Pass is what a callback holds while it is under way.
+// Pass is the slots that a callback holds while it is under way.
 type Pass struct {
 	pacing   *Pacing
 	receiver *receiver
@@ -21,7 +21,7 @@ type Pass struct {
 	ask      bool // the receiver is to be asked first
 }
 
-// pass takes what a callback holds while it is under way.
+// pass takes the slots that a callback holds while it is under way.
 func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, now time.Time) *Pass {
 	p.slots.Take(c.client, 1)
 	r.number++
@@ -47,8 +47,8 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	return pass
 }
 
-// located takes in where a stranger's callback goes, and tells whether there is
-// room for it. What isn't found out is for the attempt to tell.
+// located takes in a stranger's address, and tells whether there is room for the
+// callback. An address that isn't found is left to the attempt.
 func (p *Pacing) located(pass *Pass, address netip.Addr, err error, now time.Time) limit.Decision {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,8 +71,8 @@ func (p *Pacing) takeAddress(pass *Pass, now time.Time) limit.Decision {
 	return limit.Decision{}
 }
 
-// asked takes in what a receiver said to our question, and tells whether the
-// callback may go on.
+// asked takes in a receiver's answer to the handshake, and tells whether the callback may
+// go on.
 func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.Time) limit.Decision {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,7 +92,7 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	return limit.Decision{}
 }
 
-// release gives back what a pass holds, with what came of the callback.
+// release gives a pass's slots back, with the callback's verdict.
 func (p *Pacing) release(pass *Pass, v verdict) {
 	p.slots.Release(pass.party.client, 1)
 	if pass.stranger {

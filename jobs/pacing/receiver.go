@@ -8,8 +8,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// receiver is what is known of a scheme, host and port, whichever clients' callbacks
-// go there.
+// receiver is the state of a scheme, host and port, for callbacks of all clients.
 type receiver struct {
 	name    string
 	word    word // the operator's
@@ -21,7 +20,7 @@ type receiver struct {
 	parties map[string]*party
 
 	answeredFrom []netip.Prefix // the addresses that took callbacks
-	proven       bool           // the latest address that is known took one
+	proven       bool           // a callback was taken at the latest known address
 	address      netip.Prefix   // of the latest attempt, zero when not known
 	took         time.Duration  // moving average of an attempt, 0 before the first
 	outcome      webhook.Outcome
@@ -34,7 +33,7 @@ type receiver struct {
 
 	used    time.Time
 	memory  memory
-	loading chan struct{} // closed when what the database knows is loaded
+	loading chan struct{} // closed when the memory is loaded
 }
 
 // trouble is who had it last.
@@ -43,8 +42,7 @@ type trouble struct {
 	at     time.Time
 }
 
-// party is one client at one receiver. What only that client saw binds nobody
-// else.
+// party is one client at one receiver. Evidence that only that client has binds no other.
 type party struct {
 	client  string
 	bound   bool // by a pace of its own, since it had trouble
@@ -52,8 +50,8 @@ type party struct {
 	health  health
 	breaker breaker
 	pause   time.Time // by Retry-After
-	// Until then the receiver is believed to serve one connection at a time. It never
-	// accepts a second connection while the first is open.
+	// Until this time the receiver is believed to serve one connection at a time. Such a
+	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
 	inFlight int
 	line     limit.Line
@@ -70,7 +68,7 @@ func newReceiver(name string, now time.Time) *receiver {
 	return &receiver{name: name, pace: newPace(now), used: now, parties: map[string]*party{}, loading: make(chan struct{})}
 }
 
-// maxParties bounds the clients that are remembered for one receiver.
+// maxParties bounds the parties of a receiver.
 const maxParties = 1000
 
 func (r *receiver) party(client string, now time.Time) *party {

@@ -15,7 +15,7 @@ func newOrdinary(took time.Duration) *simReceiver {
 	return &simReceiver{name: "https://hooks.example.com:443", address: here, answer: takes(took)}
 }
 
-// What an ordinary receiver gets, which knows no handshake and answers.
+// Rate of an ordinary receiver, which answers and knows no handshake.
 func TestRamp(t *testing.T) {
 	t.Parallel()
 
@@ -383,7 +383,7 @@ func countsEachSecond(rate int) answer {
 	}
 }
 
-// slidingWindow counts what it refuses, too.
+// slidingWindow counts refused callbacks, too.
 func slidingWindow(rate int) answer {
 	var times []time.Duration
 	return func(call simCall) (webhook.Outcome, int, time.Duration) {

@@ -6,8 +6,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// reserve tells a callback that found no room when to come back: at a time of its
-// own, by the pace that the receiver has then if all goes well.
+// reserve tells a refused callback when to come back: at a time of its own, by the pace
+// that the receiver will have without trouble.
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	spacing := r.spacing(c, a, p.share, at, now)

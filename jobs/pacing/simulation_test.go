@@ -26,7 +26,7 @@ type simulation struct {
 	free   int // workers
 }
 
-// simReceiver is a receiver and what happened to it.
+// simReceiver is a simulated receiver and its history.
 type simReceiver struct {
 	name, address string
 	answer        answer
@@ -38,13 +38,13 @@ type simReceiver struct {
 	jobs               []*simJob
 }
 
-// answer is what a receiver says to a callback of a client, and how long it takes.
+// answer is a receiver's answer to a client's callback, and its time.
 type answer func(call simCall) (webhook.Outcome, int, time.Duration)
 
 type simCall struct {
 	client   string
 	at       time.Duration // since the start
-	underWay int           // with this one
+	underWay int           // with this callback
 }
 
 type simJob struct {
@@ -126,7 +126,7 @@ func (s *simulation) take() {
 
 func (s *simulation) release() { s.free++; s.take() }
 
-// meets is what the database knows of a receiver that is met.
+// meets is the database's memory of a receiver.
 func (s *simulation) meets(name string, row db.Receiver) *receiver {
 	r := s.receivers[name]
 	if r == nil {
@@ -159,7 +159,7 @@ func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
 	}
 }
 
-// retries are those of the queue, of which only the first matter within an hour.
+// retries are the queue's, of which only the first matter within an hour.
 var retries = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute}
 
 func (s *simulation) attempt(job *simJob, pass *Pass) {
@@ -245,7 +245,7 @@ func fails(simCall) (webhook.Outcome, int, time.Duration) {
 	return webhook.HTTPStatus, 500, 10 * time.Millisecond
 }
 
-// flaps works and hangs for five minutes each.
+// flaps answers and hangs for five minutes each.
 func flaps(call simCall) (webhook.Outcome, int, time.Duration) {
 	if call.at/(5*time.Minute)%2 == 0 {
 		return takes(20 * time.Millisecond)(call)

@@ -9,9 +9,9 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Receivers that have never taken a callback share budgets, since names are free
-// and addresses are cheap: one for all, which leaves half of the workers to
-// receivers that are known, and one for those at each address.
+// Strangers share budgets, since names are free and addresses are cheap: a budget for all
+// strangers, which leaves half of the workers to proven receivers, and a budget for the
+// strangers at each address.
 const (
 	strangersRate = 100 // a second
 	addressRate   = 20  // a second
@@ -43,7 +43,7 @@ func (b *budget) room(callback Callback, now time.Time) bool {
 	return b.window.Room(callback.Client, now, 1+spare(b.line(callback.Client), callback, now))
 }
 
-// reserve tells a callback that found no room when to come back.
+// reserve tells a refused callback when to come back.
 func (b *budget) reserve(client string, now time.Time) time.Time {
 	step := b.window.Interval()
 	return b.line(client).Reserve(limit.Latest(b.window.FreeAt(now), now.Add(step)), step, step)
@@ -61,9 +61,9 @@ func (p *Pacing) addressBudget(address netip.Prefix, now time.Time) *budget {
 	return b
 }
 
-// maxReceivers bounds what is remembered, some 1,500 bytes each. To make the
-// process forget a receiver by naming so many others takes minutes at the
-// strangers' rate, and gains a newcomer's pace.
+// maxReceivers bounds the receivers in memory, some 1,500 bytes each. Naming enough
+// others to make the process forget a receiver takes minutes at the strangers' rate, and
+// gains only the starting pace.
 const maxReceivers = 10_000
 
 // add begins to know a receiver.
@@ -76,8 +76,8 @@ func (p *Pacing) add(name string, now time.Time) *receiver {
 
 func (r *receiver) isBusy() bool { return r.inFlight > 0 || !r.memory.loaded || r.memory.unsaved }
 
-// forgetIdle makes room in a full map, a tenth at a time, by what was not used for
-// the longest.
+// forgetIdle makes room in a full map, a tenth at a time, by dropping the longest unused
+// entries.
 func forgetIdle[K comparable, V any](known map[K]*V, used func(*V) time.Time, busy func(*V) bool) {
 	if len(known) < maxReceivers {
 		return
@@ -94,8 +94,8 @@ func forgetIdle[K comparable, V any](known map[K]*V, used func(*V) time.Time, bu
 	}
 }
 
-// prefixOf is the range of addresses that share a budget. In IPv6 it is a /64, which
-// the owner of one address has whole.
+// prefixOf is the range of addresses that share a budget. In IPv6 it is a /64, which the
+// owner of an address has whole.
 func prefixOf(address netip.Addr) netip.Prefix {
 	address = address.Unmap()
 	bits := 64

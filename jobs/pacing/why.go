@@ -7,8 +7,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Why tells why a callback of a client that is due waits, nothing where it doesn't
-// have to, by what this process knows of its receiver, or else the database.
+// Why tells why a due callback of a client waits, empty where it doesn't have to. It asks
+// this process's knowledge of the receiver, or else the database.
 func (p *Pacing) Why(ctx context.Context, client, callbackURL string) (limit.Reason, error) {
 	name, now := ReceiverOf(callbackURL), time.Now()
 	if reason, known := p.why(name, client, now); known {

@@ -10,19 +10,19 @@ import (
 	"ringback/jobs/limit"
 )
 
-// word is what the operator said of a receiver, the zero word for nothing.
+// word is the operator's word about a receiver, the zero word for none.
 type word struct{ db.ReceiverWord }
 
 func (w word) isAllowed() bool { return w.Word == db.ReceiverAllowed }
 func (w word) isDenied() bool  { return w.Word == db.ReceiverDenied }
 
-// rate is what the operator allowed: without a number, no limit.
+// rate is the rate that the operator allowed: without a number, no limit.
 func (w word) rate() limit.Rate {
 	return limit.Rate{PerSecond: w.Rate, Burst: burst(w.Rate)}
 }
 
-// wordOf returns what the operator said of a receiver: of its host and port, or
-// else of its host.
+// wordOf returns the operator's word about a receiver: about its host and port, or else
+// about its host.
 func (p *Pacing) wordOf(name string) word {
 	if len(p.words) == 0 {
 		return word{}
@@ -37,8 +37,8 @@ func (p *Pacing) wordOf(name string) word {
 	return p.words[WordFor(parsed.Hostname(), "")]
 }
 
-// WordFor is under which name callback_origins has the operator's word for a host
-// and port, whatever the scheme; for all ports where that is empty.
+// WordFor is the name in callback_origins of the operator's word about a host and port,
+// for any scheme; an empty port stands for all ports.
 func WordFor(host, port string) string {
 	if port == "" {
 		port = "*"
@@ -57,8 +57,8 @@ func (p *Pacing) IsDenied(callbackURL string) bool {
 // answers.
 const wordsInterval = 2 * time.Second
 
-// Run keeps up with the operator's words, and saves what is to be remembered, until
-// ctx ends. The words are read once before it returns.
+// Run keeps up with the operator's words, and saves changed receivers, until ctx ends.
+// The words are read once before it returns.
 func (p *Pacing) Run(ctx context.Context) {
 	p.readWords(ctx)
 	go p.remember(ctx)
@@ -100,8 +100,8 @@ func (p *Pacing) readWords(ctx context.Context) {
 	}
 }
 
-// forget drops what this process knows of the receivers that a word is for. What is
-// under way ends with what it began with.
+// forget drops this process's knowledge of a word's receivers. Callbacks under way keep
+// the receiver that they began with.
 func (p *Pacing) forget(target string) {
 	for name, r := range p.receivers {
 		parsed, err := url.Parse(name)

@@ -27,26 +27,26 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Protocol is the one way in which spans reach the collector. The module for OTLP over
-// HTTP brings gRPC all the same, with ninety packages and 2 MB of the program: so that is
-// the few lines of client below.
+// Protocol is the only protocol to the collector. The module for OTLP over HTTP brings
+// gRPC all the same, with ninety packages and 2 MB of the program, so the few lines of a
+// client stand below.
 const Protocol = "http/protobuf"
 
-// Config is what a Tracer is made of.
+// Config is the configuration of a Tracer.
 type Config struct {
 	URL      string // that spans are POSTed to
 	Headers  map[string]string
 	Service  string            // its name
 	Version  string            // of it
-	Resource map[string]string // what else there is to say of it
+	Resource map[string]string // further attributes of the resource
 	Sampler  string            // one of Samplers
-	Ratio    float64           // of the samplers with one: the part of traces that is taken
+	Ratio    float64           // of the samplers with a ratio: the sampled part of traces
 	Logger   *slog.Logger
 	Metrics  prometheus.Registerer // nil for none
 }
 
-// samplers are the decisions that the SDK knows, by their standard names. By a parent is
-// as the caller's traceparent says, if there is one.
+// samplers are the SDK's samplers, by their standard names. A sampler with a parent
+// follows the caller's traceparent, if there is one.
 var samplers = map[string]func(ratio float64) sdk.Sampler{
 	"always_on":                func(float64) sdk.Sampler { return sdk.AlwaysSample() },
 	"always_off":               func(float64) sdk.Sampler { return sdk.NeverSample() },
@@ -56,11 +56,11 @@ var samplers = map[string]func(ratio float64) sdk.Sampler{
 	"parentbased_traceidratio": func(ratio float64) sdk.Sampler { return sdk.ParentBased(sdk.TraceIDRatioBased(ratio)) },
 }
 
-// Samplers are the names of what decides which traces are taken.
+// Samplers are the names of the samplers.
 func Samplers() []string { return slices.Sorted(maps.Keys(samplers)) }
 
 const (
-	// exportTimeout bounds the delivery of a batch, with what it takes to try again.
+	// exportTimeout bounds the delivery of a batch, retries included.
 	exportTimeout = 10 * time.Second
 	// firstPause is before the second try of a batch; each further pause is twice as long.
 	firstPause = 500 * time.Millisecond
@@ -195,8 +195,8 @@ func (c *client) post(ctx context.Context, body []byte) error {
 // maxWaiting is how many spans may wait for the collector. More are dropped.
 const maxWaiting = 2048
 
-// outbox is where spans wait for the collector. It counts those that it loses, and tells
-// why once for each kind of failure.
+// outbox holds the spans that wait for the collector. It counts lost spans, and logs why
+// once for each kind of failure.
 type outbox struct {
 	sdk.SpanProcessor // the SDK's, which makes batches of them
 	exporter          *otlptrace.Exporter
@@ -209,7 +209,7 @@ type outbox struct {
 	told    map[string]time.Time // when each kind was told last
 }
 
-// tellInterval is the least time from one line about a kind of failure to the next.
+// tellInterval is the least time between two lines about a kind of failure.
 const tellInterval = 10 * time.Minute
 
 func newOutbox(exporter *otlptrace.Exporter, config Config) *outbox {
@@ -239,7 +239,7 @@ func (o *outbox) OnEnd(span sdk.ReadOnlySpan) {
 // batches is the way of an outbox to the collector.
 type batches struct{ *outbox }
 
-// ExportSpans never fails: what it could return would be told a second time, by the SDK.
+// ExportSpans returns no error, since the SDK would log it a second time.
 func (b batches) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	err, lost := b.exporter.ExportSpans(ctx, spans), 0
 	if part, taken := errors.AsType[*partial](err); taken {
@@ -274,7 +274,7 @@ func (o *outbox) note(err error, now time.Time) {
 		"remedy", "see that the collector at OTEL_EXPORTER_OTLP_ENDPOINT takes OTLP over HTTP; spans are lost meanwhile, and nothing else")
 }
 
-// kindOf is what two failures have in common that one line tells.
+// kindOf is the kind of a failure: failures of a kind share a log line.
 func kindOf(err error) string {
 	var refused refusal
 	var errno syscall.Errno

@@ -17,8 +17,9 @@ func (p *partial) Error() string {
 	return "the collector rejected " + strconv.Itoa(p.rejected) + " spans: " + p.why
 }
 
-// partialOf reads what a collector answered to a batch that it took: nothing, or an
-// ExportTraceServiceResponse {partial_success = 1 {rejected_spans = 1, error_message = 2}}.
+// partialOf reads a collector's answer to a batch that it took: empty, or an
+// ExportTraceServiceResponse {partial_success = 1 {rejected_spans = 1, error_message =
+// 2}}.
 func partialOf(answer []byte) *partial {
 	var found partial
 	for outer := range fields(answer) {
@@ -40,14 +41,14 @@ func partialOf(answer []byte) *partial {
 	return &found
 }
 
-// field is one of a message of protocol buffers.
+// field is a field of a message of protocol buffers.
 type field struct {
 	number protowire.Number
 	varint uint64
 	bytes  []byte
 }
 
-// fields yields those of a message, up to where it is none.
+// fields yields the fields of a message, up to the first invalid field.
 func fields(message []byte) iter.Seq[field] {
 	return func(yield func(field) bool) {
 		for len(message) > 0 {

@@ -1,5 +1,5 @@
-// Package tracing tells an OpenTelemetry collector what became of requests. A span is a
-// call that asks for work, an attempt at the work, or an attempt at the callback:
+// Package tracing tells an OpenTelemetry collector the life of requests. A span is a call
+// that asks for work, an attempt at the work, or an attempt at the callback:
 //
 //	the caller's span ── POST /async ──┬── work, attempt 1
 //	                                   ├── work, attempt 2
@@ -7,8 +7,8 @@
 //	                                   └── callback, attempt 2
 //
 // The traceparent of the call is stored with the request and leads from one process to
-// the next, so that no attempt needs to know of another. No span holds a body, a header,
-// a query, or the path of a callback URL, which may be a secret.
+// the next, so that no attempt needs to know another. No span holds a body, a header, a
+// query, or the path of a callback URL, which may be a secret.
 package tracing
 
 import (
@@ -41,7 +41,8 @@ type Span struct{ span trace.Span }
 // carried is the name by which a carrier holds a trace context.
 const carried = "traceparent"
 
-// start begins a span below the one that a traceparent names, or a trace without one.
+// start begins a span below the span of a traceparent, or a new trace without a
+// traceparent.
 func (t *Tracer) start(name string, kind trace.SpanKind, parent string, attributes ...attribute.KeyValue) Span {
 	ctx := context.Background()
 	if parent != "" {
@@ -51,8 +52,8 @@ func (t *Tracer) start(name string, kind trace.SpanKind, parent string, attribut
 	return Span{span}
 }
 
-// Traceparent is what leads on from the span: for what it calls, and for what comes
-// later. It is otherwise where nothing is traced.
+// Traceparent is the traceparent of the span, for its calls and for later spans. Where
+// nothing is traced, it is otherwise.
 func (s Span) Traceparent(otherwise string) string {
 	if s.span == nil {
 		return otherwise
@@ -92,10 +93,10 @@ func (t *Tracer) Call(r *http.Request, route, parent string) Span {
 // Answer is how a call ended.
 type Answer struct {
 	Status  int
-	Request string // the id of the request that it was about, if it was about one
+	Request string // the id of the call's request, if any
 	Work    string
-	Problem string // the name of the problem that was answered, if one was
-	Failure error  // of ours, if it was one
+	Problem string // the name of the answered problem, if any
+	Failure error  // a fault of the service, if it was one
 }
 
 // Answered ends the span of a call.
@@ -118,7 +119,7 @@ func (s Span) Answered(a Answer) {
 	s.span.End()
 }
 
-// WorkAttempt is one attempt to do the work of a request.
+// WorkAttempt is an attempt to do the work of a request.
 type WorkAttempt struct {
 	Request string // its id
 	Work    string
@@ -139,8 +140,8 @@ func (t *Tracer) Work(a WorkAttempt, parent string) Span {
 		attribute.String("ringback.request_id", a.Request), attribute.String("ringback.work", a.Work), attribute.Int("ringback.attempt", a.Number))
 }
 
-// Worked ends the span of an attempt that came to an outcome, which is succeeded,
-// elsewhere, or the code of an error with what is behind it.
+// Worked ends the span of an attempt with an outcome: succeeded, elsewhere, or the code
+// of an error with its cause.
 func (s Span) Worked(outcome string, failed bool, cause error) {
 	if s.span == nil {
 		return
@@ -157,7 +158,7 @@ func (s Span) Worked(outcome string, failed bool, cause error) {
 	s.span.End()
 }
 
-// Callback begins the span of one attempt at the callback of a request.
+// Callback begins the span of an attempt at the callback of a request.
 func (t *Tracer) Callback(request uuid.UUID, work, callbackURL, parent string) Span {
 	if t == nil {
 		return Span{}
@@ -173,7 +174,7 @@ func (t *Tracer) Callback(request uuid.UUID, work, callbackURL, parent string) S
 	return span
 }
 
-// Callback is what an attempt at a callback came to.
+// Callback is the result of an attempt at a callback.
 type Callback struct {
 	Number    int // in the request's log; 0 where it could not be recorded
 	Outcome   string
@@ -204,8 +205,8 @@ func (s Span) CalledBack(c Callback) {
 	s.span.End(trace.WithTimestamp(c.At))
 }
 
-// NotMade ends the span of an attempt that came to nothing for a fault of ours, or for
-// the process stopping.
+// NotMade ends the span of an attempt that failed by a fault of the service, or because
+// the process stops.
 func (s Span) NotMade(cause error) {
 	if s.span == nil {
 		return
@@ -220,7 +221,7 @@ func (s Span) set(name, value string) {
 	}
 }
 
-// maxCause bounds what is told of a cause: its first line, without the trace of a panic.
+// maxCause bounds the text of a cause: its first line, without the trace of a panic.
 const maxCause = 256
 
 func shorten(cause string) string {
@@ -230,7 +231,7 @@ func shorten(cause string) string {
 
 func (s Span) fail(cause string) { s.span.SetStatus(codes.Error, shorten(cause)) }
 
-// hostOf splits an address into its host and, where it names one, its port.
+// hostOf splits an address into its host and, if present, its port.
 func hostOf(address string) (host string, port []attribute.KeyValue) {
 	host, number, err := net.SplitHostPort(address)
 	if err != nil {

@@ -22,8 +22,9 @@ const (
 	// maxLookGap is the longest time between two looks that belong together: a process that
 	// paused can't tell whether a lock was held meanwhile.
 	maxLookGap = goneAfter
-	// settleAfter is how long other processes have to connect again after this process's
-	// own connection broke, as theirs may have. It is as long as a connect may take.
+	// settleAfter is how long other processes have to connect again after this process's own
+	// connection broke, since theirs may have broken, too. It is the longest time of a
+	// connect.
 	settleAfter = 2 * time.Second
 )
 
@@ -59,8 +60,8 @@ func (l *lock) hold(ctx context.Context) {
 	}
 }
 
-// take takes the lock, on a connection of its own. That comes from the pool, which mostly
-// has one ready.
+// take takes the lock, on a connection of its own. The connection comes from the pool,
+// which mostly has an idle connection.
 func (l *lock) take(ctx context.Context) (held bool, err error) {
 	ctx, cancel := uninterrupted(ctx)
 	defer cancel()

@@ -11,7 +11,7 @@ func TestAbsences(t *testing.T) {
 	t.Parallel()
 	type look struct {
 		at   int    // milliseconds
-		free string // whose locks, one letter each
+		free string // holders of locks, a letter each
 		beat int    // when b was last seen, milliseconds
 	}
 	tests := []struct {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// sweepShare is how many times longer than a batch the pause after it is, so
-	// that removing takes a fifth of one connection's time at most.
+	// sweepShare is the pause after a batch as a multiple of its time, so that removing
+	// takes a fifth of one connection's time at most.
 	sweepShare = 4
 	// sweepBehind is how overdue a request may be before the pauses get shorter, since
 	// requests come faster than they go.
@@ -27,7 +27,7 @@ const (
 )
 
 // Sweeper removes requests or dead letters that are too old, a batch at a time. All
-// processes share one position and one pace in the database.
+// processes share a position and a pace in the database.
 type Sweeper struct {
 	pool    *pgxpool.Pool
 	logger  *slog.Logger
@@ -112,8 +112,8 @@ func (s *Sweeper) sweep(ctx context.Context, tx pgx.Tx, from db.Sweep) (pause ti
 	return pause, db.SaveSweep(ctx, tx, s.of, next, pause)
 }
 
-// nextSweep decides where the next batch begins, and after what pause. took is the
-// time of the batch before it.
+// nextSweep decides where the next batch begins, and after what pause. took is the time
+// of the last batch.
 func nextSweep(from db.Sweep, swept db.Swept, behind bool, took time.Duration) (next db.Sweep, pause time.Duration) {
 	next = from
 	if swept.Seen > 0 {

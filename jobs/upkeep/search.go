@@ -11,9 +11,9 @@ import (
 	"ringback/db"
 )
 
-// Searcher looks for the requests that ended unsuccessfully before the database
-// noted such requests. It goes once through the table, a batch at a time, with
-// pauses as the sweeper has. All processes share one position.
+// Searcher looks for the requests that ended unsuccessfully before the database noted
+// such requests. It reads the table once, a batch at a time, with pauses like the
+// sweeper's. All processes share a position.
 type Searcher struct {
 	Pool   *pgxpool.Pool
 	Logger *slog.Logger

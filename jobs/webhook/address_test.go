@@ -46,8 +46,8 @@ func TestAllows(t *testing.T) {
 	}
 }
 
-// forbidden is written down from IANA's registries of special-purpose and of
-// IPv6 unicast addresses, apart from what the guard uses.
+// forbidden is copied from IANA's registries of special-purpose and of IPv6 unicast
+// addresses, independent of the guard's own list.
 var forbidden = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 	"192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15",

@@ -230,7 +230,7 @@ func TestSendTooSlow(t *testing.T) {
 	}
 }
 
-// The status line has decided, whatever comes behind it or doesn't.
+// The status line has decided, with any bytes behind it or none.
 func TestSendTooSlowBehindTheStatusLine(t *testing.T) {
 	t.Parallel()
 	for name, serve := range map[string]func(net.Conn){
@@ -256,8 +256,8 @@ func TestSendTooSlowBehindTheStatusLine(t *testing.T) {
 	}
 }
 
-// What an attempt allocates is bounded, whatever the receiver sends: 32 KiB of
-// headers as net/http keeps them, 16 KiB of body, and the attempt itself.
+// The memory of an attempt is bounded for any answer: 32 KiB of headers as net/http keeps
+// them, 16 KiB of body, and the attempt itself.
 func TestSendTakesLittleMemory(t *testing.T) {
 	const most = 2 << 20 // bytes, nearly all of it for interim answers, and dropped at once
 	var bomb bytes.Buffer

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Policy says which callback URLs may be called. The zero value is the strict
-// one: https on port 443 or 8443 of public hosts.
+// Policy says which callback URLs may be called. The zero value is the strictest policy:
+// https on port 443 or 8443 of public hosts.
 type Policy struct {
 	Local bool // http and every port of loopback too: for a server that listens on loopback only
 
 	Allowed []netip.Prefix // private ranges that may be called, on every port
-	Denied  []netip.Prefix // ranges that may not, whatever else allows them: NAT64 prefixes, say, and our own public addresses
+	Denied  []netip.Prefix // ranges that are denied before any other rule: NAT64 prefixes, say, and the service's public addresses
 	Ports   []uint16       // besides 443 and 8443; 80 among them allows http
-	Names   []string       // our own public host names, in lower case; the first one introduces us
+	Names   []string       // the service's public host names, in lower case; the first name introduces it
 
 	Resolvers []netip.AddrPort // asked in turn instead of the system's
 }
@@ -26,7 +26,7 @@ type Policy struct {
 // RefusedError is why a callback URL is not accepted. It tells the broken rule
 // and nothing about the URL or the network, so a caller may see it.
 type RefusedError struct {
-	Rule string // one sentence
+	Rule string // a sentence
 }
 
 func (e *RefusedError) Error() string { return e.Rule }
@@ -34,7 +34,7 @@ func (e *RefusedError) Error() string { return e.Rule }
 func refuse(rule string) error { return &RefusedError{rule} }
 
 const (
-	maxURLBytes  = 2048 // ours: more is a payload rather than an address
+	maxURLBytes  = 2048 // chosen here: a longer text is a payload, not an address
 	maxNameBytes = 253  // RFC 1035, section 2.3.4, without the root label and the length bytes
 	maxLabel     = 63   // bytes, RFC 1035, section 2.3.4
 )
@@ -71,8 +71,8 @@ func (p Policy) Check(raw string) (string, error) {
 	return canonical, nil
 }
 
-// checkBytes refuses what parsers are known to disagree about (RFC 3986 allows
-// none of it unescaped).
+// checkBytes refuses bytes that parsers are known to disagree about (RFC 3986 allows none
+// of them unescaped).
 func checkBytes(raw string) error {
 	if len(raw) < 1 || len(raw) > maxURLBytes {
 		return refuse("The callback URL must be 1 to 2048 bytes long.")
@@ -214,9 +214,9 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// checkTop refuses the names that no public DNS answers for. Since the last
-// label has to start with a letter, no name "ends in a number", which is what
-// makes WHATWG's URL parser and inet_aton read 127.1 or 0x7f.1 as an address.
+// checkTop refuses the names that no public DNS answers for. Since the last label has to
+// start with a letter, no name "ends in a number": WHATWG's URL parser and inet_aton read
+// 127.1 or 0x7f.1 as an address.
 func checkTop(name string) error {
 	dot := strings.LastIndexByte(name, '.')
 	top := name[dot+1:]
@@ -236,9 +236,9 @@ func isLocalhost(name string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
-// isSpecialUse tells the top labels of IANA's special-use domain names, of
-// ICANN's private-use domain (internal), and of the domains that home and office
-// networks have long used in its place.
+// isSpecialUse tells whether a top label is one of IANA's special-use domain names,
+// ICANN's private-use domain (internal), or a domain that home and office networks have
+// long used instead.
 func isSpecialUse(top string) bool {
 	switch top {
 	case "alt", "arpa", "example", "invalid", "local", "localhost", "onion", "test",

@@ -19,15 +19,14 @@ type Consent struct {
 	Address   netip.Addr // that was asked
 }
 
-// maxPerMinute is ours: no receiver that says more means it.
+// maxPerMinute is chosen here: no receiver that grants more means it.
 const maxPerMinute = 1_000_000
 
-// Ask asks the receiver behind a callback URL whether it takes perMinute
-// callbacks a minute, through the same guard and within the same time as a
-// callback. Only a 2xx whose WebHook-Allowed-Origin is ours or * is a grant. An
-// answer of any kind is a value. An error says why there was none, in words for
-// operators that hold no URL; after a cancelled ctx it says nothing about the
-// receiver.
+// Ask asks the receiver behind a callback URL whether it takes perMinute callbacks a
+// minute, through the same guard and within the same time as a callback. Only a 2xx whose
+// WebHook-Allowed-Origin is this service's origin or * is a grant. Any answer is a value.
+// An error says why no answer came, in words for operators without the URL; after a
+// cancelled ctx it says nothing about the receiver.
 func (s *Sender) Ask(ctx context.Context, url string, perMinute int) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
@@ -58,8 +57,8 @@ func (s *Sender) options(ctx context.Context, url string, perMinute int) (*http.
 	return s.fresh.RoundTrip(request)
 }
 
-// readConsent reads the answer to origin's question. A header that stands
-// twice, or a rate that is none, is no grant: what was meant is anyone's guess.
+// readConsent reads the answer to origin's question. A header that stands twice, or a
+// rate that is no number, is no grant, since its meaning is unclear.
 func readConsent(origin string, status int, header http.Header) Consent {
 	origins, rates := header.Values("Webhook-Allowed-Origin"), header.Values("Webhook-Allowed-Rate")
 	if status < 200 || status > 299 || len(origins) != 1 || len(rates) > 1 {

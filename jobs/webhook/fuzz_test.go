@@ -61,9 +61,8 @@ func checkProperties(t *testing.T, policy Policy, raw, canonical string) {
 	}
 }
 
-// Nothing that Check accepts makes the transport dial what is forbidden,
-// whatever DNS answers. What is forbidden is said by forbidden, which shares
-// nothing with the guard.
+// No URL that Check accepts makes the transport dial a forbidden address, for any DNS
+// answer. The list forbidden shares nothing with the guard.
 func FuzzDial(f *testing.F) {
 	for _, seed := range []struct{ raw, answers string }{
 		{"https://example.com/", "8.8.8.8"},
@@ -98,8 +97,8 @@ func FuzzDial(f *testing.F) {
 	})
 }
 
-// dialled returns what a callback to a URL dials when DNS gives the answers,
-// separated by spaces. No dial succeeds.
+// dialled returns the addresses that a callback to a URL dials when DNS gives the
+// answers, separated by spaces. No dial succeeds.
 func dialled(t *testing.T, policy Policy, raw, answers string) (addresses []string) {
 	t.Helper()
 	sender := NewSender(policy, "test")

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// guard dials what its policy allows and nothing else. A name is resolved once
-// for each dial and the address that was judged is the one that is dialled, so
-// that a changed DNS answer has no gap to slip through.
+// guard dials only the addresses that its policy allows. A name is resolved once for each
+// dial, and the judged address itself is dialled, so that a changed DNS answer can't slip
+// through.
 type guard struct {
 	policy Policy
 	own    *interfaces
@@ -27,7 +27,7 @@ const (
 
 func newGuard(policy Policy) *guard {
 	g := &guard{policy: policy, own: newInterfaces(), lookup: newResolvers(policy.Resolvers).lookup}
-	// Control sees what the socket is about to connect to. A ControlContext would
+	// Control sees the address of the socket before it connects. A ControlContext would
 	// override it.
 	g.dial = (&net.Dialer{Control: g.control}).DialContext
 	return g
@@ -51,7 +51,7 @@ func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range addresses { // a bad one among good ones is an attempt to slip through
+	for _, address := range addresses { // a forbidden address among allowed addresses is an attempt to slip through
 		if !g.allows(address) {
 			return nil, &blockedError{net.JoinHostPort(address.String(), port)}
 		}
@@ -59,8 +59,8 @@ func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, 
 	return g.dialFirst(ctx, addresses[:min(len(addresses), maxAddresses)], port)
 }
 
-// resolve returns the addresses of a host as the transport names it. There is
-// at least one when there is no error.
+// resolve returns the addresses of a host as the transport names it. Without an error
+// there is at least one address.
 func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if literal, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{literal}, nil
@@ -78,8 +78,8 @@ func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) 
 	return addresses, err
 }
 
-// ask looks a name up without the request's trace, which would take the
-// connection to the resolver for the one to the receiver.
+// ask looks a name up without the request's trace, which would take the connection to the
+// resolver for the receiver's.
 func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil {
 		trace.DNSStart(httptrace.DNSStartInfo{Host: name})
@@ -91,8 +91,8 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 	return g.lookup(bare, name)
 }
 
-// dialFirst returns a connection to the first address that takes one, each
-// having its share of the time that is left.
+// dialFirst returns a connection to the first address that accepts it. Each address has
+// its share of the remaining time.
 func (g *guard) dialFirst(ctx context.Context, addresses []netip.Addr, port string) (conn net.Conn, err error) {
 	deadline := time.Now().Add(dialLimit)
 	for i, address := range addresses {
@@ -119,8 +119,8 @@ func (g *guard) control(network, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// allows adds to the policy the addresses that it can't know: those of this machine,
-// public ones too. Those in a range that the operator allows are allowed.
+// allows adds this machine's addresses, public addresses included, to the policy's
+// refusals. Addresses in a range that the operator allows are allowed.
 func (g *guard) allows(address netip.Addr) bool {
 	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.hold(address))
 }

@@ -48,7 +48,7 @@ func TestControl(t *testing.T) {
 // stub is a network of names without connections.
 type stub struct {
 	guard   *guard
-	answers [][]netip.Addr // of one lookup after the other
+	answers [][]netip.Addr // of lookups one after the other
 	names   []string       // that were looked up
 	dialled []string
 	takes   string // the address that connects
@@ -197,7 +197,7 @@ func TestDialGivesEachAddressItsShare(t *testing.T) {
 	}
 }
 
-// The dial itself, past Check: what a public name could resolve to.
+// The dial itself, without Check: addresses that a public name could resolve to.
 func TestDialRefusesLoopback(t *testing.T) {
 	t.Parallel()
 	target := receive(t, func(conn net.Conn) {})

@@ -20,7 +20,7 @@ type headConn struct {
 	got  int // bytes of head
 }
 
-// headBytes hold a version, a status and what ends them.
+// headBytes hold a version, a status and the byte behind it.
 const headBytes = len("HTTP/1.1 200 ")
 
 // begin is called for each request, before anything of it is sent.
@@ -38,11 +38,11 @@ func (c *headConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// statusLine is the part of it that leaves no doubt. What comes behind an interim
-// answer isn't looked at.
+// statusLine is the part of the line that leaves no doubt. An answer behind an interim
+// answer isn't read.
 var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([2-5][0-9][0-9])[ \r\n]`)
 
-// status is that of the answer, by its status line; 0 where there is a doubt.
+// status is the status in the answer's status line; 0 where there is a doubt.
 func (c *headConn) status() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -18,9 +18,9 @@ const (
 
 // takenHeaders are headers that frame or route a message, headers of a hop (RFC 9110,
 // section 7.6.1), and headers that Ringback sets. A caller that chose them could make a
-// callback look like another caller's. Further, headers by which proxies tell a service
-// who calls and what for, which it would believe, and headers that metadata services of
-// clouds ask for, so that no callback can be mistaken for a question to one.
+// callback look like another caller's. Proxies tell a service its caller and purpose by
+// some of the other headers, which the service would believe. Metadata services of clouds
+// require the rest, so that no callback can query such a service.
 var takenHeaders = []string{
 	"Accept", "Accept-Encoding", "Alt-Used", "Cdn-Loop", "Close", "Connection", "Early-Data", "Expect", "Forwarded", "From", "Host",
 	"Http2-Settings", "Keep-Alive", "Max-Forwards", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Via",

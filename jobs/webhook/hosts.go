@@ -32,8 +32,8 @@ func ParseHost(text string) (string, error) {
 	return canonical + port, nil
 }
 
-// splitHost returns what stands before the port without brackets, and the port
-// with its colon, if there is one.
+// splitHost returns the text before the port without brackets, and the port with its
+// colon, if present.
 func splitHost(text string) (host, port string, wrong bool) {
 	host, number, err := net.SplitHostPort(text)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// interfaces knows the addresses of this machine's own interfaces, which a
-// public one among them would make callable.
+// interfaces knows the addresses of this machine's interfaces: public addresses among
+// them would otherwise be callable.
 type interfaces struct {
 	read func() ([]net.Addr, error)
 
@@ -23,8 +23,8 @@ const interfacesAge = time.Minute
 
 func newInterfaces() *interfaces { return &interfaces{read: net.InterfaceAddrs} }
 
-// hold reports whether an address is one of this machine's. While that can't be
-// told, every address is.
+// hold reports whether an address is this machine's. While the interfaces can't be read,
+// every address counts as this machine's.
 func (i *interfaces) hold(address netip.Addr) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

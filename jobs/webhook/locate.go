@@ -7,9 +7,8 @@ import (
 	"net/url"
 )
 
-// Locate returns an address that a callback to a URL would go to, before anything
-// is sent there. It promises nothing of the dial, which resolves the name again and
-// judges what it finds.
+// Locate returns an address that a callback to a URL would go to, without calling it. The
+// dial resolves and judges the name again, perhaps with another result.
 func (s *Sender) Locate(ctx context.Context, rawURL string) (netip.Addr, error) {
 	parsed, err := url.Parse(rawURL)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Outcome is what an attempt came to, in the word that callers see.
+// Outcome is the result of an attempt, in the word that callers see.
 type Outcome string
 
 const (
@@ -29,14 +29,14 @@ const (
 
 const noValidAnswer = "no valid HTTP answer"
 
-// Bounds of a Retry-After, ours: a receiver can neither make us hammer it nor
-// park a callback for longer than a day.
+// Bounds of a Retry-After, chosen here: a receiver can neither make Ringback hammer it
+// nor park a callback for longer than a day.
 const (
 	minRetryAfter = time.Second
 	maxRetryAfter = 24 * time.Hour
 )
 
-// classify tells what an answer means and, for Throttled, how long to wait.
+// classify returns the outcome of an answer and, for Throttled, the time to wait.
 func classify(status int, header http.Header, now time.Time) (Outcome, time.Duration) {
 	switch {
 	case status < 100: // net/http lets three digits of any kind through
@@ -98,9 +98,9 @@ func RetryAfter(answer http.Header, now time.Time) (time.Duration, bool) {
 	return min(max(wait, minRetryAfter), maxRetryAfter), true
 }
 
-// explain tells the outcome and the cause of an attempt that got no answer.
-// Causes are fixed phrases, or those of the operating system or the TLS alert
-// list. Texts of net/http can hold the URL or bytes of the answer.
+// explain returns the outcome and the cause of an attempt without an answer. Causes are
+// fixed phrases, or texts of the operating system or the TLS alert list. Texts of
+// net/http can hold the URL or bytes of the answer.
 func explain(err error, seen sighting) (Outcome, string) {
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return ConnectionFailed, "URL not allowed: " + refused.Rule
@@ -111,7 +111,7 @@ func explain(err error, seen sighting) (Outcome, string) {
 	if errors.Is(err, context.Canceled) {
 		return ConnectionFailed, "cancelled"
 	}
-	if lookup, ok := errors.AsType[*net.DNSError](err); ok { // slow ones too: what DNS does is not the receiver's doing
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok { // slow lookups, too: DNS is not the receiver's doing
 		return ConnectionFailed, lookupCause(lookup)
 	}
 	if timed, ok := errors.AsType[net.Error](err); ok && timed.Timeout() {

@@ -14,16 +14,16 @@ type phases struct {
 	mu    sync.Mutex
 	ready bool // the request has its connection: a dial that still runs isn't its own
 	seen  sighting
-	conn  *headConn // nil before the request has one
+	conn  *headConn // nil before the request has a connection
 
 	dnsStart, connectStart, tlsStart, connected time.Time
 }
 
 // sighting holds the phases of a request so far.
 type sighting struct {
-	doing                        string // what the request waits for
+	doing                        string // the request's present wait
 	address, conn                string
-	reused                       bool // the connection was a kept one
+	reused                       bool // a kept connection was used
 	answered                     bool // a byte of the answer came
 	status                       int  // by the status line, 0 before it came
 	tlsFailed                    bool

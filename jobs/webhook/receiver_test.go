@@ -50,7 +50,7 @@ func receive(t *testing.T, serve func(conn net.Conn)) *receiver {
 	return r
 }
 
-// readRequest returns the bytes of one request, headers and body.
+// readRequest returns the bytes of a request, headers and body.
 func readRequest(t *testing.T, conn net.Conn) string {
 	t.Helper()
 	var raw bytes.Buffer

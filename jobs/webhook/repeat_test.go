@@ -19,8 +19,8 @@ import (
 type keeper struct {
 	url string
 
-	// What it does then with a request on a connection that it kept, and on
-	// another one, before it closes that.
+	// The receiver's behaviour after a request on a kept connection, and on a fresh
+	// connection, before it closes that connection.
 	onKept, onFresh func(conn net.Conn, reader *bufio.Reader)
 
 	mu      sync.Mutex

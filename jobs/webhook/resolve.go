@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// resolvers are asked in turn until one answers.
+// resolvers are asked in turn until a resolver answers.
 type resolvers []*net.Resolver
 
 // newResolvers returns those at the given addresses, or the system's where
@@ -27,8 +27,8 @@ func newResolvers(addresses []netip.AddrPort) resolvers {
 	return asked
 }
 
-// lookup returns the addresses of an absolute name, IPv4 ones as such however
-// DNS wrapped them. Each resolver has its share of the time that ctx leaves.
+// lookup returns the addresses of an absolute name; IPv4 addresses that DNS wrapped in
+// IPv6 are unwrapped. Each resolver has its share of the time that ctx leaves.
 func (r resolvers) lookup(ctx context.Context, name string) (addresses []netip.Addr, err error) {
 	for i, resolver := range r {
 		addresses, err = lookupWith(ctx, resolver, name, len(r)-i)

@@ -104,7 +104,7 @@ func TestLookupAsksTheNextResolver(t *testing.T) {
 	knows := serveDNS(t, records)
 	asked := newResolvers([]netip.AddrPort{mute.address, knows.address})
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // half of it for the silent one
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // half of it for the silent resolver
 	defer cancel()
 	if got, err := asked.lookup(ctx, "public.example.com."); err != nil || len(got) != 2 {
 		t.Errorf("after one that is silent: got %v, %v; want two addresses", got, err)

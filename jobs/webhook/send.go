@@ -1,6 +1,6 @@
-// Package webhook makes one callback: it checks the URL, guards the dial,
-// sends the POST and says what the answer means. When to call, how often and
-// what to do about the outcome is the caller's business.
+// Package webhook makes a callback: it checks the URL, guards the dial, sends the POST
+// and classifies the answer. The caller decides when and how often to call, and acts on
+// the outcome.
 package webhook
 
 import (
@@ -17,18 +17,18 @@ import (
 	"time"
 )
 
-// Message is one callback to send.
+// Message is a callback to send.
 type Message struct {
 	ID          string            // webhook-id (Standard Webhooks): the same on every attempt
 	URL         string            // as Check returned it; checked again, since the policy may have changed
 	Body        []byte            // JSON; its size is the caller's business
-	Traceparent string            // W3C Trace Context, empty when the request came without one
+	Traceparent string            // W3C Trace Context, empty for a request without it
 	Secrets     []Secret          // that it is signed with, each time; none for no signature
 	Hosts       Hosts             // that it may go to, checked again, too
 	Headers     map[string]string // that the caller wants it to carry, as CheckHeaders returned them
 }
 
-// Attempt is what one POST came to.
+// Attempt is the result of a POST.
 type Attempt struct {
 	StartedAt, EndedAt time.Time // until the status line, or until it was clear that none comes
 
@@ -39,8 +39,8 @@ type Attempt struct {
 	// The fields below are for operators only: shown to callers, they would turn
 	// callbacks into a port scanner.
 
-	Address string // last one dialled, even if refused, or reused, with its port; empty if none
-	Conn    string // our end of the connection that was used, which tells one from another; empty if none
+	Address string // last address dialled, even if refused, or reused, with its port; empty if none
+	Conn    string // local address of the used connection, which identifies it; empty if none
 	Refused bool   // by our own policy for URLs
 	Ours    error  // the resource that this machine was out of, so that no attempt was made; nil for none
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
@@ -51,9 +51,9 @@ type Attempt struct {
 	DNS, Connect, TLS, FirstByte time.Duration
 }
 
-// AboutReceiver is the attempt, or none where it says nothing about the receiver:
-// what one client's callbacks may name must not count against the receiver of
-// others.
+// AboutReceiver is the attempt, or the zero Attempt where it says nothing about the
+// receiver: a client's own list of hosts must not count against the receiver of other
+// clients.
 func (a Attempt) AboutReceiver() Attempt {
 	if a.Refused || a.Ours != nil {
 		return Attempt{}
@@ -68,21 +68,20 @@ type Sender struct {
 	origin    string // this service, in a CloudEvents handshake and after it
 	guard     *guard
 	transport *http.Transport // keeps connections
-	fresh     *http.Transport // makes one for each request
+	fresh     *http.Transport // makes a connection for each request
 	exchange  time.Duration   // bounds an attempt from the first dial to the status line
 	drain     time.Duration   // bounds the reading of the body after it
 }
 
-// LoopID is ours in CDN-Loop (RFC 8586): an intake that sees it knows that the
-// loop is ours.
+// LoopID is this service's id in CDN-Loop (RFC 8586): an intake that sees it recognises
+// its own loop.
 const LoopID = "ringback"
 
 // maxDrain is how much of an answer's body is read so that the connection can
 // be used again: more than a polite answer has, little enough to be free.
 const maxDrain = 16 << 10 // bytes
 
-// NewSender returns a Sender that calls what policy allows and introduces
-// itself with version.
+// NewSender returns a Sender that follows policy and introduces itself with version.
 func NewSender(policy Policy, version string) *Sender {
 	// Reads the system's certificates now, once for the process: the first
 	// handshake would do it on its own time, and may miss its deadline on a busy
@@ -106,18 +105,18 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	transport := &http.Transport{
-		Proxy:       nil, // with one, the guard would see the proxy's address only
+		Proxy:       nil, // through a proxy, the guard would see only the proxy's address
 		DialContext: keepingHeads(dial),
 		Protocols:   protocols,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			ClientSessionCache: tls.NewLRUClientSessionCache(1024), // sessions, about one per receiver
+			ClientSessionCache: tls.NewLRUClientSessionCache(1024), // sessions, about one a receiver
 		},
 		TLSHandshakeTimeout:    3 * time.Second,
 		DisableCompression:     true, // nothing to inflate
 		MaxResponseHeaderBytes: 32 << 10,
-		MaxIdleConns:           4096,             // a POST on a kept connection costs a third of one that dials
-		MaxIdleConnsPerHost:    256,              // what one receiver may have under way at a time, by default
+		MaxIdleConns:           4096,             // a POST on a kept connection costs a third of a POST that dials
+		MaxIdleConnsPerHost:    256,              // default of callbacks at a time to a receiver
 		IdleConnTimeout:        45 * time.Second, // below the 60 s after which many servers hang up
 	}
 	transport.DialTLSContext = keepingHeads(overTLS(dial, transport))
@@ -154,16 +153,15 @@ func userAgent(policy Policy, version string) string {
 // Close drops the idle connections. Attempts that are under way go on.
 func (s *Sender) Close() { s.transport.CloseIdleConnections() }
 
-// Send makes one attempt, which takes at most 10 s and then 1 s to leave the
-// connection clean. What can be expected of the network and of a receiver,
-// refusals by our own policy included, is a value. An attempt during which ctx
-// was cancelled is a value too, but says nothing about the receiver: the
-// caller looks at ctx.Err() and throws it away.
+// Send makes an attempt, which takes at most 10 s and then 1 s to leave the connection
+// clean. Expected results of the network, the receiver and the policy are values. An
+// attempt during which ctx was cancelled is a value, too, but says nothing about the
+// receiver: the caller checks ctx.Err() and drops it.
 //
-// A kept connection may turn out to be closed only when the message has been
-// sent on it. So when one fails before any byte of an answer, the message is sent
-// once more, on a fresh connection: a receiver may see it twice in one attempt,
-// with the same webhook-id, and no more often than that.
+// A kept connection may turn out to be closed only when the message has been sent on it.
+// So when a kept connection fails before any byte of an answer, the message is sent once
+// more, on a fresh connection: a receiver may see it twice in an attempt, with the same
+// webhook-id, and no more often.
 func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()

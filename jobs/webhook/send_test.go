@@ -28,7 +28,7 @@ func message(target string) Message {
 	return Message{ID: "msg_1", URL: target, Body: []byte(`{"type":"request.succeeded"}`)}
 }
 
-// expect compares what callers get to see, and the cause.
+// expect compares the fields that callers see, and the cause.
 func expect(t *testing.T, got, want Attempt) {
 	t.Helper()
 	if got.Outcome != want.Outcome || got.Status != want.Status || got.RetryAfter != want.RetryAfter || got.Cause != want.Cause {
@@ -276,9 +276,9 @@ func TestSendConcurrently(t *testing.T) {
 	}
 }
 
-// net/http reads the environment once and excepts loopback from proxies, but
-// not the names under localhost: with a proxy, this one's resolver would not
-// be asked. Whether it resolves doesn't matter here.
+// net/http reads the environment once and excepts loopback from proxies, but not the
+// names under localhost: with a proxy, this Sender's resolver would not be asked. The
+// result of the lookup doesn't matter here.
 func TestSendIgnoresProxies(t *testing.T) {
 	var visits atomic.Int32
 	proxy := serveHTTP(t, func(http.ResponseWriter, *http.Request) { visits.Add(1) })

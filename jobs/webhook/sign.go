@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Secret signs callbacks to the receivers of one client (Standard Webhooks, symmetric). It
+// Secret signs callbacks to the receivers of a client (Standard Webhooks, symmetric). It
 // doesn't print.
 type Secret struct{ key []byte }
 
@@ -39,9 +39,9 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// Sign returns the header webhook-signature: one signature for each secret. So a receiver
-// can verify with either of two secrets while one replaces the other. timestamp is in
-// seconds since 1970.
+// Sign returns the header webhook-signature: a signature for each secret, so that a
+// receiver can verify with either secret while a new secret replaces the old. timestamp
+// is in seconds since 1970.
 func Sign(secrets []Secret, id, timestamp string, body []byte) string {
 	signatures := make([]string, len(secrets))
 	for i, secret := range secrets {

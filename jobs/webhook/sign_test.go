@@ -89,7 +89,7 @@ func TestSendSigns(t *testing.T) {
 	}
 }
 
-// verify checks a callback as a receiver does who has any one of the secrets.
+// verify checks a callback as a receiver with one of the secrets does.
 func verify(r *http.Request, secrets []string) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
