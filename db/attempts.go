@@ -12,18 +12,18 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Attempt is a row of callback_attempts: one callback that was sent.
+// Attempt is a row of callback_attempts: a callback that was sent.
 type Attempt struct {
-	RequestID     uuid.UUID // zero in what ListAttempts returns
+	RequestID     uuid.UUID // zero in the results of ListAttempts
 	Attempt       int       // numbered from 1 within the request
 	StartedAt     time.Time // when the connection was asked for
 	EndedAt       time.Time
-	Outcome       string    // one of the words of jobs/webhook
+	Outcome       string    // a word of jobs/webhook
 	HTTPStatus    int       // 0 when there was no answer
-	NextAttemptAt time.Time // zero when this was the last one
+	NextAttemptAt time.Time // zero after the last attempt
 
 	// For operators only: a caller who saw these could scan our network.
-	Address                      string // what was dialled
+	Address                      string // the dialled address
 	Cause                        string
 	DNS, Connect, TLS, FirstByte time.Duration // zero when the phase didn't happen
 }
@@ -65,8 +65,8 @@ func phase(name string, of func(*Attempt) *time.Duration) field[Attempt] {
 		func(a *Attempt) any { return of(a) }).by("", "coalesce("+name+", 0) * interval '1 microsecond'")
 }
 
-// Settlement is an attempt that was made and what it means for its request's
-// callback: the state in which it ends, or pending when there is another try.
+// Settlement is an attempt, and the state that it leaves its request's callback in: the
+// final state, or pending when there is another try.
 type Settlement struct {
 	Attempt
 	JobID int64 // of the job that sent it; the job from before a redelivery ends nothing
@@ -84,8 +84,8 @@ type Settlement struct {
 // number. The later batch then fails with a violation of callback_attempts_pkey, and is
 // to be tried again.
 func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) ([]int, error) {
-	// position pairs the numbers with the attempts: Postgres returns rows in any order,
-	// and two attempts may be of one request.
+	// position pairs the numbers with the attempts: Postgres returns rows in any order, and
+	// a request may have two attempts.
 	sql := `
 		WITH made AS MATERIALIZED (
 			SELECT *, CASE WHEN again THEN (
@@ -165,7 +165,8 @@ func (s Settlement) endedJob() int64 {
 	return s.JobID
 }
 
-// ended is the place that leaves the order with the attempt, the zero Place for none.
+// ended is the place that leaves the order with the attempt, the zero Place if no place
+// does.
 func (s Settlement) ended() Place {
 	if s.State == CallbackPending {
 		return Place{}

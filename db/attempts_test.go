@@ -15,7 +15,7 @@ import (
 	"ringback/db/dbtest"
 )
 
-// attemptAt is one that was answered with 500 and is the last.
+// attemptAt is a last attempt that was answered with 500.
 func attemptAt(start time.Time) db.Attempt {
 	return db.Attempt{StartedAt: start, EndedAt: start.Add(time.Millisecond), Outcome: "http_status", HTTPStatus: 500}
 }
@@ -34,7 +34,7 @@ func settle(ctx context.Context, tx pgx.Tx, request uuid.UUID, state db.Callback
 	return append(numbers, 0)[0], err
 }
 
-// callbackJob is the one of a request, 0 while there is none.
+// callbackJob is the callback job of a request, 0 while there is none.
 func callbackJob(ctx context.Context, q db.Querier, request uuid.UUID) (id int64, err error) {
 	err = q.QueryRow(ctx, "SELECT coalesce(callback_job_id, 0) FROM requests WHERE id = $1", request).Scan(&id)
 	return id, err

@@ -11,8 +11,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// BenchmarkStatements runs the statements of the hot path with batches of
-// several sizes; the time that counts is that of a row.
+// BenchmarkStatements runs the statements of the hot path with batches of several sizes;
+// the reported time is a row's.
 func BenchmarkStatements(b *testing.B) {
 	pool := dbtest.NewPool(b)
 	made := func(count int) (requests []db.Request) {
@@ -75,7 +75,7 @@ func BenchmarkStatements(b *testing.B) {
 	}
 }
 
-// perRow times what prepare returns, and reports the time of one row.
+// perRow times the function that prepare returns, and reports the time of a row.
 func perRow(b *testing.B, rows int, prepare func() (run func())) {
 	b.ReportAllocs()
 	for b.Loop() {

@@ -17,11 +17,11 @@ import (
 	"ringback/db/dbtest"
 )
 
-// BenchmarkFoldedChecks compares what a request costs Postgres in CPU, from
-// acceptance to delivery, with the rules of each hot table in one function, apart
-// in CHECK constraints as River and the first migrations have them, and without
-// them. The three take turns, and the medians count. Postgres must run on this
-// machine, and outside a container.
+// BenchmarkFoldedChecks compares the CPU that a request costs Postgres, from acceptance
+// to delivery: with the rules of each hot table in one function; with a CHECK constraint
+// for each rule, as in River and the first migrations; and without rules. The three take
+// turns, and the medians count. Postgres must run on this machine, and outside a
+// container.
 func BenchmarkFoldedChecks(b *testing.B) {
 	for _, rows := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprint(rows), func(b *testing.B) {

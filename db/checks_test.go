@@ -20,8 +20,8 @@ import (
 	"ringback/db/dbtest"
 )
 
-// The schema before the migration that folds the CHECK constraints of a table
-// into one, and with it.
+// The schema with single CHECK constraints, and the schema in which a migration folded
+// them into one for each table.
 const (
 	beforeFolding = 14
 	folding       = 15
@@ -40,9 +40,8 @@ type rule struct {
 // statement that made it.
 var sameRule = cmpopts.IgnoreFields(rule{}, "Text")
 
-// foldedTables are those whose rules one function holds, each with the values to
-// try for every column that a rule looks at: for each comparison in a rule, some
-// that pass and some that don't.
+// foldedTables are the tables whose rules stand in one function, with test values for
+// every column in a rule: for each comparison in a rule, some values pass and some don't.
 var foldedTables = map[string][]string{
 	"requests": {
 		"mode: 'sync', 'async', 'later'",
@@ -248,8 +247,8 @@ func execOn(t *testing.T, q interface {
 	}
 }
 
-// rulesOf are the CHECK constraints of foldedTables, by table and in the order in
-// which Postgres looks at them, which is that of their names.
+// rulesOf are the CHECK constraints of foldedTables, by table and in the order in which
+// Postgres checks them, by name.
 func rulesOf(t *testing.T, url, schema string) map[string][]rule {
 	t.Helper()
 	const sql = `
@@ -282,8 +281,8 @@ func textOf(rules []rule) (bytes int) {
 	return bytes
 }
 
-// verdict names the rule that refuses a row, or is empty: by the constraints that
-// were, and by the one that is.
+// verdict names the rule that refuses a row, or is empty: by the former constraints, and
+// by the folded constraint.
 type verdict struct{ Before, Now string }
 
 // verdicts counts the verdicts about every combination of the values to try that

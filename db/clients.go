@@ -25,17 +25,17 @@ type Client struct {
 	Callbacks []string // hosts that its callbacks may name, none for all
 }
 
-// Limits are what one client may have and ask for.
+// Limits bound a client.
 type Limits struct {
-	Rate           int   // POSTs a second to one process, with a burst of twice as many
+	Rate           int   // POSTs a second to a process, with a burst of twice as many
 	Unfinished     int   // async requests that have not ended
-	PerDestination int   // unfinished requests for callbacks to one host and port
+	PerDestination int   // unfinished requests for callbacks to a host and port
 	Storage        int64 // bytes kept
 	DeadLetters    int
 }
 
-// InsertClient writes a new client: Name, KeyHash, Secret and CreatedAt. It
-// tells false when there is one of that name.
+// InsertClient writes a new client: Name, KeyHash, Secret and CreatedAt. It returns false
+// where the name exists.
 func InsertClient(ctx context.Context, q Querier, c Client) (inserted bool, err error) {
 	const sql = `
 		INSERT INTO clients (name, key_hash, secret, created_at)
@@ -60,7 +60,7 @@ func readClient(row pgx.CollectableRow) (c Client, err error) {
 	return c, err
 }
 
-// ListClients returns all of them by name, the disabled ones too.
+// ListClients returns all clients by name, disabled clients included.
 func ListClients(ctx context.Context, q Querier) ([]Client, error) {
 	const sql = `
 		SELECT ` + clientColumns + `
@@ -119,9 +119,9 @@ func SaveClientLimits(ctx context.Context, q Querier, c Client) error {
 	return nil
 }
 
-// RotateClient gives a client another KeyHash and Secret. The present ones become the old
-// ones, and the old ones are gone. It tells false where there is no such client or it is
-// disabled.
+// RotateClient gives a client another KeyHash and Secret. The present key and secret
+// become the old ones, and the former old ones are dropped. It returns false where the
+// client doesn't exist or is disabled.
 func RotateClient(ctx context.Context, q Querier, c Client) (rotated bool, err error) {
 	const sql = `
 		UPDATE clients

@@ -25,9 +25,9 @@ type reading struct {
 	ahead time.Duration // how far the database's clock is ahead of this process's
 }
 
-// sameClock is the difference up to which two clocks are taken for one. Both are often the
-// same machine's, or set by the same source, and a reading is no finer than the round trip
-// to the database.
+// sameClock is the largest difference between two clocks that count as the same. Both are
+// often the same machine's, or set by the same source, and a reading is no finer than the
+// round trip to the database.
 const sameClock = 10 * time.Millisecond
 
 // Read compares the clocks, for the price of a ping. A reading that took longer than the

@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// field is a column of a table as its rows of type T have it. The columns of a table are
-// one list, from which the statements that write and read whole rows take their parts:
-// a new column is one line.
+// field is a column of a table, for its rows of type T. The statements that write and
+// read whole rows take their parts from a table's list of fields. README.md says what
+// else a new column needs.
 type field[T any] struct {
 	name   string
 	kind   string             // SQL type of the argument that writes the column; empty where rows aren't written with it
@@ -73,7 +73,7 @@ func (all fields[T]) reads() string {
 	})
 }
 
-// replaced sets the columns to those of the row that meets another one.
+// replaced sets the columns to the conflicting row's.
 func (all fields[T]) replaced() string {
 	return all.join(func(_ int, f field[T]) string { return f.name + " = excluded." + f.name })
 }
@@ -109,8 +109,8 @@ func (all fields[T]) targets(row *T) []any {
 	return targets
 }
 
-// column takes one value of each item. A statement that unnests such columns
-// has one text, and so is prepared once, whatever the number of rows.
+// column takes a value of each item. A statement that unnests such columns has one text,
+// and so is prepared once, for any number of rows.
 func column[T, V any](items []T, value func(T) V) pgtype.FlatArray[V] {
 	values := make(pgtype.FlatArray[V], len(items)) // pgx would read a plain slice by reflection
 	for i, item := range items {

@@ -98,7 +98,7 @@ func TestOpen(t *testing.T) {
 
 func TestInTx(t *testing.T) {
 	t.Parallel()
-	pool := dbtest.Pool(t, dbtest.NewEmpty(t)+"&pool_max_conns=1") // every step below needs the one connection back
+	pool := dbtest.Pool(t, dbtest.NewEmpty(t)+"&pool_max_conns=1") // every step below needs the only connection back
 	if _, err := pool.Exec(t.Context(), "CREATE TABLE notes (note text)"); err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +107,7 @@ func TestInTx(t *testing.T) {
 		return err
 	}
 	errRefused := errors.New("refused")
-	// In order: each one also tells whether the connection was usable after the
-	// one before.
+	// In order: each also tells whether the connection was usable after its predecessor.
 	for _, test := range []struct {
 		name    string
 		do      func(tx pgx.Tx, cancel context.CancelFunc) error
@@ -309,7 +308,7 @@ func closedPort(t *testing.T) string {
 	return "postgres://someone@" + listener.Addr().String() + "/db?sslmode=disable"
 }
 
-// valueOf returns the one value that sql selects.
+// valueOf returns the only value that sql selects.
 func valueOf[T any](t *testing.T, q db.Querier, sql string, args ...any) (value T) {
 	t.Helper()
 	if err := q.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {

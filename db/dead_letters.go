@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// DiscardDeadLetters cancels the dead callbacks of a client's requests, and returns how
-// many that were. The requests go with their age. It is one statement, and so one
-// transaction of its own unless q is one.
+// DiscardDeadLetters cancels the dead callbacks of a client's requests, and returns their
+// number. The requests go with their age. It is one statement, and so a transaction of
+// its own unless q is one.
 func DiscardDeadLetters(ctx context.Context, q Querier, client string, ids []uuid.UUID) (int, error) {
 	// Sorted as in FinishRequests. The callback was settled when it died, and its
 	// ordering key went on then.
@@ -46,7 +46,7 @@ func DiscardDeadLetters(ctx context.Context, q Querier, client string, ids []uui
 // DeadLetterGroup counts the dead letters of a client at a host that failed alike.
 type DeadLetterGroup struct {
 	Client        string
-	Host          string // with its port if there is one
+	Host          string // with the URL's port, if any
 	Outcome       string // of the latest attempt
 	HTTPStatus    int    // of the latest attempt, 0 when there was no answer
 	Cause         string

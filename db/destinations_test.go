@@ -80,7 +80,7 @@ func TestCountByDestination(t *testing.T) {
 			t.Fatal(err)
 		}
 		for client, want := range map[string]int64{"alice": 4000, "bob": 400} {
-			// Four standard deviations: one in ten thousand draws is farther off.
+			// Four standard deviations: a draw in ten thousand is farther off.
 			count, off := got[db.Destination{Client: client, Host: "a.example"}], int64(4*math.Sqrt(float64(want*share)))
 			if count < want-off || count > want+off || count%share != 0 {
 				t.Errorf("%s: got %d, want %d, give or take %d, and a multiple of %d", client, count, want, off, share)
@@ -97,7 +97,7 @@ func TestCountByDestination(t *testing.T) {
 		}
 	})
 
-	// Neither table is read from its start, whatever Postgres knows of it.
+	// No table is read from its start, with any statistics.
 	t.Run("NeverReadsAWholeTable", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

@@ -47,9 +47,9 @@ func IsUnavailable(err error) bool {
 		pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") // pgconn has no name for it
 }
 
-// IsRefused tells whether one row of a statement may be to blame for err: class 22 is a
-// value that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that
-// is more than Postgres can take, such as JSON that is nested too deep.
+// IsRefused tells whether a row of a statement may have caused err: class 22 is a value
+// that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that is too
+// much for Postgres, such as JSON that is nested too deep.
 func IsRefused(err error) bool {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
@@ -73,7 +73,7 @@ const (
 	Slow        Fault = "slow" // a statement or commit took too long, such as a commit that waits for a standby
 )
 
-// Faults are all kinds of trouble, each with what an operator should do.
+// Faults are all kinds of trouble, each with its remedy.
 var Faults = map[Fault]string{
 	Away:        "bring the database back, or name its new address in DATABASE_URL; what waits goes on by itself",
 	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",

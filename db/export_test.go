@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// What tests of the package call.
+// Names for the tests of the package.
 var (
 	LatestVersion = latestVersion
 	FirstID       = firstID

@@ -16,8 +16,7 @@ import (
 // Step is a part of the program that writes.
 type Step string
 
-// The faults of accepting, recording and checking keep the process from accepting, of
-// whatever kind they are.
+// These faults, of accepting, recording and checking, keep the process from accepting.
 const (
 	AcceptStep Step = "accept"
 	RecordStep Step = "record"
@@ -34,9 +33,9 @@ const (
 	checkedWithin = 5 * time.Second
 	// forgottenAfter is how long the fault of a step lasts that is not taken any more.
 	forgottenAfter = time.Minute
-	// toldAgainAfter is the least time from one line about a kind of fault to the next.
+	// toldAgainAfter is the least time between two lines about a kind of fault.
 	toldAgainAfter = time.Minute
-	// resetInterval is the least time from one emptying of the pools to the next.
+	// resetInterval is the least time between two emptyings of the pools.
 	resetInterval = 500 * time.Millisecond
 	// checkLockTimeout is how long a check waits for the tables that accepting needs.
 	checkLockTimeout = time.Second

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Jobs are the columns that the jobs of one statement have in common.
+// Jobs are the columns that all jobs of a statement have in common.
 type Jobs struct {
 	Kind        string
 	Queue       string
@@ -59,10 +59,10 @@ func insertJobs(source, due, first string) string {
 func (j Jobs) args() []any { return []any{j.Kind, j.Queue, j.MaxAttempts, j.Process, j.Running} }
 
 // completeJobs ends the jobs with the ids of an array parameter that are in one of the
-// states, as River's completer does. The ids are an array since a join may get a plan that
-// reads the whole table. The cast keeps the planner from River's index of states, where it
-// would read all running jobs. The jobs that are asleep, since their work went on elsewhere,
-// are charged the attempt after all.
+// states, as River's completer does. The ids are an array since a join may get a plan
+// that reads the whole table. The cast keeps the planner from River's index of states,
+// where it would read all running jobs. Jobs that are asleep, since their work went on
+// elsewhere, are charged the attempt after all.
 func completeJobs(ids, asleep string, states ...string) string {
 	return `completed AS (
 			UPDATE river_job
@@ -96,10 +96,9 @@ func WakeQueue(ctx context.Context, q Querier, queue string) error {
 // time, up to most, and reads no more rows than that. Jobs that are due later are no load
 // yet, nor are jobs that an ordering key holds back (in the state pending).
 func CountUnfinished(ctx context.Context, q Querier, queues []string, within time.Duration, most int64) (int64, error) {
-	// A part for each state, queue and priority, each a range of River's index for
-	// fetching. With the order asked for, reading that index is the only cheap
-	// plan, whatever the statistics say; without it, a table full of ended jobs
-	// may be read from its start.
+	// A part for each state, queue and priority, each a range of River's index for fetching.
+	// With ORDER BY, reading that index is the only cheap plan, for any statistics; without
+	// it, a table full of ended jobs may be read from its start.
 	const sql = `
 		SELECT count(*)
 		FROM (
@@ -138,14 +137,14 @@ const maxCounted = 2_000_000
 
 // CountByDestination counts the requests with an unfinished job of the queues, whenever
 // the job is due, by client and destination. Looking up a job's request costs many times
-// what reading its index entry does. So where there are more jobs than sample, every
-// second job is looked up, or every fourth and so on, and stands for the others: a count
-// of n is then off by about √(n × jobs ÷ sample). The same jobs are chosen each time,
-// which keeps counts steady.
+// as much as reading its index entry. So where there are more jobs than sample, every
+// second job is looked up, or every fourth and so on, and stands for the jobs skipped: a
+// count of n is then off by about √(n × jobs ÷ sample). The same jobs are chosen each
+// time, which keeps counts steady.
 func CountByDestination(ctx context.Context, q Querier, queues []string, sample int) (map[Destination]int64, error) {
-	// The limits of one row keep Postgres from joining by reading whole tables: each
-	// is looked up. The arguments are another look-up, since a filter is applied to
-	// index entries only where nothing else of the row is wanted.
+	// LIMIT 1 keeps Postgres from joining by reading whole tables: each row is looked up.
+	// The arguments are a separate look-up, since Postgres filters by index entries only
+	// where it reads no other column of the row.
 	ids := fmt.Sprintf(`
 			SELECT part.id
 			FROM unnest(ARRAY['available', 'running', 'retryable', 'scheduled', 'pending']::river_job_state[]) AS unfinished (state)

@@ -19,8 +19,8 @@ func TestCountUnfinished(t *testing.T) {
 	t.Run("CountsTheUnfinishedOfTheQueues", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		// A different number of each, so that a sum tells which were counted. What is
-		// pending waits for its turn in the order of a key.
+		// A different number of each, so that a sum tells which were counted. Pending jobs wait
+		// in the order of their key.
 		for state, count := range map[string]int{
 			"available": 1, "running": 2, "retryable": 4, "scheduled": 8, "pending": 16, "completed": 200, "cancelled": 400, "discarded": 800,
 		} {
@@ -76,8 +76,8 @@ func TestCountUnfinished(t *testing.T) {
 		}
 	})
 
-	// With many ended jobs the whole table is the wrong place to look, however
-	// little Postgres knows of it and whenever it plans.
+	// With many ended jobs reading the whole table is wrong, with any statistics and at any
+	// time of planning.
 	t.Run("NeverReadsTheWholeTable", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

@@ -19,7 +19,7 @@ type Filter struct {
 	Status        Status
 	Work          string
 	CallbackState CallbackState
-	CallbackHost  string    // as it stands in the URL, with its port if there is one
+	CallbackHost  string    // as in the URL, with the URL's port if any
 	From, To      time.Time // when the request was accepted, To excluded
 	Cursor        uuid.UUID // Page.Next of the page before
 	OldestFirst   bool      // else the newest first
@@ -38,7 +38,7 @@ type Page struct {
 // may be short or empty although Next is set: few requests of the window match, and Next
 // goes on behind the window.
 //
-// It needs a pool of OpenReads, whose settings rule out all plans but the intended one.
+// It needs a pool of OpenReads, whose settings rule out all plans but the intended plan.
 func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 	filter = filter.withImplied()
 	if filter.contradictsItself() {
@@ -89,7 +89,7 @@ func (f Filter) contradictsItself() bool {
 // source is where a listing finds its requests, in the order of their ids.
 type source struct {
 	sql       string // reads candidates from an index, with {mode}, {order} and {window} left open
-	modes     []Mode // each of which has a part of the index; at least one
+	modes     []Mode // each has a part of the index; at least one mode
 	ascending bool   // whether the index holds ids so
 	argument  any    // $12; nil for none
 }
@@ -136,11 +136,11 @@ func (f Filter) unsuccessfulEnding() string {
 	return ""
 }
 
-// The candidates of each source. The client is an array of one, and a part of the order,
-// so that the primary key of requests hasn't that order. The planner would otherwise read
-// that key backwards and throw away the requests of other clients and modes, which may be
-// nearly all. The limits are written out, since plans are made before the arguments are
-// known.
+// The candidates of each source. The client is an array of one element, and a part of the
+// order, so that the primary key of requests hasn't that order. The planner would
+// otherwise read that key backwards and throw away the requests of other clients and
+// modes, which may be nearly all. The limits are written out, since plans are made before
+// the arguments are known.
 var fromRequests = `
 			SELECT client AS owner, id AS candidate, ` + summaryColumns + `
 			FROM requests
@@ -225,8 +225,8 @@ func (s source) listing(f Filter) string {
 	return strings.NewReplacer("{order}", s.order(f.OldestFirst), "{window}", fmt.Sprint(f.Window)).Replace(sql)
 }
 
-// order is the order of the source's index, forwards or backwards. There is one
-// owner, so its direction means nothing.
+// order is the order of the source's index, forwards or backwards. With a single owner,
+// its direction means nothing.
 func (s source) order(oldestFirst bool) string {
 	ids := "candidate DESC"
 	if oldestFirst {
@@ -242,7 +242,7 @@ func (s source) arguments(f Filter) []any {
 	after, before := f.bounds()
 	arguments := []any{
 		[]string{f.Client},
-		after, before, f.Limit + 1, // one more tells whether there is another page
+		after, before, f.Limit + 1, // a row more tells whether there is another page
 		zeronull.Text(f.Status), zeronull.Text(f.CallbackState), zeronull.Text(f.CallbackHost),
 		zeronull.Timestamptz(f.From), zeronull.Timestamptz(f.To), zeronull.Text(f.Work), zeronull.Text(f.Mode),
 	}
@@ -329,8 +329,8 @@ func liveRequests(ctx context.Context, q Querier, most int) (ids []uuid.UUID, al
 }
 
 // ListAllRequests is ListRequests for the requests of all clients, the newest first, for
-// operators. It reads the latest requests of the window whatever the filter says, so rare
-// requests are found faster by client.
+// operators. It reads the latest requests of the window for any filter, so rare requests
+// are found faster by client.
 func ListAllRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 	filter = filter.withImplied()
 	filter.OldestFirst = false

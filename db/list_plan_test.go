@@ -102,7 +102,7 @@ func literal(arg any) string {
 	return fmt.Sprintf("'%v'", arg)
 }
 
-// few writes one request of each kind for a client, before all others.
+// few writes a request of each kind for a client, before all others.
 func few(t *testing.T, pool *pgxpool.Pool, client string) {
 	t.Helper()
 	for i, k := range kinds() {
@@ -110,10 +110,9 @@ func few(t *testing.T, pool *pgxpool.Pool, client string) {
 	}
 }
 
-// TestListingsReadLittle holds what a page costs, in pages of the database, against
-// a bound that knows nothing of how many requests there are: with the mixes that
-// mislead the planner most, and on a connection whose plans are from when there was
-// next to nothing.
+// TestListingsReadLittle bounds the cost of a page, in pages of the database, regardless
+// of the number of requests: with the mixes that mislead the planner most, and on a
+// connection whose plans were made for nearly empty tables.
 func TestListingsReadLittle(t *testing.T) {
 	t.Parallel()
 	delivered := kind{db.Async, db.Succeeded, db.CallbackDelivered}
@@ -218,7 +217,7 @@ func wantCheapListings(t *testing.T, m *meter, requests int) {
 	}
 }
 
-// isIndexed tells whether an index leads to nothing but what matches.
+// isIndexed tells whether an index leads to matching requests alone.
 func isIndexed(f db.Filter) bool {
 	switch f.CallbackState {
 	case "":

@@ -17,7 +17,7 @@ import (
 	"ringback/db/dbtest"
 )
 
-// kind is what a request may be.
+// kind is a kind of request.
 type kind struct {
 	mode     db.Mode
 	status   db.Status
@@ -144,7 +144,7 @@ func TestListRequests(t *testing.T) {
 
 	t.Run("LooksAtNoMoreThanTheWindow", func(t *testing.T) {
 		t.Parallel()
-		// Of five in a row, one at most was delivered.
+		// Of five in a row, at most one was delivered.
 		page, err := db.ListRequests(t.Context(), reads, db.Filter{Client: "bob", Status: db.Succeeded, CallbackState: db.CallbackDelivered, Limit: 2, Window: 5})
 		if err != nil || len(page.Requests) > 1 || page.Next == uuid.Nil {
 			t.Errorf("got %d requests, and next %v, %v, want at most one, and more to come", len(page.Requests), page.Next, err)

@@ -85,7 +85,7 @@ func FreeLocks(ctx context.Context, q Querier, process string) ([]Process, error
 }
 
 // ReturnJobsOf gives back the jobs of processes whose lock is still free and that gave no
-// sign of life since SeenAt. Like ReturnJobs, it refunds the attempts of one kind of job,
+// sign of life since SeenAt. Like ReturnJobs, it refunds the attempts of a kind of job,
 // and returns how many jobs it gave back. Jobs that turn out later to run in such a
 // process are left to ReturnJobs. q must not be in a transaction.
 func ReturnJobsOf(ctx context.Context, q Querier, refunded string, processes []Process) (int64, error) {

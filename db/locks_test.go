@@ -107,7 +107,7 @@ func TestHoldLock(t *testing.T) {
 			beatAt(t, pool, "this one", 0)
 			beatAt(t, pool, "another", 0)
 			hold(t, pool, "another")
-			// What was said earlier must not stay when it is no longer true.
+			// An earlier message must go when it is no longer true.
 			exec(t, pool, "INSERT INTO locked_processes (id, locked_at, database_started_at) VALUES ('this one', now() - interval '1 day', pg_postmaster_start_time())")
 			conn := session(t, pool)
 			if test.prepare != nil {
@@ -170,7 +170,7 @@ func TestFreeLocks(t *testing.T) {
 		})
 	}
 
-	// Those that look must not keep one that comes back from its lock.
+	// Processes that look must not keep a returning process from its lock.
 	t.Run("AreLeftFree", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

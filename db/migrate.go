@@ -14,9 +14,8 @@ import (
 	"github.com/golang-migrate/migrate/v4/source/iofs"
 )
 
-// migrations are River's own, one file for each of its versions (in one
-// transaction Postgres refuses to use an enum value that it just added), then
-// ours.
+// migrations are River's own, one file for each of its versions (in one transaction
+// Postgres refuses to use an enum value that it just added), then Ringback's.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -36,9 +35,10 @@ func Migrate(ctx context.Context, url string) error {
 }
 
 // MigrateTelling brings the schema of the database at url up to date, until ctx ends, and
-// logs what it waits for. Processes that start together wait for each other. Each version
-// is one transaction, which waits for migrationLockTimeout at a time for locks of others.
-// It fails where a newer version of the program has migrated already.
+// logs the sessions that it waits for. Processes that start together wait for each other.
+// Each version is one transaction, which waits for other sessions' locks for
+// migrationLockTimeout at a time. It fails where a newer version of the program has
+// migrated already.
 func MigrateTelling(ctx context.Context, url string, logger *slog.Logger) error {
 	migrator, err := newMigrator(ctx, url, logger)
 	if err != nil {
@@ -60,8 +60,8 @@ func MigrateTelling(ctx context.Context, url string, logger *slog.Logger) error 
 	return nil
 }
 
-// CheckSchema tells, with the remedy, where the schema of the database at url isn't
-// that of this program. It changes nothing.
+// CheckSchema fails, with the remedy, where the schema of the database at url isn't this
+// program's. It changes nothing.
 func CheckSchema(ctx context.Context, url string) error {
 	driver, err := openMigrations(ctx, url, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -78,7 +78,7 @@ func CheckSchema(ctx context.Context, url string) error {
 	return nil
 }
 
-// latestVersion is that of the last of the migrations.
+// latestVersion is the version of the last migration.
 func latestVersion() int {
 	files, err := iofs.New(Migrations(), ".")
 	if err != nil {

@@ -135,7 +135,7 @@ func (d *migrationDriver) versions() string {
 	return pgx.Identifier{d.schema, versionTable}.Sanitize()
 }
 
-// Version is that of the schema, database.NilVersion for an empty one.
+// Version is the schema's, database.NilVersion for an empty database.
 func (d *migrationDriver) Version() (version int, dirty bool, err error) {
 	err = d.conn.QueryRow(d.ctx, "SELECT version, dirty FROM "+d.versions()).Scan(&version, &dirty)
 	var answer *pgconn.PgError
@@ -155,8 +155,8 @@ func (d *migrationDriver) SetVersion(version int, dirty bool) error {
 	return nil
 }
 
-// Run runs a migration and writes its version, as one transaction, again and again
-// while it meets a lock that isn't free.
+// Run runs a migration and writes its version, as one transaction, again after each lock
+// that isn't free.
 func (d *migrationDriver) Run(migration io.Reader) error {
 	text, err := io.ReadAll(migration)
 	if err != nil {
@@ -193,14 +193,14 @@ func (d *migrationDriver) attempt(script string) (blockers string, err error) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	seen := make(chan string, 1)
 	go func() { seen <- d.watch(ctx) }()
-	// All statements at once are one transaction, where none of them begins another.
+	// All statements at once are one transaction, unless a statement begins another.
 	err = d.conn.PgConn().Exec(d.ctx, script).Close()
 	cancel()
 	return <-seen, err
 }
 
 // watch looks until ctx ends for the sessions that a migration waits for, and describes
-// those that it saw last.
+// the sessions that it saw last.
 func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 	if pause(ctx, blockersInterval) != nil {
 		return "" // there was nothing to wait for

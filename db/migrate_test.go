@@ -61,7 +61,7 @@ func TestMigrations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		versions := migrator.AllVersions()[1:] // version 1 is its own bookkeeping, which ours replaces
+		versions := migrator.AllVersions()[1:] // version 1 is River's bookkeeping, which Ringback's replaces
 		files, err := fs.Glob(db.Migrations(), "*_river_*.up.sql")
 		if err != nil || len(files) != len(versions) {
 			t.Errorf("got %d migrations of River's, %v, want %d", len(files), err, len(versions))

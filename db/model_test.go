@@ -15,14 +15,14 @@ import (
 	"ringback/db/dbtest"
 )
 
-// life is what a request may come to, step by step, in a few lines. Each step of
-// the database is tried whatever the state is, as after a crash or in a race, and
-// must do what life says, or nothing.
+// life is the possible life of a request, step by step, in a few lines. Each step of the
+// database is tried in any state, as after a crash or in a race, and must do as life
+// says, or nothing.
 type life struct {
 	status   db.Status
 	callback db.CallbackState
 	attempts int
-	jobs     int // callback jobs: a redelivery takes the place of the one before
+	jobs     int // callback jobs: a redelivery's job replaces the last
 	letter   bool
 	endings  string // under which it is found among the unsuccessful
 }
@@ -69,7 +69,7 @@ func (l *life) cancel() db.Stopped {
 	return db.Stopped{Work: work, JobID: 1} // any
 }
 
-// machine drives one request through steps in any order.
+// machine drives a request through steps in any order.
 type machine struct {
 	pool    *pgxpool.Pool
 	request db.Request
@@ -101,7 +101,7 @@ func (m *machine) noteJob(ids map[uuid.UUID]int64) {
 	}
 }
 
-// settle is of the latest job, or of one before a redelivery.
+// settle settles the latest job, or a job before a redelivery.
 func (m *machine) settle(t *rapid.T) {
 	attempt := attemptAt(morning.Add(2 * time.Minute))
 	attempt.RequestID = m.request.ID

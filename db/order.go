@@ -34,13 +34,13 @@ func placesOf[T any](items []T, place func(T) Place) (places []Place) {
 }
 
 // A transaction that depends on the order of a key holds the key's lock, of one of two
-// classes, until it commits: of two transactions the later one then sees what the earlier
-// one did.
+// classes, until it commits: of two transactions the later then sees the changes of the
+// earlier.
 const (
 	// acceptLocks make requests of a key visible in the order of their sequences.
 	acceptLocks = 0x52420001 // RB, so that no other program's locks are met
-	// callbackLocks keep a request from finishing while the one before it settles:
-	// its callback would be neither sent nor released.
+	// callbackLocks keep a request from finishing while its predecessor settles: its
+	// callback would be neither sent nor released.
 	callbackLocks = 0x52420002
 )
 
@@ -51,7 +51,7 @@ const lockBuckets = 1024
 
 // lockKeys locks the keys of places until the transaction ends. The statements after it
 // see all changes of the transactions that held the locks before. Locks are always taken
-// in one order, so that no two transactions wait for each other.
+// in the same order, so that no two transactions wait for each other.
 func lockKeys(class int32, places []Place) []statement {
 	if len(places) == 0 {
 		return nil
@@ -153,7 +153,7 @@ func leaveOrder(places []Place) []statement {
 		WHERE request_id = ANY ($1::uuid[])`
 	return []statement{
 		{sql: leave, args: []any{column(places, func(p Place) pgtype.UUID { return uuidOf(p.RequestID) })}},
-		// Of its own, since the statement that deletes still sees what it deletes.
+		// Separate, since the deleting statement still sees the rows that it deletes.
 		releaseFirst(places),
 	}
 }
@@ -190,7 +190,7 @@ func releaseFirst(places []Place) statement {
 	}}
 }
 
-// keysOf keeps one place of each key.
+// keysOf keeps a place for each key.
 func keysOf(places []Place) []Place {
 	places = slices.Clone(places)
 	compare := func(a, b Place) int {

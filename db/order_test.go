@@ -69,7 +69,7 @@ func settleAll(ctx context.Context, q db.Querier, state db.CallbackState, reques
 	return err
 }
 
-// leave is what cancelling does.
+// leave does what cancelling does.
 func leave(ctx context.Context, pool *pgxpool.Pool, request db.Request) error {
 	return db.InTx(ctx, pool, func(tx pgx.Tx) error {
 		if err := db.LockOrder(ctx, tx, request.Place()); err != nil {
@@ -79,7 +79,7 @@ func leave(ctx context.Context, pool *pgxpool.Pool, request db.Request) error {
 	})
 }
 
-// wantJobs checks the states of the callback jobs, none being an empty one.
+// wantJobs checks the states of the callback jobs; an empty state means no job.
 func wantJobs(t *testing.T, q db.Querier, requests []db.Request, want ...string) {
 	t.Helper()
 	got := make([]string, len(requests))
@@ -214,8 +214,8 @@ func TestOrder(t *testing.T) {
 	t.Run("NeverReadsTheWholeTable", testOrderPlans)
 }
 
-// TestOrderWaitsForWhoIsUnderWay has a second step meet the first one of the same
-// key before that commits: it has to wait, and then sees what the first one did.
+// TestOrderWaitsForWhoIsUnderWay starts a second step of a key before the first commits:
+// it has to wait, and then sees the first step's changes.
 func TestOrderWaitsForWhoIsUnderWay(t *testing.T) {
 	t.Parallel()
 	type step func(q db.Querier, r []db.Request) error
@@ -259,14 +259,14 @@ func TestOrderWaitsForWhoIsUnderWay(t *testing.T) {
 	}
 }
 
-// single takes no more than one statement at a time.
+// single runs at most a statement at a time.
 type single struct{ db.Querier }
 
 func (single) SendBatch(context.Context, *pgx.Batch) pgx.BatchResults {
 	panic("more than one statement")
 }
 
-// statements keeps what is sent.
+// statements records the statements sent.
 type statements struct {
 	db.Querier
 	sent []*pgx.QueuedQuery
@@ -307,8 +307,8 @@ func testOrderPlans(t *testing.T) {
 	}
 }
 
-// TestOrderHoldsInRaces lets several processes accept, finish and call back the
-// requests of a few keys, in batches and in whatever order comes.
+// TestOrderHoldsInRaces lets several processes accept, finish and call back the requests
+// of a few keys, in batches and in any order.
 func TestOrderHoldsInRaces(t *testing.T) {
 	t.Parallel()
 	const processes, batches, perBatch = 3, 15, 8
@@ -448,7 +448,7 @@ func (r *orderRace) ended(count int) {
 	r.left -= count
 }
 
-// cancelOne takes one that waits for its turn out of the order.
+// cancelOne cancels a request that waits for its turn.
 func (r *orderRace) cancelOne(ctx context.Context) error {
 	const pick = `
 		SELECT requests.id, ordering_key, callback_job_id

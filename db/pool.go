@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// connectTimeout is below what an API call may take when the database is
-// unreachable, unless the URL says otherwise.
+// connectTimeout is below the bound of an API call while the database is unreachable,
+// unless the URL says otherwise.
 const connectTimeout = 2 * time.Second
 
 // poolConnections is how many connections a pool has, unless the URL says otherwise: on
@@ -30,7 +30,7 @@ func CheckURL(url string) error {
 	config, err := pgxpool.ParseConfig(url)
 	var file *fs.PathError
 	switch {
-	case errors.As(err, &file): // such as that of sslrootcert
+	case errors.As(err, &file): // such as the file of sslrootcert
 		return fmt.Errorf("names a file that can't be read: %w", file)
 	case err != nil && strings.Contains(err.Error(), "unable to add CA to cert pool"):
 		return errors.New("names by sslrootcert a file that holds no certificate")
@@ -53,8 +53,7 @@ func CheckURL(url string) error {
 
 // Open returns a pool of connections to the database at url, without connecting yet.
 // Every connection has time limits, so that no statement and no forgotten transaction can
-// hold the others up; a setting in url wins. statementTimeout is the longest that one
-// statement may run.
+// hold other sessions up; a setting in url wins. statementTimeout bounds a statement.
 func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
 	config, err := poolConfig(url, statementTimeout)
 	if err != nil {
@@ -86,9 +85,9 @@ func OpenReads(ctx context.Context, url string, statementTimeout time.Duration) 
 }
 
 // OpenRiver is Open for River and for upkeep, whose commits don't wait for the disk. A
-// crash of Postgres undoes at most their last fraction of a second, which is done again: a
+// crash of Postgres undoes at most their last fraction of a second, which is repeated: a
 // fetched job is fetched once more. The steps of a request commit on other connections,
-// and each of those commits puts every earlier one on the disk, too.
+// and each such commit puts every earlier commit on the disk, too.
 func OpenRiver(ctx context.Context, url string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
 	config, err := poolConfig(url, statementTimeout)
 	if err != nil {
@@ -107,8 +106,8 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 		config.MaxConns = poolConnections
 	}
 	setDefault(config.ConnConfig.RuntimeParams, "statement_timeout", milliseconds(statementTimeout))
-	// An idle transaction keeps dead rows from being removed: a single one halves the
-	// queue's throughput within a minute.
+	// An idle transaction keeps dead rows from being removed: a single idle transaction
+	// halves the queue's throughput within a minute.
 	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
 	// The statements unnest arrays, whose length Postgres can't foresee: planning
 	// each run anew costs more than it finds, and where it takes a batch for large
@@ -129,7 +128,7 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 
 // parseURL reads a connection string. Every connection leads to a server that can be
 // written, unless url says otherwise. A connection whose server can't be written any more
-// is closed: the next one looks for another address.
+// is closed, and the next connection looks for another address.
 func parseURL(url string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -147,7 +146,7 @@ func parseURL(url string) (*pgxpool.Config, error) {
 		return err.Code != readOnlyTransaction && err.Code != abortedTransaction && closesOn(session, err)
 	}
 	setDefault(conn.RuntimeParams, "application_name", "ringback")
-	setDefault(conn.RuntimeParams, "client_encoding", "UTF8") // whatever the role's default
+	setDefault(conn.RuntimeParams, "client_encoding", "UTF8") // regardless of the role's default
 	return config, nil
 }
 
@@ -174,7 +173,7 @@ func setLater(config *pgxpool.Config) {
 	}
 }
 
-// setParameters sets session parameters, in one round trip.
+// setParameters sets session parameters, in a single round trip.
 func setParameters(ctx context.Context, conn *pgx.Conn, names, values []string) error {
 	if len(names) == 0 {
 		return nil
@@ -215,8 +214,8 @@ func setDefault(params map[string]string, name, value string) {
 
 func milliseconds(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
 
-// connectWithParameters makes one connection with the parameters of a pool. A server that
-// can't be trusted as config asks is no server that is away.
+// connectWithParameters makes a connection with the parameters of a pool. A server that
+// fails config's check of its certificate doesn't count as away.
 func connectWithParameters(ctx context.Context, config *pgxpool.Config) (*pgx.Conn, error) {
 	config = config.Copy()
 	setLater(config)

@@ -61,7 +61,7 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Du
 }
 
 // returnLost gives back the jobs of the processes in dead that meet a condition, and
-// selects how many jobs that were. $1 is the kind whose attempt is refunded.
+// selects their number. $1 is the kind whose attempt is refunded.
 //
 // The ids are an array, in the order of River's index for fetching: otherwise a plan made
 // before the arguments are known may read the whole table. Where no process is dead,

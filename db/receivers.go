@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
-// Receiver is a row of callback_origins: what processes learnt of a receiver.
+// Receiver is a row of callback_origins: the processes' knowledge of a receiver.
 type Receiver struct {
 	Name         string         // scheme://host:port
 	Rate         float64        // callbacks a second that it took; zero for a receiver that took none

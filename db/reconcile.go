@@ -38,7 +38,8 @@ func LockReconciliation(ctx context.Context, tx pgx.Tx) (r Reconciliation, locke
 	return r, true, nil
 }
 
-// SaveReconciliation writes how far the look at requests has come. The next one is due after pause.
+// SaveReconciliation writes how far the look at requests has come. The next look is due
+// after pause.
 func SaveReconciliation(ctx context.Context, tx pgx.Tx, position uuid.UUID, pause time.Duration) error {
 	const sql = `
 		UPDATE reconciliation

@@ -24,7 +24,7 @@ const (
 // Status is where the work of a request stands.
 type Status string
 
-// The statuses: a request begins as Accepted and ends as one of the others.
+// The statuses: a request begins as Accepted, and ends in another.
 const (
 	Accepted  Status = "accepted"
 	Succeeded Status = "succeeded"
@@ -36,8 +36,7 @@ const (
 // CallbackState is where the callback of an async request stands.
 type CallbackState string
 
-// The callback states: Waiting for the work, then Pending, then one of the
-// others.
+// The callback states: Waiting for the work, then Pending, then an end.
 const (
 	CallbackWaiting   CallbackState = "waiting"
 	CallbackPending   CallbackState = "pending"
@@ -50,7 +49,7 @@ const (
 type Request struct {
 	ID            uuid.UUID // UUIDv7
 	Mode          Mode
-	Work          string // empty for the default one, where the version before this one accepted it
+	Work          string // empty for the default work, where the former version accepted the request
 	Client        string
 	Status        Status
 	Input         jsontext.Value
@@ -75,12 +74,12 @@ type Request struct {
 	// LoadCallbacks alone read them.
 	CallbackHeaders string
 	WorkAttempts    []WorkAttempt // runs that did not do the work; GetRequest alone reads them
-	ProgressNumber  int           // that of Progress
+	ProgressNumber  int           // the number of Progress
 	Elsewhere       bool          // the work has a Lease; LoadWork reads it, and FinishRequests charges the attempt
 }
 
-// requestFields are the columns of requests. The columns that are read together are the
-// small ones: inputs, results and errors are read where they are wanted.
+// requestFields are the columns of requests. Only small columns are read together:
+// inputs, results and errors are read where they are needed.
 var requestFields = fields[Request]{
 	written("id", "uuid", func(r Request) pgtype.UUID { return uuidOf(r.ID) }, func(r *Request) any { return &r.ID }),
 	written("mode", "text", func(r Request) string { return string(r.Mode) }, func(r *Request) any { return &r.Mode }),
@@ -172,8 +171,8 @@ func collect(rows pgx.Rows, most int, targets func(*Request) []any) (map[uuid.UU
 	return requests, rows.Err()
 }
 
-// LoadCallbacks returns the requests whose callback is pending, by id, with what a
-// callback carries: results and errors, but no inputs.
+// LoadCallbacks returns the requests whose callback is pending, by id, with results and
+// errors, but without inputs.
 func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UUID]Request, error) {
 	sql := `
 		SELECT ` + summaryColumns + `, result, error, callback_headers

@@ -19,7 +19,7 @@ import (
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
 
-// asyncRequest is one that was just accepted.
+// asyncRequest is a request that was just accepted.
 func asyncRequest() db.Request {
 	return db.Request{
 		ID: uuid.Must(uuid.NewV7()), Mode: db.Async, Client: "alice", Status: db.Accepted,
@@ -28,7 +28,7 @@ func asyncRequest() db.Request {
 	}
 }
 
-// syncRequest is one that succeeded.
+// syncRequest is a request that succeeded.
 func syncRequest() db.Request {
 	return db.Request{
 		ID: uuid.Must(uuid.NewV7()), Mode: db.Sync, Client: "alice", Status: db.Succeeded,

@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SweepBatch is how many requests one batch of a removal looks at: enough to spread the
-// cost of a commit, few enough to hold nothing up.
+// SweepBatch is the number of requests that a batch of a removal reads: enough to spread
+// the cost of a commit, few enough to hold nothing up.
 const SweepBatch = 1000
 
 // Removal goes through a table, batch by batch, and keeps its position in another.
 type Removal string
 
-// The removals, each named as the table of one row that keeps its position.
+// The removals. Each has the name of the table whose single row keeps its position.
 const (
 	OldRequests    Removal = "retention"
 	OldDeadLetters Removal = "dead_letter_retention"
@@ -73,7 +73,7 @@ func SaveSweep(ctx context.Context, tx pgx.Tx, of Removal, s Sweep, pause time.D
 	return nil
 }
 
-// Swept is the outcome of one batch.
+// Swept is the outcome of a batch.
 type Swept struct {
 	Seen    int       // requests looked at: fewer than SweepBatch where there are no more
 	Removed int       // requests removed
@@ -90,10 +90,9 @@ const frontierWait = time.Minute
 // were accepted. So a request that is old enough since its acceptance, by less than
 // frontierWait, but not since its end, is not passed over: Last is the request before it.
 func RemoveRequests(ctx context.Context, tx pgx.Tx, position uuid.UUID, before time.Time) (s Swept, err error) {
-	// Ids begin with the time of acceptance, so the range is a part of the table and
-	// ends where requests are too young. The limit is written out, and the ids are
-	// arrays, since the plan is made before either is known: it has to be one for few
-	// rows, by index.
+	// Ids begin with the time of acceptance, so the range is a part of the table and ends
+	// where requests are too young. The limit is written out, and the ids are arrays, since
+	// the plan is made before either is known, and must be a plan for few rows, by index.
 	sql := fmt.Sprintf(`
 		WITH page AS MATERIALIZED (
 			SELECT id,

@@ -120,7 +120,7 @@ func TestRemoveRequests(t *testing.T) {
 			if _, err := pool.Exec(t.Context(), move, at.UnixMilli(), at, at.Add(test.took), i+1); err != nil {
 				t.Fatal(err)
 			}
-			// The next one, made in the same millisecond, has the id that this one had.
+			// The next attempt, made in the same millisecond, has this attempt's former id.
 			if _, err := pool.Exec(t.Context(), "DELETE FROM callback_attempts"); err != nil {
 				t.Fatal(err)
 			}

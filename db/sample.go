@@ -33,13 +33,13 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 	for _, state := range LiveStates {
 		s.Jobs[state] = 0
 	}
-	batch := &pgx.Batch{} // which is one transaction
-	// A plan outlives what Postgres knew of a table when it was small, so reading one
-	// from its start is ruled out. Each part has an index in its order.
+	batch := &pgx.Batch{} // a batch is one transaction
+	// A plan for a small table outlives the table's growth, so reading a table from its
+	// start is ruled out. Each part has an index in its order.
 	batch.Queue("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
-	// A part for each state, queue and priority, each a range of River's index for
-	// fetching, as CountUnfinished reads it. Ids rise with time: the job of the lowest
-	// one leads to the oldest request, but for callbacks whose work took long.
+	// A part for each state, queue and priority, each a range of River's index for fetching,
+	// as CountUnfinished reads it. Ids rise with time: the job with the lowest id leads to
+	// the oldest request, but for callbacks whose work took long.
 	batch.Queue(`
 		WITH live AS (
 			SELECT states.name AS state, queues.name AS queue, count(*) AS jobs, min(id) AS oldest,

@@ -46,8 +46,8 @@ const (
 var errTransactionPooling = errors.New("DATABASE_URL leads through a pooler that gives each transaction another session: set pool_mode = session there, or connect to Postgres itself")
 
 // checkPooler refuses a pooler whose sessions last for a transaction. Behind a pooler,
-// the backend differs from what was told at connect. It is in session mode where the
-// backend of conn stays its own while others are in a transaction.
+// the backend's pid differs from the pid told at connect. The pooler is in session mode
+// if conn keeps its backend while other connections are in a transaction.
 func checkPooler(ctx context.Context, config *pgxpool.Config, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, poolerTimeout)
 	defer cancel()

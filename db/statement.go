@@ -12,15 +12,15 @@ import (
 // uuidOf is id as pgx encodes it without a detour over text.
 func uuidOf(id uuid.UUID) pgtype.UUID { return pgtype.UUID{Bytes: id, Valid: true} }
 
-// statement is one of the statements that are sent together.
+// statement is a statement that is sent together with others.
 type statement struct {
 	sql  string
 	args []any
 	read func(rows pgx.Rows) error // nil where no rows are wanted
 }
 
-// runTogether runs statements in one round trip. Each sees the changes of the statements
-// before it. They are one transaction of their own unless q is one.
+// runTogether runs statements in a single round trip. Each sees the changes of the
+// statements before it. They are one transaction of their own unless q is one.
 func runTogether(ctx context.Context, q Querier, statements ...statement) error {
 	if len(statements) == 1 && statements[0].read != nil {
 		rows, err := q.Query(ctx, statements[0].sql, statements[0].args...)

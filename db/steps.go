@@ -27,9 +27,9 @@ type Finished struct {
 
 // InsertRequests writes new rows: accepted requests, each with its work job, and sync
 // requests that have already ended. It returns the numbers of the accepted requests, by
-// id. The work jobs of the first work.Running requests are born running, so none of these
-// may be due later. Requests with an ordering key take their places in the order of
-// requests. It is one transaction of its own unless q is one.
+// id. The work jobs of the first work.Running requests are born running, so they must be
+// due now. Requests with an ordering key take their places in the order of requests. It
+// is one transaction of its own unless q is one.
 func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Request) (map[uuid.UUID]Inserted, error) {
 	places := placesOf(requests, Request.Place)
 	// Nothing below sorts or joins the rows of unnest, so that sequences rise in the order
@@ -77,8 +77,8 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 // q is one.
 func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Request) (map[uuid.UUID]Finished, error) {
 	places := placesOf(requests, Request.Place)
-	// Sorted, so that two batches that share requests lock them in one order as far as the
-	// plan keeps it. In a deadlock all the same, one batch fails with 40P01 and is tried
+	// Sorted, so that two batches that share requests lock them in the same order, as far as
+	// the plan keeps it. In a deadlock all the same, a batch fails with 40P01 and is tried
 	// again.
 	sql := `
 		WITH outcome AS MATERIALIZED (
@@ -188,10 +188,10 @@ type Redelivery struct {
 	At        time.Time     // when the first attempt is due
 }
 
-// RedeliverCallbacks makes dead and delivered callbacks pending again, each with a new job
-// that replaces the one before, and returns the ids of the new jobs by request. Other
-// callbacks stay as they are. No request may be in the set twice. It is one statement, and
-// so one transaction of its own unless q is one.
+// RedeliverCallbacks makes dead and delivered callbacks pending again, each with a new
+// job that replaces the last, and returns the ids of the new jobs by request. Other
+// callbacks stay as they are. No request may be in the set twice. It is one statement,
+// and so a transaction of its own unless q is one.
 func RedeliverCallbacks(ctx context.Context, q Querier, callback Jobs, redeliveries []Redelivery) (map[uuid.UUID]int64, error) {
 	// Sorted as in FinishRequests.
 	sql := `

@@ -7,9 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Storage that is counted besides inputs and results: rows, their room to grow, and index
-// entries. Measured: 1,650 bytes in tables of a million requests that were filled at once,
-// 2,200 with the dead versions of rows after ten thousand requests.
+// Storage that counts besides inputs and results: rows, their room to grow, and index
+// entries. Measured: 1,650 bytes in tables of a million requests that were filled at
+// once, 2,200 with the dead versions of rows after ten thousand requests.
 const (
 	RequestBytes = 2000 // of a request and its two jobs
 	AttemptBytes = 200
@@ -23,13 +23,12 @@ type Kept struct {
 
 // SampleKept estimates what each client keeps, from some pages of each table that are
 // drawn anew each time. Small tables are read whole, so their figures are exact. Of large
-// tables enough pages are read to estimate a client with a tenth of the rows to within a
-// tenth. So it takes as long for ten million requests as for twenty thousand, and needs
-// neither an index nor a count that could go wrong.
+// tables SampleKept reads enough pages to estimate a client with a tenth of the rows to
+// within 10 %. So it takes as long for ten million requests as for twenty thousand, and
+// needs neither an index nor a stored count.
 func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
-	// pg_column_size is what a value takes where it is stored, and doesn't read it.
-	// Attempts are sampled by themselves rather than counted with their requests:
-	// one request may have thousands.
+	// pg_column_size is a value's stored size, and doesn't read the value. Attempts are
+	// sampled by themselves, not counted with their requests: a request may have thousands.
 	sql := fmt.Sprintf(`
 		WITH shares AS MATERIALIZED (
 			SELECT %s AS requests, %s AS attempts, %s AS letters

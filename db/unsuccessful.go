@@ -25,9 +25,9 @@ func unsuccessfulAreKnown(ctx context.Context, q Querier) (known bool, err error
 // sweep, for its reasons.
 const searchedAtOnce = SweepBatch
 
-// SearchUnsuccessful looks at the next searchedAtOnce requests, and notes the unsuccessful
-// ones that ended before there were triggers to note them. It tells whether the batch was
-// the last one. While another process is at a batch, searched is false.
+// SearchUnsuccessful looks at the next searchedAtOnce requests, and notes the
+// unsuccessful requests among them that ended before there were triggers. It tells
+// whether the batch was the last. While another process is at a batch, searched is false.
 func SearchUnsuccessful(ctx context.Context, tx pgx.Tx) (searched, done bool, err error) {
 	const lock = `
 		SELECT position, done

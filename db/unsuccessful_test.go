@@ -26,7 +26,7 @@ func noted(t *testing.T, pool *pgxpool.Pool) map[uuid.UUID]string {
 		GROUP BY request_id`)
 }
 
-// toBeNoted are those that should be known.
+// toBeNoted are the requests that should be noted.
 func toBeNoted(t *testing.T, pool *pgxpool.Pool) map[uuid.UUID]string {
 	t.Helper()
 	return endingsBy(t, pool, `
@@ -227,7 +227,7 @@ func TestSearchUnsuccessful(t *testing.T) {
 		if err := db.Migrate(t.Context(), url); err != nil {
 			t.Fatal(err)
 		}
-		// What ends from now on is noted at once, whichever version ends it.
+		// Requests that end from now on are noted at once, for either version of the program.
 		const sql = `
 			UPDATE requests
 			SET status = 'failed', error = '1', finished_at = now(), callback_state = 'pending', callback_job_id = 1

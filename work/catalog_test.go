@@ -40,7 +40,7 @@ func offer(t *testing.T, w Work) *Offer {
 	return catalog.Default()
 }
 
-// told is what an input is refused for, by pointer.
+// told is the reasons for which an input is refused, by pointer.
 func told(err error) map[string]string {
 	told := map[string]string{}
 	var mistakes Mistakes

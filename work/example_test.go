@@ -11,7 +11,7 @@ import (
 	"ringback/work"
 )
 
-// image and thumbnail are what a service is asked and answers.
+// image and thumbnail are a service's input and result.
 type image struct {
 	URL   string `json:"url" jsonschema:"where the image is"`
 	Width int    `json:"width"`

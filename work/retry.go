@@ -44,9 +44,9 @@ func (p Policy) again(err error) *Again {
 }
 
 // Retry says that the work was not done, for a reason that may pass, and asks for another
-// attempt. With a positive after, the attempt comes no sooner and this one is charged
-// nothing; with 0 the retry schedule says when. Where no attempt is left, or the request is
-// a sync one, the work failed with err.
+// attempt. With a positive after, the next attempt comes no sooner and this attempt
+// charges nothing; with 0 the retry schedule sets its time. Where no attempt is left, or
+// the request is sync, the work failed with err.
 func Retry(err error, after time.Duration) error {
 	return &retryError{err, max(0, after)}
 }

@@ -33,8 +33,8 @@ type Again struct {
 	After time.Duration
 }
 
-// Error tells a caller why the work failed. Do may return one; every other error is told
-// as "work_failed".
+// Error tells a caller why the work failed. Do may return an Error; callers see any other
+// error as "work_failed".
 type Error struct {
 	Code    string `json:"code"`    // stable, snake_case
 	Message string `json:"message"` // a sentence

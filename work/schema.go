@@ -14,7 +14,7 @@ import (
 	"golang.org/x/text/message"
 )
 
-// compileSchema reads a JSON Schema. Its error names the place of the mistake.
+// compileSchema reads a JSON Schema. Its error locates the mistake.
 func compileSchema(schema jsontext.Value) (*jsonschema.Schema, error) {
 	const here = "ringback:schema" // an address that nothing is loaded from
 	if !schema.IsValid() {
@@ -65,7 +65,7 @@ func checkSchema(schema *jsonschema.Schema, input jsontext.Value) error {
 	return nil
 }
 
-// maxMistakes bounds the mistakes that are told of one input.
+// maxMistakes bounds the mistakes that are reported of an input.
 const maxMistakes = 50
 
 // mistakesOf lists the mistakes that a schema found, each with its field: a missing or

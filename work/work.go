@@ -1,6 +1,6 @@
-// Package work is the frame for the work that the service does, the same for sync and
-// async callers. Work takes and returns JSON and knows nothing of SQL or queues.
-// cmd/server/works.go names the kinds of work; the sample is in work/fingerprint.
+// Package work defines and runs the service's work, alike for sync and async callers.
+// Work takes and returns JSON and knows nothing of SQL or queues. cmd/server/works.go
+// names the kinds of work; the sample is in work/fingerprint.
 package work
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Work is one kind of work.
+// Work is a kind of work.
 type Work struct {
 	// Check returns the canonical form of an input, which neither Do nor the database may
 	// refuse later. It is called before anything is accepted. Every error refuses the
@@ -53,14 +53,14 @@ type Plain func(ctx context.Context, input jsontext.Value) (jsontext.Value, erro
 // Do is the Func.
 func (p Plain) Do(ctx context.Context, call Call) (jsontext.Value, error) { return p(ctx, call.Input) }
 
-// Call is one run of the work of a request.
+// Call is a run of the work of a request.
 type Call struct {
 	Input       jsontext.Value // the canonical form, from Check
 	RequestID   string         // the same on every attempt
 	Attempt     int            // counted from 1
 	Mode        string         // sync or async
 	Client      string
-	Traceparent string // W3C Trace Context, empty when the request came without one
+	Traceparent string // W3C Trace Context, empty for a request without it
 	FinishURL   string // takes reports on this run, if the work has a Lease
 }
 

@@ -1,8 +1,8 @@
-// Package batch is group commit: it joins items of many goroutines into batches, each
-// for the price of little more than one item. What a flush does with a batch, and what
-// its errors mean, the caller says; the package knows neither SQL nor Postgres.
+// Package batch is group commit: it joins items of many goroutines into batches, each at
+// little more than the price of an item. The caller defines the flush and the meaning of
+// its errors; the package knows neither SQL nor Postgres.
 //
-//	Do(item) ──► queue ──► flusher: one item, and all that wait behind it ──► Flush(items)
+//	Do(item) ──► queue ──► flusher: an item, and all items behind it ───────► Flush(items)
 //	   ▲           │ full, too large, too late                                 │
 //	   │           └──► ErrFull, ErrLarge, ErrLate, at once                    │
 //	   └──────────────────────── the item's own result, or the flush's error ◄─┘
@@ -19,15 +19,15 @@ import (
 	"time"
 )
 
-// Limits of a batch. At 256 rows a statement's fixed cost has all but vanished;
-// 1 MiB is about what Postgres writes to its log between two flushes of it.
+// Limits of a batch. At 256 rows a statement's fixed cost has nearly vanished; Postgres
+// writes about 1 MiB to its log between two flushes of the log.
 const (
 	maxItems = 256
 	maxBytes = 1 << 20
 )
 
-// flushTimeout bounds one flush. It is the flush's own, since the callers'
-// patience differs: the batch commits as a whole, also for callers that gave up.
+// flushTimeout bounds a flush. No caller's timeout does, since the batch commits as a
+// whole, also for callers that gave up.
 const flushTimeout = 5 * time.Second
 
 // Reasons for which a batcher takes no item. Nothing was done with the item.
@@ -38,15 +38,15 @@ var (
 	ErrStopped = errors.New("the batcher has stopped")
 )
 
-// Batcher queues items for its flushers. A flusher takes one item, adds all that wait
-// behind it, and flushes them together.
+// Batcher queues items for its flushers. A flusher takes an item, adds all items that
+// wait behind it, and flushes them together.
 //
-// No flusher waits for company, unless a Rest asks for it. A free flusher takes an item at once, so that without load a batch
-// is one item and waits for nothing. Under load, items queue while the flushers are
-// busy, and the batches grow by themselves. A delay from the first item on costs more than
-// it saves: callers that wait send nothing, and the database idles. (Measured with 64
-// callers in a closed loop, row and job, durable: 25,000 items a second without a delay,
-// 8,000 with a delay of 2 ms.)
+// No flusher waits for further items, unless Rest asks for it. A free flusher takes an
+// item at once, so that without load a batch is a single item and starts at once. Under
+// load, items queue while the flushers are busy, and the batches grow by themselves. A
+// delay from the first item on costs more than it saves: callers that wait send nothing,
+// and the database idles. (Measured with 64 callers in a closed loop, row and job,
+// durable: 25,000 items a second without a delay, 8,000 with a delay of 2 ms.)
 type Batcher[T, R any] struct {
 	config Config[T, R]
 	calls  chan *call[T, R]
@@ -58,10 +58,10 @@ type Batcher[T, R any] struct {
 	flushers sync.WaitGroup
 }
 
-// Config says what a Batcher does.
+// Config is the configuration of a Batcher.
 type Config[T, R any] struct {
-	// Flush does what all items ask, as one transaction, and returns a result for
-	// each. With several flushers it is called by several at a time.
+	// Flush handles all items, as one transaction, and returns a result for each. Several
+	// flushers call it concurrently.
 	Flush func(ctx context.Context, items []T) ([]R, error)
 	Size  func(item T) int // bytes that an item takes; nil where they don't matter
 	Queue int              // items that may wait for a flusher
@@ -72,16 +72,15 @@ type Config[T, R any] struct {
 	// is empty. So the wait stays the same on slow machines as on fast ones.
 	Patience time.Duration
 	// Rest is the least time from the start of one flush to the next: batches grow at the
-	// price of latency, which is nothing where a flush takes as long. Urgent items, if there are any, are
-	// flushed at once, with all that waits.
+	// price of latency, which is nothing where a flush takes as long. Urgent items, if any,
+	// are flushed at once, with all items that wait.
 	Rest   time.Duration
 	Urgent func(item T) bool
-	// Flushers is how many flush at a time, 0 for one. A second one commits while
-	// the first waits for the disk, but halves the batches: with Postgres on the
-	// same two cores, at half load, one delivered in 68 ms at the median and two in
-	// 120 ms.
+	// Flushers is how many flush at a time, 0 for one. A second flusher commits while the
+	// first waits for the disk, but halves the batches: with Postgres on the same two cores,
+	// at half load, one flusher delivered in 68 ms at the median and two in 120 ms.
 	Flushers int
-	// Met, if there is one, is told how each flush went.
+	// Met, unless nil, takes the result of each flush.
 	Met func(err error)
 	// Blames tells whether a single item may have caused a flush's error. Its batch is
 	// then split until that item stands alone, and the others succeed. Nil for never:
@@ -172,8 +171,8 @@ func (b *Batcher[T, R]) late() bool {
 	return b.config.Patience > 0 && time.Duration(b.waited.Load()) > b.config.Patience && len(b.calls) > 0
 }
 
-// Admit tells for what want of room Do would fail, if it would, for callers that
-// want to know before they prepare an item.
+// Admit returns the error with which Do would refuse an item now, nil for none. It is for
+// callers that ask before they prepare an item.
 func (b *Batcher[T, R]) Admit() error {
 	switch {
 	case b.late():
@@ -197,7 +196,7 @@ func (b *Batcher[T, R]) Stop() {
 	b.flushers.Wait()
 }
 
-// run is one flusher.
+// run is a flusher.
 func (b *Batcher[T, R]) run() {
 	var left *call[T, R] // was taken, but didn't fit
 	var rested time.Time // the next flush isn't before
@@ -223,8 +222,9 @@ func (b *Batcher[T, R]) run() {
 	}
 }
 
-// collect adds to first what waits already, and what comes until rested while
-// nothing is urgent. It returns apart what doesn't fit.
+// collect adds to first the items that wait already, and until rested the items that
+// come, unless an urgent item is among them. It returns an item that doesn't fit
+// separately.
 func (b *Batcher[T, R]) collect(first *call[T, R], rested time.Time) (batch []*call[T, R], left *call[T, R]) {
 	batch = append(make([]*call[T, R], 0, min(len(b.calls)+1, maxItems)), first)
 	b.bytes.Add(-int64(first.size))

@@ -16,8 +16,8 @@ type desk struct {
 	end   chan error
 }
 
-// newDesk returns a batcher with one flusher at a desk. Its items are numbers,
-// whose results are the same numbers with a minus sign.
+// newDesk returns a batcher with a flusher at a desk. Its items are numbers, whose
+// results are the same numbers with a minus sign.
 func newDesk(t *testing.T, config Config[int, int]) (*Batcher[int, int], *desk) {
 	t.Helper()
 	d := &desk{make(chan []int, 1000), make(chan error)}
@@ -27,7 +27,7 @@ func newDesk(t *testing.T, config Config[int, int]) (*Batcher[int, int], *desk) 
 	}
 	b := New(config)
 	t.Cleanup(func() {
-		close(d.end) // what is left succeeds
+		close(d.end) // the items left succeed
 		b.Stop()
 	})
 	return b, d
@@ -60,7 +60,7 @@ func (d *desk) next() []int {
 	}
 }
 
-// caller is a Do that was called, and what came of it once it is done.
+// caller is a call of Do, and its result once it is done.
 type caller struct {
 	item   int
 	done   bool
@@ -68,7 +68,7 @@ type caller struct {
 	err    error
 }
 
-// ask calls Do with each item, one after the other, and waits for none.
+// ask calls Do with each item, one after the other, without waiting.
 func ask(ctx context.Context, b *Batcher[int, int], items ...int) (callers []*caller) {
 	for _, item := range items {
 		c := &caller{item: item}
@@ -166,7 +166,8 @@ func TestBatcherCollects(t *testing.T) {
 		"AtMostAMiBAndFirstWhatDidNotFit": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{Size: func(item int) int { return item }})
 			const most = 1 << 20
-			// After 1: two that fill a batch, three more, one that is too large alone, and a last one.
+			// After 1: two items that fill a batch, three more, an item that is too large alone,
+			// and a last item.
 			callers := ask(t.Context(), b, 1, most-9, 9, 500, most-600, 101, 2*most, 2)
 			for _, want := range [][]int{{1}, {most - 9, 9}, {500, most - 600}, {101}, {2 * most}, {2}} {
 				wantBatch(t, d.next(), want...)
@@ -212,7 +213,7 @@ func TestBatcherRefuses(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T){
 		"AFullQueue": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{Queue: 3})
-			callers := ask(t.Context(), b, numbers(1, 4)...) // one is being flushed, three wait
+			callers := ask(t.Context(), b, numbers(1, 4)...) // an item is being flushed, three wait
 			refuses(t, b, ErrFull)
 			d.end <- nil
 			callers = append(callers, takes(t, b)...)
@@ -222,9 +223,9 @@ func TestBatcherRefuses(t *testing.T) {
 		},
 		"TooManyQueuedBytes": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{QueueBytes: 16 << 20, Size: func(int) int { return 4 << 20 }})
-			callers := ask(t.Context(), b, numbers(1, 5)...) // one is being flushed, 16 MiB wait
+			callers := ask(t.Context(), b, numbers(1, 5)...) // an item is being flushed, 16 MiB wait
 			refuses(t, b, ErrLarge)
-			refuses(t, b, ErrLarge) // what was refused isn't counted
+			refuses(t, b, ErrLarge) // refused items aren't counted
 			d.end <- nil
 			callers = append(callers, takes(t, b)...)
 			for range 5 {
@@ -260,7 +261,7 @@ func TestBatcherRefuses(t *testing.T) {
 			synctest.Wait()
 			callers = append(callers, takes(t, b)...) // nobody waits again
 			refuses(t, b, ErrLate)
-			d.end <- nil // the one that waits has just come
+			d.end <- nil // the waiting item has just come
 			synctest.Wait()
 			callers = append(callers, takes(t, b)...)
 			callers = append(callers, takes(t, b)...)

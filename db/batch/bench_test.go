@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What a caller pays for company, with a database that takes no time.
+// A caller's price for company, with a database that takes no time.
 func BenchmarkBatcher(b *testing.B) {
 	batcher := New(Config[int, int]{
 		Queue: 1000,

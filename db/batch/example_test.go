@@ -9,7 +9,7 @@ import (
 	"ringback/db/batch"
 )
 
-// A flush is one statement for all items of its batch, and returns a result for each.
+// A flush is a statement for all items of its batch, and returns a result for each.
 func ExampleBatcher() {
 	batcher := batch.New(batch.Config[string, int]{
 		Queue: 100,

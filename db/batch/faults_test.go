@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// errRefused is what a flush says of a batch that holds a bad item.
+// errRefused is a flush's error for a batch with a bad item.
 var errRefused = errors.New("refused")
 
 func blames(err error) bool { return errors.Is(err, errRefused) }
@@ -73,7 +73,7 @@ func TestBatcherFails(t *testing.T) {
 				callers := ask(t.Context(), b, numbers(1, 9)...)
 				d.end <- nil
 				synctest.Wait()
-				d.end <- lost // and no second try: nobody knows what the first did
+				d.end <- lost // and no second try: the result of the first is unknown
 				synctest.Wait()
 				for _, c := range callers {
 					if !c.done || c.err != lost {
@@ -138,7 +138,7 @@ func TestBatcherFails(t *testing.T) {
 			d.end <- nil
 			wantResults(t, others)
 		},
-		// What was done must be recorded, also by a process that is stopping.
+		// Finished work must be recorded, also by a process that is stopping.
 		"ACallerWhoseContextHadEndedAndFlushesItsItem": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{})
 			ctx, cancel := context.WithCancel(t.Context())

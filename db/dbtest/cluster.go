@@ -53,8 +53,8 @@ func (c *Cluster) Fill(t testing.TB) {
 	c.script(t, "fill")
 }
 
-// Free makes room again. A Postgres that ended of it, as it does where its log finds
-// no room, is started.
+// Free makes room again. It starts a Postgres that the full disk ended, as happens where
+// its log finds no room.
 func (c *Cluster) Free(t testing.TB) {
 	t.Helper()
 	c.script(t, "free")
@@ -79,8 +79,8 @@ func newCluster(t testing.TB, primary, size string) *Cluster {
 	return c
 }
 
-// Set changes a setting of the server for all sessions, also open ones;
-// empty takes it back.
+// Set changes a setting of the server for all sessions, open sessions included; an empty
+// value takes it back.
 func (c *Cluster) Set(t testing.TB, setting, value string) {
 	t.Helper()
 	change := "ALTER SYSTEM RESET " + setting
@@ -92,7 +92,7 @@ func (c *Cluster) Set(t testing.TB, setting, value string) {
 	}
 }
 
-// Execute runs a statement, whatever the server's own settings.
+// Execute runs a statement, regardless of the server's settings.
 func (c *Cluster) Execute(t testing.TB, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), c.URL+"&default_transaction_read_only=off&synchronous_commit=local")
@@ -117,8 +117,8 @@ func (c *Cluster) Stop(t testing.TB) {
 	c.script(t, "down")
 }
 
-// Crash ends it at once, as pg_ctl stop -m immediate does: what was committed has
-// to be recovered from its log.
+// Crash ends the server at once, as pg_ctl stop -m immediate does: commits have to be
+// recovered from its log.
 func (c *Cluster) Crash(t testing.TB) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(c.root, c.folder, "data", "postmaster.pid"))
@@ -136,8 +136,8 @@ func (c *Cluster) Crash(t testing.TB) {
 	c.script(t, "down") // waits for it
 }
 
-// CrashBackend ends one session as a fault of Postgres does. The postmaster then
-// ends all others, recovers, and goes on.
+// CrashBackend ends a session as a fault of Postgres does. The postmaster then ends all
+// others, recovers, and goes on.
 func (c *Cluster) CrashBackend(t testing.TB) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), c.URL)
@@ -189,7 +189,7 @@ func freePort(t testing.TB) string {
 	return ""
 }
 
-// checkout is the folder that holds go.mod. Tests run in that of their package.
+// checkout is the folder with go.mod. Tests run in their package's folder.
 func checkout(t testing.TB) string {
 	t.Helper()
 	folder, err := os.Getwd()

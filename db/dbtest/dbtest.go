@@ -21,9 +21,9 @@ import (
 	"ringback/db"
 )
 
-// New returns the URL of a fresh database that holds the current schema and is
-// dropped when the test ends. The server is that of DATABASE_URL; without it
-// the one that `make up` starts.
+// New returns the URL of a fresh database that holds the current schema and is dropped
+// when the test ends. The server is DATABASE_URL's, or else the server that `make up`
+// starts.
 func New(t testing.TB) string {
 	t.Helper()
 	return create(t, "TEMPLATE "+template(t))
@@ -76,7 +76,7 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
-// Reads returns a pool for what clients read, likewise.
+// Reads returns a pool for clients' reads, likewise.
 func Reads(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := db.OpenReads(t.Context(), url, 10*time.Second)

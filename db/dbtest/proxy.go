@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Proxy stands between a program and Postgres, so that a test can take the
-// database away from the one without touching the other.
+// Proxy stands between a program and Postgres, so that a test can take the database away
+// without touching either.
 type Proxy struct {
 	listener net.Listener
 	target   string // host:port

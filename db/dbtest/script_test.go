@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// What a shell would read, or run, in the path of a checkout stays a name.
+// Characters that a shell would interpret stay part of a checkout's path.
 func TestPostgresInOddFolders(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a$HOME", "a`touch here`b", `a"b`, `a\b`, "a 'b'"} {

@@ -21,8 +21,8 @@ import (
 // Work is the fingerprint as the service offers it.
 var Work = work.Work{Check: Check, Do: work.Plain(Do).Do, Schema: jsontext.Value(schema), Deterministic: true}
 
-// schema tells callers what Check takes. JSON Schema counts characters, so bytes are
-// left to Check.
+// schema is the form of Check's input, for callers. JSON Schema counts characters, so
+// bytes are left to Check.
 const schema = `{
 	"type": "object",
 	"additionalProperties": false,
@@ -37,7 +37,7 @@ const schema = `{
 // Limits of the input.
 const (
 	MaxTextBytes = 64 << 10  // bytes of UTF-8, unescaped
-	MaxRounds    = 1_000_000 // about 60 ms of one core
+	MaxRounds    = 1_000_000 // about 60 ms of a core
 	MaxDelay     = 30_000    // milliseconds
 )
 
@@ -88,9 +88,8 @@ func Check(raw jsontext.Value) (jsontext.Value, error) {
 	return json.Marshal(input)
 }
 
-// Do does the work: input is what Check returned, and the same input gives the
-// same bytes. It ends early with the context's error when that is done, both
-// while it waits and while it computes.
+// Do does the work: input is Check's result, and the same input gives the same bytes.
+// While it waits or computes, it ends early with the context's error.
 func Do(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
 	var in Input
 	if err := json.Unmarshal(input, &in); err != nil {
@@ -126,9 +125,9 @@ func wait(ctx context.Context, delay time.Duration) error {
 }
 
 func hash(ctx context.Context, text string, rounds int) ([sha256.Size]byte, error) {
-	// A look at the context every 4,096 rounds (a quarter of a millisecond)
-	// costs nothing measurable and stops soon enough. Giving way to others there,
-	// too, keeps answers quick while many works compute.
+	// A look at the context every 4,096 rounds (a quarter of a millisecond) costs nothing
+	// measurable and stops soon enough. Yielding there keeps answers quick while many runs
+	// compute.
 	const roundsPerLook = 4096
 	digest := sha256.Sum256([]byte(text))
 	for round := range rounds {

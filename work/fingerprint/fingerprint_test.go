@@ -21,7 +21,7 @@ func TestDo(t *testing.T) {
 
 	t.Run("FingerprintsAText", func(t *testing.T) {
 		t.Parallel()
-		// The digests are those of sha256sum.
+		// The digests are sha256sum's.
 		tests := []struct {
 			name  string
 			input Input

@@ -9,8 +9,8 @@ import (
 	"unicode"
 )
 
-// maxRankedWord keeps a result small: what is longer is data rather than a
-// word, so it is counted but not listed among the top words.
+// maxRankedWord keeps a result small: a longer word is data, so it is counted but not
+// listed among the top words.
 const maxRankedWord = 64 // bytes
 
 // splitWords returns the runs of letters, marks and digits, in lower case.

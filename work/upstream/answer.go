@@ -15,21 +15,21 @@ import (
 	"ringback/work"
 )
 
-// Codes of what an upstream came to, besides those of work.
+// Codes of failed calls of an upstream, besides the codes of work.
 const (
 	CodeBusy        = "upstream_busy"        // it says that it can't now
-	CodeUnreachable = "upstream_unreachable" // no answer, or a broken one
+	CodeUnreachable = "upstream_unreachable" // no answer, or a broken answer
 	CodeFailed      = "upstream_failed"      // any other answer than it should give
 )
 
-// answer is what an upstream said.
+// answer is an upstream's answer.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte // cut to a byte more than a result may have
 }
 
-// judge tells what an answer means. README.md has the table.
+// judge returns the meaning of an answer. README.md has the table.
 func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 	switch a.status {
 	case http.StatusOK, http.StatusCreated:
@@ -53,7 +53,7 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 func (a answer) result() (jsontext.Value, error) {
 	result := jsontext.Value(a.body)
 	switch {
-	case len(result) > work.MaxResultBytes: // whatever it is: the rest was not read
+	case len(result) > work.MaxResultBytes: // any length: the rest was not read
 		return result, nil // which the frame refuses
 	case !result.IsValid():
 		return nil, &work.Error{Code: CodeFailed, Message: "The service that does the work answered with something other than one JSON value."}

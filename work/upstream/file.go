@@ -16,7 +16,7 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Secrets are what calls are signed with: two while one replaces the other.
+// Secrets sign calls: two while a new secret replaces the old.
 type Secrets []webhook.Secret
 
 // UnmarshalText reads secret,secret.

@@ -24,11 +24,11 @@ import (
 	"ringback/work"
 )
 
-// Config is what an upstream's work is made of.
+// Config is the configuration of an upstream's work.
 type Config struct {
 	URL      string           // that the input is POSTed to, by CheckURL
 	Secrets  []webhook.Secret // that calls are signed with; none for no signature
-	RetryOn  []int            // statuses that mean "not done" besides the usual ones: 500 or nothing
+	RetryOn  []int            // further statuses that mean "not done": 500 or none
 	Schema   jsontext.Value
 	Timeout  time.Duration
 	Limit    int
@@ -50,7 +50,7 @@ func New(config Config) work.Work {
 	}
 }
 
-// CheckURL tells what is wrong with the URL of an upstream. It doesn't quote it.
+// CheckURL checks the URL of an upstream. Its error doesn't quote it.
 func CheckURL(raw string) error {
 	parsed, err := url.Parse(raw)
 	switch {
@@ -73,8 +73,8 @@ func CheckURL(raw string) error {
 	return nil
 }
 
-// IsExposed tells whether calls leave this machine without a signature, so that the service
-// can't tell them from those of anybody else.
+// IsExposed tells whether calls leave this machine without a signature, so that the
+// service can't recognise them.
 func (c Config) IsExposed() bool {
 	parsed, err := url.Parse(c.URL)
 	if err != nil || len(c.Secrets) > 0 {
@@ -94,8 +94,8 @@ const (
 	maxProblem = 16 << 10 // of an answer that isn't a result
 	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and
 	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt,
-	// which a sync caller sees. More would save nothing: of n calls a second on a
-	// connection, a share of e^-n opens another one.
+	// which a sync caller sees. A longer time would save nothing: of n calls a second on a
+	// connection, a share of e^-n opens a new connection.
 	keepIdle = time.Second
 )
 
@@ -117,7 +117,7 @@ func newTransport() *http.Transport {
 	}
 }
 
-// do makes one attempt. It never sends twice: the job is what tries again.
+// do makes an attempt. It never sends twice: the job tries again.
 func (u *upstream) do(ctx context.Context, call work.Call) (jsontext.Value, error) {
 	request, err := u.newRequest(ctx, call)
 	if err != nil {
@@ -137,8 +137,8 @@ func (u *upstream) do(ctx context.Context, call work.Call) (jsontext.Value, erro
 
 func isResult(status int) bool { return status == http.StatusOK || status == http.StatusCreated }
 
-// readBody reads as much of an answer as is used. Whatever isn't a result says all that
-// counts by its status.
+// readBody reads the used part of an answer's body. An answer without a result is judged
+// by its status alone.
 func readBody(response *http.Response) ([]byte, error) {
 	most := int64(maxProblem)
 	switch {
@@ -185,8 +185,9 @@ func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Reques
 	return request, nil
 }
 
-// explain tells what it means that there was no whole answer: the work was not done,
-// as far as we know. Texts of net/http can hold what the service sent, so they aren't kept.
+// explain returns the meaning of a missing or partial answer: the work was not done, as
+// far as can be known. Texts of net/http can hold bytes of the answer, so they aren't
+// kept.
 func explain(ctx context.Context, err error) error {
 	timed, ok := errors.AsType[net.Error](err)
 	dial, dialled := errors.AsType[*net.OpError](err) // of which nothing was sent

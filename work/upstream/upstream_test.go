@@ -38,7 +38,7 @@ func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	return server
 }
 
-// call makes one attempt.
+// call makes an attempt.
 func call(t *testing.T, config Config, limit time.Duration) work.Outcome {
 	t.Helper()
 	w := New(config)
@@ -90,7 +90,7 @@ func TestCallSaysWhatItIsFor(t *testing.T) {
 	}
 }
 
-// The rows of README.md's table of answers, by what they begin with.
+// The rows of README.md's table of answers, up to where they are unique.
 const (
 	rowDone      = "| 200, 201 with JSON; 204 | the result (`null` for 204) | 200 | succeeded |"
 	rowRefused   = "| 400, 422 | it refuses this input; the title and detail of a problem+json are told | 422 | failed, `refused` |"

@@ -122,7 +122,7 @@ func (c *Console) askReceiver(r *http.Request) (view, error) {
 	case "deny":
 		q.Does, q.Asks, q.Danger = "Deny "+f.name(), fmt.Sprintf("Send nothing more to %s? Requests that name it are refused, and callbacks that wait for it end as dead letters.", f.name()), true
 	case "forget":
-		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget the record of %s, and the operator's word about it? It begins as a newcomer.", f.name())
+		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget the record of %s, and the operator's word about it? It begins as a stranger.", f.name())
 	}
 	return view{page: "question", title: q.Does, data: q}, nil
 }
