@@ -75,13 +75,13 @@ const (
 
 // Faults are all kinds of trouble, each with its remedy.
 var Faults = map[Fault]string{
-	Away:        "bring the database back, or name its new address in DATABASE_URL; what waits goes on by itself",
+	Away:        "bring the database back, or name its new address in DATABASE_URL; waiting steps go on by themselves",
 	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
 	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written",
 	DiskFull:    "free space on the database's disk or enlarge it",
 	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
-	Locked:      "end what holds the lock: SELECT pg_terminate_backend(pid)",
-	Slow:        "look in pg_stat_activity for what the statements wait for: a lock (end what holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
+	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
+	Slow:        "look in pg_stat_activity for the wait of the statements: a lock (end the session that holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
 }
 
 // faultOf tells which fault of the database err shows, "" for none.

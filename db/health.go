@@ -258,7 +258,7 @@ func findBlockers(ctx context.Context, q Querier) (string, error) {
 		  AND blocker.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause`
 	var blockers string
 	if err := q.QueryRow(ctx, sql).Scan(&blockers); err != nil {
-		return "", fmt.Errorf("looking for what holds locks: %w", err)
+		return "", fmt.Errorf("looking for the holders of locks: %w", err)
 	}
 	return blockers, nil
 }

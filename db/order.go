@@ -213,7 +213,7 @@ func IsBehind(ctx context.Context, q Querier, place Place) (behind bool, err err
 			  AND before.seq < own.seq
 		)`
 	if err := q.QueryRow(ctx, sql, place.Client, place.OrderingKey, place.RequestID).Scan(&behind); err != nil {
-		return false, fmt.Errorf("looking for what an ordering key waits for: %w", err)
+		return false, fmt.Errorf("looking for the head of an ordering key: %w", err)
 	}
 	return behind, nil
 }

@@ -88,7 +88,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 		return row.Scan(&s.Ended)
 	})
 	if err := q.SendBatch(ctx, batch).Close(); err != nil {
-		return Sample{}, fmt.Errorf("sampling what there is to do: %w", err)
+		return Sample{}, fmt.Errorf("sampling jobs and requests: %w", err)
 	}
 	return s, nil
 }

@@ -58,13 +58,13 @@ func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 		RequestBytes, AttemptBytes)
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
-		return nil, fmt.Errorf("sampling what is kept: %w", err)
+		return nil, fmt.Errorf("sampling kept requests: %w", err)
 	}
 	all := map[string]Kept{}
 	var client string
 	var kept Kept
 	if _, err := pgx.ForEachRow(rows, []any{&client, &kept.Bytes, &kept.DeadLetters}, func() error { all[client] = kept; return nil }); err != nil {
-		return nil, fmt.Errorf("sampling what is kept: %w", err)
+		return nil, fmt.Errorf("sampling kept requests: %w", err)
 	}
 	return all, nil
 }

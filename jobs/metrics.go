@@ -86,19 +86,19 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 			"Times that a job was postponed, without an attempt, by the limit that it waits for.", append(pacing.Reasons(), workReasons()...)...),
 	}
 	m.accepted = auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "ringback_requests_accepted_total", Help: "Requests that are stored, by mode: async ones with their job, sync ones when they have ended.",
+		Name: "ringback_requests_accepted_total", Help: "Requests that are stored, by mode: async requests with their job, sync requests when they have ended.",
 	}, []string{"mode"})
 	for _, mode := range []db.Mode{db.Sync, db.Async} {
 		m.accepted.WithLabelValues(string(mode))
 	}
 	m.faults = auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "ringback_faults_total", Help: "Steps that we could not do although the database was there: a callback that can't be signed, a result that can't be stored.",
+		Name: "ringback_faults_total", Help: "Steps that failed although the database was there: a callback that can't be signed, a result that can't be stored.",
 	}, []string{"step"})
 	for _, step := range []string{workQueue, callbackQueue} {
 		m.faults.WithLabelValues(step)
 	}
 	m.mended = auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "ringback_lost_steps_mended_total", Help: "Requests whose next step had lost its job, and was given another one, or was cancelled with it, by what it was.",
+		Name: "ringback_lost_steps_mended_total", Help: "Requests whose next step had lost its job, and got another job or was cancelled, by kind of step.",
 	}, []string{"step"})
 	for _, step := range []string{"work", "callback", "ordering_key", "cancelled"} {
 		m.mended.WithLabelValues(step)

@@ -376,7 +376,7 @@ func (q *Queue) stopBatchers(ctx context.Context) error {
 	case <-stopped:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("flushing what waits for the database: %w", ctx.Err())
+		return fmt.Errorf("flushing the items that wait for the database: %w", ctx.Err())
 	}
 }
 

@@ -47,7 +47,7 @@ func (r *record) insist(write func(ctx context.Context, again bool) error) error
 	}
 	if r.inHand.Add(1) == 1 {
 		r.logger.WarnContext(r.ctx, "answers_not_recorded", "error", err,
-			"remedy", "see what keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
+			"remedy", "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
 	}
 	defer r.written()
 	for wait := firstRecordWait; !r.isOver(err); wait = min(2*wait, longestRecordWait) {

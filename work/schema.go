@@ -47,7 +47,7 @@ func compileSchema(schema jsontext.Value) (*jsonschema.Schema, error) {
 type noLoader struct{}
 
 func (noLoader) Load(string) (any, error) {
-	return nil, errors.New("a schema must be whole: what it refers to must stand in it")
+	return nil, errors.New("a schema must be whole: its references must stand in it")
 }
 
 // checkSchema returns Mistakes where an input breaks a schema.

@@ -36,7 +36,7 @@ func parts() []part {
 		{"storm", "more than the capacity", (*bench).measureStorm},
 		{"broken", "callbacks to others while thousands to a broken receiver are queued", (*bench).measureBroken},
 		{"attacks", "answers and callbacks of one client while another attacks it", (*bench).measureAttacks},
-		{"ordinary", "callbacks to an ordinary receiver, against one that the operator allowed", (*bench).measureOrdinary},
+		{"ordinary", "callbacks to an ordinary receiver, against a receiver that the operator allowed", (*bench).measureOrdinary},
 		{"backlog", "requests accepted before the first worker starts", (*bench).measureBacklog},
 		{"upstream", "work that an HTTP service does, which is there, away, or takes its time", (*bench).measureUpstream},
 		{"snapshot", "beside a transaction that has read and stays open", (*bench).measureSnapshot},

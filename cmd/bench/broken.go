@@ -87,7 +87,7 @@ func (b *bench) queueCallbacks(ctx context.Context, d database, s *server, url s
 		const sql = "SELECT NOT EXISTS (SELECT FROM requests WHERE status = 'accepted')"
 		for done := false; !done; load.Pause(ctx, 50*time.Millisecond) {
 			if err := conn.QueryRow(ctx, sql).Scan(&done); err != nil {
-				return fmt.Errorf("waiting for the work of what was accepted: %w", err)
+				return fmt.Errorf("waiting for the work of accepted requests: %w", err)
 			}
 		}
 		return nil

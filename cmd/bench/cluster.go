@@ -84,7 +84,7 @@ func (c *cluster) read(ctx context.Context, d database) (used usage, err error) 
 			WHERE datname = $1
 		) AS statements`
 	if err = c.QueryRow(ctx, sql, d.Name).Scan(&used.statements, &used.brackets, &used.wal); err != nil {
-		return used, fmt.Errorf("reading what Postgres has done: %w", err)
+		return used, fmt.Errorf("reading the usage of Postgres: %w", err)
 	}
 	used.postgres = c.cpu()
 	return used, nil

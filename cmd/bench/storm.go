@@ -44,7 +44,7 @@ const (
 // measureStorm asks how the service does above its capacity: goodput, the latency of
 // served and of refused requests, and memory.
 func (b *bench) measureStorm(ctx context.Context) error {
-	b.say("  capacity set by %d works of %s at a time", stormWorks, stormDelay)
+	b.say("  capacity set by %d runs of %s at a time", stormWorks, stormDelay)
 	err := rounds(b.plan.stormRepeat, func() error {
 		for _, m := range []mode{syncMode, asyncMode} {
 			err := b.onFreshServer(ctx, "storm", stormSettings(), func(d database, s *server) error {

@@ -68,7 +68,7 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.StringVar(&o.from, "from", earlier, "upgrade from each of these `commits` as well, with commas between; none where -faults names others")
 	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
 	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
-	flags.StringVar(&o.logs, "logs", "", "`folder` for what the servers write")
+	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs")
 	flags.StringVar(&o.out, "out", "", "`file` for the report, as JSON")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -57,7 +57,7 @@ func running(ctx context.Context, d *database, dead func(client string) bool) (f
 			WHERE state = 'running'`
 		rows, err := conn.Query(ctx, sql)
 		if err != nil {
-			return fmt.Errorf("reading what is running: %w", err)
+			return fmt.Errorf("reading the running jobs: %w", err)
 		}
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (h held, err error) {
 			err = row.Scan(&h.id, &h.runs, &h.client)

@@ -18,7 +18,7 @@ func settle(ctx context.Context, d *database, mine string, patience time.Duratio
 	for {
 		left, err := hasten(ctx, d, mine)
 		if err != nil {
-			return fmt.Errorf("waiting for what is under way: %w", err)
+			return fmt.Errorf("waiting for calls under way: %w", err)
 		}
 		if left == 0 || time.Now().After(deadline) {
 			return nil

@@ -34,14 +34,14 @@ type clientCommand struct {
 func (l *commandLine) clientCommands() *cobra.Command {
 	c := &clientCommand{line: l}
 	group := cli.Group("client", "Make API keys, and limit what each client may do", `A client is a caller: an API key, the secret that its callbacks are signed with,
-and limits. Servers that run know a change within three seconds.`)
+and limits. Running servers follow a change within three seconds.`)
 	group.AddCommand(
 		c.command(c.line.config, "add NAME", "Make a client, and print its API key and signing secret", addHelp, c.issue(clients.Add, 0)),
 		c.command(c.line.config, "rotate NAME", "Print a new key and secret; the old ones are good for another day", rotateHelp, c.issue(clients.Rotate, clients.Overlap)),
 		c.setCommand(),
 		c.command(c.line.readOnlyConfig, "show NAME", "Show the limits that count for a client, and the hosts of its callbacks", showHelp, c.show),
 		c.command(c.line.readOnlyConfig, "disable NAME", "Take the keys of a client away for good", disableHelp, c.disable),
-		c.command(c.line.readOnlyConfig, "list", "Show all clients, and what limits they have of their own", "", c.list),
+		c.command(c.line.readOnlyConfig, "list", "Show all clients, and their own limits", "", c.list),
 		c.command(c.line.config, "reseal", "Seal all secrets again, with the first SECRETS_KEY", resealHelp, c.reseal),
 	)
 	return group
@@ -51,9 +51,9 @@ const (
 	addHelp = `Makes a client, and prints its API key and the secret that its callbacks are
 signed with. Both are shown once.`
 	rotateHelp = `Prints a new key and a new secret. For another day both keys are taken, and
-callbacks are signed with both secrets. To rotate twice takes what has leaked
-away at once.`
-	disableHelp = `Takes the keys of a client away for good. Callbacks that it is owed are still
+callbacks are signed with both secrets. Rotating twice ends a leaked key
+at once.`
+	disableHelp = `Takes the keys of a client away for good. Its pending callbacks are still
 delivered.`
 	showHelp = `Shows each limit of a client, with the word default where the settings of this
 environment count.`
@@ -207,7 +207,7 @@ func (i issuedCredentials) print(asJSON bool, stdout io.Writer) error {
 	if asJSON {
 		return cli.WriteJSON(stdout, i)
 	}
-	_, err := fmt.Fprintf(stdout, "client  %s\nkey     %s\nsecret  %s\n\nThis is shown once. Servers that run know it within three seconds.\n", i.Client, i.Key, i.Secret)
+	_, err := fmt.Fprintf(stdout, "client  %s\nkey     %s\nsecret  %s\n\nThis is shown once. Running servers follow within three seconds.\n", i.Client, i.Key, i.Secret)
 	if err == nil && !i.OverlapUntil.IsZero() {
 		_, err = fmt.Fprintf(stdout, "The key and the secret before it work until %s.\n", i.OverlapUntil.Format(time.RFC3339))
 	}
@@ -254,7 +254,7 @@ func (c *clientCommand) set(ctx context.Context, pool *pgxpool.Pool, config Conf
 	if err := printLimits(row, config, stdout); err != nil || config.json {
 		return err
 	}
-	_, err = fmt.Fprintln(stdout, "\nServers that run know it within three seconds. The defaults are those of this environment.")
+	_, err = fmt.Fprintln(stdout, "\nRunning servers follow within three seconds. The defaults are those of this environment.")
 	return err
 }
 

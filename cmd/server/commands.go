@@ -70,7 +70,7 @@ a callback URL. Without a command it serves.
 A command ends with status 0, with 1 if it failed, and with 2 if it was called
 wrongly.`,
 		Example: `  ringback --dev                        local mode: no key, loopback only
-  ringback requests tail                follow what callers ask for
+  ringback requests tail                follow the requests of callers
   ringback listen                       print callbacks while you develop
   ringback client add acme              an API key for a caller`,
 		Args:             l.knownCommand,
@@ -139,16 +139,16 @@ func (l *commandLine) servingFlags(command *cobra.Command) {
 	flags.SortFlags = false
 	flags.BoolVar(&l.dev, "dev", l.dev, "local mode: loopback only, no API key needed, callbacks by http and to loopback allowed, logs for people")
 	l.role = roles[0]
-	flags.Var(cli.Choice(&l.role, roles[:]...), "role", "all, api: accepts only, worker: works jobs off only")
+	flags.Var(cli.Choice(&l.role, roles[:]...), "role", "all, api: accepts only, worker: runs jobs only")
 	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles[:], cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 }
 
 func (l *commandLine) serveCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve the API and work jobs off (what ringback alone does)",
-		Long: `Serves the API at HTTP_ADDR and works jobs off, until it is told to stop, and
-then drains. Any number of processes may share one database.`,
+		Short: "Serve the API and run jobs (the default command)",
+		Long: `Serves the API at HTTP_ADDR and runs jobs, until it is told to stop, and then
+drains. Any number of processes may share a database.`,
 		Example: `  ringback serve --dev
   ringback serve --role=worker`,
 		Args: cobra.NoArgs,

@@ -30,19 +30,19 @@ type Config struct {
 	AdminAddr             string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8081" help:"address of the pages, River UI, metrics and pprof, which have no login: loopback only, or the word none"`
 	SecretsKey            clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	MetricsAddr           string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
-	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored as they are; otherwise, outside local mode, that is refused"`
+	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored in plain text; otherwise a start without SECRETS_KEY is refused, outside local mode"`
 	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
-	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest that one run of the work may take, sync or async"`
-	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; one client gets no more than four times as many as are free. As many sync requests again may wait for a moment, and more are refused with 503"`
+	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest time of a run of the work, sync or async"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; a client gets no more than four times as many as are free. As many sync requests may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
-	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second that one client may make of one process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); in local mode none of the CLIENT_ limits counts, nor DESTINATION_UNFINISHED"`
-	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second that one client may make, the same for every client; more are refused with 429"`
-	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"unfinished async requests of one client, whenever their next step is due; more are refused with 429, and so are redeliveries"`
-	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"unfinished async requests of one client with callbacks to one host and port; more are refused with 429, and so are redeliveries"`
-	ClientStorage         size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"bytes kept of the requests of one client, with their inputs, results, attempts and jobs; more are refused with 429"`
-	ClientDeadLetters     int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"dead letters kept of one client; beyond them, async requests are refused with 429"`
-	MaxConnections        int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; for one more, the connection that has been idle the longest is closed. By default 8192, or fewer where a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) has no room for as many at 30 KiB each, or half of the open files"`
+	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second from a client to a process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); local mode has none of the CLIENT_ limits, nor DESTINATION_UNFINISHED"`
+	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests a second from a client, the same number for every client; more are refused with 429"`
+	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"unfinished async requests of a client, whenever their next step is due; more are refused with 429, and so are redeliveries"`
+	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"unfinished async requests of a client with callbacks to the same host and port; more are refused with 429, and so are redeliveries"`
+	ClientStorage         size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"kept bytes of the requests of a client, with their inputs, results, attempts and jobs; more are refused with 429"`
+	ClientDeadLetters     int           `env:"CLIENT_DEAD_LETTERS" envDefault:"100000" help:"kept dead letters of a client; beyond them, async requests are refused with 429"`
+	MaxConnections        int           `env:"MAX_CONNECTIONS" help:"connections of callers at a time; beyond them, a new connection closes the longest idle connection. By default 8192, or fewer: as many as fit into a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) at 30 KiB each, and into half of the open files"`
 	ProxyCIDRs            ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
 	Retention             time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
 	DeadLetterRetention   time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, with their requests, attempts and jobs; 0 keeps them forever"`
@@ -50,32 +50,32 @@ type Config struct {
 	LogLevel              slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is then the default work, under the name upstream"`
-	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"what calls of WORK_URL and WORKS are signed with: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while one replaces the other"`
+	WorkSecret  upstream.Secrets `env:"WORK_SECRET" help:"secret that signs the calls of WORK_URL and WORKS: whsec_ and the base64 of 24 to 64 bytes; two with a comma between them while a new secret replaces the old"`
 	Works       string           `env:"WORKS" help:"JSON file with more such services: {name: {url, schema, timeout, limit, retries, retry_on, lease, secret}}"`
-	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work that /sync and /async mean; by default upstream where there is a WORK_URL, and otherwise the default of cmd/server/works.go"`
+	DefaultWork string           `env:"DEFAULT_WORK" help:"name of the work of /sync and /async; by default upstream where there is a WORK_URL, and otherwise the default of cmd/server/works.go"`
 
-	PublicURL          publicURL `env:"PUBLIC_URL" help:"where services that do work reach this one to finish it later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
+	PublicURL          publicURL `env:"PUBLIC_URL" help:"URL at which services report work that they finish later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
 	PublicHosts        hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts      ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
 	CallbackAllowCIDRs ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16"`
 	CallbackDenyCIDRs  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that callbacks may not go to, such as a NAT64 prefix of the network"`
 	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
-	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"the most callbacks a second that one receiver gets from one process, unless ringback receiver allow gave it more; 0 for no limit but the receiver's own answers"`
-	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: nobody is asked (earned, from before, means the same)"`
+	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"the most callbacks a second to a receiver from a process, unless ringback receiver allow gave it more; 0 for no limit but the receiver's own answers"`
+	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: no receiver is asked (earned, a former value, means the same)"`
 
 	OTelExporterOTLPEndpoint       collectorURL `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"OpenTelemetry collector that gets the traces, such as http://127.0.0.1:4318, by OTLP over HTTP at /v1/traces below it. Nothing is traced by default"`
-	OTelExporterOTLPTracesEndpoint collectorURL `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" help:"instead of it, the whole URL, such as http://127.0.0.1:4318/v1/traces"`
+	OTelExporterOTLPTracesEndpoint collectorURL `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" help:"instead of OTEL_EXPORTER_OTLP_ENDPOINT, the whole URL, such as http://127.0.0.1:4318/v1/traces"`
 	OTelExporterOTLPHeaders        headers      `env:"OTEL_EXPORTER_OTLP_HEADERS" help:"HTTP headers that the collector wants: name=value,name=value, with values percent-encoded"`
 	OTelExporterOTLPTracesHeaders  headers      `env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" help:"instead of them, for traces alone"`
-	OTelExporterOTLPProtocol       string       `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf" help:"http/protobuf, which is all that is spoken"`
+	OTelExporterOTLPProtocol       string       `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf" help:"http/protobuf, the only protocol here"`
 	OTelExporterOTLPTracesProtocol string       `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" help:"instead of it, for traces alone"`
 	OTelTracesExporter             string       `env:"OTEL_TRACES_EXPORTER" envDefault:"otlp" help:"otlp, or none to trace nothing"`
-	OTelTracesSampler              string       `env:"OTEL_TRACES_SAMPLER" envDefault:"parentbased_always_on" help:"which traces are taken: always_on, always_off, traceidratio, or one of them as parentbased_…, for calls that bring no decision of their caller's"`
-	OTelTracesSamplerArg           string       `env:"OTEL_TRACES_SAMPLER_ARG" help:"the part of them that traceidratio takes, from 0 to 1 (the default)"`
-	OTelServiceName                string       `env:"OTEL_SERVICE_NAME" help:"what this service is called in traces; by default its service.name among the following, or ringback"`
-	OTelResourceAttributes         pairs        `env:"OTEL_RESOURCE_ATTRIBUTES" help:"what else traces tell of it: name=value,name=value, with values percent-encoded"`
-	OTelSDKDisabled                bool         `env:"OTEL_SDK_DISABLED" envDefault:"false" help:"true: nothing is traced, whatever the others say"`
+	OTelTracesSampler              string       `env:"OTEL_TRACES_SAMPLER" envDefault:"parentbased_always_on" help:"which traces are sampled: always_on, always_off, traceidratio, or one of these as parentbased_…, for calls without a decision of their caller"`
+	OTelTracesSamplerArg           string       `env:"OTEL_TRACES_SAMPLER_ARG" help:"the part of traces that traceidratio samples, from 0 to 1 (the default)"`
+	OTelServiceName                string       `env:"OTEL_SERVICE_NAME" help:"name of this service in traces; by default service.name in OTEL_RESOURCE_ATTRIBUTES, or ringback"`
+	OTelResourceAttributes         pairs        `env:"OTEL_RESOURCE_ATTRIBUTES" help:"further attributes of this service in traces: name=value,name=value, with values percent-encoded"`
+	OTelSDKDisabled                bool         `env:"OTEL_SDK_DISABLED" envDefault:"false" help:"true: nothing is traced, regardless of the other settings"`
 
 	options
 

@@ -32,24 +32,23 @@ type receiverCommand struct {
 // receiverCommands are the operator's commands for receivers.
 func (l *commandLine) receiverCommands() *cobra.Command {
 	c := &receiverCommand{}
-	group := cli.Group("receiver", "See what receivers of callbacks take, and allow or deny them", `A receiver is a host and port that callbacks go to. Without a port, allow, deny
-and forget are for all ports of the host. Servers that run know a change within
+	group := cli.Group("receiver", "Show the pace of receivers, and allow or deny them", `A receiver is a host and port that callbacks go to. Without a port, allow, deny
+and forget are for all ports of the host. Running servers follow a change within
 three seconds.`)
 	list := &cobra.Command{
-		Use: "list", Short: "Show what is known of the receivers",
-		Long: `Shows the receivers that are remembered: the rate and the number at a time that
-each was known to take, its circuit breaker, until when it is paused, and the
-last outcome.`,
+		Use: "list", Short: "Show the known receivers",
+		Long: `Shows the known receivers: the last known rate and number at a time, the
+circuit breaker, the end of a pause, and the last outcome.`,
 		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),
 	}
-	allow := c.command(l, "allow HOST[:PORT]", "Let a receiver have so many callbacks, or as many as it takes",
+	allow := c.command(l, "allow HOST[:PORT]", "Give a receiver so many callbacks, or as many as it takes",
 		"  ringback receiver allow hooks.example.com --rate 500 --concurrency 50", c.allow)
 	allow.Flags().SortFlags = false
 	allow.Flags().Func("rate", "`N` callbacks a second, from 0.01 to 1000000", c.readRate)
 	allow.Flags().Func("concurrency", "`N` callbacks at a time, from 1 to 10000", c.readConcurrency)
 	group.AddCommand(list, allow,
 		c.command(l, "deny HOST[:PORT]", "Refuse requests that name a receiver, and send it nothing", "  ringback receiver deny hooks.example.com:8443", c.deny),
-		c.command(l, "forget HOST[:PORT]", "Take the word back, and drop what the receiver was known to take", "  ringback receiver forget hooks.example.com", c.forget),
+		c.command(l, "forget HOST[:PORT]", "Take the word back, and drop the receiver's known pace", "  ringback receiver forget hooks.example.com", c.forget),
 	)
 	return group
 }
@@ -137,7 +136,7 @@ func (c *receiverCommand) tell(config Config, stdout io.Writer, word, sentence s
 	if config.json {
 		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: word, WordRate: c.rate, WordMost: c.concurrency})
 	}
-	_, err := fmt.Fprintf(stdout, "%s: %s. Servers that run know it within three seconds.\n", c.name(), sentence)
+	_, err := fmt.Fprintf(stdout, "%s: %s. Running servers follow within three seconds.\n", c.name(), sentence)
 	return err
 }
 

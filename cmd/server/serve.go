@@ -90,7 +90,7 @@ func serve(ctx context.Context, config Config, logger *slog.Logger, log *logBuff
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *server, err error) {
 	if len(config.exposed) > 0 {
 		logger.Warn("calls_of_services_are_not_signed", "works", config.exposed,
-			"remedy", "set WORK_SECRET, or secret in the file of WORKS, and let the services verify the signature: until then they do what anybody asks")
+			"remedy", "set WORK_SECRET, or secret in the file of WORKS, and let the services verify the signature: until then they take calls from anybody")
 	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}
 	if err = s.openPools(ctx); err != nil {

@@ -94,7 +94,7 @@ func newFlags(config *config) *flag.FlagSet {
 	flags.BoolVar(&config.isMine, "i-own-this-target", false,
 		"allow a target that is not on loopback: yours")
 	flags.Var(setting[float64]{&config.Rate, parseRate}, "rate",
-		"`requests` a second in all; in the profiles spike and storm, those of the calm")
+		"`requests` a second in all; in the profiles spike and storm, the calm rate")
 	flags.Var(setting[load.Profile]{&config.Profile, load.ParseProfile}, "profile",
 		"`name` of the rate's shape over time:\n"+describeProfiles())
 	flags.Var(setting[time.Duration]{&config.Length, parseDuration(time.Millisecond)}, "duration",
@@ -105,9 +105,9 @@ func newFlags(config *config) *flag.FlagSet {
 		"`constant` spacing, or poisson: independent arrivals")
 	flags.Var(setting[load.Mix]{&config.Mix, load.ParseMix}, "mix", "`shares` of the endpoints")
 	flags.Var(setting[load.Input]{&config.Input, sample.Pattern}, "work",
-		"what requests ask of the sample work, as in `"+sample.Usual+"`;\neach is N, N..M (uniform) or exp:N (exponential)")
+		"size of the sample work in each request, as in `"+sample.Usual+"`;\neach is N, N..M (uniform) or exp:N (exponential)")
 	flags.Func("input", "`JSON` of the input, or @file, for any other work; "+load.PlaceholderHelp+";\n"+
-		"N may be N..M or exp:N. Results are compared with those of POST /sync, if GET /works says that the work is deterministic",
+		"N may be N..M or exp:N. Results are compared with the answers of POST /sync, if GET /works calls the work deterministic",
 		func(text string) (err error) {
 			config.Input, err = load.ParseInput(text)
 			config.Result = nil
@@ -136,7 +136,7 @@ func addCallbackFlags(flags *flag.FlagSet, config *config) {
 			"as in ok=90,slow=4,flaky=3,hang=1,reset=1,gone=1")
 	flags.Var(setting[int]{&config.OrderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
-	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key that of a server in local mode",
+	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key the secret of local mode",
 		func(secret string) error { config.Secret = secret; return nil })
 	flags.StringVar(&config.DatabaseURL, "database-url", "",
 		"`URL` of the server's database, to look up missing callbacks there too")

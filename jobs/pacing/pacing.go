@@ -144,7 +144,7 @@ func sleep(ctx context.Context, pause time.Duration) {
 }
 
 // errUnknown says that the database didn't tell what it knows of a receiver.
-var errUnknown = errors.New("what is known of the receiver was not loaded")
+var errUnknown = errors.New("the memory of the receiver was not loaded")
 
 // meet returns a receiver with its memory. The first caller asks the database, and other
 // callers wait for the answer.

@@ -140,7 +140,7 @@ func checkFilter(filter db.Filter) error {
 	case err != nil:
 		return err
 	case strings.Contains(filter.CallbackHost, "/"):
-		return mistake("the host is that of callback URLs without scheme and path, such as hooks.example.com:8443")
+		return mistake("the host is the part of callback URLs without scheme and path, such as hooks.example.com:8443")
 	case !filter.To.IsZero() && !filter.From.Before(filter.To):
 		return mistake("the time to which is not after the time from which")
 	case !filter.CanMatch():
