@@ -18,7 +18,7 @@ type notDone struct{ code string }
 
 func (e notDone) Error() string { return db.WorkNotDone + e.code }
 
-// failedAttempts is how many attempts of a job were charged because they did not do the
+// failedAttempts is how many runs of a job were charged because they did not do the
 // work. The others were charged for a crash.
 func failedAttempts(job *rivertype.JobRow) (failed int) {
 	for _, attempt := range job.Errors {

@@ -24,9 +24,9 @@ import (
 // Work that goes on elsewhere holds no worker: its job is snoozed for as long as its
 // lease, and the lease is a row. A report renews the lease or ends the request.
 //
-// 	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
-// 	                     ├───── report of a result or an error ──► finish
-// 	                     └───── silence ──► the job wakes ──► lost: another attempt
+//	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
+//	                     ├───── report of a result or an error ──► finish
+//	                     └───── silence ──► the job wakes ──► lost: another attempt
 
 // Why a report isn't taken.
 var (

@@ -65,7 +65,7 @@ func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 	return count, latest
 }
 
-// attemptWait is how long a work job waits after an attempt that did not do the work,
+// attemptWait is how long a work job waits after a run that did not do the work,
 // or a fault: longer each time.
 func attemptWait(job *rivertype.JobRow) time.Duration {
 	delay, _ := retryDelay(job.ID, min(len(job.Errors)+1, len(retrySchedule)))

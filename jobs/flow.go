@@ -32,9 +32,9 @@ type flow struct {
 	openings int           // in a row, with no success in between
 	until    time.Time     // open until then
 	pause    time.Time     // by a Retry-After
-	epoch    int           // attempts of earlier epochs, from before an opening or its end, are ignored
+	epoch    int           // runs of earlier epochs, from before an opening or its end, are ignored
 	inFlight int           // of this epoch
-	took     time.Duration // moving average of an attempt, 0 before the first
+	took     time.Duration // moving average of a run, 0 before the first
 	rising   time.Time     // since when slow start lasts; zero when it doesn't
 	tat      time.Time     // of its rate
 }
@@ -46,18 +46,18 @@ const (
 	// flowPause is the longest time for which a Retry-After to one request holds up all
 	// others.
 	flowPause = time.Minute
-	// Slow start begins with so many a second, and doubles them each half second until
-	// they are no limit any more, after 3 s.
+	// Slow start begins with flowStart runs a second, and doubles them each half second
+	// until flowNoLimit, after 3 s.
 	flowStart    = 20.0
 	flowNoLimit  = 1000.0
-	flowStep     = time.Millisecond // between two that come back and ask
+	flowStep     = time.Millisecond // between two runs that come back and ask
 	flowHalfStep = 500 * time.Millisecond
 )
 
-// Reasons for which an attempt of a work waits, besides a slot, and a sync request is
+// Reasons for which a run waits, besides a slot, and for which a sync request is
 // refused.
 const (
-	WorkLimit  limit.Reason = "work_limit"  // of the work's own attempts at a time
+	WorkLimit  limit.Reason = "work_limit"  // of the work's own runs at a time
 	WorkDown   limit.Reason = "work_down"   // it failed in a row
 	WorkPaused limit.Reason = "work_paused" // by its Retry-After
 	WorkPace   limit.Reason = "work_pace"   // it has just come back
@@ -82,13 +82,13 @@ func newFlow(offer *work.Offer, shared bool) *flow {
 	return &flow{paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared)}
 }
 
-// pass is an attempt under way.
+// pass is a run under way.
 type pass struct {
 	client string
 	epoch  int
 }
 
-// enter lets an attempt begin, which must leave, or says why not and when it may be.
+// enter lets a run begin, which must leave, or returns the reason and the time to come back.
 // With reserve it is told a time of its own. A nil flow lets all begin.
 func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.Decision) {
 	if f == nil {
@@ -112,7 +112,7 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	return pass{client, f.epoch}, limit.Decision{}
 }
 
-// look is enter for an attempt that takes nothing yet.
+// look is enter for a run that takes no slot yet.
 func (f *flow) look(client string, now time.Time) limit.Decision {
 	if f == nil {
 		return limit.Decision{}
@@ -155,7 +155,7 @@ func (f *flow) rate(now time.Time) limit.Rate {
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
 }
 
-// spacing is the time between two that come back, as fast as attempts are then.
+// spacing is the time between two runs that come back, by the speed of runs then.
 func (f *flow) spacing(now time.Time) time.Duration {
 	began := f.rising
 	if f.openings > 0 { // slow start is still to come
@@ -180,7 +180,7 @@ func risen(began, at time.Time) float64 {
 	return flowStart * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/flowHalfStep.Seconds()))
 }
 
-// leave ends an attempt with its outcome, the zero Outcome where the attempt says nothing
+// leave ends a run with its outcome, the zero Outcome where the run says nothing
 // of the work.
 func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if f == nil {
@@ -231,7 +231,7 @@ func (f *flow) fail(now time.Time) {
 	f.begin()
 }
 
-// begin starts an epoch: attempts under way no longer count.
+// begin starts an epoch: runs under way no longer count.
 func (f *flow) begin() {
 	f.epoch++
 	f.inFlight = 0

@@ -46,7 +46,7 @@ func (w *processWorker) limit() time.Duration {
 // NextRetry is retryAt, for River.
 func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
-// retryAt is when a job comes back after an attempt that did not do the work, or a
+// retryAt is when a job comes back after a run that did not do the work, or a
 // fault.
 func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
 	return time.Now().Add(attemptWait(job))
@@ -287,7 +287,7 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 	return outcome, err
 }
 
-// callOf is an attempt to do the work of a request.
+// callOf is the call for a run of the work of a request.
 func callOf(request db.Request, attempt int) work.Call {
 	return work.Call{
 		Input: request.Input, RequestID: request.ID.String(), Attempt: attempt,
@@ -306,7 +306,7 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 	w.logger.InfoContext(ctx, "work_finished", tellTrace(attrs, request)...)
 }
 
-// tellCutOff says that an attempt was cut off by the process stopping, while it was
+// tellCutOff says that a run was cut off by the process stopping, while it was
 // working, or recording the outcome.
 func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
 	if w.queue.cutsOff(ctx) {

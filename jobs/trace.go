@@ -11,7 +11,7 @@ import (
 	"ringback/work"
 )
 
-// Work makes one attempt, as work.Run does, in a span of its own. Calls of the work get
+// Work runs the work, as work.Run does, in a span of its own. Calls of the work get
 // the span's traceparent.
 func (q *Queue) Work(ctx context.Context, offer *work.Offer, call work.Call) (work.Outcome, error) {
 	span := q.tracer.Work(tracing.WorkAttempt{
@@ -32,10 +32,10 @@ func (q *Queue) Work(ctx context.Context, offer *work.Offer, call work.Call) (wo
 	return outcome, err
 }
 
-// errCutOff is why an attempt has no outcome.
+// errCutOff is why a run has no outcome.
 var errCutOff = errors.New("cut off: the process is stopping, or nobody wants the outcome any more")
 
-// sending is an attempt at a callback, with the span of it.
+// sending is an attempt at a callback, with its span.
 type sending struct {
 	webhook.Attempt
 	span  tracing.Span

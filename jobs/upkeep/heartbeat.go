@@ -37,16 +37,16 @@ const (
 )
 
 // Heartbeat writes that this process lives, and gives back the jobs of processes that
-// died. A process that was only paused does no harm when it goes on: its steps find that
-// they are done, or are done first.
+// died. A paused process does no harm when it goes on: its steps commit before those of
+// the process that took its jobs, or find nothing to do.
 //
-// Two signs tell that a process is dead: its lock is free, seen within two seconds, or it
-// is silent. Silence alone tells where the lock outlives the process, as with a machine
-// that vanished, and where there is no lock.
+// Two signs show that a process is dead: a free lock, seen within two seconds, or silence.
+// Silence counts where the lock outlives the process, as that of a vanished machine does,
+// and where there is no lock.
 //
-// Heartbeat also gives back stray jobs: by the database they run here, but they don't.
-// Where a connection broke, the answer to a fetch was lost after its commit. Where the
-// database was away for long, River has given up recording how a job ended.
+// Heartbeat also gives back stray jobs: the database has them as running in this process,
+// which doesn't run them. A connection that breaks may lose the answer to a fetch after
+// its commit, and River gives up recording the end of a job while the database is away.
 type Heartbeat struct {
 	process  string
 	refunded string // kind of jobs
