@@ -179,7 +179,7 @@ const maxRecords = 10_000
 const acceptQueueBytes = 16 << 20
 
 // The least times from one commit of a step to the next. A commit takes about a
-// millisecond, so that up to some 300 requests a second hardly any waits; at 1,000 requests a
+// millisecond, so that up to some 300 requests a second few commits wait; at 1,000 requests a
 // second, batches are twice as large, a request costs a sixth less CPU, and a callback leaves
 // a millisecond later. A caller waits for its acknowledgement, a worker for the end of the
 // work, and nobody for the record of an attempt.

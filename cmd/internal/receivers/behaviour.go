@@ -10,7 +10,8 @@ import (
 // Behaviour is how a receiver behaves.
 type Behaviour uint8
 
-// To add a behaviour, name it here, and describe it in behaviours.
+// The behaviours. To add a behaviour, name it here, and describe it in behaviours. A receiver
+// that refuses connections or answers OPTIONS also needs a case in receiver.go.
 const (
 	OK Behaviour = iota
 	Granting
@@ -22,10 +23,10 @@ const (
 	Failing
 	Refusing
 	Gone
-	Behaviours // how many there are
+	Behaviours // their number
 )
 
-// How long receivers take that take long.
+// Delays of slow receivers.
 const (
 	SlowDelay = 2 * time.Second
 	HangTime  = 30 * time.Second // three times as long as the service waits
@@ -36,7 +37,7 @@ type takes uint8
 
 const (
 	nothing  takes = iota
-	atLast         // each callback in the end, so that the service may take its time with the receiver
+	atLast         // each callback in the end, so that the service may postpone callbacks
 	promptly       // each callback at once, so that the time until then is the service's alone
 )
 
