@@ -125,6 +125,5 @@ func isConnectError(err error) bool {
 	return errors.As(err, &connect)
 }
 
-// isOfOne tells whether a fault may be that of a single table, so that a step that meets
-// it tells nothing of the other steps.
+// isOfOne tells whether a fault may concern a single table, and so a single step.
 func (f Fault) isOfOne() bool { return f == Locked || f == Slow }

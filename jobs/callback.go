@@ -280,7 +280,7 @@ func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request)
 // step follows an attempt.
 type step struct {
 	state   db.CallbackState // pending when there is another attempt
-	delay   time.Duration    // until the next attempt; for a charged attempt, that of retryAt
+	delay   time.Duration    // until the next attempt; for a charged attempt, retryAt's
 	charged bool             // whether this attempt counts against the schedule
 }
 

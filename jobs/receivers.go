@@ -41,7 +41,7 @@ func timed(receivers []db.Receiver, clock func(time.Time) time.Time) []db.Receiv
 // IsDenied tells whether the operator denied the receiver of a callback.
 func (q *Queue) IsDenied(callbackURL string) bool { return q.pacing.IsDenied(callbackURL) }
 
-// Reasons for which a callback waits, besides those of pacing.
+// Reasons for which a callback waits, besides pacing's reasons.
 const (
 	waitsForRetry limit.Reason = "retry" // an attempt failed
 	waitsForOrder limit.Reason = "order" // the callback before it, of the same ordering key

@@ -314,7 +314,7 @@ func startPoorReceiver() (*http.Server, error) {
 	return server, nil
 }
 
-// each does something so many times a second, until ctx ends.
+// each calls do perSecond times a second, until ctx ends.
 func (m *attacker) each(ctx context.Context, perSecond int, do func(n int)) {
 	go func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))

@@ -75,8 +75,8 @@ func (b *bench) timeBeside(ctx context.Context, rate float64, name, url string) 
 // queueTimeout bounds the time to fill the queue before a measurement.
 const queueTimeout = 5 * time.Minute
 
-// queueCallbacks has so many requests accepted, and returns when their work is
-// done.
+// queueCallbacks fills the queue with callbacks, and returns when the work of their
+// requests is done.
 func (b *bench) queueCallbacks(ctx context.Context, d database, s *server, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()

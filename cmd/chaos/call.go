@@ -56,7 +56,7 @@ type call struct {
 	Redelivered bool
 }
 
-// newCall asks for work that takes so many rounds, after waiting.
+// newCall asks for work of a number of rounds, after a delay.
 func newCall(text string, to receiver, rounds int, delay time.Duration) *call {
 	return &call{Text: text, Input: sample.Input(text, rounds, delay), Receiver: to}
 }

@@ -270,7 +270,7 @@ func (c *clientCommand) show(ctx context.Context, pool *pgxpool.Pool, config Con
 	return printLimits(rows[at], config, stdout)
 }
 
-// printLimits prints the limits that count for a client, as JSON those of its own.
+// printLimits prints the limits that count for a client; as JSON, its own limits.
 func printLimits(row db.Client, config Config, stdout io.Writer) error {
 	if config.json {
 		return cli.WriteJSON(stdout, listedClientOf(row))

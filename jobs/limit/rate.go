@@ -13,7 +13,7 @@ type Rate struct {
 // Interval is the time between two at the rate, 0 for no limit.
 func (r Rate) Interval() time.Duration { return PerSecond(r.PerSecond) }
 
-// PerSecond is the time between two of so many a second, 0 for no limit.
+// PerSecond is the interval of a rate a second, 0 for no limit.
 func PerSecond(rate float64) time.Duration {
 	if rate == 0 {
 		return 0

@@ -14,8 +14,7 @@ type Slots struct {
 // fair is a client's most, as a multiple of the free slots.
 const fair = 4
 
-// NewSlots returns so many slots. A client may have all of them unless clients
-// share them.
+// NewSlots returns count slots. A client may have all of them unless clients share them.
 func NewSlots(count int, shared bool) Slots { return newSlots(count, shared, fair) }
 
 // NewHalves returns slots that are few: a client may have no more than are free, so a

@@ -29,8 +29,8 @@ func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
 
 func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
 
-// overloadLasts is for how long a receiver that answers must have failed. A receiver
-// that is called too fast says so many times within a moment.
+// overloadLasts is the least time of failures of a receiver that answers. An overloaded
+// receiver answers with many failures within a moment.
 const overloadLasts = 3 * time.Second
 
 // afterFailure is the breaker after a failure that counts, with an answer or without.

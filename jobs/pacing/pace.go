@@ -145,7 +145,7 @@ func (p *pace) faster() float64 {
 	return next
 }
 
-// take counts a callback that leaves, the number-th, with so many in flight then.
+// take counts a callback that leaves, with its number and the callbacks then in flight.
 func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	p.tat = rate.Spend(p.tat, now, 1)
 	p.now.left++

@@ -37,12 +37,12 @@ const (
 )
 
 // Heartbeat writes that this process lives, and gives back the jobs of processes that
-// died. A paused process does no harm when it goes on: its steps commit before those of
-// the process that took its jobs, or find nothing to do.
+// died. A paused process does no harm when it goes on: its steps commit before the
+// steps of the process that took its jobs, or find nothing to do.
 //
 // Two signs show that a process is dead: a free lock, seen within two seconds, or silence.
-// Silence counts where the lock outlives the process, as that of a vanished machine does,
-// and where there is no lock.
+// Silence counts where the lock outlives the process, as after the loss of a machine, and
+// where there is no lock.
 //
 // Heartbeat also gives back stray jobs: the database has them as running in this process,
 // which doesn't run them. A connection that breaks may lose the answer to a fetch after

@@ -131,7 +131,7 @@ func (l *Closed) FillWindow(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
-// Accept sends until so many requests were accepted, or any failed, or patience is over.
+// Accept sends until the number of requests is accepted, any failed, or patience is over.
 func (l *Closed) Accept(ctx context.Context, requests int64, patience time.Duration) error {
 	stop := l.Start(ctx)
 	deadline := time.Now().Add(patience)

@@ -70,7 +70,7 @@ type stretch struct {
 // requests is how many are due within the stretch.
 func (s stretch) requests() float64 { return (s.from + s.to) / 2 * s.length.Seconds() }
 
-// reach returns how long after the start of the stretch so many are due.
+// reach returns the time from the start of the stretch until the number of requests is due.
 func (s stretch) reach(requests float64) time.Duration {
 	slope := (s.to - s.from) / s.length.Seconds()
 	// The root of slope/2 t² + from t = requests, in the form that divides by

@@ -23,7 +23,7 @@ func (m Mix) String() string {
 	return "sync=" + strconv.Itoa(m.Sync) + ",async=" + strconv.Itoa(m.Async)
 }
 
-// ParseMix reads shares like those of String.
+// ParseMix reads shares in String's form.
 func ParseMix(text string) (mix Mix, err error) {
 	err = eachShare(text, func(name string, share int) error {
 		switch name {
@@ -91,7 +91,7 @@ func (s Shares) draw(random *rand.Rand) receivers.Behaviour {
 	return receivers.OK
 }
 
-// ParseShares reads shares like those of String.
+// ParseShares reads shares in String's form.
 func ParseShares(text string) (shares Shares, err error) {
 	err = eachShare(text, func(name string, share int) error {
 		behaviour, err := receivers.Parse(name)

@@ -104,8 +104,8 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	return found, nil
 }
 
-// send makes a request. Callers come from a pool, so that their number is that of the
-// requests under way, not of the idle workers.
+// send makes a request. Callers come from a pool, so that there are as many as
+// requests under way, not as many as idle workers.
 func (r *Run) send(arrival arrival) answer {
 	caller := r.callers.Get().(*caller)
 	defer r.callers.Put(caller)

@@ -75,7 +75,8 @@ func (c *Counter) isNew(id uuid.UUID) bool {
 	return true
 }
 
-// Await returns when so many requests were called back, or says how many were not in time.
+// Await returns when the number of requests was called back, or fails with the number
+// that was not called back in time.
 func (c *Counter) Await(ctx context.Context, requests int64, patience time.Duration) error {
 	deadline := time.After(patience)
 	tick := time.NewTicker(10 * time.Millisecond)

@@ -69,8 +69,7 @@ func Work(bytes, rounds int, delay time.Duration) string {
 	return fmt.Sprintf("text=%d,rounds=%d,delay=%s", bytes, rounds, delay)
 }
 
-// Input asks for the fingerprint of a text, with so many rounds that take CPU, after
-// waiting.
+// Input asks for the fingerprint of a text, after rounds of CPU work and a delay.
 func Input(text string, rounds int, delay time.Duration) jsontext.Value {
 	input, err := json.Marshal(fingerprint.Input{Text: text, Rounds: rounds, Delay: int(delay.Milliseconds())})
 	if err != nil {

@@ -137,8 +137,8 @@ func (t *tail) list(ctx context.Context) (all []*request, complete bool, err err
 	return all, false, nil
 }
 
-// beginNow takes the time from the newest request, since no other clock than that of the
-// database has to do with the times of requests.
+// beginNow takes the time from the newest request, since the times of requests are by the
+// database's clock.
 func (t *tail) beginNow(ctx context.Context) error {
 	query := t.filter.query()
 	query.Set("limit", "1")
