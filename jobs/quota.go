@@ -248,7 +248,7 @@ func (q *quotas) sampleUnfinished(ctx context.Context) {
 const sampleOfUnfinished = 20_000
 
 // sampleKept estimates each client's kept bytes. After a failure the last sample stands,
-// and additions since only add up, so an operator should know.
+// additions since count without any removal, so an operator should know.
 func (q *quotas) sampleKept(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()

@@ -132,7 +132,7 @@ func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Tim
 }
 
 // makeRoom tells whether there is room for a new connection of an address, once the
-// victims are closed. An address that has its share gives up an own connection; beyond
+// victims are closed. An address that has its share gives up one of its own; beyond
 // the bound the greatest address gives one up, unless it holds fewer than the new
 // connection's address.
 func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn, room bool) {
