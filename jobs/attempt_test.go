@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -24,7 +25,7 @@ func (q *testQueue) offering(t *testing.T, w work.Work) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.processor.catalog, q.flows = catalog, newFlows(catalog, false)
+	q.processor.catalog, q.flows = catalog, newFlows(catalog, false, slog.New(slog.DiscardHandler))
 }
 
 func freshRequest(callbackURL string) db.Request {

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ import (
 // gets full speed from the start, and frequent probes.
 type flow struct {
 	paced bool
+	tell  func(down bool, cause error) // when the breaker opens first, and when it closes
 
 	mu       sync.Mutex
 	limited  bool
@@ -68,18 +70,36 @@ func workReasons() []limit.Reason {
 }
 
 // newFlows makes a flow for each kind of work that needs a flow.
-func newFlows(catalog *work.Catalog, shared bool) map[string]*flow {
+func newFlows(catalog *work.Catalog, shared bool, logger *slog.Logger) map[string]*flow {
 	flows := map[string]*flow{}
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
-			flows[offer.Name] = newFlow(offer, shared)
+			f := newFlow(offer, shared)
+			f.tell = tellOfWork(logger, offer.Name)
+			flows[offer.Name] = f
 		}
 	}
 	return flows
 }
 
 func newFlow(offer *work.Offer, shared bool) *flow {
-	return &flow{paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared)}
+	return &flow{
+		paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared),
+		tell: func(bool, error) {},
+	}
+}
+
+// tellOfWork returns a function that logs when the service of a kind of work goes down,
+// and when it is back.
+func tellOfWork(logger *slog.Logger, name string) func(down bool, cause error) {
+	return func(down bool, cause error) {
+		if !down {
+			logger.Info("work_back", "work", name)
+			return
+		}
+		logger.Error("work_down", "work", name, "cause", cause,
+			"remedy", "start the service of WORK_URL or WORKS, or correct its URL; async requests wait meanwhile, and sync requests get 503")
+	}
 }
 
 // pass is a run under way.
@@ -213,18 +233,22 @@ func (f *flow) learn(outcome work.Outcome, now time.Time) {
 		if f.openings > 0 {
 			f.rising, f.tat = now, now
 			f.begin()
+			f.tell(false, nil)
 		}
 		f.failures, f.openings, f.until = 0, 0, time.Time{}
 	case outcome.Again.After > 0:
 		f.pause = limit.Latest(f.pause, now.Add(min(outcome.Again.After, flowPause)))
 	default:
-		f.fail(now)
+		f.fail(outcome.Cause, now)
 	}
 }
 
-func (f *flow) fail(now time.Time) {
+func (f *flow) fail(cause error, now time.Time) {
 	if f.failures++; f.failures < flowFailures && f.openings == 0 {
 		return
+	}
+	if f.openings == 0 {
+		f.tell(true, cause)
 	}
 	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
 	f.openings++

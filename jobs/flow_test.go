@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,8 @@ func (f *flow) try(t *testing.T, now time.Time, again *work.Again) {
 func TestFlowBreaker(t *testing.T) {
 	t.Parallel()
 	f, now, failed := pacedFlow(0), morning, &work.Again{}
+	var told []bool
+	f.tell = func(down bool, _ error) { told = append(told, down) }
 	late, _ := f.enter("alice", false, now) // under way all the time
 	for range flowFailures - 1 {
 		f.try(t, now, failed)
@@ -78,6 +81,9 @@ func TestFlowBreaker(t *testing.T) {
 	now = now.Add(3 * time.Second)
 	for range 5000 {
 		f.try(t, now, nil)
+	}
+	if !slices.Equal(told, []bool{true, false}) {
+		t.Errorf("told %v, want once that it is down, and once that it is back", told)
 	}
 }
 

@@ -122,6 +122,10 @@ func TestTook(t *testing.T) {
 			t.Errorf("%d: got %q, want %q", d, got, want)
 		}
 	}
+	half := 0.5 // of anything
+	if got := figure(&half) + " " + figure(nil); got != "0.5 –" {
+		t.Errorf("got %q", got)
+	}
 	if got := count(-1234567); got != "-1\u202f234\u202f567" {
 		t.Errorf("got %q", got)
 	}

@@ -11,6 +11,7 @@ import (
 // functions format values in the pages.
 var functions = template.FuncMap{
 	"when": when, "ago": ago, "took": took, "or": or, "here": here, "count": count,
+	"figure": figure,
 }
 
 // when is a time to the millisecond, in UTC.
@@ -76,4 +77,12 @@ func count(n int64) string {
 		digits = digits[:i] + "\u202f" + digits[i:]
 	}
 	return digits
+}
+
+// figure shows a number that may be missing.
+func figure(number *float64) string {
+	if number == nil {
+		return "–"
+	}
+	return strconv.FormatFloat(*number, 'f', 1, 64)
 }
