@@ -118,7 +118,7 @@ func (b *bench) timeAttacked(ctx context.Context, attack attack) (told waits, er
 			return err
 		}
 		settings := []string{
-			"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8",
+			"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8", "CALLBACK_PORTS=80", // which allows http, on any allowed address
 			"PROXY_CIDRS=192.0.2.0/24", fmt.Sprintf("MAX_CONNECTIONS=%d", attackConnections),
 		}
 		return b.onServer(ctx, strict, d, settings, func(s *server) error {
@@ -195,6 +195,7 @@ type victim struct {
 	calls   []float64   // likewise, 0 before they come
 	called  int
 	failed  int
+	refusal string // the first of them: what was answered
 }
 
 func startVictim(url, key string) (*victim, error) {
@@ -264,12 +265,16 @@ func (v *victim) run(ctx context.Context, warmup, length time.Duration) (waits, 
 }
 
 func (v *victim) send(ctx context.Context, client *http.Client, n int) {
-	status, _, err := call(ctx, client, http.MethodPost, v.url+"/async", v.key, "", asyncBody(v.receiver+"/"+strconv.Itoa(n)))
+	status, answer, err := call(ctx, client, http.MethodPost, v.url+"/async", v.key, "", asyncBody(v.receiver+"/"+strconv.Itoa(n)))
 	took := milliseconds(time.Since(v.due[n]))
+	if err == nil && status != http.StatusAccepted {
+		err = fmt.Errorf("status %d: %.400s", status, answer)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.answers[n] = took; err != nil || status != http.StatusAccepted {
+	if v.answers[n] = took; err != nil {
 		v.failed++
+		v.refusal = cmp.Or(v.refusal, err.Error())
 	}
 }
 
@@ -279,7 +284,7 @@ func (v *victim) told(first, count int) (waits, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.failed > 0 || v.called < count {
-		return waits{}, fmt.Errorf("of %d requests %d were not accepted, and %d called back", count, v.failed, v.called)
+		return waits{}, fmt.Errorf("of %d requests %d were not accepted (the first: %s), and %d called back", count, v.failed, cmp.Or(v.refusal, "none"), v.called)
 	}
 	return waits{percentile99(v.answers[first:]), percentile99(v.calls[first:])}, nil
 }
