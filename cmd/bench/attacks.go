@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -61,10 +62,13 @@ func attacks() []attack {
 		}},
 		{"waits", func(ctx context.Context, m *attacker) {
 			var later struct{ ID string }
-			_ = json.Unmarshal(m.post("/async", fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.Input("x", 0, 0), m.own[0])), &later)
+			_ = json.Unmarshal(m.post("/async", m.postponed()), &later)
 			m.each(ctx, defaultReads, func(int) { m.get("/requests/"+later.ID, "wait=60") })
 		}},
 		{"answers", func(ctx context.Context, m *attacker) { // that nobody reads
+			for range 100 { // as long as they get
+				m.post("/async", m.postponed())
+			}
 			for range 200 {
 				go m.pipeline(ctx, "GET /requests?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+m.key+"\r\n\r\n")
 			}
@@ -81,6 +85,9 @@ const (
 	attackedRate      = 100 // requests a second of the client that is attacked
 	attackWarmup      = 4 * time.Second
 	attackConnections = 500
+	attackWorkers     = 100 // of which an attacker can hold its share within the warmup
+	slowReceivers     = 40
+	slowness          = 3 * time.Second
 )
 
 // measureAttacks asks how much longer one client waits for its answers and its callbacks
@@ -119,7 +126,7 @@ func (b *bench) timeAttacked(ctx context.Context, attack attack) (told waits, er
 		}
 		settings := []string{
 			"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8", "CALLBACK_PORTS=80", // which allows http, on any allowed address
-			"PROXY_CIDRS=192.0.2.0/24", fmt.Sprintf("MAX_CONNECTIONS=%d", attackConnections),
+			fmt.Sprintf("MAX_CONNECTIONS=%d", attackConnections), fmt.Sprintf("WORKERS=%d", attackWorkers),
 		}
 		return b.onServer(ctx, strict, d, settings, func(s *server) error {
 			told, err = b.besideAttack(ctx, s, attack, keys)
@@ -138,8 +145,11 @@ func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys
 		return waits{}, err
 	}
 	defer victim.server.Close()
-	m := &attacker{url: s.URL, key: keys[1], victim: victim.receiver, client: &http.Client{Timeout: time.Minute}}
-	for range 4 {
+	m, err := newAttacker(s.URL, keys[1], victim.receiver)
+	if err != nil {
+		return waits{}, err
+	}
+	for range slowReceivers {
 		own, err := startPoorReceiver()
 		if err != nil {
 			return waits{}, err
@@ -300,6 +310,42 @@ type attacker struct {
 	victim   string   // the other's receiver
 	own      []string // receivers
 	client   *http.Client
+	dialer   net.Dialer
+}
+
+// newAttacker returns a client whose connections share with other clients': loopback's
+// are taken for a proxy's.
+func newAttacker(url, key, victim string) (*attacker, error) {
+	from, err := outerAddress()
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the server's address: %w", err)
+	}
+	m := &attacker{url: "http://" + net.JoinHostPort(from.String(), port), key: key, victim: victim, dialer: net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}}
+	m.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: m.dialer.DialContext, MaxIdleConnsPerHost: 64}}
+	return m, nil
+}
+
+// outerAddress is an address of this machine beside loopback.
+func outerAddress() (net.IP, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing this machine's addresses: %w", err)
+	}
+	for _, one := range all {
+		if network, ok := one.(*net.IPNet); ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast() {
+			return network.IP, nil
+		}
+	}
+	return nil, errors.New("this machine has no IPv4 address beside loopback, from which an attacker could call")
+}
+
+// postponed asks for work in an hour.
+func (m *attacker) postponed() []byte {
+	return fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.Input("x", 0, 0), m.own[0])
 }
 
 // startPoorReceiver starts a receiver that is slow, or takes nothing.
@@ -310,7 +356,7 @@ func startPoorReceiver() (*http.Server, error) {
 	}
 	server := &http.Server{Addr: listener.Addr().String(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
-			load.Pause(r.Context(), 9*time.Second)
+			load.Pause(r.Context(), slowness)
 			return
 		}
 		w.WriteHeader(http.StatusGone)
@@ -363,12 +409,10 @@ func call(ctx context.Context, client *http.Client, method, url, key, prefer str
 	return response.StatusCode, answer, err
 }
 
-// pipeline opens a connection from another address than the victim's and sends calls on
-// it, whose answers it doesn't read.
+// pipeline opens connections and sends calls on them, whose answers it doesn't read.
 func (m *attacker) pipeline(ctx context.Context, calls string) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	for ctx.Err() == nil {
-		conn, err := dialer.DialContext(ctx, "tcp", strings.TrimPrefix(m.url, "http://"))
+		conn, err := m.dialer.DialContext(ctx, "tcp", strings.TrimPrefix(m.url, "http://"))
 		if err == nil {
 			_, _ = io.WriteString(conn, strings.Repeat(calls, 20))
 			load.Pause(ctx, 5*time.Second)
