@@ -42,7 +42,8 @@ type connections struct {
 	closed  prometheus.Counter // for another connection
 
 	mu        sync.Mutex
-	count     int
+	count     int // those in the reserve, too
+	spare     int // those in the reserve
 	addresses addresses
 
 	silent atomic.Int64 // connections on which no call has come yet
@@ -119,7 +120,7 @@ func (s *connections) admit(conn net.Conn, now time.Time) *boundConn {
 }
 
 func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Time) *boundConn {
-	if s.count >= s.most+reserve {
+	if spare && s.spare >= reserve {
 		s.refused.Add(api.Connections, 1)
 		return nil
 	}
@@ -127,21 +128,28 @@ func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Tim
 	c.called = sync.OnceFunc(func() { s.silent.Add(-1) })
 	s.silent.Add(1)
 	s.count++
+	if spare {
+		s.spare++
+	}
 	s.addresses.enter(c, now)
 	return c
 }
+
+// free is how many more there may be within the bound. Connections in the reserve take
+// none of them: their address may have more than its share.
+func (s *connections) free() int { return s.most - (s.count - s.spare) }
 
 // makeRoom tells whether there is room for a new connection of an address, once the
 // victims are closed. An address that has its share gives up one of its own; beyond
 // the bound the greatest address gives one up, unless it holds fewer than the new
 // connection's address.
 func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn, room bool) {
-	if hasRoom(of, of.held, s.most-s.count) {
+	if hasRoom(of, of.held, s.free()) {
 		return nil, true
 	}
 	for {
 		from := of
-		if greatest := s.addresses.greatest(); s.count >= s.most && greatest != nil && greatest.held >= of.held {
+		if greatest := s.addresses.greatest(); s.free() <= 0 && greatest != nil && greatest.held >= of.held {
 			from = greatest
 		}
 		victim := from.longestIdle()
@@ -152,7 +160,7 @@ func (s *connections) makeRoom(of *address, now time.Time) (victims []*boundConn
 		victim.cut = true
 		s.closed.Inc()
 		victims = append(victims, victim)
-		if s.count < s.most { // it isn't where the reserve is in use
+		if !victim.spare {
 			return victims, true
 		}
 	}
@@ -171,6 +179,9 @@ func (s *connections) leave(c *boundConn) {
 	}
 	s.addresses.leave(c)
 	s.count--
+	if c.spare {
+		s.spare--
+	}
 	c.address = nil
 }
 
@@ -301,8 +312,9 @@ func (c *boundConn) begin(health bool) (cut, refused bool) {
 	if c.cut {
 		return true, false
 	}
-	if c.spare && c.address != nil && hasRoom(c.address, c.address.held-1, s.most-s.count+1) {
+	if c.spare && c.address != nil && hasRoom(c.address, c.address.held-1, s.free()) {
 		c.spare = false
+		s.spare--
 	}
 	if refused = c.spare && !health; refused {
 		s.refused.Add(api.Connections, 1)

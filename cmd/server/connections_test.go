@@ -221,6 +221,19 @@ func TestConnectionsOfAnAddressLeaveRoomToOthers(t *testing.T) {
 		close(s.answer)
 	})
 
+	t.Run("ThoughItFillsTheReserve", func(t *testing.T) {
+		t.Parallel()
+		s := newBoundServer(t, 20, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
+		for range 20 + 2*reserve {
+			s.dial(t, mallory)
+		}
+		for n := range 3 {
+			if got := s.dial(t, alice).call("/"); got != http.StatusOK {
+				t.Errorf("connection %d of another address: got %d, want 200", n+1, got)
+			}
+		}
+	})
+
 	t.Run("WhoseIdleOnesGoFirst", func(t *testing.T) {
 		t.Parallel()
 		s := newBoundServer(t, 8, nil)
