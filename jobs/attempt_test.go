@@ -25,7 +25,7 @@ func (q *testQueue) offering(t *testing.T, w work.Work) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.processor.catalog, q.flows = catalog, newFlows(catalog, false, slog.New(slog.DiscardHandler))
+	q.processor.catalog, q.flows = catalog, newFlows(catalog, 2, false, slog.New(slog.DiscardHandler))
 }
 
 func freshRequest(callbackURL string) db.Request {

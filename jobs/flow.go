@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"log/slog"
 	"math"
 	"sync"
@@ -11,8 +12,8 @@ import (
 )
 
 // flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
-// (work.Work.Paced) by a breaker and a slow start. It never waits: a run may begin, or
-// gets a time to come back.
+// (work.Work.Paced) by a breaker and a slow start. A run may begin, or gets a time to come
+// back; a job whose turn is near waits for it.
 //
 //	        5 failures in a row           its time is over
 //	closed ─────────────────────► open ─────────────────────► half open
@@ -25,6 +26,8 @@ import (
 type flow struct {
 	paced bool
 	tell  func(down bool, cause error) // when the breaker opens first, and when it closes
+	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
+	room  int                          // for jobs that wait at the door
 
 	mu       sync.Mutex
 	limited  bool
@@ -39,6 +42,7 @@ type flow struct {
 	took     time.Duration // moving average of a run, 0 before the first
 	rising   time.Time     // since when slow start lasts; zero when it doesn't
 	tat      time.Time     // of its rate
+	moved    time.Time     // when a run last began or ended
 }
 
 const (
@@ -54,6 +58,11 @@ const (
 	flowNoLimit  = 1000.0
 	flowStep     = time.Millisecond // between two runs that come back and ask
 	flowHalfStep = 500 * time.Millisecond
+	// flowPatience is how near a job's turn must be for it to wait. By then 64 slots have done
+	// as many jobs as may wait by default, 500, if each takes 128 ms.
+	flowPatience = time.Second
+	// flowLongestWait is for runs that take longer than the runs before.
+	flowLongestWait = 2 * flowPatience
 )
 
 // Reasons for which a run waits, besides a slot, and for which a sync request is
@@ -70,11 +79,11 @@ func workReasons() []limit.Reason {
 }
 
 // newFlows makes a flow for each kind of work that needs a flow.
-func newFlows(catalog *work.Catalog, shared bool, logger *slog.Logger) map[string]*flow {
+func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logger) map[string]*flow {
 	flows := map[string]*flow{}
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
-			f := newFlow(offer, shared)
+			f := newFlow(offer, workers, shared)
 			f.tell = tellOfWork(logger, offer.Name)
 			flows[offer.Name] = f
 		}
@@ -82,11 +91,16 @@ func newFlows(catalog *work.Catalog, shared bool, logger *slog.Logger) map[strin
 	return flows
 }
 
-func newFlow(offer *work.Offer, shared bool) *flow {
-	return &flow{
-		paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared),
+// newFlow lets no more than half of the workers wait at the door.
+func newFlow(offer *work.Offer, workers int, shared bool) *flow {
+	f := &flow{
+		paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared), room: workers / 2,
 		tell: func(bool, error) {},
 	}
+	if f.limited {
+		f.door = limit.NewGate(limit.NewSlots(offer.Limit, shared), limit.OldestFirst, WorkLimit, WorkLimit)
+	}
+	return f
 }
 
 // tellOfWork returns a function that logs when the service of a kind of work goes down,
@@ -116,7 +130,11 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if decision := f.closed(client, now); !decision.OK() {
+	decision := f.closed(now)
+	if decision.OK() && f.limited && !f.slots.Room(client, 1) {
+		decision = limit.Decision{Reason: WorkLimit, RetryAt: now.Add(soonest)}
+	}
+	if !decision.OK() {
 		if reserve {
 			decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
 		}
@@ -129,25 +147,68 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 		f.tat = rate.Spend(f.tat, now, 1)
 	}
 	f.inFlight++
+	f.moved = now
 	return pass{client, f.epoch}, limit.Decision{}
 }
 
-// look is enter for a run that takes no slot yet.
-func (f *flow) look(client string, now time.Time) limit.Decision {
+// await lets a job through that takes no slot yet, or returns the reason and the time to
+// come back. No more jobs are through at a time than there are slots; the next wait where
+// their turn is near. River hands out jobs by the hundred. Without a wait, the slots would be
+// idle until the next hundred, and postponing the rest costs Postgres as much as doing them.
+// A job that is through must call leave. When ctx ends, await does neither.
+func (f *flow) await(ctx context.Context, client string) (leave func(), decision limit.Decision) {
 	if f == nil {
-		return limit.Decision{}
+		return func() {}, limit.Decision{}
 	}
+	if decision := f.look(time.Now()); !decision.OK() {
+		return nil, decision
+	}
+	if f.door == nil {
+		return func() {}, limit.Decision{}
+	}
+	decision = f.door.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(queue, time.Now()) })
+	if !decision.OK() {
+		if ctx.Err() != nil {
+			return nil, limit.Decision{}
+		}
+		decision.RetryAt = f.postpone(time.Now())
+		return nil, decision
+	}
+	return func() { f.door.Leave(client) }, decision
+}
+
+// look tells why no job may begin now, even in a free slot, and when this job may.
+func (f *flow) look(now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decision := f.closed(client, now)
+	decision := f.closed(now)
 	if !decision.OK() {
 		decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
 	}
 	return decision
 }
 
-// closed tells why no run of a client may begin now, and when a run may.
-func (f *flow) closed(client string, now time.Time) limit.Decision {
+// patience is how long a job waits at the door: not at all where its turn is far, nor where
+// no run has begun or ended for a while, since the upstream may hang.
+func (f *flow) patience(queue limit.Queue, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	turn := f.perSlot() * time.Duration(queue.All+1)
+	if queue.All >= f.room || turn > flowPatience || now.Sub(f.moved) > flowPatience {
+		return 0
+	}
+	return flowLongestWait
+}
+
+// postpone returns the time for a job to come back that found no slot.
+func (f *flow) postpone(now time.Time) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.line.Reserve(now.Add(soonest), f.spacing(now), flowStep)
+}
+
+// closed tells why no run may begin now, even in a free slot, and when a run may.
+func (f *flow) closed(now time.Time) limit.Decision {
 	switch {
 	case f.until.After(now):
 		return limit.Decision{Reason: WorkDown, RetryAt: f.until}
@@ -155,8 +216,6 @@ func (f *flow) closed(client string, now time.Time) limit.Decision {
 		return limit.Decision{Reason: WorkDown, RetryAt: now.Add(flowHalfStep)}
 	case f.pause.After(now):
 		return limit.Decision{Reason: WorkPaused, RetryAt: f.pause}
-	case f.limited && !f.slots.Room(client, 1):
-		return limit.Decision{Reason: WorkLimit, RetryAt: now.Add(soonest)}
 	}
 	_, decision := f.rate(now).Decide(f.tat, now, WorkPace)
 	return decision
@@ -186,13 +245,18 @@ func (f *flow) spacing(now time.Time) time.Duration {
 		spacing = limit.PerSecond(risen(began, at))
 	}
 	if f.limited {
-		took := f.took
-		if took == 0 {
-			took = assumedWork
-		}
-		spacing = max(spacing, took/time.Duration(f.slots.Free()+f.slots.Taken()))
+		spacing = max(spacing, f.perSlot())
 	}
 	return spacing
+}
+
+// perSlot is the time from one free slot to the next, while all are in use.
+func (f *flow) perSlot() time.Duration {
+	took := f.took
+	if took == 0 {
+		took = assumedWork
+	}
+	return took / time.Duration(f.slots.Free()+f.slots.Taken())
 }
 
 // risen is the rate of slow start at a time.
@@ -208,6 +272,7 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.moved = now
 	if f.limited {
 		f.slots.Release(p.client, 1)
 	}

@@ -2,14 +2,18 @@ package jobs
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"ringback/jobs/limit"
 	"ringback/work"
 )
 
 func pacedFlow(limit int) *flow {
-	return newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, false)
+	return newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, 1000, false)
 }
 
 func came(at time.Time, again *work.Again) work.Outcome {
@@ -100,7 +104,7 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 
 func TestFlowLimitsAttempts(t *testing.T) {
 	t.Parallel()
-	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, false)
+	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, 1000, false)
 	first, _ := f.enter("alice", true, morning)
 	if _, got := f.enter("alice", true, morning); !got.OK() {
 		t.Fatalf("the second: got %+v, want it to begin", got)
@@ -139,4 +143,104 @@ func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 	if took := latest.Sub(now); took < 4*time.Second || took > 10*time.Second {
 		t.Errorf("10,000 come back over %v, want some seconds: slow start, then 4,000 a second", took)
 	}
+}
+
+// job is a job's way through a flow by the fake clock: it runs for so long, or is postponed.
+func (f *flow) job(t *testing.T, takes time.Duration) limit.Decision {
+	leave, decision := f.await(t.Context(), "alice")
+	if leave == nil {
+		return decision
+	}
+	defer leave()
+	began := time.Now()
+	p, decision := f.enter("alice", true, began)
+	if decision.OK() {
+		time.Sleep(takes)
+		f.leave(p, work.Outcome{StartedAt: began, FinishedAt: time.Now()}, time.Now())
+	}
+	return decision
+}
+
+func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
+	t.Parallel()
+
+	t.Run("SoABacklogIsDoneAtTheLimit", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			const slots, takes, batch, batches = 64, 20 * time.Millisecond, 300, 20
+			f := pacedFlow(slots)
+			f.job(t, takes)
+			start := time.Now()
+			var jobs sync.WaitGroup
+			var postponed atomic.Int64
+			for range batches { // 3,000 a second, as River hands them out; the slots can do 3,200
+				for range batch {
+					jobs.Go(func() {
+						for decision := f.job(t, takes); !decision.OK(); decision = f.job(t, takes) {
+							postponed.Add(1)
+							time.Sleep(time.Until(decision.RetryAt))
+						}
+					})
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			jobs.Wait()
+			if n, took := postponed.Load(), time.Since(start); n > 0 || took > batches*100*time.Millisecond {
+				t.Errorf("%d of %d were postponed, and all took %v, want none and %v", n, batch*batches, took, batches*100*time.Millisecond)
+			}
+		})
+	})
+
+	for name, test := range map[string]struct{ before, since time.Duration }{
+		"NotOnSlowWork":      {10 * time.Second, 0},
+		"NotOnWorkThatHangs": {time.Millisecond, flowPatience + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := pacedFlow(2)
+				f.job(t, test.before)
+				var running sync.WaitGroup
+				defer running.Wait()
+				for range 2 {
+					running.Go(func() { f.job(t, time.Hour) })
+				}
+				time.Sleep(test.since)
+				synctest.Wait()
+				came := time.Now()
+				for range 10 {
+					if got := f.job(t, 0); got.Reason != WorkLimit || !got.RetryAt.After(came) || !time.Now().Equal(came) {
+						t.Fatalf("got %+v after %v, want it postponed at once", got, time.Since(came))
+					}
+				}
+			})
+		})
+	}
+
+	t.Run("HalfOfTheWorkersAtMost", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, 20, false)
+			f.job(t, time.Millisecond)
+			var jobs sync.WaitGroup
+			defer jobs.Wait()
+			var postponed atomic.Int64
+			for range 20 {
+				jobs.Go(func() {
+					if got := f.job(t, time.Minute); got.Reason == WorkLimit {
+						postponed.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+			if got := postponed.Load(); got != 8 {
+				t.Errorf("%d of 20 were postponed at once, want 8: 2 run, and 10 wait", got)
+			}
+			time.Sleep(flowLongestWait)
+			synctest.Wait()
+			if got := postponed.Load(); got != 18 {
+				t.Errorf("%d of 20 were postponed in the end, want 18", got)
+			}
+		})
+	})
 }

@@ -38,9 +38,9 @@ type processWorker struct {
 // recorded has no limit.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
-// limit leaves time for the steps around the work and the wait for a slot.
+// limit leaves time for the steps around the work and the waits for slots.
 func (w *processWorker) limit() time.Duration {
-	return w.catalog.Longest() + placePatience + stepTimeout
+	return w.catalog.Longest() + flowLongestWait + placePatience + stepTimeout
 }
 
 // NextRetry is retryAt, for River.
@@ -215,9 +215,11 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 		return outcome, 0, nil
 	}
 	f := w.queue.flows[w.nameOf(request)]
-	if waits := f.look(request.Client, time.Now()); !waits.OK() { // before it takes a slot
+	leaveDoor, waits := f.await(ctx, request.Client)
+	if leaveDoor == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
+	defer leaveDoor()
 	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, postponed), ctx.Err()

@@ -134,7 +134,7 @@ func New(config Config) (*Queue, error) {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
 	}
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
-	queue.flows = newFlows(config.Catalog, config.Limits != nil, config.Logger)
+	queue.flows = newFlows(config.Catalog, config.Workers, config.Limits != nil, config.Logger)
 	queue.record = newRecord(config.Logger)
 	queue.tracer = config.Tracer
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
