@@ -21,8 +21,11 @@ func (s *stage) bothWays(ctx context.Context) error {
 	s.title("1  The same work, both ways")
 	in := sample.Input("hello", 0, 0)
 	status, inline, took, err := s.call(ctx, s.server, http.MethodPost, "/sync", map[string]any{"input": json.RawMessage(in)})
-	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("POST /sync: got %d, %w, want 200", status, err)
+	if err != nil {
+		return fmt.Errorf("POST /sync: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("POST /sync: got %d, want 200", status)
 	}
 	s.say("POST /sync    200 after %s, with the result: %.60s…", milliseconds(took), inline.Result)
 	s.pause(3)

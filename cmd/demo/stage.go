@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -66,6 +67,13 @@ const workLimit = 8
 
 // startServer starts a server in local mode, with its log in the folder.
 func (s *stage) startServer(ctx context.Context, name, address, adminAddress string) (*program.Server, error) {
+	for _, taken := range []string{address, adminAddress} {
+		listener, err := net.Listen("tcp", taken)
+		if err != nil { // another server would answer in its place
+			return nil, fmt.Errorf("%w: stop what listens there, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err)
+		}
+		listener.Close()
+	}
 	log, err := os.Create(filepath.Join(s.folder, name+".log"))
 	if err != nil {
 		return nil, fmt.Errorf("making a log: %w", err)
@@ -73,7 +81,7 @@ func (s *stage) startServer(ctx context.Context, name, address, adminAddress str
 	defer log.Close()
 	command := exec.Command(s.options.server, "--dev")
 	command.Env = append(os.Environ(), "DATABASE_URL="+s.database.URL, "HTTP_ADDR="+address, "ADMIN_ADDR="+adminAddress,
-		fmt.Sprintf("WORK_LIMIT=%d", workLimit))
+		fmt.Sprintf("WORK_LIMIT=%d", workLimit), "WORK_URL=", "WORKS=", "DEFAULT_WORK=") // the sample's work
 	command.Stdout, command.Stderr = log, log
 	started, err := program.Start(command, address)
 	if err != nil {
