@@ -30,7 +30,7 @@ test: go cc browser pooler promtool clock disk examples node up ## everything th
 	@scripts/lint.sh test
 	@scripts/lint-api.sh
 	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
-	@$(database) CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 30m ./...
+	@$(database) scripts/test.sh
 
 lint: go ## form, mistakes and known vulnerabilities of the Go code; `make test` runs it, too
 	@scripts/lint.sh
