@@ -67,8 +67,11 @@ const workLimit = 8
 
 // startServer starts a server in local mode, with its log in the folder.
 func (s *stage) startServer(ctx context.Context, name, address, adminAddress string) (*program.Server, error) {
-	for _, taken := range []string{address, adminAddress} {
-		listener, err := net.Listen("tcp", taken)
+	for _, wanted := range []string{address, adminAddress} {
+		if wanted == "none" {
+			continue
+		}
+		listener, err := net.Listen("tcp", wanted)
 		if err != nil { // another server would answer in its place
 			return nil, fmt.Errorf("%w: stop what listens there, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err)
 		}
