@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +22,8 @@ import (
 )
 
 // attack is a client's attempt, within its default quotas, to take the service from
-// another client. mount begins it, and it goes on until ctx ends.
+// another client. mount begins it, and it goes on until ctx ends. An attack by connections
+// isn't among them: those from loopback are taken for a proxy's, which share nothing.
 type attack struct {
 	name  string // in keys
 	mount func(ctx context.Context, m *attacker)
@@ -73,21 +73,15 @@ func attacks() []attack {
 				go m.pipeline(ctx, "GET /requests?limit=100 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+m.key+"\r\n\r\n")
 			}
 		}},
-		{"connections", func(ctx context.Context, m *attacker) { // that say nothing
-			for range 2 * attackConnections {
-				go m.pipeline(ctx, "")
-			}
-		}},
 	}
 }
 
 const (
-	attackedRate      = 100 // requests a second of the client that is attacked
-	attackWarmup      = 4 * time.Second
-	attackConnections = 500
-	attackWorkers     = 100 // of which an attacker can hold its share within the warmup
-	slowReceivers     = 40
-	slowness          = 3 * time.Second
+	attackedRate  = 100 // requests a second of the client that is attacked
+	attackWarmup  = 4 * time.Second
+	attackWorkers = 100 // of which an attacker can hold its share within the warmup
+	slowReceivers = 40
+	slowness      = 3 * time.Second
 )
 
 // measureAttacks asks how much longer one client waits for its answers and its callbacks
@@ -126,7 +120,7 @@ func (b *bench) timeAttacked(ctx context.Context, attack attack) (told waits, er
 		}
 		settings := []string{
 			"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8", "CALLBACK_PORTS=80", // which allows http, on any allowed address
-			fmt.Sprintf("MAX_CONNECTIONS=%d", attackConnections), fmt.Sprintf("WORKERS=%d", attackWorkers),
+			fmt.Sprintf("WORKERS=%d", attackWorkers),
 		}
 		return b.onServer(ctx, strict, d, settings, func(s *server) error {
 			told, err = b.besideAttack(ctx, s, attack, keys)
@@ -145,10 +139,9 @@ func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys
 		return waits{}, err
 	}
 	defer victim.server.Close()
-	m, err := newAttacker(s.URL, keys[1], victim.receiver)
-	if err != nil {
-		return waits{}, err
-	}
+	m := &attacker{url: s.URL, key: keys[1], victim: victim.receiver, client: &http.Client{
+		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64},
+	}}
 	for range slowReceivers {
 		own, err := startPoorReceiver()
 		if err != nil {
@@ -310,37 +303,6 @@ type attacker struct {
 	victim   string   // the other's receiver
 	own      []string // receivers
 	client   *http.Client
-	dialer   net.Dialer
-}
-
-// newAttacker returns a client whose connections share with other clients': loopback's
-// are taken for a proxy's.
-func newAttacker(url, key, victim string) (*attacker, error) {
-	from, err := outerAddress()
-	if err != nil {
-		return nil, err
-	}
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		return nil, fmt.Errorf("reading the server's address: %w", err)
-	}
-	m := &attacker{url: "http://" + net.JoinHostPort(from.String(), port), key: key, victim: victim, dialer: net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}}
-	m.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: m.dialer.DialContext, MaxIdleConnsPerHost: 64}}
-	return m, nil
-}
-
-// outerAddress is an address of this machine beside loopback.
-func outerAddress() (net.IP, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("listing this machine's addresses: %w", err)
-	}
-	for _, one := range all {
-		if network, ok := one.(*net.IPNet); ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast() {
-			return network.IP, nil
-		}
-	}
-	return nil, errors.New("this machine has no IPv4 address beside loopback, from which an attacker could call")
 }
 
 // postponed asks for work in an hour.
@@ -412,7 +374,7 @@ func call(ctx context.Context, client *http.Client, method, url, key, prefer str
 // pipeline opens connections and sends calls on them, whose answers it doesn't read.
 func (m *attacker) pipeline(ctx context.Context, calls string) {
 	for ctx.Err() == nil {
-		conn, err := m.dialer.DialContext(ctx, "tcp", strings.TrimPrefix(m.url, "http://"))
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(m.url, "http://"))
 		if err == nil {
 			_, _ = io.WriteString(conn, strings.Repeat(calls, 20))
 			load.Pause(ctx, 5*time.Second)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,17 +53,15 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 	if err != nil {
 		return nil, err
 	}
-	listen := address
 	command := exec.Command(b.server, "--dev", "--role="+role)
 	switch v {
 	case strict:
 		command = exec.Command(b.server, "--role="+role)
-		listen = everywhere(address)
 	case before:
 		command = exec.Command(b.before, "--dev", "--role="+role)
 	}
 	// Nothing of the caller's environment: a setting in it would be measured, too.
-	command.Env = append([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + listen, "ADMIN_ADDR=none"}, settings...)
+	command.Env = append([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
 	if v == ours {
 		command.Env = append(command.Env, b.settings...)
 	}
@@ -79,12 +76,6 @@ func (b *bench) start(ctx context.Context, v variant, d database, role string, s
 		return nil, errors.Join(err, process.Stop())
 	}
 	return &server{process, v}, nil
-}
-
-// everywhere is all addresses of this machine, with an address's port.
-func everywhere(address string) string {
-	_, port, _ := net.SplitHostPort(address) // as the system gave it
-	return net.JoinHostPort("0.0.0.0", port)
 }
 
 // openLog sends a child's output to a file in the folder of -logs. Without a folder the
