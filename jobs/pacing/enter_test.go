@@ -435,9 +435,10 @@ func TestWhy(t *testing.T) {
 		throttled.RetryAfter = time.Hour
 		pass.Leave(throttled)
 		want("paused", "acme", Paused)
-		want("to others for a minute", "other", Closed)
-		time.Sleep(2 * time.Minute)
-		want("to others no longer", "other", "")
+		probe, _ := p.Enter(t.Context(), Callback{Client: "other", URL: hookURL})
+		want("while another client probes", "other", Closed)
+		probe.Leave(sentTo(here, webhook.Delivered, 204))
+		want("after its answer", "other", "")
 		p.words[WordFor("a.example.com", "")] = wordOf(db.ReceiverWord{Word: db.ReceiverDenied})
 		want("denied", "acme", Denied)
 	})

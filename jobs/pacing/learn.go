@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// sharedPause is how long a Retry-After closes a receiver at most to clients
-	// that did not get it.
+	// sharedPause is how long a Retry-After to one client closes a receiver at most to
+	// other clients, and how long it closes it to nobody else after a callback of another
+	// client was answered.
 	sharedPause = time.Minute
 	// sawToo is how far apart the troubles of two clients are at most that count as
 	// the receiver's.
@@ -41,6 +42,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
+	r.claim.tested(pass, k, now)
 	if sent.Outcome == webhook.Throttled {
 		r.learnPause(c, now.Add(sent.RetryAfter), now)
 	}
@@ -151,18 +153,23 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	}
 }
 
-// learnPause closes the receiver to a client as long as it said. It closes it to
-// all for a minute at most, and for longer where it said so to another client, too.
+// learnPause closes the receiver to a client as long as it said. It closes it to all
+// where it said so to another client, too. Otherwise it is a claim.
 func (r *receiver) learnPause(c *party, until, now time.Time) {
 	c.pause = limit.Latest(c.pause, until)
-	shared := now.Add(sharedPause)
+	others := time.Time{}
 	for _, other := range r.parties {
 		if other != c {
-			shared = limit.Latest(shared, other.pause)
+			others = limit.Latest(others, other.pause)
 		}
 	}
+	shared := limit.Latest(others, now.Add(sharedPause))
 	if shared.After(c.pause) {
 		shared = c.pause
 	}
-	r.pause = limit.Latest(r.pause, shared)
+	if others.After(now) {
+		r.pause, r.claim = limit.Latest(r.pause, shared), claim{}
+		return
+	}
+	r.claim.made(c.client, shared, now)
 }

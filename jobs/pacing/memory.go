@@ -44,7 +44,7 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	if row.Openings > 0 {
 		r.breaker = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}
 	} else {
-		r.pause = row.ClosedUntil
+		r.pause, r.claim = pauseOf(row)
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
@@ -61,6 +61,18 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
 		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
 	}
+}
+
+// pauseOf tells whether the pause of a row is a client's claim. The row of a pause that is
+// shorter than a minute doesn't tell.
+func pauseOf(row db.Receiver) (time.Time, claim) {
+	closings := closingsOf(row)
+	for client, only := range closings {
+		if len(closings) == 1 && only.Paused.After(row.ClosedUntil) {
+			return time.Time{}, claim{client: client, until: row.ClosedUntil}
+		}
+	}
+	return row.ClosedUntil, claim{}
 }
 
 // closingsOf reads the closings of a row. Closings that a later version wrote in another
@@ -108,7 +120,7 @@ const provenFor = 30 * 24 * time.Hour
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
-		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
+		ClosedUntil: limit.Latest(r.pause, r.claim.until, r.breaker.until), Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
 	}
 	// A half-open breaker is remembered for as long as it might have been open: then its

@@ -14,8 +14,9 @@ type receiver struct {
 	word    word // the operator's
 	pace    pace // of all clients together
 	breaker breaker
-	failed  evidence // of its breaker
-	pause   time.Time
+	failed  evidence  // of its breaker
+	pause   time.Time // by Retry-After to two clients
+	claim   claim
 	consent consent
 	parties map[string]*party
 

@@ -1,0 +1,127 @@
+package pacing
+
+import (
+	"testing"
+	"time"
+
+	"ringback/jobs/limit"
+)
+
+// A Retry-After to one client closes a receiver to the others until one of them was
+// answered.
+func TestClaim(t *testing.T) {
+	t.Parallel()
+
+	// claimed is a proven receiver that told mallory to come back in an hour.
+	claimed := func() (p *Pacing, r *receiver) {
+		p = newTestPacing(Config{Workers: 400}, &outsideStub{})
+		r = p.add("https://a.example.com:443", morning)
+		r.proven, r.memory.loaded, r.pace.flight = true, true, 10
+		r.learnPause(r.party("mallory", morning), morning.Add(time.Hour), morning)
+		return p, r
+	}
+	enter := func(p *Pacing, r *receiver, client string, now time.Time) (*Pass, limit.Decision) {
+		return p.decide(r, Callback{Client: client, CameBack: true}, now)
+	}
+	// answer lets acme's probe leave and be answered.
+	answer := func(t *testing.T, p *Pacing, r *receiver, k kind, now time.Time) {
+		t.Helper()
+		pass, decision := enter(p, r, "acme", now)
+		if pass == nil {
+			t.Fatalf("got %+v, want a probe to leave", decision)
+		}
+		p.release(pass, verdict{})
+		r.claim.tested(pass, k, now)
+	}
+
+	t.Run("ClosesItToThatClient", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		if _, got := enter(p, r, "mallory", morning.Add(time.Minute)); got.Reason != Paused {
+			t.Errorf("got %+v, want it paused", got)
+		}
+	})
+
+	t.Run("LetsOneProbeOfTheOthersLeaveAtATime", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		probe, _ := enter(p, r, "acme", morning)
+		for _, client := range []string{"acme", "other"} {
+			if _, got := enter(p, r, client, morning); got.Reason != Closed || got.RetryAt.After(morning.Add(time.Second)) {
+				t.Errorf("%s: got %+v, want it to wait for the probe", client, got)
+			}
+		}
+		p.release(probe, verdict{}) // which was not sent
+		if pass, got := enter(p, r, "other", morning); pass == nil {
+			t.Errorf("got %+v, want another probe to leave", got)
+		}
+	})
+
+	t.Run("IsRefutedByAnAnswerForAMinute", func(t *testing.T) {
+		t.Parallel()
+		for _, k := range []kind{good, neutral, refused} {
+			p, r := claimed()
+			answer(t, p, r, k, morning)
+			for again := range 59 {
+				now := morning.Add(time.Duration(again) * time.Second)
+				r.party("mallory", now).pause = time.Time{}
+				r.learnPause(r.party("mallory", now), now.Add(time.Hour), now)
+				if r.claim.binds("other", now) {
+					t.Fatalf("%v: got %+v after %d s, want nobody bound", k, r.claim, again)
+				}
+			}
+			later := morning.Add(time.Minute)
+			r.learnPause(r.party("mallory", later), later.Add(2*time.Hour), later)
+			if !r.claim.binds("other", later) {
+				t.Errorf("%v: got %+v after a minute, want the others to probe again", k, r.claim)
+			}
+		}
+	})
+
+	t.Run("StandsAfterAProbeThatFails", func(t *testing.T) {
+		t.Parallel()
+		for _, k := range []kind{failing, silent, unreachable} {
+			p, r := claimed()
+			answer(t, p, r, k, morning)
+			if _, got := enter(p, r, "acme", morning); got.Reason != Closed {
+				t.Errorf("%v: got %+v, want no probe at once", k, got)
+			}
+			answer(t, p, r, good, morning.Add(probeAgain))
+		}
+	})
+
+	t.Run("ClosesItToAllWhereAProbeIsToldSo", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		answer(t, p, r, throttled, morning)
+		r.learnPause(r.party("acme", morning), morning.Add(30*time.Minute), morning)
+		if _, got := enter(p, r, "other", morning); got.Reason != Closed || got.RetryAt.Before(morning.Add(30*time.Minute)) {
+			t.Errorf("got %+v, want it closed for half an hour", got)
+		}
+	})
+
+	t.Run("IsOverAfterAMinute", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		r.claim.probing = true // for as long
+		if pass, got := enter(p, r, "acme", morning.Add(sharedPause)); pass == nil {
+			t.Errorf("got %+v, want it to leave", got)
+		}
+	})
+
+	t.Run("IsAClaimInTheNextProcess", func(t *testing.T) {
+		t.Parallel()
+		p, before := claimed()
+		before.party("acme", morning)
+		after := newReceiver(before.name, morning)
+		after.recall(before.row(morning), morning)
+		if !after.claim.binds("acme", morning) || after.claim.binds("mallory", morning) || after.pause.After(morning) {
+			t.Errorf("got %+v and a pause until %v, want mallory's claim", after.claim, after.pause)
+		}
+		answer(t, p, before, good, morning)
+		after.recall(before.row(morning), morning)
+		if after.claim.binds("acme", morning) {
+			t.Errorf("got %+v, want it refuted there, too", after.claim)
+		}
+	})
+}
