@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sync"
@@ -118,7 +119,23 @@ func (r *rates) count(c *call, now time.Time) error {
 	}
 	c.Header("RateLimit-Policy", client.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.name, left, reset)+rest)
+	if !decision.OK() {
+		pause(c.Request.Context(), client.refuse(now))
+	}
 	return decision.Err()
+}
+
+// pause ends early when the caller has gone.
+func pause(ctx context.Context, wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // countMore uses the rate of POSTs for one more request of a call.
@@ -133,9 +150,29 @@ func (a *API) countMore(c *call) error {
 
 // callRate is the calls a second of one client.
 type callRate struct {
-	mu    sync.Mutex
-	limit limit.Rate
-	tat   time.Time
+	mu      sync.Mutex
+	limit   limit.Rate
+	tat     time.Time
+	refused time.Time // the TAT of refusals
+}
+
+// refusalRate is how fast a client's calls beyond its rate are refused. Each refusal costs
+// nearly as much as a call, so a flood of them would take the machine from other clients.
+var refusalRate = limit.Rate{PerSecond: 100, Burst: 50}
+
+// slowestRefusal bounds the wait for a refusal.
+const slowestRefusal = 2 * time.Second
+
+// refuse returns how long a call that is refused waits for its answer.
+func (r *callRate) refuse(now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait := refusalRate.FreeAt(r.refused, 1).Sub(now)
+	if wait > slowestRefusal {
+		return slowestRefusal
+	}
+	r.refused = refusalRate.Spend(r.refused, now, 1)
+	return max(0, wait)
 }
 
 func newCallRate(perSecond int) *callRate { return &callRate{limit: rateOf(perSecond)} }

@@ -47,3 +47,30 @@ func TestCallRate(t *testing.T) {
 		}
 	})
 }
+
+// A client that goes far beyond its rate waits for its refusals, so that they cost others
+// little.
+func TestRefusalsArePaced(t *testing.T) {
+	t.Parallel()
+	r, start := newCallRate(10), time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	interval := refusalRate.Interval()
+	for n := range refusalRate.Burst {
+		if got := r.refuse(start); got != 0 {
+			t.Fatalf("refusal %d: got a wait of %v, want none", n, got)
+		}
+	}
+	count := int(slowestRefusal / interval)
+	for n := range count {
+		if got, want := r.refuse(start), time.Duration(n+1)*interval; got != want {
+			t.Fatalf("refusal %d of a flood: got a wait of %v, want %v", n, got, want)
+		}
+	}
+	for range 1000 {
+		if got := r.refuse(start); got != slowestRefusal {
+			t.Fatalf("got a wait of %v, want %v at most", got, slowestRefusal)
+		}
+	}
+	if got := r.refuse(start.Add(time.Minute)); got != 0 {
+		t.Errorf("a minute later: got a wait of %v, want none", got)
+	}
+}
