@@ -143,6 +143,23 @@ func TestEnter(t *testing.T) {
 		})
 	})
 
+	t.Run("WaitsInAWorkerOfItsClientsShareAlone", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			p := newTestPacing(Config{Workers: 9, Shared: true}, &outsideStub{row: known})
+			left, _ := enterAll(t.Context(), p, "acme", 2)
+			left[0].receiver.took = 10 * time.Millisecond
+			for _, waits := range []bool{true, false} {
+				start := time.Now()
+				if pass, got := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL}); pass != nil || (time.Since(start) > 0) != waits {
+					t.Errorf("got %+v, %+v after %v, want a wait: %v", pass, got, time.Since(start), waits)
+				}
+				for p.slots.Take("acme", 1) { // the rest of the share
+				}
+			}
+		})
+	})
+
 	t.Run("WaitsAMomentForASlotThatIsFreeSoon", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

@@ -122,13 +122,29 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 		if pass != nil {
 			return p.prepare(ctx, pass, callback.URL)
 		}
-		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) {
+		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) || !p.wait(ctx, callback.Client, decision.RetryAt) {
 			return nil, decision
 		}
-		sleep(ctx, time.Until(decision.RetryAt))
 		callback.CameBack = true
 	}
 	return nil, limit.Decision{}
+}
+
+// wait sleeps until at or the end of ctx in a worker of the client's share. It returns false
+// at once where the client has none left: its waiting callbacks would take the workers of
+// other clients.
+func (p *Pacing) wait(ctx context.Context, client string, at time.Time) bool {
+	p.mu.Lock()
+	taken := p.slots.Take(client, 1)
+	p.mu.Unlock()
+	if !taken {
+		return false
+	}
+	sleep(ctx, time.Until(at))
+	p.mu.Lock()
+	p.slots.Release(client, 1)
+	p.mu.Unlock()
+	return true
 }
 
 // faultDelay is how long a callback waits for the database.
