@@ -78,10 +78,9 @@ func attacks() []attack {
 
 const (
 	attackedRate  = 100 // requests a second of the client that is attacked
-	attackWarmup  = 4 * time.Second
-	attackWorkers = 100 // of which an attacker can hold its share within the warmup
-	slowReceivers = 40
-	slowness      = 3 * time.Second
+	attackWarmup  = 12 * time.Second
+	slowReceivers = 400
+	slowness      = 8 * time.Second // as long as an attempt may take, nearly, in which an attacker sends as many as it has receivers
 )
 
 // measureAttacks asks how much longer one client waits for its answers and its callbacks
@@ -118,10 +117,7 @@ func (b *bench) timeAttacked(ctx context.Context, attack attack) (told waits, er
 		if err != nil {
 			return err
 		}
-		settings := []string{
-			"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8", "CALLBACK_PORTS=80", // which allows http, on any allowed address
-			fmt.Sprintf("WORKERS=%d", attackWorkers),
-		}
+		settings := []string{"PLAIN_SECRETS=true", "CALLBACK_ALLOW_CIDRS=127.0.0.0/8", "CALLBACK_PORTS=80"} // which allows http, on any allowed address
 		return b.onServer(ctx, strict, d, settings, func(s *server) error {
 			told, err = b.besideAttack(ctx, s, attack, keys)
 			return err
@@ -143,7 +139,7 @@ func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys
 		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}}
 	for range slowReceivers {
-		own, err := startPoorReceiver()
+		own, err := m.startPoorReceiver()
 		if err != nil {
 			return waits{}, err
 		}
@@ -153,7 +149,11 @@ func (b *bench) besideAttack(ctx context.Context, s *server, attack attack, keys
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	attack.mount(ctx, m)
-	return victim.run(ctx, attackWarmup, b.plan.attackFor)
+	told, err := victim.run(ctx, attackWarmup, b.plan.attackFor)
+	if most := m.slow.most.Load(); most > 0 {
+		b.say("  the attacker's slow receivers held %d workers", most)
+	}
+	return told, err
 }
 
 // addClients makes clients, of which the first may send more than attackedRate.
@@ -302,6 +302,7 @@ type attacker struct {
 	url, key string
 	victim   string   // the other's receiver
 	own      []string // receivers
+	slow     gauge    // callbacks that its receivers hold
 	client   *http.Client
 }
 
@@ -311,13 +312,14 @@ func (m *attacker) postponed() []byte {
 }
 
 // startPoorReceiver starts a receiver that is slow, or takes nothing.
-func startPoorReceiver() (*http.Server, error) {
+func (m *attacker) startPoorReceiver() (*http.Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for callbacks: %w", err)
 	}
 	server := &http.Server{Addr: listener.Addr().String(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			defer m.slow.enter()()
 			load.Pause(r.Context(), slowness)
 			return
 		}

@@ -21,9 +21,18 @@ const returnWindow = 10 * time.Second
 // worker is an HTTP service that does the sample's work at little cost, because it shares
 // the machine with the measured service.
 type worker struct {
-	began atomic.Int64 // Unix nanoseconds of the first attempt
-	now   atomic.Int64 // attempts under way
-	most  atomic.Int64 // of them in the window
+	began    atomic.Int64 // Unix nanoseconds of the first attempt
+	attempts gauge        // that began in the window
+}
+
+// gauge counts how many are under way, and how many were at most.
+type gauge struct{ now, most atomic.Int64 }
+
+func (g *gauge) enter() (leave func()) {
+	now := g.now.Add(1)
+	for most := g.most.Load(); now > most && !g.most.CompareAndSwap(most, now); most = g.most.Load() {
+	}
+	return func() { g.now.Add(-1) }
 }
 
 // runWork is bench as that service, at an address.
@@ -48,7 +57,7 @@ func (w *worker) serve(c *fasthttp.RequestCtx) {
 	case "/later":
 		c.SetStatusCode(fasthttp.StatusAccepted)
 	case "/most":
-		c.SetBodyString(strconv.FormatInt(w.most.Load(), 10))
+		c.SetBodyString(strconv.FormatInt(w.attempts.most.Load(), 10))
 	case "/healthz":
 	default:
 		c.SetStatusCode(fasthttp.StatusNotFound)
@@ -58,10 +67,8 @@ func (w *worker) serve(c *fasthttp.RequestCtx) {
 func (w *worker) do(c *fasthttp.RequestCtx) {
 	at := time.Now().UnixNano()
 	w.began.CompareAndSwap(0, at)
-	count := w.now.Add(1)
-	defer w.now.Add(-1)
-	for most := w.most.Load(); count > most && at-w.began.Load() < int64(returnWindow); most = w.most.Load() {
-		w.most.CompareAndSwap(most, count)
+	if at-w.began.Load() < int64(returnWindow) {
+		defer w.attempts.enter()()
 	}
 	result, err := sample.Do(c, c.PostBody())
 	if err != nil {
