@@ -259,7 +259,7 @@ func (q *Queue) report(ctx context.Context, a Attempt, report work.Report) error
 	if err != nil {
 		return err
 	}
-	if request.Elsewhere = held; report.Ends() {
+	if report.Ends() {
 		return q.finishElsewhere(ctx, request, report.Outcome(q.Here(lease.StartedAt)))
 	}
 	if !held {
@@ -312,8 +312,10 @@ func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 	return errors.Join(ErrGivenUp, err)
 }
 
-// finishElsewhere writes a reported outcome, unless another outcome was written first.
+// finishElsewhere writes a reported outcome, unless another outcome was written first. The
+// attempt is charged also where its job has only just been put to sleep.
 func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome work.Outcome) error {
+	request.Elsewhere = true
 	first, err := q.finishFirst(ctx, request, outcome)
 	if isUnstorable(err) {
 		outcome = unstorable(outcome, err)

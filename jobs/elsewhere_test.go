@@ -211,6 +211,30 @@ func TestElsewhere(t *testing.T) {
 		e.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND work_job_attempt = 1")
 	})
 
+	t.Run("IsChargedWhereItsJobFallsAsleepMeanwhile", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		var loaded db.Request
+		e.began = func(ctx context.Context, token string) {
+			attempt, err := e.Attempt(ctx, token)
+			if err == nil {
+				var held bool
+				if loaded, _, held, err = e.reported(ctx, attempt.attempt); held {
+					t.Error("got a lease before the attempt went on")
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		request := newRequest(newServer(t, noContent))
+		e.begin(t, request)
+		if err := e.finishElsewhere(t.Context(), loaded, work.Outcome{StartedAt: morning, FinishedAt: morning, Result: hasResult.Result}); err != nil {
+			t.Fatal(err)
+		}
+		e.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND work_job_attempt = 1")
+	})
+
 	t.Run("IsNotHeldByAnEarlierAttempt", func(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)
