@@ -169,7 +169,7 @@ var refusals = [...]refusal{
 		detail: "What does the work has just come back, and gets little for a moment. Nothing was done; try again.",
 	},
 	{
-		reason: jobs.WorkLimit, problem: unavailable,
+		reason: jobs.KindLimit, problem: unavailable,
 		detail: "Too many attempts of the work are under way. Nothing was done; try again.",
 	},
 	{

@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 			"What does the work has just come back, and gets little for a moment. Nothing was done; try again.", "",
 		},
 		{
-			"work_limit", refusedBy(jobs.WorkLimit), "unavailable", 503,
+			"kind_limit", refusedBy(jobs.KindLimit), "unavailable", 503,
 			"Too many attempts of the work are under way. Nothing was done; try again.", "",
 		},
 		{

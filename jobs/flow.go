@@ -68,14 +68,14 @@ const (
 // Reasons for which a run waits, besides a slot, and for which a sync request is
 // refused.
 const (
-	WorkLimit  limit.Reason = "work_limit"  // of the work's own runs at a time
+	KindLimit  limit.Reason = "kind_limit"  // of the work's own runs at a time
 	WorkDown   limit.Reason = "work_down"   // it failed in a row
 	WorkPaused limit.Reason = "work_paused" // by its Retry-After
 	WorkPace   limit.Reason = "work_pace"   // it has just come back
 )
 
 func workReasons() []limit.Reason {
-	return []limit.Reason{workSlots, WorkLimit, WorkDown, WorkPaused, WorkPace}
+	return []limit.Reason{workSlots, KindLimit, WorkDown, WorkPaused, WorkPace}
 }
 
 // newFlows makes a flow for each kind of work that needs a flow.
@@ -98,7 +98,7 @@ func newFlow(offer *work.Offer, workers int, shared bool) *flow {
 		tell: func(bool, error) {},
 	}
 	if f.limited {
-		f.door = limit.NewGate(limit.NewSlots(offer.Limit, shared), limit.OldestFirst, WorkLimit, WorkLimit)
+		f.door = limit.NewGate(limit.NewSlots(offer.Limit, shared), limit.OldestFirst, KindLimit, KindLimit)
 	}
 	return f
 }
@@ -132,7 +132,7 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	defer f.mu.Unlock()
 	decision := f.closed(now)
 	if decision.OK() && f.limited && !f.slots.Room(client, 1) {
-		decision = limit.Decision{Reason: WorkLimit, RetryAt: now.Add(soonest)}
+		decision = limit.Decision{Reason: KindLimit, RetryAt: now.Add(soonest)}
 	}
 	if !decision.OK() {
 		if reserve {

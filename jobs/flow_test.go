@@ -112,7 +112,7 @@ func TestFlowLimitsAttempts(t *testing.T) {
 	last := morning
 	for range 100 { // come back one after another, as slots get free
 		_, got := f.enter("alice", true, morning)
-		if got.Reason != WorkLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
+		if got.Reason != KindLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
 			t.Fatalf("beyond the limit: got %+v after %v", got, last)
 		}
 		last = got.RetryAt
@@ -209,7 +209,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 				synctest.Wait()
 				came := time.Now()
 				for range 10 {
-					if got := f.job(t, 0); got.Reason != WorkLimit || !got.RetryAt.After(came) || !time.Now().Equal(came) {
+					if got := f.job(t, 0); got.Reason != KindLimit || !got.RetryAt.After(came) || !time.Now().Equal(came) {
 						t.Fatalf("got %+v after %v, want it postponed at once", got, time.Since(came))
 					}
 				}
@@ -227,7 +227,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 			var postponed atomic.Int64
 			for range 20 {
 				jobs.Go(func() {
-					if got := f.job(t, time.Minute); got.Reason == WorkLimit {
+					if got := f.job(t, time.Minute); got.Reason == KindLimit {
 						postponed.Add(1)
 					}
 				})

@@ -39,14 +39,14 @@ func TestManualTellsTheNumbers(t *testing.T) {
 		untilFault += wait
 	}
 	for _, phrase := range []string{
-		"**Retries** come after " + scheduled(retrySchedule[:]) + " (±20 %)",
+		"**Retries** are due after " + scheduled(retrySchedule[:]) + " (±20 %)",
 		fmt.Sprintf("or %d hours after the work ended", maxCallbackAge/time.Hour),
 		"After " + scheduled(retrySchedule[:work.DefaultRetries]) + " (±20 %)",
 		fmt.Sprintf("down %d times in a row is given up", maxCrashes),
 		fmt.Sprintf("%d in a row, about %.0f minutes for a new request", maxFaults, untilFault.Minutes()),
 		fmt.Sprintf("each process writes one every %d s, and the jobs of a process that has been silent for %d s go back", upkeep.BeatInterval/time.Second, upkeep.DeathAfter/time.Second),
 		fmt.Sprintf("written heartbeats for %d s without a gap", upkeep.TrustAfter/time.Second),
-		fmt.Sprintf("waited for %d ms or when `ASYNC_LIMIT` of them wait", acceptPatience/time.Millisecond),
+		fmt.Sprintf("commits are %d ms behind, or when `ASYNC_LIMIT` requests wait for a commit", acceptPatience/time.Millisecond),
 		fmt.Sprintf("whose next step is due within %d s", backlogHorizon/time.Second),
 		fmt.Sprintf("after %d s and then half as often each time, every %d s at least", flowFirstOpening/time.Second, flowLongest/time.Second),
 		fmt.Sprintf("begins with %.0f attempts a second, twice as many each half second", flowStart),

@@ -34,12 +34,13 @@ type processWorker struct {
 	places  *places
 }
 
-// Timeout is none, for River: run keeps to limit by itself, and an outcome that waits to be
+// Timeout is none, for River: run keeps to longest by itself, and an outcome that waits to be
 // recorded has no limit.
 func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
-// limit leaves time for the steps around the work and the waits for slots.
-func (w *processWorker) limit() time.Duration {
+// longest is how long a run takes at most, with the steps around the work and the waits
+// for slots.
+func (w *processWorker) longest() time.Duration {
 	return w.catalog.Longest() + flowLongestWait + placePatience + stepTimeout
 }
 
@@ -83,7 +84,7 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 	if offer == nil && mayBeOffered(here, time.Now()) {
 		return w.awaitOffer(ctx, job, request)
 	}
-	limited, cancel := context.WithTimeout(ctx, w.limit())
+	limited, cancel := context.WithTimeout(ctx, w.longest())
 	defer cancel()
 	outcome, wait, err := w.begin(limited, job, offer, here)
 	if wait > 0 {

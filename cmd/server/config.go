@@ -33,7 +33,7 @@ type Config struct {
 	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored in plain text; otherwise a start without SECRETS_KEY is refused, outside local mode"`
 	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
 	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest time of a run of the work, sync or async"`
-	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; a client gets no more than four times as many as are free. As many sync requests may wait for a moment, and more are refused with 503"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
 	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second from a client to a process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); local mode has none of the CLIENT_ limits, nor DESTINATION_UNFINISHED"`
@@ -46,7 +46,7 @@ type Config struct {
 	ProxyCIDRs            ranges        `env:"PROXY_CIDRS" help:"address ranges of load balancers and proxies in front, which may hold all connections; any other address holds no more than four times as many as are free"`
 	Retention             time.Duration `env:"RETENTION" envDefault:"24h" help:"how long requests stay once they have ended, with their attempts and jobs; 0 keeps them forever"`
 	DeadLetterRetention   time.Duration `env:"DEAD_LETTER_RETENTION" envDefault:"720h" help:"how long dead letters stay, with their requests, attempts and jobs; 0 keeps them forever"`
-	StopTimeout           time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice as long and 9 s, at 25 s by default"`
+	StopTimeout           time.Duration `env:"STOP_TIMEOUT" envDefault:"8s" help:"how long a stopping server waits for open calls, and then for running jobs; it ends within twice this time and 9 s, 25 s by default"`
 	LogLevel              slog.Level    `env:"LOG_LEVEL" envDefault:"INFO" help:"DEBUG, INFO, WARN or ERROR"`
 
 	WorkURL     upstreamURL      `env:"WORK_URL" help:"HTTP service that does the work: each input is POSTed there (work/upstream/README.md). It is then the default work, under the name upstream"`
@@ -62,14 +62,14 @@ type Config struct {
 	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
 	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"the most callbacks a second to a receiver from a process, unless ringback receiver allow gave it more; 0 for no limit but the receiver's own answers"`
-	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: no receiver is asked (earned, a former value, means the same)"`
+	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: no receiver is asked. The former value earned means off"`
 
 	OTelExporterOTLPEndpoint       collectorURL `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"OpenTelemetry collector that gets the traces, such as http://127.0.0.1:4318, by OTLP over HTTP at /v1/traces below it. Nothing is traced by default"`
 	OTelExporterOTLPTracesEndpoint collectorURL `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" help:"instead of OTEL_EXPORTER_OTLP_ENDPOINT, the whole URL, such as http://127.0.0.1:4318/v1/traces"`
 	OTelExporterOTLPHeaders        headers      `env:"OTEL_EXPORTER_OTLP_HEADERS" help:"HTTP headers that the collector wants: name=value,name=value, with values percent-encoded"`
-	OTelExporterOTLPTracesHeaders  headers      `env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" help:"instead of them, for traces alone"`
+	OTelExporterOTLPTracesHeaders  headers      `env:"OTEL_EXPORTER_OTLP_TRACES_HEADERS" help:"instead of OTEL_EXPORTER_OTLP_HEADERS, for traces alone"`
 	OTelExporterOTLPProtocol       string       `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf" help:"http/protobuf, the only protocol here"`
-	OTelExporterOTLPTracesProtocol string       `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" help:"instead of it, for traces alone"`
+	OTelExporterOTLPTracesProtocol string       `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" help:"instead of OTEL_EXPORTER_OTLP_PROTOCOL, for traces alone"`
 	OTelTracesExporter             string       `env:"OTEL_TRACES_EXPORTER" envDefault:"otlp" help:"otlp, or none to trace nothing"`
 	OTelTracesSampler              string       `env:"OTEL_TRACES_SAMPLER" envDefault:"parentbased_always_on" help:"which traces are sampled: always_on, always_off, traceidratio, or one of these as parentbased_…, for calls without a decision of their caller"`
 	OTelTracesSamplerArg           string       `env:"OTEL_TRACES_SAMPLER_ARG" help:"the part of traces that traceidratio samples, from 0 to 1 (the default)"`

@@ -29,7 +29,7 @@ func TestManualsTellTheNumbers(t *testing.T) {
 	pages := manuals(t)
 	stop := longestStop(stopTimeout)
 	for _, test := range []struct{ page, text, phrase string }{
-		{"STOP_TIMEOUT", help("StopTimeout"), fmt.Sprintf("twice as long and %d s, at %d s by default", (stop-2*stopTimeout)/time.Second, stop/time.Second)},
+		{"STOP_TIMEOUT", help("StopTimeout"), fmt.Sprintf("twice this time and %d s, %d s by default", (stop-2*stopTimeout)/time.Second, stop/time.Second)},
 		{"MAX_CONNECTIONS", help("MaxConnections"), fmt.Sprintf("By default %d,", maxConnections)},
 		{"MAX_CONNECTIONS", help("MaxConnections"), fmt.Sprintf("at %d KiB each", connectionBytes>>10)},
 		{"cmd/server", pages["../../cmd/server/README.md"], fmt.Sprintf("SIGTERM drains, within %d s by default", stop/time.Second)},

@@ -19,8 +19,8 @@ const (
 	// beatTimeout leaves time for the next beat to be on time.
 	beatTimeout = 2 * time.Second
 	// DeathAfter is how long a process must be silent to count as dead: five beats, so that
-	// a busy machine doesn't. Where its lock doesn't tell, its jobs are taken up at most
-	// 14 s after its end.
+	// a busy machine doesn't. Where its lock doesn't tell, its jobs run again
+	// within 15 s of its end.
 	DeathAfter = 10 * time.Second
 	// maxBeatGap is how far apart two beats are at most while the database is there.
 	maxBeatGap = 2 * BeatInterval
