@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 )
 
@@ -23,9 +24,13 @@ type Lease struct {
 // Progress is the latest progress of work that goes on elsewhere.
 type Progress struct {
 	RequestID uuid.UUID
-	Number    int // counts the request's reports of progress, from 1
+	Number    int // grows with each stored report, also from one run to the next; 1 for the first of the first run
 	Value     jsontext.Value
 }
+
+// progressNumber is Progress.Number. A run that was given up leaves no row behind, and the
+// row of the next run counts anew.
+const progressNumber = "((turn - 1)::bigint << 32) + progress_number"
 
 // FinishKey returns the key that all processes share for the tokens of finish calls.
 func FinishKey(ctx context.Context, q Querier) (key []byte, err error) {
@@ -49,7 +54,8 @@ func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err erro
 		    started_at = excluded.started_at,
 		    lease_until = excluded.lease_until,
 		    heard_at = excluded.heard_at,
-		    progress = CASE held.turn WHEN excluded.turn THEN held.progress END
+		    progress = CASE held.turn WHEN excluded.turn THEN held.progress END,
+		    progress_at = CASE held.turn WHEN excluded.turn THEN held.progress_at END
 		WHERE held.turn <= excluded.turn`
 	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run, lease.StartedAt, lease.Left)
 	if err != nil {
@@ -139,34 +145,76 @@ func CancelLease(ctx context.Context, q Querier, request uuid.UUID, workJob int6
 	return nil
 }
 
-// RenewLease begins a lease anew, and stores the progress, if there is any. Within pause
-// of the latest report nothing is stored and renewed is false, as where the run has no
-// lease any more.
-func RenewLease(ctx context.Context, q Querier, lease Lease, progress jsontext.Value, pause time.Duration) (renewed bool, err error) {
+// Sign is a report that a run of a request lives, with its progress, if it told any.
+type Sign struct {
+	RequestID uuid.UUID
+	Run       int
+	Lease     time.Duration // from now
+	Progress  jsontext.Value
+	Age       time.Duration // of the report
+}
+
+// Renewed names a run whose lease was renewed. Number is that of its progress.
+type Renewed struct {
+	RequestID uuid.UUID
+	Run       int
+	Number    int
+}
+
+// RenewLeases begins leases anew, stores the progress, and returns which it renewed. It
+// stores no progress within pause of the latest stored progress, nor progress that is
+// older. A sign of life alone renews no lease that was renewed within pause. No run may be in
+// the set twice.
+func RenewLeases(ctx context.Context, q Querier, signs []Sign, pause time.Duration) ([]Renewed, error) {
+	// Locked in order, so that two processes don't wait for each other.
 	const sql = `
+		WITH due AS MATERIALIZED (
+			SELECT told.*
+			FROM unnest($1::uuid[], $2::integer[], $3::interval[], $4::json[], $5::interval[]) AS told (id, run, lease, progress, age)
+			JOIN work_leases AS held ON held.request_id = told.id AND held.turn = told.run
+			WHERE CASE
+			      WHEN told.progress IS NULL THEN held.lease_until <= now() + told.lease - $6::interval
+			      WHEN held.progress IS NULL THEN true
+			      ELSE held.heard_at <= now() - $6::interval AND coalesce(held.progress_at < now() - told.age, true)
+			      END
+			ORDER BY held.request_id
+			FOR UPDATE OF held
+		)
 		UPDATE work_leases
-		SET lease_until = now() + $3::interval,
-		    heard_at = now(),
-		    progress = coalesce($4, progress),
-		    progress_number = progress_number + CASE WHEN $4::json IS NULL THEN 0 ELSE 1 END
-		WHERE request_id = $1
-		  AND turn = $2
-		  AND (heard_at <= now() - $5::interval OR $4::json IS NOT NULL AND progress IS NULL)`
-	tag, err := q.Exec(ctx, sql, lease.RequestID, lease.Run, lease.Left, []byte(progress), pause)
+		SET lease_until = now() + due.lease,
+		    heard_at = CASE WHEN due.progress IS NULL THEN heard_at ELSE now() END,
+		    progress = coalesce(due.progress, work_leases.progress),
+		    progress_at = CASE WHEN due.progress IS NULL THEN progress_at ELSE now() - due.age END,
+		    progress_number = progress_number + CASE WHEN due.progress IS NULL THEN 0 ELSE 1 END
+		FROM due
+		WHERE request_id = due.id
+		  AND turn = due.run
+		RETURNING request_id, turn, ` + progressNumber
+	rows, err := q.Query(ctx, sql,
+		column(signs, func(s Sign) pgtype.UUID { return uuidOf(s.RequestID) }),
+		column(signs, func(s Sign) int { return s.Run }),
+		column(signs, func(s Sign) time.Duration { return s.Lease }),
+		column(signs, func(s Sign) []byte { return s.Progress }),
+		column(signs, func(s Sign) time.Duration { return s.Age }),
+		pause)
 	if err != nil {
-		return false, fmt.Errorf("renewing a lease: %w", err)
+		return nil, fmt.Errorf("renewing leases: %w", err)
 	}
-	return tag.RowsAffected() > 0, nil
+	renewed, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Renewed])
+	if err != nil {
+		return nil, fmt.Errorf("renewing leases: %w", err)
+	}
+	return renewed, nil
 }
 
 // FindProgress returns the progress of the requests whose latest Number is above the known
 // one.
 func FindProgress(ctx context.Context, q Querier, requests []uuid.UUID, known []int) ([]Progress, error) {
 	const sql = `
-		SELECT work_leases.request_id, progress_number, progress
-		FROM unnest($1::uuid[], $2::integer[]) AS followed (request_id, known)
+		SELECT work_leases.request_id, ` + progressNumber + `, progress
+		FROM unnest($1::uuid[], $2::bigint[]) AS followed (request_id, known)
 		JOIN work_leases ON work_leases.request_id = followed.request_id
-		WHERE progress_number > known
+		WHERE ` + progressNumber + ` > known
 		  AND progress IS NOT NULL`
 	rows, err := q.Query(ctx, sql, column(requests, uuidOf), known)
 	if err != nil {

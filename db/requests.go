@@ -199,10 +199,10 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	sql := `
 		SELECT ` + summaryColumns + `, input, result, error,
 		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id),
-		       told.progress, coalesce(told.progress_number, 0)
+		       told.progress, coalesce(told.number, 0)
 		FROM requests
 		LEFT JOIN LATERAL (
-			SELECT progress, progress_number
+			SELECT progress, ` + progressNumber + ` AS number
 			FROM work_leases
 			WHERE request_id = requests.id
 			  AND requests.status = 'accepted'

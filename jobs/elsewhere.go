@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -235,42 +236,69 @@ func (w *processWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow,
 }
 
 // Report takes a report on a token's attempt. It fails with ErrUnknownToken, ErrGivenUp
-// or ErrNotYet. A report that ends the work is committed when Report returns. Of other
-// reports, the first in each half second is stored, and later reports are accepted
-// without being stored.
+// or ErrNotYet. A report that ends the work is committed when Report returns. Of reports of
+// progress, the first in each half second is stored at once, and the last when the half
+// second is over, unless this process dies before.
 func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error {
-	said := sign{a.attempt, report.Progress != nil}
+	taken := time.Now()
 	if report.Ends() {
 		q.heard.forget(a.attempt)
-	} else if q.heard.has(said, time.Now()) {
+	} else if q.heard.takes(a.attempt, report.Progress, taken) {
 		return nil
 	}
-	if err := q.report(ctx, a, report); err != nil {
-		return err
-	}
-	if !report.Ends() {
-		q.heard.add(said, time.Now())
-	}
-	return nil
-}
-
-func (q *Queue) report(ctx context.Context, a Attempt, report work.Report) error {
 	request, lease, held, err := q.reported(ctx, a.attempt)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrGivenUp):
+		q.heard.forget(a.attempt)
 		return err
-	}
-	if report.Ends() {
+	case err != nil:
+		return err
+	case report.Ends():
 		return q.finishElsewhere(ctx, request, report.Outcome(q.Here(lease.StartedAt)))
-	}
-	if !held {
-		return nil // it has not been recorded yet that the attempt goes on
 	}
 	if offer := q.processor.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
 		lease.Left = offer.Lease
 	}
-	lease.RequestID = request.ID
-	_, err = db.RenewLease(ctx, q.pool, lease, report.Progress, reportPause)
-	return err
+	return q.hear(ctx, a.attempt, report.Progress, lease.Left, held, taken)
+}
+
+// hear takes a report that ends nothing. Where held is false, it has not been recorded yet
+// that the attempt goes on.
+func (q *Queue) hear(ctx context.Context, a attempt, progress jsontext.Value, lease time.Duration, held bool, taken time.Time) error {
+	if held {
+		renewed, err := q.renew(ctx, []db.Sign{{RequestID: a.request, Run: a.run, Lease: lease, Progress: progress, Age: time.Since(taken)}}, reportPause)
+		if err != nil {
+			return err
+		}
+		if len(renewed) > 0 {
+			q.heard.stored(sign{a, progress != nil}, lease, taken, time.Now())
+			return nil
+		}
+	}
+	if progress != nil {
+		q.heard.keep(a, lease, progress, taken)
+	}
+	return nil
+}
+
+// renew renews leases, and tells the callers of this process who follow the requests.
+func (q *Queue) renew(ctx context.Context, signs []db.Sign, pause time.Duration) ([]db.Renewed, error) {
+	renewed, err := db.RenewLeases(ctx, q.pool, signs, pause)
+	if err != nil {
+		return nil, err
+	}
+	told := make(map[attempt]jsontext.Value, len(signs))
+	for _, s := range signs {
+		told[attempt{s.RequestID, s.Run}] = s.Progress
+	}
+	var news []db.Progress
+	for _, r := range renewed {
+		if value := told[attempt{r.RequestID, r.Run}]; value != nil {
+			news = append(news, db.Progress{RequestID: r.RequestID, Number: r.Number, Value: value})
+		}
+	}
+	q.follows.tell(news)
+	return renewed, nil
 }
 
 // Attempt is an attempt whose token is valid.
@@ -306,10 +334,13 @@ func (q *Queue) reported(ctx context.Context, a attempt) (request db.Request, le
 func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 	exists, err := db.Exists(ctx, q.pool, id)
 	age := q.Now().Sub(db.AcceptedAt(id))
-	if err == nil && !exists && age < q.processor.catalog.Longest()+notYet {
+	switch {
+	case err != nil:
+		return err // ErrGivenUp would make the service drop its result
+	case !exists && age < q.processor.catalog.Longest()+notYet:
 		return ErrNotYet
 	}
-	return errors.Join(ErrGivenUp, err)
+	return ErrGivenUp
 }
 
 // finishElsewhere writes a reported outcome, unless another outcome was written first. The

@@ -162,6 +162,7 @@ func New(config Config) (*Queue, error) {
 	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), queue.findNews)
 	queue.metrics = newMetrics(config.Metrics, queue)
 	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.wake}
+	queue.heard.store = queue.renew
 	queue.startBatchers(config)
 	return queue, nil
 }
@@ -347,6 +348,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		err = errors.Join(err, q.heart.End(ctx, err != nil))
 	}
 	q.pacing.SaveAll(ctx)
+	q.heard.storeAll(ctx)
 	return errors.Join(err, q.stopBatchers(ctx))
 }
 

@@ -172,14 +172,15 @@ func (w *waits) wake(ids []uuid.UUID) {
 	}
 }
 
-// tell passes progress on. A caller that has not taken the last progress gets this
+// tell passes progress on, which was read from the database or has just been stored by this
+// process. A caller that has not taken the last progress gets this
 // progress alone.
 func (w *waits) tell(all []db.Progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, progress := range all {
-		if w.open[progress.RequestID] == nil {
-			continue
+		if w.open[progress.RequestID] == nil || progress.Number <= w.open[progress.RequestID].known {
+			continue // nobody follows it, or they know later progress
 		}
 		w.open[progress.RequestID].known = progress.Number
 		for c := range w.open[progress.RequestID].by {

@@ -1,0 +1,2 @@
+ALTER TABLE work_leases
+    DROP COLUMN progress_at;
