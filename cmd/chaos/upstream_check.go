@@ -107,6 +107,9 @@ func (j *judge) checkAttempts(stored row, runs []*workRun) {
 	if stored.Status == "cancelled" { // perhaps just as its job was put to sleep, which takes the charge back
 		most++
 	}
+	for number := range trace.CutOff { // a stop takes the charge back, and the attempt may not be made again
+		most = max(most, number)
+	}
 	charged, free := map[int]int{}, 0
 	for _, r := range runs {
 		if r.Manner == throttles {
@@ -116,11 +119,14 @@ func (j *judge) checkAttempts(stored row, runs []*workRun) {
 		charged[r.Attempt]++
 		j.hold(r.Attempt >= 1 && r.Attempt <= most, invariant, stored.ID, "attempt %d came, of %d", r.Attempt, trace.Attempt)
 	}
+	if runs[len(runs)-1].Manner == throttles && stored.Status != "succeeded" { // it would have come too late again, and was the last
+		free--
+	}
 	j.hold(free <= trace.Snoozes || disturbed, invariant, stored.ID, "%d attempts were charged nothing, the trace has %d", free, trace.Snoozes)
 	for number := 1; number <= trace.Attempt; number++ {
-		j.hold(charged[number] <= 1 || disturbed, invariant, stored.ID, "attempt %d came %d times", number, charged[number])
+		j.hold(charged[number] <= 1+trace.CutOff[number] || disturbed, invariant, stored.ID, "attempt %d came %d times", number, charged[number])
 		ended := stored.Status == "succeeded" || stored.Status == "failed"
-		came := charged[number] == 1 || isUnanswered(trace.Failed[number])
+		came := charged[number] > 0 || isUnanswered(trace.Failed[number])
 		j.hold(came || !ended || disturbed, invariant, stored.ID, "attempt %d of the trace (%s) did not come", number, trace.Failed[number])
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/db"
 )
 
 // upstreamLanes are callers whose work the hostile upstream does, beside the others.
@@ -45,6 +48,7 @@ type workTrace struct {
 	Attempt int            // the latest that was charged
 	Snoozes int            // attempts that were charged nothing, and waits
 	Failed  map[int]string // codes of the attempts that did not do the work
+	CutOff  map[int]int    // runs that a stop broke off, by attempt
 }
 
 func readTraces(ctx context.Context, conn *pgx.Conn, h *history) error {
@@ -63,25 +67,31 @@ func readTraces(ctx context.Context, conn *pgx.Conn, h *history) error {
 	var trace workTrace
 	var failed string
 	_, err = pgx.ForEachRow(rows, []any{&id, &trace.Attempt, &trace.Snoozes, &failed}, func() (err error) {
-		trace.Failed, err = readFailed(failed)
+		trace.Failed, trace.CutOff, err = readFailed(failed)
 		h.Traces[id] = trace
 		return err
 	})
 	return err
 }
 
-// readFailed reads the errors of a job, as River writes them.
-func readFailed(text string) (map[int]string, error) {
+// readFailed reads the errors of a job, as River and the service write them.
+func readFailed(text string) (failed map[int]string, cutOff map[int]int, err error) {
 	var rows []struct {
 		Attempt int    `json:"attempt"`
 		Error   string `json:"error"`
 	}
 	if err := json.Unmarshal([]byte(text), &rows); err != nil {
-		return nil, fmt.Errorf("reading errors of a job: %w", err)
+		return nil, nil, fmt.Errorf("reading errors of a job: %w", err)
 	}
-	failed := map[int]string{}
+	failed, cutOff = map[int]string{}, map[int]int{}
 	for _, row := range rows {
-		failed[row.Attempt] = row.Error
+		code, isUncharged := strings.CutPrefix(row.Error, db.WorkUncharged)
+		switch {
+		case !isUncharged:
+			failed[row.Attempt] = row.Error
+		case code == "cut_off":
+			cutOff[row.Attempt]++
+		}
 	}
-	return failed, nil
+	return failed, cutOff, nil
 }

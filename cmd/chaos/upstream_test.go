@@ -17,15 +17,15 @@ func flawlessUpstream(t *testing.T) *history {
 	t.Helper()
 	h := flawless(t)
 	h.Listed["async"], h.Traces = 5, map[int64]workTrace{}
-	h.addHostile("u", "succeeded", `{"run":3}`, workTrace{2, 1, map[int]string{1: "not done: upstream_unreachable"}},
+	h.addHostile("u", "succeeded", `{"run":3}`, workTrace{2, 1, map[int]string{1: "not done: upstream_unreachable"}, nil},
 		&workRun{Attempt: 1, Turn: 1, Manner: throttles, At: at(101)},
 		&workRun{Attempt: 1, Turn: 2, Manner: breaks, At: at(103)},
 		&workRun{Attempt: 2, Turn: 3, Manner: does, At: at(104), Offers: []string{`{"run":3}`}})
-	h.addHostile("v", "succeeded", `{"run":4}`, workTrace{2, 2, map[int]string{1: "not done: lease_expired"}},
+	h.addHostile("v", "succeeded", `{"run":4}`, workTrace{2, 2, map[int]string{1: "not done: lease_expired"}, nil},
 		&workRun{Attempt: 1, Turn: 1, Manner: silent, At: at(101)},
 		&workRun{Attempt: 2, Turn: 3, Manner: finishes, At: at(104), Offers: []string{`{"run":4}`}})
 	h.Finishes = append(h.Finishes, &finish{Request: "v", Turn: 3, Offer: `{"run":4}`, Sent: at(105), Answered: at(105), Status: http.StatusNoContent})
-	h.addHostile("w", "failed", "upstream_failed", workTrace{1, 0, map[int]string{}},
+	h.addHostile("w", "failed", "upstream_failed", workTrace{1, 0, map[int]string{}, nil},
 		&workRun{Attempt: 1, Turn: 1, Manner: garbles, At: at(101), Offers: []string{failure("upstream_failed")}})
 	return h
 }
@@ -50,6 +50,13 @@ func (h *history) addHostile(id, status, outcome string, trace workTrace, runs .
 		of.Request, of.Signed = id, true
 		h.Runs = append(h.Runs, of)
 	}
+}
+
+// expire lets a row, the last that was called back, have expired.
+func (h *history) expire(row int) {
+	h.Rows[row].Status, h.Rows[row].ErrorCode, h.Rows[row].StartedAt, h.Calls[row].ExpiresIn = "expired", "expired", time.Time{}, 1
+	came := &h.Callbacks[len(h.Callbacks)-1]
+	came.Type, came.Data.Status = "request.expired", "expired"
 }
 
 // setTrace changes the trace of a request.
@@ -138,6 +145,14 @@ func TestCheckAllowsOfAnUpstream(t *testing.T) {
 			h.Calls[4].Stopped, h.Calls[4].StoppedAt = []string{"work", "callback"}, at(106)
 			h.Callbacks, h.Finishes = slices.Delete(h.Callbacks, 3, 4), nil
 			h.setTrace("v", func(w *workTrace) { w.Attempt = 1 })
+		},
+		"an attempt that a stop broke off, in a request that expired before the next": func(h *history) {
+			h.expire(5)
+			h.setTrace("w", func(w *workTrace) { w.Attempt, w.CutOff = 0, map[int]int{1: 1} })
+		},
+		"a throttled attempt that was the last in its request's time": func(h *history) {
+			h.Runs[5].Manner = throttles
+			h.expire(5)
 		},
 		"an attempt that was on its way": func(h *history) { h.Runs[2].At = at(108) },
 		"a late report": func(h *history) {
