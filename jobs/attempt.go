@@ -29,6 +29,24 @@ func failedAttempts(job *rivertype.JobRow) (failed int) {
 	return failed
 }
 
+// codeCutOff is the code of runs that a stopping process broke off.
+const codeCutOff = "cut_off"
+
+// throttledAttempts is how many runs of a job charged nothing because of a Retry-After.
+func throttledAttempts(job *rivertype.JobRow) (throttled int) {
+	for _, attempt := range job.Errors {
+		if code, isUncharged := strings.CutPrefix(attempt.Error, db.WorkUncharged); isUncharged && code != codeCutOff {
+			throttled++
+		}
+	}
+	return throttled
+}
+
+// note adds a run that charges nothing to the trace.
+func (w *processWorker) note(ctx context.Context, job *rivertype.JobRow, startedAt time.Time, code string) error {
+	return db.NoteUncharged(ctx, w.queue.pool, job.ID, db.WorkAttempt{Attempt: job.Attempt, At: w.queue.clock.At(startedAt), Code: code})
+}
+
 // again decides whether another run follows an outcome. If so, it returns the error by
 // which River schedules the run, and otherwise nil and the final outcome: the run's, or
 // an expiry where no other run could start in time. The request's times are this
@@ -41,7 +59,7 @@ func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer 
 	delay := attemptWait(job)
 	next = notDone{outcome.Error.Code}
 	if after := outcome.Again.After; after > 0 { // charged nothing
-		delay = throttleDelay(after)
+		delay = throttleDelay(max(after, workFloor(throttledAttempts(job))))
 		next = river.JobSnooze(delay)
 		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
 			return outcome, nil
@@ -53,6 +71,11 @@ func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer 
 		ended.FinishedAt, ended.Cause = outcome.FinishedAt, outcome.Cause
 		ended.Error.Message = "The work was not done when its time was over."
 		return ended, nil
+	}
+	if outcome.Again.After > 0 {
+		_ = w.queue.record.insist(func(ctx context.Context, _ bool) error {
+			return w.note(ctx, job, outcome.StartedAt, outcome.Error.Code)
+		}) // it fails where the process stops alone
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
 	w.logger.InfoContext(ctx, "work_tried_again", tellTrace([]any{

@@ -99,7 +99,40 @@ func TestThrottledWorkIsChargedNothing(t *testing.T) {
 	q.accept(t, request)
 	q.start(t)
 	receiver.next(t)
-	q.waitFor(t, request.ID, "status = 'succeeded' AND work_job_attempt = 1 AND work_job_errors IS NULL")
+	q.waitFor(t, request.ID, "status = 'succeeded' AND work_job_attempt = 1")
+	got := q.get(t, request.ID).WorkAttempts
+	if len(got) != 2 || got[0].Code != "busy" || got[0].Attempt != 1 || !got[0].At.Before(got[1].At) {
+		t.Errorf("attempts that did not do it: got %+v, want both", got)
+	}
+}
+
+func TestServicesThatThrottleForeverAreAskedLessAndLess(t *testing.T) {
+	t.Parallel()
+	w := &processWorker{queue: newQueue(t, doNothing).Queue}
+	w.catalog, w.logger = w.queue.processor.catalog, w.queue.processor.logger
+	job := &rivertype.JobRow{ID: 1, Attempt: 1, Errors: []rivertype.AttemptError{{Error: db.WorkNotDone + "busy"}, {Error: db.WorkUncharged + codeCutOff}}}
+	now := time.Now()
+	asked, age := 0, time.Duration(0)
+	for ; ; asked++ {
+		request := newRequest("")
+		request.AcceptedAt = now.Add(-age)
+		_, next := w.again(t.Context(), job, w.catalog.Default(), request, work.Outcome{StartedAt: now, FinishedAt: now, Error: errBusy, Again: &work.Again{After: time.Second}})
+		var snooze *rivertype.JobSnoozeError
+		if !errors.As(next, &snooze) {
+			break
+		}
+		if least := min(time.Second<<min(asked, 20), 10*time.Minute); snooze.Duration < least || snooze.Duration > least*11/10 {
+			t.Fatalf("after %d: got a wait of %s, want %s and up to a tenth more", asked, snooze.Duration, least)
+		}
+		age += snooze.Duration
+		job.Errors = append(job.Errors, rivertype.AttemptError{Error: db.WorkUncharged + "busy"})
+	}
+	if asked < 250 || asked > 350 || age < maxCallbackAge-12*time.Minute {
+		t.Errorf("got %d attempts in %s, want some 300 in 48 hours", asked, age)
+	}
+	if got := attemptWait(job); got > 6*time.Second {
+		t.Errorf("got %s after the second charged attempt, want that no uncharged attempt counts", got)
+	}
 }
 
 func TestAgain(t *testing.T) {

@@ -198,6 +198,27 @@ func TestElsewhere(t *testing.T) {
 		}
 	})
 
+	t.Run("IsToldWhereAStopBreaksItOff", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		begun := make(chan string)
+		e.began = func(ctx context.Context, token string) { begun <- token; <-ctx.Done() }
+		request := newRequest(newServer(t, noContent))
+		e.accept(t, request)
+		if err := e.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		token := <-begun
+		e.stop(t)
+		if err := e.report(t, token, hasResult); !errors.Is(err, ErrGivenUp) {
+			t.Errorf("got %v, want ErrGivenUp until the attempt is made again", err)
+		}
+		e.waitFor(t, request.ID, "status = 'accepted' AND work_job_state = 'available' AND work_job_attempt = 0")
+		if got := e.get(t, request.ID).WorkAttempts; len(got) != 1 || got[0].Code != codeCutOff || got[0].Attempt != 1 {
+			t.Errorf("got %+v, want the run that was cut off", got)
+		}
+	})
+
 	t.Run("IsChargedWhereItsJobIsSoonToWake", func(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)

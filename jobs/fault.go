@@ -68,6 +68,12 @@ func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 // attemptWait is how long a work job waits after a run that did not do the work,
 // or a fault: longer each time.
 func attemptWait(job *rivertype.JobRow) time.Duration {
-	delay, _ := retryDelay(job.ID, min(len(job.Errors)+1, len(retrySchedule)))
+	charged := 0
+	for _, attempt := range job.Errors {
+		if !strings.HasPrefix(attempt.Error, db.WorkUncharged) {
+			charged++
+		}
+	}
+	delay, _ := retryDelay(job.ID, min(charged+1, len(retrySchedule)))
 	return delay
 }

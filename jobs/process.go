@@ -99,7 +99,7 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 			return next
 		}
 		if err = w.finish(ctx, job, request, final); err != nil {
-			w.tellCutOff(ctx, job, request, "recording")
+			w.tellCutOff(ctx, job, request, final.StartedAt, "recording")
 		}
 	}
 	if err != nil {
@@ -283,9 +283,10 @@ func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *
 	if err != nil {
 		return work.Outcome{}, err
 	}
+	startedAt := time.Now()
 	outcome, err := w.queue.Work(ctx, offer, call)
 	if err != nil {
-		w.tellCutOff(ctx, job, request, "working")
+		w.tellCutOff(ctx, job, request, startedAt, "working")
 	}
 	return outcome, err
 }
@@ -309,15 +310,22 @@ func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request 
 	w.logger.InfoContext(ctx, "work_finished", tellTrace(attrs, request)...)
 }
 
-// tellCutOff says that a run was cut off by the process stopping, while it was
-// working, or recording the outcome.
-func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
-	if w.queue.cutsOff(ctx) {
-		w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{
-			"request_id", request.ID.String(), "job_id", job.ID,
-			"work", w.nameOf(request), "attempt", job.Attempt, "while", while, "then", "the attempt is made again",
-		}, request)...)
+// cutOffTimeout bounds the note of a run that was cut off: the process is to end soon.
+const cutOffTimeout = time.Second
+
+// tellCutOff says in the log and in the trace that a run was cut off by the process
+// stopping, while it was working, or recording the outcome.
+func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, startedAt time.Time, while string) {
+	if !w.queue.cutsOff(ctx) {
+		return
 	}
+	w.logger.InfoContext(ctx, "work_cut_off", tellTrace([]any{
+		"request_id", request.ID.String(), "job_id", job.ID,
+		"work", w.nameOf(request), "attempt", job.Attempt, "while", while, "then", "the attempt is made again",
+	}, request)...)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutOffTimeout)
+	defer cancel()
+	_ = w.note(ctx, job, startedAt, codeCutOff) // the log has it, where the database is away
 }
 
 // finish commits the outcome of a request together with its callback job, in a

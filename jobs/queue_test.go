@@ -288,6 +288,9 @@ func TestQueue(t *testing.T) {
 		if !first.holds(t, "SELECT scheduled_at <= now() FROM river_job") {
 			t.Error("the job waits, want it to be taken up at once")
 		}
+		if got := first.get(t, request.ID).WorkAttempts; len(got) != 1 || got[0].Code != codeCutOff || got[0].Attempt != 1 || got[0].At.Before(request.AcceptedAt) {
+			t.Errorf("got %+v, want the run that was cut off", got)
+		}
 
 		second := newQueueAt(t, first.url, first.url, doNothing)
 		second.start(t)

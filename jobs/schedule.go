@@ -52,6 +52,12 @@ func throttleFloor(earlier int) time.Duration {
 	return min(time.Second<<min(earlier, 11), 30*time.Minute)
 }
 
+// workFloor is throttleFloor for a service that does work. It is the operator's own, so
+// requests should not wait long once it takes them again.
+func workFloor(earlier int) time.Duration {
+	return min(throttleFloor(earlier), 10*time.Minute)
+}
+
 // faultDelay returns how long to wait where a step failed because the database was away.
 func faultDelay() time.Duration {
 	return jitter(2*time.Second, 0.5, 1.5, rand.Float64())

@@ -44,8 +44,8 @@ func (p Policy) again(err error) *Again {
 }
 
 // Retry says that the work was not done, for a reason that may pass, and asks for another
-// attempt. With a positive after, the next attempt comes no sooner and this attempt
-// charges nothing; with 0 the retry schedule sets its time. Where no attempt is left, or
+// attempt. With a positive after, the next attempt comes no sooner, and later the more
+// often it is asked for, and this attempt charges nothing; with 0 the retry schedule sets its time. Where no attempt is left, or
 // the request is sync, the work failed with err.
 func Retry(err error, after time.Duration) error {
 	return &retryError{err, max(0, after)}
