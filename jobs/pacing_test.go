@@ -96,11 +96,13 @@ func TestPacing(t *testing.T) {
 		q.waitForOrigin(t, "rate >= 20 AND in_flight >= 1 AND answered_from = '{127.0.0.1/32}' AND last_outcome = 'delivered' AND saved_at IS NOT NULL")
 	})
 
-	t.Run("PausesAReceiverForTheClientThatItToldAndRemembersItInTheNextProcess", func(t *testing.T) {
+	t.Run("PausesAReceiverForTheClientThatItToldAloneAndRemembersItInTheNextProcess", func(t *testing.T) {
 		t.Parallel()
-		receiver := newReceiver(t, func(w http.ResponseWriter, _ int) {
-			w.Header().Set("Retry-After", "3600")
-			w.WriteHeader(http.StatusTooManyRequests)
+		receiver := newReceiver(t, func(w http.ResponseWriter, call int) {
+			if call == 0 {
+				w.Header().Set("Retry-After", "3600")
+				w.WriteHeader(http.StatusTooManyRequests)
+			}
 		})
 		first := newQueue(t, doNothing)
 		if err := first.Start(t.Context()); err != nil {
@@ -111,7 +113,8 @@ func TestPacing(t *testing.T) {
 		const postponed = `attempt IS NULL AND callback_job_attempt = 0 AND callback_job_state = 'scheduled'
 			AND callback_job_scheduled_at BETWEEN now() + '59m' AND now() + '61m'`
 		others := []db.Request{newRequest(receiver.URL + "other"), newRequest(receiver.URL + "another")}
-		first.waitForOrigin(t, `closed_until BETWEEN now() + '30s' AND now() + '1m' AND openings = 0
+		first.waitForOrigin(t, `closed_until IS NULL AND openings = 0
+			AND (closings->'alice'->>'claimed_until')::timestamptz BETWEEN now() + '30s' AND now() + '1m'
 			AND (closings->'alice'->>'paused_until')::timestamptz BETWEEN now() + '59m' AND now() + '60m'`)
 		first.accept(t, others[0])
 		first.waitFor(t, others[0].ID, "status = 'succeeded'")
@@ -125,6 +128,10 @@ func TestPacing(t *testing.T) {
 		if got := len(receiver.calls); got != 0 {
 			t.Errorf("got %d more calls within the pause, want none", got)
 		}
+		probe := newRequest(receiver.URL + "probe")
+		probe.Client = "bob"
+		second.accept(t, probe)
+		second.waitFor(t, probe.ID, "callback_state = 'delivered'")
 		if got, err := second.WaitsFor(t.Context(), second.direct, second.get(t, others[0].ID), db.Attempt{}); got != pacing.Paused || err != nil {
 			t.Errorf("got %q, %v, want the reason %q", got, err, pacing.Paused)
 		}

@@ -65,7 +65,7 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 		e.since, e.of = now, map[string]int{}
 	}
 	e.of[client]++
-	if k == silent || k == unreachable {
+	if k == unreachable {
 		e.preHTTP++
 	}
 	count := max(e.preHTTP, e.seenByTwo())

@@ -82,8 +82,9 @@ func TestBreakerForAll(t *testing.T) {
 		"StaysClosedByFailuresOfOneClient":           {[]seen{{"mallory", failing, 1000}}, false},
 		"OpensByWhatTwoClientsSaw":                   {[]seen{{"mallory", failing, 5}, {"acme", failing, 5}}, true},
 		"StaysClosedByOneFailureBesideManyOfAnother": {[]seen{{"mallory", failing, 1000}, {"acme", failing, 1}, {"mallory", failing, 1000}}, false},
-		"OpensByOneClientsFailuresBeforeHTTP":        {[]seen{{"mallory", unreachable, 5}, {"mallory", silent, 5}}, true},
-		"StaysClosedWhereSomethingWasTakenInBetween": {[]seen{{"mallory", silent, 9}, {"acme", good, 1}, {"mallory", silent, 9}}, false},
+		"OpensByOneClientsFailuresBeforeHTTP":        {[]seen{{"mallory", unreachable, 10}}, true},
+		"StaysClosedByOneClientsWaitsForAnswers":     {[]seen{{"mallory", silent, 1000}}, false},
+		"StaysClosedWhereSomethingWasTakenInBetween": {[]seen{{"mallory", unreachable, 9}, {"acme", good, 1}, {"mallory", unreachable, 9}}, false},
 		"StaysClosedByWhatIsRefused":                 {[]seen{{"mallory", refused, 100}, {"acme", refused, 100}}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,12 +138,17 @@ func TestKindOf(t *testing.T) {
 		{webhook.HTTPStatus, 499, refused},
 		{webhook.HTTPStatus, 500, failing},
 		{webhook.HTTPStatus, 599, failing},
-		{webhook.Timeout, 0, silent},
+		{webhook.Timeout, 0, unreachable},
 		{webhook.TLSFailed, 0, unreachable},
 		{webhook.ConnectionFailed, 0, unreachable},
 	} {
 		if got := kindOf(webhook.Attempt{Outcome: test.outcome, Status: test.status}); got != test.want {
 			t.Errorf("%s %d: got %v, want %v", test.outcome, test.status, got, test.want)
+		}
+	}
+	for outcome, want := range map[webhook.Outcome]kind{webhook.Timeout: silent, webhook.ConnectionFailed: failing, webhook.TLSFailed: failing} {
+		if got := kindOf(webhook.Attempt{Outcome: outcome, Conn: "192.0.2.9:4000"}); got != want {
+			t.Errorf("%s on its connection: got %v, want %v", outcome, got, want)
 		}
 	}
 }

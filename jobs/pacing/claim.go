@@ -16,11 +16,16 @@ type claim struct {
 // probeAgain is the pause after a probe that failed.
 const probeAgain = time.Second
 
-// made is called for a Retry-After that no other client got.
+// made is called for a Retry-After that no other client got. A client that repeats its
+// claim doesn't make a probe that is under way worthless.
 func (c *claim) made(client string, until, now time.Time) {
-	if !c.refuted.After(now) && until.After(c.until) {
-		c.client, c.at, c.until = client, now, until
+	if c.refuted.After(now) || !until.After(c.until) {
+		return
 	}
+	if client != c.client || !c.until.After(now) {
+		c.client, c.at = client, now
+	}
+	c.until = until
 }
 
 func (c *claim) binds(client string, now time.Time) bool {
@@ -50,4 +55,10 @@ func (c *claim) tested(pass *Pass, k kind, now time.Time) {
 		return
 	}
 	*c = claim{refuted: now.Add(sharedPause)}
+}
+
+// isWitness tells whether a Retry-After to a client still says something of the receiver.
+// It doesn't once a callback left afterwards, of another client then, and was answered.
+func (r *receiver) isWitness(c *party, now time.Time) bool {
+	return c.pause.After(now) && !r.served.After(c.told)
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
 )
 
 // A Retry-After to one client closes a receiver to the others until one of them was
@@ -111,17 +112,64 @@ func TestClaim(t *testing.T) {
 
 	t.Run("IsAClaimInTheNextProcess", func(t *testing.T) {
 		t.Parallel()
-		p, before := claimed()
-		before.party("acme", morning)
-		after := newReceiver(before.name, morning)
-		after.recall(before.row(morning), morning)
-		if !after.claim.binds("acme", morning) || after.claim.binds("mallory", morning) || after.pause.After(morning) {
-			t.Errorf("got %+v and a pause until %v, want mallory's claim", after.claim, after.pause)
-		}
-		answer(t, p, before, good, morning)
-		after.recall(before.row(morning), morning)
-		if after.claim.binds("acme", morning) {
-			t.Errorf("got %+v, want it refuted there, too", after.claim)
+		for _, pause := range []time.Duration{time.Second, time.Hour} {
+			p, before := claimed()
+			before.party("mallory", morning).pause, before.claim = time.Time{}, claim{}
+			before.learnPause(before.party("mallory", morning), morning.Add(pause), morning)
+			after := newReceiver(before.name, morning)
+			after.recall(before.row(morning), morning)
+			if !after.claim.binds("acme", morning) || after.claim.binds("mallory", morning) || after.pause.After(morning) {
+				t.Errorf("%v: got %+v and a pause until %v, want mallory's claim", pause, after.claim, after.pause)
+			}
+			answer(t, p, before, good, morning)
+			again := newReceiver(before.name, morning)
+			again.recall(before.row(morning), morning)
+			if again.claim.binds("acme", morning) {
+				t.Errorf("%v: got %+v, want it refuted there, too", pause, again.claim)
+			}
 		}
 	})
+
+	t.Run("IsRefutedByAProbeThatLeftBeforeItWasRepeated", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		probe, _ := enter(p, r, "acme", morning)
+		answered := morning.Add(time.Second)
+		for at := morning; at.Before(answered); at = at.Add(100 * time.Millisecond) {
+			r.learnPause(r.party("mallory", at), at.Add(2*time.Hour), at)
+		}
+		p.conclude(probe, attempted(webhook.Delivered, 204, morning, answered), answered)
+		if r.claim.binds("acme", answered) {
+			t.Errorf("got %+v, want it refuted", r.claim)
+		}
+	})
+
+	t.Run("BearsNoWitnessOnceAnotherClientWasServed", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		at := morning.Add(time.Second)
+		pass, _ := enter(p, r, "acme", at)
+		p.conclude(pass, attempted(webhook.Delivered, 204, at, at), at)
+		r.learnPause(r.party("acme", at), at.Add(time.Hour), at) // told on its own account
+		if pass, got := enter(p, r, "other", at); pass == nil {
+			t.Errorf("got %+v, want it open to a third client", got)
+		}
+		if !r.isWitness(r.party("acme", at), at) {
+			t.Error("acme's doesn't count, want two clients that were told since to close it to all")
+		}
+	})
+
+	t.Run("LetsAStrangerBeProbed", func(t *testing.T) {
+		t.Parallel()
+		p, r := claimed()
+		r.proven, r.answeredFrom, r.address = false, nil, prefixes(here)[0]
+		answer(t, p, r, refused, morning)
+		if r.claim.binds("other", morning) {
+			t.Errorf("got %+v, want it refuted", r.claim)
+		}
+	})
+}
+
+func attempted(outcome webhook.Outcome, status int, started, ended time.Time) webhook.Attempt {
+	return webhook.Attempt{StartedAt: started, EndedAt: ended, Outcome: outcome, Status: status, Address: here}
 }

@@ -81,7 +81,7 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 
 	t.Run("ByFailuresAtTheSameReceiver", func(t *testing.T) {
 		t.Parallel()
-		for name, says := range map[string]answer{"500": fails, "404": func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond }, "slow": takes(9 * second)} {
+		for name, says := range map[string]answer{"500": fails, "no answer": hangs, "404": func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond }, "slow": takes(9 * second)} {
 			s := newSimulation(500)
 			acme := acmes(s, func(call simCall) (webhook.Outcome, int, time.Duration) {
 				if call.client == "mallory" {
@@ -92,9 +92,28 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 			s.sendEvery("mallory", acme, 50, 6*second, 2*time.Minute)
 			s.run(3 * time.Minute)
 			wantCalm(t, "beside "+name, "acme", acme)
-			if name == "500" && s.receivers[acme.name].parties["mallory"].breaker.openings == 0 {
+			if (name == "500" || name == "no answer") && s.receivers[acme.name].parties["mallory"].breaker.openings == 0 {
 				t.Error("it isn't closed to mallory")
 			}
+		}
+	})
+
+	// Acme calls so rarely that its answers don't interrupt mallory's failures.
+	t.Run("ByFailuresAtAReceiverThatTheOtherRarelyCalls", func(t *testing.T) {
+		t.Parallel()
+		for name, says := range map[string]answer{"500": fails, "no answer": hangs} {
+			s := newSimulation(500)
+			acme := &simReceiver{name: "https://acme.example.com:443", address: here, answer: func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.client == "mallory" {
+					return says(call)
+				}
+				return takes(10 * time.Millisecond)(call)
+			}}
+			s.sendEvery("acme", acme, 5, 0, 5*second) // known before
+			s.sendEvery("acme", acme, 1.0/97, 100*second, 58*time.Minute)
+			s.sendEvery("mallory", acme, 1, 6*second, 58*time.Minute)
+			s.run(time.Hour)
+			wantCalm(t, "beside "+name, "acme", acme)
 		}
 	})
 

@@ -15,12 +15,18 @@ const (
 	neutral                 // 410: it says nothing of other callbacks
 	refused                 // it is up, and refused this callback
 	throttled               // it is up, and said when to come back
-	failing                 // it answered that it can't
-	silent                  // it gave no answer in time
+	failing                 // it answered that it can't, or hung up
+	silent                  // it took the callback's connection, and gave no answer in time
 	unreachable             // it failed before HTTP
 )
 
+// kindOf takes what happens on a callback's connection for that callback's matter: a client
+// may know a path on which a healthy receiver hangs up, or says nothing.
 func kindOf(sent webhook.Attempt) kind {
+	noAnswer := sent.Outcome == webhook.Timeout || sent.Outcome == webhook.TLSFailed || sent.Outcome == webhook.ConnectionFailed
+	if noAnswer && sent.Conn == "" {
+		return unreachable
+	}
 	switch sent.Outcome {
 	case webhook.Delivered:
 		return good
@@ -28,8 +34,6 @@ func kindOf(sent webhook.Attempt) kind {
 		return neutral
 	case webhook.Timeout:
 		return silent
-	case webhook.TLSFailed, webhook.ConnectionFailed:
-		return unreachable
 	case webhook.Throttled:
 		return throttled
 	case webhook.HTTPStatus:

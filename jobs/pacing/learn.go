@@ -33,16 +33,19 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r.roll(c, now)
 	took := sent.EndedAt.Sub(sent.StartedAt)
 	r.outcome = sent.Outcome
-	if k != silent || r.took == 0 {
+	if sent.Outcome != webhook.Timeout || r.took == 0 {
 		r.took = average(r.took, took)
 	}
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
-	r.learnOneByOne(pass, k, sent.Conn, now)
+	r.learnOneByOne(pass, sent, now)
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
 	r.claim.tested(pass, k, now)
+	if k < throttled {
+		r.served = limit.Latest(r.served, pass.left)
+	}
 	if sent.Outcome == webhook.Throttled {
 		r.learnPause(c, now.Add(sent.RetryAfter), now)
 	}
@@ -117,12 +120,12 @@ func (c *party) bind(r *receiver) {
 // learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
 // sent together one got no answer, and two were never answered at once on two
 // connections.
-func (r *receiver) learnOneByOne(pass *Pass, k kind, conn string, now time.Time) {
+func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) {
 	switch {
-	case k == good:
-		r.together = r.together || pass.left.Before(r.taken.end) && conn != r.taken.conn
-		r.taken = taken{now, conn}
-	case k == silent && !r.together && r.taken.end.After(pass.left):
+	case sent.Outcome == webhook.Delivered:
+		r.together = r.together || pass.left.Before(r.taken.end) && sent.Conn != r.taken.conn
+		r.taken = taken{now, sent.Conn}
+	case sent.Outcome == webhook.Timeout && !r.together && r.taken.end.After(pass.left):
 		pass.party.oneByOne = now.Add(oneByOneFor)
 	}
 }
@@ -154,12 +157,13 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 }
 
 // learnPause closes the receiver to a client as long as it said. It closes it to all
-// where it said so to another client, too. Otherwise it is a claim.
+// where it said so to another client, too, and has served nobody else since. Otherwise it
+// is a claim.
 func (r *receiver) learnPause(c *party, until, now time.Time) {
-	c.pause = limit.Latest(c.pause, until)
+	c.pause, c.told = limit.Latest(c.pause, until), now
 	others := time.Time{}
 	for _, other := range r.parties {
-		if other != c {
+		if other != c && r.isWitness(other, now) {
 			others = limit.Latest(others, other.pause)
 		}
 	}

@@ -36,6 +36,7 @@ type closing struct {
 	Down     time.Time `json:"down_until,omitzero"`
 	Paused   time.Time `json:"paused_until,omitzero"`
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
+	Claimed  time.Time `json:"claimed_until,omitzero"` // for all clients, by this client alone
 }
 
 // recall takes in the database's row, the zero row where there is none.
@@ -44,7 +45,7 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	if row.Openings > 0 {
 		r.breaker = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}
 	} else {
-		r.pause, r.claim = pauseOf(row)
+		r.pause = row.ClosedUntil
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
@@ -60,19 +61,10 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 		c := r.party(client, now)
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
 		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
-	}
-}
-
-// pauseOf tells whether the pause of a row is a client's claim. The row of a pause that is
-// shorter than a minute doesn't tell.
-func pauseOf(row db.Receiver) (time.Time, claim) {
-	closings := closingsOf(row)
-	for client, only := range closings {
-		if len(closings) == 1 && only.Paused.After(row.ClosedUntil) {
-			return time.Time{}, claim{client: client, until: row.ClosedUntil}
+		if closed.Claimed.After(r.claim.until) {
+			r.claim = claim{client: client, until: closed.Claimed}
 		}
 	}
-	return row.ClosedUntil, claim{}
 }
 
 // closingsOf reads the closings of a row. Closings that a later version wrote in another
@@ -89,7 +81,7 @@ func ByClock(row db.Receiver, clock func(time.Time) time.Time) db.Receiver {
 	row.GrantedUntil, row.ClosedUntil, row.ExpiresAt = clock(row.GrantedUntil), clock(row.ClosedUntil), clock(row.ExpiresAt)
 	closings := closingsOf(row)
 	for client, c := range closings {
-		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne)}
+		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne), clock(c.Claimed)}
 	}
 	if len(closings) > 0 {
 		row.Closings = encodeClosings(closings)
@@ -120,7 +112,7 @@ const provenFor = 30 * 24 * time.Hour
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
-		ClosedUntil: limit.Latest(r.pause, r.claim.until, r.breaker.until), Openings: r.breaker.openings,
+		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
 	}
 	// A half-open breaker is remembered for as long as it might have been open: then its
@@ -141,12 +133,17 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	return row
 }
 
-// closings are the closings for single clients that last longer than a minute.
+// closings are the closings for single clients that last longer than a minute, or that are
+// a claim.
 func (r *receiver) closings(now time.Time) map[string]closing {
 	found := map[string]closing{}
 	for client, c := range r.parties {
-		if limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
-			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne}
+		claimed := time.Time{}
+		if client == r.claim.client && r.claim.until.After(now) {
+			claimed = r.claim.until
+		}
+		if !claimed.IsZero() || limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
+			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne, claimed}
 		}
 	}
 	return found

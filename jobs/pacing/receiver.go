@@ -17,6 +17,7 @@ type receiver struct {
 	failed  evidence  // of its breaker
 	pause   time.Time // by Retry-After to two clients
 	claim   claim
+	served  time.Time // when the latest callback left that it answered below 500, and not with Retry-After
 	consent consent
 	parties map[string]*party
 
@@ -51,6 +52,7 @@ type party struct {
 	health  health
 	breaker breaker
 	pause   time.Time // by Retry-After
+	told    time.Time // when the latest came
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
