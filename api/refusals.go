@@ -158,15 +158,15 @@ var refusals = [...]refusal{
 	},
 	{
 		reason: jobs.WorkDown, problem: unavailable,
-		detail: "What does the work can't do it now. Nothing was done; try again.",
+		detail: "The service that does the work is down. Nothing was done; try again.",
 	},
 	{
 		reason: jobs.WorkPaused, problem: unavailable,
-		detail: "What does the work asked for a pause. Nothing was done; try again.",
+		detail: "The service that does the work asked for a pause. Nothing was done; try again.",
 	},
 	{
 		reason: jobs.WorkPace, problem: unavailable,
-		detail: "What does the work has just come back, and gets little for a moment. Nothing was done; try again.",
+		detail: "The service that does the work has just come back, and gets little for a moment. Nothing was done; try again.",
 	},
 	{
 		reason: jobs.KindLimit, problem: unavailable,

@@ -109,15 +109,15 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			"work_down", refusedBy(jobs.WorkDown), "unavailable", 503,
-			"What does the work can't do it now. Nothing was done; try again.", "",
+			"The service that does the work is down. Nothing was done; try again.", "",
 		},
 		{
 			"work_paused", refusedBy(jobs.WorkPaused), "unavailable", 503,
-			"What does the work asked for a pause. Nothing was done; try again.", "",
+			"The service that does the work asked for a pause. Nothing was done; try again.", "",
 		},
 		{
 			"work_pace", refusedBy(jobs.WorkPace), "unavailable", 503,
-			"What does the work has just come back, and gets little for a moment. Nothing was done; try again.", "",
+			"The service that does the work has just come back, and gets little for a moment. Nothing was done; try again.", "",
 		},
 		{
 			"kind_limit", refusedBy(jobs.KindLimit), "unavailable", 503,

@@ -21,6 +21,10 @@ import (
 //	   │                           └──────── the probe fails ─────┤
 //	   └──── slow start ◄──────────────────── the probe succeeds ─┘
 //
+// What one client's runs show holds up that client alone, unless its runs got no answer at
+// all: a service may refuse one client, or one client's inputs. The first run of another
+// client that shows the same holds up all.
+//
 // It differs from the breaker of receivers, since the service is the operator's own: it
 // gets full speed from the start, and frequent probes.
 type flow struct {
@@ -34,16 +38,37 @@ type flow struct {
 	slots    limit.Slots
 	line     limit.Line
 	failures int           // in a row
+	failing  witness       // who saw them
 	openings int           // in a row, with no success in between
 	until    time.Time     // open until then
 	pause    time.Time     // by a Retry-After
+	paused   witness       // who got it
 	epoch    int           // runs of earlier epochs, from before an opening or its end, are ignored
 	inFlight int           // of this epoch
 	took     time.Duration // moving average of a run, 0 before the first
 	rising   time.Time     // since when slow start lasts; zero when it doesn't
+	slow     witness       // whom it slows
 	tat      time.Time     // of its rate
 	moved    time.Time     // when a run last began or ended
 }
+
+// witness is the client that alone saw something; all is set where another saw it, too, or
+// where it concerns all.
+type witness struct {
+	client string
+	all    bool
+}
+
+// saw is the witness after a client saw the same, or the only witness where it is the first
+// to see it.
+func (w witness) saw(client string, first bool) witness {
+	if first {
+		return witness{client: client}
+	}
+	return witness{client: w.client, all: w.all || client != w.client}
+}
+
+func (w witness) binds(client string) bool { return w.all || w.client == client }
 
 const (
 	flowFailures     = 5
@@ -130,7 +155,7 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decision := f.closed(now)
+	decision := f.closed(client, now)
 	if decision.OK() && f.limited && !f.slots.Room(client, 1) {
 		decision = limit.Decision{Reason: KindLimit, RetryAt: now.Add(soonest)}
 	}
@@ -143,7 +168,7 @@ func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.De
 	if f.limited {
 		f.slots.Take(client, 1)
 	}
-	if rate := f.rate(now); rate.PerSecond > 0 {
+	if rate := f.rate(client, now); rate.PerSecond > 0 {
 		f.tat = rate.Spend(f.tat, now, 1)
 	}
 	f.inFlight++
@@ -160,7 +185,7 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 	if f == nil {
 		return func() {}, limit.Decision{}
 	}
-	if decision := f.look(time.Now()); !decision.OK() {
+	if decision := f.look(client, time.Now()); !decision.OK() {
 		return nil, decision
 	}
 	if f.door == nil {
@@ -178,10 +203,10 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 }
 
 // look tells why no job may begin now, even in a free slot, and when this job may.
-func (f *flow) look(now time.Time) limit.Decision {
+func (f *flow) look(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decision := f.closed(now)
+	decision := f.closed(client, now)
 	if !decision.OK() {
 		decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
 	}
@@ -207,23 +232,24 @@ func (f *flow) postpone(now time.Time) time.Time {
 	return f.line.Reserve(now.Add(soonest), f.spacing(now), flowStep)
 }
 
-// closed tells why no run may begin now, even in a free slot, and when a run may.
-func (f *flow) closed(now time.Time) limit.Decision {
+// closed tells why no run of a client may begin now, even in a free slot, and when a run may.
+func (f *flow) closed(client string, now time.Time) limit.Decision {
+	down := f.openings > 0 && f.failing.binds(client)
 	switch {
-	case f.until.After(now):
+	case down && f.until.After(now):
 		return limit.Decision{Reason: WorkDown, RetryAt: f.until}
-	case f.openings > 0 && f.inFlight > 0: // the probe is out
+	case down && f.inFlight > 0: // the probe is out
 		return limit.Decision{Reason: WorkDown, RetryAt: now.Add(flowHalfStep)}
-	case f.pause.After(now):
+	case f.pause.After(now) && f.paused.binds(client):
 		return limit.Decision{Reason: WorkPaused, RetryAt: f.pause}
 	}
-	_, decision := f.rate(now).Decide(f.tat, now, WorkPace)
+	_, decision := f.rate(client, now).Decide(f.tat, now, WorkPace)
 	return decision
 }
 
-// rate is the rate of slow start.
-func (f *flow) rate(now time.Time) limit.Rate {
-	if f.rising.IsZero() {
+// rate is the rate of slow start for a client.
+func (f *flow) rate(client string, now time.Time) limit.Rate {
+	if f.rising.IsZero() || !f.slow.binds(client) {
 		return limit.Rate{Burst: 1}
 	}
 	perSecond := risen(f.rising, now)
@@ -288,28 +314,32 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	}
 	f.took += (outcome.FinishedAt.Sub(outcome.StartedAt) - f.took) / 8
 	if f.paced {
-		f.learn(outcome, now)
+		f.learn(p.client, outcome, now)
 	}
 }
 
-func (f *flow) learn(outcome work.Outcome, now time.Time) {
+func (f *flow) learn(client string, outcome work.Outcome, now time.Time) {
 	switch {
 	case outcome.Again == nil:
 		if f.openings > 0 {
-			f.rising, f.tat = now, now
+			if f.failing.binds(client) {
+				f.rising, f.slow, f.tat = now, f.failing, now
+			}
 			f.begin()
 			f.tell(false, nil)
 		}
 		f.failures, f.openings, f.until = 0, 0, time.Time{}
 	case outcome.Again.After > 0:
+		f.paused = f.paused.saw(client, !f.pause.After(now))
 		f.pause = limit.Latest(f.pause, now.Add(min(outcome.Again.After, flowPause)))
 	default:
-		f.fail(outcome.Cause, now)
+		f.fail(client, outcome.Cause, now)
 	}
 }
 
-func (f *flow) fail(cause error, now time.Time) {
-	if f.failures++; f.failures < flowFailures && f.openings == 0 {
+func (f *flow) fail(client string, cause error, now time.Time) {
+	f.failing = f.failing.saw(client, f.failures == 0)
+	if f.failures++; f.openings == 0 && f.failures < flowFailures {
 		return
 	}
 	if f.openings == 0 {

@@ -45,7 +45,7 @@ func TestFlowBreaker(t *testing.T) {
 	}
 	opening := flowFirstOpening
 	for range 8 {
-		if _, got := f.enter("bob", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
+		if _, got := f.enter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
 			t.Fatalf("open: got %+v, want it down for %v", got, opening)
 		}
 		now = now.Add(opening)
@@ -53,7 +53,7 @@ func TestFlowBreaker(t *testing.T) {
 		if !got.OK() {
 			t.Fatalf("half open: got %+v, want a probe", got)
 		}
-		if _, got := f.enter("bob", false, now); got.Reason != WorkDown || !f.isDown(now) {
+		if _, got := f.enter("alice", false, now); got.Reason != WorkDown || !f.isDown(now) {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
@@ -95,11 +95,75 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 	t.Parallel()
 	f := pacedFlow(0)
 	f.try(t, morning, &work.Again{After: 20 * time.Second})
-	if _, got := f.enter("bob", false, morning.Add(19*time.Second)); got.Reason != WorkPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
+	if _, got := f.enter("alice", false, morning.Add(19*time.Second)); got.Reason != WorkPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
 		t.Errorf("got %+v, want it paused", got)
 	}
 	f.try(t, morning.Add(20*time.Second), &work.Again{After: time.Hour})
 	f.try(t, morning.Add(20*time.Second+flowPause), nil)
+}
+
+// What a client's runs show holds up another client once that client's run shows the same.
+func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		reason limit.Reason
+		show   func(f *flow, client string)
+	}{
+		"Failures": {WorkDown, func(f *flow, client string) {
+			for range flowFailures {
+				if p, got := f.enter(client, false, morning); got.OK() {
+					f.leave(p, came(morning, &work.Again{}), morning)
+				}
+			}
+		}},
+		"RetryAfter": {WorkPaused, func(f *flow, client string) {
+			p, _ := f.enter(client, false, morning)
+			f.leave(p, came(morning, &work.Again{After: time.Second}), morning)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := pacedFlow(0)
+			reasons := func(what string, want ...limit.Reason) {
+				t.Helper()
+				for i, client := range []string{"mallory", "acme", "other"} {
+					if got := f.closed(client, morning); got.Reason != want[i] {
+						t.Errorf("%s, %s: got %+v, want %q", what, client, got, want[i])
+					}
+				}
+			}
+			test.show(f, "mallory")
+			reasons("seen by one", test.reason, "", "")
+			test.show(f, "acme")
+			reasons("seen by two", test.reason, test.reason, test.reason)
+		})
+	}
+
+	t.Run("SlowStart", func(t *testing.T) {
+		t.Parallel()
+		f := pacedFlow(0)
+		for range flowFailures {
+			f.try(t, morning, &work.Again{}) // alice's
+		}
+		later := morning.Add(flowFirstOpening)
+		f.try(t, later, nil)
+		for range 100 {
+			p, got := f.enter("bob", false, later)
+			if !got.OK() {
+				t.Fatalf("got %+v, want bob not slowed by what alice saw", got)
+			}
+			f.leave(p, came(later, nil), later)
+		}
+		var slowed bool
+		for range 100 {
+			if _, got := f.enter("alice", false, later); got.Reason == WorkPace {
+				slowed = true
+			}
+		}
+		if !slowed {
+			t.Error("alice isn't slowed")
+		}
+	})
 }
 
 func TestFlowLimitsAttempts(t *testing.T) {

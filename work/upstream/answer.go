@@ -47,18 +47,28 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 	if slices.Contains(retryOn, a.status) {
 		return nil, a.notDone(now)
 	}
-	return nil, &work.Error{Code: CodeFailed, Message: fmt.Sprintf("The service that does the work answered %d.", a.status)}
+	failed := &work.Error{Code: CodeFailed, Message: fmt.Sprintf("The service that does the work answered %d.", a.status)}
+	return nil, fmt.Errorf("%w: %s", failed, a.excerpt())
 }
 
 func (a answer) result() (jsontext.Value, error) {
 	result := jsontext.Value(a.body)
-	switch {
-	case len(result) > work.MaxResultBytes: // any length: the rest was not read
-		return result, nil // which the frame refuses
-	case !result.IsValid():
-		return nil, &work.Error{Code: CodeFailed, Message: "The service that does the work answered with something other than one JSON value."}
+	if len(result) > work.MaxResultBytes /* any length: the rest was not read */ || result.IsValid() {
+		return result, nil // the frame refuses what is too large
 	}
-	return result, nil
+	failed := &work.Error{Code: CodeFailed, Message: "The service that does the work answered with something other than one JSON value."}
+	return nil, fmt.Errorf("%w: %w: %s", failed, json.Unmarshal(a.body, &result), a.excerpt())
+}
+
+// maxExcerpt bounds the bytes of an answer that operators see in the log.
+const maxExcerpt = 300
+
+// excerpt is the beginning of the body, for operators.
+func (a answer) excerpt() string {
+	if len(a.body) == 0 {
+		return "an empty body"
+	}
+	return fmt.Sprintf("%.*q", maxExcerpt, a.body)
 }
 
 // notDone obeys a Retry-After.
@@ -79,5 +89,9 @@ func (a answer) reason() string {
 	if media != "application/problem+json" || json.Unmarshal(a.body, &problem) != nil || problem.Title+problem.Detail == "" {
 		return fmt.Sprintf("The work refuses this input: it answered %d.", a.status)
 	}
-	return strings.TrimSpace(problem.Title + " " + problem.Detail)
+	title, detail := strings.TrimSpace(problem.Title), strings.TrimSpace(problem.Detail)
+	if title != "" && detail != "" && !strings.ContainsAny(title[len(title)-1:], ".:!?") {
+		title += ":"
+	}
+	return strings.TrimSpace(title + " " + detail)
 }

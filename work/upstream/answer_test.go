@@ -1,0 +1,50 @@
+package upstream
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"ringback/work"
+)
+
+func TestOperatorsSeeWhyAnAnswerFails(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		status     int
+		body, want string
+	}{
+		{500, "Traceback: no such file", `"Traceback: no such file"`},
+		{500, "", "an empty body"},
+		{200, `{"words": NaN}`, "NaN"},
+		{200, `{"a":1,"a":2}`, "duplicate"},
+		{404, strings.Repeat("x", 10_000), "xxx"},
+	} {
+		_, err := judge(answer{test.status, http.Header{}, []byte(test.body)}, nil, time.Time{})
+		var told *work.Error
+		if !errors.As(err, &told) || told.Code != CodeFailed || strings.Contains(told.Message, test.want) {
+			t.Errorf("%d %.40s: got %+v, want callers not told", test.status, test.body, told)
+		}
+		if text := err.Error(); !strings.Contains(text, test.want) || len(text) > 1000 {
+			t.Errorf("%d %.40s: got %.1000s, want it to name %s", test.status, test.body, text, test.want)
+		}
+	}
+}
+
+func TestReason(t *testing.T) {
+	t.Parallel()
+	problem := http.Header{"Content-Type": {"application/problem+json"}}
+	for body, want := range map[string]string{
+		`{"title":"Text is bad","detail":"It is in Klingon."}`:  "Text is bad: It is in Klingon.",
+		`{"title":"Text is bad.","detail":"It is in Klingon."}`: "Text is bad. It is in Klingon.",
+		`{"title":"Text is bad"}`:                               "Text is bad",
+		`{"detail":"It is in Klingon."}`:                        "It is in Klingon.",
+		`{}`:                                                    "The work refuses this input: it answered 422.",
+	} {
+		if got := (answer{422, problem, []byte(body)}).reason(); got != want {
+			t.Errorf("%s: got %q, want %q", body, got, want)
+		}
+	}
+}
