@@ -100,8 +100,17 @@ func TestReadConfig(t *testing.T) {
 		{"NoPort", []string{"WORK_URL=http://x:99999/"}, options{}, []string{"WORK_URL must have a port"}},
 		{"UnknownDefault", []string{"DEFAULT_WORK=none"}, options{}, []string{`DEFAULT_WORK must be one of ["fingerprint"]`}},
 		{"NoFile", []string{"WORKS=/none"}, options{}, []string{"WORKS can't be read"}},
+		{"NoUpstreamIsListed", []string{"WORKS=" + writeTemp(t, `{}`)}, options{dev: true}, []string{"with one service at least"}},
+		{"UpstreamsThatAreNull", []string{"WORKS=" + writeTemp(t, `null`)}, options{dev: true}, []string{"with one service at least"}},
+		{"EveryMistakeOfAnUpstream", []string{"WORKS=" + writeTemp(t, `{
+			"a": {"url": "ftp://x/", "tiemout": "5s", "timeout": "0s", "lease": "-1s", "limit": null, "retries": "5", "retry_on": null, "schema": null, "secret": ""},
+			"b": {"url": null, "timeout": 5, "lease": null, "limit": -1, "retries": 11, "schema": {"$ref": "http://192.0.2.1/"}, "secret": ["hunter2"]}, "c": null}`)}, options{dev: true}, []string{
+			`"tiemout" is not a known field`, `timeout must be a duration such as "30s"`, `lease must be a duration`, "limit must be a whole number", "retries must be from 0 to 10",
+			"retry_on must be [500] or []", "schema must be a JSON Schema", "secret must be one secret", "url must begin with http", `work "b": `, "url must be a URL", "its limit must be",
+			"its retries must be at most 10", "a schema must be whole", `work "c": must be an object`,
+		}},
 		{"UpstreamsThatAreNone", []string{"WORKS=" + bad, "WORKERS=0"}, options{}, []string{
-			`work "a": url must begin`, "timeout must be", "secret must be", "retries must be", "retry_on may hold", `work "b"`, "colour",
+			`work "a": url must begin`, "timeout must be", "secret must be", "retries must be", "retry_on must be [500]", `work "b"`, "colour",
 			`work "fingerprint": the name is taken`, `work "c": its limit`, "the schema is not valid: type", "WORKERS must be",
 		}},
 	}...)
