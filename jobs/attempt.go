@@ -69,7 +69,7 @@ func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer 
 	}
 	if ended, over := expire(request, time.Now().Add(delay)); over {
 		ended.FinishedAt, ended.Cause = outcome.FinishedAt, outcome.Cause
-		ended.Error.Message = "The work was not done when its time was over."
+		ended.Error.Message = "The work was not done, and another attempt would have come after its time."
 		return ended, nil
 	}
 	if outcome.Again.After > 0 {

@@ -144,7 +144,9 @@ func (j *judge) checkOutcome(c *call, stored row) {
 	case "expired":
 		j.hold(c.ExpiresIn > 0, "only what may expire does", id, "it expired")
 		early := time.Duration(c.ExpiresIn)*time.Second - stored.FinishedAt.Sub(stored.AcceptedAt)
-		j.hold(early <= clockError, "only what may expire does", id, "it expired %s too early", early)
+		// Where its next attempt would come too late, a request ends when an attempt fails.
+		gaveUp := len(j.Traces[stored.WorkJobID].Failed) > 0
+		j.hold(early <= clockError || gaveUp, "only what may expire does", id, "it expired %s too early", early)
 		j.hold(stored.StartedAt.IsZero(), "what expired was not begun", id, "its work began at %s", stored.StartedAt)
 	case "cancelled":
 		j.hold(len(c.Stopped) > 0 || j.meddled(id).Cancelled, "only what was cancelled is", id, "nobody asked for it")
