@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"log/slog"
+	"time"
 )
 
 // Names for the tests of the package.
@@ -37,3 +38,6 @@ func MigrateTo(ctx context.Context, url string, version uint) error {
 	defer migrator.Close()
 	return migrator.Migrate(version)
 }
+
+// TellAgainAfter sets the least time between two lines about a kind of fault.
+func (h *Health) TellAgainAfter(d time.Duration) { h.again = d }

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -26,6 +27,7 @@ const (
 	FetchStep  Step = "fetch" // of jobs, which writes nothing where there are none
 	StartStep  Step = "start" // of the process
 	checkStep  Step = "check"
+	lockStep   Step = "lock" // of a table, which some session waits for
 )
 
 const (
@@ -33,7 +35,12 @@ const (
 	checkedWithin = 5 * time.Second
 	// forgottenAfter is how long the fault of a step lasts that is not taken any more.
 	forgottenAfter = time.Minute
-	// toldAgainAfter is the least time between two lines about a kind of fault.
+	// diagnosedFor is how long an answer about locks holds for other steps.
+	diagnosedFor = time.Second
+	// diagnosisTimeout is how long a pool may take to tell of locks.
+	diagnosisTimeout = 500 * time.Millisecond
+	// toldAgainAfter is the least time between two lines about a kind of fault, which is
+	// told again for as long as it lasts: a log that was rotated still shows it.
 	toldAgainAfter = time.Minute
 	// resetInterval is the least time between two emptyings of the pools.
 	resetInterval = 500 * time.Millisecond
@@ -51,9 +58,10 @@ type Health struct {
 	pool   *pgxpool.Pool
 	pools  []*pgxpool.Pool // to empty when their server can't be written
 
-	wrote    atomic.Int64 // when a step last did, in Unix nanoseconds
-	troubled atomic.Bool  // there are troubles
-	readOnly atomic.Int64 // times that the pools were emptied
+	wrote    atomic.Int64  // when a step last did, in Unix nanoseconds
+	troubled atomic.Bool   // there are troubles
+	readOnly atomic.Int64  // times that the pools were emptied
+	again    time.Duration // toldAgainAfter, less in tests
 
 	mu       sync.Mutex
 	troubles map[Step]trouble
@@ -61,6 +69,10 @@ type Health struct {
 	open     map[Fault]time.Time // since when a kind that was logged lasts
 	reset    time.Time           // when the pools were last emptied
 	met      map[Fault]int64     // times, since the start
+
+	diagnosing sync.Mutex
+	diagnosis  string    // the latest holders of locks
+	diagnosed  time.Time // when they were looked for
 }
 
 type trouble struct {
@@ -71,7 +83,7 @@ type trouble struct {
 // NewHealth checks the database through pool. The others are pools of the same server.
 func NewHealth(logger *slog.Logger, pool *pgxpool.Pool, others ...*pgxpool.Pool) *Health {
 	return &Health{
-		logger: logger, pool: pool, pools: append(others, pool),
+		logger: logger, pool: pool, pools: append(others, pool), again: toldAgainAfter,
 		troubles: map[Step]trouble{}, told: map[Fault]time.Time{}, open: map[Fault]time.Time{}, met: map[Fault]int64{},
 	}
 }
@@ -88,20 +100,55 @@ func (h *Health) Note(step Step, err error) {
 		if h.troubled.Load() {
 			h.end(now, func(of Step, _ trouble) bool { return of == step })
 		}
+	case fault.isOfOne():
+		holders := h.diagnose(now)
+		if holders != "" {
+			fault = Locked
+		}
+		h.begin(step, fault, err, holders)
 	case fault != "":
-		h.begin(step, fault, err, now)
+		h.begin(step, fault, err, "")
 	}
 }
 
-func (h *Health) begin(step Step, fault Fault, err error, now time.Time) {
+// diagnose returns the sessions that hold locks which steps wait for. A step that took too
+// long has given up by then, so a session that locks a whole table counts although nobody
+// waits. The pools are asked in turn, since the waiting steps may hold all connections of
+// a pool.
+func (h *Health) diagnose(now time.Time) string {
+	h.diagnosing.Lock()
+	defer h.diagnosing.Unlock()
+	if !h.diagnosed.IsZero() && now.Before(h.diagnosed.Add(diagnosedFor)) {
+		return h.diagnosis
+	}
+	h.diagnosis = ""
+	for _, pool := range h.pools {
+		ctx, cancel := context.WithTimeout(context.Background(), diagnosisTimeout)
+		holders, err := describeSessions(ctx, pool, holding+" UNION "+waitedFor)
+		cancel()
+		if err == nil {
+			h.diagnosis = holders
+			break
+		}
+	}
+	h.diagnosed = time.Now()
+	return h.diagnosis
+}
+
+// begin notes that a step met a fault, with the holders of the locks that it waits for.
+func (h *Health) begin(step Step, fault Fault, err error, holders string) {
+	now := time.Now()
 	h.mu.Lock()
 	h.troubles[step] = trouble{fault, now}
 	h.troubled.Store(true)
 	h.met[fault]++
-	_, open := h.open[fault]
-	tell := !open && now.Sub(h.told[fault]) >= toldAgainAfter
+	since, open := h.open[fault]
+	tell := now.Sub(h.told[fault]) >= h.again
 	if tell {
-		h.open[fault], h.told[fault] = now, now
+		h.told[fault] = now
+	}
+	if tell && !open {
+		since, h.open[fault] = now, now
 	}
 	empty := fault == ReadOnly && now.Sub(h.reset) >= resetInterval
 	if empty {
@@ -109,7 +156,15 @@ func (h *Health) begin(step Step, fault Fault, err error, now time.Time) {
 	}
 	h.mu.Unlock()
 	if tell {
-		go h.tell(step, fault, err)
+		attrs := []any{"fault", fault, "step", step, "error", err, "remedy", Faults[fault]}
+		if holders != "" {
+			attrs = append(attrs, "blocked_by", holders)
+		}
+		if open {
+			h.logger.Error("database_fault_lasts", append(attrs, "duration_ms", now.Sub(since).Milliseconds())...)
+		} else {
+			h.logger.Error("database_fault", attrs...)
+		}
 	}
 	if empty {
 		h.empty()
@@ -122,19 +177,6 @@ func (h *Health) empty() {
 	for _, pool := range h.pools {
 		pool.Reset()
 	}
-}
-
-// tell logs that a fault began, with the sessions that hold the locks waited for.
-func (h *Health) tell(step Step, fault Fault, err error) {
-	attrs := []any{"fault", fault, "step", step, "error", err, "remedy", Faults[fault]}
-	if fault.isOfOne() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if blockers, err := findBlockers(ctx, h.pool); err == nil && blockers != "" {
-			attrs = append(attrs, "blocked_by", blockers)
-		}
-	}
-	h.logger.Error("database_fault", attrs...)
 }
 
 // end takes back the troubles that over selects, and logs which kinds are over.
@@ -198,12 +240,13 @@ func (h *Health) Met(fault Fault) int64 {
 // written.
 func (h *Health) Emptied() int64 { return h.readOnly.Load() }
 
-// Check asks whether the database answers, and makes sure that it can be written
-// where a step failed or none has written lately. It is to be called every second.
+// Check asks whether the database answers and whether a table is locked, and makes sure
+// that it can be written where a step failed or none has written lately. It is to be
+// called every second.
 func (h *Health) Check(ctx context.Context) error {
 	start := time.Now()
 	if !h.troubled.Load() && start.UnixNano()-h.wrote.Load() < int64(checkedWithin) {
-		err := h.pool.Ping(ctx)
+		_, err := h.look(ctx)
 		if err != nil {
 			h.Note(checkStep, err)
 		}
@@ -211,13 +254,44 @@ func (h *Health) Check(ctx context.Context) error {
 	}
 	err := h.write(ctx)
 	h.Note(checkStep, err)
+	locked, _ := h.look(ctx) // what keeps the database from answering was noted
 	h.end(time.Now(), func(step Step, t trouble) bool {
-		if t.fault.isOfOne() && step != AcceptStep && step != RecordStep {
+		switch {
+		case step == lockStep:
+			return false
+		case t.fault.isOfOne() && step != AcceptStep && step != RecordStep, t.fault == Locked && locked && err == nil:
 			return start.Sub(t.since) > forgottenAfter
 		}
 		return err == nil && t.since.Before(start)
 	})
 	return err
+}
+
+// look notes whether a session keeps others waiting for a table, and for how long it does,
+// also while nobody waits. It returns whether a table is locked.
+func (h *Health) look(ctx context.Context) (locked bool, err error) {
+	holding, blocking, err := findTableLocks(ctx, h.pool)
+	if err != nil && faultOf(err) != "" {
+		return false, err
+	}
+	switch {
+	case blocking != "":
+		h.begin(lockStep, Locked, errTableLocked, blocking)
+	case holding != "" && h.meets(lockStep):
+		h.begin(lockStep, Locked, errTableLocked, holding)
+	case h.troubled.Load():
+		h.end(time.Now(), func(step Step, _ trouble) bool { return step == lockStep })
+	}
+	return holding != "", nil
+}
+
+var errTableLocked = errors.New("sessions wait for a table that is locked")
+
+func (h *Health) meets(step Step) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, meets := h.troubles[step]
+	return meets
 }
 
 // write takes the locks that accepting takes, writes a row, and commits to the disk.
@@ -241,24 +315,76 @@ func (h *Health) write(ctx context.Context) error {
 	})
 }
 
-// findBlockers describes the sessions whose locks other sessions of this database wait
-// for, with the age of their transactions; "" where nobody waits.
-func findBlockers(ctx context.Context, q Querier) (string, error) {
-	const sql = `
-		SELECT coalesce(string_agg(DISTINCT format(
-		           'pid %s (%s, %s, its transaction is %s s old)', blocker.pid,
-		           coalesce(nullif(blocker.application_name, ''), blocker.backend_type, 'unknown'),
-		           coalesce(blocker.state, 'unknown'),
-		           coalesce(extract(epoch FROM clock_timestamp() - blocker.xact_start)::bigint::text, '?')), ', '), '')
-		FROM pg_stat_activity AS waiting
-		CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
-		JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid
-		WHERE waiting.datname = current_database()
-		  AND waiting.wait_event_type = 'Lock'
-		  AND blocker.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause`
-	var blockers string
-	if err := q.QueryRow(ctx, sql).Scan(&blockers); err != nil {
+// described is a session that holds a lock, for an operator: its transaction may be one that
+// waits for its COMMIT PREPARED, without a session.
+const described = `
+	format('%s (%s of user %s, %s, its transaction is %s s old)',
+	    coalesce('pid ' || nullif(holder.pid, 0), 'a prepared transaction of pg_prepared_xacts'),
+	    coalesce(nullif(session.application_name, ''), session.backend_type, 'unknown'),
+	    coalesce(session.usename, 'unknown'),
+	    coalesce(session.state, 'unknown'),
+	    coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?'))`
+
+// holding are the sessions that keep others from writing a table of this schema.
+const holding = `
+	SELECT DISTINCT coalesce(pid, 0) AS pid
+	FROM pg_locks
+	JOIN pg_class ON pg_class.oid = relation
+	WHERE locktype = 'relation'
+	  AND granted
+	  AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+	  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	  AND relnamespace = current_schema()::regnamespace
+	  AND pid IS DISTINCT FROM pg_backend_pid()`
+
+// waitedFor are the sessions whose locks other sessions of this database wait for.
+const waitedFor = `
+	SELECT DISTINCT blocking.pid
+	FROM pg_stat_activity AS waiting
+	CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+	WHERE waiting.datname = current_database()
+	  AND waiting.wait_event_type = 'Lock'`
+
+// describeSessions describes the sessions that a query of the database finds; "" where
+// there are none.
+func describeSessions(ctx context.Context, q Querier, found string) (string, error) {
+	sql := `
+		SELECT coalesce(string_agg(DISTINCT ` + described + `, ', '), '')
+		FROM (` + found + `) AS holder
+		LEFT JOIN pg_stat_activity AS session USING (pid)
+		WHERE session.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause`
+	var holders string
+	if err := q.QueryRow(ctx, sql).Scan(&holders); err != nil {
 		return "", fmt.Errorf("looking for the holders of locks: %w", err)
 	}
-	return blockers, nil
+	return holders, nil
+}
+
+// findTableLocks describes the sessions that lock a table of this schema, and those among
+// them, or behind them, for which another session has waited for a second.
+func findTableLocks(ctx context.Context, q Querier) (held, blocking string, err error) {
+	const sql = `
+		WITH blocking AS (
+			SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid
+			FROM pg_locks
+			JOIN pg_class ON pg_class.oid = relation
+			WHERE locktype = 'relation'
+			  AND NOT granted
+			  AND waitstart < clock_timestamp() - interval '1 second'
+			  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			  AND relnamespace = current_schema()::regnamespace
+		), holder AS (
+			SELECT pid, false AS blocks FROM (` + holding + `) AS holding
+			UNION ALL
+			SELECT pid, true FROM blocking
+		)
+		SELECT coalesce(string_agg(DISTINCT ` + described + `, ', ') FILTER (WHERE NOT blocks), ''),
+		       coalesce(string_agg(DISTINCT ` + described + `, ', ') FILTER (WHERE blocks), '')
+		FROM holder
+		LEFT JOIN pg_stat_activity AS session USING (pid)
+		WHERE session.wait_event_type IS DISTINCT FROM 'Lock'`
+	if err := q.QueryRow(ctx, sql).Scan(&held, &blocking); err != nil {
+		return "", "", fmt.Errorf("looking for locked tables: %w", err)
+	}
+	return held, blocking, nil
 }

@@ -53,6 +53,13 @@ func newHealth(t *testing.T, url string) (*db.Health, *record) {
 	return db.NewHealth(slog.New(slog.NewJSONHandler(log, nil)), dbtest.Pool(t, url)), log
 }
 
+// tablesOf returns the tables of the schema.
+func tablesOf(t *testing.T) []string {
+	t.Helper()
+	const sql = "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = current_schema()"
+	return valueOf[[]string](t, dbtest.Pool(t, dbtest.New(t)), sql)
+}
+
 func TestFaultOf(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -111,7 +118,7 @@ func TestHealth(t *testing.T) {
 		if got := health.Trouble(); got != db.Locked {
 			t.Errorf("trouble: got %q, want %q", got, db.Locked)
 		}
-		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump, idle in transaction`, locker.PgConn().PID()))
+		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction`, locker.PgConn().PID()))
 		if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
 			t.Fatal(err)
 		}
@@ -126,6 +133,82 @@ func TestHealth(t *testing.T) {
 		}
 		if got := log.String(); strings.Count(got, `"level":"ERROR"`) != 1 || strings.Count(got, "database_fault_over") != 1 {
 			t.Errorf("the log has other than one line of each kind:\n%s", got)
+		}
+	})
+
+	t.Run("CallsAStepThatTookTooLongLockedWhereATableIsLocked", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		health, log := newHealth(t, url)
+		locker := connect(t, url+"&application_name=pg_dump")
+		if err := query(t.Context(), locker, "BEGIN; LOCK TABLE callback_attempts IN SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+		_, cause := connect(t, url+"&statement_timeout=50").Exec(t.Context(), "DELETE FROM callback_attempts")
+		if got := db.FaultOf(cause); got != db.Slow {
+			t.Fatalf("writing a locked table: got %q of %v, want it too slow", got, cause)
+		}
+		health.Note(db.SettleStep, cause)
+		if !health.Lasts(db.Locked) || health.Lasts(db.Slow) || health.Met(db.Locked) != 1 {
+			t.Errorf("got locked %v, slow %v, met %d times, want it locked once", health.Lasts(db.Locked), health.Lasts(db.Slow), health.Met(db.Locked))
+		}
+		got := log.String()
+		for _, part := range []string{`"fault":"locked"`, `pg_terminate_backend`, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction, its transaction is`, locker.PgConn().PID())} {
+			if !strings.Contains(got, part) {
+				t.Errorf("the log lacks %s:\n%s", part, got)
+			}
+		}
+	})
+
+	t.Run("TellsOfAnyTableThatIsLockedFromItsFirstWaitToItsEnd", func(t *testing.T) {
+		t.Parallel()
+		for _, table := range tablesOf(t) {
+			t.Run(table, func(t *testing.T) {
+				t.Parallel()
+				url := dbtest.New(t)
+				health, log := newHealth(t, url)
+				health.Note(db.AcceptStep, nil) // wrote just now, so a check need not write
+				locker := connect(t, url+"&application_name=pg_dump")
+				if err := query(t.Context(), locker, "BEGIN; LOCK TABLE "+table+" IN SHARE MODE"); err != nil {
+					t.Fatal(err)
+				}
+				waiter := connect(t, url)
+				gaveUp := make(chan error, 1)
+				go func() {
+					gaveUp <- query(t.Context(), waiter, "BEGIN; LOCK TABLE "+table+" IN ROW EXCLUSIVE MODE; COMMIT")
+				}()
+				wait(t, dbtest.Pool(t, url), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1 AND waitstart < clock_timestamp() - interval '1 s')", waiter.PgConn().PID())
+				_ = health.Check(t.Context())
+				log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback`, locker.PgConn().PID()))
+				if _, err := locker.Exec(t.Context(), "SELECT pg_cancel_backend($1)", waiter.PgConn().PID()); err != nil {
+					t.Fatal(err)
+				}
+				<-gaveUp
+				if _ = health.Check(t.Context()); !health.Lasts(db.Locked) {
+					t.Error("the fault is over while the table is locked")
+				}
+				if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
+					t.Fatal(err)
+				}
+				if err := health.Check(t.Context()); err != nil || health.Lasts(db.Locked) {
+					t.Errorf("afterwards: got %v, locked %v, want no fault", err, health.Lasts(db.Locked))
+				}
+			})
+		}
+	})
+
+	t.Run("TellsAgainWhileAFaultLasts", func(t *testing.T) {
+		t.Parallel()
+		health, log := newHealth(t, dbtest.New(t))
+		health.TellAgainAfter(0)
+		for range 3 {
+			health.Note(db.AcceptStep, &pgconn.PgError{Code: "53100"})
+		}
+		health.Note(db.AcceptStep, nil)
+		for message, want := range map[string]int{"database_fault": 1, "database_fault_lasts": 2, "database_fault_over": 1} {
+			if got := strings.Count(log.String(), `"msg":"`+message+`"`); got != want {
+				t.Errorf("%s: got %d lines, want %d:\n%s", message, got, want, log)
+			}
 		}
 	})
 

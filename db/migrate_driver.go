@@ -215,7 +215,7 @@ func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 		_ = conn.Close(ctx)
 	}()
 	for {
-		if found, err := findBlockers(context.WithoutCancel(ctx), conn); err == nil && found != "" {
+		if found, err := describeSessions(context.WithoutCancel(ctx), conn, waitedFor); err == nil && found != "" {
 			blockers = found
 		}
 		if pause(ctx, blockersInterval) != nil {
