@@ -30,8 +30,11 @@ type Config struct {
 
 	Catalog *work.Catalog // the kinds of work on offer, as in Queue
 
-	FindClient  func(key string) string // the client that has this API key, "" for none
-	LocalClient string                  // the client of calls without a key; empty: such calls are refused
+	FindClient func(key string) string // the client that has this API key, "" for none
+	// WhyUnknown tells the operator, and not the caller, why FindClient finds no client for
+	// this API key: the word for it, and the client that had the key, if any.
+	WhyUnknown  func(key string) (why, client string)
+	LocalClient string // the client of calls without a key; empty: such calls are refused
 
 	Limits    func(client string) clients.Limits // as in Queue; nil where the only client has none
 	Callbacks func(client string) webhook.Hosts  // receivers that a client's callbacks may name; nil: all
@@ -60,6 +63,8 @@ type API struct {
 	reads   *limit.Gate
 	posts   *rates // nil where clients have no limits
 	metrics *metrics
+
+	unauthorized seldomLines // lines of calls without a valid key
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear

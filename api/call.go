@@ -24,6 +24,8 @@ type call struct {
 	requestID string // of the request that the call is about
 	problem   string // the name of the problem that was answered
 	reason    string // for which the call was refused, if it was
+	keyCause  string // why the call has no client
+	keyOwner  string // the client that had the key
 	streams   bool   // the answer is a stream of events
 
 	bodyRead bool   // to its end

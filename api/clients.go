@@ -4,23 +4,36 @@ import (
 	"strings"
 )
 
-// authenticate lets a call with a known API key pass and notes its client.
+// authenticate lets a call with a known API key pass and notes its client. Otherwise it
+// notes the cause, for the log alone: a caller that guesses keys learns nothing.
 func (a *API) authenticate(c *call) {
-	client := a.clientOf(c.GetHeader("Authorization"))
-	if client == "" {
+	c.client, c.keyCause = a.clientOf(c)
+	if c.client == "" {
 		a.writeProblem(c, newProblem("unauthorized", "Send a valid API key as Authorization: Bearer KEY."))
-		return
 	}
-	c.client = client
 }
 
-func (a *API) clientOf(authorization string) string {
+// clientOf returns the client of a call, or the word for why it has none.
+func (a *API) clientOf(c *call) (client, cause string) {
+	authorization := c.GetHeader("Authorization")
 	if authorization == "" {
-		return a.LocalClient
+		client = a.LocalClient
 	}
 	scheme, key, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
+	switch {
+	case client != "":
+		return client, ""
+	case authorization == "":
+		return "", "no_key"
+	case !strings.EqualFold(scheme, "Bearer"):
+		return "", "no_bearer"
 	}
-	return a.FindClient(key)
+	if client = a.FindClient(key); client != "" {
+		return client, ""
+	}
+	cause = "unknown_key"
+	if a.WhyUnknown != nil {
+		cause, c.keyOwner = a.WhyUnknown(key)
+	}
+	return "", cause
 }

@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 
 	"ringback/api"
@@ -82,4 +84,22 @@ func TestLocalModeNeedsNoKey(t *testing.T) {
 	}
 	answer := s.call(t, "POST", "/sync", `{"input":{"text":"a"}}`, "Authorization", "Bearer b-key")
 	s.wantProblem(t, answer, http.StatusUnauthorized, "unauthorized")
+}
+
+// The operator reads why a call was refused, and the caller does not.
+func TestLogOf401(t *testing.T) {
+	t.Parallel()
+	logged := make(chan string, 10)
+	s := newService(t, func(c *api.Config) {
+		keyed(map[string]string{"a-key": "alice"})(c)
+		c.WhyUnknown = func(string) (why, client string) { return "disabled_client", "bob" }
+		c.Logger = slog.New(slog.NewTextHandler(lines(logged), nil))
+	})
+	for header, cause := range map[string]string{"": "no_key", "Basic a-key": "no_bearer", "Bearer b-key": "disabled_client key_of=bob"} {
+		answer := s.call(t, "GET", "/requests", "", "Authorization", header)
+		got := <-logged
+		if !strings.Contains(got, "problem=unauthorized cause="+cause) || strings.Contains(got, "-key") || strings.Contains(string(answer.body), cause) {
+			t.Errorf("Authorization %q: got %s and the line\n%s\nwant cause %s in the log alone", header, answer.body, got, cause)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -38,6 +39,13 @@ func validCallID(id string) bool {
 }
 
 func (a *API) log(c *call, took time.Duration) {
+	unlogged := 0
+	if c.keyCause != "" { // a stranger sends as many as it likes
+		var due bool
+		if unlogged, due = a.unauthorized.take(time.Now()); !due {
+			return
+		}
+	}
 	route := c.FullPath()
 	level := slog.LevelInfo
 	switch {
@@ -63,6 +71,15 @@ func (a *API) log(c *call, took time.Duration) {
 	if c.reason != "" {
 		attrs = append(attrs, "reason", c.reason)
 	}
+	if c.keyCause != "" {
+		attrs = append(attrs, "cause", c.keyCause)
+	}
+	if c.keyOwner != "" {
+		attrs = append(attrs, "key_of", c.keyOwner)
+	}
+	if unlogged > 0 {
+		attrs = append(attrs, "unlogged", unlogged)
+	}
 	if id := tracing.TraceID(c.traceparent); id != "" {
 		attrs = append(attrs, "trace_id", id)
 	}
@@ -70,4 +87,31 @@ func (a *API) log(c *call, took time.Duration) {
 		attrs = append(attrs, "error", c.Errors[0].Err)
 	}
 	a.Logger.Log(c.Request.Context(), level, "http_request", attrs...)
+}
+
+// maxUnauthorizedLines is how many calls without a valid key are logged a second.
+const maxUnauthorizedLines = 10
+
+// seldomLines lets some lines a second pass.
+type seldomLines struct {
+	mu       sync.Mutex
+	second   time.Time // the latest in which a line passed
+	passed   int       // in that second
+	unlogged int       // since the latest line
+}
+
+// take tells whether a line is due, and how many lines were not since the last that was.
+func (s *seldomLines) take(now time.Time) (unlogged int, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.second) >= time.Second {
+		s.second, s.passed = now, 0
+	}
+	if s.passed == maxUnauthorizedLines {
+		s.unlogged++
+		return 0, false
+	}
+	s.passed++
+	unlogged, s.unlogged = s.unlogged, 0
+	return unlogged, true
 }

@@ -282,7 +282,7 @@ func (s *server) newAPI() http.Handler {
 	settings := api.Config{
 		Pool: s.pool, Reads: s.readPool, ReadLimit: int(s.readPool.Stat().MaxConns()), Queue: s.queue, Logger: s.logger, CallbackPolicy: callbackPolicy(s.config),
 		Catalog:    s.config.catalog,
-		FindClient: s.clients.Find, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReadRate,
+		FindClient: s.clients.Find, WhyUnknown: s.clients.WhyUnknown, Limits: s.limits(), Callbacks: s.clients.Callbacks, SealHeaders: s.clients.SealHeaders, SyncLimit: s.config.WorkLimit, ClientReads: s.config.ClientReadRate,
 		Draining: s.draining.Load, Metrics: s.registry, Tracer: s.tracer,
 	}
 	if s.config.dev {

@@ -186,6 +186,14 @@ func TestDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.refresh(t.Context())
+		if why, client := d.WhyUnknown(first.Key); why != "unknown_key" || client != "" {
+			t.Errorf("a key that was rotated twice: got %s of %q, want unknown_key", why, client)
+		}
+		for _, text := range []string{"", "rbk_", first.Key + "x", first.Key[:20], "'" + first.Key + "'"} {
+			if why, _ := d.WhyUnknown(text); why != "malformed_key" {
+				t.Errorf("%q: got %s, want malformed_key", text, why)
+			}
+		}
 		if d.Find(first.Key) != "" || d.Find(second.Key) != "acme" || d.Find(third.Key) != "acme" {
 			t.Error("after another rotation: want the first key to work no more, and the others to work")
 		}
@@ -195,6 +203,9 @@ func TestDirectory(t *testing.T) {
 		d.refresh(t.Context())
 		if secrets, err := d.Secrets("acme"); err != nil || len(secrets) != 2 || d.Find(second.Key)+d.Find(third.Key) != "" || !d.Empty() {
 			t.Errorf("disabled: got %d secrets, %v, want its callbacks still signed, and no key to work", len(secrets), err)
+		}
+		if why, client := d.WhyUnknown(third.Key); why != "disabled_client" || client != "acme" {
+			t.Errorf("the key of a disabled client: got %s of %q, want disabled_client of acme", why, client)
 		}
 	})
 

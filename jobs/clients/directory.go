@@ -5,8 +5,10 @@ package clients
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,10 +48,11 @@ type Directory struct {
 
 // snapshot is the clients as they were read. It doesn't change.
 type snapshot struct {
-	callers    map[digest]caller // by the hash of the API key
-	signers    map[string]signer // by name, disabled clients too: their accepted requests are called back
-	unreadable map[string]error  // why a client's secrets couldn't be opened
-	plain      int               // clients whose secrets are stored as they are
+	callers    map[digest]caller  // by the hash of the API key
+	signers    map[string]signer  // by name, disabled clients too: their accepted requests are called back
+	unreadable map[string]error   // why a client's secrets couldn't be opened
+	refused    map[digest]refused // keys of clients that are taken no more
+	plain      int                // clients whose secrets are stored as they are
 
 	// The clients' own limits and hosts, by name; disabled clients too, for their
 	// callbacks.
@@ -58,6 +61,9 @@ type snapshot struct {
 }
 
 type digest [sha256.Size]byte
+
+// refused is a key that was good once.
+type refused struct{ why, client string }
 
 type caller struct {
 	client string
@@ -138,6 +144,7 @@ func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
 	}
 	s := &snapshot{
 		callers:    make(map[digest]caller, len(rows)),
+		refused:    map[digest]refused{},
 		signers:    map[string]signer{Local: {secrets: []webhook.Secret{local}}},
 		unreadable: map[string]error{},
 		limits:     make(map[string]Limits, len(rows)),
@@ -146,6 +153,8 @@ func newSnapshot(rows []db.Client, keys Keys) (*snapshot, error) {
 	for _, row := range rows {
 		if row.DisabledAt.IsZero() {
 			s.addKeys(row)
+		} else {
+			s.refused[digest(row.KeyHash)] = refused{"disabled_client", row.Name}
 		}
 		if err := s.addSecrets(row, keys); err != nil {
 			s.unreadable[row.Name] = err
@@ -202,6 +211,31 @@ func (s *snapshot) find(key string, now time.Time) string {
 		return ""
 	}
 	return found.client
+}
+
+// WhyUnknown tells an operator why Find returns no client for a key: it isn't of a key's
+// form, its client was disabled, a rotation replaced it, or no client has it, such as a
+// key of another installation, or a key that was rotated twice. It returns the client that
+// had it, if that is known.
+func (d *Directory) WhyUnknown(key string) (why, client string) {
+	hash, latest := digest(sha256.Sum256([]byte(key))), d.latest.Load()
+	switch was, known := latest.refused[hash]; {
+	case !isKey(key):
+		return "malformed_key", ""
+	case known:
+		return was.why, was.client
+	}
+	if was, known := latest.callers[hash]; known {
+		return "rotated_key", was.client
+	}
+	return "unknown_key", ""
+}
+
+// isKey tells whether a text has the form of keys.
+func isKey(text string) bool {
+	encoded, ok := strings.CutPrefix(text, keyPrefix)
+	random, err := base64.RawURLEncoding.DecodeString(encoded)
+	return ok && err == nil && len(random) == keyBytes
 }
 
 // Secrets returns the secrets that sign a client's callbacks: one, or two for a day after a

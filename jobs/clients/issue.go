@@ -23,6 +23,9 @@ type Credentials struct {
 // keyPrefix lets people and scanners recognise a key that has leaked.
 const keyPrefix = "rbk_"
 
+// keyBytes of a key are random.
+const keyBytes = 32
+
 // validName is the form of a client's name; the schema says the same.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
@@ -57,7 +60,7 @@ func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now tim
 
 // issue makes new credentials, and the row that holds them.
 func issue(keys Keys, client string) (Credentials, db.Client) {
-	random := make([]byte, 32)
+	random := make([]byte, keyBytes)
 	_, _ = rand.Read(random) // never fails
 	issued := Credentials{
 		Key:    keyPrefix + base64.RawURLEncoding.EncodeToString(random),
