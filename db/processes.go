@@ -164,6 +164,24 @@ func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) erro
 	return nil
 }
 
+// AnyoneWaits tells whether a job of a request is due, or was left running.
+func AnyoneWaits(ctx context.Context, q Querier) (bool, error) {
+	const sql = `
+		SELECT EXISTS (
+			SELECT
+			FROM river_job
+			WHERE state IN ('available', 'running', 'retryable', 'scheduled')
+			  AND queue IN ('work', 'callback')
+			  AND priority IN (1, 2, 3, 4) -- all that there are, so that the index finds what is due
+			  AND scheduled_at < now()
+		)`
+	var waits bool
+	if err := q.QueryRow(ctx, sql).Scan(&waits); err != nil {
+		return false, fmt.Errorf("looking for jobs that wait: %w", err)
+	}
+	return waits, nil
+}
+
 // WorkingProcess is a working process and the age of its heartbeat.
 type WorkingProcess struct {
 	ID     string

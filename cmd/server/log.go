@@ -103,10 +103,20 @@ func (b *logBuffer) lost() float64 {
 	return float64(b.dropped)
 }
 
+// fullness is the part of the buffer that waiting lines use.
+func (b *logBuffer) fullness() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return float64(len(b.waiting)) / logBytes
+}
+
 func (b *logBuffer) watch(registerer prometheus.Registerer) {
 	promauto.With(registerer).NewCounterFunc(prometheus.CounterOpts{
 		Name: "ringback_log_lines_dropped_total", Help: "Lines of the log that nobody took in time.",
 	}, b.lost)
+	promauto.With(registerer).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ringback_log_buffer_ratio", Help: "How full the buffer of the log is, from 0 to 1: lines that wait for the log's reader. Lines that don't fit are dropped.",
+	}, b.fullness)
 }
 
 func newLogger(config Config, out io.Writer) *slog.Logger {

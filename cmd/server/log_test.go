@@ -155,6 +155,9 @@ func TestLogBuffer(t *testing.T) {
 			if got := b.lost(); got != 7 {
 				t.Errorf("got %v lines lost, want 7", got)
 			}
+			if got := b.fullness(); got != 1 {
+				t.Errorf("got %v full, want 1", got)
+			}
 			start := time.Now()
 			b.flush()
 			if waited := time.Since(start); waited != logFlushTimeout {
@@ -165,6 +168,9 @@ func TestLogBuffer(t *testing.T) {
 			b.flush()
 			if got := b.lost(); got != 7+logBytes>>10 || reader.taken.Len() != len(line) {
 				t.Errorf("got %v lines lost and %d bytes taken, want the second write lost", got, reader.taken.Len())
+			}
+			if got := b.fullness(); got != 0 {
+				t.Errorf("got %v full after all was written, want 0", got)
 			}
 			close(b.more)
 		})

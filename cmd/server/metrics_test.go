@@ -70,6 +70,7 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_retention_behind_seconds 0`,
 		`ringback_sample_timestamp_seconds 1`,
 		`ringback_log_lines_dropped_total 0`,
+		`ringback_log_buffer_ratio `,
 		`ringback_spans_exported_total `,
 		`ringback_spans_lost_total 0`,
 		`ringback_work_attempts_not_done_total{work="away"} `,

@@ -353,3 +353,53 @@ func TestPagesRefuse(t *testing.T) {
 		t.Errorf("got %d %s, want the addresses as well", status, body)
 	}
 }
+
+// The pages tell what the alerts RingbackNobodyWorks and RingbackSecretUnreadable tell, with
+// their remedies.
+func TestPagesTellOfAlerts(t *testing.T) {
+	t.Parallel()
+
+	t.Run("ThatNobodyWorksUntilAProcessDoes", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		p := startRun(t, []string{"--dev", "--role=api"}, environment(database, nil), works)
+		r := newReceiver(t, nil)
+		b := openBrowser(t, p)
+		b.open(t, "/")
+		if !evaluate[bool](t, b, `document.getElementById("idle").hidden`) {
+			t.Errorf("got %q before a request waits, want nothing", b.text(t, "#idle"))
+		}
+		p.accept(t, `{"text":"x"}`, r.URL)
+		b.open(t, "/")
+		b.do(t, chromedp.WaitVisible("#idle", chromedp.ByQuery))
+		if got := b.text(t, "#idle"); !strings.Contains(got, "no process works") || !strings.Contains(got, "--role=worker") {
+			t.Errorf("got %q, want that no process works, with the remedy", got)
+		}
+		if found := b.seriousFindings(t); len(found) > 0 {
+			t.Errorf("got %s", strings.Join(found, "\n"))
+		}
+		startRun(t, []string{"--dev", "--role=worker"}, environment(database, nil), works)
+		r.next(t)
+		b.do(t, chromedp.WaitNotVisible("#idle", chromedp.ByQuery))
+		b.wantNothingWrong(t)
+	})
+
+	t.Run("ThatASecretCannotBeOpened", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		p := startHere(t, database, nil, fingerprint.Do)
+		issueTo(t, database, "add", "sealed") // with a key that the server lacks
+		b := openBrowser(t, p)
+		until(t, func() bool {
+			b.open(t, "/clients")
+			return strings.Contains(b.text(t, "tbody"), "ringback client rotate sealed")
+		}, func() string { return "the mark of a client's secret, got " + b.text(t, "tbody") })
+		if got := b.text(t, "tbody"); strings.Contains(got, "rotate local") || !strings.Contains(got, "SECRETS_KEY") {
+			t.Errorf("got %q, want the sealed client alone marked, with the remedy", got)
+		}
+		if found := b.seriousFindings(t); len(found) > 0 {
+			t.Errorf("got %s", strings.Join(found, "\n"))
+		}
+		b.wantNothingWrong(t)
+	})
+}

@@ -213,7 +213,7 @@ func (s *server) newPages(ctx context.Context) (pages http.Handler, err error) {
 	}
 	policy := callbackPolicy(s.config)
 	s.console, err = console.New(console.Config{
-		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: s.registry, LocalClient: localClient, Version: version(), Logger: s.logger,
+		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: s.registry, Unreadable: s.clients.Unreadable, LocalClient: localClient, Version: version(), Logger: s.logger,
 		CheckCallback: func(client, callbackURL string) error {
 			if _, err := policy.Check(callbackURL); err != nil {
 				return err

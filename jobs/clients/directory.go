@@ -258,6 +258,11 @@ func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, erro
 	return signer.secrets, nil
 }
 
+// Unreadable tells that a client's secrets can't be opened.
+func (d *Directory) Unreadable(client string) bool {
+	return d.latest.Load().unreadable[client] != nil
+}
+
 // Empty tells that nobody may call.
 func (d *Directory) Empty() bool { return len(d.latest.Load().callers) == 0 }
 

@@ -19,6 +19,8 @@ type clientRow struct {
 	Callbacks                              []string
 
 	HasUnfinished, HasDead, HasStored int64
+
+	Unreadable bool // its secrets can't be opened, so it is refused
 }
 
 type clientsPage struct {
@@ -39,7 +41,7 @@ func (c *Console) clients(r *http.Request) (view, error) {
 		page.Rows = append(page.Rows, clientRow{
 			Name: client.Name, CreatedAt: client.CreatedAt, RotatedAt: client.RotatedAt, DisabledAt: client.DisabledAt,
 			Rate: client.Rate, Unfinished: client.Unfinished, PerDestination: client.PerDestination, Dead: client.DeadLetters,
-			Storage: client.Storage, Callbacks: client.Callbacks,
+			Storage: client.Storage, Callbacks: client.Callbacks, Unreadable: c.Unreadable(client.Name),
 		})
 	}
 	page.Counted = c.countClients(r.Context(), page.Rows)

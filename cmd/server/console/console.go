@@ -42,6 +42,7 @@ type Config struct {
 	Queue         *jobs.Queue
 	Metrics       prometheus.Gatherer
 	CheckCallback func(client, callbackURL string) error // refuses URLs that callbacks may not go to any more
+	Unreadable    func(client string) bool               // the server can't open the client's secrets
 	LocalClient   string                                 // the client without a row, in local mode
 	Version       string
 	Logger        *slog.Logger

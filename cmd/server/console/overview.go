@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"ringback/db"
@@ -41,6 +42,7 @@ func (c *Console) Watch(ctx context.Context) {
 type state struct {
 	Processes []process `json:"processes"`
 	Database  string    `json:"database"` // empty while it answers
+	Idle      string    `json:"idle"`     // that requests wait and no process works; empty otherwise
 }
 
 type process struct {
@@ -51,6 +53,10 @@ type process struct {
 
 // lostAfter is the silence after which a process's jobs go to other processes.
 const lostAfter = 10 * time.Second
+
+// nobodyWorks is shown while requests wait and no process works, as the alert
+// RingbackNobodyWorks tells it.
+const nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role."
 
 func (c *Console) state(ctx context.Context) state {
 	processes, err := db.ListProcesses(ctx, c.Reads)
@@ -63,6 +69,15 @@ func (c *Console) state(ctx context.Context) state {
 	var s state
 	for _, p := range processes {
 		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Silent > lostAfter})
+	}
+	if slices.ContainsFunc(s.Processes, func(p process) bool { return !p.Lost }) {
+		return s
+	}
+	switch waits, err := db.AnyoneWaits(ctx, c.Reads); {
+	case err == nil && waits:
+		s.Idle = nobodyWorks
+	case err != nil && ctx.Err() == nil && !db.IsUnavailable(err):
+		c.Logger.ErrorContext(ctx, "waiting_jobs_not_read", "error", err)
 	}
 	return s
 }

@@ -61,6 +61,8 @@ function showState(state) {
   byId("database").hidden = !state.database;
   byId("database").textContent = state.database;
   if (state.database) return;
+  byId("idle").hidden = !state.idle;
+  byId("idle").textContent = state.idle;
   fill("processes", (state.processes ?? []).map(p => [p.id, p.silent + " ago"]), "none");
   (state.processes ?? []).forEach((p, i) => byId("processes").rows[i].cells[1].classList.toggle("bad", p.lost));
 }
