@@ -23,6 +23,7 @@ type Clock struct {
 type reading struct {
 	at    time.Time     // when it was made, by this process's clock
 	ahead time.Duration // how far the database's clock is ahead of this process's
+	error time.Duration // the most by which ahead may be wrong
 }
 
 // sameClock is the largest difference between two clocks that count as the same. Both are
@@ -30,29 +31,59 @@ type reading struct {
 // round trip to the database.
 const sameClock = 10 * time.Millisecond
 
+// readings is how many readings are made at most until one is fast.
+const readings = 3
+
 // Read compares the clocks, for the price of a ping. A reading that took longer than the
-// difference it shows changes nothing.
+// difference it shows changes nothing. A slow reading may be wrong by half the time that it
+// took, so it is repeated, and the fastest counts.
 func (c *Clock) Read(ctx context.Context, q Querier) error {
-	sent := time.Now()
-	var database time.Time
-	if err := q.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&database); err != nil {
-		return fmt.Errorf("reading the database's clock: %w", err)
+	var sent, database time.Time
+	var took time.Duration
+	for i := range readings {
+		start := time.Now()
+		var told time.Time
+		err := q.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&told)
+		if err != nil && i == 0 {
+			return fmt.Errorf("reading the database's clock: %w", err)
+		}
+		if err != nil {
+			break
+		}
+		if d := time.Since(start); i == 0 || d < took {
+			sent, took, database = start, d, told
+		}
+		if took <= sameClock {
+			break
+		}
 	}
-	c.set(sent, time.Since(sent), database)
+	c.set(sent, took, database)
 	return nil
 }
 
 // set takes a reading of the database's clock: when it was asked for, and how long it took.
 func (c *Clock) set(sent time.Time, took time.Duration, database time.Time) {
 	ahead := database.Sub(sent.Add(took / 2).Round(0)) // the wall clocks
+	wrong := sameClock + took/2
 	before := c.latest.Load()
-	switch {
-	case ahead.Abs() <= sameClock+took/2:
+	if ahead.Abs() <= wrong {
 		ahead = 0
-	case before != nil && (ahead-before.ahead).Abs() <= sameClock+took/2 && before.ahead != 0:
+	} else if before != nil && (ahead-before.ahead).Abs() <= wrong && before.ahead != 0 {
 		ahead = before.ahead
 	}
-	c.latest.Store(&reading{sent, ahead})
+	if before != nil && ahead == before.ahead {
+		wrong = min(wrong, before.error)
+	}
+	c.latest.Store(&reading{sent, ahead, wrong})
+}
+
+// Error is the most by which Now may differ from the database's clock, as far as the
+// readings show. It is 0 before the first reading.
+func (c *Clock) Error() time.Duration {
+	if r := c.latest.Load(); r != nil {
+		return r.error
+	}
+	return 0
 }
 
 // Now is the database's time.

@@ -43,6 +43,24 @@ func TestClock(t *testing.T) {
 		})
 	}
 
+	t.Run("KnowsHowWrongItMayBe", func(t *testing.T) {
+		t.Parallel()
+		var clock Clock
+		sent := time.Now()
+		for i, step := range []struct{ ahead, took, want time.Duration }{
+			{minute, 2 * time.Second, time.Second + sameClock},
+			{minute + 500*time.Millisecond, 100 * time.Millisecond, 50*time.Millisecond + sameClock}, // it was wrong
+			{minute + 505*time.Millisecond, 2 * time.Second, 50*time.Millisecond + sameClock},        // it may be right
+			{-minute, time.Second, 500*time.Millisecond + sameClock},                                 // after a failover
+			{-minute, 0, sameClock},
+		} {
+			clock.set(sent, step.took, sent.Add(step.took/2+step.ahead))
+			if got := clock.Error(); got != step.want {
+				t.Errorf("reading %d: got an error of %v, want %v", i+1, got, step.want)
+			}
+		}
+	})
+
 	t.Run("MakesIDsThatRise", func(t *testing.T) {
 		t.Parallel()
 		var clock Clock

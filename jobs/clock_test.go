@@ -1,8 +1,10 @@
 package jobs
 
 import (
+	"context"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -181,6 +183,56 @@ func TestTwoClocks(t *testing.T) {
 				holder, err := q.Claim(t.Context(), again)
 				if err != nil || holder.RequestID != taken.RequestID {
 					t.Errorf("got %+v, %v, want it held by %s", holder, err, taken.RequestID)
+				}
+			})
+		})
+	}
+}
+
+// farDatabase tells its time, which is ahead of this process's, over a slow way.
+type farDatabase struct {
+	db.Querier
+	ahead       time.Duration
+	there, back time.Duration
+}
+
+func (f farDatabase) QueryRow(context.Context, string, ...any) pgx.Row { return f }
+
+func (f farDatabase) Scan(targets ...any) error {
+	time.Sleep(f.there)
+	*targets[0].(*time.Time) = time.Now().Add(f.ahead)
+	time.Sleep(f.back)
+	return nil
+}
+
+// A reading of the database's clock is wrong by half the time that it took.
+func TestNoRequestExpiresEarly(t *testing.T) {
+	t.Parallel()
+	const days = 3 * 24 * time.Hour
+	for name, database := range map[string]farDatabase{
+		"WhereTheWayIsShort":         {ahead: days},
+		"WhereTheWayThereIsSlow":     {ahead: days, there: 2 * time.Second},
+		"WhereTheWayBackIsSlow":      {ahead: days, back: 2 * time.Second},
+		"WhereADatabaseBehindIsSlow": {ahead: -days, there: 2 * time.Second},
+		"WhereAWayBackFromItIsSlow":  {ahead: -days, back: 2 * time.Second},
+		"WhereTheClocksAreClose":     {ahead: -900 * time.Millisecond, back: 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				q := &Queue{}
+				if err := q.clock.Read(t.Context(), database); err != nil {
+					t.Fatal(err)
+				}
+				w := &processWorker{queue: q}
+				end := time.Now().Add(time.Minute)
+				request := w.here(db.Request{ExpiresAt: end.Add(database.ahead)})
+				if _, over := expire(request, end.Add(-time.Microsecond)); over {
+					t.Errorf("it expires %v too early", end.Sub(request.ExpiresAt))
+				}
+				latest := end.Add(database.there + database.back + 20*time.Millisecond)
+				if _, over := expire(request, latest); !over {
+					t.Errorf("it expires %v late, want as late as the reading is wrong", request.ExpiresAt.Sub(end))
 				}
 			})
 		})

@@ -164,9 +164,14 @@ func (w *processWorker) nameOf(request db.Request) string {
 	return cmp.Or(request.Work, w.catalog.Default().Name)
 }
 
-// here is a request with the times that count for it, by this process's clock.
+// here is a request with the times that count for it, by this process's clock. It expires
+// late rather than early: this process knows the database's clock from a reading, which is
+// wrong by up to a second where the database is slow.
 func (w *processWorker) here(request db.Request) db.Request {
 	request.AcceptedAt, request.ExpiresAt = w.queue.Here(request.AcceptedAt), w.queue.Here(request.ExpiresAt)
+	if !request.ExpiresAt.IsZero() {
+		request.ExpiresAt = request.ExpiresAt.Add(w.queue.clock.Error())
+	}
 	return request
 }
 
