@@ -166,7 +166,7 @@ func decodeEntry(raw jsontext.Value) (e entry, mistakes []error) {
 		}
 	}
 	if err := CheckURL(e.URL); err != nil && !badURL {
-		mistakes = append(mistakes, fmt.Errorf("url %w", err))
+		mistakes = slices.Insert(mistakes, 0, fmt.Errorf("url %w", err))
 	}
 	return e, mistakes
 }
