@@ -39,20 +39,30 @@ func keep(t *testing.T, sender *Sender, secure bool) *keeper {
 		trust(sender, server)
 		config = &tls.Config{Certificates: server.TLS.Certificates, SessionTicketsDisabled: true}
 	}
-	var first sync.WaitGroup // the first answers wait for each other, so that each takes a connection
-	first.Add(kept)
+	// The first answers wait for each other, so that each request takes a connection. The
+	// requests leave one by one: so many handshakes at once take too long on a busy machine.
+	came, all := make(chan struct{}), make(chan struct{})
 	target := receive(t, func(conn net.Conn) {
 		if secure {
 			conn = tls.Server(conn, config)
 		}
-		k.serve(conn, &first)
+		k.serve(conn, came, all)
 	})
 	t.Cleanup(sender.Close) // or the receiver would wait for it
 	k.url = map[bool]string{false: "http://", true: "https://"}[secure] + target.address + "/"
 	var sent sync.WaitGroup
+	ended := make(chan struct{}, kept)
 	for range kept {
-		sent.Go(func() { expect(t, sender.Send(t.Context(), message(k.url)), Attempt{Outcome: Delivered, Status: 200}) })
+		sent.Go(func() {
+			expect(t, sender.Send(t.Context(), message(k.url)), Attempt{Outcome: Delivered, Status: 200})
+			ended <- struct{}{}
+		})
+		select {
+		case <-came:
+		case <-ended: // without an answer, which has failed the test
+		}
 	}
+	close(all)
 	sent.Wait()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -60,7 +70,7 @@ func keep(t *testing.T, sender *Sender, secure bool) *keeper {
 	return k
 }
 
-func (k *keeper) serve(conn net.Conn, first *sync.WaitGroup) {
+func (k *keeper) serve(conn net.Conn, came chan<- struct{}, all <-chan struct{}) {
 	reader, known := bufio.NewReader(conn), false
 	for {
 		if _, err := reader.Peek(1); err != nil {
@@ -76,8 +86,11 @@ func (k *keeper) serve(conn net.Conn, first *sync.WaitGroup) {
 			return
 		}
 		readPost(reader)
-		first.Done()
-		first.Wait()
+		select {
+		case came <- struct{}{}:
+		case <-all:
+		}
+		<-all
 		known = true
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}
