@@ -1,8 +1,16 @@
 package api
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"ringback/jobs/clients"
 )
 
 func TestCallRate(t *testing.T) {
@@ -73,4 +81,32 @@ func TestRefusalsArePaced(t *testing.T) {
 	if got := r.refuse(start.Add(time.Minute)); got != 0 {
 		t.Errorf("a minute later: got a wait of %v, want none", got)
 	}
+}
+
+// A refused call waits before it is answered, unless its caller has gone or is polite.
+func TestCallsBeyondTheRateWaitForTheirRefusals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := rates{reason: reasonRate, limits: func(string) clients.Limits { return clients.Limits{Rate: 1} }, policies: func(clients.Limits) string { return "" }}
+		count := func(ctx context.Context) (refused bool, took time.Duration) {
+			raw := gin.CreateTestContextOnly(httptest.NewRecorder(), gin.New())
+			raw.Request = httptest.NewRequestWithContext(ctx, http.MethodGet, "/requests", nil)
+			start := time.Now()
+			err := r.count(&call{Context: raw, client: "acme"}, start)
+			return err != nil, time.Since(start)
+		}
+		for n := range burstSeconds + refusalRate.Burst {
+			if refused, took := count(t.Context()); refused != (n >= burstSeconds) || took != 0 {
+				t.Fatalf("call %d: got it refused: %v, after %v, want no wait", n, refused, took)
+			}
+		}
+		if refused, took := count(t.Context()); !refused || took != refusalRate.Interval() {
+			t.Errorf("beyond: got it refused: %v, after %v, want a wait of %v", refused, took, refusalRate.Interval())
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if refused, took := count(gone); !refused || took != 0 {
+			t.Errorf("gone: got it refused: %v, after %v, want no wait", refused, took)
+		}
+	})
 }
