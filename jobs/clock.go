@@ -25,7 +25,8 @@ type clockWatch struct {
 	db.Clock
 	querier db.Querier
 	logger  *slog.Logger
-	differs bool // by the last log line
+	differs bool      // by the last log line
+	told    time.Time // when it was last told that they differ
 }
 
 // watch reads the clock until ctx ends.
@@ -42,7 +43,8 @@ func (w *clockWatch) watch(ctx context.Context) {
 	}
 }
 
-// read compares the clocks, and tells when they begin to differ. While the database is
+// read compares the clocks, and tells when they begin to differ, now and again while they
+// do, and when they agree again. While the database is
 // away, the last reading stands.
 func (w *clockWatch) read(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, clockTimeout)
@@ -51,14 +53,15 @@ func (w *clockWatch) read(ctx context.Context) {
 		return
 	}
 	skew := w.Skew()
-	if differs := skew.Abs() > maxSkew; differs != w.differs {
-		w.differs = differs
-		if differs {
-			w.logger.WarnContext(ctx, "clocks_differ", "skew_seconds", skew.Seconds(),
-				"remedy", "set the clocks of this machine and of the database's by NTP; all times are the database's until then")
-		} else {
-			w.logger.InfoContext(ctx, "clocks_agree")
-		}
+	before := w.differs
+	w.differs = skew.Abs() > maxSkew
+	switch {
+	case w.differs && (!before || time.Since(w.told) >= toldAgainAfter):
+		w.told = time.Now()
+		w.logger.WarnContext(ctx, "clocks_differ", "skew_seconds", skew.Seconds(),
+			"remedy", "set the clocks of this machine and of the database's by NTP; all times are the database's until then")
+	case before && !w.differs:
+		w.logger.InfoContext(ctx, "clocks_agree")
 	}
 }
 

@@ -1,8 +1,12 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +17,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/work"
 )
 
 // newSkewed returns a queue on a database whose clock is ahead by an interval: its own
@@ -236,5 +241,60 @@ func TestNoRequestExpiresEarly(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Faults that last are told again, at a bounded pace, and their end once.
+func TestClocksThatDifferAreToldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		w := &clockWatch{logger: slog.New(slog.NewTextHandler(&log, nil)), querier: farDatabase{ahead: time.Hour}}
+		for range 61 { // two minutes
+			w.read(t.Context())
+			time.Sleep(clockInterval)
+		}
+		w.querier = farDatabase{}
+		w.read(t.Context())
+		w.read(t.Context())
+		if differ, agree := strings.Count(log.String(), "clocks_differ"), strings.Count(log.String(), "clocks_agree"); differ != 3 || agree != 1 {
+			t.Errorf("got %d lines that they differ and %d that they agree, want 3 and 1:\n%s", differ, agree, log.String())
+		}
+	})
+}
+
+func TestAnswersInHandAreToldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := newRecord(slog.New(slog.NewTextHandler(&log, nil)))
+		start := time.Now()
+		err := r.insist(func(context.Context, bool) error {
+			if time.Since(start) < 10*time.Minute {
+				return context.DeadlineExceeded
+			}
+			return nil
+		})
+		if told := strings.Count(log.String(), "answers_not_recorded"); err != nil || told < 3 || told > 11 || strings.Count(log.String(), "answers_recorded") != 1 {
+			t.Errorf("got %v and %d lines in ten minutes, want 3 to 11, and one of the end:\n%s", err, told, log.String())
+		}
+	})
+}
+
+func TestWorkThatIsDownIsToldAgain(t *testing.T) {
+	t.Parallel()
+	f := newFlow(&work.Offer{Name: "away", Work: work.Work{Paced: true}}, 10, false)
+	told := 0
+	f.tell = func(down bool, _ error) {
+		if down {
+			told++
+		}
+	}
+	start := time.Unix(1_000_000, 0)
+	for second := range 301 {
+		f.fail(errors.New("refused"), start.Add(time.Duration(second)*time.Second))
+	}
+	if told != 5 {
+		t.Errorf("got %d lines in five minutes, want one a minute", told)
 	}
 }

@@ -29,7 +29,7 @@ import (
 // gets full speed from the start, and frequent probes.
 type flow struct {
 	paced bool
-	tell  func(down bool, cause error) // when the breaker opens first, and when it closes
+	tell  func(down bool, cause error) // when the breaker opens first, again while it is open, and when it closes
 	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
 	room  int                          // for jobs that wait at the door
 
@@ -50,6 +50,7 @@ type flow struct {
 	slow     witness       // whom it slows
 	tat      time.Time     // of its rate
 	moved    time.Time     // when a run last began or ended
+	told     time.Time     // when it was last told that the service is down
 }
 
 // witness is the client that alone saw something; all is set where another saw it, too, or
@@ -128,8 +129,12 @@ func newFlow(offer *work.Offer, workers int, shared bool) *flow {
 	return f
 }
 
-// tellOfWork returns a function that logs when the service of a kind of work goes down,
-// and when it is back.
+// toldAgainAfter is the least time between two lines about a fault that lasts: a log that
+// was rotated still shows it.
+const toldAgainAfter = time.Minute
+
+// tellOfWork returns a function that logs that the service of a kind of work is down, and
+// when it is back.
 func tellOfWork(logger *slog.Logger, name string) func(down bool, cause error) {
 	return func(down bool, cause error) {
 		if !down {
@@ -342,8 +347,9 @@ func (f *flow) fail(client string, cause error, now time.Time) {
 	if f.failures++; f.openings == 0 && f.failures < flowFailures {
 		return
 	}
-	if f.openings == 0 {
+	if f.openings == 0 || now.Sub(f.told) >= toldAgainAfter {
 		f.tell(true, cause)
+		f.told = now
 	}
 	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
 	f.openings++

@@ -86,8 +86,8 @@ func TestFlowBreaker(t *testing.T) {
 	for range 5000 {
 		f.try(t, now, nil)
 	}
-	if !slices.Equal(told, []bool{true, false}) {
-		t.Errorf("told %v, want once that it is down, and once that it is back", told)
+	if !slices.Equal(told, []bool{true, true, true, false}) {
+		t.Errorf("told %v, want once a minute in two minutes that it is down, and once that it is back", told)
 	}
 }
 

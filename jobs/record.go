@@ -30,6 +30,7 @@ type record struct {
 	ctx    context.Context
 	giveUp context.CancelFunc // ends the writing: another process does the step again
 	inHand atomic.Int64       // answers whose first write failed
+	told   atomic.Int64       // when a line last told of them, in Unix nanoseconds
 	logger *slog.Logger
 }
 
@@ -45,22 +46,30 @@ func (r *record) insist(write func(ctx context.Context, again bool) error) error
 	if r.isOver(err) {
 		return err
 	}
-	if r.inHand.Add(1) == 1 {
-		r.logger.WarnContext(r.ctx, "answers_not_recorded", "error", err,
-			"remedy", "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
-	}
+	r.tell(err, r.inHand.Add(1) == 1)
 	defer r.written()
 	for wait := firstRecordWait; !r.isOver(err); wait = min(2*wait, longestRecordWait) {
 		timer := time.NewTimer(jitter(wait, 0.5, 1, rand.Float64()))
 		select {
 		case <-timer.C:
-			err = write(r.ctx, true)
+			if err = write(r.ctx, true); err != nil {
+				r.tell(err, false)
+			}
 		case <-r.ctx.Done():
 			timer.Stop()
 			return err
 		}
 	}
 	return err
+}
+
+// tell logs the first answer in hand, and again while there is any.
+func (r *record) tell(err error, first bool) {
+	now, last := time.Now().UnixNano(), r.told.Load()
+	if (first || now-last >= int64(toldAgainAfter)) && r.told.CompareAndSwap(last, now) {
+		r.logger.WarnContext(r.ctx, "answers_not_recorded", "answers", r.inHand.Load(), "error", err,
+			"remedy", "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
+	}
 }
 
 func (r *record) written() {

@@ -257,6 +257,18 @@ func TestDirectory(t *testing.T) {
 		if _, err := d.Secrets("acme"); !errors.Is(err, errSealed) || !strings.Contains(log.String(), "client_secret_unreadable client=acme") {
 			t.Errorf("acme: got %v and the log %q, want %v, and a line that names it", err, log.String(), errSealed)
 		}
+		unreadable, now := d.latest.Load(), time.Now()
+		for _, after := range []time.Duration{time.Second, toldAgainAfter + time.Second, toldAgainAfter + 2*time.Second} {
+			d.logUnreadable(t.Context(), unreadable, now.Add(after))
+		}
+		if got := strings.Count(log.String(), "client_secret_unreadable"); got != 2 {
+			t.Errorf("in a minute: got %d lines, want two:\n%s", got, log.String())
+		}
+		d.logUnreadable(t.Context(), &snapshot{}, now)
+		d.logUnreadable(t.Context(), &snapshot{}, now)
+		if got := strings.Count(log.String(), "client_secret_readable client=acme"); got != 1 {
+			t.Errorf("afterwards: got %d lines, want one", got)
+		}
 	})
 
 	t.Run("PostponesThoseWhoseSecretItCannotOpen", func(t *testing.T) {

@@ -43,7 +43,8 @@ type Directory struct {
 	keys   Keys
 	logger *slog.Logger
 	latest atomic.Pointer[snapshot]
-	clock  db.Clock // by which rotated keys end
+	told   map[string]time.Time // when a line last named a client's unreadable secret
+	clock  db.Clock             // by which rotated keys end
 }
 
 // snapshot is the clients as they were read. It doesn't change.
@@ -79,13 +80,13 @@ type signer struct {
 // nothing is accepted from it and no callback of it is sent until they can be, and the
 // others are served.
 func Open(ctx context.Context, pool *pgxpool.Pool, keys Keys, logger *slog.Logger) (*Directory, error) {
-	d := &Directory{pool: pool, keys: keys, logger: logger}
+	d := &Directory{pool: pool, keys: keys, logger: logger, told: map[string]time.Time{}}
 	first, err := d.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	d.latest.Store(first)
-	d.logUnreadable(ctx, first, &snapshot{})
+	d.logUnreadable(ctx, first, time.Now())
 	return d, nil
 }
 
@@ -113,13 +114,26 @@ func (d *Directory) refresh(ctx context.Context) {
 		}
 		return
 	}
-	d.logUnreadable(ctx, next, d.latest.Swap(next))
+	d.latest.Store(next)
+	d.logUnreadable(ctx, next, time.Now())
 }
 
-// logUnreadable names clients whose secrets can't be opened, and could before.
-func (d *Directory) logUnreadable(ctx context.Context, now, before *snapshot) {
-	for name, err := range now.unreadable {
-		if before.unreadable[name] == nil {
+// toldAgainAfter is the least time between two lines about a client: a log that was
+// rotated still names it.
+const toldAgainAfter = time.Minute
+
+// logUnreadable names clients whose secrets can't be opened, again while they can't, and
+// when they can.
+func (d *Directory) logUnreadable(ctx context.Context, read *snapshot, now time.Time) {
+	for name := range d.told {
+		if read.unreadable[name] == nil {
+			delete(d.told, name)
+			d.logger.InfoContext(ctx, "client_secret_readable", "client", name)
+		}
+	}
+	for name, err := range read.unreadable {
+		if told, known := d.told[name]; !known || now.Sub(told) >= toldAgainAfter {
+			d.told[name] = now
 			d.logger.ErrorContext(ctx, "client_secret_unreadable", "client", name, "error", err,
 				"remedy", "start with the SECRETS_KEY that sealed it, or run ringback client rotate "+name)
 		}

@@ -19,11 +19,12 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 	config := Defaults()
 	config.Input = aText(t)
 	config.Target, config.Rate, config.Length, config.Connections = url, 10, time.Second, 1
+	config.Timeout = time.Hour
 	storm, err := newRun(config, newClient(config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	storm.ledger.clock = clock{time.Now().Add(-3 * time.Second)}
+	storm.ledger.clock = clock{time.Now().Add(-5 * time.Minute)}
 	if err := storm.engine.run(t.Context(), storm.send); err != nil {
 		t.Fatal(err)
 	}
@@ -37,15 +38,15 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 		"departure":       report.Generator.Left.Max,
 		"handing over":    report.Generator.Late.Max,
 	} {
-		if got < 2900 || got > 6000 {
-			t.Errorf("%s: got %v ms after the request was due, want 3000 and little more", name, got)
+		if got < 290_000 {
+			t.Errorf("%s: got %v ms after the request was due, want five minutes", name, got)
 		}
 	}
-	if report.Sync.Service.Max > 1000 {
+	if report.Sync.Service.Max > 200_000 {
 		t.Errorf("service time: got %v ms, want it to count from the departure", report.Sync.Service.Max)
 	}
 	if !report.IsLate() {
-		t.Error("a generator that is 3 s behind doesn't say so")
+		t.Error("a generator that is five minutes behind doesn't say so")
 	}
 }
 
