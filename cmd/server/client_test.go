@@ -342,3 +342,25 @@ func TestLocalModeHasNoQuotas(t *testing.T) {
 		p.accept(t, `{"text":"x","delay_ms":1000}`, r.URL)
 	}
 }
+
+// A command on a database whose schema is missing or old names the remedy, and ends with
+// an error.
+func TestCommandsBeforeMigrate(t *testing.T) {
+	t.Parallel()
+	empty, old := dbtest.NewEmpty(t), dbtest.New(t)
+	if _, err := dbtest.Pool(t, old).Exec(t.Context(), "UPDATE schema_migrations SET version = 15"); err != nil {
+		t.Fatal(err)
+	}
+	for version, database := range map[string]string{"0": empty, "15": old} {
+		for _, command := range [][]string{
+			{"client", "add", "acme"}, {"client", "rotate", "acme"}, {"client", "list"}, {"client", "show", "acme"}, {"client", "disable", "acme"},
+			{"client", "reseal"}, {"receiver", "list"}, {"receiver", "deny", "hooks.example.com"}, {"receiver", "allow", "hooks.example.com"}, {"receiver", "forget", "hooks.example.com"},
+		} {
+			var out bytes.Buffer
+			err := run(t.Context(), command, environment(database, map[string]string{"SECRETS_KEY": sealingKey}), &out, io.Discard, works)
+			if err == nil || !strings.Contains(err.Error(), "has version "+version+",") || !strings.Contains(err.Error(), "run ringback migrate first") || strings.Contains(err.Error(), "\n") || out.Len() > 0 {
+				t.Errorf("%q at version %s: got %v and %q, want one sentence with the remedy", command, version, err, out.String())
+			}
+		}
+	}
+}
