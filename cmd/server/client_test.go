@@ -353,8 +353,16 @@ func TestCommandsBeforeMigrate(t *testing.T) {
 	}
 	for version, database := range map[string]string{"0": empty, "15": old} {
 		for _, command := range [][]string{
-			{"client", "add", "acme"}, {"client", "rotate", "acme"}, {"client", "list"}, {"client", "show", "acme"}, {"client", "disable", "acme"},
-			{"client", "reseal"}, {"receiver", "list"}, {"receiver", "deny", "hooks.example.com"}, {"receiver", "allow", "hooks.example.com"}, {"receiver", "forget", "hooks.example.com"},
+			{"client", "add", "acme"},
+			{"client", "rotate", "acme"},
+			{"client", "list"},
+			{"client", "show", "acme"},
+			{"client", "disable", "acme"},
+			{"client", "reseal"},
+			{"receiver", "list"},
+			{"receiver", "deny", "hooks.example.com"},
+			{"receiver", "allow", "hooks.example.com"},
+			{"receiver", "forget", "hooks.example.com"},
 		} {
 			var out bytes.Buffer
 			err := run(t.Context(), command, environment(database, map[string]string{"SECRETS_KEY": sealingKey}), &out, io.Discard, works)
