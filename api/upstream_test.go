@@ -89,7 +89,7 @@ func TestDeadWorkIsTheWorksAlone(t *testing.T) {
 	// It takes five failures to open for a second, and each probe that fails doubles
 	// that: however slow this machine is, some call is refused at once.
 	var answer answer
-	for refused := false; !refused; refused = strings.Contains(string(answer.body), "can't do it now") {
+	for refused := false; !refused; refused = strings.Contains(string(answer.body), "is down") {
 		answer = s.call(t, "POST", "/sync", syncBody)
 		s.wantProblem(t, answer, http.StatusServiceUnavailable, "unavailable")
 	}
