@@ -96,7 +96,7 @@ func TestMigrationThatFindsALock(t *testing.T) {
 		log := &record{}
 		migrated := make(chan error)
 		go func() { migrated <- db.MigrateTelling(t.Context(), url, slog.New(slog.NewJSONHandler(log, nil))) }()
-		log.await(t, fmt.Sprintf(`"msg":"migration_waits","version":19,"for":"pid %d (pg_dump, idle in transaction, its transaction is`, dump.PgConn().PID()))
+		log.await(t, fmt.Sprintf(`"msg":"migration_waits","version":19,"for":"pid %d (pg_dump of user ringback, idle in transaction, its transaction is`, dump.PgConn().PID()))
 		// A statement that comes meanwhile waits for an attempt at most.
 		other := connect(t, url+"&statement_timeout=10000")
 		for range 3 {
