@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-
-	"ringback/db"
 )
 
 // upstreamLanes are callers whose work the hostile upstream does, beside the others.
@@ -85,7 +83,7 @@ func readFailed(text string) (failed map[int]string, cutOff map[int]int, err err
 	}
 	failed, cutOff = map[int]string{}, map[int]int{}
 	for _, row := range rows {
-		code, isUncharged := strings.CutPrefix(row.Error, db.WorkUncharged)
+		code, isUncharged := strings.CutPrefix(row.Error, "not charged: ")
 		switch {
 		case !isUncharged:
 			failed[row.Attempt] = row.Error

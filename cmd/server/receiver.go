@@ -179,10 +179,10 @@ type listedReceiver struct {
 	Word        string    `json:"word,omitzero"` // the operator's
 	WordRate    float64   `json:"allowed_rate,omitzero"`
 	WordMost    int       `json:"allowed_concurrency,omitzero"`
-	Rate        float64   `json:"rate,omitzero"`      // callbacks a second that it was known to take
-	InFlight    int       `json:"in_flight,omitzero"` // likewise at a time
-	Breaker     string    `json:"breaker,omitzero"`   // closed, open or half-open
-	ClosedUntil time.Time `json:"closed_until,omitzero"`
+	Rate        float64   `json:"rate,omitzero"`         // callbacks a second that it was known to take
+	InFlight    int       `json:"in_flight,omitzero"`    // likewise at a time
+	Breaker     string    `json:"breaker,omitzero"`      // closed, open or half-open
+	ClosedUntil time.Time `json:"closed_until,omitzero"` // to all clients, or to some
 	LastOutcome string    `json:"last_outcome,omitzero"`
 	SavedAt     time.Time `json:"saved_at,omitzero"`
 }
@@ -192,14 +192,16 @@ func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
 		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
-	if r.ClosedUntil.After(now) {
-		row.ClosedUntil = r.ClosedUntil
+	for _, until := range []time.Time{r.ClosedUntil, pacing.ClosedToClient(r.Receiver)} {
+		if until.After(now) && until.After(row.ClosedUntil) {
+			row.ClosedUntil = until
+		}
 	}
 	switch {
 	case r.Word != "":
 	case r.Openings == 0:
 		row.Breaker = "closed"
-	case row.ClosedUntil.IsZero():
+	case !r.ClosedUntil.After(now):
 		row.Breaker = "half-open"
 	default:
 		row.Breaker = "open"

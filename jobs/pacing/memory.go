@@ -67,6 +67,15 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 }
 
+// ClosedToClient is until when a row closes a receiver to at least one client, the zero time
+// where it is open to each.
+func ClosedToClient(row db.Receiver) (until time.Time) {
+	for _, closed := range closingsOf(row) {
+		until = limit.Latest(until, closed.Down, closed.Paused)
+	}
+	return until
+}
+
 // closingsOf reads the closings of a row. Closings that a later version wrote in another
 // form are ignored, and learned again.
 func closingsOf(row db.Receiver) (closings map[string]closing) {
