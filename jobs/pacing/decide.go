@@ -41,7 +41,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 		}
 	}
 	if client := p.clientele(callback.Client); !p.slots.Room(callback.Client, 1+spare(&client.line, callback, now)) {
-		return nil, limit.Decision{Reason: Workers, RetryAt: p.reserveWorker(client, callback.Client, now)}
+		return nil, limit.Decision{Reason: Workers, RetryAt: p.reserveSlot(callback.Client, p.slots.Of(callback.Client), now)}
 	}
 	return p.pass(r, c, a, stranger, ask || p.required && r.consent.due(now) && !r.word.isAllowed(), now), limit.Decision{}
 }
@@ -115,8 +115,11 @@ func (p *Pacing) strangerRoom(r *receiver, callback Callback, now time.Time) lim
 	switch {
 	case r.address.IsValid() && !p.addressBudget(r.address, now).room(callback, now):
 		short = p.addressBudget(r.address, now)
-	case p.strangers.room(callback, now) && p.strangerSlots.Room(callback.Client, 1):
+	case !p.strangers.room(callback, now):
+	case p.strangerSlots.Room(callback.Client, 1):
 		return limit.Decision{}
+	default:
+		return limit.Decision{Reason: Strangers, RetryAt: p.reserveSlot(callback.Client, p.strangerSlots.Of(callback.Client), now)}
 	}
 	return limit.Decision{Reason: Strangers, RetryAt: short.reserve(callback.Client, now)}
 }

@@ -81,8 +81,9 @@ type Pacing struct {
 // clientele is a client's callbacks to all receivers. There are no more clienteles than
 // clients.
 type clientele struct {
-	line limit.Line    // for workers
-	took time.Duration // moving average of an attempt
+	line  limit.Line    // for workers
+	took  time.Duration // moving average of an attempt
+	moved time.Time     // when an attempt last ended, or began with none under way
 }
 
 // New returns a Pacing that knows no receiver.

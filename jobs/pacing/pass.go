@@ -24,7 +24,13 @@ type Pass struct {
 
 // pass takes the slots that a callback holds while it is under way.
 func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, now time.Time) *Pass {
+	if client := p.clientele(c.client); p.slots.Of(c.client) == 0 {
+		client.moved = now
+	}
 	p.slots.Take(c.client, 1)
+	if r.inFlight == 0 {
+		r.moved = now
+	}
 	r.number++
 	pass := &Pass{
 		pacing: p, receiver: r, party: c, left: now, number: r.number,

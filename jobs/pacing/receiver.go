@@ -28,7 +28,8 @@ type receiver struct {
 	outcome      webhook.Outcome
 
 	inFlight int
-	number   int // of callbacks that left
+	moved    time.Time // when an attempt last ended, or began with none under way
+	number   int       // of callbacks that left
 	troubled trouble
 	taken    taken
 	together bool // it answered two callbacks at once, on two connections
@@ -102,4 +103,19 @@ func (r *receiver) attemptTime() time.Duration {
 		return 100 * time.Millisecond
 	}
 	return r.took
+}
+
+// expected is attemptTime for callbacks that wait. With attempts under way of which none
+// ends, it grows: else the callbacks to a receiver that takes seconds would come back for
+// each of its usual answers.
+func (r *receiver) expected(now time.Time) time.Duration {
+	return max(r.attemptTime(), silence(r.inFlight, r.moved, now)/2)
+}
+
+// silence is for how long none of the attempts under way has ended.
+func silence(inFlight int, moved, now time.Time) time.Duration {
+	if inFlight == 0 {
+		return 0
+	}
+	return now.Sub(moved)
 }

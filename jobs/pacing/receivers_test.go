@@ -1,6 +1,7 @@
 package pacing
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -13,6 +14,29 @@ const second = time.Second
 
 func newOrdinary(took time.Duration) *simReceiver {
 	return &simReceiver{name: "https://hooks.example.com:443", address: here, answer: takes(took)}
+}
+
+// Callbacks that wait for receivers which take seconds must not ask again and again
+// meanwhile: each time costs the database two statements, and other callbacks their place in
+// the queue.
+func TestSlowReceiversAreAskedForSeldom(t *testing.T) {
+	t.Parallel()
+	for name, slots := range map[string]int{"ForEachReceiver": 1000, "ForWorkers": 100} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSimulation(slots)
+			var slow []*simReceiver
+			for n := range 100 {
+				o := &simReceiver{name: fmt.Sprintf("https://slow%d:443", n), address: fmt.Sprintf("198.51.100.%d:443", n), answer: takes(8 * second)}
+				s.sendEvery("mallory", o, 0.5, time.Duration(n)*second/50, 20*second)
+				slow = append(slow, o)
+			}
+			s.run(20 * second)
+			if got := postponedAJob(slow...); got == 0 || got > 3 {
+				t.Errorf("got %.2f postponements a callback within 20 s, want some, and no more than 3", got)
+			}
+		})
+	}
 }
 
 // Rate of an ordinary receiver, which answers and knows no handshake.

@@ -11,10 +11,10 @@ import (
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	spacing := r.spacing(c, a, p.share, at, now)
-	spacing = max(spacing, a.own.Interval(), r.attemptTime()/time.Duration(max(1, a.ownMost)))
+	spacing = max(spacing, a.own.Interval(), r.expected(now)/time.Duration(max(1, a.ownMost)))
 	earliest := limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
 	if !earliest.After(now) {
-		earliest = now.Add(min(spacing, r.attemptTime()))
+		earliest = now.Add(min(spacing, r.expected(now)))
 	}
 	return c.line.Reserve(earliest, spacing, recallStep(a))
 }
@@ -35,7 +35,7 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 			waiting++
 		}
 	}
-	return max(limit.PerSecond(rate), time.Duration(float64(r.attemptTime())/max(1, most))) * time.Duration(waiting)
+	return max(limit.PerSecond(rate), time.Duration(float64(r.expected(now))/max(1, most))) * time.Duration(waiting)
 }
 
 // recallStep is the time between two that come to ask when there is no telling how
@@ -56,12 +56,15 @@ func (p *Pacing) clientele(client string) *clientele {
 	return known
 }
 
-// reserveWorker tells a callback to come back when its client has a worker for it.
-func (p *Pacing) reserveWorker(client *clientele, name string, now time.Time) time.Time {
+// reserveSlot tells a callback to come back when its client gives back one of the slots
+// that it holds.
+func (p *Pacing) reserveSlot(name string, held int, now time.Time) time.Time {
+	client := p.clientele(name)
 	took := client.took
 	if took == 0 {
 		took = time.Second
 	}
-	spacing := took / time.Duration(max(1, p.slots.Of(name)))
+	took = max(took, silence(p.slots.Of(name), client.moved, now)/2)
+	spacing := took / time.Duration(max(1, held))
 	return client.line.Reserve(now.Add(spacing), spacing, limit.PerSecond(Unlimited))
 }
