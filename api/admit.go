@@ -61,6 +61,7 @@ type rates struct {
 	limits   func(client string) clients.Limits
 	policies func(clients.Limits) string // the header RateLimit-Policy
 	left     func(client string) string  // more for the header RateLimit; may be nil
+	starts   limit.Rate                  // at which the calls of a burst begin, the zero Rate for all at once
 	of       sync.Map                    // *clientRate by client; no more than there are clients
 }
 
@@ -119,7 +120,9 @@ func (r *rates) count(c *call, now time.Time) error {
 	}
 	c.Header("RateLimit-Policy", client.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.name, left, reset)+rest)
-	if !decision.OK() {
+	if decision.OK() {
+		pause(c.Request.Context(), client.start(r.starts, now))
+	} else {
 		pause(c.Request.Context(), client.refuse(now))
 	}
 	return decision.Err()
@@ -154,24 +157,37 @@ type callRate struct {
 	limit   limit.Rate
 	tat     time.Time
 	refused time.Time // the TAT of refusals
+	started time.Time // the TAT of starts
 }
 
 // refusalRate is how fast a client's calls beyond its rate are refused. Each refusal costs
 // nearly as much as a call, so a flood of them would take the machine from other clients.
 var refusalRate = limit.Rate{PerSecond: 100, Burst: 50}
 
-// slowestRefusal bounds the wait for a refusal.
-const slowestRefusal = 2 * time.Second
+// slowest bounds the wait for a refusal, and for a start.
+const slowest = 2 * time.Second
 
 // refuse returns how long a call that is refused waits for its answer.
 func (r *callRate) refuse(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wait := refusalRate.FreeAt(r.refused, 1).Sub(now)
-	if wait > slowestRefusal {
-		return slowestRefusal
+	return turn(refusalRate, &r.refused, now)
+}
+
+// start returns how long a call that is admitted waits before it begins.
+func (r *callRate) start(rate limit.Rate, now time.Time) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return turn(rate, &r.started, now)
+}
+
+// turn uses a rate whose TAT is given, and returns the wait for it.
+func turn(rate limit.Rate, tat *time.Time, now time.Time) time.Duration {
+	wait := rate.FreeAt(*tat, 1).Sub(now)
+	if wait > slowest {
+		return slowest
 	}
-	r.refused = refusalRate.Spend(r.refused, now, 1)
+	*tat = rate.Spend(*tat, now, 1)
 	return max(0, wait)
 }
 

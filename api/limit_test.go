@@ -67,15 +67,15 @@ func TestRefusalsArePaced(t *testing.T) {
 			t.Fatalf("refusal %d: got a wait of %v, want none", n, got)
 		}
 	}
-	count := int(slowestRefusal / interval)
+	count := int(slowest / interval)
 	for n := range count {
 		if got, want := r.refuse(start), time.Duration(n+1)*interval; got != want {
 			t.Fatalf("refusal %d of a flood: got a wait of %v, want %v", n, got, want)
 		}
 	}
 	for range 1000 {
-		if got := r.refuse(start); got != slowestRefusal {
-			t.Fatalf("got a wait of %v, want %v at most", got, slowestRefusal)
+		if got := r.refuse(start); got != slowest {
+			t.Fatalf("got a wait of %v, want %v at most", got, slowest)
 		}
 	}
 	if got := r.refuse(start.Add(time.Minute)); got != 0 {
@@ -107,6 +107,32 @@ func TestCallsBeyondTheRateWaitForTheirRefusals(t *testing.T) {
 		cancel()
 		if refused, took := count(gone); !refused || took != 0 {
 			t.Errorf("gone: got it refused: %v, after %v, want no wait", refused, took)
+		}
+	})
+}
+
+// Reads of a burst begin one after the other, so that a burst leaves the machine to others.
+func TestReadsOfABurstBeginOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const perSecond = 10
+		a := &API{Config: Config{ClientReads: perSecond, Limits: func(string) clients.Limits { return clients.Limits{} }}}
+		a.reads = newReads(4, true)
+		r, start := a.newReadRates(), time.Now()
+		var began []time.Duration
+		for range burstSeconds * perSecond {
+			raw := gin.CreateTestContextOnly(httptest.NewRecorder(), gin.New())
+			raw.Request = httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/requests", nil)
+			if err := r.count(&call{Context: raw, client: "acme"}, time.Now()); err != nil {
+				t.Fatalf("within the burst: got %v", err)
+			}
+			began = append(began, time.Since(start))
+		}
+		if at := began[perSecond/5-1]; at != 0 {
+			t.Errorf("got the first after %v, want some to begin at once", at)
+		}
+		if took := began[len(began)-1]; took < 800*time.Millisecond || took > time.Second {
+			t.Errorf("got the last begun after %v, want a burst of two seconds begun within one", took)
 		}
 	})
 }

@@ -33,7 +33,15 @@ func (a *API) newReadRates() *rates {
 	return &rates{
 		reason: reasonReadRate, name: readRatePolicy,
 		limits: func(string) clients.Limits { return limits }, policies: func(clients.Limits) string { return policy },
+		starts: startsOf(perSecond),
 	}
+}
+
+// startsOf is how fast the reads of a burst begin: some at once, the rest at twice the rate.
+// Two hundred listings at once would take both processors of a small machine from other
+// clients for a quarter of a second.
+func startsOf(perSecond int) limit.Rate {
+	return limit.Rate{PerSecond: 2 * float64(perSecond), Burst: max(1, perSecond/5)}
 }
 
 // read runs a client's query once the client has a slot. The database ends a slow statement
