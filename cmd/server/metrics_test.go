@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -130,6 +132,37 @@ func TestSampler(t *testing.T) {
 		time.Sleep(sampleShare * time.Second)
 		if got := s.latest.Load().DeadLetters; taken.Load() < 2 || got != 1 || s.taken.Load() != start {
 			t.Errorf("after %d, got sample %d of %d, want the first, which stands", taken.Load(), got, s.taken.Load())
+		}
+	})
+}
+
+func TestRetentionThatIsBehindIsToldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &sampler{retention: time.Hour, logger: slog.New(slog.NewTextHandler(&log, nil))}
+		told := func(overdue, lasts time.Duration) (lines int) {
+			log.Reset()
+			for end := time.Now().Add(lasts); time.Now().Before(end); time.Sleep(sampleInterval) {
+				s.tellRetention(t.Context(), db.Sample{Ended: s.retention + overdue})
+			}
+			return strings.Count(log.String(), "level=WARN msg=retention_behind behind_seconds=")
+		}
+		if got := told(retentionSlack, time.Hour); got != 0 {
+			t.Errorf("at what is usual: got %d lines, want none", got)
+		}
+		if got := told(retentionSlack+time.Second, retentionPatience); got != 0 {
+			t.Errorf("behind for %s: got %d lines, want none", retentionPatience, got)
+		}
+		if got := told(retentionSlack+time.Second, 10*time.Minute); got != 10 || !strings.Contains(log.String(), "remedy=") {
+			t.Errorf("then in ten minutes: got %d lines, want one a minute with a remedy:\n%s", got, log.String())
+		}
+		told(0, time.Hour)
+		if got := strings.Count(log.String(), "msg=retention_caught_up"); got != 1 {
+			t.Errorf("afterwards: got %d lines that it caught up, want one", got)
+		}
+		if s.retention = 0; told(time.Hour*1000, time.Hour) != 0 {
+			t.Errorf("kept forever: got %q, want no line", log.String())
 		}
 	})
 }

@@ -104,7 +104,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *serv
 		s.close()
 		return nil, err
 	}
-	s.sampler.retention = config.Retention
+	s.sampler.retention, s.sampler.logger = config.Retention, logger
 	s.sampler.watch(s.registry)
 	s.bound = newConnections(config.MaxConnections, append(config.ProxyCIDRs, loopback...), s.registry)
 	s.handler, s.pages = newLatestHandler(api.NewStarting(logger)), newLatestHandler(metricsOnly(metricsHandler(s.registry)))

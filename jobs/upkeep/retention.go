@@ -63,7 +63,8 @@ func (s *Sweeper) Run(ctx context.Context) {
 	for ctx.Err() == nil && s.age > 0 {
 		wait, err := s.RemoveBatch(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err)
+			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err,
+				"remedy", "end what the error names, such as a lock on a table; they stay, and the next try is in 10 s")
 			wait = sweepIdle
 		}
 		timer := time.NewTimer(wait)
