@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ringback/db/dbtest"
 )
 
 // largeAnswer is the answer of a largeServer, as it is encoded.
@@ -95,9 +97,9 @@ func TestAnswersThatNobodyReadsTakeLittleMemory(t *testing.T) {
 
 func until(t *testing.T, holds func() bool, what string) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(dbtest.Patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited two minutes for %s", what)
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
 }

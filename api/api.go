@@ -2,6 +2,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -49,7 +50,9 @@ type Config struct {
 
 	Tracer *tracing.Tracer // nil for none
 
-	Heartbeat time.Duration // between two signs of life of an event stream at most; 0 for 15 s
+	Heartbeat       time.Duration // between two signs of life of an event stream at most; 0 for 15 s
+	DatabaseTimeout time.Duration // of the statements of a call; 0 for 1.5 s
+	BodyTimeout     time.Duration // for a body to arrive; 0 for 10 s
 
 	Metrics prometheus.Registerer // nil for none
 }
@@ -140,6 +143,6 @@ func (a *API) newRouter() *gin.Engine {
 
 // databaseContext bounds the statements of a call. It outlives the caller: whether a
 // request was accepted must not depend on whether its caller still listens.
-func databaseContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), databaseTimeout)
+func (a *API) databaseContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(a.DatabaseTimeout, databaseTimeout))
 }

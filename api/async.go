@@ -81,7 +81,7 @@ func (a *API) postAsync(c *call) (reply, error) {
 
 // accept commits a request, or returns the earlier request of its key.
 func (a *API) accept(c *call, request db.Request, key db.Key) (db.Request, error) {
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	holder, err := a.Queue.AcceptOnce(ctx, request, key)
 	if err == nil && holder.Held {

@@ -59,9 +59,9 @@ const (
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.Writer) }
 
 // expectBody gives the body its time, if there is one.
-func (c *call) expectBody() {
+func (c *call) expectBody(timeout time.Duration) {
 	if c.Request.ContentLength != 0 {
-		_ = c.control().SetReadDeadline(c.begin.Add(bodyTimeout))
+		_ = c.control().SetReadDeadline(c.begin.Add(timeout))
 	}
 }
 

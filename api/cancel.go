@@ -21,7 +21,7 @@ func (a *API) cancelRequest(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	stopped, err := a.Queue.Cancel(ctx, c.client, id)
 	if err != nil {

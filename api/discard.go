@@ -17,7 +17,7 @@ func (a *API) discardRequest(c *call) (reply, error) {
 		return reply{}, err
 	}
 	client := c.client
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	if _, err := db.DiscardDeadLetters(ctx, a.Pool, client, []uuid.UUID{id}); err != nil {
 		return reply{}, err
@@ -81,7 +81,7 @@ func (a *API) discardAll(c *call, client string, letters []db.Request) (int, err
 	for i, letter := range letters {
 		ids[i] = letter.ID
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	return db.DiscardDeadLetters(ctx, a.Pool, client, ids)
 }

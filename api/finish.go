@@ -39,7 +39,7 @@ var (
 // postReport takes a report on an attempt that goes on elsewhere. The token in the address
 // replaces an API key, for that attempt alone.
 func (a *API) postReport(c *call) {
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	attempt, err := a.Queue.Attempt(ctx, c.Param("token"))
 	if err == nil {
@@ -58,7 +58,7 @@ func (a *API) report(c *call, attempt jobs.Attempt) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := databaseContext(c.Request.Context()) // anew: the body took its time
+	ctx, cancel := a.databaseContext(c.Request.Context()) // anew: the body took its time
 	defer cancel()
 	return a.Queue.Report(ctx, attempt, report)
 }

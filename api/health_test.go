@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -116,7 +115,7 @@ func TestDatabaseAway(t *testing.T) {
 					t.Errorf("stored: got %d rows, want none", got)
 				}
 				proxy.Pass()
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 				defer cancel()
 				for _, route := range routes {
 					for {

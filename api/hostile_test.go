@@ -3,20 +3,20 @@ package api_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"ringback/api"
 	"ringback/api/contract"
+	"ringback/db/dbtest"
 )
-
-// bodyTimeout is how long a body may take.
-const bodyTimeout = 10 * time.Second
 
 // open sends the head of a call and the given part of its body, and returns the connection.
 func (s *service) open(t *testing.T, head, body string) net.Conn {
@@ -26,7 +26,7 @@ func (s *service) open(t *testing.T, head, body string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(dbtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "%s\r\nHost: localhost\r\n\r\n%s", head, body)
@@ -35,13 +35,13 @@ func (s *service) open(t *testing.T, head, body string) net.Conn {
 
 func TestBodiesThatDoNotArrive(t *testing.T) {
 	t.Parallel()
-	s := newService(t, nil)
+	patient, brief := newService(t, nil), newService(t, func(c *api.Config) { c.BodyTimeout = time.Millisecond })
 	tests := []struct {
 		name, head string
 		want       int
 		atOnce     bool
 	}{
-		{"ForAnAddressThatTakesNone", "GET /healthz HTTP/1.1\r\nContent-Length: 1000", 200, true},
+		{"ForAnAddressThatTakesNone", "GET /livez HTTP/1.1\r\nContent-Length: 1000", 200, true},
 		{"ForNoAddress", "POST /nope HTTP/1.1\r\nContent-Length: 1000", 404, true},
 		{"ForAnotherMethod", "PUT /sync HTTP/1.1\r\nTransfer-Encoding: chunked", 405, true},
 		{"OfAnotherType", "POST /sync HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 1000", 415, true},
@@ -51,7 +51,10 @@ func TestBodiesThatDoNotArrive(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			start := time.Now()
+			s := brief
+			if test.atOnce {
+				s = patient // the body's time outlasts this test
+			}
 			in := bufio.NewReader(s.open(t, test.head, ""))
 			response, err := http.ReadResponse(in, nil)
 			if err != nil || response.StatusCode != test.want {
@@ -61,11 +64,8 @@ func TestBodiesThatDoNotArrive(t *testing.T) {
 			if _, err := bytes.NewBuffer(nil).ReadFrom(response.Body); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := in.ReadByte(); err == nil {
-				t.Error("the connection stays open for the rest of the body")
-			}
-			if took := time.Since(start); test.atOnce && took >= bodyTimeout {
-				t.Errorf("answered and closed after %v, want at once rather than at the body's deadline", took)
+			if _, err := in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the connection stays open for the rest of the body: %v", err)
 			}
 		})
 	}
@@ -103,8 +103,8 @@ func TestCallerThatHangsUpIsNoErrorOfOurs(t *testing.T) {
 		if strings.Contains(line, "level=ERROR") {
 			t.Errorf("got %s, want no error", line)
 		}
-	case <-time.After(2 * time.Minute):
-		t.Fatal("waited 30 s for the log line")
+	case <-time.After(dbtest.Patience):
+		t.Fatal("waited in vain for the log line")
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,7 +21,7 @@ func (a *API) observe(raw *gin.Context) {
 	c := newCall(raw)
 	c.Header("X-Request-Id", c.id)
 	c.Header("Cache-Control", "no-store")
-	c.expectBody()
+	c.expectBody(cmp.Or(a.BodyTimeout, bodyTimeout))
 	defer func() {
 		if value := recover(); value != nil {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))

@@ -53,7 +53,7 @@ func (a *API) read(c *call, ask func(ctx context.Context) error) error {
 		return err
 	}
 	defer a.reads.Leave(client)
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	err := ask(ctx)
 	if err != nil && db.IsUnavailable(err) {

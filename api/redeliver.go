@@ -20,7 +20,7 @@ func (a *API) redeliverRequest(c *call) (reply, error) {
 		return reply{}, err
 	}
 	client := c.client
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	request, err := db.GetRequest(ctx, a.Pool, client, id)
 	if err != nil {
@@ -131,7 +131,7 @@ func (a *API) redeliver(c *call) (reply, error) {
 	if body.DryRun {
 		return reply{status: http.StatusOK, body: answer}, nil
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	wanted, refused := a.redeliveriesOf(page.Requests, filter, body.Rate)
 	done, err := a.Queue.Redeliver(ctx, wanted)

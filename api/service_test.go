@@ -48,14 +48,21 @@ func newService(t *testing.T, adjust func(*api.Config)) *service {
 	return newServiceAt(t, url, url, adjust)
 }
 
+// notInATest is a time that no test lives to see the end of.
+const notInATest = 2 * dbtest.Patience
+
 // newServiceAt reaches the database at url through another address.
 func newServiceAt(t *testing.T, url, through string, adjust func(*api.Config)) *service {
 	t.Helper()
 	pool, reads := dbtest.Pool(t, through), dbtest.Reads(t, through)
 
 	config := api.Config{
-		Pool: pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AsyncLimit: 100}), Logger: discard, Catalog: catalogOf(t, fingerprint.Work),
+		BodyTimeout: notInATest,
+		Pool:        pool, Reads: reads, ReadLimit: int(reads.Stat().MaxConns()), Queue: newQueue(t, pool, jobs.Config{AsyncLimit: 100}), Logger: discard, Catalog: catalogOf(t, fingerprint.Work),
 		FindClient: findClient(nil), LocalClient: "local", SyncLimit: 100, Draining: func() bool { return false },
+	}
+	if url == through { // the database is always there, though it may be slow
+		config.DatabaseTimeout = notInATest
 	}
 	if adjust != nil {
 		adjust(&config)
@@ -109,16 +116,33 @@ type answer struct {
 }
 
 // call sends JSON; header holds pairs of names and values, which win, and an
-// empty value removes a name.
+// empty value removes a name. It calls again where a busy machine is why it was refused.
 func (s *service) call(t *testing.T, method, path, body string, header ...string) answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	for {
+		if got := s.callOnce(t, method, path, body, header...); !got.isOfABusyMachine() {
+			return got
+		}
+	}
+}
+
+// callOnce is call without another try.
+func (s *service) callOnce(t *testing.T, method, path, body string, header ...string) answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 	defer cancel()
 	got, err := s.try(ctx, method, path, body, header...)
 	if err != nil {
 		t.Errorf("%s %s: %v", method, path, err)
 	}
 	return got
+}
+
+// isOfABusyMachine tells whether a call was refused, and nothing was done, since a commit
+// or a read took longer than a quarter of a second.
+func (a answer) isOfABusyMachine() bool {
+	return a.status == http.StatusServiceUnavailable &&
+		(bytes.Contains(a.body, []byte("Requests wait too long to be stored.")) || bytes.Contains(a.body, []byte("Too many reads are under way.")))
 }
 
 func (s *service) try(ctx context.Context, method, path, body string, header ...string) (answer, error) {
@@ -239,7 +263,7 @@ func (s *service) holds(t *testing.T, sql string, args ...any) (yes bool) {
 // waitFor returns when sql selects true.
 func (s *service) waitFor(t *testing.T, sql string) {
 	t.Helper()
-	timeout := time.After(2 * time.Minute)
+	timeout := time.After(dbtest.Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !s.holds(t, sql) {

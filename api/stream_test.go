@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/api"
+	"ringback/db/dbtest"
 	"ringback/jobs"
 	"ringback/jobs/clients"
 )
@@ -29,7 +30,7 @@ type events struct {
 // follow opens a stream; header holds pairs of names and values.
 func (s *service) follow(t *testing.T, location string, header ...string) *events {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 	t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, "GET", s.url+location, nil)
 	if err != nil {

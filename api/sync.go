@@ -107,7 +107,7 @@ func (a *API) awaitStored(c *call, request db.Request) db.Request {
 		return request
 	}
 	applied = append(applied, c.Writer.Header().Get("Preference-Applied"))
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	if now, err := db.GetRequest(ctx, a.Pool, request.Client, request.ID); err == nil {
 		return now
@@ -136,7 +136,7 @@ func (a *API) claim(c *call, key db.Key, offer *work.Offer) (recorded db.Request
 	if err := a.Queue.Ready(); err != nil {
 		return db.Request{}, false, err
 	}
-	ctx, cancel := databaseContext(c.Request.Context())
+	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
 	holder, err := a.Queue.Claim(ctx, key)
 	if err != nil || !holder.Held {
@@ -176,7 +176,7 @@ func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Reques
 
 // acceptElsewhere stores a request whose work goes on elsewhere.
 func (a *API) acceptElsewhere(ctx context.Context, offer *work.Offer, request db.Request, outcome work.Outcome) error {
-	ctx, cancel := databaseContext(ctx)
+	ctx, cancel := a.databaseContext(ctx)
 	defer cancel()
 	return a.Queue.AcceptElsewhere(ctx, offer, request, outcome.StartedAt)
 }
@@ -192,7 +192,7 @@ func finalOf(outcome work.Outcome) work.Outcome {
 
 // record commits a sync request that has ended.
 func (a *API) record(ctx context.Context, request db.Request) error {
-	ctx, cancel := databaseContext(ctx)
+	ctx, cancel := a.databaseContext(ctx)
 	defer cancel()
 	return a.Queue.Record(ctx, request)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/api"
+	"ringback/db/dbtest"
 	"ringback/jobs"
 	"ringback/jobs/clients"
 )
@@ -78,7 +79,7 @@ func TestWait(t *testing.T) {
 			end(location)
 			select {
 			case <-got:
-			case <-time.After(2 * time.Minute):
+			case <-time.After(dbtest.Patience):
 				t.Fatal("it still waits")
 			}
 		}

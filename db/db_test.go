@@ -136,7 +136,7 @@ func TestInTx(t *testing.T) {
 		{name: "CommitsAgain", do: func(tx pgx.Tx, _ context.CancelFunc) error { return note(tx, "CommitsAgain") }, commits: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 			defer cancel()
 			backend := valueOf[int](t, pool, "SELECT pg_backend_pid()")
 			panicked, err := func() (panicked any, err error) {
@@ -280,7 +280,7 @@ func connect(t *testing.T, url string) *pgx.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), dbtest.Patience)
 		defer cancel()
 		_ = conn.Close(ctx)
 	})
@@ -317,10 +317,10 @@ func valueOf[T any](t *testing.T, q db.Querier, sql string, args ...any) (value 
 	return value
 }
 
-// wait returns when sql selects true, and is an error after 10 s.
+// wait returns when sql selects true.
 func wait(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -40,7 +40,7 @@ func (r *record) await(t *testing.T, text string) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(r.String(), text); <-tick.C {
+	for deadline := time.Now().Add(dbtest.Patience); !strings.Contains(r.String(), text); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited for %q in the log:\n%s", text, r)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -274,7 +273,7 @@ func TestReturnJobsOf(t *testing.T) {
 		}
 		told := map[string]bool{}
 		for len(told) < 2 {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
 			defer cancel()
 			notification, err := listener.WaitForNotification(ctx)
 			if err != nil {

@@ -46,7 +46,7 @@ func TestAccept(t *testing.T) {
 		const sql = `
 			SELECT count(*) = 4
 			   AND count(DISTINCT to_jsonb(river_job) - ARRAY['id', 'created_at', 'scheduled_at']) = 2
-			   AND bool_and(scheduled_at <= now() AND created_at BETWEEN now() - interval '1 minute' AND now())
+			   AND bool_and(scheduled_at <= now() AND created_at BETWEEN now() - interval '1 hour' AND now())
 			FROM river_job`
 		if !q.holds(t, sql) {
 			t.Error("our jobs differ from River's own")

@@ -40,7 +40,7 @@ func TestProgress(t *testing.T) {
 		if err := e.report(t, token, ten); err != nil {
 			t.Fatal(err)
 		}
-		e.exec(t, "UPDATE work_leases SET heard_at = now() - interval '1 second', progress_at = now() - interval '1 minute'")
+		e.exec(t, "UPDATE work_leases SET heard_at = now() - interval '1 second', progress_at = now() - interval '1 hour'")
 		attempt, err := e.Attempt(t.Context(), token)
 		if err != nil {
 			t.Fatal(err)
@@ -48,14 +48,14 @@ func TestProgress(t *testing.T) {
 		for _, step := range []struct {
 			age  time.Duration
 			want int
-		}{{2 * time.Minute, 0}, {30 * time.Second, 1}} {
+		}{{2 * time.Hour, 0}, {30 * time.Minute, 1}} {
 			sign := db.Sign{RequestID: request.ID, Run: attempt.run, Lease: time.Minute, Progress: jsontext.Value("2"), Age: step.age}
 			renewed, err := e.renew(t.Context(), []db.Sign{sign}, reportPause)
 			if err != nil || len(renewed) != step.want {
 				t.Errorf("a report of %s ago: got %+v, %v, want %d stored", step.age, renewed, err, step.want)
 			}
 		}
-		if !e.holds(t, "SELECT progress_at BETWEEN now() - interval '1 minute' AND now() - interval '30 seconds' FROM work_leases") {
+		if !e.holds(t, "SELECT progress_at BETWEEN now() - interval '1 hour' AND now() - interval '30 minutes' FROM work_leases") {
 			t.Error("the time of the progress is not when it was taken")
 		}
 	})

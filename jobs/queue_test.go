@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a test waits for an event that must come.
-const patience = 2 * time.Minute
+const patience = dbtest.Patience
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 123456000, time.UTC)
 

@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"ringback/db/dbtest"
 )
 
 // startCluster starts a database of the test's own, with room for its standby.
@@ -159,7 +161,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 			err = errors.Join(err, d.connect(t.Context(), func(conn *pgx.Conn) error {
 				return conn.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now)
 			}))
-			if got := time.Until(now); err != nil || (got-ahead).Abs() > time.Minute {
+			if got := time.Until(now); err != nil || (got-ahead).Abs() > dbtest.Patience {
 				t.Errorf("the clock is %s ahead, %v, want %s", got, err, ahead)
 			}
 		}
@@ -218,7 +220,7 @@ func startTrial(t *testing.T) *trial {
 		t.Fatalf("building the server: %v\n%s", err, out)
 	}
 	tr := &trial{
-		options:  options{server: binary, logs: t.TempDir(), patience: time.Minute},
+		options:  options{server: binary, logs: t.TempDir(), patience: dbtest.Patience},
 		plan:     plan{Roles: []string{"all"}},
 		database: startCluster(t),
 		history:  &history{Mine: "chaos ", Meddled: map[string]*meddling{}},

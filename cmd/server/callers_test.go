@@ -29,7 +29,7 @@ func (p *program) ask(t *testing.T, args ...string) string {
 // line waits for a line that holds all of some words, and returns it.
 func line(t *testing.T, lines chan string, words ...string) string {
 	t.Helper()
-	for deadline := time.After(3 * time.Minute); ; {
+	for deadline := time.After(dbtest.Patience); ; {
 		select {
 		case line, open := <-lines:
 			if !open {
@@ -43,7 +43,7 @@ func line(t *testing.T, lines chan string, words ...string) string {
 				return line
 			}
 		case <-deadline:
-			t.Fatalf("waited a minute for a line with %q", words)
+			t.Fatalf("waited in vain for a line with %q", words)
 		}
 	}
 }

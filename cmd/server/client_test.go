@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -48,7 +49,12 @@ func issueTo(t *testing.T, databaseURL, action, client string) clients.Credentia
 // statusOf returns the status of a read with an API key.
 func (p *program) statusOf(t *testing.T, path, key string) int {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodGet, p.url+path, nil)
+	return p.statusWithin(t.Context(), t, path, key)
+}
+
+func (p *program) statusWithin(ctx context.Context, t *testing.T, path, key string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

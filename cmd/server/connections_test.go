@@ -73,7 +73,7 @@ func (s *boundServer) dial(t *testing.T, from string) caller {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(3 * time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(dbtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return caller{conn, bufio.NewReader(conn)}
@@ -420,7 +420,7 @@ func TestFirstCallIsAnsweredThoughTheListenerIsClosed(t *testing.T) {
 		}
 		return errors.Is(err, syscall.ECONNREFUSED)
 	}, func() string { return "the listener to be closed" })
-	fmt.Fprint(conn, "GET /requests HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	fmt.Fprint(conn, "GET /works HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || response.StatusCode != http.StatusOK || !response.Close {
 		t.Errorf("got %v, %v, want an answer, and the connection closed after it", response, err)

@@ -103,9 +103,7 @@ func TestDatabaseInAnotherCollation(t *testing.T) {
 	expectAll(t, r, acked)
 	wantNoOrphans(t, database)
 	host := strings.TrimPrefix(r.URL, "http://")
-	if got := p.probe("/requests?callback=delivered&callback_host=" + host); got != http.StatusOK {
-		t.Errorf("listing: got %d, want 200", got)
-	}
+	p.awaitStatus(t, "/requests?callback=delivered&callback_host="+host, http.StatusOK)
 }
 
 // ownSchema makes a role that may nothing but use a schema of its own, and returns

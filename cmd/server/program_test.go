@@ -21,6 +21,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"ringback/api/contract"
+	"ringback/db/dbtest"
 	"ringback/work"
 	"ringback/work/fingerprint"
 )
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	http.DefaultTransport = patient{http.DefaultTransport}
 	contract.Install()
 	os.Exit(m.Run())
 }
@@ -109,6 +111,7 @@ func startRun(t *testing.T, args []string, environ map[string]string, set work.S
 		close(p.ended)
 	}()
 	p.await(t, out)
+	p.bePatient(t, environ["DATABASE_URL"])
 	return p
 }
 
@@ -132,6 +135,7 @@ func startProcess(t *testing.T, databaseURL string, settings map[string]string, 
 		stop: func() { _ = command.Process.Signal(os.Interrupt) },
 	}
 	drained := p.await(t, out)
+	p.bePatient(t, databaseURL)
 	go func() {
 		<-drained // Wait closes the pipe
 		p.err = command.Wait()
@@ -159,8 +163,8 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 		p.stop()
 		select {
 		case <-p.ended:
-		case <-time.After(2 * time.Minute):
-			t.Error("the program did not stop within a minute")
+		case <-time.After(dbtest.Patience):
+			t.Error("the program does not stop")
 		}
 		if t.Failed() {
 			t.Logf("the program's log:\n%s", &p.log)
@@ -172,8 +176,8 @@ func (p *program) await(t *testing.T, log io.Reader) (drained chan struct{}) {
 		contract.Watch(t, p.url)
 	case <-drained:
 		t.Fatal("the program ended before it listened")
-	case <-time.After(2 * time.Minute):
-		t.Fatal("the program did not listen within a minute")
+	case <-time.After(dbtest.Patience):
+		t.Fatal("the program does not listen")
 	}
 	return drained
 }
@@ -185,8 +189,8 @@ func (p *program) waitStopped(t *testing.T) error {
 	select {
 	case <-p.ended:
 		return p.err
-	case <-time.After(2 * time.Minute):
-		t.Fatal("the program did not stop within a minute")
+	case <-time.After(dbtest.Patience):
+		t.Fatal("the program does not stop")
 		return nil
 	}
 }
@@ -309,9 +313,9 @@ func until(t *testing.T, done func() bool, state func() string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(3 * time.Minute); !done(); <-tick.C {
+	for deadline := time.Now().Add(dbtest.Patience); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited three minutes for %s", state())
+			t.Fatalf("waited in vain for %s", state())
 		}
 	}
 }
@@ -362,8 +366,8 @@ func (r *receiver) next(t *testing.T) delivery {
 	select {
 	case d := <-r.deliveries:
 		return d
-	case <-time.After(2 * time.Minute):
-		t.Fatal("waited a minute for a callback")
+	case <-time.After(dbtest.Patience):
+		t.Fatal("waited in vain for a callback")
 		return delivery{}
 	}
 }

@@ -38,7 +38,7 @@ func TestSlowReadsOfOneClientHoldUpNobody(t *testing.T) {
 	for range 40 {
 		readers.Go(func() {
 			for ctx.Err() == nil {
-				answered[p.statusOf(t, slow, greedy)].Add(1)
+				answered[p.statusWithin(impatiently(t.Context()), t, slow, greedy)].Add(1)
 			}
 		})
 	}

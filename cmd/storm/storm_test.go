@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"ringback/cmd/internal/load"
+	"ringback/db/dbtest"
 )
 
 func TestEverythingIsCalledBack(t *testing.T) {
@@ -250,16 +251,36 @@ func TestStormIsAnOpenLoop(t *testing.T) {
 			t.Errorf("median of the open loop: got %v ms, want at least 90", got)
 		}
 		// A closed loop sends its second request when the first is answered
-		// and doesn't notice.
-		closed := start(t, freezing(200*time.Millisecond))
-		if got := medianOfClosedLoop(t, closed.url, 20); got > 80*time.Millisecond {
-			t.Errorf("median of a closed loop: got %v, want almost nothing", got)
+		// and doesn't notice, unless the machine is as slow as that.
+		closedLoop := func() time.Duration { return medianOfClosedLoop(t, start(t, freezing(200*time.Millisecond)).url, 20) }
+		median := closedLoop()
+		for tries := 1; median > 80*time.Millisecond && tries < 20; tries++ {
+			median = closedLoop()
+		}
+		if median > 80*time.Millisecond {
+			t.Errorf("median of a closed loop: got %v, want almost nothing", median)
 		}
 	})
 }
 
 func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 	t.Parallel()
+	asWanted := func(got load.Endpoint) bool {
+		return got.OK == 1 && got.Ambiguous <= 2 && got.Sent+got.Unsent == 20 && got.Unsent >= 17
+	}
+	output := runStuck(t, 250*time.Millisecond)
+	for timeout := 500 * time.Millisecond; !asWanted(output.report.Sync) && timeout < dbtest.Patience; timeout *= 2 { // on a busy machine
+		output = runStuck(t, timeout)
+	}
+	if got := output.report.Sync; !asWanted(got) {
+		t.Errorf("got %+v, want 20 due, one answered, one or two timed out, the others unsent", got)
+	}
+	output.want(t, exitBroken, "could not be sent in time")
+}
+
+// runStuck sends 20 requests to a server that answers the first request alone.
+func runStuck(t *testing.T, timeout time.Duration) output {
+	t.Helper()
 	// A request holds the only connection until it times out, and then another holds it:
 	// requests due meanwhile wait beyond their timeout.
 	stuck := make(chan struct{})
@@ -270,13 +291,8 @@ func TestWhatCannotBeSentInTimeFailsTheRun(t *testing.T) {
 		answerSync(n, w)
 	}})
 	t.Cleanup(func() { close(stuck) })
-	output := runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "1",
-		"-rate", "1000", "-duration", "20ms", "-timeout", "2s") // more than a busy machine is late
-	got := output.report.Sync
-	if got.OK != 1 || got.Ambiguous > 2 || got.Sent+got.Unsent != 20 || got.Unsent < 17 {
-		t.Errorf("got %+v, want 20 due, one answered, one or two timed out, the others unsent", got)
-	}
-	output.want(t, exitBroken, "could not be sent in time")
+	return runStorm(t, "-target", service.url, "-mix", "sync=1,async=0", "-connections", "1",
+		"-rate", "1000", "-duration", "20ms", "-timeout", timeout.String())
 }
 
 // freezing answers nothing for a while after its first request.

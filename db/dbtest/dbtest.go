@@ -21,6 +21,10 @@ import (
 	"ringback/db"
 )
 
+// Patience is how long tests wait for what has to come. It says nothing of how soon that
+// is: the machine may be busy.
+const Patience = 5 * time.Minute
+
 // New returns the URL of a fresh database that holds the current schema and is dropped
 // when the test ends. The server is DATABASE_URL's, or else the server that `make up`
 // starts.
@@ -68,7 +72,7 @@ func NewPool(t testing.TB) *pgxpool.Pool {
 // ends.
 func Pool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := db.Open(t.Context(), url, 10*time.Second)
+	pool, err := db.Open(t.Context(), patient(url), Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,12 +83,20 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 // Reads returns a pool for clients' reads, likewise.
 func Reads(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := db.OpenReads(t.Context(), url, 10*time.Second)
+	pool, err := db.OpenReads(t.Context(), patient(url), Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
 	return pool
+}
+
+// patient lets a test hold a lock for as long as it takes.
+func patient(url string) string {
+	if strings.Contains(url, "idle_in_transaction_session_timeout") {
+		return url
+	}
+	return url + "&idle_in_transaction_session_timeout=0"
 }
 
 func create(t testing.TB, options string) string {
@@ -152,7 +164,16 @@ func serverURL() string {
 	return "postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable"
 }
 
-// address is serverURL with another database's name.
+// IsShared tells whether a URL leads straight to the server of New's databases, which is
+// always there.
+func IsShared(through string) bool {
+	parsed, err := url.Parse(through)
+	server, serverErr := url.Parse(serverURL())
+	return err == nil && serverErr == nil && parsed.Host == server.Host
+}
+
+// address is serverURL with another database's name. A busy server may be slow to take a
+// connection.
 func address(t testing.TB, database string) string {
 	t.Helper()
 	parsed, err := url.Parse(serverURL())
@@ -160,12 +181,15 @@ func address(t testing.TB, database string) string {
 		t.Fatal("DATABASE_URL must be a URL for the tests")
 	}
 	parsed.Path = "/" + database
+	query := parsed.Query()
+	query.Set("connect_timeout", fmt.Sprint(Patience.Seconds()))
+	parsed.RawQuery = query.Encode()
 	return parsed.String()
 }
 
 func connect(t testing.TB) *pgx.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	config, err := pgxpool.ParseConfig(serverURL())
 	if err != nil {

@@ -309,7 +309,7 @@ func open(t *testing.T, url string, keys Keys) *Directory {
 // waitUntil returns when condition is true.
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	timeout := time.After(2 * time.Minute)
+	timeout := time.After(dbtest.Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {

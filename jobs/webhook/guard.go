@@ -17,6 +17,8 @@ type guard struct {
 	own    *interfaces
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+
+	resolveLimit, dialLimit time.Duration
 }
 
 const (
@@ -26,7 +28,10 @@ const (
 )
 
 func newGuard(policy Policy) *guard {
-	g := &guard{policy: policy, own: newInterfaces(), lookup: newResolvers(policy.Resolvers).lookup}
+	g := &guard{
+		policy: policy, own: newInterfaces(), lookup: newResolvers(policy.Resolvers).lookup,
+		resolveLimit: resolveLimit, dialLimit: dialLimit,
+	}
 	// Control sees the address of the socket before it connects. A ControlContext would
 	// override it.
 	g.dial = (&net.Dialer{Control: g.control}).DialContext
@@ -85,7 +90,7 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 		trace.DNSStart(httptrace.DNSStartInfo{Host: name})
 		defer trace.DNSDone(httptrace.DNSDoneInfo{})
 	}
-	bare, cancel := context.WithTimeout(context.Background(), resolveLimit)
+	bare, cancel := context.WithTimeout(context.Background(), g.resolveLimit)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
 	return g.lookup(bare, name)
@@ -94,7 +99,7 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 // dialFirst returns a connection to the first address that accepts it. Each address has
 // its share of the remaining time.
 func (g *guard) dialFirst(ctx context.Context, addresses []netip.Addr, port string) (conn net.Conn, err error) {
-	deadline := time.Now().Add(dialLimit)
+	deadline := time.Now().Add(g.dialLimit)
 	for i, address := range addresses {
 		share := time.Until(deadline) / time.Duration(len(addresses)-i)
 		if conn, err = g.dialOne(ctx, share, net.JoinHostPort(address.String(), port)); err == nil || ctx.Err() != nil {

@@ -56,8 +56,7 @@ func TestSendChecksTheHostsAgain(t *testing.T) {
 	t.Parallel()
 	called := make(chan bool, 10)
 	server := serveHTTP(t, func(http.ResponseWriter, *http.Request) { called <- true })
-	s := NewSender(Policy{Local: true}, "test")
-	t.Cleanup(s.Close)
+	s := localSender(t)
 	for hosts, want := range map[string]Outcome{"127.0.0.1": Delivered, "hooks.example.com": ConnectionFailed} {
 		got := s.Send(t.Context(), Message{ID: "m", URL: server.URL + "/", Hosts: Hosts{hosts}})
 		if got.Outcome != want || len(called) != map[Outcome]int{Delivered: 1}[want] {

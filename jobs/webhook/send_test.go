@@ -13,15 +13,39 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ringback/db/dbtest"
 )
 
 // localSender has time enough for a slow machine and none for a body that drips.
 func localSender(t *testing.T) *Sender {
 	t.Helper()
 	sender := NewSender(local, "test")
-	sender.exchange, sender.drain = time.Minute, time.Millisecond
+	beUnhurried(sender)
+	sender.drain = time.Millisecond
 	t.Cleanup(sender.Close)
 	return sender
+}
+
+// beUnhurried gives a busy machine all the time that it needs.
+func beUnhurried(sender *Sender) {
+	sender.exchange = dbtest.Patience
+	sender.guard.resolveLimit, sender.guard.dialLimit = dbtest.Patience, dbtest.Patience
+	sender.transport.TLSHandshakeTimeout, sender.fresh.TLSHandshakeTimeout = dbtest.Patience, dbtest.Patience
+}
+
+// withMoreTime tries with more and more time until the outcome is as wanted: at first it
+// may run out too early, on a busy machine.
+func withMoreTime(t *testing.T, try func(limit time.Duration) (asWanted bool, got any)) {
+	t.Helper()
+	var got any
+	for limit := 100 * time.Millisecond; limit < dbtest.Patience; limit *= 2 {
+		asWanted := false
+		if asWanted, got = try(limit); asWanted {
+			return
+		}
+	}
+	t.Errorf("with as much time as it needs: got %+v", got)
 }
 
 func message(target string) Message {

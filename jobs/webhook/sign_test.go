@@ -79,8 +79,7 @@ func TestSendSigns(t *testing.T) {
 			server := serveHTTP(t, func(_ http.ResponseWriter, r *http.Request) {
 				verified <- verify(r, secrets)
 			})
-			sender := NewSender(Policy{Local: true}, "test")
-			t.Cleanup(sender.Close)
+			sender := localSender(t)
 			sender.Send(t.Context(), Message{ID: "req_1", URL: server.URL + "/", Body: []byte(`{"a":1}`), Secrets: parse(t, secrets...)})
 			if err := <-verified; err != nil {
 				t.Error(err)

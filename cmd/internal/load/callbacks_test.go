@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ringback/cmd/internal/receivers"
+	"ringback/db/dbtest"
 )
 
 func TestReceiverResetsByRST(t *testing.T) {
@@ -34,7 +35,7 @@ func TestReceiverHangs(t *testing.T) {
 		t.Errorf("got %v, want no answer", err)
 	}
 	receiver.close()
-	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(dbtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
