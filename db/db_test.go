@@ -207,9 +207,18 @@ func TestIsUnavailable(t *testing.T) {
 		{"ReadOnly", func(t *testing.T) error {
 			return query(t.Context(), connect(t, url+"&default_transaction_read_only=on"), "CREATE TABLE refused ()")
 		}, true},
+		{"PrivilegeRevoked", func(t *testing.T) error {
+			return query(t.Context(), connect(t, url), "BEGIN; SET LOCAL ROLE pg_monitor; DELETE FROM requests")
+		}, true},
+		{"NoSuchTable", func(t *testing.T) error {
+			return query(t.Context(), connect(t, url+"&search_path=nowhere"), "DELETE FROM requests")
+		}, true},
+		{"NoSuchColumn", func(t *testing.T) error {
+			return query(t.Context(), connect(t, url), "SELECT gone FROM requests")
+		}, true},
 		{"DatabaseDoesNotExist", func(t *testing.T) error {
 			return ping(t, strings.Replace(url, "ringback_test_", "ringback_missing_", 1))
-		}, false}, // a mistake of the operators', which no waiting mends
+		}, true}, // it may be renamed for a moment
 		{"ContextCancelledBeforeAcquiring", func(t *testing.T) error {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()

@@ -19,8 +19,8 @@ const (
 )
 
 // IsUnavailable tells whether err comes from a database that can't be reached,
-// is starting or stopping, is out of resources, read-only or too slow: the
-// same call may succeed later.
+// is starting or stopping, is out of resources, read-only, too slow, or denies what the
+// service needs: the same call may succeed later.
 func IsUnavailable(err error) bool {
 	if errors.Is(err, context.Canceled) { // by the caller; pgconn's error for it looks like the network's
 		return false
@@ -37,6 +37,7 @@ func IsUnavailable(err error) bool {
 		}
 		return answer.Code == readOnlyTransaction || // a failover is under way
 			answer.Code == lockNotAvailable ||
+			isDenial(answer.Code) ||
 			answer.Code == "25P03" || answer.Code == "25P04" // a session or transaction timeout
 	}
 	var connect *pgconn.ConnectError
@@ -45,6 +46,23 @@ func IsUnavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) ||
 		pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") // pgconn has no name for it
+}
+
+// IsDenied tells whether an operator has taken away what the service needs, such as a
+// privilege or a table, or refuses its login. Only an operator can give it back.
+func IsDenied(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && isDenial(answer.Code)
+}
+
+func isDenial(code string) bool {
+	switch code {
+	case "42501", // no privilege
+		"42P01", "42703", "42883", "42704", // no such table, column, function, or type: also a search_path that misses them
+		"3D000", "3F000": // no such database, or schema
+		return true
+	}
+	return code[:2] == "28" // the login
 }
 
 // IsRefused tells whether a row of a statement may have caused err: class 22 is a value
@@ -70,17 +88,19 @@ const (
 	DiskFull    Fault = "disk_full"
 	NoResources Fault = "no_resources" // such as connections or memory
 	Locked      Fault = "locked"
-	Slow        Fault = "slow" // a statement or commit took too long, such as a commit that waits for a standby
+	Denied      Fault = "denied" // a privilege, the login, or a table or column that is gone
+	Slow        Fault = "slow"   // a statement or commit took too long, such as a commit that waits for a standby
 )
 
 // Faults are all kinds of trouble, each with its remedy.
 var Faults = map[Fault]string{
 	Away:        "bring the database back, or name its new address in DATABASE_URL; waiting steps go on by themselves",
 	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
-	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written",
+	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written; or reset default_transaction_read_only, where somebody set it for the server, the database or the role",
 	DiskFull:    "free space on the database's disk or enlarge it",
 	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
 	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
+	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, or the table, column or search_path that somebody changed; waiting steps go on by themselves",
 	Slow:        "look in pg_stat_activity for the wait of the statements: a lock (end the session that holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
 }
 
@@ -112,6 +132,8 @@ func faultOfState(code string) Fault {
 		return NoResources
 	case code == lockNotAvailable:
 		return Locked
+	case isDenial(code):
+		return Denied
 	case code == queryCancelled, code[:2] == "25":
 		return Slow
 	case code[:2] == "40": // a deadlock is over once it is told
@@ -126,4 +148,7 @@ func isConnectError(err error) bool {
 }
 
 // isOfOne tells whether a fault may concern a single table, and so a single step.
-func (f Fault) isOfOne() bool { return f == Locked || f == Slow }
+func (f Fault) isOfOne() bool { return f.isWait() || f == Denied }
+
+// isWait tells whether a lock may be behind a fault.
+func (f Fault) isWait() bool { return f == Locked || f == Slow }

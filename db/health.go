@@ -100,7 +100,7 @@ func (h *Health) Note(step Step, err error) {
 		if h.troubled.Load() {
 			h.end(now, func(of Step, _ trouble) bool { return of == step })
 		}
-	case fault.isOfOne():
+	case fault.isWait():
 		holders := h.diagnose(now)
 		if holders != "" {
 			fault = Locked
@@ -261,6 +261,8 @@ func (h *Health) Check(ctx context.Context) error {
 			return false
 		case t.fault.isOfOne() && step != AcceptStep && step != RecordStep, t.fault == Locked && locked && err == nil:
 			return start.Sub(t.since) > forgottenAfter
+		case t.fault == Denied: // perhaps in a way that a check doesn't meet
+			return err == nil && start.Sub(t.since) > checkedWithin
 		}
 		return err == nil && t.since.Before(start)
 	})
@@ -294,7 +296,8 @@ func (h *Health) meets(step Step) bool {
 	return meets
 }
 
-// write takes the locks that accepting takes, writes a row, and commits to the disk.
+// write takes the locks that accepting takes, writes a row, and commits to the disk. It
+// changes no row of the tables that accepting needs, and may do so.
 // Where the disk was full, it makes a file grow.
 func (h *Health) write(ctx context.Context) error {
 	filling := 0
@@ -306,6 +309,8 @@ func (h *Health) write(ctx context.Context) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('lock_timeout', $1, true)", milliseconds(checkLockTimeout))
 		batch.Queue("LOCK TABLE requests, river_job IN ROW EXCLUSIVE MODE")
+		batch.Queue("INSERT INTO requests (id) SELECT NULL::uuid WHERE false")
+		batch.Queue("INSERT INTO river_job (kind) SELECT NULL::text WHERE false")
 		batch.Queue("INSERT INTO write_checks (id, filling) VALUES ($1, repeat('x', $2))", id, filling)
 		batch.Queue("DELETE FROM write_checks WHERE id = $1", id)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {

@@ -147,6 +147,7 @@ func parseURL(url string) (*pgxpool.Config, error) {
 	}
 	setDefault(conn.RuntimeParams, "application_name", "ringback")
 	setDefault(conn.RuntimeParams, "client_encoding", "UTF8") // regardless of the role's default
+	conn.RuntimeParams["standard_conforming_strings"] = "on"  // likewise; pgx quotes no strings without it
 	return config, nil
 }
 

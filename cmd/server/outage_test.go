@@ -76,6 +76,73 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	wantNoOrphans(t, cluster.URL)
 }
 
+// What an operator takes away by mistake, and gives back, is a fault of the database while
+// it lasts, not of the caller's requests.
+func TestTableThatIsTakenAway(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	_, through := dbtest.NewProxy(t, database) // whose refusals are not called again
+	p, pool := startHere(t, through, nil, fingerprint.Do), dbtest.Pool(t, database)
+	change := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+	for _, table := range []string{"requests", "river_job"} {
+		change("ALTER TABLE " + table + " RENAME TO taken_away")
+		l.awaitRefused(t)
+		p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+		p.awaitStatus(t, "/readyz", http.StatusServiceUnavailable)
+		p.awaitMetric(t, `ringback_database_fault{fault="denied"} 1`)
+		change("ALTER TABLE taken_away RENAME TO " + table)
+		p.awaitStatus(t, "/healthz", http.StatusOK)
+		l.awaitAcked(t, 50)
+		p.awaitMetric(t, `ringback_database_fault{fault="denied"} 0`)
+	}
+	if log := p.log.String(); !strings.Contains(log, "level=ERROR msg=database_fault fault=denied") || !strings.Contains(log, "give back what the error names") {
+		t.Error("no line names the fault and its remedy")
+	}
+	// The receiver's answers are kept meanwhile.
+	change("ALTER TABLE callback_attempts RENAME TO taken_away")
+	l.awaitAcked(t, 50)
+	change("ALTER TABLE taken_away RENAME TO callback_attempts")
+	expectAll(t, r, l.stop())
+	wantNoOrphans(t, database)
+}
+
+// The defaults of an old database, or of one that others use, too, change nothing.
+func TestDatabaseWithDefaultsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	pool := dbtest.Pool(t, database)
+	for setting, value := range map[string]string{
+		"standard_conforming_strings": "off", "datestyle": "German, DMY", "timezone": "Pacific/Chatham", "intervalstyle": "sql_standard",
+		"bytea_output": "escape", "extra_float_digits": "-15", "default_transaction_isolation": "serializable", "statement_timeout": "1",
+	} {
+		var sql string
+		const alter = "SELECT format('ALTER DATABASE %I SET %I = %L', current_database(), $1::text, $2::text)"
+		err := pool.QueryRow(t.Context(), alter, setting, value).Scan(&sql)
+		if err == nil {
+			_, err = pool.Exec(t.Context(), sql)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", setting, err)
+		}
+	}
+	_, through := dbtest.NewProxy(t, database)
+	p, r := startHere(t, through, nil, fingerprint.Do), newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 100)
+	expectAll(t, r, l.stop())
+	if log := p.log.String(); strings.Contains(log, "status=500") {
+		t.Error("want no error of ours in the log")
+	}
+}
+
 // Room on the disk is all that the service needs: no restart.
 func TestDiskThatIsFull(t *testing.T) {
 	t.Parallel()

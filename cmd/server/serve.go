@@ -135,7 +135,7 @@ func (s *server) await(ctx context.Context, prepare func(context.Context) error)
 	defer late.Stop()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := prepare(ctx)
-		if err == nil || ctx.Err() != nil || !db.IsUnavailable(err) {
+		if err == nil || ctx.Err() != nil || !db.IsUnavailable(err) || db.IsDenied(err) {
 			return err
 		}
 		if pause == firstPause {
