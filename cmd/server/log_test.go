@@ -75,6 +75,7 @@ func startWithPipes(t *testing.T, databaseURL string) (*program, io.Closer) {
 	t.Cleanup(func() { _ = command.Process.Kill(); <-p.ended })
 	var seen bytes.Buffer
 	chunk := make([]byte, 4<<10)
+	defer p.bePatient(t, databaseURL)
 	for p.url == "" {
 		n, err := reader.Read(chunk)
 		if err != nil {

@@ -80,7 +80,7 @@ func (p patient) RoundTrip(call *http.Request) (*http.Response, error) {
 
 // keyed is an async call with a key that a repeated call is known by.
 func keyed(call *http.Request) *http.Request {
-	if call.Method != http.MethodPost || !strings.HasPrefix(call.URL.Path, "/async") || call.Header.Get("Idempotency-Key") != "" {
+	if call.Method != http.MethodPost || !strings.HasPrefix(call.URL.Path, "/async") || call.URL.Path == "/async/batch" || call.Header.Get("Idempotency-Key") != "" {
 		return call
 	}
 	call = call.Clone(call.Context())

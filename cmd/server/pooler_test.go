@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -23,7 +24,11 @@ func TestPoolerInSessionMode(t *testing.T) {
 	for range 20 {
 		p.waitFor(t, p.accept(t, `{"text":"x"}`, r.URL), "delivered", func(r request) bool { return r.CallbackState == "delivered" })
 	}
-	pool := dbtest.Pool(t, through)
+	pool, err := db.Open(t.Context(), through, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
 	var timeout, idle, plans string
 	const sql = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'), current_setting('plan_cache_mode')"
 	if err := pool.QueryRow(t.Context(), sql).Scan(&timeout, &idle, &plans); err != nil {

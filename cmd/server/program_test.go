@@ -257,7 +257,7 @@ func (p *program) served(t *testing.T, path, body string, want int) request {
 	if strings.HasPrefix(path, "/async") {
 		key = rand.Text()
 	}
-	for range 100 {
+	for deadline := time.Now().Add(dbtest.Patience); time.Now().Before(deadline); {
 		status, answer, err := p.postOnce(path, body, key)
 		if err == nil && (status == http.StatusServiceUnavailable || status == http.StatusConflict) {
 			continue
@@ -267,7 +267,7 @@ func (p *program) served(t *testing.T, path, body string, want int) request {
 		}
 		return answer
 	}
-	t.Fatalf("POST %s: got 503 a hundred times", path)
+	t.Fatalf("POST %s: got 503 again and again", path)
 	return request{}
 }
 
@@ -277,7 +277,7 @@ func asyncBody(input, callbackURL string) string {
 
 func (p *program) get(t *testing.T, id string) (answer request) {
 	t.Helper()
-	for range 100 { // as with served
+	for deadline := time.Now().Add(dbtest.Patience); time.Now().Before(deadline); { // as with served
 		response, err := http.Get(p.url + "/requests/" + id)
 		if err != nil {
 			t.Fatal(err)
@@ -293,7 +293,7 @@ func (p *program) get(t *testing.T, id string) (answer request) {
 			return answer
 		}
 	}
-	t.Fatalf("GET /requests/%s: got 503 a hundred times", id)
+	t.Fatalf("GET /requests/%s: got 503 again and again", id)
 	return request{}
 }
 

@@ -48,6 +48,9 @@ func NewProxy(t testing.TB, through string) (*Proxy, string) {
 		p.Refuse()
 	})
 	parsed.Host = listener.Addr().String()
+	query := parsed.Query()
+	query.Del("connect_timeout") // what is behind it may be away
+	parsed.RawQuery = query.Encode()
 	return p, parsed.String()
 }
 
