@@ -60,12 +60,13 @@ type Config struct {
 // API serves the routes.
 type API struct {
 	Config
-	sync    gate
-	bodies  *bodyBudget
-	answers *answerBudget
-	reads   *limit.Gate
-	posts   *rates // nil where clients have no limits
-	metrics *metrics
+	sync     gate
+	bodies   *bodyBudget
+	decoding *limit.Gate
+	answers  *answerBudget
+	reads    *limit.Gate
+	posts    *rates // nil where clients have no limits
+	metrics  *metrics
 
 	unauthorized seldomLines // lines of calls without a valid key
 }
@@ -77,12 +78,13 @@ const databaseTimeout = 1500 * time.Millisecond
 // New returns the handler of the public listener.
 func New(config Config) http.Handler {
 	api := &API{
-		Config:  config,
-		sync:    newGate(config.SyncLimit, config.areShared()),
-		bodies:  newBodyBudget(memoryBudget(), config.areShared()),
-		answers: newAnswerBudget(memoryBudget()),
-		reads:   newReads(config.ReadLimit, config.areShared()),
-		metrics: newMetrics(config.Metrics),
+		Config:   config,
+		sync:     newGate(config.SyncLimit, config.areShared()),
+		bodies:   newBodyBudget(memoryBudget(), config.areShared()),
+		decoding: newDecoding(config.areShared()),
+		answers:  newAnswerBudget(memoryBudget()),
+		reads:    newReads(config.ReadLimit, config.areShared()),
+		metrics:  newMetrics(config.Metrics),
 	}
 	api.posts = api.newRates()
 	watchGate(config.Metrics, api.sync)
@@ -123,8 +125,8 @@ func (c Config) areShared() bool { return c.Limits != nil }
 // their work.
 func NewHealth(config Config) http.Handler {
 	api := &API{
-		Config: config, bodies: newBodyBudget(memoryBudget(), config.areShared()), answers: newAnswerBudget(memoryBudget()),
-		metrics: newMetrics(config.Metrics),
+		Config: config, bodies: newBodyBudget(memoryBudget(), config.areShared()), decoding: newDecoding(config.areShared()),
+		answers: newAnswerBudget(memoryBudget()), metrics: newMetrics(config.Metrics),
 	}
 	router := api.newRouter()
 	api.handleProbes(router)

@@ -92,6 +92,7 @@ func (a *API) accept(c *call, request db.Request, key db.Key) (db.Request, error
 
 // readAsync decodes and checks as far as it goes without the database.
 func (a *API) readAsync(c *call, offer *work.Offer) (request db.Request, key db.Key, err error) {
+	defer c.decoded()
 	var body asyncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {

@@ -35,6 +35,13 @@ type batchItem struct {
 	IdempotencyKey *string `json:"idempotency_key"` // as the header of POST /async
 }
 
+// checkedItem is a request of a batch that may be accepted, unless err says why not.
+type checkedItem struct {
+	request db.Request
+	key     db.Key
+	err     error
+}
+
 // batchAnswer has the result of each request, in the order of the call.
 type batchAnswer struct {
 	Requests []batchResult `json:"requests"`
@@ -52,20 +59,34 @@ func (a *API) postBatch(c *call) (reply, error) {
 	if len(c.Request.Header.Values("Idempotency-Key")) > 0 {
 		return reply{}, newProblem("malformed-idempotency-key", "A batch has no Idempotency-Key: give each request its own idempotency_key.")
 	}
-	var body batchBody
-	if _, err := a.decodeUpTo(c, maxBatchBytes, &body); err != nil {
+	items, err := a.readBatch(c)
+	if err != nil {
 		return reply{}, err
 	}
-	if n := len(body.Requests); n < 1 || n > maxBatch {
-		return reply{}, invalidInput("/requests", fmt.Sprintf("must be 1 to %d requests", maxBatch))
-	}
-	results := a.acceptEach(c, body.Requests)
+	results := a.acceptEach(c, items)
 	if !slices.ContainsFunc(results, batchResult.isAccepted) {
 		a.countRefused(results[1:]) // the first is the call's answer, and counted with it
 		return reply{}, results[0].Problem
 	}
 	a.countRefused(results)
 	return reply{status: http.StatusAccepted, retryAfter: acceptedRetryAfter, body: batchAnswer{results}}, nil
+}
+
+// readBatch decodes and checks all requests of a batch. Each has a result of its own.
+func (a *API) readBatch(c *call) ([]checkedItem, error) {
+	defer c.decoded()
+	var body batchBody
+	if _, err := a.decodeUpTo(c, maxBatchBytes, &body); err != nil {
+		return nil, err
+	}
+	if n := len(body.Requests); n < 1 || n > maxBatch {
+		return nil, invalidInput("/requests", fmt.Sprintf("must be 1 to %d requests", maxBatch))
+	}
+	items := make([]checkedItem, len(body.Requests))
+	for i, raw := range body.Requests {
+		items[i].request, items[i].key, items[i].err = a.readItem(c, i, raw)
+	}
+	return items, nil
 }
 
 func (r batchResult) isAccepted() bool { return r.Request != nil }
@@ -80,18 +101,17 @@ func (a *API) countRefused(results []batchResult) {
 }
 
 // acceptEach accepts requests, several at a time.
-func (a *API) acceptEach(c *call, items []jsontext.Value) []batchResult {
+func (a *API) acceptEach(c *call, items []checkedItem) []batchResult {
 	results := make([]batchResult, len(items))
 	var group errgroup.Group
 	group.SetLimit(batchConcurrency)
-	for i, raw := range items {
-		request, key, err := a.readItem(c, i, raw)
-		if err != nil {
-			results[i].Problem = within(i, err)
+	for i, item := range items {
+		if item.err != nil {
+			results[i].Problem = within(i, item.err)
 			continue
 		}
 		group.Go(func() error {
-			made, err := a.accept(c, request, key)
+			made, err := a.accept(c, item.request, item.key)
 			if err != nil {
 				results[i].Problem = within(i, err)
 			} else {

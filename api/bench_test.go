@@ -22,7 +22,7 @@ func BenchmarkReadAsync(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a := &API{Config: Config{Catalog: catalog, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget(maxBudget, false)}
+	a := &API{Config: Config{Catalog: catalog, CallbackPolicy: webhook.Policy{}}, bodies: newBodyBudget(maxBudget, false), decoding: newDecoding(false)}
 	router := a.newRouter()
 	request := httptest.NewRequest(http.MethodPost, "/async", nil)
 	request.Header.Set("Content-Type", "application/json")

@@ -29,6 +29,7 @@ type call struct {
 	streams   bool   // the answer is a stream of events
 
 	bodyRead bool   // to its end
+	decoding func() // lets the next large body be decoded
 	release  func() // gives back the body's part of the budget
 }
 
@@ -36,7 +37,7 @@ const callKey = "call"
 
 // newCall begins a call, with an X-Request-Id of the caller's or a new one.
 func newCall(c *gin.Context) *call {
-	began := &call{Context: c, id: c.GetHeader("X-Request-Id"), traceparent: traceparent(c.Request.Header), begin: time.Now(), release: func() {}}
+	began := &call{Context: c, id: c.GetHeader("X-Request-Id"), traceparent: traceparent(c.Request.Header), begin: time.Now(), decoding: func() {}, release: func() {}}
 	if !validCallID(began.id) {
 		began.id = uuid.NewString()
 	}

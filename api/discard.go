@@ -55,6 +55,7 @@ type discards struct {
 func (a *API) discard(c *call) (reply, error) {
 	var body discardsBody
 	body.Cursor, body.Filter.To = noCursor, noEnd
+	defer c.decoded()
 	if _, err := a.decode(c, &body); err != nil {
 		return reply{}, err
 	}

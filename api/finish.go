@@ -78,6 +78,7 @@ func reportProblem(err error) error {
 
 // readReport reads and checks a body. An empty body is a sign of life.
 func (a *API) readReport(c *call) (report work.Report, err error) {
+	defer c.decoded()
 	raw, err := a.readBody(c, maxBodyBytes)
 	if err != nil || len(raw) == 0 {
 		return work.Report{}, err

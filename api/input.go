@@ -75,7 +75,8 @@ var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any)
 })
 
 // readBody reads the whole body, within the deadline that observe has set and
-// the memory that all bodies together may take, until observe releases it.
+// the memory that all bodies together may take, until observe releases it. It returns a
+// large body once that may be decoded, until the caller calls decoded.
 func (a *API) readBody(c *call, most int64) ([]byte, error) {
 	if c.Request.ContentLength > most {
 		return nil, &http.MaxBytesError{Limit: most}
@@ -91,7 +92,7 @@ func (a *API) readBody(c *call, most int64) ([]byte, error) {
 	switch {
 	case err == nil:
 		c.bodyEnded()
-		return body.Bytes(), nil
+		return body.Bytes(), a.beginDecoding(c, body.Len())
 	case errors.As(err, &tooLarge):
 		return nil, err
 	case isBodyLate(err):

@@ -26,6 +26,7 @@ func (a *API) observe(raw *gin.Context) {
 		if value := recover(); value != nil {
 			a.writeProblem(c, fmt.Errorf("panic: %v\n%s", value, debug.Stack()))
 		}
+		c.decoded()
 		c.releaseBody()
 		took := time.Since(c.begin)
 		a.metrics.answered(c, took)

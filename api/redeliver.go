@@ -185,6 +185,7 @@ func (a *API) redeliveriesOf(requests []db.Request, filter db.Filter, rate int) 
 // readRedeliveries decodes and checks the body.
 func (a *API) readRedeliveries(c *call) (filter db.Filter, body redeliveriesBody, err error) {
 	body.Rate, body.Cursor, body.Filter.CallbackState, body.Filter.To = defaultRate, noCursor, db.CallbackDead, noEnd
+	defer c.decoded()
 	if _, err := a.decode(c, &body); err != nil {
 		return filter, body, err
 	}

@@ -117,6 +117,7 @@ func (a *API) awaitStored(c *call, request db.Request) db.Request {
 
 // readSync decodes and checks as far as it goes without the database.
 func (a *API) readSync(c *call, offer *work.Offer) (request db.Request, key db.Key, err error) {
+	defer c.decoded()
 	var body syncBody
 	raw, err := a.decode(c, &body)
 	if err != nil {
