@@ -11,6 +11,8 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"ringback/api"
+
+	"ringback/jobs/clients"
 )
 
 func TestDelayedWork(t *testing.T) {
@@ -38,6 +40,36 @@ func TestDelayedWork(t *testing.T) {
 			if seen := s.call(t, "GET", "/requests/"+got.ID, ""); !strings.Contains(string(seen.body), `"run_at":`) {
 				t.Errorf("got %s, want when it is due", seen.body)
 			}
+		}
+	})
+
+	t.Run("IsDueLaterWhereItsClientHasABurstDueThen", func(t *testing.T) {
+		t.Parallel()
+		s := newLimited(t, clients.Limits{Rate: 10, Unfinished: 100, PerDestination: 100}) // a burst of twenty
+		wanted := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+		body := `{"input":{"text":"a"},"run_at":"` + wanted + `","callback_url":"` + hook + `"}`
+		for n := range 41 {
+			caller := alice
+			if n == 40 {
+				caller = bob
+			}
+			answer := s.call(t, "POST", "/async", body, "Authorization", caller)
+			for answer.status == http.StatusTooManyRequests { // beyond the rate
+				answer = s.call(t, "POST", "/async", body, "Authorization", caller)
+			}
+			decode[asyncAnswer](t, answer, http.StatusAccepted)
+		}
+		const sql = `
+			SELECT array_agg(count ORDER BY client, late) = ARRAY[20, 20, 1]::bigint[]
+			   AND array_agg(late ORDER BY client, late) = ARRAY[interval '0 s', interval '1 s', interval '0 s']
+			FROM (
+				SELECT requests.client, river_job.scheduled_at - $1::timestamptz AS late, count(*)
+				FROM requests
+				JOIN river_job ON river_job.id = requests.work_job_id
+				GROUP BY 1, 2
+			) AS due`
+		if !s.holds(t, sql, wanted) {
+			t.Error("want two bursts of alice in two seconds, and bob's work on time")
 		}
 	})
 

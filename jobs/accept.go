@@ -90,6 +90,7 @@ func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) 
 	if err := q.enter(request); err != nil {
 		return db.Holder{}, err
 	}
+	request.RunAt = q.quotas.dueAt(request.Client, request.RunAt, q.Now())
 	holder, err := q.accepts.Do(ctx, acceptance{request, key})
 	if err != nil || holder.Held {
 		q.leave(request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,14 @@ type quotas struct {
 	bytes       limit.Sample[string]         // kept, by client
 	deadLetters map[string]int64             // kept, by client, by the latest sample
 	redelivered map[string]time.Time         // by client, the TAT of its redeliveries
+	due         map[dueSecond]int            // requests of later, in the seconds to come
+	forgetDue   int                          // when due has so many, the seconds that are over go
+}
+
+// dueSecond is a second in which work of a client is due.
+type dueSecond struct {
+	client string
+	second int64 // Unix time
 }
 
 // demand is a request's or a redelivery's demand on its client's quotas.
@@ -190,6 +199,45 @@ func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 	q.redelivered[client] = rate.Spend(q.redelivered[client], now, 1)
 	return limit.Latest(wanted, now, free)
 }
+
+// dueAt returns when work is due that a client wants at a later time: then, or in the
+// first second after it in which no more than a burst of the client is due. A client may
+// have thousands of requests for later, and would otherwise have all of them done at one
+// moment, before the requests of others.
+func (q *quotas) dueAt(client string, wanted, now time.Time) time.Time {
+	if q == nil || wanted.IsZero() {
+		return wanted
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	most, at := dueBurst*q.limits(client).Rate, dueSecond{client, wanted.Unix()}
+	for most > 0 && q.due[at] >= most {
+		at.second++
+	}
+	q.forget(now)
+	q.due[at]++
+	return wanted.Add(time.Duration(at.second-wanted.Unix()) * time.Second)
+}
+
+// forget drops the seconds that are over, once there are twice as many as were left the
+// last time.
+func (q *quotas) forget(now time.Time) {
+	if len(q.due) < q.forgetDue {
+		return
+	}
+	if q.due == nil {
+		q.due = map[dueSecond]int{}
+	}
+	maps.DeleteFunc(q.due, func(at dueSecond, _ int) bool { return at.second < now.Unix() })
+	q.forgetDue = max(leastDue, 2*len(q.due))
+}
+
+// dueBurst is how many times its rate may be due of a client in a second. Work that comes at
+// the rate, with the same delay, is then on time.
+const dueBurst = 2
+
+// leastDue is the number of seconds for which nothing is searched.
+const leastDue = 1000
 
 // left is how many more requests a client may have unfinished.
 func (q *quotas) left(client string) int64 {
