@@ -45,7 +45,7 @@ func (a *API) postSync(c *call) (reply, error) {
 		return reply{}, err
 	}
 	defer a.sync.Leave(request.Client)
-	leave, err := a.Queue.EnterWork(offer.Name, request.Client)
+	leave, err := a.Queue.EnterWork(c.Request.Context(), offer.Name, request.Client)
 	if err != nil {
 		return reply{}, err
 	}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"ringback/api"
 	"ringback/jobs"
@@ -77,6 +79,52 @@ func TestSyncWorkThatIsNotDone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call beyond the limit of its work waits for its turn.
+func TestSyncCallsBeyondTheLimitOfTheirWork(t *testing.T) {
+	t.Parallel()
+	finish, registry := make(chan struct{}), prometheus.NewRegistry()
+	s := newService(t, func(c *api.Config) {
+		offer(t, "w", work.Set{"w": {Limit: 1, Do: func(context.Context, work.Call) (jsontext.Value, error) {
+			<-finish
+			return jsontext.Value(`1`), nil
+		}}})(c)
+		queue, err := jobs.New(jobs.Config{Pool: c.Pool, RiverPool: c.Pool, Logger: discard, AsyncLimit: 100, Retention: time.Hour, Catalog: c.Catalog, Metrics: registry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Queue = queue
+	})
+	answers := make(chan answer)
+	for range 2 {
+		go func() { answers <- s.call(t, "POST", "/sync", syncBody) }()
+	}
+	for metricOf(t, registry, "ringback_work_sync_waiting") == 0 {
+		runtime.Gosched()
+	}
+	close(finish)
+	for range 2 {
+		if got := <-answers; got.status != http.StatusOK {
+			t.Errorf("got %d, %s, want 200", got.status, got.body)
+		}
+	}
+}
+
+// metricOf is the value of a metric with one series.
+func metricOf(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
 }
 
 func TestDeadWorkIsTheWorksAlone(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ringback/jobs/limit"
@@ -30,12 +31,15 @@ import (
 type flow struct {
 	paced bool
 	tell  func(down bool, cause error) // when the breaker opens first, again while it is open, and when it closes
+	limit int                          // runs at a time, 0 for no limit
 	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
-	room  int                          // for jobs that wait at the door
+	runs  *limit.Gate                  // nil without a limit; sync requests are before jobs
+	room  int                          // for jobs that wait
+	// shared says that clients share what waits.
+	shared  bool
+	waiting atomic.Int64 // sync requests
 
 	mu       sync.Mutex
-	limited  bool
-	slots    limit.Slots
 	line     limit.Line
 	failures int           // in a row
 	failing  witness       // who saw them
@@ -117,14 +121,14 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 	return flows
 }
 
-// newFlow lets no more than half of the workers wait at the door.
+// newFlow lets no more than half of the workers wait.
 func newFlow(offer *work.Offer, workers int, shared bool) *flow {
-	f := &flow{
-		paced: offer.Paced, limited: offer.Limit > 0, slots: limit.NewSlots(offer.Limit, shared), room: workers / 2,
-		tell: func(bool, error) {},
-	}
-	if f.limited {
-		f.door = limit.NewGate(limit.NewSlots(offer.Limit, shared), limit.OldestFirst, KindLimit, KindLimit)
+	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, tell: func(bool, error) {}}
+	if f.limit > 0 {
+		gate := func() *limit.Gate {
+			return limit.NewGate(limit.NewSlots(f.limit, shared), limit.OldestFirst, KindLimit, KindLimit)
+		}
+		f.door, f.runs = gate(), gate()
 	}
 	return f
 }
@@ -152,33 +156,62 @@ type pass struct {
 	epoch  int
 }
 
-// enter lets a run begin, which must leave, or returns the reason and the time to come back.
-// With reserve it is told a time of its own. A nil flow lets all begin.
-func (f *flow) enter(client string, reserve bool, now time.Time) (pass, limit.Decision) {
+// enter lets a job begin that await let through, which must call leave with its outcome, or
+// returns the reason and the time to come back. The job waits while sync requests are before
+// it. When ctx ends, enter does neither. A nil flow lets all begin.
+func (f *flow) enter(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
-		return pass{}, limit.Decision{}
+		return func(work.Outcome) {}, limit.Decision{}
 	}
+	if f.runs != nil {
+		decision := f.runs.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(queue, time.Now()) })
+		if !decision.OK() {
+			if ctx.Err() != nil {
+				return nil, limit.Decision{}
+			}
+			return nil, f.postpone(decision, time.Now())
+		}
+	}
+	p, decision := f.start(client, false, time.Now())
+	if !decision.OK() {
+		return nil, f.postpone(decision, time.Now())
+	}
+	return f.leaver(p), decision
+}
+
+// leaver ends a run now.
+func (f *flow) leaver(p pass) func(work.Outcome) {
+	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }
+}
+
+// start begins a run that has its slot, or gives the slot back and tells why. A run that
+// isn't timed needs its time at the rate of slow start.
+func (f *flow) start(client string, timed bool, now time.Time) (p pass, decision limit.Decision) {
+	defer func() {
+		if !decision.OK() {
+			f.giveBack(client)
+		}
+	}()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decision := f.closed(client, now)
-	if decision.OK() && f.limited && !f.slots.Room(client, 1) {
-		decision = limit.Decision{Reason: KindLimit, RetryAt: now.Add(soonest)}
-	}
-	if !decision.OK() {
-		if reserve {
-			decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
-		}
+	if decision = f.shut(client, now); !decision.OK() {
 		return pass{}, decision
 	}
-	if f.limited {
-		f.slots.Take(client, 1)
-	}
-	if rate := f.rate(client, now); rate.PerSecond > 0 {
-		f.tat = rate.Spend(f.tat, now, 1)
+	if !timed {
+		if f.tat, decision = f.pace(client, now); !decision.OK() {
+			return pass{}, decision
+		}
 	}
 	f.inFlight++
 	f.moved = now
 	return pass{client, f.epoch}, limit.Decision{}
+}
+
+// giveBack gives a slot to the next.
+func (f *flow) giveBack(client string) {
+	if f.runs != nil {
+		f.runs.Leave(client)
+	}
 }
 
 // await lets a job through that takes no slot yet, or returns the reason and the time to
@@ -191,7 +224,7 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 		return func() {}, limit.Decision{}
 	}
 	if decision := f.look(client, time.Now()); !decision.OK() {
-		return nil, decision
+		return nil, f.postpone(decision, time.Now())
 	}
 	if f.door == nil {
 		return func() {}, limit.Decision{}
@@ -201,24 +234,26 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 		if ctx.Err() != nil {
 			return nil, limit.Decision{}
 		}
-		decision.RetryAt = f.postpone(time.Now())
-		return nil, decision
+		return nil, f.postpone(decision, time.Now())
 	}
 	return func() { f.door.Leave(client) }, decision
 }
 
-// look tells why no job may begin now, even in a free slot, and when this job may.
+// look tells why no job may begin now, even in a free slot.
 func (f *flow) look(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	decision := f.closed(client, now)
-	if !decision.OK() {
-		decision.RetryAt = f.line.Reserve(decision.RetryAt, f.spacing(now), flowStep)
-	}
-	return decision
+	return f.closed(client, now)
 }
 
-// patience is how long a job waits at the door: not at all where its turn is far, nor where
+// shutNow tells why no run may begin now, even in its time at the rate of slow start.
+func (f *flow) shutNow(client string, now time.Time) limit.Decision {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shut(client, now)
+}
+
+// patience is how long a job waits for a slot: not at all where its turn is far, nor where
 // no run has begun or ended for a while, since the upstream may hang.
 func (f *flow) patience(queue limit.Queue, now time.Time) time.Duration {
 	f.mu.Lock()
@@ -230,15 +265,26 @@ func (f *flow) patience(queue limit.Queue, now time.Time) time.Duration {
 	return flowLongestWait
 }
 
-// postpone returns the time for a job to come back that found no slot.
-func (f *flow) postpone(now time.Time) time.Time {
+// postpone gives a refused job a time of its own to come back.
+func (f *flow) postpone(refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.line.Reserve(now.Add(soonest), f.spacing(now), flowStep)
+	earliest := limit.Latest(refused.RetryAt, now.Add(soonest))
+	refused.RetryAt = f.line.Reserve(earliest, f.spacing(now), flowStep)
+	return refused
 }
 
-// closed tells why no run of a client may begin now, even in a free slot, and when a run may.
+// closed tells why no job of a client may begin now, even in a free slot, and when a job may.
 func (f *flow) closed(client string, now time.Time) limit.Decision {
+	if decision := f.shut(client, now); !decision.OK() {
+		return decision
+	}
+	_, decision := f.pace(client, now)
+	return decision
+}
+
+// shut is closed, but for slow start.
+func (f *flow) shut(client string, now time.Time) limit.Decision {
 	down := f.openings > 0 && f.failing.binds(client)
 	switch {
 	case down && f.until.After(now):
@@ -248,18 +294,25 @@ func (f *flow) closed(client string, now time.Time) limit.Decision {
 	case f.pause.After(now) && f.paused.binds(client):
 		return limit.Decision{Reason: WorkPaused, RetryAt: f.pause}
 	}
-	_, decision := f.rate(client, now).Decide(f.tat, now, WorkPace)
-	return decision
+	return limit.Decision{}
 }
 
-// rate is the rate of slow start for a client.
-func (f *flow) rate(client string, now time.Time) limit.Rate {
+// pace decides by the rate of slow start, and returns the new TAT of the rate.
+func (f *flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
+	rate := f.rate(client, now)
+	if rate.PerSecond == 0 {
+		return f.tat, limit.Decision{}
+	}
+	return rate.Decide(f.tat, now, WorkPace)
+}
+
+// rate is the rate of slow start for a client at a time.
+func (f *flow) rate(client string, at time.Time) limit.Rate {
 	if f.rising.IsZero() || !f.slow.binds(client) {
 		return limit.Rate{Burst: 1}
 	}
-	perSecond := risen(f.rising, now)
+	perSecond := risen(f.rising, at)
 	if perSecond >= flowNoLimit {
-		f.rising = time.Time{}
 		return limit.Rate{Burst: 1}
 	}
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
@@ -275,7 +328,7 @@ func (f *flow) spacing(now time.Time) time.Duration {
 	if at := limit.Latest(now, f.until, f.line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
 		spacing = limit.PerSecond(risen(began, at))
 	}
-	if f.limited {
+	if f.limit > 0 {
 		spacing = max(spacing, f.perSlot())
 	}
 	return spacing
@@ -287,7 +340,7 @@ func (f *flow) perSlot() time.Duration {
 	if took == 0 {
 		took = assumedWork
 	}
-	return took / time.Duration(f.slots.Free()+f.slots.Taken())
+	return took / time.Duration(f.limit)
 }
 
 // risen is the rate of slow start at a time.
@@ -296,17 +349,15 @@ func risen(began, at time.Time) float64 {
 }
 
 // leave ends a run with its outcome, the zero Outcome where the run says nothing
-// of the work.
+// of the work. The next run knows what the outcome shows.
 func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if f == nil {
 		return
 	}
+	defer f.giveBack(p.client)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moved = now
-	if f.limited {
-		f.slots.Release(p.client, 1)
-	}
 	if p.epoch != f.epoch {
 		return
 	}
@@ -330,6 +381,7 @@ func (f *flow) learn(client string, outcome work.Outcome, now time.Time) {
 			if f.failing.binds(client) {
 				f.rising, f.slow, f.tat = now, f.failing, now
 			}
+			f.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
 			f.begin()
 			f.tell(false, nil)
 		}
@@ -367,16 +419,4 @@ func (f *flow) isDown(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.openings > 0 || f.pause.After(now)
-}
-
-// EnterWork lets a sync request run a work of the catalog, at once or not at all: the
-// error is a *limit.Refusal. leave must be called with the outcome, the zero Outcome
-// where the run says nothing of the work.
-func (q *Queue) EnterWork(name, client string) (leave func(work.Outcome), err error) {
-	f := q.flows[name]
-	p, decision := f.enter(client, false, time.Now())
-	if err := decision.Err(); err != nil {
-		return nil, err
-	}
-	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }, nil
 }

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,10 +21,25 @@ func came(at time.Time, again *work.Again) work.Outcome {
 	return work.Outcome{StartedAt: at, FinishedAt: at, Again: again}
 }
 
+// tryEnter is a job's entering at a time, without a wait. With reserve it is told a time of
+// its own.
+func (f *flow) tryEnter(client string, reserve bool, now time.Time) (p pass, decision limit.Decision) {
+	if f.runs != nil {
+		decision = f.runs.Enter(context.Background(), client, func(limit.Queue) time.Duration { return 0 })
+	}
+	if decision.OK() {
+		p, decision = f.start(client, false, now)
+	}
+	if !decision.OK() && reserve {
+		decision = f.postpone(decision, now)
+	}
+	return p, decision
+}
+
 // try is one attempt that may begin.
 func (f *flow) try(t *testing.T, now time.Time, again *work.Again) {
 	t.Helper()
-	p, decision := f.enter("alice", false, now)
+	p, decision := f.tryEnter("alice", false, now)
 	if !decision.OK() {
 		t.Fatalf("at %v: got %+v, want it to begin", now, decision)
 	}
@@ -35,7 +51,7 @@ func TestFlowBreaker(t *testing.T) {
 	f, now, failed := pacedFlow(0), morning, &work.Again{}
 	var told []bool
 	f.tell = func(down bool, _ error) { told = append(told, down) }
-	late, _ := f.enter("alice", false, now) // under way all the time
+	late, _ := f.tryEnter("alice", false, now) // under way all the time
 	for range flowFailures - 1 {
 		f.try(t, now, failed)
 	}
@@ -45,15 +61,15 @@ func TestFlowBreaker(t *testing.T) {
 	}
 	opening := flowFirstOpening
 	for range 8 {
-		if _, got := f.enter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
+		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
 			t.Fatalf("open: got %+v, want it down for %v", got, opening)
 		}
 		now = now.Add(opening)
-		probe, got := f.enter("alice", false, now)
+		probe, got := f.tryEnter("alice", false, now)
 		if !got.OK() {
 			t.Fatalf("half open: got %+v, want a probe", got)
 		}
-		if _, got := f.enter("alice", false, now); got.Reason != WorkDown || !f.isDown(now) {
+		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !f.isDown(now) {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
@@ -72,7 +88,7 @@ func TestFlowBreaker(t *testing.T) {
 	second := 0 // attempts of the first second
 	for step := range 1000 {
 		at := now.Add(time.Duration(step) * time.Millisecond)
-		if p, got := f.enter("alice", false, at); got.OK() {
+		if p, got := f.tryEnter("alice", false, at); got.OK() {
 			second++
 			f.leave(p, came(at, nil), at)
 		} else if got.Reason != WorkPace {
@@ -95,7 +111,7 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 	t.Parallel()
 	f := pacedFlow(0)
 	f.try(t, morning, &work.Again{After: 20 * time.Second})
-	if _, got := f.enter("alice", false, morning.Add(19*time.Second)); got.Reason != WorkPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
+	if _, got := f.tryEnter("alice", false, morning.Add(19*time.Second)); got.Reason != WorkPaused || !got.RetryAt.Equal(morning.Add(20*time.Second)) {
 		t.Errorf("got %+v, want it paused", got)
 	}
 	f.try(t, morning.Add(20*time.Second), &work.Again{After: time.Hour})
@@ -111,13 +127,13 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 	}{
 		"Failures": {WorkDown, func(f *flow, client string) {
 			for range flowFailures {
-				if p, got := f.enter(client, false, morning); got.OK() {
+				if p, got := f.tryEnter(client, false, morning); got.OK() {
 					f.leave(p, came(morning, &work.Again{}), morning)
 				}
 			}
 		}},
 		"RetryAfter": {WorkPaused, func(f *flow, client string) {
-			p, _ := f.enter(client, false, morning)
+			p, _ := f.tryEnter(client, false, morning)
 			f.leave(p, came(morning, &work.Again{After: time.Second}), morning)
 		}},
 	} {
@@ -148,7 +164,7 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 		later := morning.Add(flowFirstOpening)
 		f.try(t, later, nil)
 		for range 100 {
-			p, got := f.enter("bob", false, later)
+			p, got := f.tryEnter("bob", false, later)
 			if !got.OK() {
 				t.Fatalf("got %+v, want bob not slowed by what alice saw", got)
 			}
@@ -156,7 +172,7 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 		}
 		var slowed bool
 		for range 100 {
-			if _, got := f.enter("alice", false, later); got.Reason == WorkPace {
+			if _, got := f.tryEnter("alice", false, later); got.Reason == WorkPace {
 				slowed = true
 			}
 		}
@@ -169,13 +185,13 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 func TestFlowLimitsAttempts(t *testing.T) {
 	t.Parallel()
 	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, 1000, false)
-	first, _ := f.enter("alice", true, morning)
-	if _, got := f.enter("alice", true, morning); !got.OK() {
+	first, _ := f.tryEnter("alice", true, morning)
+	if _, got := f.tryEnter("alice", true, morning); !got.OK() {
 		t.Fatalf("the second: got %+v, want it to begin", got)
 	}
 	last := morning
 	for range 100 { // come back one after another, as slots get free
-		_, got := f.enter("alice", true, morning)
+		_, got := f.tryEnter("alice", true, morning)
 		if got.Reason != KindLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
 			t.Fatalf("beyond the limit: got %+v after %v", got, last)
 		}
@@ -184,7 +200,7 @@ func TestFlowLimitsAttempts(t *testing.T) {
 	for range 2 * flowFailures { // such work isn't paced
 		f.leave(first, came(morning, &work.Again{}), morning)
 		var got any
-		if first, got = f.enter("alice", true, morning.Add(time.Hour)); first.client == "" {
+		if first, got = f.tryEnter("alice", true, morning.Add(time.Hour)); first.client == "" {
 			t.Fatalf("after an attempt ended: got %+v, want it to begin", got)
 		}
 	}
@@ -198,7 +214,7 @@ func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 	}
 	latest := now
 	for range 10_000 {
-		_, got := f.enter("alice", true, now)
+		_, got := f.tryEnter("alice", true, now)
 		if got.RetryAt.Before(now.Add(flowFirstOpening)) {
 			t.Fatalf("got %+v, want it not to come before the probe", got)
 		}
@@ -217,10 +233,10 @@ func (f *flow) job(t *testing.T, takes time.Duration) limit.Decision {
 	}
 	defer leave()
 	began := time.Now()
-	p, decision := f.enter("alice", true, began)
+	end, decision := f.enter(t.Context(), "alice")
 	if decision.OK() {
 		time.Sleep(takes)
-		f.leave(p, work.Outcome{StartedAt: began, FinishedAt: time.Now()}, time.Now())
+		end(work.Outcome{StartedAt: began, FinishedAt: time.Now()})
 	}
 	return decision
 }

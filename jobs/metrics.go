@@ -52,14 +52,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
 		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
-	gauge("works_down", "Works that only a probe goes to for now, by their failures or their Retry-After.", func() (down float64) {
-		for _, f := range q.flows {
-			if f.isDown(time.Now()) {
-				down++
-			}
-		}
-		return down
-	})
+	watchFlows(auto, q.flows)
 	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by their names and the status that they ended with.",
@@ -104,6 +97,25 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		m.mended.WithLabelValues(step)
 	}
 	return m
+}
+
+// watchFlows registers the state of each kind of work that has a flow.
+func watchFlows(auto promauto.Factory, flows map[string]*flow) {
+	for name, f := range flows {
+		gauge := func(metric, help string, read func() float64) {
+			auto.NewGaugeFunc(prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: prometheus.Labels{"work": name}}, read)
+		}
+		gauge("ringback_work_sync_waiting", "Sync requests that wait for their turn at a kind of work that has a limit, or whose service has just come back.",
+			func() float64 { return float64(f.waiting.Load()) })
+		if f.paced {
+			gauge("ringback_works_down", "1 while only a probe goes to the service of a kind of work, by its failures or its Retry-After.", func() float64 {
+				if f.isDown(time.Now()) {
+					return 1
+				}
+				return 0
+			})
+		}
+	}
 }
 
 func (m *metrics) postponed(reason limit.Reason) { m.waits.Add(reason, 1) }

@@ -41,7 +41,7 @@ func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 
 // longest is how long a run takes at most, with the steps around the work and the waits
 // for slots.
 func (w *processWorker) longest() time.Duration {
-	return w.catalog.Longest() + flowLongestWait + placePatience + stepTimeout
+	return w.catalog.Longest() + 2*flowLongestWait + placePatience + stepTimeout
 }
 
 // NextRetry is retryAt, for River.
@@ -234,11 +234,11 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	pass, waits := f.enter(request.Client, true, time.Now())
-	if !waits.OK() {
+	leaveFlow, waits := f.enter(ctx, request.Client)
+	if leaveFlow == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
-	defer func() { f.leave(pass, outcome, time.Now()) }()
+	defer func() { leaveFlow(outcome) }()
 	outcome, err = w.work(ctx, job, offer, request)
 	return outcome, 0, err
 }

@@ -15,7 +15,8 @@ type Gate struct {
 
 	mu      sync.Mutex
 	slots   Slots
-	waiting []*waiter      // oldest first
+	waiting []*waiter      // oldest first, after the hurried
+	hurried int            // that wait, at the head
 	of      map[string]int // that wait, by client
 	since   time.Time      // from then on somebody has waited all the time
 }
@@ -30,15 +31,16 @@ const (
 	NewestFirst
 )
 
-// Queue is who waits when a caller comes.
+// Queue is who waits when a caller comes. A hurried caller sees the hurried alone.
 type Queue struct {
 	All, Own int           // callers of all clients, and of its client
 	Stands   time.Duration // for how long somebody has waited all the time
 }
 
 type waiter struct {
-	client string
-	turn   chan bool // gets true with a slot, or false with a refusal
+	client  string
+	hurried bool
+	turn    chan bool // gets true with a slot, or false with a refusal
 }
 
 // NewGate returns a gate that refuses for the reason all where no slot is free, and
@@ -50,8 +52,18 @@ func NewGate(slots Slots, order Order, all, own Reason) *Gate {
 // Enter takes a slot for a client, which Leave gives back, or says why there is none.
 // The caller waits for it no longer than patience says and ctx lasts.
 func (g *Gate) Enter(ctx context.Context, client string, patience func(Queue) time.Duration) Decision {
-	w, wait := g.join(client, patience, time.Now())
-	if w == nil {
+	return g.enter(ctx, &waiter{client: client}, patience)
+}
+
+// Hurry is Enter for a caller whose turn comes before the turn of all callers of Enter. The
+// order of the gate is OldestFirst.
+func (g *Gate) Hurry(ctx context.Context, client string, patience func(Queue) time.Duration) Decision {
+	return g.enter(ctx, &waiter{client: client, hurried: true}, patience)
+}
+
+func (g *Gate) enter(ctx context.Context, w *waiter, patience func(Queue) time.Duration) Decision {
+	waits, wait := g.join(w, patience, time.Now())
+	if !waits {
 		return Decision{}
 	}
 	timer := time.NewTimer(wait)
@@ -67,15 +79,15 @@ func (g *Gate) Enter(ctx context.Context, client string, patience func(Queue) ti
 	if turn {
 		return Decision{}
 	}
-	return g.refusal(client)
+	return g.refusal(w.client)
 }
 
-// join takes a free slot and returns nil, or queues.
-func (g *Gate) join(client string, patience func(Queue) time.Duration, now time.Time) (*waiter, time.Duration) {
+// join takes a free slot, or queues.
+func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time) (waits bool, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.slots.Take(client, 1) {
-		return nil, 0
+	if g.slots.Take(w.client, 1) {
+		return false, 0
 	}
 	if g.order == NewestFirst && len(g.waiting) == g.slots.count {
 		g.tell(0, false)
@@ -83,15 +95,34 @@ func (g *Gate) join(client string, patience func(Queue) time.Duration, now time.
 	if len(g.waiting) == 0 {
 		g.since = now
 	}
-	w := &waiter{client, make(chan bool, 1)}
-	wait := patience(Queue{len(g.waiting), g.of[client], now.Sub(g.since)})
+	w.turn = make(chan bool, 1)
+	wait = patience(g.queue(w, now))
 	if wait == 0 {
 		w.turn <- false
-		return w, 0
+		return true, 0
 	}
-	g.waiting = append(g.waiting, w)
-	g.of[client]++
-	return w, wait
+	at := len(g.waiting)
+	if w.hurried {
+		at = g.hurried
+		g.hurried++
+	}
+	g.waiting = slices.Insert(g.waiting, at, w)
+	g.of[w.client]++
+	return true, wait
+}
+
+// queue is who waits when a caller comes.
+func (g *Gate) queue(w *waiter, now time.Time) Queue {
+	queue := Queue{len(g.waiting), g.of[w.client], now.Sub(g.since)}
+	if w.hurried {
+		queue.All, queue.Own = g.hurried, 0
+		for _, other := range g.waiting[:g.hurried] {
+			if other.client == w.client {
+				queue.Own++
+			}
+		}
+	}
+	return queue
 }
 
 // tell ends a caller's wait.
@@ -99,6 +130,9 @@ func (g *Gate) tell(at int, turn bool) {
 	w := g.waiting[at]
 	w.turn <- turn
 	g.waiting = slices.Delete(g.waiting, at, at+1)
+	if w.hurried {
+		g.hurried--
+	}
 	if g.of[w.client]--; g.of[w.client] == 0 {
 		delete(g.of, w.client)
 	}

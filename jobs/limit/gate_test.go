@@ -1,6 +1,8 @@
 package limit
 
 import (
+	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,16 +16,18 @@ func TestGate(t *testing.T) {
 	t.Run("KeepsTheTurnThatComesAtTheLastInstant", func(t *testing.T) {
 		t.Parallel()
 		g := NewGate(NewSlots(1, false), NewestFirst, "all", "own")
-		if w, _ := g.join("a", aSecond, morning); w != nil {
+		if waits, _ := g.join(&waiter{client: "a"}, aSecond, morning); waits {
 			t.Fatal("the first has to wait")
 		}
-		w, _ := g.join("a", aSecond, morning)
+		w := &waiter{client: "a"}
+		g.join(w, aSecond, morning)
 		g.Leave("a")
 		if !g.giveUp(w) {
 			t.Error("its turn came before it gave up, and the slot is lost")
 		}
-		refused, _ := g.join("a", aSecond, morning)
-		g.join("a", aSecond, morning)
+		refused := &waiter{client: "a"}
+		g.join(refused, aSecond, morning)
+		g.join(&waiter{client: "a"}, aSecond, morning)
 		if g.giveUp(refused) {
 			t.Error("it was refused before it gave up, and has a slot")
 		}
@@ -73,6 +77,43 @@ func TestGate(t *testing.T) {
 			time.Sleep(time.Minute)
 			if got := g.Waiting("b"); got != 0 || len(g.of) != 0 {
 				t.Errorf("afterwards: got %d of b waiting, and %v", got, g.of)
+			}
+		})
+	})
+
+	t.Run("LetsTheHurriedGoFirst", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			g := NewGate(NewSlots(1, false), OldestFirst, "all", "own")
+			var order []string
+			come := func(name string, enter func(context.Context, string, func(Queue) time.Duration) Decision) (seen Queue) {
+				go func() {
+					if enter(t.Context(), name, func(queue Queue) time.Duration { seen = queue; return time.Second }).OK() {
+						order = append(order, name)
+					}
+				}()
+				synctest.Wait()
+				return seen
+			}
+			come("running", g.Enter)
+			come("job", g.Enter)
+			come("first", g.Hurry)
+			come("job", g.Enter)
+			if got, want := come("second", g.Hurry), (Queue{All: 1}); got != want {
+				t.Errorf("the second hurried: got %+v, want %+v", got, want)
+			}
+			if got, want := come("first", g.Hurry), (Queue{All: 2, Own: 1}); got != want {
+				t.Errorf("another of the first's: got %+v, want %+v", got, want)
+			}
+			if got, want := come("job", g.Enter), (Queue{All: 5, Own: 2}); got != want {
+				t.Errorf("a job: got %+v, want %+v", got, want)
+			}
+			for i := range 6 {
+				g.Leave(order[i])
+				synctest.Wait()
+			}
+			if want := []string{"running", "first", "second", "first", "job", "job", "job"}; !slices.Equal(order, want) {
+				t.Errorf("got %q, want %q", order, want)
 			}
 		})
 	})

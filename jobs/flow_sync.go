@@ -1,0 +1,103 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"ringback/jobs/limit"
+	"ringback/work"
+)
+
+// syncPatience is how near a sync request's turn must be for it to wait, and how long it
+// waits at most for a slot.
+const syncPatience = 5 * time.Second
+
+// EnterWork lets a sync request run a work of the catalog, once it has its turn: the error
+// is a *limit.Refusal. leave must be called with the outcome, the zero Outcome where the run
+// says nothing of the work.
+func (q *Queue) EnterWork(ctx context.Context, name, client string) (leave func(work.Outcome), err error) {
+	leave, decision := q.flows[name].enterSync(ctx, client)
+	return leave, decision.Err()
+}
+
+// enterSync is enter for a sync request, which waits where its turn is near, but not while
+// the service is down or paused. The wait ends with ctx.
+func (f *flow) enterSync(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
+	if f == nil {
+		return func(work.Outcome) {}, limit.Decision{}
+	}
+	if decision := f.shutNow(client, time.Now()); !decision.OK() {
+		return nil, decision
+	}
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
+	if f.runs != nil {
+		var turn time.Duration
+		decision := f.runs.Hurry(ctx, client, func(queue limit.Queue) (wait time.Duration) {
+			wait, turn = f.turnOf(queue, time.Now())
+			return wait
+		})
+		if !decision.OK() {
+			decision.RetryAt = time.Now().Add(turn)
+			return nil, decision
+		}
+	}
+	if decision := f.awaitPace(ctx, client); !decision.OK() {
+		f.giveBack(client)
+		return nil, decision
+	}
+	p, decision := f.start(client, true, time.Now())
+	if !decision.OK() {
+		return nil, decision
+	}
+	return f.leaver(p), decision
+}
+
+// awaitPace waits for a sync request's time at the rate of slow start. The time is reserved,
+// so that jobs come after it.
+func (f *flow) awaitPace(ctx context.Context, client string) limit.Decision {
+	now := time.Now()
+	at := f.reservePace(client, now)
+	if !at.After(now) {
+		return limit.Decision{}
+	}
+	timer := time.NewTimer(at.Sub(now))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return limit.Decision{}
+	case <-ctx.Done():
+		return limit.Decision{Reason: WorkPace, RetryAt: at}
+	}
+}
+
+// reservePace returns the next time at the rate of slow start, by the speed then: within
+// its 3 s.
+func (f *flow) reservePace(client string, now time.Time) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rate(client, now).PerSecond == 0 {
+		return now
+	}
+	at := limit.Latest(now, f.tat)
+	rate := f.rate(client, at)
+	f.tat = rate.Spend(f.tat, now, 1)
+	return limit.Latest(now, rate.FreeAt(at, 1))
+}
+
+// turnOf is how long a sync request waits for a slot, and in what time its turn comes. Of the
+// turns that are near, no client has more than its share.
+func (f *flow) turnOf(queue limit.Queue, now time.Time) (wait, turn time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	perSlot := f.perSlot()
+	turn = perSlot * time.Duration(queue.All+1)
+	near := int(syncPatience / max(perSlot, time.Microsecond))
+	switch {
+	case queue.All >= near, f.shared && !limit.Fair(queue.Own, near-queue.All):
+		return 0, turn
+	case now.Sub(f.moved) > syncPatience: // the service may hang
+		return 0, turn
+	}
+	return syncPatience, turn
+}
