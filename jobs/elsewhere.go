@@ -358,7 +358,7 @@ func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome
 	case !first:
 		return ErrGivenUp
 	}
-	q.metrics.worked(q.processor.nameOf(request), outcome)
+	q.metrics.worked(q.processor.nameOf(request), request.Mode, outcome)
 	q.processor.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)
 	_ = db.EndLease(ctx, q.pool, request.ID) // DropLeases finds it
 	return nil

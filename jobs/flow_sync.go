@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -16,8 +17,16 @@ const syncPatience = 5 * time.Second
 // is a *limit.Refusal. leave must be called with the outcome, the zero Outcome where the run
 // says nothing of the work.
 func (q *Queue) EnterWork(ctx context.Context, name, client string) (leave func(work.Outcome), err error) {
-	leave, decision := q.flows[name].enterSync(ctx, client)
-	return leave, decision.Err()
+	leaveFlow, decision := q.flows[name].enterSync(ctx, client)
+	if err := decision.Err(); err != nil {
+		return nil, err
+	}
+	return func(outcome work.Outcome) {
+		leaveFlow(outcome)
+		if !outcome.FinishedAt.IsZero() && !outcome.Elsewhere {
+			q.metrics.worked(name, db.Sync, outcome)
+		}
+	}, nil
 }
 
 // enterSync is enter for a sync request, which waits where its turn is near, but not while

@@ -17,7 +17,7 @@ import (
 // else that callers choose.
 type metrics struct {
 	accepted *prometheus.CounterVec   // by mode
-	works    *prometheus.HistogramVec // by name and status
+	works    *prometheus.HistogramVec // by name, mode and status
 	failed   *prometheus.CounterVec   // by name of the work
 	attempts *prometheus.HistogramVec // by outcome
 	causes   *prometheus.CounterVec   // by outcome and cause, of attempts that a status doesn't explain
@@ -55,9 +55,9 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 	watchFlows(auto, q.flows)
 	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "ringback_work_duration_seconds", Help: "Works of async requests, by their names and the status that they ended with.",
+			Name: "ringback_work_duration_seconds", Help: "Runs of the work that ended their request, by the name of the work, the mode of the request, and the status that it ended with.",
 			Buckets: durations,
-		}, []string{"work", "status"}),
+		}, []string{"work", "mode", "status"}),
 		failed: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringback_work_attempts_not_done_total", Help: "Attempts of the work of async requests that another one follows.",
 		}, []string{"work"}),
@@ -123,8 +123,8 @@ func (m *metrics) postponed(reason limit.Reason) { m.waits.Add(reason, 1) }
 // durations are the buckets for times from a millisecond to the longest timeout.
 var durations = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-func (m *metrics) worked(name string, outcome work.Outcome) {
-	m.works.WithLabelValues(name, string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
+func (m *metrics) worked(name string, mode db.Mode, outcome work.Outcome) {
+	m.works.WithLabelValues(name, string(mode), string(statusOf(outcome))).Observe(outcome.FinishedAt.Sub(startOf(outcome)).Seconds())
 }
 
 // startOf is the end for a work that never began.

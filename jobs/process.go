@@ -120,7 +120,7 @@ func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, reque
 	if err != nil {
 		return err
 	}
-	w.queue.metrics.worked(w.nameOf(request), outcome)
+	w.queue.metrics.worked(w.nameOf(request), cmp.Or(request.Mode, db.Async), outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
 }

@@ -43,6 +43,13 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		t.Fatalf("got %d, %v, want 422", status, err)
 	}
 
+	p.served(t, "/sync", `{"input":{"text":"x"}}`, http.StatusOK)
+	for range 5 { // in a row: it is down
+		if status, _, err := p.postOnce("/sync/away", `{"input":{}}`, ""); err != nil || status != http.StatusServiceUnavailable {
+			t.Fatalf("got %d, %v, want 503", status, err)
+		}
+	}
+
 	var metrics string
 	for _, want := range []string{
 		`ringback_http_request_duration_seconds_count{route="POST /async",status="202"} 3`,
@@ -50,7 +57,10 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		`ringback_http_problems_total{problem="invalid-input"} 1`,
 		`ringback_http_refusals_total{reason="connections"} 0`,
 		`ringback_http_refusals_total{reason="queue_patience"} 0`,
-		`ringback_work_duration_seconds_count{status="succeeded",work="fingerprint"} 3`,
+		`ringback_work_duration_seconds_count{mode="async",status="succeeded",work="fingerprint"} 3`,
+		`ringback_work_duration_seconds_count{mode="sync",status="succeeded",work="fingerprint"} 1`,
+		`ringback_works_down{work="away"} 1`,
+		`ringback_work_sync_waiting{work="away"} 0`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="delivered"} 1`,
 		`ringback_callback_attempt_duration_seconds_count{outcome="gone"} 1`,
 		`ringback_callback_attempt_causes_total{cause="connection refused",outcome="connection_failed"} `,

@@ -139,7 +139,7 @@ func (b *browser) seriousFindings(t *testing.T) []string {
 // waits for a failing receiver, a dead letter and a sync request.
 func withRequests(t *testing.T) (p *program, delivered, pending, dead string) {
 	t.Helper()
-	p = startHere(t, dbtest.New(t), nil, fingerprint.Do)
+	p = startHere(t, dbtest.New(t), map[string]string{"WORKS": writeTemp(t, `{"away": {"url": "http://127.0.0.1:9/"}}`)}, fingerprint.Do)
 	good := newReceiver(t, nil)
 	failing := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })

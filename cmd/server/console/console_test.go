@@ -45,11 +45,14 @@ func TestSamplesAreDifferences(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	auto := promauto.With(registry)
 	accepted := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_requests_accepted_total"}, []string{"mode"})
+	worked := auto.NewHistogramVec(prometheus.HistogramOpts{Name: "ringback_work_duration_seconds"}, []string{"mode"})
 	refused := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_http_refusals_total"}, []string{"reason"})
 	h, now := &history{}, time.Unix(1000, 0)
 	for second := range kept + 5 {
 		accepted.WithLabelValues("async").Add(float64(second))
 		accepted.WithLabelValues("sync").Add(float64(second))
+		worked.WithLabelValues("sync").Observe(1)
+		worked.WithLabelValues("async").Observe(1)
 		refused.WithLabelValues("backlog").Add(2)
 		s, err := takeSample(registry, now.Add(time.Duration(second)*time.Second))
 		if err != nil {
@@ -59,7 +62,7 @@ func TestSamplesAreDifferences(t *testing.T) {
 	}
 	samples, _ := h.since(0)
 	last := samples[len(samples)-1]
-	if len(samples) != kept || last.Accepted != 2*(kept+4) || last.Done != kept+4 || last.Refused != 2 || last.Reasons["backlog"] != 20 {
+	if len(samples) != kept || last.Accepted != 2*(kept+4) || last.Done != 2 || last.Refused != 2 || last.Reasons["backlog"] != 20 {
 		t.Errorf("got %d samples, the last %+v, want the last ten minutes and the differences", len(samples), last)
 	}
 	if later, _ := h.since(last.At); len(later) != 0 {

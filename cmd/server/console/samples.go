@@ -148,9 +148,6 @@ func (s *sample) read(name string, metric *dto.Metric) {
 	switch name {
 	case "ringback_requests_accepted_total":
 		s.totals.accepted += metric.GetCounter().GetValue()
-		if labels(metric)["mode"] == "sync" {
-			s.totals.done += metric.GetCounter().GetValue()
-		}
 	case "ringback_work_duration_seconds":
 		s.totals.done += float64(metric.GetHistogram().GetSampleCount())
 	case "ringback_callbacks_ended_total":
