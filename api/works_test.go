@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,8 +71,8 @@ func TestNamedWorks(t *testing.T) {
 		}
 		integer := map[string]any{"type": "integer"}
 		want := map[string]any{"default": "fingerprint", "works": []any{
-			map[string]any{"name": "fingerprint", "schema": schema, "timeout_ms": 10000.0, "retries": 5.0, "deterministic": true},
-			map[string]any{"name": "sum", "timeout_ms": 1000.0, "limit": 3.0, "retries": 0.0, "deterministic": false, "schema": map[string]any{
+			map[string]any{"name": "fingerprint", "schema": schema, "timeout_ms": 10000.0, "retries": 5.0, "deterministic": true, "state": "up"},
+			map[string]any{"name": "sum", "timeout_ms": 1000.0, "limit": 3.0, "retries": 0.0, "deterministic": false, "state": "up", "schema": map[string]any{
 				"type": "object", "additionalProperties": false, "required": []any{"a", "b"},
 				"properties": map[string]any{"a": integer, "b": integer},
 			}},
@@ -80,6 +81,62 @@ func TestNamedWorks(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+// A client learns what its own requests would meet, and no more.
+func TestWorksTellTheirState(t *testing.T) {
+	t.Parallel()
+	fault := work.Retry(&work.Error{Code: "away", Message: "secret"}, 0)
+	adjust := failing(t, true, func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, fault })
+	s := newService(t, func(c *api.Config) {
+		adjust(c)
+		keyed(map[string]string{"a": "alice", "b": "bob"})(c)
+	})
+	type state struct {
+		State        string
+		Since, Until time.Time
+	}
+	ask := func(s *service, key string) (got struct{ Works []state }) {
+		t.Helper()
+		answer := s.call(t, "GET", "/works", "", "Authorization", strings.TrimSuffix("Bearer "+key, "Bearer "))
+		if err := json.Unmarshal(answer.body, &got, json.MatchCaseInsensitiveNames(true)); err != nil || len(got.Works) != 1 {
+			t.Fatalf("got %d, %s, %v", answer.status, answer.body, err)
+		}
+		if strings.Contains(string(answer.body), "secret") {
+			t.Errorf("the cause is told: %s", answer.body)
+		}
+		return got
+	}
+	of := func(key string) state { return ask(s, key).Works[0] }
+	call := func(key string) {
+		s.wantProblem(t, s.call(t, "POST", "/sync", syncBody, "Authorization", "Bearer "+key), http.StatusServiceUnavailable, "unavailable")
+	}
+	if got := of("a"); got != (state{State: "up"}) {
+		t.Errorf("before: got %+v, want it up", got)
+	}
+	for range 5 { // in a row
+		call("a")
+	}
+	alice := of("a")
+	if alice.State != "down" || alice.Since.IsZero() || alice.Since.Nanosecond() != 0 {
+		t.Errorf("alice, who saw it: got %+v, want it down since then", alice)
+	}
+	if got := of("b"); got != (state{State: "up"}) {
+		t.Errorf("bob, who saw nothing: got %+v, want it up", got)
+	}
+	call("b")
+	if got := of("b"); got.State != "down" || !got.Since.Equal(alice.Since) {
+		t.Errorf("bob, once he saw it: got %+v, want it down since %v", got, alice.Since)
+	}
+
+	fault = work.Retry(&work.Error{Code: "busy", Message: "secret"}, time.Minute)
+	paused := newService(t, failing(t, true, func(context.Context, jsontext.Value) (jsontext.Value, error) { return nil, fault }))
+	before := time.Now()
+	paused.call(t, "POST", "/sync", syncBody)
+	got := ask(paused, "").Works[0]
+	if got.State != "paused" || !got.Since.IsZero() || got.Until.Before(before.Add(time.Minute-time.Second)) {
+		t.Errorf("after a Retry-After: got %+v, want it paused until then", got)
+	}
 }
 
 func TestNamedWorksRefuse(t *testing.T) {

@@ -44,6 +44,7 @@ type flow struct {
 	failures int           // in a row
 	failing  witness       // who saw them
 	openings int           // in a row, with no success in between
+	down     time.Time     // since the first of them
 	until    time.Time     // open until then
 	pause    time.Time     // by a Retry-After
 	paused   witness       // who got it
@@ -403,6 +404,9 @@ func (f *flow) fail(client string, cause error, now time.Time) {
 		f.tell(true, cause)
 		f.told = now
 	}
+	if f.openings == 0 {
+		f.down = now
+	}
 	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
 	f.openings++
 	f.begin()
@@ -412,6 +416,40 @@ func (f *flow) fail(client string, cause error, now time.Time) {
 func (f *flow) begin() {
 	f.epoch++
 	f.inFlight = 0
+}
+
+// WorkState tells whether a kind of work is done, as a client's requests to this process meet
+// it.
+type WorkState struct {
+	State string    // up, down or paused
+	Since time.Time // it is down; zero otherwise
+	Until time.Time // the next probe, or the end of the pause; zero for up, and while the probe is out
+}
+
+// WorkState is the state of a work of the catalog for a client.
+func (q *Queue) WorkState(name, client string) WorkState {
+	state := q.flows[name].state(client, time.Now())
+	state.Since, state.Until = q.clock.At(state.Since), q.clock.At(state.Until)
+	return state
+}
+
+func (f *flow) state(client string, now time.Time) WorkState {
+	if f == nil {
+		return WorkState{State: "up"}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state := WorkState{State: "up"}
+	switch {
+	case f.openings > 0 && f.failing.binds(client):
+		state = WorkState{State: "down", Since: f.down}
+		if f.until.After(now) {
+			state.Until = f.until
+		}
+	case f.pause.After(now) && f.paused.binds(client):
+		state = WorkState{State: "paused", Until: f.pause}
+	}
+	return state
 }
 
 // isDown tells whether nothing but a probe may go.

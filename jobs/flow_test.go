@@ -107,6 +107,39 @@ func TestFlowBreaker(t *testing.T) {
 	}
 }
 
+func TestFlowState(t *testing.T) {
+	t.Parallel()
+	f, now, failed := pacedFlow(0), morning, &work.Again{}
+	want := func(what, client string, want WorkState) {
+		t.Helper()
+		if got := f.state(client, now); got != want {
+			t.Errorf("%s: got %+v, want %+v", what, got, want)
+		}
+	}
+	want("new", "alice", WorkState{State: "up"})
+	f.try(t, now, &work.Again{After: time.Second})
+	want("after a Retry-After", "alice", WorkState{State: "paused", Until: morning.Add(time.Second)})
+	want("after a Retry-After to another", "bob", WorkState{State: "up"})
+	now = morning.Add(time.Second)
+	for range flowFailures {
+		f.try(t, now, failed)
+	}
+	down := WorkState{State: "down", Since: now, Until: now.Add(flowFirstOpening)}
+	want("after failures", "alice", down)
+	want("after failures of another", "bob", WorkState{State: "up"})
+	now = now.Add(flowFirstOpening)
+	want("when the probe is due", "alice", WorkState{State: "down", Since: down.Since})
+	f.try(t, now, failed)
+	want("after its failure", "alice", WorkState{State: "down", Since: down.Since, Until: now.Add(2 * flowFirstOpening)})
+	now = now.Add(2 * flowFirstOpening)
+	f.try(t, now, nil)
+	want("after its success", "alice", WorkState{State: "up"})
+	var none *flow
+	if got := none.state("alice", now); got != (WorkState{State: "up"}) {
+		t.Errorf("of work that can't be down: got %+v", got)
+	}
+}
+
 func TestFlowObeysRetryAfter(t *testing.T) {
 	t.Parallel()
 	f := pacedFlow(0)

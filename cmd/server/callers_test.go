@@ -395,7 +395,7 @@ func TestWorksCommand(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), nil, fingerprint.Do)
 	p.awaitStatus(t, "/readyz", http.StatusOK)
-	if got := strings.Fields(p.ask(t, "works")); !strings.HasPrefix(strings.Join(got, " "), "NAME DEFAULT TIMEOUT AT A TIME RETRIES fingerprint yes 40s") {
+	if got := strings.Fields(p.ask(t, "works")); !strings.HasPrefix(strings.Join(got, " "), "NAME DEFAULT TIMEOUT AT A TIME RETRIES STATE fingerprint yes 40s - 5 up") {
 		t.Errorf("got %q", got)
 	}
 	var works struct {

@@ -14,7 +14,8 @@ func worksCommand(p Program) *cobra.Command {
 	command := &cobra.Command{
 		Use: "works", Short: "Show the kinds of work",
 		Long: `Shows the kinds of work that the server does, by name, with the time that an
-attempt may take. With --json the schema of each input stands beside it.`,
+attempt may take and whether the service of the work is up, down or paused.
+With --json the schema of each input stands beside it.`,
 		Example: `  ringback works
   ringback works --json | jq '.works[].schema'`,
 		Args: cobra.NoArgs,
@@ -39,13 +40,14 @@ func (r *remote) works(command *cobra.Command) error {
 			TimeoutMS int64  `json:"timeout_ms"`
 			Limit     int    `json:"limit"`
 			Retries   int    `json:"retries"`
+			State     string `json:"state"`
 		} `json:"works"`
 	}
 	if err := decode(answer, &offered); err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(command.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tDEFAULT\tTIMEOUT\tAT A TIME\tRETRIES")
+	fmt.Fprintln(t, "NAME\tDEFAULT\tTIMEOUT\tAT A TIME\tRETRIES\tSTATE")
 	for _, work := range offered.Works {
 		isDefault, limit := "-", "-"
 		if work.Name == offered.Default {
@@ -54,7 +56,7 @@ func (r *remote) works(command *cobra.Command) error {
 		if work.Limit > 0 {
 			limit = fmt.Sprint(work.Limit)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", printable(work.Name), isDefault, time.Duration(work.TimeoutMS)*time.Millisecond, limit, work.Retries)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", printable(work.Name), isDefault, time.Duration(work.TimeoutMS)*time.Millisecond, limit, work.Retries, printable(work.State))
 	}
 	return t.Flush()
 }
