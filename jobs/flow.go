@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"sync"
@@ -31,6 +32,7 @@ import (
 type flow struct {
 	paced bool
 	tell  func(down bool, cause error) // when the breaker opens first, again while it is open, and when it closes
+	warn  func(*work.SettingError)     // of answers that the operator must act on, once a minute
 	limit int                          // runs at a time, 0 for no limit
 	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
 	runs  *limit.Gate                  // nil without a limit; sync requests are before jobs
@@ -56,6 +58,7 @@ type flow struct {
 	tat      time.Time     // of its rate
 	moved    time.Time     // when a run last began or ended
 	told     time.Time     // when it was last told that the service is down
+	warned   time.Time     // when warn was last called
 }
 
 // witness is the client that alone saw something; all is set where another saw it, too, or
@@ -115,7 +118,7 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
 			f := newFlow(offer, workers, shared)
-			f.tell = tellOfWork(logger, offer.Name)
+			f.tell, f.warn = tellOfWork(logger, offer.Name), warnOfWork(logger, offer.Name)
 			flows[offer.Name] = f
 		}
 	}
@@ -124,7 +127,7 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 
 // newFlow lets no more than half of the workers wait.
 func newFlow(offer *work.Offer, workers int, shared bool) *flow {
-	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, tell: func(bool, error) {}}
+	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, tell: func(bool, error) {}, warn: func(*work.SettingError) {}}
 	if f.limit > 0 {
 		gate := func() *limit.Gate {
 			return limit.NewGate(limit.NewSlots(f.limit, shared), limit.OldestFirst, KindLimit, KindLimit)
@@ -148,6 +151,13 @@ func tellOfWork(logger *slog.Logger, name string) func(down bool, cause error) {
 		}
 		logger.Error("work_down", "work", name, "cause", cause,
 			"remedy", "start the service of WORK_URL or WORKS, or correct its URL; async requests wait meanwhile, and sync requests get 503")
+	}
+}
+
+// warnOfWork returns a function that logs that a service refuses all requests.
+func warnOfWork(logger *slog.Logger, name string) func(*work.SettingError) {
+	return func(mistake *work.SettingError) {
+		logger.Warn("work_refused_by_service", "work", name, "status", mistake.Status, "cause", mistake.Err, "remedy", mistake.Remedy)
 	}
 }
 
@@ -359,6 +369,11 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.moved = now
+	var mistake *work.SettingError
+	if errors.As(outcome.Cause, &mistake) && now.Sub(f.warned) >= toldAgainAfter {
+		f.warn(mistake)
+		f.warned = now
+	}
 	if p.epoch != f.epoch {
 		return
 	}

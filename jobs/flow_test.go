@@ -1,8 +1,13 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -137,6 +142,37 @@ func TestFlowState(t *testing.T) {
 	var none *flow
 	if got := none.state("alice", now); got != (WorkState{State: "up"}) {
 		t.Errorf("of work that can't be down: got %+v", got)
+	}
+}
+
+// A service that refuses the operator's own calls fails the requests for good, and the
+// operator hears of it.
+func TestFlowWarnsOfMistakesInTheSettings(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	offer := &work.Offer{Name: "summarize", Work: work.Work{Paced: true}}
+	f := newFlow(offer, 1000, false)
+	f.warn = warnOfWork(slog.New(slog.NewTextHandler(&log, nil)), offer.Name)
+	run := func(now time.Time, cause error) {
+		t.Helper()
+		p, _ := f.tryEnter("alice", false, now)
+		outcome := came(now, nil)
+		outcome.Error, outcome.Cause = &work.Error{Code: "failed", Message: "m"}, cause
+		f.leave(p, outcome, now)
+	}
+	mistake := fmt.Errorf("a: %w", &work.SettingError{Status: 404, Remedy: "correct the path", Err: errors.New("b")})
+	run(morning, errors.New("another"))
+	for second := range 121 {
+		run(morning.Add(time.Duration(second)*time.Second), mistake)
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("got %q, want a line a minute", lines)
+	}
+	for _, want := range []string{"level=WARN", "work=summarize", "status=404", "remedy=\"correct the path\""} {
+		if !strings.Contains(lines[0], want) {
+			t.Errorf("got %s, want %s", lines[0], want)
+		}
 	}
 }
 

@@ -42,6 +42,16 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
+// SettingError is the error of a run that any input would end in, until the operator acts.
+type SettingError struct {
+	Status int    // that the service of the work answered
+	Remedy string // for the operator
+	Err    error
+}
+
+func (e *SettingError) Error() string { return e.Err.Error() }
+func (e *SettingError) Unwrap() error { return e.Err }
+
 // Codes that mean more than that the work failed.
 const (
 	CodeDeadline  = "deadline_exceeded" // stopped at its deadline

@@ -48,7 +48,27 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 		return nil, a.notDone(now)
 	}
 	failed := &work.Error{Code: CodeFailed, Message: fmt.Sprintf("The service that does the work answered %d.", a.status)}
-	return nil, fmt.Errorf("%w: %s", failed, a.excerpt())
+	err := fmt.Errorf("%w: %s", failed, a.excerpt())
+	if remedy := remedyOf(a.status); remedy != "" {
+		err = &work.SettingError{Status: a.status, Remedy: remedy, Err: err}
+	}
+	return nil, err
+}
+
+// remedyOf is what the operator may do about an answer that no input explains, empty for
+// other answers.
+func remedyOf(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "the service refuses the caller: give it and WORK_SECRET, or the secret in WORKS, the same secret, and compare the clocks"
+	case http.StatusNotFound:
+		return "the service has nothing at this path: correct the path of the URL in WORK_URL or WORKS"
+	case http.StatusMethodNotAllowed:
+		return "the service takes no POST at this path: correct the path of the URL in WORK_URL or WORKS, or let the service take POST"
+	case http.StatusProxyAuthRequired:
+		return "a proxy answers in place of the service: let WORK_URL or WORKS name the service itself"
+	}
+	return ""
 }
 
 func (a answer) result() (jsontext.Value, error) {

@@ -33,6 +33,22 @@ func TestOperatorsSeeWhyAnAnswerFails(t *testing.T) {
 	}
 }
 
+func TestAnswersThatTheOperatorMustActOn(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]string{
+		401: "secret", 403: "secret", 404: "path", 405: "POST", 407: "proxy",
+		402: "", 409: "", 418: "", 500: "", 301: "", 400: "", 503: "",
+	} {
+		_, err := judge(answer{status, http.Header{}, nil}, nil, time.Time{})
+		var mistake *work.SettingError
+		if errors.As(err, &mistake) != (want != "") {
+			t.Errorf("%d: got %v, want a remedy: %v", status, err, want != "")
+		} else if want != "" && (mistake.Status != status || !strings.Contains(mistake.Remedy, want)) {
+			t.Errorf("%d: got %+v, want a remedy with %q", status, mistake, want)
+		}
+	}
+}
+
 func TestReason(t *testing.T) {
 	t.Parallel()
 	problem := http.Header{"Content-Type": {"application/problem+json"}}
