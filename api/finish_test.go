@@ -92,6 +92,11 @@ func TestReports(t *testing.T) {
 		if got := s.call(t, "GET", location, ""); !strings.Contains(string(got.body), `"status":"accepted"`) || !strings.Contains(string(got.body), `"progress":{"percent":10}`) {
 			t.Errorf("got %s, want the progress", got.body)
 		}
+		for path, event := range map[string]string{location: `"event":"work_goes_on_elsewhere"`, "/requests": "", "/requests?status=accepted": ""} {
+			if got := s.call(t, "GET", path, ""); !strings.Contains(string(got.body), `"running_since":"`) || !strings.Contains(string(got.body), event) {
+				t.Errorf("%s: got %s, want since when it goes on elsewhere", path, got.body)
+			}
+		}
 		if got := stream.next(); got != (sent{"progress", "1", `{"percent":10}`}) {
 			t.Errorf("got %+v, want the progress", got)
 		}
@@ -103,6 +108,11 @@ func TestReports(t *testing.T) {
 		for _, e := range []*events{stream, late} {
 			if got := e.next(); got.event != "end" || !strings.Contains(got.data, `"result":{"a":1}`) {
 				t.Errorf("got %+v, want the end and nothing before it", got)
+			}
+		}
+		for _, path := range []string{location, "/requests"} {
+			if got := s.call(t, "GET", path, ""); strings.Contains(string(got.body), "running_since") || strings.Contains(string(got.body), "elsewhere") {
+				t.Errorf("%s: got %s, want that nothing goes on", path, got.body)
 			}
 		}
 		for _, body := range []string{"", `{"result":1}`, `{"progress":{}}`} {

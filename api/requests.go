@@ -226,6 +226,7 @@ func timelineOf(whole wholeRequest, earlier int) []event {
 	for i, attempt := range whole.row.WorkAttempts {
 		add(attempt.At, fmt.Sprintf("work_attempt_%d_%s", i+1, attempt.Code))
 	}
+	add(whole.RunningSince, "work_goes_on_elsewhere")
 	add(whole.StartedAt, "work_started")
 	add(whole.FinishedAt, "work_"+string(whole.Status))
 	for i, attempt := range whole.Attempts {

@@ -30,6 +30,7 @@ type shownRequest struct {
 	RunAt         time.Time        `json:"run_at,omitzero"`
 	ExpiresAt     time.Time        `json:"expires_at,omitzero"`
 	RedeliveredAt time.Time        `json:"redelivered_at,omitzero"`
+	RunningSince  time.Time        `json:"running_since,omitzero"` // of work that goes on elsewhere
 	Progress      jsontext.Value   `json:"progress,omitzero"`
 }
 
@@ -45,7 +46,7 @@ func shown(r db.Request) shownRequest {
 		ID: r.ID, Mode: r.Mode, Work: r.Work, Status: r.Status, Input: r.Input, Result: r.Result, Error: r.Error,
 		CallbackURL: r.CallbackURL, CallbackState: r.CallbackState, OrderingKey: r.OrderingKey, Sequence: r.Sequence, Traceparent: r.Traceparent,
 		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, SettledAt: settledAt,
-		RunAt: r.RunAt, ExpiresAt: r.ExpiresAt, RedeliveredAt: r.RedeliveredAt, Progress: r.Progress,
+		RunAt: r.RunAt, ExpiresAt: r.ExpiresAt, RedeliveredAt: r.RedeliveredAt, RunningSince: r.RunningSince, Progress: r.Progress,
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -78,6 +80,34 @@ func FindLease(ctx context.Context, q Querier, request uuid.UUID) (lease Lease, 
 		return Lease{}, false, fmt.Errorf("finding a lease: %w", err)
 	}
 	return lease, true, nil
+}
+
+// noteRunning tells of listed requests which work goes on elsewhere.
+func noteRunning(ctx context.Context, q Querier, listed []Request) error {
+	const sql = `
+		SELECT request_id, started_at
+		FROM work_leases
+		WHERE request_id = ANY ($1::uuid[])`
+	at := map[uuid.UUID]*Request{}
+	for i, r := range listed {
+		if r.Status == Accepted {
+			at[r.ID] = &listed[i]
+		}
+	}
+	if len(at) == 0 {
+		return nil
+	}
+	rows, err := q.Query(ctx, sql, column(slices.Collect(maps.Keys(at)), uuidOf))
+	if err != nil {
+		return err
+	}
+	var id uuid.UUID
+	var since time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &since}, func() error {
+		at[id].RunningSince = since
+		return nil
+	})
+	return err
 }
 
 // FindRun returns the run of a request that is going on: the run of its lease, or else the

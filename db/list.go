@@ -53,6 +53,9 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 		return Page{}, fmt.Errorf("listing requests: %w", err)
 	}
 	page, err := readPage(rows, filter.Limit)
+	if err == nil {
+		err = noteRunning(ctx, q, page.Requests)
+	}
 	if err != nil {
 		return Page{}, fmt.Errorf("listing requests: %w", err)
 	}
@@ -366,6 +369,9 @@ func ListAllRequests(ctx context.Context, q Querier, filter Filter) (Page, error
 		return Page{}, fmt.Errorf("listing requests of all clients: %w", err)
 	}
 	page, err := readPage(rows, filter.Limit)
+	if err == nil {
+		err = noteRunning(ctx, q, page.Requests)
+	}
 	if err != nil {
 		return Page{}, fmt.Errorf("listing requests of all clients: %w", err)
 	}

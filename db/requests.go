@@ -69,6 +69,7 @@ type Request struct {
 	RunAt         time.Time      // when the work is due, zero for at once
 	ExpiresAt     time.Time      // work that has not started by then is skipped
 	RedeliveredAt time.Time      // the latest redelivery
+	RunningSince  time.Time      // the work goes on elsewhere since then; GetRequest and listings read it
 	Progress      jsontext.Value // of work that goes on elsewhere; GetRequest alone reads it
 	// CallbackHeaders are the receiver's own headers: JSON, sealed. LoadWork and
 	// LoadCallbacks alone read them.
@@ -199,10 +200,10 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	sql := `
 		SELECT ` + summaryColumns + `, input, result, error,
 		       (SELECT to_jsonb(errors) FROM river_job WHERE river_job.id = requests.work_job_id),
-		       told.progress, coalesce(told.number, 0)
+		       told.running_since, told.progress, coalesce(told.number, 0)
 		FROM requests
 		LEFT JOIN LATERAL (
-			SELECT progress, ` + progressNumber + ` AS number
+			SELECT started_at AS running_since, progress, ` + progressNumber + ` AS number
 			FROM work_leases
 			WHERE request_id = requests.id
 			  AND requests.status = 'accepted'
@@ -212,7 +213,7 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 	var r Request
 	var errors jsontext.Value
 	err := q.QueryRow(ctx, sql, id, client).
-		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors), (*[]byte)(&r.Progress), &r.ProgressNumber)...)
+		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors), (*zeronull.Timestamptz)(&r.RunningSince), (*[]byte)(&r.Progress), &r.ProgressNumber)...)
 	if err == nil {
 		r.WorkAttempts, err = workAttempts(errors)
 	}

@@ -33,6 +33,10 @@ WITH trace AS (
     SELECT 2, (failure ->> 'at')::timestamptz, 'work attempt ' || (failure ->> 'attempt'), failure ->> 'error'
     FROM request, unnest(work_job_errors) AS errors (failure)
     UNION ALL
+    SELECT 3, work_leases.started_at, 'work goes on elsewhere',
+           'lost at ' || to_char(lease_until AT TIME ZONE 'UTC', 'HH24:MI:SS') || ' unless something is heard of it'
+    FROM request JOIN work_leases USING (request_id) WHERE status = 'accepted'
+    UNION ALL
     SELECT 3, started_at, 'work started', NULL FROM request WHERE started_at IS NOT NULL
     UNION ALL
     SELECT 4, finished_at, 'work ended', concat_ws(', ', status, error_code) FROM request WHERE finished_at IS NOT NULL

@@ -149,6 +149,15 @@ func TestWorkThatGoesOnOutlastsEveryProcess(t *testing.T) {
 	if _, page, _ := second.call(t, "GET", "/requests/"+id, nil, nil); !strings.Contains(page, "Goes on elsewhere") || !strings.Contains(page, "&#34;percent&#34;: 10") || strings.Contains(page, "<b>") {
 		t.Errorf("got %s, want the progress as text", page)
 	}
+	if _, page, _ := second.call(t, "GET", "/requests", nil, nil); !strings.Contains(page, "runs elsewhere since ") {
+		t.Errorf("got %s, want it to run", page)
+	}
+	if list := second.ask(t, "requests", "list"); !strings.Contains(list, "WORK") || !strings.Contains(list, " upstream  accepted (running) ") {
+		t.Errorf("got %s, want it to run", list)
+	}
+	if shown := second.ask(t, "requests", "show", id); !strings.Contains(shown, "accepted (running)") || !strings.Contains(shown, "work goes on elsewhere") {
+		t.Errorf("got %s, want it to run", shown)
+	}
 	if _, told, _ := second.call(t, "GET", "/requests/"+id+"/json", nil, nil); !strings.Contains(told, `"percent": 10`) || !strings.Contains(told, `"lost_at"`) {
 		t.Errorf("got %s, want the progress", told)
 	}

@@ -27,6 +27,7 @@ type requestFields struct {
 	CallbackURL   string    `json:"callback_url"`
 	CallbackState string    `json:"callback_state"`
 	WaitsFor      string    `json:"callback_waits_for"`
+	RunningSince  time.Time `json:"running_since"`
 	AcceptedAt    time.Time `json:"accepted_at"`
 	FinishedAt    time.Time `json:"finished_at"`
 	SettledAt     time.Time `json:"settled_at"`
@@ -57,15 +58,23 @@ func (r *request) ended() bool {
 	return r.Status != "accepted" && r.CallbackState != "waiting" && r.CallbackState != "pending"
 }
 
+// status says of an accepted request whether the service of its work runs it.
+func (r *request) status() string {
+	if !r.RunningSince.IsZero() {
+		return r.Status + " (running)"
+	}
+	return r.Status
+}
+
 // state is the part of a request that changes in its life.
-func (r *request) state() string { return r.Status + " " + cmp.Or(r.CallbackState, "-") }
+func (r *request) state() string { return r.status() + " " + cmp.Or(r.CallbackState, "-") }
 
 // table prints requests, a line each.
 type table struct{ *tabwriter.Writer }
 
 func newTable(out io.Writer) table {
 	t := table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
-	fmt.Fprintln(t, "ID\tMODE\tSTATUS\tCALLBACK\tACCEPTED\tTOOK\tTO")
+	fmt.Fprintln(t, "ID\tMODE\tWORK\tSTATUS\tCALLBACK\tACCEPTED\tTOOK\tTO")
 	return t
 }
 
@@ -73,7 +82,7 @@ func (t table) add(r *request) { fmt.Fprintln(t, strings.Join(r.columns(), "\t")
 
 func (r *request) columns() []string {
 	return []string{
-		r.ID.String(), printable(r.Mode), printable(r.Status), printable(cmp.Or(r.CallbackState, "-")),
+		r.ID.String(), printable(r.Mode), printable(cmp.Or(r.Work, "-")), printable(r.status()), printable(cmp.Or(r.CallbackState, "-")),
 		r.AcceptedAt.UTC().Format("2006-01-02T15:04:05.000Z"), r.took(), printable(cmp.Or(r.CallbackURL, "-")),
 	}
 }
@@ -116,7 +125,7 @@ func (r *request) write(out io.Writer) error {
 
 // writeOutcome prints the outcome so far.
 func (r *request) writeOutcome(line func(name, value string)) {
-	line("status", r.Status)
+	line("status", r.status())
 	line("callback", r.CallbackState)
 	line("waits for", r.WaitsFor)
 	line("to", r.CallbackURL)

@@ -177,7 +177,7 @@ func (t *tail) print(r *request) error {
 		return WriteJSON(out, r.raw)
 	}
 	c := r.columns()
-	_, err := fmt.Fprintf(out, "%s  %s  %-5s  %-9s  %-9s  %8s  %s\n", c[4], c[0], c[1], c[2], c[3], c[5], c[6])
+	_, err := fmt.Fprintf(out, "%s  %s  %-5s  %-11s  %-9s  %-9s  %8s  %s\n", c[5], c[0], c[1], c[2], c[3], c[4], c[6], c[7])
 	return err
 }
 
