@@ -296,6 +296,14 @@ func (h *Health) meets(step Step) bool {
 	return meets
 }
 
+// mayInsert fails where accepting may not insert. It is parsed as it runs: parsing locks
+// a table, and a batch is parsed before lock_timeout is set.
+const mayInsert = `
+	DO $$ BEGIN
+		EXECUTE 'INSERT INTO requests (id) SELECT NULL::uuid WHERE false';
+		EXECUTE 'INSERT INTO river_job (kind) SELECT NULL::text WHERE false';
+	END $$`
+
 // write takes the locks that accepting takes, writes a row, and commits to the disk. It
 // changes no row of the tables that accepting needs, and may do so.
 // Where the disk was full, it makes a file grow.
@@ -309,8 +317,7 @@ func (h *Health) write(ctx context.Context) error {
 		batch := &pgx.Batch{}
 		batch.Queue("SELECT set_config('lock_timeout', $1, true)", milliseconds(checkLockTimeout))
 		batch.Queue("LOCK TABLE requests, river_job IN ROW EXCLUSIVE MODE")
-		batch.Queue("INSERT INTO requests (id) SELECT NULL::uuid WHERE false")
-		batch.Queue("INSERT INTO river_job (kind) SELECT NULL::text WHERE false")
+		batch.Queue(mayInsert)
 		batch.Queue("INSERT INTO write_checks (id, filling) VALUES ($1, repeat('x', $2))", id, filling)
 		batch.Queue("DELETE FROM write_checks WHERE id = $1", id)
 		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
