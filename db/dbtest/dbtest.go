@@ -72,7 +72,7 @@ func NewPool(t testing.TB) *pgxpool.Pool {
 // ends.
 func Pool(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := db.Open(t.Context(), patient(url), Patience)
+	pool, err := db.Open(t.Context(), patient(url), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func Pool(t testing.TB, url string) *pgxpool.Pool {
 // Reads returns a pool for clients' reads, likewise.
 func Reads(t testing.TB, url string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := db.OpenReads(t.Context(), patient(url), Patience)
+	pool, err := db.OpenReads(t.Context(), patient(url), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
