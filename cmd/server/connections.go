@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	// reserve is the number of connections beyond the bound. They reach GET /healthz, and
-	// get 503 for any other call.
-	reserve = 256
+	// The reserve is the connections beyond the bound. They reach GET /healthz, and get 503
+	// for any other call. They are a quarter of the bound, within these limits: a bound by
+	// the open files leaves half of the files to the rest.
+	leastReserve, mostReserve = 8, 256
 	// settled is how long a connection is idle before it may be closed for a new connection:
 	// its first or next call may be on its way.
 	settled = 250 * time.Millisecond
@@ -34,6 +35,7 @@ const (
 // connections as clients share slots. A connection with a call on it is never closed.
 type connections struct {
 	most    int
+	reserve int
 	settled time.Duration
 	exempt  []netip.Prefix // whose connections may take the whole bound
 
@@ -54,7 +56,7 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustPa
 
 func newConnections(most int, exempt []netip.Prefix, registerer prometheus.Registerer) *connections {
 	s := &connections{
-		most: most, settled: settled, exempt: exempt, addresses: newAddresses(),
+		most: most, reserve: min(max(most/4, leastReserve), mostReserve), settled: settled, exempt: exempt, addresses: newAddresses(),
 		noRoom:  api.RefusalBody(api.Connections),
 		refused: api.CountRefusals(registerer, api.Connections),
 		closed: promauto.With(registerer).NewCounter(prometheus.CounterOpts{
@@ -120,7 +122,7 @@ func (s *connections) admit(conn net.Conn, now time.Time) *boundConn {
 }
 
 func (s *connections) enter(conn net.Conn, of *address, spare bool, now time.Time) *boundConn {
-	if spare && s.spare >= reserve {
+	if spare && s.spare >= s.reserve {
 		s.refused.Add(api.Connections, 1)
 		return nil
 	}

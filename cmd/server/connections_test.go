@@ -224,7 +224,7 @@ func TestConnectionsOfAnAddressLeaveRoomToOthers(t *testing.T) {
 	t.Run("ThoughItFillsTheReserve", func(t *testing.T) {
 		t.Parallel()
 		s := newBoundServer(t, 20, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
-		for range 20 + 2*reserve {
+		for range 20 + 2*s.connections.reserve {
 			s.dial(t, mallory)
 		}
 		for n := range 3 {
@@ -292,15 +292,21 @@ func TestConnectionsThatHaveJustComeAreKept(t *testing.T) {
 
 func TestReserveIsBounded(t *testing.T) {
 	t.Parallel()
+	for most, reserve := range map[int]int{1: leastReserve, 100: 25, 8192: mostReserve} {
+		s := newBoundServer(t, most, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
+		if got := s.connections.reserve; got != reserve {
+			t.Errorf("of %d: got a reserve of %d, want %d", most, got, reserve)
+		}
+	}
 	s := newBoundServer(t, 1, func(s *boundServer, _ *http.Server) { s.connections.settled = time.Hour })
-	for range 2 * reserve {
+	for range 2 * leastReserve {
 		s.dial(t, "127.0.0.2")
 	}
 	if got := s.dial(t, "127.0.0.2").call("/healthz"); got != 0 {
 		t.Errorf("got %d, want the connection closed", got)
 	}
-	if open, _ := s.connections.counts(); open != 1+reserve {
-		t.Errorf("got %d connections, want %d", open, 1+reserve)
+	if open, _ := s.connections.counts(); open != 1+leastReserve {
+		t.Errorf("got %d connections, want %d", open, 1+leastReserve)
 	}
 }
 
