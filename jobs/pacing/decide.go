@@ -77,7 +77,7 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 		need, own = need+1, 2
 	}
 	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
-	if a.oneEach && c.inFlight == 0 {
+	if c.inFlight < a.part {
 		full = false
 	}
 	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
@@ -130,7 +130,7 @@ type allowance struct {
 	own     limit.Rate // of the client
 	most    int        // in flight, of all clients
 	ownMost int
-	oneEach bool    // a client with no callback in flight may exceed the limit by one
+	part    int     // of most: a client with fewer in flight may exceed most
 	ceiling float64 // that the rate may grow to, 0 for no limit
 }
 
@@ -148,15 +148,32 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if !r.proven && !r.word.isAllowed() {
 		a.rate.Burst = 1
 	}
-	// Else a client whose callbacks take long would hold the few slots there are.
-	a.oneEach = r.proven && a.most > 1 && !r.word.isAllowed()
+	if r.proven && a.most > 1 && !r.word.isAllowed() {
+		a.part = r.part(c, a.most)
+	}
 	if r.breaker.isHalfOpen(now) || r.isOneByOne(now) {
-		a.most, a.oneEach = 1, false // the probe, or the only connection
+		a.most, a.part = 1, 0 // the probe, or the only connection
 	}
 	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
 		a.ownMost = 1
 	}
 	return a
+}
+
+// part is a client's part of the slots at a receiver, for each client that has some the
+// same. Else a client whose callbacks take long would hold all of them. It exceeds the
+// limit only until callbacks of clients with more than their part are answered.
+func (r *receiver) part(c *party, most int) int {
+	clients := 1
+	for _, other := range r.parties {
+		if other != c && other.inFlight > 0 {
+			clients++
+		}
+	}
+	if clients == 1 {
+		return 1
+	}
+	return max(1, most/clients)
 }
 
 // isOneByOne tells whether two clients found that a receiver serves one connection at a

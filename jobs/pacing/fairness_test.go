@@ -98,6 +98,30 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		}
 	})
 
+	t.Run("BySlowAnswersWhereTheOtherNeedsSeveralSlots", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		acme := &simReceiver{name: "https://acme.example.com:443", address: here, answer: func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.client == "mallory" {
+				return takes(8 * second)(call)
+			}
+			return takes(100 * time.Millisecond)(call)
+		}}
+		s.sendEvery("acme", acme, 40, 0, 2*time.Minute)
+		s.sendEvery("mallory", acme, 50, 30*second, 2*time.Minute)
+		s.run(3 * time.Minute)
+		var waits []time.Duration
+		for _, job := range acme.jobs {
+			if job.client == "acme" && job.arrived.Sub(morning) > 60*second {
+				waits = append(waits, job.first)
+			}
+		}
+		slices.Sort(waits)
+		if p99 := waits[len(waits)*99/100]; p99 > calm {
+			t.Errorf("got waits of %v at the 99th percentile, want hardly any", p99)
+		}
+	})
+
 	// Acme calls so rarely that its answers don't interrupt mallory's failures.
 	t.Run("ByFailuresAtAReceiverThatTheOtherRarelyCalls", func(t *testing.T) {
 		t.Parallel()

@@ -97,6 +97,15 @@ func (r *receiver) forgetParties(now time.Time) {
 
 func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
 
+// attemptTimeOf is how long an attempt of a client may be expected to take: its callbacks
+// may be quick where those of another client take long.
+func (r *receiver) attemptTimeOf(c *party) time.Duration {
+	if c.health.recent > 0 {
+		return c.health.recent
+	}
+	return r.attemptTime()
+}
+
 // attemptTime is how long an attempt may be expected to take.
 func (r *receiver) attemptTime() time.Duration {
 	if r.took == 0 {
@@ -105,11 +114,11 @@ func (r *receiver) attemptTime() time.Duration {
 	return r.took
 }
 
-// expected is attemptTime for callbacks that wait. With attempts under way of which none
+// expected is attemptTimeOf for callbacks that wait. With attempts under way of which none
 // ends, it grows: else the callbacks to a receiver that takes seconds would come back for
 // each of its usual answers.
-func (r *receiver) expected(now time.Time) time.Duration {
-	return max(r.attemptTime(), silence(r.inFlight, r.moved, now)/2)
+func (r *receiver) expected(c *party, now time.Time) time.Duration {
+	return max(r.attemptTimeOf(c), silence(r.inFlight, r.moved, now)/2)
 }
 
 // silence is for how long none of the attempts under way has ended.

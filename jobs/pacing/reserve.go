@@ -11,10 +11,10 @@ import (
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	spacing := r.spacing(c, a, p.share, at, now)
-	spacing = max(spacing, a.own.Interval(), r.expected(now)/time.Duration(max(1, a.ownMost)))
+	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
 	earliest := limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
 	if !earliest.After(now) {
-		earliest = now.Add(min(spacing, r.expected(now)))
+		earliest = now.Add(min(spacing, r.expected(c, now)))
 	}
 	return c.line.Reserve(earliest, spacing, recallStep(a))
 }
@@ -24,7 +24,7 @@ func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time
 func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
 	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
-		rate, most = r.pace.rateAt(at, r.attemptTime()), min(float64(share), r.pace.flightAt(at, now, r.attemptTime()))
+		rate, most = r.pace.rateAt(at, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
 		if a.ceiling > 0 {
 			rate = min(rate, a.ceiling)
 		}
@@ -35,7 +35,7 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 			waiting++
 		}
 	}
-	return max(limit.PerSecond(rate), time.Duration(float64(r.expected(now))/max(1, most))) * time.Duration(waiting)
+	return max(limit.PerSecond(rate), time.Duration(float64(r.expected(c, now))/max(1, most))) * time.Duration(waiting)
 }
 
 // recallStep is the time between two that come to ask when there is no telling how
