@@ -156,9 +156,53 @@ func TestAccept(t *testing.T) {
 		}
 		_, err := o.Accept(jsontext.Value(`{"a": -1, "b": 1, "c": "xyz"}`))
 		got := told(err)
-		for pointer, want := range map[string]string{"/a": "must be at least 1", "/b": "fits none", "/c": "is refused: maxLength"} {
+		for pointer, want := range map[string]string{"/a": "must be at least 1", "/b": "fits none", "/c": "must have at most "} {
 			if !strings.Contains(got[pointer]+err.Error(), want) || got[pointer] == "" {
 				t.Errorf("%s: got %q of %q, want %q", pointer, got[pointer], err, want)
+			}
+		}
+	})
+
+	t.Run("TellsEachRuleInASentence", func(t *testing.T) {
+		t.Parallel()
+		for _, test := range []struct{ schema, input, pointer, want string }{
+			{`{"type": ["string", "null"]}`, `1`, "", "must be of type null or string"},
+			{`{"enum": ["a", 1, null]}`, `2`, "", `must be one of "a", 1, null`},
+			{`{"const": {"a": 1.5}}`, `2`, "", `must be {"a":1.5}`},
+			{`{"enum": ["` + strings.Repeat("x", 300) + `", 1]}`, `2`, "", "must be one of the values that the schema allows"},
+			{`{"minimum": 1.5}`, `1`, "", "must be at least 1.5"},
+			{`{"maximum": 1e3}`, `1001`, "", "must be at most 1000"},
+			{`{"exclusiveMinimum": 0}`, `0`, "", "must be more than 0"},
+			{`{"exclusiveMaximum": 0}`, `0`, "", "must be less than 0"},
+			{`{"multipleOf": 0.01}`, `0.001`, "", "must be a multiple of 0.01"},
+			{`{"minLength": 1}`, `""`, "", "must have at least 1 character"},
+			{`{"maxLength": 2}`, `"abc"`, "", "must have at most 2 characters"},
+			{`{"pattern": "^a"}`, `"b"`, "", "must match the pattern ^a"},
+			{`{"format": "date"}`, `"b"`, "", "must be of the format date"},
+			{`{"minItems": 1}`, `[]`, "", "must have at least 1 item"},
+			{`{"maxItems": 0}`, `[1]`, "", "must have at most 0 items"},
+			{`{"uniqueItems": true}`, `[1,2,1]`, "", "must not have the same item twice, as at 0 and 2"},
+			{`{"prefixItems": [{}], "items": false}`, `[1,2]`, "/1", "is not allowed"},
+			{`{"contains": {"const": 1}}`, `[2]`, "", "has no item of the form that one item must have"},
+			{`{"contains": {"const": 1}, "minContains": 2}`, `[1]`, "", "has fewer than 2 items of the form that these must have"},
+			{`{"contains": {"const": 1}, "maxContains": 1}`, `[1,1]`, "", "has more than 1 item of a form that no more may have"},
+			{`{"minProperties": 2}`, `{}`, "", "must have at least 2 fields"},
+			{`{"maxProperties": 1}`, `{"a":1,"b":1}`, "", "must have at most 1 field"},
+			{`{"required": ["a"]}`, `{}`, "/a", "is required"},
+			{`{"dependentRequired": {"a": ["b"]}}`, `{"a":1}`, "/b", "is required beside a"},
+			{`{"additionalProperties": false}`, `{"a":1}`, "/a", "is not a known field"},
+			{`{"unevaluatedProperties": false}`, `{"a":1}`, "/a", "is not allowed"},
+			{`{"properties": {"a": false}}`, `{"a":1}`, "/a", "is not allowed"},
+			{`{"propertyNames": {"maxLength": 1}}`, `{"ab":1}`, "", `has a field whose name is not allowed: "ab"`},
+			{`{"anyOf": [{"const": 1}, {"const": 2}]}`, `3`, "", "fits none of the forms that it may have"},
+			{`{"oneOf": [{"const": 1}, {"const": 2}]}`, `3`, "", "fits none of the forms that it may have"},
+			{`{"oneOf": [{"type": "number"}, {"const": 3}]}`, `3`, "", "fits more than one of the forms of which it may have one"},
+			{`{"not": {"const": 1}}`, `1`, "", "has a form that is not allowed"},
+			{`false`, `1`, "", "is not allowed"},
+		} {
+			_, err := offer(t, Work{Do: do, Schema: jsontext.Value(test.schema)}).Accept(jsontext.Value(test.input))
+			if got := told(err); len(got) != 1 || got[test.pointer] != test.want {
+				t.Errorf("%s of %s: got %q, want %q at %q", test.schema, test.input, got, test.want, test.pointer)
 			}
 		}
 	})

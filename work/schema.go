@@ -2,16 +2,16 @@ package work
 
 import (
 	"bytes"
+	"encoding/json" // as the library, which keeps numbers as json.Number
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
 )
 
 // compileSchema reads a JSON Schema. Its error locates the mistake.
@@ -80,7 +80,7 @@ func mistakesOf(broken *jsonschema.ValidationError) Mistakes {
 
 func collectMistakes(broken *jsonschema.ValidationError, all *Mistakes) {
 	// Of several alternatives the caller may have meant any.
-	if _, isChoice := broken.ErrorKind.(*kind.AnyOf); len(broken.Causes) > 0 && !isChoice {
+	if len(broken.Causes) > 0 && !isChoice(broken.ErrorKind) {
 		for _, cause := range broken.Causes {
 			collectMistakes(cause, all)
 		}
@@ -94,21 +94,135 @@ func collectMistakes(broken *jsonschema.ValidationError, all *Mistakes) {
 		for _, name := range k.Missing {
 			add("is required", name)
 		}
+	case *kind.DependentRequired:
+		for _, name := range k.Missing {
+			add("is required beside "+k.Prop, name)
+		}
+	case *kind.Dependency:
+		for _, name := range k.Missing {
+			add("is required beside "+k.Prop, name)
+		}
 	case *kind.AdditionalProperties:
 		for _, name := range k.Properties {
 			add("is not a known field", name)
 		}
-	case *kind.Minimum:
-		add("must be at least " + k.Want.RatString())
-	case *kind.Maximum:
-		add("must be at most " + k.Want.RatString())
-	case *kind.Type:
-		add("must be of type " + strings.Join(k.Want, " or "))
-	case *kind.AnyOf:
-		add("fits none of the forms that it may have")
 	default:
-		add("is refused: " + broken.ErrorKind.LocalizedString(message.NewPrinter(language.English)))
+		add(ruleOf(k))
 	}
+}
+
+func isChoice(broken jsonschema.ErrorKind) bool {
+	switch broken.(type) {
+	case *kind.AnyOf, *kind.OneOf, *kind.PropertyNames, *kind.Contains, *kind.MinContains:
+		return true
+	}
+	return false
+}
+
+// ruleOf is the rule that a value breaks, as a sentence without the value's name.
+func ruleOf(broken jsonschema.ErrorKind) string {
+	switch k := broken.(type) {
+	case *kind.Type:
+		return "must be of type " + strings.Join(k.Want, " or ")
+	case *kind.Enum:
+		return "must be one of " + valuesOf(k.Want...)
+	case *kind.Const:
+		return "must be " + valuesOf(k.Want)
+	case *kind.Minimum:
+		return "must be at least " + decimal(k.Want)
+	case *kind.Maximum:
+		return "must be at most " + decimal(k.Want)
+	case *kind.ExclusiveMinimum:
+		return "must be more than " + decimal(k.Want)
+	case *kind.ExclusiveMaximum:
+		return "must be less than " + decimal(k.Want)
+	case *kind.MultipleOf:
+		return "must be a multiple of " + decimal(k.Want)
+	case *kind.UniqueItems:
+		return fmt.Sprintf("must not have the same item twice, as at %d and %d", k.Duplicates[0], k.Duplicates[1])
+	case *kind.Pattern:
+		return "must match the pattern " + k.Want
+	case *kind.Format:
+		return "must be of the format " + k.Want
+	case *kind.PropertyNames:
+		return fmt.Sprintf("has a field whose name is not allowed: %q", k.Property)
+	case *kind.AnyOf:
+		return "fits none of the forms that it may have"
+	case *kind.OneOf:
+		if len(k.Subschemas) > 0 {
+			return "fits more than one of the forms of which it may have one"
+		}
+		return "fits none of the forms that it may have"
+	case *kind.Not:
+		return "has a form that is not allowed"
+	case *kind.FalseSchema:
+		return "is not allowed"
+	}
+	return countOf(broken)
+}
+
+// countOf is ruleOf, for rules of how many.
+func countOf(broken jsonschema.ErrorKind) string {
+	switch k := broken.(type) {
+	case *kind.MinLength:
+		return "must have at least " + counted(k.Want, "character")
+	case *kind.MaxLength:
+		return "must have at most " + counted(k.Want, "character")
+	case *kind.MinItems:
+		return "must have at least " + counted(k.Want, "item")
+	case *kind.MaxItems:
+		return "must have at most " + counted(k.Want, "item")
+	case *kind.MinProperties:
+		return "must have at least " + counted(k.Want, "field")
+	case *kind.MaxProperties:
+		return "must have at most " + counted(k.Want, "field")
+	case *kind.Contains:
+		return "has no item of the form that one item must have"
+	case *kind.MinContains:
+		return "has fewer than " + counted(k.Want, "item") + " of the form that these must have"
+	case *kind.MaxContains:
+		return "has more than " + counted(k.Want, "item") + " of a form that no more may have"
+	case *kind.AdditionalItems:
+		return "has " + counted(k.Count, "item") + " too many"
+	}
+	return "does not fit the schema of the work"
+}
+
+// maxValues bounds the allowed values that a sentence lists, in bytes.
+const maxValues = 200
+
+func valuesOf(values ...any) string {
+	var told []string
+	for _, value := range values {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return "the values that the schema allows"
+		}
+		told = append(told, string(text))
+	}
+	if list := strings.Join(told, ", "); len(list) <= maxValues {
+		return list
+	}
+	return "the values that the schema allows"
+}
+
+// decimal writes a bound as the schema does, and not as a fraction.
+func decimal(bound *big.Rat) string {
+	if bound.IsInt() {
+		return bound.RatString()
+	}
+	digits, exact := bound.FloatPrec()
+	if !exact {
+		return bound.RatString()
+	}
+	return bound.FloatString(digits)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // pointerTo is an RFC 6901 pointer.
