@@ -50,7 +50,7 @@ func TestManualTellsTheNumbers(t *testing.T) {
 		fmt.Sprintf("whose next step is due within %d s", backlogHorizon/time.Second),
 		fmt.Sprintf("after %d s and then half as often each time, every %d s at least", flowFirstOpening/time.Second, flowLongest/time.Second),
 		fmt.Sprintf("begins with %.0f attempts a second, twice as many each half second", flowStart),
-		fmt.Sprintf("are committed every %d ms at most", settleRest/time.Millisecond),
+		fmt.Sprintf("are committed every %d ms at most", 2*settleRest/time.Millisecond),
 		fmt.Sprintf("Processes read it every %d s", clockInterval/time.Second),
 		fmt.Sprintf("a difference of more than %d s is logged", maxSkew/time.Second),
 		fmt.Sprintf("results of %d KiB", work.MaxResultBytes>>10),

@@ -19,8 +19,9 @@ func TestBatcherRest(t *testing.T) {
 		flushed []time.Duration
 	}{
 		{"FlushesAtOnceAfterAPause", map[int]time.Duration{1: 0, 2: 2 * rest}, [][]int{{1}, {2}}, []time.Duration{0, 2 * rest}},
-		{"JoinsWhatComesMeanwhile", map[int]time.Duration{1: 0, 2: 3, 3: 6, 4: rest + 1}, [][]int{{1}, {2, 3}, {4}}, []time.Duration{0, rest, 2 * rest}},
-		{"FlushesUrgentItemsAtOnceWithTheRest", map[int]time.Duration{1: 0, 2: 3, 100: 6, 3: 7}, [][]int{{1}, {2, 100}, {3}}, []time.Duration{0, 6, rest + 6}},
+		{"JoinsWhatComesMeanwhile", map[int]time.Duration{1: 0, 2: 3, 3: rest + 1, 4: 2*rest + 1}, [][]int{{1}, {2}, {3}, {4}}, []time.Duration{0, rest, 2 * rest, 3 * rest}},
+		{"RestsTwiceAsLongAfterSeveral", map[int]time.Duration{1: 0, 2: 3, 3: 6, 4: rest + 1, 5: 2*rest + 1, 6: 3*rest + 1}, [][]int{{1}, {2, 3}, {4, 5}, {6}}, []time.Duration{0, rest, 3 * rest, 5 * rest}},
+		{"FlushesUrgentItemsAtOnceWithTheRest", map[int]time.Duration{1: 0, 2: 3, 100: 6, 3: 7}, [][]int{{1}, {2, 100}, {3}}, []time.Duration{0, 6, 2*rest + 6}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
