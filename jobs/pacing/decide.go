@@ -73,7 +73,7 @@ func (p *Pacing) mustAsk(r *receiver, now time.Time) bool {
 // callbacks with a reservation, unless this callback has one.
 func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
 	need, own := 1+r.owed(c, a, now), 1
-	if !cameBack && c.line.Last().After(now) {
+	if !cameBack && c.line.Due(now, r.soon(a, now)) {
 		need, own = need+1, 2
 	}
 	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
@@ -91,13 +91,18 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	if len(r.parties) == 1 {
 		return 0
 	}
-	soon := now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
+	soon := r.soon(a, now)
 	for _, other := range r.parties {
 		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
 			owed++
 		}
 	}
 	return owed
+}
+
+// soon is the time before which a slot that is taken now is not free again.
+func (r *receiver) soon(a allowance, now time.Time) time.Time {
+	return now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
 }
 
 // spare is the slot that a new callback leaves to its client's callbacks with a

@@ -39,6 +39,40 @@ func TestSlowReceiversAreAskedForSeldom(t *testing.T) {
 	}
 }
 
+// A receiver, or the machine, that was slow for a while leaves reservations up to a minute
+// ahead. New callbacks needn't queue behind them.
+func TestCallbacksAfterASlowSpellDoNotWait(t *testing.T) {
+	t.Parallel()
+	const from, until = 20 * second, 40 * second
+	for _, slow := range []time.Duration{second / 2, 2 * second, 5 * second} {
+		t.Run(slow.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSimulation(1000)
+			o := newOrdinary(0)
+			o.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.at >= from && call.at < until {
+					return webhook.Delivered, 204, slow
+				}
+				return webhook.Delivered, 204, time.Millisecond
+			}
+			s.sendEvery("acme", o, 40, 0, 60*second)
+			s.run(3 * time.Minute)
+			var worst time.Duration
+			for _, job := range o.jobs {
+				if job.first == 0 {
+					t.Fatal("a callback never left")
+				}
+				if job.arrived.Sub(morning) >= until+slow+second {
+					worst = max(worst, job.first)
+				}
+			}
+			if worst > second {
+				t.Errorf("got a wait of %v for a callback that came after the spell, want hardly any", worst)
+			}
+		})
+	}
+}
+
 // Rate of an ordinary receiver, which answers and knows no handshake.
 func TestRamp(t *testing.T) {
 	t.Parallel()
