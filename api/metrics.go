@@ -26,7 +26,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			reasons = append(reasons, known.reason)
 		}
 	}
-	return &metrics{
+	m := &metrics{
 		refused: CountRefusals(registerer, reasons...),
 		answers: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_http_request_duration_seconds", Help: "Calls, by route (empty where it is unknown) and status.",
@@ -36,6 +36,10 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "ringback_http_problems_total", Help: "Calls that were answered with a problem, by its name.",
 		}, []string{"problem"}),
 	}
+	for _, known := range problemTypes {
+		m.problems.WithLabelValues(known.Name)
+	}
+	return m
 }
 
 func (m *metrics) answered(c *call, took time.Duration) {

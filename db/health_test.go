@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -312,5 +313,51 @@ func TestCheckURL(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2")) {
 			t.Errorf("CheckURL(%q): got %v, want %q", parameters, err, want)
 		}
+	}
+}
+
+// The runbook's query names the session that holds a lock, also when its last statement is
+// another.
+func TestRunbookFindsTheHolderOfALock(t *testing.T) {
+	t.Parallel()
+	runbook, err := os.ReadFile("../scripts/operate/RUNBOOK.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(runbook), "```sql\n")
+	sql, _, found := strings.Cut(after, "```")
+	if !found {
+		t.Fatal("the runbook has no query")
+	}
+	pool := dbtest.Pool(t, dbtest.New(t))
+	holder, waiter := connect(t, pool.Config().ConnString()+"&application_name=holder"), connect(t, pool.Config().ConnString())
+	for _, statement := range []string{"BEGIN", "LOCK TABLE callback_attempts IN SHARE MODE", "SELECT 1"} {
+		if err := query(t.Context(), holder, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := make(chan error)
+	go func() {
+		waiting <- query(t.Context(), waiter, "BEGIN; LOCK TABLE callback_attempts IN ROW EXCLUSIVE MODE; COMMIT")
+	}()
+	wait(t, pool, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)", waiter.PgConn().PID())
+	var got struct {
+		PID                                         uint32
+		Application, User, State, Table, Mode, Last string
+		Age                                         time.Duration
+	}
+	row := pool.QueryRow(t.Context(), sql)
+	if err := row.Scan(&got.PID, &got.Application, &got.User, &got.State, &got.Age, &got.Table, &got.Mode, &got.Last); err != nil {
+		t.Fatal(err)
+	}
+	if got.PID != holder.PgConn().PID() || got.Application != "holder" || got.User == "" || got.State != "idle in transaction" ||
+		got.Table != "callback_attempts" || got.Mode != "ShareLock" || got.Last != "SELECT 1" || got.Age < 0 {
+		t.Errorf("got %+v, want the session %d with its lock", got, holder.PgConn().PID())
+	}
+	if err := query(t.Context(), holder, "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; err != nil {
+		t.Error(err)
 	}
 }

@@ -433,6 +433,12 @@ func (f *flow) begin() {
 	f.inFlight = 0
 }
 
+// States of a service that isn't up.
+const (
+	stateDown   = "down"
+	statePaused = "paused"
+)
+
 // WorkState tells whether a kind of work is done, as a client's requests to this process meet
 // it.
 type WorkState struct {
@@ -457,19 +463,26 @@ func (f *flow) state(client string, now time.Time) WorkState {
 	state := WorkState{State: "up"}
 	switch {
 	case f.openings > 0 && f.failing.binds(client):
-		state = WorkState{State: "down", Since: f.down}
+		state = WorkState{State: stateDown, Since: f.down}
 		if f.until.After(now) {
 			state.Until = f.until
 		}
 	case f.pause.After(now) && f.paused.binds(client):
-		state = WorkState{State: "paused", Until: f.pause}
+		state = WorkState{State: statePaused, Until: f.pause}
 	}
 	return state
 }
 
-// isDown tells whether nothing but a probe may go.
-func (f *flow) isDown(now time.Time) bool {
+// closedAs is stateDown or statePaused while nothing but a probe may go, for some client at
+// least; "" otherwise.
+func (f *flow) closedAs(now time.Time) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.openings > 0 || f.pause.After(now)
+	switch {
+	case f.openings > 0:
+		return stateDown
+	case f.pause.After(now):
+		return statePaused
+	}
+	return ""
 }

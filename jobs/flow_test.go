@@ -74,19 +74,19 @@ func TestFlowBreaker(t *testing.T) {
 		if !got.OK() {
 			t.Fatalf("half open: got %+v, want a probe", got)
 		}
-		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !f.isDown(now) {
+		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || f.closedAs(now) != stateDown {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
 		opening = min(2*opening, flowLongest)
 	}
 	f.leave(late, came(now, nil), now)
-	if !f.isDown(now) {
+	if f.closedAs(now) != stateDown {
 		t.Error("a late success of an earlier attempt closes it")
 	}
 	now = now.Add(opening)
 	f.try(t, now, nil)
-	if f.isDown(now) {
+	if f.closedAs(now) != "" {
 		t.Error("a probe that succeeds doesn't close it")
 	}
 

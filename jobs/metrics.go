@@ -108,12 +108,17 @@ func watchFlows(auto promauto.Factory, flows map[string]*flow) {
 		gauge("ringback_work_sync_waiting", "Sync requests that wait for their turn at a kind of work that has a limit, or whose service has just come back.",
 			func() float64 { return float64(f.waiting.Load()) })
 		if f.paced {
-			gauge("ringback_works_down", "1 while only a probe goes to the service of a kind of work, by its failures or its Retry-After.", func() float64 {
-				if f.isDown(time.Now()) {
-					return 1
-				}
-				return 0
-			})
+			for _, state := range []string{stateDown, statePaused} {
+				auto.NewGaugeFunc(prometheus.GaugeOpts{
+					Name: "ringback_works_down", Help: "1 while only a probe goes to the service of a kind of work: by its failures (down), or by its Retry-After alone (paused).",
+					ConstLabels: prometheus.Labels{"work": name, "state": state},
+				}, func() float64 {
+					if f.closedAs(time.Now()) == state {
+						return 1
+					}
+					return 0
+				})
+			}
 		}
 	}
 }
