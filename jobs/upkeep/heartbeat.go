@@ -70,10 +70,14 @@ func NewHeartbeat(process, refunded string, holds func(job int64) bool, pool *pg
 }
 
 // Start beats until End. It returns after the first beat, since no job may run in a
-// process without a row.
+// process without a row. A heartbeat that beats already goes on: what had to start after it
+// failed, and is started again.
 func (h *Heartbeat) Start(ctx context.Context) error {
 	if err := h.beat(ctx); err != nil {
 		return err
+	}
+	if h.stop != nil {
+		return nil
 	}
 	h.lock.hold(ctx)
 	ctx, h.stop = context.WithCancel(ctx)

@@ -1,8 +1,12 @@
 package upkeep
 
 import (
+	"context"
+	"log/slog"
 	"testing"
 	"time"
+
+	"ringback/db/dbtest"
 )
 
 var morning = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
@@ -34,5 +38,27 @@ func TestVigil(t *testing.T) {
 				t.Errorf("beats at %v, asked at %d: got %v, want %v", test.beats, test.asked, got, test.want)
 			}
 		})
+	}
+}
+
+// A start that fails behind the heartbeat is tried again. Two heartbeats of one process would
+// share its lock's connection.
+func TestHeartbeatThatIsStartedAgainBeatsOnce(t *testing.T) {
+	t.Parallel()
+	h := NewHeartbeat("process", "callback", func(int64) bool { return false }, dbtest.NewPool(t), slog.New(slog.DiscardHandler))
+	for range 2 {
+		if err := h.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.End(context.Background(), false) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(dbtest.Patience):
+		t.Fatal("End waits for a heartbeat that nothing ends")
 	}
 }
