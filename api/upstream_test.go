@@ -100,7 +100,7 @@ func TestSyncCallsBeyondTheLimitOfTheirWork(t *testing.T) {
 	for range 2 {
 		go func() { answers <- s.call(t, "POST", "/sync", syncBody) }()
 	}
-	for metricOf(t, registry, "ringback_work_sync_waiting") == 0 {
+	for gauge(t, registry, "ringback_work_sync_waiting") == 0 {
 		runtime.Gosched()
 	}
 	close(finish)
@@ -109,22 +109,6 @@ func TestSyncCallsBeyondTheLimitOfTheirWork(t *testing.T) {
 			t.Errorf("got %d, %s, want 200", got.status, got.body)
 		}
 	}
-}
-
-// metricOf is the value of a metric with one series.
-func metricOf(t *testing.T, registry *prometheus.Registry, name string) float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() == name {
-			return family.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("there is no %s", name)
-	return 0
 }
 
 func TestDeadWorkIsTheWorksAlone(t *testing.T) {
