@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -164,8 +165,8 @@ func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) erro
 	return nil
 }
 
-// AnyoneWaits tells whether a job of a request is due, or was left running.
-func AnyoneWaits(ctx context.Context, q Querier) (bool, error) {
+// anyoneWaits tells whether a job of a request is due, or was left running.
+func anyoneWaits(ctx context.Context, q Querier) (bool, error) {
 	const sql = `
 		SELECT EXISTS (
 			SELECT
@@ -186,6 +187,21 @@ func AnyoneWaits(ctx context.Context, q Querier) (bool, error) {
 type WorkingProcess struct {
 	ID     string
 	Silent time.Duration // since its last heartbeat, by the database's clock
+}
+
+// LostAfter is the silence after which the jobs of a process go to other processes.
+const LostAfter = 10 * time.Second
+
+// Lost tells that a process has been silent for too long.
+func (p WorkingProcess) Lost() bool { return p.Silent > LostAfter }
+
+// NobodyWorks tells that a job of a request is due, or was left running, and none of the
+// listed processes works.
+func NobodyWorks(ctx context.Context, q Querier, processes []WorkingProcess) (bool, error) {
+	if slices.ContainsFunc(processes, func(p WorkingProcess) bool { return !p.Lost() }) {
+		return false, nil
+	}
+	return anyoneWaits(ctx, q)
 }
 
 // ListProcesses returns the processes that have not ended.

@@ -36,6 +36,12 @@ func (p *program) awaitMetric(t *testing.T, line string) {
 	until(t, func() bool { return strings.Contains(p.readMetrics(t), "\n"+line+"\n") }, func() string { return line })
 }
 
+// awaitLine waits for a line of the log.
+func (p *program) awaitLine(t *testing.T, part string) {
+	t.Helper()
+	until(t, func() bool { return strings.Contains(p.log.String(), part) }, func() string { return "a line with " + part })
+}
+
 // wantOneFault wants exactly one line about a kind of fault, and one about its end.
 func (p *program) wantOneFault(t *testing.T, fault string) {
 	t.Helper()

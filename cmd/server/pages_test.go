@@ -366,22 +366,46 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		r := newReceiver(t, nil)
 		b := openBrowser(t, p)
 		b.open(t, "/")
-		if !evaluate[bool](t, b, `document.getElementById("idle").hidden`) {
-			t.Errorf("got %q before a request waits, want nothing", b.text(t, "#idle"))
+		if got := b.text(t, "#alarms"); got != "" {
+			t.Errorf("got %q before a request waits, want nothing", got)
 		}
 		p.accept(t, `{"text":"x"}`, r.URL)
 		b.open(t, "/")
-		b.do(t, chromedp.WaitVisible("#idle", chromedp.ByQuery))
-		if got := b.text(t, "#idle"); !strings.Contains(got, "no process works") || !strings.Contains(got, "--role=worker") {
+		b.do(t, chromedp.WaitVisible("#alarms .alarm", chromedp.ByQuery))
+		if got := b.text(t, "#alarms"); !strings.Contains(got, "no process works") || !strings.Contains(got, "--role=worker") {
 			t.Errorf("got %q, want that no process works, with the remedy", got)
 		}
 		if found := b.seriousFindings(t); len(found) > 0 {
 			t.Errorf("got %s", strings.Join(found, "\n"))
 		}
+		p.awaitLine(t, "level=WARN msg=nobody_works remedy=\"start a process with --role=worker")
 		startRun(t, []string{"--dev", "--role=worker"}, environment(database, nil), works)
 		r.next(t)
-		b.do(t, chromedp.WaitNotVisible("#idle", chromedp.ByQuery))
+		b.do(t, chromedp.WaitNotPresent("#alarms .alarm", chromedp.ByQuery))
+		p.awaitLine(t, "msg=nobody_works_over")
 		b.wantNothingWrong(t)
+	})
+
+	t.Run("ThatNoClientMayCallUntilAClientMay", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
+		p.awaitLine(t, `"level":"WARN","msg":"no_clients","remedy":"add a client with ringback client add NAME`)
+		b := openBrowser(t, p)
+		b.open(t, "/")
+		if got := b.text(t, "#alarms"); !strings.Contains(got, "No client may call") || !strings.Contains(got, "ringback client add NAME") {
+			t.Errorf("got %q, want that no client may call, with the remedy", got)
+		}
+		issueTo(t, database, "add", "acme")
+		b.do(t, chromedp.WaitNotPresent("#alarms .alarm", chromedp.ByQuery))
+		b.wantNothingWrong(t)
+		with := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
+		local := startRun(t, []string{"--dev", "--role=api"}, environment(dbtest.New(t), nil), works)
+		for _, p := range []*program{with, local} {
+			if log := p.log.String(); strings.Contains(log, "no_clients") {
+				t.Errorf("with a client, or in local mode: got the line\n%s", log)
+			}
+		}
 	})
 
 	t.Run("ThatASecretCannotBeOpened", func(t *testing.T) {

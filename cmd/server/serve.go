@@ -213,7 +213,7 @@ func (s *server) newPages(ctx context.Context) (pages http.Handler, err error) {
 	}
 	policy := callbackPolicy(s.config)
 	s.console, err = console.New(console.Config{
-		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: s.registry, Unreadable: s.clients.Unreadable, LocalClient: localClient, Version: version(), Logger: s.logger,
+		Pool: s.pool, Reads: s.readPool, Queue: s.queue, Metrics: s.registry, Unreadable: s.clients.Unreadable, NoClients: s.clients.Empty, LocalClient: localClient, Version: version(), Logger: s.logger,
 		CheckCallback: func(client, callbackURL string) error {
 			if _, err := policy.Check(callbackURL); err != nil {
 				return err
@@ -243,15 +243,20 @@ func (s *server) openPools(ctx context.Context) (err error) {
 	return err
 }
 
-// openClients reads the clients, and logs a warning where secrets are stored unsealed.
+// openClients reads the clients, and logs a warning where there are none, and where secrets
+// are stored unsealed.
 func (s *server) openClients(ctx context.Context) error {
 	known, err := clients.Open(ctx, s.pool, s.config.SecretsKey, s.logger)
 	if err != nil {
 		return err
 	}
 	s.clients = known
-	if s.config.role != "worker" && !isLoopback(s.config.HTTPAddr) && known.Empty() {
+	switch {
+	case s.config.role == "worker" || s.config.dev || !known.Empty():
+	case !isLoopback(s.config.HTTPAddr):
 		return fmt.Errorf("HTTP_ADDR is not a loopback address (%q), and nobody may call yet: add a client with ringback client add NAME", s.config.HTTPAddr)
+	default:
+		s.logger.Warn("no_clients", "remedy", "add a client with ringback client add NAME; every call is refused with 401 until then")
 	}
 	if plain := known.Plain(); plain > 0 {
 		s.logger.Warn("signing_secrets_are_not_sealed", "clients", plain, "remedy", "set SECRETS_KEY and run ringback client reseal")
@@ -369,6 +374,10 @@ func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	go s.clients.Watch(watching)
 	s.sampler.take = s.queue.Sample
 	go s.sampler.run(watching)
+	if workers(s.config) == 0 {
+		idle := idleWatch{nobodyWorks: nobodyWorks(s.readPool), logger: s.logger}
+		go idle.run(watching)
+	}
 	s.handler.set(s.newAPI())
 	if s.admin != nil {
 		if pages, err := s.newPages(ctx); err != nil {

@@ -21,7 +21,7 @@ const (
 	// DeathAfter is how long a process must be silent to count as dead: five beats, so that
 	// a busy machine doesn't. Where its lock doesn't tell, its jobs run again
 	// within 15 s of its end.
-	DeathAfter = 10 * time.Second
+	DeathAfter = db.LostAfter
 	// maxBeatGap is how far apart two beats are at most while the database is there.
 	maxBeatGap = 2 * BeatInterval
 	// TrustAfter is how long a process must have beaten without a gap before it calls

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"ringback/db"
@@ -40,9 +39,8 @@ func (c *Console) Watch(ctx context.Context) {
 
 // state is the part of the overview beside the samples.
 type state struct {
-	Processes []process `json:"processes"`
-	Database  string    `json:"database"` // empty while it answers
-	Idle      string    `json:"idle"`     // that requests wait and no process works; empty otherwise
+	Alarms    []string  `json:"alarms"`    // what an operator has to mend, each with its remedy
+	Processes []process `json:"processes"` // null where they can't be read
 }
 
 type process struct {
@@ -51,35 +49,41 @@ type process struct {
 	Lost   bool   `json:"lost"`
 }
 
-// lostAfter is the silence after which a process's jobs go to other processes.
-const lostAfter = 10 * time.Second
-
-// nobodyWorks is shown while requests wait and no process works, as the alert
-// RingbackNobodyWorks tells it.
-const nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role."
+// Alarms of the overview.
+const (
+	noAnswer    = "The database doesn't answer."
+	nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role." // as the alert RingbackNobodyWorks tells it
+	noClients   = "No client may call: every call is refused with 401. Add a client with ringback client add NAME."
+)
 
 func (c *Console) state(ctx context.Context) state {
+	s := state{Alarms: []string{}}
+	if c.LocalClient == "" && c.NoClients() {
+		s.Alarms = append(s.Alarms, noClients)
+	}
 	processes, err := db.ListProcesses(ctx, c.Reads)
-	if err != nil && ctx.Err() == nil && !db.IsUnavailable(err) {
-		c.Logger.ErrorContext(ctx, "processes_not_read", "error", err)
-	}
 	if err != nil {
-		return state{Database: "The database doesn't answer."}
-	}
-	var s state
-	for _, p := range processes {
-		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Silent > lostAfter})
-	}
-	if slices.ContainsFunc(s.Processes, func(p process) bool { return !p.Lost }) {
+		c.unread(ctx, "processes_not_read", err)
+		s.Alarms = append(s.Alarms, noAnswer)
 		return s
 	}
-	switch waits, err := db.AnyoneWaits(ctx, c.Reads); {
-	case err == nil && waits:
-		s.Idle = nobodyWorks
-	case err != nil && ctx.Err() == nil && !db.IsUnavailable(err):
-		c.Logger.ErrorContext(ctx, "waiting_jobs_not_read", "error", err)
+	s.Processes = []process{}
+	for _, p := range processes {
+		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Lost()})
+	}
+	idle, err := db.NobodyWorks(ctx, c.Reads, processes)
+	c.unread(ctx, "waiting_jobs_not_read", err)
+	if idle {
+		s.Alarms = append(s.Alarms, nobodyWorks)
 	}
 	return s
+}
+
+// unread logs what can't be read, unless the database is away.
+func (c *Console) unread(ctx context.Context, message string, err error) {
+	if err != nil && ctx.Err() == nil && !db.IsUnavailable(err) {
+		c.Logger.ErrorContext(ctx, message, "error", err)
+	}
 }
 
 // overviewPage is the overview before its script runs.

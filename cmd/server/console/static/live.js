@@ -57,14 +57,23 @@ function showLatest() {
   fill("reasons", Object.entries(latest.reasons ?? {}).map(([reason, n]) => [reason, figure(n) + " in ten seconds"]));
 }
 
+let alarms = null; // as they are shown: what has not changed isn't read aloud again
+function showAlarms(told) {
+  if (JSON.stringify(told) === JSON.stringify(alarms)) return;
+  alarms = told;
+  byId("alarms").replaceChildren(...told.map(text => {
+    const alarm = document.createElement("p");
+    alarm.className = "alarm";
+    alarm.textContent = text;
+    return alarm;
+  }));
+}
+
 function showState(state) {
-  byId("database").hidden = !state.database;
-  byId("database").textContent = state.database;
-  if (state.database) return;
-  byId("idle").hidden = !state.idle;
-  byId("idle").textContent = state.idle;
-  fill("processes", (state.processes ?? []).map(p => [p.id, p.silent + " ago"]), "none");
-  (state.processes ?? []).forEach((p, i) => byId("processes").rows[i].cells[1].classList.toggle("bad", p.lost));
+  showAlarms(state.alarms);
+  if (!state.processes) return;
+  fill("processes", state.processes.map(p => [p.id, p.silent + " ago"]), "none");
+  state.processes.forEach((p, i) => byId("processes").rows[i].cells[1].classList.toggle("bad", p.lost));
 }
 
 let last = 0;
@@ -80,8 +89,5 @@ source.onmessage = message => {
   showLatest();
   if (!document.hidden) draws.forEach(draw => draw());
 };
-source.onerror = () => {
-  byId("database").hidden = false;
-  byId("database").textContent = "The server doesn't answer. This page goes on when it does.";
-};
-source.onopen = () => { byId("database").hidden = true; };
+source.onerror = () => { byId("away").hidden = false; };
+source.onopen = () => { byId("away").hidden = true; };
