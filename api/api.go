@@ -32,9 +32,9 @@ type Config struct {
 	Catalog *work.Catalog // the kinds of work on offer, as in Queue
 
 	FindClient func(key string) string // the client that has this API key, "" for none
-	// WhyUnknown tells the operator, and not the caller, why FindClient finds no client for
-	// this API key: the word for it, and the client that had the key, if any.
-	WhyUnknown  func(key string) (why, client string)
+	// WhyUnknown tells why FindClient finds no client for this API key. The caller is told
+	// no more than that a text isn't of the form of a key.
+	WhyUnknown  func(key string) clients.Unknown
 	LocalClient string // the client of calls without a key; empty: such calls are refused
 
 	Limits    func(client string) clients.Limits // as in Queue; nil where the only client has none

@@ -9,6 +9,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+
+	"ringback/jobs/clients"
 )
 
 // call is one HTTP call on its way through the handlers, from its head to its log line.
@@ -20,13 +22,12 @@ type call struct {
 	client      string // that calls, empty before authenticate
 
 	// For the log line and the metrics.
-	work      string // the name of the work that the call is about
-	requestID string // of the request that the call is about
-	problem   string // the name of the problem that was answered
-	reason    string // for which the call was refused, if it was
-	keyCause  string // why the call has no client
-	keyOwner  string // the client that had the key
-	streams   bool   // the answer is a stream of events
+	work      string          // the name of the work that the call is about
+	requestID string          // of the request that the call is about
+	problem   string          // the name of the problem that was answered
+	reason    string          // for which the call was refused, if it was
+	unknown   clients.Unknown // why the call has no client
+	streams   bool            // the answer is a stream of events
 
 	bodyRead bool   // to its end
 	decoding func() // lets the next large body be decoded

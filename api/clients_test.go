@@ -3,11 +3,13 @@ package api_test
 import (
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
 	"ringback/api"
 	"ringback/db"
+	"ringback/jobs/clients"
 )
 
 func TestAPIKeys(t *testing.T) {
@@ -86,20 +88,35 @@ func TestLocalModeNeedsNoKey(t *testing.T) {
 	s.wantProblem(t, answer, http.StatusUnauthorized, "unauthorized")
 }
 
-// The operator reads why a call was refused, and the caller does not.
+// The operator reads why a call was refused, and from where it came. The caller reads what
+// is wrong with its header, and nothing about a key of the right form.
 func TestLogOf401(t *testing.T) {
 	t.Parallel()
 	logged := make(chan string, 10)
 	s := newService(t, func(c *api.Config) {
 		keyed(map[string]string{"a-key": "alice"})(c)
-		c.WhyUnknown = func(string) (why, client string) { return "disabled_client", "bob" }
+		c.WhyUnknown = func(key string) clients.Unknown {
+			if key == "'a-key'" {
+				return clients.Unknown{Why: clients.MalformedKey, Length: 7, Mistake: "it has a quote or a space in it"}
+			}
+			return clients.Unknown{Why: "disabled_client", Client: "bob"}
+		}
 		c.Logger = slog.New(slog.NewTextHandler(lines(logged), nil))
 	})
-	for header, cause := range map[string]string{"": "no_key", "Basic a-key": "no_bearer", "Bearer b-key": "disabled_client key_of=bob"} {
+	const from = ` remote_addr=127\.0\.0\.1:[0-9]+`
+	for header, want := range map[string]struct{ line, detail string }{
+		"":               {"no_key" + from, "The call has no API key. Send a valid"},
+		"Basic a-key":    {"no_bearer" + from, "another scheme than Bearer. Send a valid"},
+		"Bearer 'a-key'": {"malformed_key" + from + ` key_length=7 key_mistake="it has a quote or a space in it"`, "not of the form of a key: rbk_ and 43 letters"},
+		"Bearer b-key":   {"disabled_client" + from + " key_of=bob", `"detail":"Send a valid API key as Authorization: Bearer KEY."`},
+	} {
 		answer := s.call(t, "GET", "/requests", "", "Authorization", header)
-		got := <-logged
-		if !strings.Contains(got, "problem=unauthorized cause="+cause) || strings.Contains(got, "-key") || strings.Contains(string(answer.body), cause) {
-			t.Errorf("Authorization %q: got %s and the line\n%s\nwant cause %s in the log alone", header, answer.body, got, cause)
+		got, body := <-logged, string(answer.body)
+		if !regexp.MustCompile("problem=unauthorized cause="+want.line).MatchString(got) || strings.Contains(got, "-key") {
+			t.Errorf("Authorization %q: got the line\n%s\nwant cause %s, without the key", header, got, want.line)
+		}
+		if !strings.Contains(body, want.detail) || strings.Contains(body, "disabled") || strings.Contains(body, "-key") {
+			t.Errorf("Authorization %q: got %s, want %s", header, body, want.detail)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func validCallID(id string) bool {
 
 func (a *API) log(c *call, took time.Duration) {
 	unlogged := 0
-	if c.keyCause != "" { // a stranger sends as many as it likes
+	if c.unknown.Why != "" { // a stranger sends as many as it likes
 		var due bool
 		if unlogged, due = a.unauthorized.take(time.Now()); !due {
 			return
@@ -73,11 +73,8 @@ func (a *API) log(c *call, took time.Duration) {
 	if c.reason != "" {
 		attrs = append(attrs, "reason", c.reason)
 	}
-	if c.keyCause != "" {
-		attrs = append(attrs, "cause", c.keyCause)
-	}
-	if c.keyOwner != "" {
-		attrs = append(attrs, "key_of", c.keyOwner)
+	if c.unknown.Why != "" {
+		attrs = append(attrs, c.whyUnknown()...)
 	}
 	if unlogged > 0 {
 		attrs = append(attrs, "unlogged", unlogged)
@@ -89,6 +86,18 @@ func (a *API) log(c *call, took time.Duration) {
 		attrs = append(attrs, "error", c.Errors[0].Err)
 	}
 	a.Logger.Log(c.Request.Context(), level, "http_request", attrs...)
+}
+
+// whyUnknown are the fields of the line of a call that has no client.
+func (c *call) whyUnknown() []any {
+	attrs := []any{"cause", c.unknown.Why, "remote_addr", c.Request.RemoteAddr}
+	if c.unknown.Client != "" {
+		attrs = append(attrs, "key_of", c.unknown.Client)
+	}
+	if c.unknown.Mistake != "" {
+		attrs = append(attrs, "key_length", c.unknown.Length, "key_mistake", c.unknown.Mistake)
+	}
+	return attrs
 }
 
 // maxUnauthorizedLines is how many calls without a valid key are logged a second.

@@ -186,12 +186,16 @@ func TestDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.refresh(t.Context())
-		if why, client := d.WhyUnknown(first.Key); why != "unknown_key" || client != "" {
-			t.Errorf("a key that was rotated twice: got %s of %q, want unknown_key", why, client)
+		if got := d.WhyUnknown(first.Key); got != (Unknown{Why: "unknown_key"}) {
+			t.Errorf("a key that was rotated twice: got %+v, want unknown_key", got)
 		}
-		for _, text := range []string{"", "rbk_", first.Key + "x", first.Key[:20], "'" + first.Key + "'"} {
-			if why, _ := d.WhyUnknown(text); why != "malformed_key" {
-				t.Errorf("%q: got %s, want malformed_key", text, why)
+		for text, mistake := range map[string]string{
+			"": "it is empty", "rbk_": "it is cut off: a key has 47 characters", first.Key[:20]: "it is cut off: a key has 47 characters",
+			first.Key + "x": "it is too long: a key has 47 characters", "'" + first.Key + "'": "it has a quote or a space in it", " " + first.Key: "it has a quote or a space in it",
+			strings.TrimPrefix(first.Key, "rbk_"): "it doesn't begin with rbk_", first.Secret: "it doesn't begin with rbk_", first.Key[:46] + "!": "it has a character that is in no key",
+		} {
+			if got := d.WhyUnknown(text); got != (Unknown{Why: MalformedKey, Length: len(text), Mistake: mistake}) {
+				t.Errorf("%q: got %+v, want it malformed: %s", text, got, mistake)
 			}
 		}
 		if d.Find(first.Key) != "" || d.Find(second.Key) != "acme" || d.Find(third.Key) != "acme" {
@@ -204,8 +208,8 @@ func TestDirectory(t *testing.T) {
 		if secrets, err := d.Secrets("acme"); err != nil || len(secrets) != 2 || d.Find(second.Key)+d.Find(third.Key) != "" || !d.Empty() {
 			t.Errorf("disabled: got %d secrets, %v, want its callbacks still signed, and no key to work", len(secrets), err)
 		}
-		if why, client := d.WhyUnknown(third.Key); why != "disabled_client" || client != "acme" {
-			t.Errorf("the key of a disabled client: got %s of %q, want disabled_client of acme", why, client)
+		if got := d.WhyUnknown(third.Key); got != (Unknown{Why: "disabled_client", Client: "acme"}) {
+			t.Errorf("the key of a disabled client: got %+v, want disabled_client of acme", got)
 		}
 	})
 

@@ -227,29 +227,55 @@ func (s *snapshot) find(key string, now time.Time) string {
 	return found.client
 }
 
-// WhyUnknown tells an operator why Find returns no client for a key: it isn't of a key's
-// form, its client was disabled, a rotation replaced it, or no client has it, such as a
-// key of another installation, or a key that was rotated twice. It returns the client that
-// had it, if that is known.
-func (d *Directory) WhyUnknown(key string) (why, client string) {
-	hash, latest := digest(sha256.Sum256([]byte(key))), d.latest.Load()
-	switch was, known := latest.refused[hash]; {
-	case !isKey(key):
-		return "malformed_key", ""
-	case known:
-		return was.why, was.client
-	}
-	if was, known := latest.callers[hash]; known {
-		return "rotated_key", was.client
-	}
-	return "unknown_key", ""
+// Unknown tells an operator why a call has no client. It holds nothing of a key but its
+// length.
+type Unknown struct {
+	Why     string // a word, empty for a call with a client
+	Client  string // that had the key, if that is known
+	Length  int    // of the text in place of a key, in bytes
+	Mistake string // what is wrong with its form
 }
 
-// isKey tells whether a text has the form of keys.
-func isKey(text string) bool {
-	encoded, ok := strings.CutPrefix(text, keyPrefix)
+// WhyUnknown tells why Find returns no client for a key: it isn't of a key's form, its
+// client was disabled, a rotation replaced it, or no client has it, such as a key of another
+// installation, or a key that was rotated twice.
+func (d *Directory) WhyUnknown(key string) Unknown {
+	hash, latest := digest(sha256.Sum256([]byte(key))), d.latest.Load()
+	if mistake := mistakeOf(key); mistake != "" {
+		return Unknown{Why: MalformedKey, Length: len(key), Mistake: mistake}
+	}
+	if was, known := latest.refused[hash]; known {
+		return Unknown{Why: was.why, Client: was.client}
+	}
+	if was, known := latest.callers[hash]; known {
+		return Unknown{Why: "rotated_key", Client: was.client}
+	}
+	return Unknown{Why: "unknown_key"}
+}
+
+// MalformedKey is why a call has no client whose key isn't of the form of a key.
+const MalformedKey = "malformed_key"
+
+// mistakeOf is what is wrong with a text in place of a key, empty for a text of its form.
+func mistakeOf(text string) string {
+	encoded, prefixed := strings.CutPrefix(text, keyPrefix)
 	random, err := base64.RawURLEncoding.DecodeString(encoded)
-	return ok && err == nil && len(random) == keyBytes
+	length := base64.RawURLEncoding.EncodedLen(keyBytes)
+	switch {
+	case prefixed && err == nil && len(random) == keyBytes:
+		return ""
+	case text == "":
+		return "it is empty"
+	case strings.ContainsAny(text, "\"'` \t"):
+		return "it has a quote or a space in it"
+	case !prefixed:
+		return "it doesn't begin with " + keyPrefix
+	case len(encoded) < length:
+		return fmt.Sprintf("it is cut off: a key has %d characters", len(keyPrefix)+length)
+	case len(encoded) > length:
+		return fmt.Sprintf("it is too long: a key has %d characters", len(keyPrefix)+length)
+	}
+	return "it has a character that is in no key"
 }
 
 // Secrets returns the secrets that sign a client's callbacks: one, or two for a day after a
