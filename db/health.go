@@ -71,13 +71,14 @@ type Health struct {
 	met      map[Fault]int64     // times, since the start
 
 	diagnosing sync.Mutex
-	diagnosis  string    // the latest holders of locks
+	diagnosis  holders   // the latest
 	diagnosed  time.Time // when they were looked for
 }
 
 type trouble struct {
-	fault Fault
-	since time.Time // of the latest time that it was met
+	fault  Fault
+	since  time.Time // of the latest time that it was met
+	remedy string
 }
 
 // NewHealth checks the database through pool. The others are pools of the same server.
@@ -101,33 +102,44 @@ func (h *Health) Note(step Step, err error) {
 			h.end(now, func(of Step, _ trouble) bool { return of == step })
 		}
 	case fault.isWait():
-		holders := h.diagnose(now)
-		if holders != "" {
+		found := h.diagnose(now)
+		if len(found) > 0 {
 			fault = Locked
 		}
-		h.begin(step, fault, err, holders)
+		h.begin(step, fault, err, found)
 	case fault != "":
-		h.begin(step, fault, err, "")
+		h.begin(step, fault, err, nil)
 	}
+}
+
+// Explain returns the fields of a line about a step that failed: its error and the remedy.
+// Where a lock is behind the error, they name its holder instead.
+func (h *Health) Explain(err error, remedy string) []any {
+	if faultOf(err).isWait() {
+		if found := h.diagnose(time.Now()); len(found) > 0 {
+			return []any{"error", err, "remedy", found.remedy(), "blocked_by", found.String()}
+		}
+	}
+	return []any{"error", err, "remedy", remedy}
 }
 
 // diagnose returns the sessions that hold locks which steps wait for. A step that took too
 // long has given up by then, so a session that locks a whole table counts although nobody
 // waits. The pools are asked in turn, since the waiting steps may hold all connections of
 // a pool.
-func (h *Health) diagnose(now time.Time) string {
+func (h *Health) diagnose(now time.Time) holders {
 	h.diagnosing.Lock()
 	defer h.diagnosing.Unlock()
 	if !h.diagnosed.IsZero() && now.Before(h.diagnosed.Add(diagnosedFor)) {
 		return h.diagnosis
 	}
-	h.diagnosis = ""
+	h.diagnosis = nil
 	for _, pool := range h.pools {
 		ctx, cancel := context.WithTimeout(context.Background(), diagnosisTimeout)
-		holders, err := describeSessions(ctx, pool, holding+" UNION "+waitedFor)
+		found, err := findHolders(ctx, pool, holding+" UNION "+waitedFor)
 		cancel()
 		if err == nil {
-			h.diagnosis = holders
+			h.diagnosis = found
 			break
 		}
 	}
@@ -136,10 +148,13 @@ func (h *Health) diagnose(now time.Time) string {
 }
 
 // begin notes that a step met a fault, with the holders of the locks that it waits for.
-func (h *Health) begin(step Step, fault Fault, err error, holders string) {
-	now := time.Now()
+func (h *Health) begin(step Step, fault Fault, err error, found holders) {
+	now, remedy := time.Now(), Faults[fault]
+	if len(found) > 0 {
+		remedy = found.remedy()
+	}
 	h.mu.Lock()
-	h.troubles[step] = trouble{fault, now}
+	h.troubles[step] = trouble{fault, now, remedy}
 	h.troubled.Store(true)
 	h.met[fault]++
 	since, open := h.open[fault]
@@ -156,9 +171,9 @@ func (h *Health) begin(step Step, fault Fault, err error, holders string) {
 	}
 	h.mu.Unlock()
 	if tell {
-		attrs := []any{"fault", fault, "step", step, "error", err, "remedy", Faults[fault]}
-		if holders != "" {
-			attrs = append(attrs, "blocked_by", holders)
+		attrs := []any{"fault", fault, "step", step, "error", err, "remedy", remedy}
+		if len(found) > 0 {
+			attrs = append(attrs, "blocked_by", found.String())
 		}
 		if open {
 			h.logger.Error("database_fault_lasts", append(attrs, "duration_ms", now.Sub(since).Milliseconds())...)
@@ -229,6 +244,19 @@ func (h *Health) Lasts(fault Fault) bool {
 	return false
 }
 
+// Lasting returns the faults that steps meet at the moment, with their remedies.
+func (h *Health) Lasting() map[Fault]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lasting := make(map[Fault]string, len(h.troubles))
+	for _, trouble := range h.troubles {
+		if lasting[trouble.fault] == "" || trouble.remedy != Faults[trouble.fault] { // the other names the holder of a lock
+			lasting[trouble.fault] = trouble.remedy
+		}
+	}
+	return lasting
+}
+
 // Met is how often a fault was met since the start.
 func (h *Health) Met(fault Fault) int64 {
 	h.mu.Lock()
@@ -277,14 +305,14 @@ func (h *Health) look(ctx context.Context) (locked bool, err error) {
 		return false, err
 	}
 	switch {
-	case blocking != "":
+	case len(blocking) > 0:
 		h.begin(lockStep, Locked, errTableLocked, blocking)
-	case holding != "" && h.meets(lockStep):
+	case len(holding) > 0 && h.meets(lockStep):
 		h.begin(lockStep, Locked, errTableLocked, holding)
 	case h.troubled.Load():
 		h.end(time.Now(), func(step Step, _ trouble) bool { return step == lockStep })
 	}
-	return holding != "", nil
+	return len(holding) > 0, nil
 }
 
 var errTableLocked = errors.New("sessions wait for a table that is locked")
@@ -325,78 +353,4 @@ func (h *Health) write(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// described is a session that holds a lock, for an operator: its transaction may be one that
-// waits for its COMMIT PREPARED, without a session.
-const described = `
-	format('%s (%s of user %s, %s, its transaction is %s s old)',
-	    coalesce('pid ' || nullif(holder.pid, 0), 'a prepared transaction of pg_prepared_xacts'),
-	    coalesce(nullif(session.application_name, ''), session.backend_type, 'unknown'),
-	    coalesce(session.usename, 'unknown'),
-	    coalesce(session.state, 'unknown'),
-	    coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?'))`
-
-// holding are the sessions that keep others from writing a table of this schema.
-const holding = `
-	SELECT DISTINCT coalesce(pid, 0) AS pid
-	FROM pg_locks
-	JOIN pg_class ON pg_class.oid = relation
-	WHERE locktype = 'relation'
-	  AND granted
-	  AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-	  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-	  AND relnamespace = current_schema()::regnamespace
-	  AND pid IS DISTINCT FROM pg_backend_pid()`
-
-// waitedFor are the sessions whose locks other sessions of this database wait for.
-const waitedFor = `
-	SELECT DISTINCT blocking.pid
-	FROM pg_stat_activity AS waiting
-	CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
-	WHERE waiting.datname = current_database()
-	  AND waiting.wait_event_type = 'Lock'`
-
-// describeSessions describes the sessions that a query of the database finds; "" where
-// there are none.
-func describeSessions(ctx context.Context, q Querier, found string) (string, error) {
-	sql := `
-		SELECT coalesce(string_agg(DISTINCT ` + described + `, ', '), '')
-		FROM (` + found + `) AS holder
-		LEFT JOIN pg_stat_activity AS session USING (pid)
-		WHERE session.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause`
-	var holders string
-	if err := q.QueryRow(ctx, sql).Scan(&holders); err != nil {
-		return "", fmt.Errorf("looking for the holders of locks: %w", err)
-	}
-	return holders, nil
-}
-
-// findTableLocks describes the sessions that lock a table of this schema, and those among
-// them, or behind them, for which another session has waited for a second.
-func findTableLocks(ctx context.Context, q Querier) (held, blocking string, err error) {
-	const sql = `
-		WITH blocking AS (
-			SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid
-			FROM pg_locks
-			JOIN pg_class ON pg_class.oid = relation
-			WHERE locktype = 'relation'
-			  AND NOT granted
-			  AND waitstart < clock_timestamp() - interval '1 second'
-			  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			  AND relnamespace = current_schema()::regnamespace
-		), holder AS (
-			SELECT pid, false AS blocks FROM (` + holding + `) AS holding
-			UNION ALL
-			SELECT pid, true FROM blocking
-		)
-		SELECT coalesce(string_agg(DISTINCT ` + described + `, ', ') FILTER (WHERE NOT blocks), ''),
-		       coalesce(string_agg(DISTINCT ` + described + `, ', ') FILTER (WHERE blocks), '')
-		FROM holder
-		LEFT JOIN pg_stat_activity AS session USING (pid)
-		WHERE session.wait_event_type IS DISTINCT FROM 'Lock'`
-	if err := q.QueryRow(ctx, sql).Scan(&held, &blocking); err != nil {
-		return "", "", fmt.Errorf("looking for locked tables: %w", err)
-	}
-	return held, blocking, nil
 }

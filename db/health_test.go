@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,6 +121,10 @@ func TestHealth(t *testing.T) {
 			t.Errorf("trouble: got %q, want %q", got, db.Locked)
 		}
 		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction`, locker.PgConn().PID()))
+		remedy := fmt.Sprintf("end the session that holds the lock on requests: SELECT pg_terminate_backend(%d)", locker.PgConn().PID())
+		if got := health.Lasting(); len(got) != 1 || got[db.Locked] != remedy || !strings.Contains(log.String(), `"remedy":"`+remedy+`"`) {
+			t.Errorf("got %v, want the remedy %q, there and in the log:\n%s", got, remedy, log)
+		}
 		if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
 			t.Fatal(err)
 		}
@@ -129,8 +134,8 @@ func TestHealth(t *testing.T) {
 		if err := health.Check(t.Context()); err != nil {
 			t.Errorf("check afterwards: got %v, want no error", err)
 		}
-		if got := health.Trouble(); got != "" {
-			t.Errorf("trouble afterwards: got %q, want none", got)
+		if got := health.Trouble(); got != "" || len(health.Lasting()) != 0 {
+			t.Errorf("trouble afterwards: got %q, %v, want none", got, health.Lasting())
 		}
 		if got := log.String(); strings.Count(got, `"level":"ERROR"`) != 1 || strings.Count(got, "database_fault_over") != 1 {
 			t.Errorf("the log has other than one line of each kind:\n%s", got)
@@ -154,7 +159,15 @@ func TestHealth(t *testing.T) {
 			t.Errorf("got locked %v, slow %v, met %d times, want it locked once", health.Lasts(db.Locked), health.Lasts(db.Slow), health.Met(db.Locked))
 		}
 		got := log.String()
-		for _, part := range []string{`"fault":"locked"`, `pg_terminate_backend`, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction, its transaction is`, locker.PgConn().PID())} {
+		remedy := fmt.Sprintf("end the session that holds the lock on callback_attempts: SELECT pg_terminate_backend(%d)", locker.PgConn().PID())
+		if told := fmt.Sprintln(health.Explain(cause, "look for the cause")...); !strings.Contains(told, remedy) || !strings.Contains(told, fmt.Sprintf("blocked_by pid %d (pg_dump", locker.PgConn().PID())) || strings.Contains(told, "look for the cause") {
+			t.Errorf("a line about it: got %s, want the holder and %s", told, remedy)
+		}
+		other := errors.New("something else")
+		if told := health.Explain(other, "look for the cause"); !slices.Equal(told, []any{"error", other, "remedy", "look for the cause"}) {
+			t.Errorf("a line about something else: got %v, want it as it is", told)
+		}
+		for _, part := range []string{`"fault":"locked"`, `"remedy":"` + remedy, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction, its transaction is`, locker.PgConn().PID())} {
 			if !strings.Contains(got, part) {
 				t.Errorf("the log lacks %s:\n%s", part, got)
 			}

@@ -215,8 +215,8 @@ func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 		_ = conn.Close(ctx)
 	}()
 	for {
-		if found, err := describeSessions(context.WithoutCancel(ctx), conn, waitedFor); err == nil && found != "" {
-			blockers = found
+		if found, err := findHolders(context.WithoutCancel(ctx), conn, waitedFor); err == nil && len(found) > 0 {
+			blockers = found.String()
 		}
 		if pause(ctx, blockersInterval) != nil {
 			return blockers

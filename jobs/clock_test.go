@@ -267,7 +267,7 @@ func TestAnswersInHandAreToldAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		r := newRecord(slog.New(slog.NewTextHandler(&log, nil)))
+		r := newRecord(slog.New(slog.NewTextHandler(&log, nil)), func(err error, remedy string) []any { return []any{"error", err, "remedy", remedy} })
 		start := time.Now()
 		err := r.insist(func(context.Context, bool) error {
 			if time.Since(start) < 10*time.Minute {

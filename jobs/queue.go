@@ -135,7 +135,7 @@ func New(config Config) (*Queue, error) {
 	}
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Workers, config.Limits != nil, config.Logger)
-	queue.record = newRecord(config.Logger)
+	queue.record = newRecord(config.Logger, queue.health.Explain)
 	queue.tracer = config.Tracer
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
@@ -149,7 +149,7 @@ func New(config Config) (*Queue, error) {
 		return nil, err
 	}
 	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.local.has, config.RiverPool, config.Logger)
-	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetterRetention})
+	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Health, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetterRetention})
 	queue.search = upkeep.Searcher{Pool: config.RiverPool, Logger: config.Logger}
 	queue.backlog.limit = int64(config.UnfinishedLimit)
 	queue.backlog.ping = queue.health.Check

@@ -32,11 +32,13 @@ type record struct {
 	inHand atomic.Int64       // answers whose first write failed
 	told   atomic.Int64       // when a line last told of them, in Unix nanoseconds
 	logger *slog.Logger
+	// explain returns the fields of a line about an error, as db.Health.Explain does.
+	explain func(err error, remedy string) []any
 }
 
-func newRecord(logger *slog.Logger) *record {
+func newRecord(logger *slog.Logger, explain func(error, string) []any) *record {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &record{ctx: ctx, giveUp: cancel, logger: logger}
+	return &record{ctx: ctx, giveUp: cancel, logger: logger, explain: explain}
 }
 
 // insist calls write until it succeeds, the database refuses the answer itself, or
@@ -67,8 +69,8 @@ func (r *record) insist(write func(ctx context.Context, again bool) error) error
 func (r *record) tell(err error, first bool) {
 	now, last := time.Now().UnixNano(), r.told.Load()
 	if (first || now-last >= int64(toldAgainAfter)) && r.told.CompareAndSwap(last, now) {
-		r.logger.WarnContext(r.ctx, "answers_not_recorded", "answers", r.inHand.Load(), "error", err,
-			"remedy", "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
+		attrs := r.explain(err, "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
+		r.logger.WarnContext(r.ctx, "answers_not_recorded", append([]any{"answers", r.inHand.Load()}, attrs...)...)
 	}
 }
 

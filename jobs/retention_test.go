@@ -1,14 +1,17 @@
 package jobs
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/db/dbtest"
 	"ringback/jobs/upkeep"
 )
 
@@ -57,7 +60,7 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 	q.exec(t, "UPDATE dead_letters SET died_at = died_at - interval '31 days' WHERE request_id = $1", old.ID)
 	sweep := func(age time.Duration) {
 		t.Helper()
-		_, letters := upkeep.NewSweepers(q.direct, slog.New(slog.DiscardHandler), upkeep.Retention{DeadLetters: age})
+		_, letters := upkeep.NewSweepers(q.direct, q.health, slog.New(slog.DiscardHandler), upkeep.Retention{DeadLetters: age})
 		if _, err := letters.RemoveBatch(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -75,4 +78,36 @@ func TestDeadLettersGoWithTheirAge(t *testing.T) {
 		t.Error("want its attempt and its jobs left, and no others")
 	}
 	q.wantNoOrphans(t)
+}
+
+// The line names who holds the lock, and when the next try is.
+func TestRetentionBehindALockTellsOfItsHolder(t *testing.T) {
+	t.Parallel()
+	url, through := impatient(t)
+	q := newQueueAt(t, url, url, doNothing)
+	for i, table := range []string{"retention", "dead_letter_retention"} {
+		release := q.lockTable(t, table)
+		logged := make(chan string, 10)
+		pool, logger := dbtest.Pool(t, through), slog.New(slog.NewTextHandler(lines(logged), nil))
+		requests, letters := upkeep.NewSweepers(pool, db.NewHealth(logger, pool), logger, upkeep.Retention{Requests: time.Hour, DeadLetters: time.Hour})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { []upkeep.Sweeper{requests, letters}[i].Run(ctx); close(ended) }()
+		got := <-logged
+		cancel()
+		<-ended
+		release()
+		want := regexp.MustCompile(`msg=old_\w+_not_removed error=.* remedy="end the session that holds the lock on ` + table + `: SELECT pg_terminate_backend\(\d+\)" blocked_by="pid \d+ .*" next_try_in_seconds=10`)
+		if !want.MatchString(got) {
+			t.Errorf("got %s, want a line like %s", got, want)
+		}
+	}
+}
+
+// lines is a log that sends its lines.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
 }

@@ -30,6 +30,7 @@ const (
 // processes share a position and a pace in the database.
 type Sweeper struct {
 	pool    *pgxpool.Pool
+	health  *db.Health // explains what keeps it from removing
 	logger  *slog.Logger
 	of      db.Removal
 	age     time.Duration // 0: nothing is removed
@@ -44,15 +45,15 @@ type Retention struct {
 }
 
 // NewSweepers returns the sweepers of ended requests and of dead letters.
-func NewSweepers(pool *pgxpool.Pool, logger *slog.Logger, keep Retention) (requests, deadLetters Sweeper) {
+func NewSweepers(pool *pgxpool.Pool, health *db.Health, logger *slog.Logger, keep Retention) (requests, deadLetters Sweeper) {
 	requests = Sweeper{
-		pool: pool, logger: logger, of: db.OldRequests, age: keep.Requests, byAge: true, removed: "requests",
+		pool: pool, health: health, logger: logger, of: db.OldRequests, age: keep.Requests, byAge: true, removed: "requests",
 		remove: func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error) {
 			return db.RemoveRequests(ctx, tx, from.Position, before)
 		},
 	}
 	deadLetters = Sweeper{
-		pool: pool, logger: logger, of: db.OldDeadLetters, age: keep.DeadLetters, removed: "dead_letters",
+		pool: pool, health: health, logger: logger, of: db.OldDeadLetters, age: keep.DeadLetters, removed: "dead_letters",
 		remove: db.RemoveDeadLetters,
 	}
 	return requests, deadLetters
@@ -63,9 +64,9 @@ func (s *Sweeper) Run(ctx context.Context) {
 	for ctx.Err() == nil && s.age > 0 {
 		wait, err := s.RemoveBatch(ctx)
 		if err != nil && ctx.Err() == nil {
-			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", "error", err,
-				"remedy", "end what the error names, such as a lock on a table; they stay, and the next try is in 10 s")
 			wait = sweepIdle
+			attrs := s.health.Explain(err, "end what the error names, such as a lock on a table; they stay until then")
+			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", append(attrs, "next_try_in_seconds", wait.Seconds())...)
 		}
 		timer := time.NewTimer(wait)
 		select {

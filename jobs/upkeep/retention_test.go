@@ -56,7 +56,7 @@ func TestNextSweep(t *testing.T) {
 
 func TestSweeperWithoutAnAgeRemovesNothing(t *testing.T) {
 	t.Parallel()
-	requests, letters := NewSweepers(nil, slog.New(slog.DiscardHandler), Retention{}) // it would need a pool
+	requests, letters := NewSweepers(nil, nil, slog.New(slog.DiscardHandler), Retention{}) // it would need a pool
 	requests.Run(t.Context())
 	letters.Run(t.Context())
 }

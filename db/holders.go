@@ -1,0 +1,137 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// holder is a session that holds a lock, or prepared transactions, which have no session
+// and wait for their COMMIT PREPARED.
+type holder struct {
+	PID    int      // 0 for prepared transactions
+	Told   string   // what is known of it, for an operator
+	Tables []string // of this schema that it locks
+}
+
+type holders []holder
+
+// String describes the holders for an operator.
+func (h holders) String() string {
+	told := make([]string, len(h))
+	for i, holder := range h {
+		told[i] = holder.Told
+	}
+	return strings.Join(told, ", ")
+}
+
+// remedy is what an operator may do about the holders.
+func (h holders) remedy() string {
+	remedies := make([]string, len(h))
+	for i, holder := range h {
+		lock := "the lock"
+		if len(holder.Tables) > 0 {
+			lock += " on " + strings.Join(holder.Tables, ", ")
+		}
+		remedies[i] = fmt.Sprintf("end the session that holds %s: SELECT pg_terminate_backend(%d)", lock, holder.PID)
+		if holder.PID == 0 {
+			remedies[i] = fmt.Sprintf("end the prepared transaction that holds %s: ROLLBACK PREPARED with its gid of pg_prepared_xacts", lock)
+		}
+	}
+	return strings.Join(remedies, "; ")
+}
+
+// writersWait are the modes of locks on a table that keep others from writing it.
+const writersWait = `('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
+
+// ofThisSchema are the rows of pg_locks that are about a table or index of this schema.
+const ofThisSchema = `
+	      locktype = 'relation'
+	  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	  AND relnamespace = current_schema()::regnamespace`
+
+// holding are the sessions that keep others from writing a table of this schema.
+const holding = `
+	SELECT DISTINCT coalesce(pid, 0) AS pid
+	FROM pg_locks
+	JOIN pg_class ON pg_class.oid = relation
+	WHERE ` + ofThisSchema + `
+	  AND granted
+	  AND mode IN ` + writersWait + `
+	  AND pid IS DISTINCT FROM pg_backend_pid()`
+
+// waitedFor are the sessions whose locks other sessions of this database wait for.
+const waitedFor = `
+	SELECT DISTINCT blocking.pid
+	FROM pg_stat_activity AS waiting
+	CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+	WHERE waiting.datname = current_database()
+	  AND waiting.wait_event_type = 'Lock'`
+
+// waitedForATable are the sessions for which another session has waited for a second, for a
+// table of this schema.
+const waitedForATable = `
+	SELECT DISTINCT unnest(pg_blocking_pids(pid)) AS pid
+	FROM pg_locks
+	JOIN pg_class ON pg_class.oid = relation
+	WHERE ` + ofThisSchema + `
+	  AND NOT granted
+	  AND waitstart < clock_timestamp() - interval '1 second'`
+
+// described are the columns of a holder. It locks the tables that others can't write, and
+// the tables that others wait for.
+const described = `
+	holder.pid,
+	format('%s (%s of user %s, %s, its transaction is %s s old)',
+	    coalesce('pid ' || nullif(holder.pid, 0), 'a prepared transaction of pg_prepared_xacts'),
+	    coalesce(nullif(session.application_name, ''), session.backend_type, 'unknown'),
+	    coalesce(session.usename, 'unknown'),
+	    coalesce(session.state, 'unknown'),
+	    coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?')),
+	ARRAY(
+	    SELECT DISTINCT relname::text
+	    FROM pg_locks AS held
+	    JOIN pg_class ON pg_class.oid = relation
+	    WHERE ` + ofThisSchema + `
+	      AND granted
+	      AND relkind IN ('r', 'p')
+	      AND coalesce(pid, 0) = holder.pid
+	      AND (mode IN ` + writersWait + `
+	           OR EXISTS (SELECT FROM pg_locks AS wanted WHERE NOT wanted.granted AND wanted.relation = held.relation))
+	    ORDER BY 1
+	)`
+
+// mostHolders bounds a description of holders.
+const mostHolders = 10
+
+// findHolders returns the holders of locks that a query of the database finds by pid.
+func findHolders(ctx context.Context, q Querier, found string) (holders, error) {
+	sql := `
+		SELECT ` + described + `
+		FROM (` + found + `) AS holder
+		LEFT JOIN pg_stat_activity AS session USING (pid)
+		WHERE session.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause
+		ORDER BY holder.pid
+		LIMIT $1`
+	rows, err := q.Query(ctx, sql, mostHolders)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the holders of locks: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[holder])
+	if err != nil {
+		return nil, fmt.Errorf("looking for the holders of locks: %w", err)
+	}
+	return all, nil
+}
+
+// findTableLocks finds the sessions that lock a table of this schema, and those among them,
+// or behind them, for which another session has waited for a second.
+func findTableLocks(ctx context.Context, q Querier) (held, blocking holders, err error) {
+	if held, err = findHolders(ctx, q, holding); err != nil {
+		return nil, nil, err
+	}
+	blocking, err = findHolders(ctx, q, waitedForATable)
+	return held, blocking, err
+}
