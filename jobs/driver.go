@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -93,7 +94,7 @@ func timeAt(clock *db.Clock, t *time.Time) *time.Time {
 
 // JobGetAvailable is River's fetch.
 func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	fetched := &riverdriver.JobGetAvailableResult{}
+	fetched := &riverdriver.JobGetAvailableResult{DecodeErrors: map[int64]error{}}
 	err := f.lanes[params.Queue].fetch(params.MaxToLock, func(room int) (int, error) {
 		limited := *params
 		limited.MaxToLock = room
@@ -102,7 +103,8 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		if err != nil {
 			return 0, err
 		}
-		fetched = got
+		fetched.Jobs = append(fetched.Jobs, got.Jobs...)
+		maps.Copy(fetched.DecodeErrors, got.DecodeErrors)
 		return len(got.Jobs), nil
 	})
 	return fetched, err

@@ -21,7 +21,7 @@ type lane struct {
 
 	clear  bool      // the latest fetch left nothing, and no insert has lacked a worker since
 	asOf   time.Time // when that fetch began
-	hungry bool      // the latest fetch was cut short for want of a worker that a job born running holds
+	hungry bool      // the latest fetch left jobs for want of a worker that a job born running holds
 }
 
 // freshFor is how long a fetch says something of the queue. River fetches at least
@@ -90,36 +90,56 @@ func (l *lane) freed() {
 // fetch lets River fetch: at most limit jobs, as many as it has workers for by its
 // own count, and fewer where jobs that were born running hold them. It takes River's
 // count of running jobs for its own.
+//
+// Each of its statements takes half of the free workers while no job is known to wait, and
+// leaves the others to jobs that are born running meanwhile: taking all of them every tenth
+// of a second would send one or two jobs in a hundred over the queue. While a statement
+// fills the workers that it took, another follows. An error after the first is left to the
+// next fetch.
 func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error {
 	began := time.Now()
-	room := l.beginFetch(limit)
-	got, err := 0, error(nil)
-	if room > 0 {
-		got, err = lock(room)
+	for left := limit; ; {
+		room := l.beginStatement(left)
+		got, err := 0, error(nil)
+		if room > 0 {
+			got, err = lock(room)
+		}
+		if again := l.endStatement(left, room, got, err, began); again {
+			left -= got
+			continue
+		}
+		if left < limit {
+			return nil
+		}
+		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fetched -= room - got
-	l.hungry = got == room && room < limit
-	l.clear, l.asOf = err == nil && got < room, began
-	if l.hungry && l.born+l.fetched < l.size {
-		l.freed() // the fetch left workers to jobs born running, and there was more
-	}
-	return err
 }
 
-// beginFetch takes the workers that a fetch may fill. While no job is known to wait, it
-// leaves half of them to jobs that are born running meanwhile: taking all of them every
-// tenth of a second would send one or two jobs in a hundred over the queue.
-func (l *lane) beginFetch(limit int) (room int) {
+// beginStatement takes the workers that a statement may fill, of those that River has left.
+func (l *lane) beginStatement(left int) (room int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	room = max(0, limit-l.born)
+	room = max(0, left-l.born)
 	if l.clear && room > 1 {
 		room /= 2
 	}
-	l.fetched = l.size - limit + room
+	l.fetched = l.size - left + room
 	return room
+}
+
+// endStatement gives back the workers that a statement didn't fill, and tells whether
+// another statement is to follow. The last one tells whether jobs wait.
+func (l *lane) endStatement(left, room, got int, err error, began time.Time) (again bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fetched -= room - got
+	full := err == nil && got == room
+	if full && left-got > l.born {
+		return true
+	}
+	l.hungry = full && got < left
+	l.clear, l.asOf = err == nil && !full, began
+	return false
 }
 
 // start lets jobs be born running.

@@ -19,8 +19,9 @@ func newTestLane(size int) (l *lane, woken *int) {
 // fetches lets River, which runs so many jobs by its own count, fetch waiting jobs.
 func (l *lane) fetches(running, waiting int) (got int) {
 	_ = l.fetch(l.size-running, func(room int) (int, error) {
-		got = min(room, waiting)
-		return got, nil
+		locked := min(room, waiting-got)
+		got += locked
+		return locked, nil
 	})
 	return got
 }
@@ -94,7 +95,7 @@ func TestLane(t *testing.T) {
 
 	t.Run("LeavesWorkersToJobsThatAreBornDuringAFetch", func(t *testing.T) {
 		t.Parallel()
-		l, woken := newTestLane(4)
+		l, _ := newTestLane(4)
 		l.fetches(0, 0)
 		_ = l.fetch(4, func(room int) (int, error) {
 			if got := l.reserve(2, time.Now()); got != 2 {
@@ -102,12 +103,42 @@ func TestLane(t *testing.T) {
 			}
 			return 0, nil
 		})
-		l.inserted(2, 0)
-		if got := l.fetches(0, 10); got != 2 || *woken != 1 {
-			t.Errorf("got %d jobs fetched, woken %d times, want half, and a fetch of the rest at once", got, *woken)
+	})
+
+	// A burst that is due at once fills the workers that one statement takes, though others
+	// are free: the jobs that are born meanwhile don't go over the queue for it.
+	t.Run("StaysClearWhileABurstIsFetched", func(t *testing.T) {
+		t.Parallel()
+		l, _ := newTestLane(8)
+		l.fetches(0, 0)
+		waiting, statements := 5, 0
+		_ = l.fetch(8, func(room int) (int, error) {
+			if got := l.reserve(1, time.Now()); got != 1 {
+				t.Errorf("during statement %d, got %d jobs born running, want 1", statements, got)
+			}
+			l.inserted(1, 0)
+			got := min(room, waiting)
+			waiting, statements = waiting-got, statements+1
+			return got, nil
+		})
+		if waiting != 0 || statements != 2 || l.reserve(1, time.Now()) != 1 {
+			t.Errorf("%d jobs were left by %d statements, and clear is %t; want none left by two, and it clear", waiting, statements, l.clear)
 		}
-		if got := l.fetches(2, 10); got != 2 {
-			t.Errorf("got %d jobs fetched then, want the rest", got)
+	})
+
+	t.Run("KeepsWhatItGotBeforeAFault", func(t *testing.T) {
+		t.Parallel()
+		l, _ := newTestLane(8)
+		l.fetches(0, 0)
+		statements := 0
+		err := l.fetch(8, func(room int) (int, error) {
+			if statements++; statements > 1 {
+				return 0, errors.New("away")
+			}
+			return room, nil
+		})
+		if err != nil || l.fetched != 4 || l.clear {
+			t.Errorf("got %v, %d jobs fetched, and clear %t; want no error, the 4 of the first statement, and not clear", err, l.fetched, l.clear)
 		}
 	})
 
