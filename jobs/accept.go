@@ -135,7 +135,7 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 	running := requests[:min(ready(requests), reserved)]
 	q.work.inserted(reserved, len(running))
 	for _, request := range running {
-		q.handoff.start(task{q.work, q.processor, q.handoff.born(request.WorkJobID, workJobs), request})
+		q.handoff.start(task{q.work, q.runner, q.handoff.born(request.WorkJobID, workJobs), request})
 	}
 	return holders, err
 }

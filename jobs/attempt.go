@@ -43,7 +43,7 @@ func throttledAttempts(job *rivertype.JobRow) (throttled int) {
 }
 
 // note adds a run that charges nothing to the trace.
-func (w *processWorker) note(ctx context.Context, job *rivertype.JobRow, startedAt time.Time, code string) error {
+func (w *runWorker) note(ctx context.Context, job *rivertype.JobRow, startedAt time.Time, code string) error {
 	return db.NoteUncharged(ctx, w.queue.pool, job.ID, db.WorkAttempt{Attempt: job.Attempt, At: w.queue.clock.At(startedAt), Code: code})
 }
 
@@ -51,7 +51,7 @@ func (w *processWorker) note(ctx context.Context, job *rivertype.JobRow, started
 // which River schedules the run, and otherwise nil and the final outcome: the run's, or
 // an expiry where no other run could start in time. The request's times are this
 // process's.
-func (w *processWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (final work.Outcome, next error) {
+func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (final work.Outcome, next error) {
 	if outcome.Again == nil {
 		return outcome, nil
 	}

@@ -25,7 +25,7 @@ func (q *testQueue) offering(t *testing.T, w work.Work) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.processor.catalog, q.flows = catalog, newFlows(catalog, 2, false, slog.New(slog.DiscardHandler))
+	q.runner.catalog, q.flows = catalog, newFlows(catalog, 2, false, slog.New(slog.DiscardHandler))
 }
 
 func freshRequest(callbackURL string) db.Request {
@@ -108,8 +108,8 @@ func TestThrottledWorkIsChargedNothing(t *testing.T) {
 
 func TestServicesThatThrottleForeverAreAskedLessAndLess(t *testing.T) {
 	t.Parallel()
-	w := &processWorker{queue: newQueue(t, doNothing).Queue}
-	w.catalog, w.logger = w.queue.processor.catalog, w.queue.processor.logger
+	w := &runWorker{queue: newQueue(t, doNothing).Queue}
+	w.catalog, w.logger = w.queue.runner.catalog, w.queue.runner.logger
 	job := &rivertype.JobRow{ID: 1, Attempt: 1, Errors: []rivertype.AttemptError{{Error: db.WorkNotDone + "busy"}, {Error: db.WorkUncharged + codeCutOff}}}
 	now := time.Now()
 	asked, age := 0, time.Duration(0)
@@ -137,8 +137,8 @@ func TestServicesThatThrottleForeverAreAskedLessAndLess(t *testing.T) {
 
 func TestAgain(t *testing.T) {
 	t.Parallel()
-	w := &processWorker{queue: newQueue(t, doNothing).Queue}
-	w.catalog, w.logger = w.queue.processor.catalog, w.queue.processor.logger
+	w := &runWorker{queue: newQueue(t, doNothing).Queue}
+	w.catalog, w.logger = w.queue.runner.catalog, w.queue.runner.logger
 	crash := rivertype.AttemptError{Error: "Stuck job rescued by Rescuer"}
 	failed := rivertype.AttemptError{Error: db.WorkNotDone + "busy"}
 	now := time.Now()
@@ -186,7 +186,7 @@ func TestAgain(t *testing.T) {
 
 func TestWorkSchedule(t *testing.T) {
 	t.Parallel()
-	w := &processWorker{}
+	w := &runWorker{}
 	for failed, want := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute} {
 		job := &rivertype.JobRow{ID: 7}
 		for range failed {

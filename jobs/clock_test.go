@@ -229,7 +229,7 @@ func TestNoRequestExpiresEarly(t *testing.T) {
 				if err := q.clock.Read(t.Context(), database); err != nil {
 					t.Fatal(err)
 				}
-				w := &processWorker{queue: q}
+				w := &runWorker{queue: q}
 				end := time.Now().Add(time.Minute)
 				request := w.here(db.Request{ExpiresAt: end.Add(database.ahead)})
 				if _, over := expire(request, end.Add(-time.Microsecond)); over {

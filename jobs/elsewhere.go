@@ -158,7 +158,7 @@ func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request 
 }
 
 // hold lets a job sleep while its work goes on elsewhere.
-func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
+func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
 	lease := db.Lease{RequestID: request.ID, Run: runOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
 	var held bool
 	err := w.queue.record.insist(func(ctx context.Context, _ bool) (err error) {
@@ -177,7 +177,7 @@ func (w *processWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *
 
 // leaveEnded completes a job whose request has ended, and leaves any other to the process
 // that has it by now.
-func (w *processWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, id uuid.UUID) error {
+func (w *runWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, id uuid.UUID) error {
 	request, err := w.load(ctx, id)
 	switch {
 	case err != nil:
@@ -189,7 +189,7 @@ func (w *processWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, i
 }
 
 // sleep snoozes a job until its lease or its request's time is over.
-func (w *processWorker) sleep(request db.Request, lease db.Lease) error {
+func (w *runWorker) sleep(request db.Request, lease db.Lease) error {
 	left := lease.Left
 	if !request.ExpiresAt.IsZero() {
 		left = min(left, time.Until(w.here(request).ExpiresAt))
@@ -198,7 +198,7 @@ func (w *processWorker) sleep(request db.Request, lease db.Lease) error {
 }
 
 // look decides on a request whose work goes on elsewhere, when its job wakes.
-func (w *processWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) error {
+func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) error {
 	lease, found, err := db.FindLease(ctx, w.queue.pool, request.ID)
 	if err != nil {
 		return w.postpone(ctx, job, request.ID, err)
@@ -227,7 +227,7 @@ func (w *processWorker) look(ctx context.Context, job *rivertype.JobRow, offer *
 	return w.endElsewhere(ctx, job, request, final)
 }
 
-func (w *processWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
+func (w *runWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
 	if err := w.finish(ctx, job, request, outcome); err != nil {
 		return w.postpone(ctx, job, request.ID, err)
 	}
@@ -256,7 +256,7 @@ func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error
 	case report.Ends():
 		return q.finishElsewhere(ctx, request, report.Outcome(q.Here(lease.StartedAt)))
 	}
-	if offer := q.processor.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
+	if offer := q.runner.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
 		lease.Left = offer.Lease
 	}
 	return q.hear(ctx, a.attempt, report.Progress, lease.Left, held, taken)
@@ -337,7 +337,7 @@ func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 	switch {
 	case err != nil:
 		return err // ErrGivenUp would make the service drop its result
-	case !exists && age < q.processor.catalog.Longest()+notYet:
+	case !exists && age < q.runner.catalog.Longest()+notYet:
 		return ErrNotYet
 	}
 	return ErrGivenUp
@@ -358,8 +358,8 @@ func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome
 	case !first:
 		return ErrGivenUp
 	}
-	q.metrics.worked(q.processor.nameOf(request), request.Mode, outcome)
-	q.processor.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)
+	q.metrics.worked(q.runner.nameOf(request), request.Mode, outcome)
+	q.runner.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)
 	_ = db.EndLease(ctx, q.pool, request.ID) // DropLeases finds it
 	return nil
 }

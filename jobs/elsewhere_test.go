@@ -265,8 +265,8 @@ func TestElsewhere(t *testing.T) {
 		e.wakeUp(t)
 		second := <-e.tokens
 		e.waitFor(t, request.ID, asleep)
-		offer := e.processor.catalog.Default()
-		if err := e.processor.hold(t.Context(), job, offer, request, work.Outcome{StartedAt: morning, Elsewhere: true}); err != nil {
+		offer := e.runner.catalog.Default()
+		if err := e.runner.hold(t.Context(), job, offer, request, work.Outcome{StartedAt: morning, Elsewhere: true}); err != nil {
 			t.Errorf("got %v, want that a process that was paused leaves it", err)
 		}
 		e.waitFor(t, request.ID, asleep)

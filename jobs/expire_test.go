@@ -74,14 +74,14 @@ func TestExpire(t *testing.T) {
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			w := &processWorker{queue: &Queue{}, places: newPlaces(1, 10, false), catalog: catalogOf(t, doNothing)}
-			leave, _ := w.places.enter(t.Context(), "alice", false)
+			w := &runWorker{queue: &Queue{}, slots: newRunSlots(1, 10, false), catalog: catalogOf(t, doNothing)}
+			leave, _ := w.slots.enter(t.Context(), "alice", false)
 			request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
 			time.AfterFunc(time.Until(request.ExpiresAt), leave)
 			if outcome, _, err := w.begin(t.Context(), &rivertype.JobRow{}, w.catalog.Default(), request); err != nil || statusOf(outcome) != db.Expired {
 				t.Errorf("got %+v, %v, want it expired", outcome, err)
 			}
-			if w.places.running() != 0 {
+			if w.slots.running() != 0 {
 				t.Error("its slot is still taken")
 			}
 		})

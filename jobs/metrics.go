@@ -42,7 +42,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		}
 		return 0
 	})
-	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.places.running()) })
+	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.runSlots.running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.local.running()) })
 	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
 		func() float64 { return q.clock.Skew().Seconds() })

@@ -98,7 +98,7 @@ type Queue struct {
 	pacing     *pacing.Pacing
 	waits      *waits
 	follows    *waits
-	places     *places
+	runSlots   *runSlots
 	flows      map[string]*flow // by the name of the work
 	record     *record
 	tokens     *tokens
@@ -110,7 +110,7 @@ type Queue struct {
 
 	// The workers of each queue, and the starters of its jobs.
 	work, callback *lane
-	processor      *processWorker
+	runner         *runWorker
 	caller         *callbackWorker
 	handoff        *handoff
 	grace          time.Duration // before Stop interrupts jobs
@@ -140,7 +140,7 @@ func New(config Config) (*Queue, error) {
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
-	queue.places = newPlaces(config.WorkLimit, config.Workers, config.Limits != nil)
+	queue.runSlots = newRunSlots(config.WorkLimit, config.Workers, config.Limits != nil)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.CallbackConsent,
 		Logger: config.Logger, Outside: queue.outside(config.Sender),
@@ -232,8 +232,8 @@ func (q *Queue) met(step db.Step) func(error) {
 
 // setUpRiver makes the workers, and the two ways on which jobs reach them.
 func (q *Queue) setUpRiver(config Config) error {
-	q.processor = &processWorker{
-		queue: q, logger: config.Logger, catalog: config.Catalog, places: q.places,
+	q.runner = &runWorker{
+		queue: q, logger: config.Logger, catalog: config.Catalog, slots: q.runSlots,
 	}
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
@@ -266,7 +266,7 @@ const fetchPollInterval = 100 * time.Millisecond
 
 func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config {
 	workers := river.NewWorkers()
-	river.AddWorker(workers, q.processor)
+	river.AddWorker(workers, q.runner)
 	river.AddWorker(workers, q.caller)
 	settings := &river.Config{
 		Workers:    workers,

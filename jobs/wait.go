@@ -34,7 +34,7 @@ type waits struct {
 	find     func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)
 
 	mu      sync.Mutex
-	places  limit.Slots
+	slots   limit.Slots
 	open    map[uuid.UUID]*watched
 	polling bool
 	closed  bool // nobody may wait any more
@@ -52,8 +52,8 @@ type news struct {
 	progress []db.Progress
 }
 
-func newWaits(interval time.Duration, places limit.Slots, find func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)) *waits {
-	return &waits{interval: interval, find: find, places: places, open: map[uuid.UUID]*watched{}}
+func newWaits(interval time.Duration, slots limit.Slots, find func(ctx context.Context, ids []uuid.UUID, known []int) (news, error)) *waits {
+	return &waits{interval: interval, find: find, slots: slots, open: map[uuid.UUID]*watched{}}
 }
 
 // Watch returns a channel that is closed when the work of a request has ended, or when
@@ -120,7 +120,7 @@ func (w *waits) watch(client string, id uuid.UUID, known int) (heard <-chan db.P
 	if w.closed {
 		return nil, nil, batch.ErrStopped
 	}
-	if err := w.places.Decide(client, 1, Follows, ClientFollows).Err(); err != nil {
+	if err := w.slots.Decide(client, 1, Follows, ClientFollows).Err(); err != nil {
 		return nil, nil, err
 	}
 	if w.open[id] == nil {
@@ -146,7 +146,7 @@ func (w *waits) leave(id uuid.UUID, c chan db.Progress) {
 	if !waiting {
 		return // woken, and somebody else waits since
 	}
-	w.places.Release(client, 1)
+	w.slots.Release(client, 1)
 	delete(w.open[id].by, c)
 	if len(w.open[id].by) == 0 {
 		delete(w.open, id)
@@ -166,7 +166,7 @@ func (w *waits) wake(ids []uuid.UUID) {
 		}
 		for c, client := range w.open[id].by {
 			close(c)
-			w.places.Release(client, 1)
+			w.slots.Release(client, 1)
 		}
 		delete(w.open, id)
 	}

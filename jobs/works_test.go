@@ -28,7 +28,7 @@ func catalogWith(t *testing.T, names ...string) *work.Catalog {
 func TestNamedWorksAreDone(t *testing.T) {
 	t.Parallel()
 	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
-	q.processor.catalog = catalogWith(t, "first", "second")
+	q.runner.catalog = catalogWith(t, "first", "second")
 	for name, want := range map[string]string{"first": "first", "second": "second", "": "first"} {
 		request := newRequest(receiver.URL)
 		request.Work = name

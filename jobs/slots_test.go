@@ -20,7 +20,7 @@ import (
 // workForce takes jobs up as River does: so many at a time, the rest in the order
 // in which they come.
 type workForce struct {
-	*places
+	*runSlots
 	workers chan struct{}
 	visits  atomic.Int64 // of workers
 }
@@ -43,14 +43,14 @@ func (f *workForce) run(ctx context.Context, client string, takes time.Duration)
 	}
 }
 
-func TestPlaces(t *testing.T) {
+func TestRunSlots(t *testing.T) {
 	t.Parallel()
 
-	t.Run("LeaveRoomToOthersBesideThousandsOfLongWorks", func(t *testing.T) {
+	t.Run("LeaveRoomToOthersBesideThousandsOfLongRuns", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			const longWorks, fair = 5000, 80 // of 100 slots
-			f := &workForce{places: newPlaces(100, 500, true), workers: make(chan struct{}, 500)}
+			f := &workForce{runSlots: newRunSlots(100, 500, true), workers: make(chan struct{}, 500)}
 			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
 			var long, short sync.WaitGroup
 			var worked time.Duration
@@ -89,7 +89,7 @@ func TestPlaces(t *testing.T) {
 	t.Run("GoToTheJobThatWaitedLongest", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newPlaces(1, 100, false)
+			p := newRunSlots(1, 100, false)
 			leave, _ := p.enter(t.Context(), "a", false)
 			var order []int
 			var all sync.WaitGroup
@@ -112,12 +112,12 @@ func TestPlaces(t *testing.T) {
 	t.Run("PostponeWhatWaitsForTooLong", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newPlaces(1, 100, false)
+			p := newRunSlots(1, 100, false)
 			start := time.Now()
 			first, _ := p.enter(t.Context(), "a", false)
 			leave, postponed := p.enter(t.Context(), "a", false)
-			if leave != nil || time.Until(postponed.RetryAt) < soonest || postponed.Reason != workSlots || time.Since(start) != placePatience {
-				t.Errorf("got %+v after %v, want it postponed after %v", postponed, time.Since(start), placePatience)
+			if leave != nil || time.Until(postponed.RetryAt) < soonest || postponed.Reason != workSlots || time.Since(start) != slotPatience {
+				t.Errorf("got %+v after %v, want it postponed after %v", postponed, time.Since(start), slotPatience)
 			}
 			first()
 			if leave, _ := p.enter(t.Context(), "a", true); leave == nil {
@@ -129,7 +129,7 @@ func TestPlaces(t *testing.T) {
 	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newPlaces(1, 4, false) // room for two that wait
+			p := newRunSlots(1, 4, false) // room for two that wait
 			comes := func(cameBack bool) (postponed bool) {
 				told := make(chan bool, 1)
 				go func() {
@@ -162,7 +162,7 @@ func TestPlaces(t *testing.T) {
 	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newPlaces(3, 100, true)
+			p := newRunSlots(3, 100, true)
 			var all sync.WaitGroup
 			var most, inside atomic.Int64
 			for n := range 200 {
@@ -188,7 +188,7 @@ func TestPlaces(t *testing.T) {
 	})
 }
 
-func TestLongWorksOfAClientLeaveAPlaceToOthers(t *testing.T) {
+func TestLongRunsOfAClientLeaveASlotToOthers(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	url := newServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
@@ -203,7 +203,7 @@ func TestLongWorksOfAClientLeaveAPlaceToOthers(t *testing.T) {
 	}
 	database := dbtest.New(t)
 	q := newQueueOf(t, database, database, do, 12)
-	*q.places = *newPlaces(5, 12, true)
+	*q.runSlots = *newRunSlots(5, 12, true)
 	request := func(client, input string) db.Request {
 		request := newRequest(url)
 		request.Client, request.Input = client, jsontext.Value(input)

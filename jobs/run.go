@@ -25,36 +25,36 @@ import (
 // for runs that did not do the work, and for faults of Ringback's own; fewer of those end it.
 const maxCrashes = 10
 
-// processWorker does the work of an accepted request and finishes it.
-type processWorker struct {
+// runWorker does the work of an accepted request and finishes it.
+type runWorker struct {
 	river.WorkerDefaults[workArgs]
 	queue   *Queue
 	logger  *slog.Logger
 	catalog *work.Catalog
-	places  *places
+	slots   *runSlots
 }
 
 // Timeout is none, for River: run keeps to longest by itself, and an outcome that waits to be
 // recorded has no limit.
-func (w *processWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
+func (w *runWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 
 // longest is how long a run takes at most, with the steps around the work and the waits
 // for slots.
-func (w *processWorker) longest() time.Duration {
-	return w.catalog.Longest() + 2*flowLongestWait + placePatience + stepTimeout
+func (w *runWorker) longest() time.Duration {
+	return w.catalog.Longest() + 2*flowLongestWait + slotPatience + stepTimeout
 }
 
 // NextRetry is retryAt, for River.
-func (w *processWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
+func (w *runWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.retryAt(job.JobRow) }
 
 // retryAt is when a job comes back after a run that did not do the work, or a
 // fault.
-func (w *processWorker) retryAt(job *rivertype.JobRow) time.Time {
+func (w *runWorker) retryAt(job *rivertype.JobRow) time.Time {
 	return time.Now().Add(attemptWait(job))
 }
 
 // Work is River's way to run: it loads the request first.
-func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
+func (w *runWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
 	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
 		return w.giveUp(ctx, job.JobRow, job.Args.RequestID, latest)
 	}
@@ -71,14 +71,14 @@ func (w *processWorker) Work(ctx context.Context, job *river.Job[workArgs]) erro
 	return w.run(ctx, job.JobRow, request)
 }
 
-func (w *processWorker) load(ctx context.Context, id uuid.UUID) (db.Request, error) {
+func (w *runWorker) load(ctx context.Context, id uuid.UUID) (db.Request, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return w.queue.loads.Do(ctx, id)
 }
 
 // run does the work of a request and finishes it, with no transaction open.
-func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+func (w *runWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	offer := w.catalog.Find(request.Work)
 	here := w.here(request)
 	if offer == nil && mayBeOffered(here, time.Now()) {
@@ -110,7 +110,7 @@ func (w *processWorker) run(ctx context.Context, job *rivertype.JobRow, request 
 
 // finish records an outcome. An outcome that can't be stored for good is replaced by
 // an error that says so.
-func (w *processWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
+func (w *runWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
 	err := w.record(request, outcome)
 	if isUnstorable(err) {
 		outcome = unstorable(outcome, err)
@@ -154,20 +154,20 @@ func mayBeOffered(request db.Request, now time.Time) bool {
 
 // awaitOffer lets a job wait for a process that offers its work: during a rolling
 // restart some don't yet, and after a mistake in the settings none does.
-func (w *processWorker) awaitOffer(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
+func (w *runWorker) awaitOffer(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	w.logger.WarnContext(ctx, "work_unknown", "request_id", request.ID.String(), "job_id", job.ID, "work", request.Work)
 	return river.JobSnooze(jitter(unknownPause, 0.8, 1.2, rand.Float64()))
 }
 
 // nameOf is the name of a request's work.
-func (w *processWorker) nameOf(request db.Request) string {
+func (w *runWorker) nameOf(request db.Request) string {
 	return cmp.Or(request.Work, w.catalog.Default().Name)
 }
 
 // here is a request with the times that count for it, by this process's clock. It expires
 // late rather than early: this process knows the database's clock from a reading, which is
 // wrong by up to a second where the database is slow.
-func (w *processWorker) here(request db.Request) db.Request {
+func (w *runWorker) here(request db.Request) db.Request {
 	request.AcceptedAt, request.ExpiresAt = w.queue.Here(request.AcceptedAt), w.queue.Here(request.ExpiresAt)
 	if !request.ExpiresAt.IsZero() {
 		request.ExpiresAt = request.ExpiresAt.Add(w.queue.clock.Error())
@@ -175,12 +175,12 @@ func (w *processWorker) here(request db.Request) db.Request {
 	return request
 }
 
-func (w *processWorker) record(request db.Request, outcome work.Outcome) error {
+func (w *runWorker) record(request db.Request, outcome work.Outcome) error {
 	return w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
 }
 
 // giveUp ends a request as failed whose work can't be done or recorded here.
-func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
+func (w *runWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
 	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
 	if err != nil {
 		return w.postpone(ctx, job, id, err)
@@ -200,7 +200,7 @@ func (w *processWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uu
 
 // postpone snoozes a job while the database is away, which charges no attempt: the job
 // comes back until its outcome is written. A fault of Ringback's own is charged.
-func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
+func (w *runWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the process is stopping: another process takes the job up
 	}
@@ -216,7 +216,7 @@ func (w *processWorker) postpone(ctx context.Context, job *rivertype.JobRow, req
 
 // begin runs the work in a slot, unless its time is over. Where there is none, it returns
 // how long to postpone the job.
-func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, wait time.Duration, err error) {
+func (w *runWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (outcome work.Outcome, wait time.Duration, err error) {
 	if outcome, over := expire(request, time.Now()); over {
 		return outcome, 0, nil
 	}
@@ -226,7 +226,7 @@ func (w *processWorker) begin(ctx context.Context, job *rivertype.JobRow, offer 
 		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
 	defer leaveDoor()
-	leave, postponed := w.places.enter(ctx, request.Client, ranBefore(job))
+	leave, postponed := w.slots.enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, postponed), ctx.Err()
 	}
@@ -258,7 +258,7 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 
 // waitOf is how long a job is postponed, 0 where ctx has ended. It comes back in time to
 // expire.
-func (w *processWorker) waitOf(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
+func (w *runWorker) waitOf(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
 	if postponed.OK() {
 		return 0
 	}
@@ -271,7 +271,7 @@ func (w *processWorker) waitOf(ctx context.Context, request db.Request, postpone
 	return max(soonest, wait)
 }
 
-func (w *processWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {
+func (w *runWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {
 	if offer == nil {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
@@ -304,7 +304,7 @@ func callOf(request db.Request, attempt int) work.Call {
 	}
 }
 
-func (w *processWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {
+func (w *runWorker) log(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) {
 	attrs := []any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "status", string(statusOf(outcome))}
 	if !outcome.StartedAt.IsZero() {
 		attrs = append(attrs, "duration_ms", outcome.FinishedAt.Sub(outcome.StartedAt).Milliseconds())
@@ -320,7 +320,7 @@ const cutOffTimeout = time.Second
 
 // tellCutOff says in the log and in the trace that a run was cut off by the process
 // stopping, while it was working, or recording the outcome.
-func (w *processWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, startedAt time.Time, while string) {
+func (w *runWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, startedAt time.Time, while string) {
 	if !w.queue.cutsOff(ctx) {
 		return
 	}
