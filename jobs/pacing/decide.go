@@ -57,7 +57,7 @@ func (r *receiver) closed(c *party, now time.Time) limit.Decision {
 	if opens := limit.Latest(r.breaker.until, r.pause); opens.After(now) {
 		return limit.Decision{Reason: Closed, RetryAt: opens}
 	}
-	if opens := r.claim.opens(c.client, r.attemptTime(), now); opens.After(now) {
+	if opens := r.hearsay.opens(c.client, r.attemptTime(), now); opens.After(now) {
 		return limit.Decision{Reason: Closed, RetryAt: opens}
 	}
 	return limit.Decision{}

@@ -10,11 +10,11 @@ import (
 
 // A Retry-After to one client closes a receiver to the others until one of them was
 // answered.
-func TestClaim(t *testing.T) {
+func TestHearsay(t *testing.T) {
 	t.Parallel()
 
-	// claimed is a proven receiver that told mallory to come back in an hour.
-	claimed := func() (p *Pacing, r *receiver) {
+	// heard is a proven receiver that told mallory to come back in an hour.
+	heard := func() (p *Pacing, r *receiver) {
 		p = newTestPacing(Config{Workers: 400}, &outsideStub{})
 		r = p.add("https://a.example.com:443", morning)
 		r.proven, r.memory.loaded, r.pace.flight = true, true, 10
@@ -32,12 +32,12 @@ func TestClaim(t *testing.T) {
 			t.Fatalf("got %+v, want a probe to leave", decision)
 		}
 		p.release(pass, verdict{})
-		r.claim.tested(pass, k, now)
+		r.hearsay.tested(pass, k, now)
 	}
 
 	t.Run("ClosesItToThatClient", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		if _, got := enter(p, r, "mallory", morning.Add(time.Minute)); got.Reason != Paused {
 			t.Errorf("got %+v, want it paused", got)
 		}
@@ -45,7 +45,7 @@ func TestClaim(t *testing.T) {
 
 	t.Run("LetsOneProbeOfTheOthersLeaveAtATime", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		probe, _ := enter(p, r, "acme", morning)
 		for _, client := range []string{"acme", "other"} {
 			if _, got := enter(p, r, client, morning); got.Reason != Closed || got.RetryAt.After(morning.Add(time.Second)) {
@@ -61,20 +61,20 @@ func TestClaim(t *testing.T) {
 	t.Run("IsRefutedByAnAnswerForAMinute", func(t *testing.T) {
 		t.Parallel()
 		for _, k := range []kind{good, neutral, refused} {
-			p, r := claimed()
+			p, r := heard()
 			answer(t, p, r, k, morning)
 			for again := range 59 {
 				now := morning.Add(time.Duration(again) * time.Second)
 				r.party("mallory", now).pause = time.Time{}
 				r.learnPause(r.party("mallory", now), now.Add(time.Hour), now)
-				if r.claim.binds("other", now) {
-					t.Fatalf("%v: got %+v after %d s, want nobody bound", k, r.claim, again)
+				if r.hearsay.binds("other", now) {
+					t.Fatalf("%v: got %+v after %d s, want nobody bound", k, r.hearsay, again)
 				}
 			}
 			later := morning.Add(time.Minute)
 			r.learnPause(r.party("mallory", later), later.Add(2*time.Hour), later)
-			if !r.claim.binds("other", later) {
-				t.Errorf("%v: got %+v after a minute, want the others to probe again", k, r.claim)
+			if !r.hearsay.binds("other", later) {
+				t.Errorf("%v: got %+v after a minute, want the others to probe again", k, r.hearsay)
 			}
 		}
 	})
@@ -82,7 +82,7 @@ func TestClaim(t *testing.T) {
 	t.Run("StandsAfterAProbeThatFails", func(t *testing.T) {
 		t.Parallel()
 		for _, k := range []kind{failing, silent, unreachable} {
-			p, r := claimed()
+			p, r := heard()
 			answer(t, p, r, k, morning)
 			if _, got := enter(p, r, "acme", morning); got.Reason != Closed {
 				t.Errorf("%v: got %+v, want no probe at once", k, got)
@@ -93,7 +93,7 @@ func TestClaim(t *testing.T) {
 
 	t.Run("ClosesItToAllWhereAProbeIsToldSo", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		answer(t, p, r, throttled, morning)
 		r.learnPause(r.party("acme", morning), morning.Add(30*time.Minute), morning)
 		if _, got := enter(p, r, "other", morning); got.Reason != Closed || got.RetryAt.Before(morning.Add(30*time.Minute)) {
@@ -103,50 +103,50 @@ func TestClaim(t *testing.T) {
 
 	t.Run("IsOverAfterAMinute", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
-		r.claim.probing = true // for as long
+		p, r := heard()
+		r.hearsay.probing = true // for as long
 		if pass, got := enter(p, r, "acme", morning.Add(sharedPause)); pass == nil {
 			t.Errorf("got %+v, want it to leave", got)
 		}
 	})
 
-	t.Run("IsAClaimInTheNextProcess", func(t *testing.T) {
+	t.Run("IsHearsayInTheNextProcess", func(t *testing.T) {
 		t.Parallel()
 		for _, pause := range []time.Duration{time.Second, time.Hour} {
-			p, before := claimed()
-			before.party("mallory", morning).pause, before.claim = time.Time{}, claim{}
+			p, before := heard()
+			before.party("mallory", morning).pause, before.hearsay = time.Time{}, hearsay{}
 			before.learnPause(before.party("mallory", morning), morning.Add(pause), morning)
 			after := newReceiver(before.name, morning)
 			after.recall(before.row(morning), morning)
-			if !after.claim.binds("acme", morning) || after.claim.binds("mallory", morning) || after.pause.After(morning) {
-				t.Errorf("%v: got %+v and a pause until %v, want mallory's claim", pause, after.claim, after.pause)
+			if !after.hearsay.binds("acme", morning) || after.hearsay.binds("mallory", morning) || after.pause.After(morning) {
+				t.Errorf("%v: got %+v and a pause until %v, want hearsay, of mallory", pause, after.hearsay, after.pause)
 			}
 			answer(t, p, before, good, morning)
 			again := newReceiver(before.name, morning)
 			again.recall(before.row(morning), morning)
-			if again.claim.binds("acme", morning) {
-				t.Errorf("%v: got %+v, want it refuted there, too", pause, again.claim)
+			if again.hearsay.binds("acme", morning) {
+				t.Errorf("%v: got %+v, want it refuted there, too", pause, again.hearsay)
 			}
 		}
 	})
 
 	t.Run("IsRefutedByAProbeThatLeftBeforeItWasRepeated", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		probe, _ := enter(p, r, "acme", morning)
 		answered := morning.Add(time.Second)
 		for at := morning; at.Before(answered); at = at.Add(100 * time.Millisecond) {
 			r.learnPause(r.party("mallory", at), at.Add(2*time.Hour), at)
 		}
 		p.conclude(probe, attempted(webhook.Delivered, 204, morning, answered), answered)
-		if r.claim.binds("acme", answered) {
-			t.Errorf("got %+v, want it refuted", r.claim)
+		if r.hearsay.binds("acme", answered) {
+			t.Errorf("got %+v, want it refuted", r.hearsay)
 		}
 	})
 
 	t.Run("BearsNoWitnessOnceAnotherClientWasServed", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		at := morning.Add(time.Second)
 		pass, _ := enter(p, r, "acme", at)
 		p.conclude(pass, attempted(webhook.Delivered, 204, at, at), at)
@@ -161,11 +161,11 @@ func TestClaim(t *testing.T) {
 
 	t.Run("LetsAStrangerBeProbed", func(t *testing.T) {
 		t.Parallel()
-		p, r := claimed()
+		p, r := heard()
 		r.proven, r.answeredFrom, r.address = false, nil, prefixes(here)[0]
 		answer(t, p, r, refused, morning)
-		if r.claim.binds("other", morning) {
-			t.Errorf("got %+v, want it refuted", r.claim)
+		if r.hearsay.binds("other", morning) {
+			t.Errorf("got %+v, want it refuted", r.hearsay)
 		}
 	})
 }

@@ -43,7 +43,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
 	r.learnPace(pass, k, took, now)
 	r.learnBreakers(c, k, now)
-	r.claim.tested(pass, k, now)
+	r.hearsay.tested(pass, k, now)
 	if k < throttled {
 		r.served = limit.Latest(r.served, pass.left)
 	}
@@ -159,7 +159,7 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 
 // learnPause closes the receiver to a client as long as it said. It closes it to all
 // where it said so to another client, too, and has served nobody else since. Otherwise it
-// is a claim.
+// is hearsay.
 func (r *receiver) learnPause(c *party, until, now time.Time) {
 	c.pause, c.told = limit.Latest(c.pause, until), now
 	others := time.Time{}
@@ -173,8 +173,8 @@ func (r *receiver) learnPause(c *party, until, now time.Time) {
 		shared = c.pause
 	}
 	if others.After(now) {
-		r.pause, r.claim = limit.Latest(r.pause, shared), claim{}
+		r.pause, r.hearsay = limit.Latest(r.pause, shared), hearsay{}
 		return
 	}
-	r.claim.made(c.client, shared, now)
+	r.hearsay.made(c.client, shared, now)
 }

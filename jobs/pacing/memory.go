@@ -36,7 +36,7 @@ type closing struct {
 	Down     time.Time `json:"down_until,omitzero"`
 	Paused   time.Time `json:"paused_until,omitzero"`
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
-	Claimed  time.Time `json:"claimed_until,omitzero"` // for all clients, by this client alone
+	Claimed  time.Time `json:"claimed_until,omitzero"` // hearsay, of this client
 }
 
 // recall takes in the database's row, the zero row where there is none.
@@ -61,8 +61,8 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 		c := r.party(client, now)
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
 		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
-		if closed.Claimed.After(r.claim.until) {
-			r.claim = claim{client: client, until: closed.Claimed}
+		if closed.Claimed.After(r.hearsay.until) {
+			r.hearsay = hearsay{client: client, until: closed.Claimed}
 		}
 	}
 }
@@ -143,13 +143,13 @@ func (r *receiver) row(now time.Time) db.Receiver {
 }
 
 // closings are the closings for single clients that last longer than a minute, or that are
-// a claim.
+// hearsay.
 func (r *receiver) closings(now time.Time) map[string]closing {
 	found := map[string]closing{}
 	for client, c := range r.parties {
 		claimed := time.Time{}
-		if client == r.claim.client && r.claim.until.After(now) {
-			claimed = r.claim.until
+		if client == r.hearsay.client && r.hearsay.until.After(now) {
+			claimed = r.hearsay.until
 		}
 		if !claimed.IsZero() || limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
 			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne, claimed}

@@ -16,7 +16,7 @@ type receiver struct {
 	breaker breaker
 	failed  evidence  // of its breaker
 	pause   time.Time // by Retry-After to two clients
-	claim   claim
+	hearsay hearsay
 	served  time.Time // when the latest callback left that it answered below 500, and not with Retry-After
 	consent consent
 	parties map[string]*party
