@@ -258,6 +258,37 @@ func TestIsUnavailable(t *testing.T) {
 	}
 }
 
+// What somebody changed in the schema is no row's fault, so that answers in hand are kept
+// until it is undone.
+func TestBrokenSchema(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	for name, sql := range map[string]string{
+		"ConstraintByHand": "CREATE TEMP TABLE a (x int CONSTRAINT by_hand CHECK (x > 0)); INSERT INTO a VALUES (0)",
+		"RequiredColumn":   "CREATE TEMP TABLE a (x int NOT NULL); INSERT INTO a VALUES (NULL)",
+		"ForeignKeyByHand": "CREATE TEMP TABLE a (x int PRIMARY KEY); CREATE TEMP TABLE b (x int REFERENCES a); INSERT INTO b VALUES (0)",
+		"IndexThatIsGone":  "CREATE TEMP TABLE a (x int); INSERT INTO a VALUES (0) ON CONFLICT (x) DO NOTHING",
+		"ColumnOfTheName":  "CREATE TEMP TABLE a (x int); CREATE TEMP TABLE b (x int); SELECT x FROM a, b",
+		"Trigger":          "DO $$ BEGIN RAISE 'not today'; END $$",
+		"SequenceBehind": `INSERT INTO river_job (args, kind, max_attempts) VALUES ('{}', 'k', 1);
+			SELECT setval('river_job_id_seq', min(id), false) FROM river_job;
+			INSERT INTO river_job (args, kind, max_attempts) VALUES ('{}', 'k', 1)`,
+		"SequenceAtItsEnd": "CREATE TEMP SEQUENCE a MAXVALUE 2; SELECT nextval('a'), nextval('a'), nextval('a')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := query(t.Context(), connect(t, url), sql)
+			if got := db.FaultOf(err); got != db.Broken || db.IsRefused(err) || !db.IsDenied(err) {
+				t.Errorf("%v: got %q, refused %v, want it broken, and no row refused", err, got, db.IsRefused(err))
+			}
+		})
+	}
+	wraparound := &pgconn.PgError{Code: "54000", Routine: "GetNewTransactionId"}
+	if got := db.FaultOf(wraparound); got != db.Wraparound || db.IsRefused(wraparound) || db.IsDenied(wraparound) {
+		t.Errorf("no transaction ids: got %q, refused %v, want no row refused", got, db.IsRefused(wraparound))
+	}
+}
+
 func TestIsRefused(t *testing.T) {
 	t.Parallel()
 	url := dbtest.New(t)
@@ -267,6 +298,7 @@ func TestIsRefused(t *testing.T) {
 	}{
 		{"ValueThatDoesNotFit", "SELECT 'x'::integer", true},
 		{"ConstraintThatARowBreaks", "INSERT INTO river_queue (name, updated_at) VALUES ('q', now()), ('q', now())", true},
+		{"ConstraintOfTheMigrations", "INSERT INTO callback_origins (origin, openings, expires_at, word, word_at) VALUES ('x', 0, now(), 'other', now())", true},
 		{"JSONThatIsTooDeep", "SELECT repeat('[', 1000000)::json", true},
 		{"ConnectionThatEnds", "SELECT pg_terminate_backend(pg_backend_pid())", false},
 		{"StatementThatIsNone", "SELEKT 1", false},

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
+	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -19,8 +22,8 @@ const (
 )
 
 // IsUnavailable tells whether err comes from a database that can't be reached,
-// is starting or stopping, is out of resources, read-only, too slow, or denies what the
-// service needs: the same call may succeed later.
+// is starting or stopping, is out of resources, read-only, too slow, denies what the
+// service needs, or has a broken schema: the same call may succeed later.
 func IsUnavailable(err error) bool {
 	if errors.Is(err, context.Canceled) { // by the caller; pgconn's error for it looks like the network's
 		return false
@@ -37,7 +40,7 @@ func IsUnavailable(err error) bool {
 		}
 		return answer.Code == readOnlyTransaction || // a failover is under way
 			answer.Code == lockNotAvailable ||
-			isDenial(answer.Code) ||
+			isDenial(answer.Code) || isBreakage(answer) || isWraparound(answer) ||
 			answer.Code == "25P03" || answer.Code == "25P04" // a session or transaction timeout
 	}
 	var connect *pgconn.ConnectError
@@ -48,11 +51,12 @@ func IsUnavailable(err error) bool {
 		pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") // pgconn has no name for it
 }
 
-// IsDenied tells whether an operator has taken away what the service needs, such as a
-// privilege or a table, or refuses its login. Only an operator can give it back.
+// IsDenied tells whether an operator has taken away or changed what the service needs, such
+// as a privilege, a table or an index, or refuses its login. Only an operator can give it
+// back.
 func IsDenied(err error) bool {
 	var answer *pgconn.PgError
-	return errors.As(err, &answer) && isDenial(answer.Code)
+	return errors.As(err, &answer) && (isDenial(answer.Code) || isBreakage(answer))
 }
 
 func isDenial(code string) bool {
@@ -65,12 +69,67 @@ func isDenial(code string) bool {
 	return code[:2] == "28" // the login
 }
 
+// isBreakage tells whether any row would meet answer, since the schema isn't as the
+// migrations left it, or can't be read.
+func isBreakage(answer *pgconn.PgError) bool {
+	switch answer.Code {
+	case "55000", // such as a published table without a replica identity
+		"2200H", // a sequence at its end
+		"23502": // no value for a column that is required: the statements give one to each column of the migrations
+		return true
+	case "42601": // a statement that is none is the program's mistake
+		return false
+	}
+	switch answer.Code[:2] {
+	case "42", // such as ON CONFLICT without its index, or a column whose name or type is another's
+		"P0", // raised by a trigger
+		"XX": // a damaged file
+		return !isDenial(answer.Code)
+	case "23":
+		return answer.ConstraintName != "" && !isOurs(answer.ConstraintName)
+	}
+	return false
+}
+
+// isOurs tells whether a row that breaks a constraint is to blame. Other constraints are
+// made by hand; a job's number that is taken comes from a sequence that is behind.
+func isOurs(constraint string) bool {
+	const numbersOfJobs = "river_job_pkey"
+	return ourNames()[constraint] || strings.HasSuffix(constraint, "_pkey") && constraint != numbersOfJobs
+}
+
+// ourNames are all words of the migrations.
+var ourNames = sync.OnceValue(func() map[string]bool {
+	files := Migrations()
+	paths, err := fs.Glob(files, "*.up.sql")
+	if err != nil {
+		panic(err) // the pattern is well-formed
+	}
+	names := map[string]bool{}
+	for _, path := range paths {
+		text, err := fs.ReadFile(files, path)
+		if err != nil {
+			panic(err) // the file is embedded
+		}
+		for _, name := range regexp.MustCompile(`\w+`).FindAllString(string(text), -1) {
+			names[name] = true
+		}
+	}
+	return names
+})
+
+// isWraparound tells whether Postgres gives out no more transaction ids, so that it doesn't
+// give out an id twice. It has no state of its own for that.
+func isWraparound(answer *pgconn.PgError) bool {
+	return answer.Code == "54000" && (answer.Routine == "GetNewTransactionId" || answer.Routine == "GetNewMultiXactId")
+}
+
 // IsRefused tells whether a row of a statement may have caused err: class 22 is a value
 // that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that is too
 // much for Postgres, such as JSON that is nested too deep.
 func IsRefused(err error) bool {
 	var refused *pgconn.PgError
-	if !errors.As(err, &refused) {
+	if !errors.As(err, &refused) || isBreakage(refused) || isWraparound(refused) {
 		return false
 	}
 	class := refused.Code[:2]
@@ -88,8 +147,10 @@ const (
 	DiskFull    Fault = "disk_full"
 	NoResources Fault = "no_resources" // such as connections or memory
 	Locked      Fault = "locked"
-	Denied      Fault = "denied" // a privilege, the login, or a table or column that is gone
-	Slow        Fault = "slow"   // a statement or commit took too long, such as a commit that waits for a standby
+	Denied      Fault = "denied"     // a privilege, the login, or a table or column that is gone
+	Broken      Fault = "broken"     // the schema isn't as the migrations left it, or can't be read
+	Wraparound  Fault = "wraparound" // transaction ids are used up
+	Slow        Fault = "slow"       // a statement or commit took too long, such as a commit that waits for a standby
 )
 
 // Faults are all kinds of trouble, each with its remedy.
@@ -101,6 +162,8 @@ var Faults = map[Fault]string{
 	NoResources: "raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL",
 	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
 	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, or the table, column or search_path that somebody changed; waiting steps go on by themselves",
+	Broken:      "undo what the error names: an index, trigger, constraint or column that somebody dropped, added or changed; a table that is published without REPLICA IDENTITY; a sequence behind the numbers of its table (setval); or repair a damaged index (REINDEX); waiting steps go on by themselves",
+	Wraparound:  "VACUUM the database, once the oldest transactions (pg_stat_activity), prepared transactions (pg_prepared_xacts) and replication slots (pg_replication_slots) are ended; waiting steps go on by themselves",
 	Slow:        "look in pg_stat_activity for the wait of the statements: a lock (end the session that holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
 }
 
@@ -114,7 +177,11 @@ func faultOf(err error) Fault {
 		return ReadOnly
 	case isMistrust(err):
 		return Untrusted
-	case errors.As(err, &answer):
+	case errors.As(err, &answer) && isBreakage(answer):
+		return Broken
+	case errors.As(err, &answer) && isWraparound(answer):
+		return Wraparound
+	case answer != nil:
 		return faultOfState(answer.Code)
 	case errors.Is(err, context.DeadlineExceeded) && !isConnectError(err):
 		return Slow
@@ -148,7 +215,10 @@ func isConnectError(err error) bool {
 }
 
 // isOfOne tells whether a fault may concern a single table, and so a single step.
-func (f Fault) isOfOne() bool { return f.isWait() || f == Denied }
+func (f Fault) isOfOne() bool { return f.isWait() || f.isOfSchema() }
+
+// isOfSchema tells whether an operator has to give back a part of the schema.
+func (f Fault) isOfSchema() bool { return f == Denied || f == Broken }
 
 // isWait tells whether a lock may be behind a fault.
 func (f Fault) isWait() bool { return f == Locked || f == Slow }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -281,7 +282,7 @@ func (h *Health) Check(ctx context.Context) error {
 		return err
 	}
 	err := h.write(ctx)
-	h.Note(checkStep, err)
+	h.noteCheck(err)
 	locked, _ := h.look(ctx) // what keeps the database from answering was noted
 	h.end(time.Now(), func(step Step, t trouble) bool {
 		switch {
@@ -289,12 +290,23 @@ func (h *Health) Check(ctx context.Context) error {
 			return false
 		case t.fault.isOfOne() && step != AcceptStep && step != RecordStep, t.fault == Locked && locked && err == nil:
 			return start.Sub(t.since) > forgottenAfter
-		case t.fault == Denied: // perhaps in a way that a check doesn't meet
+		case t.fault.isOfSchema(): // perhaps in a way that a check doesn't meet
 			return err == nil && start.Sub(t.since) > checkedWithin
 		}
 		return err == nil && t.since.Before(start)
 	})
 	return err
+}
+
+// noteCheck notes how a check went. While it fails nothing is accepted, so an error that no
+// kind of fault explains is told, too.
+func (h *Health) noteCheck(err error) {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && !IsUnavailable(err) {
+		h.begin(checkStep, Broken, err, nil)
+		return
+	}
+	h.Note(checkStep, err)
 }
 
 // look notes whether a session keeps others waiting for a table, and for how long it does,

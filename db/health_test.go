@@ -256,6 +256,45 @@ func TestHealth(t *testing.T) {
 		}
 	})
 
+	t.Run("TellsOfEveryErrorThatKeepsItFromWriting", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		operator := connect(t, url)
+		for _, state := range []string{"P0001", "0A000"} {
+			health, log := newHealth(t, url)
+			sql := `
+				CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today' USING ERRCODE = '` + state + `'; END $$;
+				CREATE TRIGGER refuse BEFORE INSERT ON write_checks FOR EACH ROW EXECUTE FUNCTION refuse()`
+			if err := query(t.Context(), operator, sql); err != nil {
+				t.Fatal(err)
+			}
+			if err := health.Check(t.Context()); err == nil || health.Trouble() != db.Broken {
+				t.Errorf("%s: got %v and %q, want the trigger's error, and that the schema is broken", state, err, health.Trouble())
+			}
+			if err := query(t.Context(), operator, "DROP FUNCTION refuse CASCADE"); err != nil {
+				t.Fatal(err)
+			}
+			if err := health.Check(t.Context()); err != nil || health.Trouble() != "" {
+				t.Errorf("%s: without the trigger: got %v and %q, want no trouble", state, err, health.Trouble())
+			}
+			if !strings.Contains(log.String(), "not today") || !strings.Contains(log.String(), "undo what the error names") {
+				t.Errorf("%s: no line has the error and its remedy:\n%s", state, log)
+			}
+		}
+	})
+
+	t.Run("WritesWhereAllTablesArePublished", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		health, _ := newHealth(t, url)
+		if err := query(t.Context(), connect(t, url), "CREATE PUBLICATION everything FOR ALL TABLES"); err != nil {
+			t.Fatal(err)
+		}
+		if err := health.Check(t.Context()); err != nil {
+			t.Errorf("got %v, want no error", err)
+		}
+	})
+
 	t.Run("LetsALockOfAnotherStepKeepNobodyFromAccepting", func(t *testing.T) {
 		t.Parallel()
 		health, _ := newHealth(t, dbtest.New(t))

@@ -24,6 +24,7 @@ func TestPasses(t *testing.T) {
 		{&pgconn.PgError{Code: "57P01"}, true},
 		{io.ErrUnexpectedEOF, true},
 		{&pgconn.PgError{Code: "23514"}, false},
+		{&pgconn.PgError{Code: "23514", ConstraintName: "made_by_hand"}, true},
 		{&fault{"the callback can't be signed", errors.New("no key")}, false},
 	} {
 		if got := passes(fmt.Errorf("settling: %w", test.err)); got != test.want {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -118,6 +119,51 @@ func TestTableThatIsTakenAway(t *testing.T) {
 	change("ALTER TABLE taken_away RENAME TO callback_attempts")
 	expectAll(t, r, l.stop())
 	wantNoOrphans(t, database)
+}
+
+// A constraint that somebody made breaks each row of a table. The receivers' answers are
+// kept until it is gone, rather than the callbacks sent again.
+func TestSchemaThatSomebodyChanged(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	_, through := dbtest.NewProxy(t, database) // whose refusals are not called again
+	p, pool := startHere(t, through, nil, fingerprint.Do), dbtest.Pool(t, database)
+	change := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	const add, drop = "ALTER TABLE %s ADD CONSTRAINT by_hand CHECK (false) NOT VALID", "ALTER TABLE %s DROP CONSTRAINT by_hand"
+	r := newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 50)
+	change(fmt.Sprintf(add, "callback_attempts"))
+	l.awaitAcked(t, 50)
+	p.awaitMetric(t, `ringback_database_fault{fault="broken"} 1`)
+	p.awaitStatus(t, "/readyz", http.StatusOK)
+	change(fmt.Sprintf(drop, "callback_attempts"))
+	p.awaitMetric(t, `ringback_answers_in_hand 0`)
+
+	change(fmt.Sprintf(add, "requests"))
+	l.awaitRefused(t)
+	p.awaitStatus(t, "/readyz", http.StatusServiceUnavailable)
+	change(fmt.Sprintf(drop, "requests"))
+	p.awaitStatus(t, "/readyz", http.StatusOK)
+	l.awaitAcked(t, 50)
+	acked := l.stop()
+	expectAll(t, r, acked)
+	wantNoOrphans(t, database)
+	var sent int
+	if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM callback_attempts").Scan(&sent); err != nil {
+		t.Fatal(err)
+	}
+	if sent != len(acked) {
+		t.Errorf("callbacks sent: got %d, want one for each of %d requests", sent, len(acked))
+	}
+	if log := p.log.String(); !strings.Contains(log, "level=ERROR msg=database_fault fault=broken") {
+		t.Error("no line names the fault and its remedy")
+	}
 }
 
 // The defaults of an old database, or of one that others use, too, change nothing.

@@ -1,0 +1,2 @@
+ALTER TABLE write_checks
+    DROP CONSTRAINT write_checks_pkey;
