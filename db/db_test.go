@@ -28,7 +28,7 @@ func TestOpen(t *testing.T) {
 		}
 		t.Cleanup(pool.Close)
 		want := map[string]string{
-			"statement_timeout": "1234ms", "idle_in_transaction_session_timeout": "10s", "application_name": "ringback",
+			"statement_timeout": "1234ms", "idle_in_transaction_session_timeout": "10s", "idle_session_timeout": "0", "application_name": "ringback",
 		}
 		for setting, value := range want {
 			if got := valueOf[string](t, pool, "SELECT current_setting($1)", setting); got != value {

@@ -27,6 +27,7 @@ const (
 	EndStep    Step = "end"   // of jobs that didn't end with their step
 	FetchStep  Step = "fetch" // of jobs, which writes nothing where there are none
 	StartStep  Step = "start" // of the process
+	BeatStep   Step = "beat"  // of the process, whose commit doesn't wait for the disk
 	checkStep  Step = "check"
 	lockStep   Step = "lock" // of a table, which some session waits for
 )
@@ -96,7 +97,7 @@ func (h *Health) Note(step Step, err error) {
 	fault := faultOf(err)
 	switch {
 	case err == nil:
-		if step != FetchStep {
+		if step != FetchStep && step != BeatStep {
 			h.wrote.Store(now.UnixNano())
 		}
 		if h.troubled.Load() {

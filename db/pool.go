@@ -109,6 +109,8 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	// An idle transaction keeps dead rows from being removed: a single idle transaction
 	// halves the queue's throughput within a minute.
 	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
+	// Idle connections wait for the next step, hold the lock of the process, and listen.
+	setDefault(config.ConnConfig.RuntimeParams, "idle_session_timeout", "0")
 	// The statements unnest arrays, whose length Postgres can't foresee: planning
 	// each run anew costs more than it finds, and where it takes a batch for large
 	// it may read a whole table.

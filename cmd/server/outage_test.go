@@ -151,6 +151,13 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 	change(fmt.Sprintf(drop, "requests"))
 	p.awaitStatus(t, "/readyz", http.StatusOK)
 	l.awaitAcked(t, 50)
+
+	// Nobody is told dead or alive any more, and that is told.
+	change("ALTER TABLE processes RENAME COLUMN beat_at TO taken_away")
+	p.awaitMetric(t, `ringback_database_fault{fault="denied"} 1`)
+	p.awaitStatus(t, "/readyz", http.StatusOK)
+	change("ALTER TABLE processes RENAME COLUMN taken_away TO beat_at")
+	p.awaitMetric(t, `ringback_database_fault{fault="denied"} 0`)
 	acked := l.stop()
 	expectAll(t, r, acked)
 	wantNoOrphans(t, database)
@@ -163,6 +170,26 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 	}
 	if log := p.log.String(); !strings.Contains(log, "level=ERROR msg=database_fault fault=broken") {
 		t.Error("no line names the fault and its remedy")
+	}
+}
+
+// Logical replication copies tables without their sequences.
+func TestDatabaseThatWasCopiedWithoutItsSequences(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	const sql = `
+		INSERT INTO river_job (id, args, kind, max_attempts, state, finalized_at)
+		SELECT id, '{}', 'k', 1, 'completed', now()
+		FROM generate_series(1, 100) AS copied (id)`
+	if _, err := dbtest.Pool(t, database).Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	p, r := startHere(t, database, nil, fingerprint.Do), newReceiver(t, nil)
+	l := startLoad(t, p, r.URL)
+	l.awaitAcked(t, 10)
+	expectAll(t, r, l.stop())
+	if _, refused := l.counts(); refused != 0 || !strings.Contains(p.log.String(), "msg=sequence_was_behind sequence=river_job_id_seq at=100") {
+		t.Errorf("got %d calls refused, want none, and a line about the sequence", refused)
 	}
 }
 

@@ -174,6 +174,9 @@ func (s *server) prepare(ctx context.Context) error {
 	if err := db.MigrateTelling(ctx, s.config.DatabaseURL, s.logger); err != nil {
 		return err
 	}
+	if err := s.catchUpSequences(ctx); err != nil {
+		return err
+	}
 	if s.clients == nil {
 		if err := s.openClients(ctx); err != nil {
 			return err
@@ -189,6 +192,21 @@ func (s *server) prepare(ctx context.Context) error {
 	}
 	s.health.Note(db.StartStep, nil)
 	return nil
+}
+
+// catchUpSequences moves sequences that are behind their tables. A role that may not
+// move them leaves them as they are, which are mostly right.
+func (s *server) catchUpSequences(ctx context.Context) error {
+	moved, err := db.CatchUpSequences(ctx, s.pool)
+	if db.IsDenied(err) {
+		s.logger.Warn("sequences_not_checked", "error", err, "remedy", "GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA to the role of DATABASE_URL")
+		return nil
+	}
+	for _, sequence := range moved {
+		s.logger.Warn("sequence_was_behind", "sequence", sequence.Name, "at", sequence.At,
+			"cause", "its table was copied without it, as by logical replication; it has been moved, and nothing is to be done")
+	}
+	return err
 }
 
 func (s *server) newQueue() (err error) {

@@ -109,7 +109,7 @@ func (d *Directory) refresh(ctx context.Context) {
 	defer cancel()
 	next, err := d.read(ctx)
 	if err != nil {
-		if ctx.Err() == nil && !db.IsUnavailable(err) {
+		if ctx.Err() == nil && (!db.IsUnavailable(err) || db.IsDenied(err)) {
 			d.logger.ErrorContext(ctx, "clients_not_read", "error", err)
 		}
 		return

@@ -83,7 +83,7 @@ func (p *Pacing) readWords(ctx context.Context) {
 	defer cancel()
 	rows, err := p.outside.Words(ctx)
 	if err != nil {
-		if ctx.Err() == nil && !db.IsUnavailable(err) {
+		if ctx.Err() == nil && (!db.IsUnavailable(err) || db.IsDenied(err)) {
 			p.logger.ErrorContext(ctx, "receiver_words_not_read", "error", err)
 		}
 		return

@@ -53,6 +53,7 @@ type Heartbeat struct {
 	holds    func(job int64) bool
 	strays   []int64 // jobs that didn't run here at the last look
 	lock     lock
+	met      func(error) // takes how each beat went
 	pool     *pgxpool.Pool
 	logger   *slog.Logger
 	stop     context.CancelFunc // nil before Start
@@ -61,10 +62,10 @@ type Heartbeat struct {
 
 // NewHeartbeat returns the heartbeat of a process, which River's client id names. holds
 // tells whether a job runs here. Jobs of the refunded kind get back the attempt that a
-// death cost them.
-func NewHeartbeat(process, refunded string, holds func(job int64) bool, pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
+// death cost them. met takes how each beat went.
+func NewHeartbeat(process, refunded string, holds func(job int64) bool, met func(error), pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
 	return &Heartbeat{
-		process: process, refunded: refunded, holds: holds, pool: pool, logger: logger,
+		process: process, refunded: refunded, holds: holds, met: met, pool: pool, logger: logger,
 		lock: lock{process: process, pool: pool, logger: logger, held: true},
 	}
 }
@@ -130,7 +131,9 @@ func (h *Heartbeat) run(ctx context.Context) {
 func (h *Heartbeat) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	return db.Beat(ctx, h.pool, h.process)
+	err := db.Beat(ctx, h.pool, h.process)
+	h.met(err)
+	return err
 }
 
 func (h *Heartbeat) returnJobs(ctx context.Context) {
