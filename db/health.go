@@ -105,7 +105,7 @@ func (h *Health) Note(step Step, err error) {
 		}
 	case fault.isWait():
 		found := h.diagnose(now)
-		if len(found) > 0 {
+		if len(found) > 0 || h.meets(lockStep) {
 			fault = Locked
 		}
 		h.begin(step, fault, err, found)
@@ -310,8 +310,9 @@ func (h *Health) noteCheck(err error) {
 	h.Note(checkStep, err)
 }
 
-// look notes whether a session keeps others waiting for a table, and for how long it does,
-// also while nobody waits. It returns whether a table is locked.
+// look notes whether a session keeps others waiting for a table or its rows. A locked table
+// is noted for as long as it is locked, also while nobody waits. It returns whether a table
+// is locked.
 func (h *Health) look(ctx context.Context) (locked bool, err error) {
 	holding, blocking, err := findTableLocks(ctx, h.pool)
 	if err != nil && faultOf(err) != "" {
@@ -328,7 +329,7 @@ func (h *Health) look(ctx context.Context) (locked bool, err error) {
 	return len(holding) > 0, nil
 }
 
-var errTableLocked = errors.New("sessions wait for a table that is locked")
+var errTableLocked = errors.New("sessions wait for a table, or for rows, that a session has locked")
 
 func (h *Health) meets(step Step) bool {
 	h.mu.Lock()

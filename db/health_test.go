@@ -211,6 +211,33 @@ func TestHealth(t *testing.T) {
 		}
 	})
 
+	t.Run("TellsWhoHasLockedRows", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		health, log := newHealth(t, url)
+		health.Note(db.AcceptStep, nil) // wrote just now, so a check need not write
+		const one = "SELECT FROM reconciliation FOR UPDATE"
+		locker, waiter := connect(t, url+"&application_name=psql"), connect(t, url+"&application_name=ringback")
+		if err := query(t.Context(), locker, "BEGIN; "+one); err != nil {
+			t.Fatal(err)
+		}
+		gaveUp := make(chan error, 1)
+		go func() { gaveUp <- query(t.Context(), waiter, one) }()
+		wait(t, dbtest.Pool(t, url), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1 AND waitstart < clock_timestamp() - interval '1 s')", waiter.PgConn().PID())
+		_ = health.Check(t.Context())
+		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (psql of user ringback, idle in transaction`, locker.PgConn().PID()))
+		if _, err := locker.Exec(t.Context(), "SELECT pg_cancel_backend($1)", waiter.PgConn().PID()); err != nil {
+			t.Fatal(err)
+		}
+		health.Note(db.FinishStep, <-gaveUp)
+		if !health.Lasts(db.Locked) || health.Lasts(db.Slow) {
+			t.Errorf("a step that gave up: got locked %v, slow %v, want it locked", health.Lasts(db.Locked), health.Lasts(db.Slow))
+		}
+		if got := health.Trouble(); got != "" {
+			t.Errorf("trouble: got %q, want none", got)
+		}
+	})
+
 	t.Run("TellsAgainWhileAFaultLasts", func(t *testing.T) {
 		t.Parallel()
 		health, log := newHealth(t, dbtest.New(t))

@@ -80,6 +80,21 @@ const waitedForATable = `
 	  AND NOT granted
 	  AND waitstart < clock_timestamp() - interval '1 second'`
 
+// waitedForRows are the sessions of other programs for which a session of this program has
+// waited for a second, for rows.
+const waitedForRows = `
+	SELECT blocking.pid
+	FROM pg_locks
+	JOIN pg_stat_activity AS waiting USING (pid)
+	CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+	LEFT JOIN pg_stat_activity AS other ON other.pid = blocking.pid
+	WHERE locktype = 'transactionid'
+	  AND NOT granted
+	  AND waitstart < clock_timestamp() - interval '1 second'
+	  AND waiting.datname = current_database()
+	  AND waiting.application_name = current_setting('application_name')
+	  AND other.application_name IS DISTINCT FROM current_setting('application_name')`
+
 // described are the columns of a holder. It locks the tables that others can't write, and
 // the tables that others wait for.
 const described = `
@@ -127,11 +142,12 @@ func findHolders(ctx context.Context, q Querier, found string) (holders, error) 
 }
 
 // findTableLocks finds the sessions that lock a table of this schema, and those among them,
-// or behind them, for which another session has waited for a second.
+// or behind them, for which another session has waited for a second: for a table, or for
+// rows.
 func findTableLocks(ctx context.Context, q Querier) (held, blocking holders, err error) {
 	if held, err = findHolders(ctx, q, holding); err != nil {
 		return nil, nil, err
 	}
-	blocking, err = findHolders(ctx, q, waitedForATable)
+	blocking, err = findHolders(ctx, q, waitedForATable+" UNION "+waitedForRows)
 	return held, blocking, err
 }
