@@ -341,9 +341,20 @@ func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Att
 	if next.state == db.CallbackPending {
 		attempt.NextAttemptAt = sent.EndedAt.Add(next.delay)
 	}
-	return q.settles.Do(ctx, db.Settlement{
+	settlement := db.Settlement{
 		Attempt: attempt, JobID: request.CallbackJobID, State: next.state, Place: request.Place(), Again: again,
+	}
+	if !again {
+		return q.settles.Do(ctx, settlement)
+	}
+	err = q.record.settles.write(ctx, func(ctx context.Context) error {
+		numbers, err := q.settleAll(ctx, []db.Settlement{settlement})
+		if err == nil {
+			number = numbers[0]
+		}
+		return err
 	})
+	return number, err
 }
 
 func (q *Queue) settleAll(ctx context.Context, settlements []db.Settlement) ([]int, error) {

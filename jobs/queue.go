@@ -136,6 +136,7 @@ func New(config Config) (*Queue, error) {
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
 	queue.flows = newFlows(config.Catalog, config.Workers, config.Limits != nil, config.Logger)
 	queue.record = newRecord(config.Logger, queue.health.Explain)
+	queue.record.finishes, queue.record.settles = newApart(queue.met(db.FinishStep)), newApart(queue.met(db.SettleStep))
 	queue.tracer = config.Tracer
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}

@@ -101,6 +101,53 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 		}
 	}
 
+	t.Run("ApartFromAnswersWhoseRowsAreFree", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		locked, free := newRequest("http://127.0.0.1:9/"), newRequest("http://127.0.0.1:9/")
+		q.accept(t, locked)
+		q.accept(t, free)
+		tx, err := q.direct.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		if _, err := tx.Exec(t.Context(), "SELECT FROM requests WHERE id = $1 FOR UPDATE", locked.ID); err != nil {
+			t.Fatal(err)
+		}
+		recorded := make(chan error, 1)
+		go func() { recorded <- q.runner.record(locked, succeeded) }()
+		const waiting = `
+			SELECT coalesce(min(pid), 0)
+			FROM pg_stat_activity
+			WHERE datname = current_database()
+			  AND wait_event_type = 'Lock'
+			  AND query LIKE '%UPDATE requests%'`
+		waiter := func() (pid int) {
+			for pid == 0 {
+				if err := q.direct.QueryRow(t.Context(), waiting).Scan(&pid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return pid
+		}
+		q.exec(t, "SELECT pg_cancel_backend($1)", waiter()) // the first write, in a batch
+		q.waitForLog(t, "answers_not_recorded")
+		waiter() // the second write
+		if err := q.finish(t.Context(), free, succeeded); err != nil {
+			t.Errorf("an answer whose row is free: %v", err)
+		}
+		if !q.holds(t, "SELECT EXISTS ("+waiting+" HAVING count(*) = 1)") {
+			t.Error("the answer whose row is free had to wait for the other answer")
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-recorded; err != nil {
+			t.Errorf("the answer whose row was locked: %v", err)
+		}
+	})
+
 	t.Run("UntilTheProcessStops", func(t *testing.T) {
 		t.Parallel()
 		posts := newGate()

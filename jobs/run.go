@@ -176,7 +176,12 @@ func (w *runWorker) here(request db.Request) db.Request {
 }
 
 func (w *runWorker) record(request db.Request, outcome work.Outcome) error {
-	return w.queue.record.insist(func(ctx context.Context, _ bool) error { return w.queue.finish(ctx, request, outcome) })
+	return w.queue.record.insist(func(ctx context.Context, again bool) error {
+		if again {
+			return w.queue.finishAgain(ctx, request, outcome)
+		}
+		return w.queue.finish(ctx, request, outcome)
+	})
 }
 
 // giveUp ends a request as failed whose work can't be done or recorded here.
@@ -343,11 +348,29 @@ func (q *Queue) finish(ctx context.Context, request db.Request, outcome work.Out
 
 // finishFirst is finish, and tells whether the request was not finished already.
 func (q *Queue) finishFirst(ctx context.Context, request db.Request, outcome work.Outcome) (first bool, err error) {
-	request.Input = nil // not written again, nor called back
-	if err := q.WriteOutcome(&request, outcome); err != nil {
-		return false, &fault{"the outcome can't be encoded", err}
+	if err := q.prepareFinish(&request, outcome); err != nil {
+		return false, err
 	}
 	return q.finishes.Do(ctx, request)
+}
+
+// finishAgain is finish after a failure.
+func (q *Queue) finishAgain(ctx context.Context, request db.Request, outcome work.Outcome) error {
+	if err := q.prepareFinish(&request, outcome); err != nil {
+		return err
+	}
+	return q.record.finishes.write(ctx, func(ctx context.Context) error {
+		_, err := q.finishAll(ctx, []db.Request{request})
+		return err
+	})
+}
+
+func (q *Queue) prepareFinish(request *db.Request, outcome work.Outcome) error {
+	request.Input = nil // not written again, nor called back
+	if err := q.WriteOutcome(request, outcome); err != nil {
+		return &fault{"the outcome can't be encoded", err}
+	}
+	return nil
 }
 
 // finishAll commits the outcomes with their callback jobs, and starts the jobs that are
