@@ -118,7 +118,7 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
 			f := newFlow(offer, workers, shared)
-			f.tell, f.warn = tellOfWork(logger, offer.Name), warnOfWork(logger, offer.Name)
+			f.tell, f.warn = tellOfWork(logger, offer), warnOfWork(logger, offer)
 			flows[offer.Name] = f
 		}
 	}
@@ -143,21 +143,21 @@ const toldAgainAfter = time.Minute
 
 // tellOfWork returns a function that logs that the service of a kind of work is down, and
 // when it is back.
-func tellOfWork(logger *slog.Logger, name string) func(down bool, cause error) {
+func tellOfWork(logger *slog.Logger, offer *work.Offer) func(down bool, cause error) {
 	return func(down bool, cause error) {
 		if !down {
-			logger.Info("work_back", "work", name)
+			logger.Info("work_back", "work", offer.Name, "service", offer.Service)
 			return
 		}
-		logger.Error("work_down", "work", name, "cause", cause,
+		logger.Error("work_down", "work", offer.Name, "service", offer.Service, "cause", cause,
 			"remedy", "start the service of WORK_URL or WORKS, or correct its URL; async requests wait meanwhile, and sync requests get 503")
 	}
 }
 
 // warnOfWork returns a function that logs that a service refuses all requests.
-func warnOfWork(logger *slog.Logger, name string) func(*work.SettingError) {
+func warnOfWork(logger *slog.Logger, offer *work.Offer) func(*work.SettingError) {
 	return func(mistake *work.SettingError) {
-		logger.Warn("work_refused_by_service", "work", name, "status", mistake.Status, "cause", mistake.Err, "remedy", mistake.Remedy)
+		logger.Warn("work_refused_by_service", "work", offer.Name, "service", offer.Service, "status", mistake.Status, "cause", mistake.Err, "remedy", mistake.Remedy)
 	}
 }
 

@@ -152,7 +152,7 @@ func TestFlowWarnsOfMistakesInTheSettings(t *testing.T) {
 	var log bytes.Buffer
 	offer := &work.Offer{Name: "summarize", Work: work.Work{Paced: true}}
 	f := newFlow(offer, 1000, false)
-	f.warn = warnOfWork(slog.New(slog.NewTextHandler(&log, nil)), offer.Name)
+	f.warn = warnOfWork(slog.New(slog.NewTextHandler(&log, nil)), offer)
 	run := func(now time.Time, cause error) {
 		t.Helper()
 		p, _ := f.tryEnter("alice", false, now)

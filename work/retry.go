@@ -2,7 +2,6 @@ package work
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -56,5 +55,5 @@ type retryError struct {
 	after time.Duration
 }
 
-func (e *retryError) Error() string { return fmt.Sprintf("to be tried again: %v", e.err) }
+func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }

@@ -23,7 +23,7 @@ import (
 func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	t.Parallel()
 	p := startHere(t, dbtest.New(t), map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": newCollector(t).URL, "WORKS": writeTemp(t, `{"away": {"url": "http://127.0.0.1:9/"}}`),
+		"OTEL_EXPORTER_OTLP_ENDPOINT": newCollector(t).URL, "WORKS": writeTemp(t, `{"away": {"url": "http://127.0.0.1:9/path?key=secret"}}`),
 	}, fingerprint.Do)
 	r := newReceiver(t, nil)
 	gone := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
@@ -93,6 +93,10 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 	} {
 		until(t, func() bool { metrics = p.readMetrics(t); return strings.Contains(metrics, "\n"+want) },
 			func() string { return want + ", got:\n" + metrics })
+	}
+	p.awaitLine(t, `level=ERROR msg=work_down work=away service=127.0.0.1:9 cause="upstream_unreachable: The service that does the work can't be reached: connection refused" remedy=`)
+	if strings.Contains(p.log.String(), "key=secret") {
+		t.Error("the log holds the query of a service's URL")
 	}
 	for _, secret := range []string{strings.TrimPrefix(refusing.URL, "http://"), `"local"`, delivered} {
 		if strings.Contains(metrics, secret) {

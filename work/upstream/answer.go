@@ -29,6 +29,15 @@ type answer struct {
 	body   []byte // cut to a byte more than a result may have
 }
 
+// detailed is an error that callers are told, with a detail for operators.
+type detailed struct {
+	told   *work.Error
+	detail string
+}
+
+func (d *detailed) Error() string { return strings.TrimSuffix(d.told.Error(), ".") + ": " + d.detail }
+func (d *detailed) Unwrap() error { return d.told }
+
 // judge returns the meaning of an answer. README.md has the table.
 func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 	switch a.status {
@@ -48,7 +57,7 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 		return nil, a.notDone(now)
 	}
 	failed := &work.Error{Code: CodeFailed, Message: fmt.Sprintf("The service that does the work answered %d.", a.status)}
-	err := fmt.Errorf("%w: %s", failed, a.excerpt())
+	var err error = &detailed{failed, a.excerpt()}
 	if remedy := remedyOf(a.status); remedy != "" {
 		err = &work.SettingError{Status: a.status, Remedy: remedy, Err: err}
 	}
@@ -77,7 +86,7 @@ func (a answer) result() (jsontext.Value, error) {
 		return result, nil // the frame refuses what is too large
 	}
 	failed := &work.Error{Code: CodeFailed, Message: "The service that does the work answered with something other than one JSON value."}
-	return nil, fmt.Errorf("%w: %w: %s", failed, json.Unmarshal(a.body, &result), a.excerpt())
+	return nil, &detailed{failed, fmt.Sprintf("%v: %s", json.Unmarshal(a.body, &result), a.excerpt())}
 }
 
 // maxExcerpt bounds the bytes of an answer that operators see in the log.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net"
@@ -46,7 +45,7 @@ func New(config Config) work.Work {
 	u := &upstream{config: config, transport: newTransport()}
 	return work.Work{
 		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
-		Retry: work.Policy{Times: config.Retries}, Paced: true, Lease: cmp.Or(config.Lease, defaultLease),
+		Retry: work.Policy{Times: config.Retries}, Paced: true, Service: addressOf(config.URL), Lease: cmp.Or(config.Lease, defaultLease),
 	}
 }
 
@@ -71,6 +70,19 @@ func CheckURL(raw string) error {
 		}
 	}
 	return nil
+}
+
+// addressOf is the host and port of a URL, without anything else that it holds.
+func addressOf(raw string) string {
+	parsed, err := url.Parse(raw)
+	if err != nil {
+		return "" // CheckURL refuses it
+	}
+	port := parsed.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[parsed.Scheme]
+	}
+	return net.JoinHostPort(parsed.Hostname(), port)
 }
 
 // IsExposed tells whether calls leave this machine without a signature, so that the
@@ -196,5 +208,5 @@ func explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil || ok && timed.Timeout() && !dialled {
 		told = &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}
 	}
-	return work.Retry(fmt.Errorf("%w: %s", told, webhook.CauseOf(err)), 0)
+	return work.Retry(&detailed{told, webhook.CauseOf(err)}, 0)
 }

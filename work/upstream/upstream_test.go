@@ -255,8 +255,12 @@ func TestAnswers(t *testing.T) {
 		t.Parallel()
 		server := serve(t, status(200, `1`))
 		server.Close()
-		if got := call(t, Config{URL: server.URL}, time.Minute); got.Again == nil || got.Error.Code != CodeUnreachable {
+		got := call(t, Config{URL: server.URL}, time.Minute)
+		if got.Again == nil || got.Error.Code != CodeUnreachable {
 			t.Errorf("got %+v, want another attempt", got)
+		}
+		if cause, want := got.Cause.Error(), "upstream_unreachable: The service that does the work can't be reached: connection refused"; cause != want {
+			t.Errorf("got cause %q, want %q", cause, want)
 		}
 	})
 
@@ -322,6 +326,18 @@ func TestExposedAreServicesElsewhereThatCanNotTellWhoCalls(t *testing.T) {
 		}
 		if (Config{URL: url, Secrets: make([]webhook.Secret, 1)}).IsExposed() {
 			t.Errorf("%s, signed: want it not to be exposed", url)
+		}
+	}
+}
+
+func TestServiceIsHostAndPortAlone(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"http://127.0.0.1:9000/summarize?key=secret": "127.0.0.1:9000", "https://work.example.com/a": "work.example.com:443",
+		"http://work.example.com": "work.example.com:80", "http://[::1]/": "[::1]:80", "http://me:secret@work.example.com:8000/": "work.example.com:8000",
+	} {
+		if got := New(Config{URL: url}).Service; got != want {
+			t.Errorf("%s: got %q, want %q", url, got, want)
 		}
 	}
 }
