@@ -408,6 +408,57 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		}
 	})
 
+	t.Run("ThatATableIsLockedAServiceIsDownAndCallsAreRefused", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		key := issueTo(t, database, "add", "acme").Key
+		p := startStrict(t, environment(database, map[string]string{
+			"SECRETS_KEY": sealingKey, "WORKS": writeTemp(t, `{"away": {"url": "http://127.0.0.1:9/"}}`), "CALLBACK_ALLOW_CIDRS": "127.0.0.0/8", "CALLBACK_PORTS": "80",
+		}))
+		b := openBrowser(t, p)
+		b.open(t, "/")
+		for range 6 {
+			if got := p.statusOf(t, "/requests", "nobodys"); got != http.StatusUnauthorized {
+				t.Errorf("a call without a key that is known: got %d, want 401", got)
+			}
+		}
+		b.do(t, chromedp.WaitVisible(`//p[@class="alarm"][contains(., "calls in two minutes were refused with 401")]`))
+		for range 5 {
+			p.postAs(t, key, "/sync/away", `{"input":{}}`)
+		}
+		b.do(t, chromedp.WaitVisible(`//p[@class="alarm"][contains(., "work away is down")]`))
+		tx, err := dbtest.Pool(t, database).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		if _, err := tx.Exec(t.Context(), "LOCK TABLE callback_attempts IN SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+		p.acceptAs(t, key, newReceiver(t, nil).URL)
+		remedy := fmt.Sprintf("end the session that holds the lock on callback_attempts: SELECT pg_terminate_backend(%d)", tx.Conn().PgConn().PID())
+		b.do(t, chromedp.WaitVisible(`//p[@class="alarm"][contains(., "A table is locked: `+remedy+`.")]`))
+		until(t, func() bool {
+			for line := range strings.Lines(p.log.String()) {
+				if strings.Contains(line, `"msg":"answers_not_recorded"`) {
+					return strings.Contains(line, remedy)
+				}
+			}
+			return false
+		}, func() string { return "a line answers_not_recorded with the holder" })
+		if found := b.seriousFindings(t); len(found) > 0 {
+			t.Errorf("got %s", strings.Join(found, "\n"))
+		}
+		if got := b.text(t, "#jobs"); !strings.Contains(got, "scheduled") || !strings.Contains(got, "waits for its time") {
+			t.Errorf("got %q, want the states explained", got)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b.do(t, chromedp.WaitNotPresent(`//p[@class="alarm"][contains(., "A table is locked")]`))
+		b.wantNothingWrong(t)
+	})
+
 	t.Run("ThatASecretCannotBeOpened", func(t *testing.T) {
 		t.Parallel()
 		database := dbtest.New(t)

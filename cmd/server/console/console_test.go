@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,103 @@ func TestSamplesAreDifferences(t *testing.T) {
 	}
 	if later, _ := h.since(last.At); len(later) != 0 {
 		t.Errorf("got %d samples after the last", len(later))
+	}
+}
+
+// The alarms follow from the metrics whose alerts have the same cause.
+func TestAlarms(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	auto := promauto.With(registry)
+	gauge := func(name string) prometheus.Gauge { return auto.NewGauge(prometheus.GaugeOpts{Name: name}) }
+	down := auto.NewGaugeVec(prometheus.GaugeOpts{Name: "ringback_works_down"}, []string{"work", "state"})
+	skew, full := gauge("ringback_clock_skew_seconds"), gauge("ringback_log_buffer_ratio")
+	dropped := auto.NewCounter(prometheus.CounterOpts{Name: "ringback_log_lines_dropped_total"})
+	problems := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_http_problems_total"}, []string{"problem"})
+	calls := auto.NewHistogramVec(prometheus.HistogramOpts{Name: "ringback_http_request_duration_seconds"}, []string{"route", "status"})
+	call := func(route, status string, times int) {
+		for range times {
+			calls.WithLabelValues(route, status).Observe(1)
+		}
+	}
+	h, second := &history{}, int64(1000)
+	want := func(after int, what string, parts ...string) {
+		t.Helper()
+		for range after {
+			s, err := takeSample(registry, time.Unix(second, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.add(s)
+			second++
+		}
+		before, latest := h.span(alarmSpan)
+		got := latest.signs.alarms(before.signs)
+		if len(got) != len(parts) {
+			t.Errorf("%s: got %q, want %q", what, got, parts)
+			return
+		}
+		for i, part := range parts {
+			if !strings.Contains(got[i], part) {
+				t.Errorf("%s: got %q, want %q", what, got[i], part)
+			}
+		}
+	}
+	down.WithLabelValues("a", "down").Set(0)
+	skew.Set(0.9)
+	full.Set(unreadRatio)
+	want(30, "all is well")
+
+	down.WithLabelValues("a", "down").Set(1)
+	down.WithLabelValues("b", "paused").Set(1)
+	want(1, "services", "work a is down", "work b asked for a pause")
+	down.Reset()
+
+	skew.Set(62)
+	want(1, "a clock ahead", "62 s ahead of the database's")
+	skew.Set(-600)
+	want(1, "a clock behind", "600 s behind the database's")
+	skew.Set(0)
+
+	full.Set(0.4)
+	want(unreadAfter-1, "a log that waits for a moment")
+	want(1, "a log that nobody reads", "40 % of its buffer")
+	dropped.Add(3)
+	want(1, "a log that nobody reads for long", "3 of its lines were dropped")
+	full.Set(0)
+	want(alarmSpan, "lines that were dropped long ago")
+
+	problems.WithLabelValues("unauthorized").Add(fewUnauthorized - 1)
+	call("POST /async", "401", fewUnauthorized-1)
+	call("GET /readyz", "200", 100)
+	want(1, "few 401s")
+	problems.WithLabelValues("unauthorized").Inc()
+	call("POST /async", "401", 1)
+	want(1, "all calls refused", "6 of 6 calls")
+	call("POST /async", "202", fewUnauthorized)
+	want(1, "half of the calls refused")
+}
+
+func TestEachFaultHasItsWords(t *testing.T) {
+	t.Parallel()
+	for fault, remedy := range db.Faults {
+		if got := faultAlarms(map[db.Fault]string{fault: remedy}); len(got) != 1 || faultWords[fault] == "" || got[0] != faultWords[fault]+": "+remedy+"." {
+			t.Errorf("%s: got %q, want its words and its remedy", fault, got)
+		}
+	}
+}
+
+func TestEachStateOfJobsIsExplained(t *testing.T) {
+	t.Parallel()
+	var states []string
+	for _, state := range jobStates {
+		if states = append(states, state.Name); state.Means == "" {
+			t.Errorf("%s has no meaning", state.Name)
+		}
+	}
+	slices.Sort(states)
+	if !slices.Equal(states, slices.Sorted(slices.Values(db.LiveStates))) {
+		t.Errorf("got %q, want %q", states, db.LiveStates)
 	}
 }
 

@@ -49,22 +49,19 @@ type process struct {
 	Lost   bool   `json:"lost"`
 }
 
-// Alarms of the overview.
-const (
-	noAnswer    = "The database doesn't answer."
-	nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role." // as the alert RingbackNobodyWorks tells it
-	noClients   = "No client may call: every call is refused with 401. Add a client with ringback client add NAME."
-)
-
 func (c *Console) state(ctx context.Context) state {
-	s := state{Alarms: []string{}}
+	before, latest := c.history.span(alarmSpan)
+	faults := faultAlarms(c.Queue.Health().Lasting())
+	s := state{Alarms: append(append([]string{}, faults...), latest.signs.alarms(before.signs)...)}
 	if c.LocalClient == "" && c.NoClients() {
 		s.Alarms = append(s.Alarms, noClients)
 	}
 	processes, err := db.ListProcesses(ctx, c.Reads)
 	if err != nil {
 		c.unread(ctx, "processes_not_read", err)
-		s.Alarms = append(s.Alarms, noAnswer)
+		if len(faults) == 0 {
+			s.Alarms = append(s.Alarms, noAnswer)
+		}
 		return s
 	}
 	s.Processes = []process{}
@@ -86,15 +83,27 @@ func (c *Console) unread(ctx context.Context, message string, err error) {
 	}
 }
 
+// jobState is a state of jobs that have not ended, and what it means.
+type jobState struct{ Name, Means string }
+
+var jobStates = []jobState{
+	{"available", "due: a free worker takes it"},
+	{"running", "under way"},
+	{"scheduled", "waits for its time: a delay, the next try, or the pace of a receiver or a service"},
+	{"retryable", "waits for another try after a fault of ours"},
+	{"pending", "waits for the callback before it, of the same ordering key"},
+}
+
 // overviewPage is the overview before its script runs.
 type overviewPage struct {
 	Latest sample
 	State  state
+	Jobs   []jobState
 }
 
 func (c *Console) overview(r *http.Request) (view, error) {
 	samples, _ := c.history.since(0)
-	page := overviewPage{State: c.state(r.Context())}
+	page := overviewPage{State: c.state(r.Context()), Jobs: jobStates}
 	if len(samples) > 0 {
 		page.Latest = samples[len(samples)-1]
 	}

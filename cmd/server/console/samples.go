@@ -3,6 +3,7 @@ package console
 import (
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type sample struct {
 	Away       bool               `json:"away"`       // the database doesn't answer, or can't be written
 
 	totals totals
+	signs  signs
 }
 
 // totals are counters. The differences between them are samples.
@@ -57,6 +59,9 @@ func (h *history) add(next sample) {
 	defer h.mu.Unlock()
 	if n := len(h.samples); n > 0 {
 		next.compare(h.samples[n-1].totals, h.samples[max(0, n-lookBack)].totals)
+		if next.signs.logFull > unreadRatio {
+			next.signs.unread = h.samples[n-1].signs.unread + 1
+		}
 	}
 	if len(h.samples) == kept {
 		h.samples = append(h.samples[:0], h.samples[1:]...)
@@ -81,6 +86,17 @@ func (h *history) since(at int64) ([]sample, <-chan struct{}) {
 		return nil, h.changed
 	}
 	return slices.Clone(h.samples[first:]), h.changed
+}
+
+// span returns the latest sample, and the sample so many before it, or the oldest.
+func (h *history) span(back int) (before, latest sample) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := len(h.samples)
+	if n == 0 {
+		return sample{}, sample{}
+	}
+	return h.samples[max(0, n-1-back)], h.samples[n-1]
 }
 
 // compare fills in the differences to the sample before, and to the sample ten seconds
@@ -134,10 +150,11 @@ func takeSample(metrics prometheus.Gatherer, now time.Time) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{At: now.Unix(), Jobs: map[string]float64{}, totals: totals{refused: map[string]float64{}}}
+	s := sample{At: now.Unix(), Jobs: map[string]float64{}, totals: totals{refused: map[string]float64{}}, signs: signs{works: map[string]string{}}}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			s.read(family.GetName(), metric)
+			s.signs.read(family.GetName(), metric)
 		}
 	}
 	return s, nil
@@ -169,6 +186,36 @@ func (s *sample) read(name string, metric *dto.Metric) {
 	case "ringback_database_away":
 		s.Away = metric.GetGauge().GetValue() > 0
 	}
+}
+
+// read adds a metric to the signs, if an alarm needs it.
+func (s *signs) read(name string, metric *dto.Metric) {
+	switch name {
+	case "ringback_works_down":
+		if of := labels(metric); metric.GetGauge().GetValue() > 0 {
+			s.works[of["work"]] = of["state"]
+		}
+	case "ringback_clock_skew_seconds":
+		s.skew = metric.GetGauge().GetValue()
+	case "ringback_log_buffer_ratio":
+		s.logFull = metric.GetGauge().GetValue()
+	case "ringback_log_lines_dropped_total":
+		s.dropped = metric.GetCounter().GetValue()
+	case "ringback_http_problems_total":
+		if labels(metric)["problem"] == "unauthorized" {
+			s.unauthorized = metric.GetCounter().GetValue()
+		}
+	case "ringback_http_request_duration_seconds":
+		if !isProbe(labels(metric)["route"]) {
+			s.calls += float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+}
+
+// isProbe tells whether monitors call a route.
+func isProbe(route string) bool {
+	_, path, _ := strings.Cut(route, " ")
+	return path == "/healthz" || path == "/readyz" || path == "/livez"
 }
 
 func bucketsOf(histogram *dto.Histogram) []bucket {

@@ -53,7 +53,7 @@ function showLatest() {
   for (const shown of document.querySelectorAll("[data-figure]")) {
     if (shown.dataset.figure in latest) shown.textContent = figure(latest[shown.dataset.figure]);
   }
-  fill("jobs", Object.entries(latest.jobs ?? {}).map(([state, n]) => [state, figure(n)]));
+  for (const shown of document.querySelectorAll("[data-jobs]")) shown.textContent = figure(latest.jobs?.[shown.dataset.jobs] ?? 0);
   fill("reasons", Object.entries(latest.reasons ?? {}).map(([reason, n]) => [reason, figure(n) + " in ten seconds"]));
 }
 

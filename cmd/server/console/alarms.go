@@ -1,0 +1,90 @@
+package console
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"ringback/db"
+)
+
+const (
+	// alarmSpan is over how many samples calls and dropped lines are counted.
+	alarmSpan = 120
+	// fewUnauthorized 401s in that span are no alarm, as for the alert RingbackUnauthorized.
+	fewUnauthorized = 6
+	// unreadRatio of the log's buffer, for unreadAfter samples in a row, is more than lines
+	// on their way to a reader.
+	unreadRatio = 0.01
+	unreadAfter = 10
+	// skewedBy so many seconds, a clock is wrong.
+	skewedBy = 1
+)
+
+// Alarms of the overview that the database alone shows.
+const (
+	noAnswer    = "The database doesn't answer."
+	nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role." // as the alert RingbackNobodyWorks tells it
+	noClients   = "No client may call: every call is refused with 401. Add a client with ringback client add NAME."
+)
+
+// faultWords say what a fault of the database is.
+var faultWords = map[db.Fault]string{
+	db.Away:        "The database doesn't answer",
+	db.Untrusted:   "The certificate of the database isn't trusted",
+	db.ReadOnly:    "The database is read-only",
+	db.DiskFull:    "The database's disk is full",
+	db.NoResources: "The database is out of connections or memory",
+	db.Locked:      "A table is locked",
+	db.Denied:      "The database denies what the service needs",
+	db.Slow:        "The database is too slow",
+}
+
+// faultAlarms tell of faults of the database, with their remedies.
+func faultAlarms(lasting map[db.Fault]string) (alarms []string) {
+	for _, fault := range slices.Sorted(maps.Keys(lasting)) {
+		alarms = append(alarms, fmt.Sprintf("%s: %s.", faultWords[fault], lasting[fault]))
+	}
+	return alarms
+}
+
+// signs are the figures of a process that alarms are made of.
+type signs struct {
+	works               map[string]string // states of the kinds of work whose service isn't called
+	skew                float64           // of the process's clock, in seconds
+	logFull             float64           // part of the log's buffer
+	unread              int               // samples in a row in which lines waited
+	dropped             float64           // lines of the log, since the start
+	calls, unauthorized float64           // likewise, without calls of monitors
+}
+
+// alarms tell what the latest signs show, and the changes since the signs before.
+func (s signs) alarms(before signs) (alarms []string) {
+	tell := func(format string, args ...any) { alarms = append(alarms, fmt.Sprintf(format, args...)) }
+	for _, name := range slices.Sorted(maps.Keys(s.works)) {
+		if s.works[name] == "paused" {
+			tell("The service of the work %s asked for a pause by Retry-After: async requests wait, and sync requests get 503.", name)
+			continue
+		}
+		tell("The service of the work %s is down: async requests wait, and sync requests get 503. Start it, or correct its URL in WORK_URL or WORKS. The log line work_down has its address and the cause.", name)
+	}
+	if math.Abs(s.skew) > skewedBy {
+		side := "ahead of"
+		if s.skew < 0 {
+			side = "behind"
+		}
+		tell("The clock of this process is %.0f s %s the database's: one of both is wrong. Mend the time service of the wrong machine.", math.Abs(s.skew), side)
+	}
+	switch dropped := s.dropped - before.dropped; {
+	case dropped > 0:
+		tell("Nobody reads the log, or too slowly: %.0f of its lines were dropped in two minutes. Look at the log shipper and its disk.", dropped)
+	case s.unread >= unreadAfter:
+		tell("Nobody reads the log, or too slowly: %.0f %% of its buffer is full, and lines that don't fit are dropped. Look at the log shipper and its disk.", max(1, 100*s.logFull))
+	}
+	calls, unauthorized := s.calls-before.calls, s.unauthorized-before.unauthorized
+	if unauthorized >= fewUnauthorized && unauthorized > calls/2 {
+		tell("%.0f of %.0f calls in two minutes were refused with 401. The log lines with the problem unauthorized say why, and where they come from.", unauthorized, calls)
+	}
+	return alarms
+}
