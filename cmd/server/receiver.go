@@ -37,8 +37,9 @@ and forget are for all ports of the host. Running servers follow a change within
 three seconds.`)
 	list := &cobra.Command{
 		Use: "list", Short: "Show the known receivers",
-		Long: `Shows the known receivers: the last known rate and number at a time, the
-circuit breaker, the end of a pause, and the last outcome.`,
+		Long: `Shows the known receivers: the last known rate and number at a time, whether they
+take callbacks (yes, no, probes, or of some clients), until when they are closed, and
+the last outcome, as of the last change.`,
 		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),
 	}
 	allow := c.command(l, "allow HOST[:PORT]", "Give a receiver so many callbacks, or as many as it takes",
@@ -181,10 +182,12 @@ type listedReceiver struct {
 	WordMost    int       `json:"allowed_concurrency,omitzero"`
 	Rate        float64   `json:"rate,omitzero"`         // callbacks a second that it was known to take
 	InFlight    int       `json:"in_flight,omitzero"`    // likewise at a time
-	Breaker     string    `json:"breaker,omitzero"`      // closed, open or half-open
+	Breaker     string    `json:"breaker,omitzero"`      // of its circuit: closed (it takes callbacks), open or half-open
 	ClosedUntil time.Time `json:"closed_until,omitzero"` // to all clients, or to some
 	LastOutcome string    `json:"last_outcome,omitzero"`
 	SavedAt     time.Time `json:"saved_at,omitzero"`
+
+	takes string // for people, to whom a closed receiver takes nothing
 }
 
 func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
@@ -192,13 +195,10 @@ func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
 		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
-	for _, until := range []time.Time{r.ClosedUntil, pacing.ClosedToClient(r.Receiver)} {
-		if until.After(now) && until.After(row.ClosedUntil) {
-			row.ClosedUntil = until
-		}
-	}
+	row.takes, row.ClosedUntil = pacing.Takes(r.Receiver, now)
 	switch {
 	case r.Word != "":
+		row.takes = ""
 	case r.Openings == 0:
 		row.Breaker = "closed"
 	case !r.ClosedUntil.After(now):
@@ -226,10 +226,10 @@ func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, std
 		return cli.WriteJSON(stdout, rows)
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "RECEIVER\tOPERATOR\tRATE\tIN FLIGHT\tBREAKER\tPAUSED UNTIL\tLAST OUTCOME\tAS OF")
+	fmt.Fprintln(table, "RECEIVER\tOPERATOR\tRATE\tIN FLIGHT\tTAKES CALLBACKS\tCLOSED UNTIL\tLAST OUTCOME\tAS OF")
 	for _, row := range rows {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Receiver, row.said(), orDash(row.rate()), orDash(countOf(row.InFlight)),
-			orDash(row.Breaker), when(row.ClosedUntil), orDash(row.LastOutcome), when(row.SavedAt))
+			orDash(row.takes), when(row.ClosedUntil), orDash(row.LastOutcome), when(row.SavedAt))
 	}
 	return table.Flush()
 }

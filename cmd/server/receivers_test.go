@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,6 +130,16 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	table := runReceiver(t, database, "list")
 	if lines := strings.Split(table, "\n"); len(lines) != 4 || !strings.HasPrefix(lines[0], "RECEIVER") {
 		t.Errorf("got %q, want a table of two", table)
+	}
+	for url, takes := range map[string]string{good.URL: "yes", busy.URL: "of some clients"} {
+		if !regexp.MustCompile(`(?m)^` + url + ` .*  ` + takes + `  `).MatchString(table) {
+			t.Errorf("%s: got %q, want it to say %s", url, table, takes)
+		}
+		_, page, _ := p.call(t, http.MethodGet, "/receivers", nil, nil)
+		row := regexp.MustCompile(`(?s)<tr>\s*<td><code>` + url + `</code>.*?</tr>`).FindString(page)
+		if !strings.Contains(row, ">"+takes+"<") || strings.Contains(row, "closed") || strings.Contains(row, "open") {
+			t.Errorf("%s: got %q, want the page to say %s", url, row, takes)
+		}
 	}
 }
 

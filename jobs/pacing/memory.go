@@ -67,9 +67,32 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 }
 
-// ClosedToClient is until when a row closes a receiver to at least one client, the zero time
+// Whether a receiver takes callbacks, for an operator.
+const (
+	TakesAll    = "yes"
+	TakesProbes = "probes" // until one is answered
+	TakesSome   = "of some clients"
+	TakesNone   = "no"
+)
+
+// Takes tells whether a receiver takes callbacks by its row, and until when it is closed to
+// all clients or to some, the zero time where it isn't.
+func Takes(row db.Receiver, now time.Time) (takes string, closed time.Time) {
+	toSome := closedToClient(row)
+	switch {
+	case row.ClosedUntil.After(now):
+		return TakesNone, limit.Latest(row.ClosedUntil, toSome)
+	case toSome.After(now):
+		return TakesSome, toSome
+	case row.Openings > 0:
+		return TakesProbes, time.Time{}
+	}
+	return TakesAll, time.Time{}
+}
+
+// closedToClient is until when a row closes a receiver to at least one client, the zero time
 // where it is open to each.
-func ClosedToClient(row db.Receiver) (until time.Time) {
+func closedToClient(row db.Receiver) (until time.Time) {
 	for _, closed := range closingsOf(row) {
 		until = limit.Latest(until, closed.Down, closed.Paused)
 	}

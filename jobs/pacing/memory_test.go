@@ -33,3 +33,27 @@ func TestRowByAnotherClock(t *testing.T) {
 		t.Errorf("there and back (-want +got):\n%s", diff)
 	}
 }
+
+func TestTakes(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_000_000, 0)
+	later, latest := now.Add(time.Minute), now.Add(time.Hour)
+	toBob := func(until time.Time) []byte { return encodeClosings(map[string]closing{"bob": {Down: until}}) }
+	for name, test := range map[string]struct {
+		row    db.Receiver
+		takes  string
+		closed time.Time
+	}{
+		"a healthy receiver":            {db.Receiver{}, TakesAll, time.Time{}},
+		"a receiver that is down":       {db.Receiver{Openings: 1, ClosedUntil: later}, TakesNone, later},
+		"a receiver that paused":        {db.Receiver{ClosedUntil: later}, TakesNone, later},
+		"after its time":                {db.Receiver{Openings: 1, ClosedUntil: now}, TakesProbes, time.Time{}},
+		"closed to a client":            {db.Receiver{Closings: toBob(later)}, TakesSome, later},
+		"closed to a client for longer": {db.Receiver{ClosedUntil: later, Closings: toBob(latest)}, TakesNone, latest},
+		"closed to a client until now":  {db.Receiver{Closings: toBob(now)}, TakesAll, time.Time{}},
+	} {
+		if takes, closed := Takes(test.row, now); takes != test.takes || !closed.Equal(test.closed) {
+			t.Errorf("%s: got %q until %s, want %q until %s", name, takes, closed, test.takes, test.closed)
+		}
+	}
+}

@@ -19,12 +19,12 @@ import (
 // receiverRow is a receiver as the page shows it.
 type receiverRow struct {
 	db.ListedReceiver
-	Name    string // host and port, or scheme, host and port
-	Host    string
-	Port    string // empty for all ports
-	Paced   string
-	Breaker string
-	Closed  time.Time // until then; zero for not
+	Name   string // host and port, or scheme, host and port
+	Host   string
+	Port   string // empty for all ports
+	Paced  string
+	Takes  string    // by its record; empty where the operator has said so
+	Closed time.Time // until then; zero for not
 }
 
 func (c *Console) receivers(r *http.Request) (view, error) {
@@ -40,19 +40,15 @@ func (c *Console) receivers(r *http.Request) (view, error) {
 }
 
 func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
-	row := receiverRow{ListedReceiver: r, Name: strings.TrimSuffix(strings.TrimPrefix(r.Target, "*://"), ":*"), Breaker: "closed"}
+	row := receiverRow{ListedReceiver: r, Name: strings.TrimSuffix(strings.TrimPrefix(r.Target, "*://"), ":*")}
 	_, hostPort, _ := strings.Cut(r.Target, "://")
 	if host, port, err := net.SplitHostPort(hostPort); err == nil {
 		row.Host, row.Port = host, strings.TrimPrefix(port, "*")
 	}
-	if r.ClosedUntil.After(now) {
-		row.Closed, row.Breaker = r.ClosedUntil, "open"
-	} else if r.Openings > 0 {
-		row.Breaker = "half-open"
-	}
+	row.Takes, row.Closed = pacing.Takes(r.Receiver, now)
 	switch {
 	case r.Word != "":
-		row.Breaker = ""
+		row.Takes = ""
 		if row.Paced = strconv.FormatFloat(r.ReceiverWord.Rate, 'f', -1, 64) + "/s"; r.ReceiverWord.Rate == 0 {
 			row.Paced = "any rate"
 		}
