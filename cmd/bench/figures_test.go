@@ -87,12 +87,18 @@ func lineOf(table, prefix string) string {
 	return ""
 }
 
-func TestWorseOfTwo(t *testing.T) {
+// TestGoalsCanBeJudged holds that each goal is a relation and a bound.
+func TestGoalsCanBeJudged(t *testing.T) {
 	t.Parallel()
-	f := figures{"p99_sync": {1, 9}, "p99_async": {5, 2, 3}}
-	f.addWorse("p99", "_sync", "_async")
-	if want := []float64{5, 9, 3}; !slices.Equal(f["p99"], want) {
-		t.Errorf("got %v, want %v", f["p99"], want)
+	for _, h := range headlines() {
+		if h.goal != "" && (figures{h.key: {1}}).verdict(h) == "" {
+			t.Errorf("%s: nothing can be told of the goal %q", h.key, h.goal)
+		}
+	}
+	for value, want := range map[float64]string{4: "met", 4.1: "missed"} {
+		if got := (figures{"x": {value}}).verdict(headline{"x", "", "≤ 4"}); got != want {
+			t.Errorf("%v: got %q, want %q", value, got, want)
+		}
 	}
 }
 

@@ -1,6 +1,6 @@
 // Command bench measures the service, side by side with an earlier commit and with River
-// alone (bench river). Every measurement has a fresh database and processes of its own,
-// variants take turns, and each figure is the median of the repetitions.
+// alone. Every measurement has a fresh database and a server process of its own, variants
+// take turns, and each figure is the median of the repetitions.
 //
 // It needs a Postgres whose role may create databases (DATABASE_URL), best without other
 // users: counts per request are taken from the whole Postgres. scripts/bench.sh starts
@@ -15,7 +15,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -28,18 +31,107 @@ func main() {
 	}
 }
 
-// run is the program. Its first argument may be river or work: the child processes of
-// bench, for the comparison and for work over HTTP.
+// run is the program. It prints the table and writes the figures also of a run that ended
+// early.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "river" {
-		return runRiver(ctx, args[1:], getenv, stdout, stderr)
-	}
-	if len(args) > 0 && args[0] == "work" {
-		return runWork(ctx, args[1:])
-	}
 	options, err := readOptions(args, getenv, stderr)
 	if err != nil {
 		return err
 	}
-	return measure(ctx, options, stdout)
+	cluster, err := openCluster(ctx, options.databaseURL)
+	if err != nil {
+		return err
+	}
+	defer cluster.Close()
+	b := &bench{options: options, cluster: cluster, figures: figures{}, out: stdout}
+	start := time.Now()
+	err = b.on(ctx, func(s *stage) { s.runScenarios(scenarios()) })
+	b.say("took %s", time.Since(start).Round(time.Second))
+	b.figures.print(stdout)
+	if options.out != "" {
+		err = errors.Join(err, b.figures.write(options.out, b.circumstances(start)))
+	}
+	return err
+}
+
+// options are the command line's and the environment's.
+type options struct {
+	plan
+	databaseURL string   // names the Postgres; the databases are made beside this database
+	server      string   // path of the server's program
+	only        []string // scenarios to run, all of them when empty
+	out         string   // file for the figures, none when empty
+	logs        string   // folder for the servers' logs, nowhere when empty
+	settings    []string // NAME=VALUE for this commit's server, to try a setting out
+	against     string   // an earlier commit, whose server is compared with this commit's; none when empty
+}
+
+// plan is how long everything takes.
+type plan struct {
+	short        bool          // without the scenarios that take long
+	repeat       int           // of every measurement
+	warmup       time.Duration // at saturation, before the measurement
+	saturated    time.Duration // at saturation
+	timed        time.Duration // of a measurement at a given rate
+	snapshot     time.Duration // beside an open snapshot, of which the last fifth is measured
+	upstreamAway time.Duration // how long the upstream is
+	waiting      int           // requests that wait for an upstream that says 202
+}
+
+// newPlan returns a plan of some 80 minutes, or of seven.
+func newPlan(short bool) plan {
+	if short {
+		return plan{true, 1, 8 * time.Second, 3 * time.Second, 4 * time.Second, 10 * time.Second, 10 * time.Second, 2000}
+	}
+	return plan{false, 3, stormWarmup, 8 * time.Second, 12 * time.Second, 5 * time.Minute, time.Minute, 10_000}
+}
+
+func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
+	o := options{databaseURL: getenv("DATABASE_URL"), plan: newPlan(getenv("BENCH") == "short")}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&o.repeat, "repeat", o.repeat, "`times` that everything is measured")
+	flags.StringVar(&o.server, "server", "bin/ringback", "the server's `program`")
+	flags.StringVar(&o.out, "out", "", "`file` for the figures, as JSON")
+	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs, which are thrown away otherwise")
+	flags.StringVar(&o.against, "against", beforeHandOver, "earlier `commit` to compare the throughput with, empty for none")
+	flags.Func("only", "comma-separated `scenarios` to run:\n"+describeScenarios(), func(text string) error {
+		o.only = strings.Split(text, ",")
+		return checkNames(o.only)
+	})
+	flags.Func("env", "`NAME=VALUE`: a setting for our server as it is now, to try one out; may be repeated", func(text string) error {
+		o.settings = append(o.settings, text)
+		return nil
+	})
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case o.databaseURL == "":
+		return o, errors.New("DATABASE_URL must name a Postgres: scripts/bench.sh starts one")
+	case strings.HasPrefix(o.against, "-"):
+		return o, fmt.Errorf("-against: no commit is called %q", o.against)
+	case o.repeat < 1:
+		return o, errors.New("-repeat must be at least 1")
+	}
+	return o, nil
+}
+
+func describeScenarios() string {
+	var lines strings.Builder
+	for _, scenario := range scenarios() {
+		fmt.Fprintf(&lines, "%-10s %s\n", scenario.name, scenario.what)
+	}
+	return strings.TrimSuffix(lines.String(), "\n")
+}
+
+func checkNames(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(scenarios(), func(s scenario) bool { return s.name == name }) {
+			return fmt.Errorf("no scenario is called %q", name)
+		}
+	}
+	return nil
 }

@@ -5,74 +5,80 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"ringback/cmd/internal/load"
 )
 
-// measureRates asks how long a request waits for its acknowledgement and for its
-// callback, and at which cost, at rates that the service can keep up with.
-func (b *bench) measureRates(ctx context.Context) error {
-	return rounds(b.plan.stormRepeat, func() error {
-		for _, rate := range b.plan.rates {
-			err := b.onFreshServer(ctx, "rate", nil, func(d database, s *server) error { return b.timeAt(ctx, d, s, rate) })
-			if err != nil {
-				return fmt.Errorf("at %d/s: %w", rate, err)
-			}
-		}
-		return nil
-	})
-}
-
-func (b *bench) timeAt(ctx context.Context, d database, s *server, rate int) error {
-	order := stormOrder{mix: "async=100", rate: float64(rate), length: b.plan.timingFor}
-	var told *load.Report
-	var used spent
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) { told, err = b.runStorm(ctx, s, order); return err })
-	group.Go(func() (err error) { used, err = b.watchMiddle(ctx, d, s, order); return err })
-	if err := group.Wait(); err != nil {
-		return err
+// rates asks how long a request waits for its acknowledgement and for its callback, and at
+// which cost, at rates that the service can keep up with.
+func rates(s *stage) {
+	for _, rate := range []float64{200, 500, 1000} {
+		s.scene(fmt.Sprintf("at %v/s", rate), func(s *stage) {
+			on := s.fresh("rate")
+			config := s.atRate(on, rate)
+			run, err := load.New(s.ctx, config)
+			s.must(err)
+			var used usage
+			var failed error
+			told := s.do(run, func(ctx context.Context) (stop func()) {
+				watched := make(chan struct{})
+				go func() {
+					defer close(watched)
+					used, failed = s.watchMiddle(ctx, on, config)
+				}()
+				return func() { <-watched }
+			})
+			s.must(failed)
+			s.addRate(rate, told, used)
+		})
 	}
-	b.reportRate(rate, told, used)
-	return nil
 }
 
-// middleMargin is longer than storm's start, so that storm sends during the whole watch.
-const middleMargin = 500 * time.Millisecond
-
-// watchMiddle returns the usage while storm sends, after its warm-up. An open loop
+// watchMiddle returns the usage while the load sends, after its warm-up. An open loop
 // completes as many requests meanwhile as are due.
-func (b *bench) watchMiddle(ctx context.Context, d database, s *server, order stormOrder) (spent, error) {
-	if !load.Pause(ctx, stormWarmup+middleMargin) {
-		return spent{}, ctx.Err()
+func (b *bench) watchMiddle(ctx context.Context, on *server, config load.Config) (usage, error) {
+	const margin = 500 * time.Millisecond // before the end, so that it sends all the time
+	if !load.Pause(ctx, config.Warmup) {
+		return usage{}, ctx.Err()
 	}
-	used, err := b.watch(ctx, d, s, func() (spent, bool) { return spent{}, load.Pause(ctx, order.length-2*middleMargin) })
-	used.accepted = order.rate * used.took.Seconds()
+	used, err := b.usageFor(ctx, config.Length-config.Warmup-margin, on, nil)
+	used.accepted = config.Rate * used.seconds
 	return used, err
 }
 
-func (b *bench) reportRate(rate int, told *load.Report, used spent) {
-	ack, callback := told.Async.Latency, told.Async.TimeToCallback
-	server, postgres := used.cpuPerRequest(used.accepted)
-	b.say("  %5d/s  acknowledged p50 %6.2f ms p99 %6.2f ms  called back p50 %6.2f ms p99 %6.2f ms  CPU %4.0f µs server, %4.0f µs Postgres",
-		rate, ack.P50, ack.P99, callback.P50, callback.P99, server, postgres)
-	at := fmt.Sprintf("_at_%d", rate)
-	b.figures.add("ack_p50_ms"+at, ack.P50)
-	b.figures.add("ack_p99_ms"+at, ack.P99)
-	b.figures.add("ttc_p50_ms"+at, callback.P50)
-	b.figures.add("ttc_p99_ms"+at, callback.P99)
-	b.addCPU("cpu_us"+at, server, postgres)
+func (b *bench) addRate(rate float64, told *load.Report, used usage) {
+	at := fmt.Sprintf("_at_%v", rate)
+	b.add("ack_p50_ms"+at, told.Async.Latency.P50)
+	b.add("ack_p99_ms"+at, told.Async.Latency.P99)
+	b.add("ttc_p50_ms"+at, told.Async.TimeToCallback.P50)
+	b.add("ttc_p99_ms"+at, told.Async.TimeToCallback.P99)
+	b.addCPU("cpu_us"+at, used, used.accepted)
 }
 
-// cpuPerRequest is in microseconds, 0 where it isn't known.
-func (s spent) cpuPerRequest(requests float64) (server, postgres float64) {
-	return float64(s.server.Microseconds()) / requests, float64(s.postgres.Microseconds()) / requests
+// timing asks how long a request waits for its callback at half of the rate at saturation.
+func timing(s *stage) {
+	half := s.halfRate()
+	s.scene("at half of the rate at saturation", func(s *stage) {
+		took := s.timeToCallback(s.fresh("ttc"), half)
+		s.add("ttc_rate_per_s", half)
+		s.add("ttc_p50_ms", took.P50)
+		s.add("ttc_p99_ms", took.P99)
+	})
 }
 
-// addCPU adds the sum of both, where both are known.
-func (b *bench) addCPU(key string, server, postgres float64) {
-	if server > 0 && b.cluster.postmaster != 0 {
-		b.figures.add(key, server+postgres)
+// ordinary asks how much longer a callback takes to an ordinary receiver that is known
+// than to a receiver that the operator allowed.
+func ordinary(s *stage) {
+	const rate = 1000
+	var p99 [2]float64
+	for i, name := range []string{"ordinary", "allowed"} {
+		s.scene("to a receiver that is "+name, func(s *stage) {
+			on := s.fresh("ordinary")
+			if name == "allowed" {
+				s.ringback(on.rows, "--dev", "receiver", "allow", "127.0.0.1")
+			}
+			p99[i] = s.timeToCallback(on, rate).P99
+			s.add("ordinary_ttc_p99_ms_"+name, p99[i])
+		})
 	}
+	s.add("ordinary_ratio", p99[0]/p99[1])
 }

@@ -5,18 +5,17 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"time"
 
 	"ringback/cmd/internal/load"
 )
 
 func TestFiguresOfARate(t *testing.T) {
 	t.Parallel()
-	b := &bench{figures: figures{}, cluster: &cluster{postmaster: 1}, out: io.Discard}
+	b := &bench{figures: figures{}, out: io.Discard}
 	told := new(load.Report)
 	told.Async.Latency = load.Quantiles{P50: 1, P99: 2}
 	told.Async.TimeToCallback = load.Quantiles{P50: 3, P99: 4}
-	b.reportRate(200, told, spent{accepted: 400, usage: usage{server: 200 * time.Millisecond, postgres: 600 * time.Millisecond}})
+	b.addRate(200, told, usage{accepted: 400, server: 200_000, postgres: 600_000})
 	want := figures{
 		"ack_p50_ms_at_200": {1}, "ack_p99_ms_at_200": {2}, "ttc_p50_ms_at_200": {3}, "ttc_p99_ms_at_200": {4},
 		"cpu_us_at_200": {2000},
@@ -24,8 +23,8 @@ func TestFiguresOfARate(t *testing.T) {
 	if !maps.EqualFunc(b.figures, want, slices.Equal) {
 		t.Errorf("got %v, want %v", b.figures, want)
 	}
-	b = &bench{figures: figures{}, cluster: &cluster{}, out: io.Discard}
-	if b.reportRate(200, told, spent{accepted: 400, usage: usage{server: time.Second}}); b.figures["cpu_us_at_200"] != nil {
+	b = &bench{figures: figures{}, out: io.Discard}
+	if b.addRate(200, told, usage{accepted: 400, server: 1_000_000}); b.figures["cpu_us_at_200"] != nil {
 		t.Error("the CPU time of a Postgres elsewhere is told")
 	}
 }

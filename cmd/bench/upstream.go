@@ -6,389 +6,243 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/valyala/fasthttp"
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
-// measureUpstream asks the cost of work by an HTTP service on the same machine, and how
-// Ringback does while that service is away, or slow.
-func (b *bench) measureUpstream(ctx context.Context) error {
-	err := rounds(b.plan.repeat, func() error { return b.compareUpstream(ctx) })
-	if err != nil {
-		return err
-	}
-	return rounds(b.plan.stormRepeat, func() error {
-		for _, measure := range []func(context.Context) error{b.timeUpstream, b.outliveUpstream, b.waitForUpstream} {
-			if err := measure(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
+// upstream asks the cost of work by an HTTP service on the same machine, and how Ringback
+// does while that service is away, or takes its time.
+func upstream(s *stage) {
+	compareUpstream(s)
+	timeUpstream(s)
+	s.scene("while it is away", outliveUpstream)
+	s.scene("while it takes its time", waitForUpstream)
+}
+
+// compareUpstream compares the throughput at saturation.
+func compareUpstream(s *stage) {
+	here := s.saturateFresh(s.ours())
+	s.scene("by an upstream", func(s *stage) {
+		there := s.saturate(s.ours(), s.database("upstream", ""), asyncBodies, s.works(s.doer(), 0)...)
+		s.add("upstream_in_process_per_s", here.rate())
+		s.add("upstream_per_s", there.rate())
+		s.add("upstream_ratio", there.rate()/here.rate())
+		s.addCPU("upstream_cpu_us_at_saturation", there, there.delivered)
 	})
 }
-
-// doer is the service that does the work, as a process of its own.
-type doer struct {
-	*program.Server
-	address string
-}
-
-// startDoer starts it at an address, any if that is empty.
-func (b *bench) startDoer(ctx context.Context, address string) (*doer, error) {
-	if address == "" {
-		free, err := program.FreeAddress()
-		if err != nil {
-			return nil, err
-		}
-		address = free
-	}
-	process, err := program.Start(exec.Command(b.self, "work", address), address)
-	if err != nil {
-		return nil, err
-	}
-	if err := process.WaitHealthy(ctx); err != nil {
-		return nil, errors.Join(err, process.Stop())
-	}
-	return &doer{process, address}, nil
-}
-
-// settings let a server work through it.
-func (d *doer) settings(path string) []string {
-	return []string{"WORK_URL=" + d.URL + path, "WORK_SECRET=" + receivers.LocalSecret}
-}
-
-// withDoer runs do beside a service that does the work.
-func (b *bench) withDoer(ctx context.Context, do func(*doer) error) error {
-	d, err := b.startDoer(ctx, "")
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(d), d.Stop())
-}
-
-// compareUpstream measures saturation with and without it.
-func (b *bench) compareUpstream(ctx context.Context) error {
-	here, err := b.saturateFresh(ctx, ours)
-	if err != nil {
-		return err
-	}
-	return b.withDoer(ctx, func(service *doer) error {
-		return b.onFresh(ctx, "upstream", func(d database) error {
-			before := program.FamilyCPU(service.Pid())
-			there, err := b.saturate(ctx, ours, d, asyncBodies, service.settings("/do")...)
-			if err == nil {
-				b.reportUpstream(here, there, program.FamilyCPU(service.Pid())-before)
-			}
-			return err
-		})
-	})
-}
-
-// reportUpstream is also told the CPU of the service, from its start to the last request.
-func (b *bench) reportUpstream(here, there spent, service time.Duration) {
-	server, postgres := there.cpuPerRequest(there.delivered)
-	serverHere, postgresHere := here.cpuPerRequest(here.delivered)
-	b.say("  in process %6.0f/s, CPU %4.0f µs server, %4.0f µs Postgres; by an upstream %6.0f/s, CPU %4.0f µs server, %4.0f µs Postgres; %.1f s of the upstream in all",
-		here.rate(), serverHere, postgresHere, there.rate(), server, postgres, service.Seconds())
-	b.figures.add("upstream_per_s", there.rate())
-	b.figures.add("upstream_in_process_per_s", here.rate())
-	b.figures.add("upstream_ratio", there.rate()/here.rate())
-	b.addCPU("upstream_cpu_us_at_saturation", server, postgres)
-}
-
-// upstreamRate is at which the time to a callback is compared.
-const upstreamRate = 200
 
 // timeUpstream compares the time to a callback.
-func (b *bench) timeUpstream(ctx context.Context) error {
-	here, err := b.timeWork(ctx, nil)
+func timeUpstream(s *stage) {
+	const rate = 200
+	var here, there load.Quantiles
+	s.scene("in process", func(s *stage) { here = s.timeToCallback(s.fresh("upstream_ttc"), rate) })
+	s.scene("by an upstream", func(s *stage) {
+		there = s.timeToCallback(s.fresh("upstream_ttc", s.works(s.doer(), 0)...), rate)
+	})
+	s.add("upstream_ttc_p50_ms_at_200", there.P50)
+	s.add("upstream_ttc_p99_ms_at_200", there.P99)
+	s.add("upstream_ttc_more_ms_at_200", there.P50-here.P50)
+}
+
+// doer is an HTTP service that does the sample's work at little cost, because it shares
+// the machine with the measured service.
+type doer struct {
+	address string
+	server  fasthttp.Server
+
+	began     atomic.Int64 // Unix nanoseconds of the first attempt since its return
+	now, most atomic.Int64 // attempts at a time in the window from then on
+}
+
+// returnWindow is how long after its return a doer counts how many attempts it has at a
+// time.
+const returnWindow = 10 * time.Second
+
+// doer returns a service that listens.
+func (s *stage) doer() *doer {
+	address, err := program.FreeAddress()
+	s.must(err)
+	d := &doer{address: address}
+	d.server = fasthttp.Server{Handler: d.serve, NoDefaultServerHeader: true, NoDefaultDate: true, Logger: silent{}}
+	s.must(d.listen())
+	s.atEnd(d.server.Shutdown)
+	return d
+}
+
+// silent keeps broken connections from tearing the output apart.
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// listen takes connections until the server is shut down, and may then be called again.
+func (d *doer) listen() error {
+	listener, err := net.Listen("tcp", d.address)
 	if err != nil {
-		return err
+		return fmt.Errorf("listening for work: %w", err)
 	}
-	return b.withDoer(ctx, func(service *doer) error {
-		there, err := b.timeWork(ctx, service.settings("/do"))
-		if err != nil {
-			return err
-		}
-		b.say("  at %d/s called back in process p50 %5.2f ms p99 %6.2f ms; by an upstream p50 %5.2f ms p99 %6.2f ms", upstreamRate, here.P50, here.P99, there.P50, there.P99)
-		b.figures.add("upstream_ttc_p50_ms_at_200", there.P50)
-		b.figures.add("upstream_ttc_p99_ms_at_200", there.P99)
-		b.figures.add("upstream_ttc_more_ms_at_200", there.P50-here.P50)
-		return nil
-	})
+	d.began.Store(0)
+	d.most.Store(0)
+	go func() { _ = d.server.Serve(listener) }() // returns when it is shut down
+	return nil
 }
 
-func (b *bench) timeWork(ctx context.Context, settings []string) (took load.Quantiles, err error) {
-	err = b.onFreshServer(ctx, "upstream_ttc", settings, func(_ database, s *server) error {
-		told, err := b.runStorm(ctx, s, stormOrder{mix: "async=100", rate: upstreamRate, length: b.plan.timingFor})
-		if err == nil {
-			took = told.Async.TimeToCallback
-		}
-		return err
-	})
-	return took, err
+func (d *doer) serve(c *fasthttp.RequestCtx) {
+	if string(c.Path()) == "/later" {
+		c.SetStatusCode(fasthttp.StatusAccepted)
+		return
+	}
+	at := time.Now().UnixNano()
+	d.began.CompareAndSwap(0, at)
+	now := d.now.Add(1)
+	defer d.now.Add(-1)
+	for most := d.most.Load(); at-d.began.Load() < int64(returnWindow) && now > most; most = d.most.Load() {
+		d.most.CompareAndSwap(most, now)
+	}
+	result, err := sample.Do(c, c.PostBody())
+	if err != nil {
+		c.SetStatusCode(fasthttp.StatusUnprocessableEntity)
+		return
+	}
+	c.SetContentType("application/json")
+	c.SetBody(result)
 }
 
-const (
-	// outliveRate is at which requests are accepted while the upstream is away.
-	outliveRate = 500
-	// upstreamLimit is how many attempts it gets at a time.
-	upstreamLimit = 64
-)
+// works are settings for a server whose work is done by a service, at most limit runs at a
+// time, any number if it is 0. The work called later is accepted by the service, no more.
+func (s *stage) works(service *doer, limit int) (settings []string) {
+	works := map[string]any{}
+	for _, name := range []string{"do", "later"} {
+		works[name] = map[string]any{"url": "http://" + service.address + "/" + name, "secret": receivers.LocalSecret, "limit": limit}
+	}
+	encoded, err := json.Marshal(works)
+	s.must(err)
+	file := filepath.Join(s.folder(), "works.json")
+	s.must(os.WriteFile(file, encoded, 0o600))
+	return []string{"WORKS=" + file, "DEFAULT_WORK=do"}
+}
 
 // outliveUpstream accepts requests while the upstream is away, and asks how fast they are
 // done when it is back.
-func (b *bench) outliveUpstream(ctx context.Context) error {
-	if b.plan.upstreamAway == 0 {
-		b.say("  left out: an upstream that is away")
-		return nil
-	}
-	service, err := b.startDoer(ctx, "")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = service.Stop() }()
-	settings, remove, err := worksOf(service, map[string]int{"/do": upstreamLimit})
-	if err != nil {
-		return err
-	}
-	defer remove()
-	return b.onFreshServer(ctx, "upstream_away", settings, func(_ database, s *server) (err error) {
-		service, err = b.comeBack(ctx, s, service)
-		return err
+func outliveUpstream(s *stage) {
+	const (
+		rate  = 500 // at which requests are accepted meanwhile
+		limit = 64  // attempts that the service gets at a time
+	)
+	service := s.doer()
+	config := s.atRate(s.fresh("upstream_away", s.works(service, limit)...), rate)
+	config.Length, config.Drain = config.Warmup+s.upstreamAway, queueTimeout
+	run, err := load.New(s.ctx, config)
+	s.must(err)
+	var back comeBack
+	s.do(run, func(ctx context.Context) (stop func()) {
+		ended := make(chan struct{})
+		ctx, cancel := context.WithCancel(ctx)
+		go func() {
+			defer close(ended)
+			back.err = back.watch(ctx, run, service, config)
+		}()
+		return func() { cancel(); <-ended }
 	})
+	s.must(back.err)
+	s.add("upstream_return_s", back.first.Seconds())
+	s.add("upstream_drained_per_s", back.rate)
+	s.add("upstream_drained_ratio", back.rate/median(s.figures["upstream_per_s"]))
+	s.add("upstream_most_at_return", float64(service.most.Load())/limit)
 }
 
-// comeBack kills the service, and starts another in its place.
-func (b *bench) comeBack(ctx context.Context, s *server, service *doer) (*doer, error) {
-	receiver, err := receivers.StartCounter(defaultReceiver, nil)
-	if err != nil {
-		return service, err
-	}
-	defer receiver.Close()
-	l, stop := b.startPaced(ctx, s, receiver)
-	defer stop()
-	load.Pause(ctx, b.plan.steadyWarmup)
-	service.Signal(os.Kill)
-	load.Pause(ctx, b.plan.upstreamAway)
-	if stop(); ctx.Err() != nil {
-		return service, ctx.Err()
-	}
-	next, err := b.startDoer(ctx, service.address)
-	if err != nil {
-		return service, err
-	}
-	return next, b.watchReturn(ctx, next, receiver, l)
+// comeBack is how fast waiting requests were delivered once the upstream was back.
+type comeBack struct {
+	first time.Duration // until the first
+	rate  float64       // a second, from a quarter of them, when the slow start is over, to nine tenths
+	err   error
 }
 
-// worksOf are settings for a server whose works are paths of a service, with limits; the
-// paths name the works.
-func worksOf(service *doer, limits map[string]int) (settings []string, remove func(), err error) {
-	folder, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a folder for settings: %w", err)
-	}
-	remove = func() { _ = os.RemoveAll(folder) }
-	works := map[string]any{}
-	for path, limit := range limits {
-		works[path[1:]] = map[string]any{"url": service.URL + path, "secret": receivers.LocalSecret, "limit": limit}
-	}
-	encoded, err := json.Marshal(works)
-	file := filepath.Join(folder, "works.json")
-	if err == nil {
-		err = os.WriteFile(file, encoded, 0o600)
-	}
-	if err != nil {
-		return nil, remove, fmt.Errorf("writing settings: %w", err)
-	}
-	return []string{"WORKS=" + file, "DEFAULT_WORK=do"}, remove, nil
-}
-
-// startPaced sends requests at outliveRate until stop, which may be called again.
-func (b *bench) startPaced(ctx context.Context, s *server, r *receivers.Counter) (l *load.Closed, stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	l = newLoad(s, "/async", 32, asyncBody(r.URL))
-	l.Window = make(chan struct{})
-	ended := l.Start(ctx)
-	go func() { // who enters the window hands over to here
-		tick := time.NewTicker(time.Second / outliveRate)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				<-l.Window
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	stopped := false
-	return l, func() {
-		if !stopped {
-			cancel()
-			ended()
-		}
-		stopped = true
-	}
-}
-
-// returnTimeout is how long it may take until all that waited for the upstream is
-// delivered.
-const returnTimeout = 5 * time.Minute
-
-// watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
-// the upstream has been found and the slow start is over, to nine tenths.
-func (b *bench) watchReturn(ctx context.Context, service *doer, r *receivers.Counter, l *load.Closed) error {
-	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
-	defer cancel()
-	back, before := time.Now(), r.Delivered.Load()
-	waited := l.Accepted.Load() - before
-	var first, from, to time.Duration
-	for r.Delivered.Load() < l.Accepted.Load() {
-		if !load.Pause(ctx, 5*time.Millisecond) {
-			return errors.Join(fmt.Errorf("%d of %d requests were not delivered after the upstream was back", l.Accepted.Load()-r.Delivered.Load(), l.Accepted.Load()), ctx.Err())
-		}
-		done := r.Delivered.Load() - before
-		note(&first, back, done > 0)
-		note(&from, back, done > waited/4)
-		note(&to, back, done > waited*9/10)
-	}
-	most, err := service.most(ctx)
-	if err != nil {
+// watch shuts the service down after the warm-up, and brings it back when sending ends.
+func (c *comeBack) watch(ctx context.Context, run *load.Run, service *doer, config load.Config) error {
+	load.Pause(ctx, config.Warmup)
+	err := service.server.ShutdownWithContext(ctx)
+	load.Pause(ctx, config.Length-config.Warmup)
+	if err := errors.Join(err, ctx.Err(), service.listen()); err != nil {
 		return err
 	}
-	rate := float64(waited*9/10-waited/4) / (to - from).Seconds()
-	b.say("  away for %s: %d waited, none lost; the first was delivered %.1f s after its return, all in %.1f s, then at %.0f/s; at most %d at a time in its first ten seconds, of %d",
-		b.plan.upstreamAway, waited, first.Seconds(), time.Since(back).Seconds(), rate, most, upstreamLimit)
-	b.figures.add("upstream_return_s", first.Seconds())
-	b.figures.add("upstream_drained_per_s", rate)
-	b.figures.add("upstream_drained_ratio", rate/median(b.figures["upstream_per_s"]))
-	b.figures.add("upstream_most_at_return", float64(most)/upstreamLimit)
-	return l.Check()
-}
-
-// note keeps when something was first so.
-func note(at *time.Duration, since time.Time, so bool) {
-	if so && *at == 0 {
-		*at = time.Since(since)
+	back, start := time.Now(), run.Snapshot(ctx, load.Snapshot{})
+	waited := start.Acked - start.Delivered
+	var from time.Duration
+	for load.Pause(ctx, 10*time.Millisecond) {
+		done, at := run.Snapshot(ctx, start).Delivered-start.Delivered, time.Since(back)
+		if done > 0 && c.first == 0 {
+			c.first = at
+		}
+		if done > waited/4 && from == 0 {
+			from = at
+		}
+		if done > waited*9/10 {
+			c.rate = float64(waited*9/10-waited/4) / (at - from).Seconds()
+			return nil
+		}
 	}
-}
-
-// most is how many attempts the service had at a time in its first ten seconds.
-func (d *doer) most(ctx context.Context) (int, error) {
-	content, err := read(ctx, d.URL+"/most")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(string(content))
+	return errors.New("the requests that waited for the upstream were not delivered")
 }
 
 // waitForUpstream asks how much memory many requests take that wait for an upstream that
 // answers 202. The same service did as many before, so that the process has grown to the
 // load's size.
-func (b *bench) waitForUpstream(ctx context.Context) error {
-	if b.plan.waiting == 0 {
-		b.say("  left out: an upstream that takes its time")
-		return nil
-	}
-	return b.withDoer(ctx, func(service *doer) error {
-		settings, remove, err := worksOf(service, map[string]int{"/do": 0, "/later": 0})
-		if err != nil {
-			return err
-		}
-		defer remove()
-		admin, err := program.FreeAddress()
-		if err != nil {
-			return err
-		}
-		settings = append(settings, "ADMIN_ADDR="+admin)
-		return b.onFreshServer(ctx, "upstream_waits", settings, func(d database, s *server) error { return b.compareWaiting(ctx, d, s, "http://"+admin) })
-	})
-}
-
-func (b *bench) compareWaiting(ctx context.Context, d database, s *server, admin string) error {
-	receiver, err := receivers.StartCounter(defaultReceiver, nil)
-	if err != nil {
-		return err
-	}
-	defer receiver.Close()
+func waitForUpstream(s *stage) {
+	admin, err := program.FreeAddress()
+	s.must(err)
+	on := s.fresh("upstream_waits", append(s.works(s.doer(), 0), "ADMIN_ADDR="+admin)...)
 	var memory [2]float64
 	for i, step := range []struct{ work, until string }{
 		{"do", "(SELECT count(*) FROM requests WHERE callback_state = 'delivered')"},
 		{"later", "(SELECT count(*) FROM work_leases WHERE NOT EXISTS (SELECT FROM river_job WHERE state = 'running'))"},
 	} {
-		l := newLoad(s, "/async/"+step.work, 64, asyncBody(receiver.URL))
-		if err := errors.Join(l.Accept(ctx, int64(b.plan.waiting), queueTimeout), awaitCount(ctx, d, step.until, l.Accepted.Load())); err != nil {
-			return err
-		}
-		if memory[i], err = memoryInUse(ctx, admin); err != nil {
-			return err
-		}
+		l := s.closed(receivers.OK, 64, 0)
+		s.must(l.Accept(s.ctx, int64(s.waiting), queueTimeout, on.URL+"/async/"+step.work, asyncBody(l.URL)))
+		s.awaitCount(on.rows, step.until, l.Accepted.Load())
+		memory[i] = s.memoryInUse("http://" + admin)
 	}
-	b.say("  %d requests wait, and hold no worker: %.1f MiB, and %.1f MiB when as many had been done", b.plan.waiting, memory[1], memory[0])
-	b.figures.add("upstream_waiting_mib", memory[1]-memory[0])
-	return nil
+	s.add("upstream_waiting_mib", memory[1]-memory[0])
 }
 
 // memoryInUse is a server's memory in use after a collection, in MiB: memory beyond it is
 // the load's garbage, and comes and goes.
-func memoryInUse(ctx context.Context, admin string) (mib float64, err error) {
-	if _, err := read(ctx, admin+"/debug/pprof/heap?gc=1"); err != nil {
-		return 0, err
-	}
-	metrics, err := read(ctx, admin+"/metrics")
-	for line := range strings.Lines(string(metrics)) {
+func (s *stage) memoryInUse(admin string) (mib float64) {
+	s.get(admin + "/debug/pprof/heap?gc=1")
+	for line := range strings.Lines(s.get(admin + "/metrics")) {
 		for _, name := range []string{"go_memstats_heap_inuse_bytes ", "go_memstats_stack_inuse_bytes "} {
 			if value, found := strings.CutPrefix(line, name); found {
-				bytes, _ := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				s.must(err)
 				mib += bytes / (1 << 20)
 			}
 		}
 	}
-	if err == nil && mib == 0 {
-		err = errors.New("the server's metrics tell nothing of its memory")
+	if mib == 0 {
+		s.must(errors.New("the server's metrics tell nothing of its memory"))
 	}
-	return mib, err
+	return mib
 }
 
-func read(ctx context.Context, url string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, fmt.Errorf("asking the server: %w", err)
-	}
+func (s *stage) get(url string) string {
+	request, err := http.NewRequestWithContext(s.ctx, http.MethodGet, url, nil)
+	s.must(err)
 	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("asking the server: %w", err)
-	}
+	s.must(err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, fmt.Errorf("asking the server: %w", err)
-	}
-	return content, nil
-}
-
-// awaitCount returns when a count in the database is reached.
-func awaitCount(ctx context.Context, d database, count string, want int64) error {
-	ctx, cancel := context.WithTimeout(ctx, returnTimeout)
-	defer cancel()
-	return d.Connect(ctx, func(conn *pgx.Conn) error {
-		for got := int64(-1); got < want; load.Pause(ctx, 100*time.Millisecond) {
-			if err := conn.QueryRow(ctx, "SELECT "+count).Scan(&got); err != nil {
-				return fmt.Errorf("waiting for %d, got to %d: %w", want, got, err)
-			}
-		}
-		return nil
-	})
+	s.must(err)
+	return string(content)
 }

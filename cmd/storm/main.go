@@ -45,11 +45,8 @@ func main() {
 // tune replaces the runtime's defaults, which assume that the program has the machine to
 // itself. The variables GOMAXPROCS and GOGC go first.
 func tune() {
-	// Half of the cores are enough to send with: fewer threads wake each other
-	// less (a third less CPU a request on two cores), and the server is often on
-	// the same machine.
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+		runtime.GOMAXPROCS(load.Threads())
 	}
 	// The ledger is most of the heap, and free of pointers: collecting often
 	// costs little, and otherwise as much again would be kept in garbage.

@@ -49,7 +49,7 @@ func newCrowd(ledger *ledger, config Config) (*crowd, error) {
 		if config.Receivers[b] == 0 {
 			continue
 		}
-		if c.receivers[b], err = receivers.Start(b, receivers.Book{Came: c.came, Answer: c.answer}); err != nil {
+		if c.receivers[b], err = receivers.Start(b, receivers.Book{Came: c.came, Unknown: config.Unknown, Answer: c.answer}); err != nil {
 			c.close()
 			return nil, err
 		}

@@ -45,6 +45,10 @@ type Config struct {
 	// Result computes what the work must answer to an input. Where it is nil, callbacks are
 	// compared with the answers of POST /sync, if the work declares itself deterministic.
 	Result func(ctx context.Context, input []byte) (jsontext.Value, error)
+
+	// Unknown answers callbacks of no request of the run. Where it is nil, they are answered
+	// 410.
+	Unknown func(*receivers.Callback)
 }
 
 // Defaults is a run of the service in local mode. It lacks an input.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -162,6 +163,28 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(r)
+}
+
+// Numbers are the numbers of a report by the names of their JSON fields, as in
+// sync.latency_ms.p99.
+func (r *Report) Numbers() map[string]float64 {
+	numbers := make(map[string]float64)
+	var collect func(name string, value any)
+	collect = func(name string, value any) {
+		switch value := value.(type) {
+		case float64:
+			numbers[name] = value
+		case map[string]any:
+			for field, of := range value {
+				collect(strings.TrimPrefix(name+"."+field, "."), of)
+			}
+		}
+	}
+	encoded, _ := json.Marshal(r) // of numbers and texts
+	var fields map[string]any
+	_ = json.Unmarshal(encoded, &fields)
+	collect("", fields)
+	return numbers
 }
 
 // ReadReport reads the JSON of a report.

@@ -5,10 +5,13 @@ package load
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"ringback/cmd/internal/receivers"
 )
 
 // Run is one run of an open loop: a request leaves on schedule whether or not earlier
@@ -70,6 +73,11 @@ type Findings struct {
 // Watch looks at a run until the function that it returns is called.
 type Watch func(context.Context) (stop func())
 
+// ReceiverURL is where a receiver of the run listens, without a path.
+func (r *Run) ReceiverURL(behaviour receivers.Behaviour) string {
+	return r.crowd.receivers[behaviour].URL
+}
+
 // Close ends the receivers of a run, as Do does.
 func (r *Run) Close() { r.crowd.close() }
 
@@ -127,3 +135,8 @@ func (r *Run) drain() {
 	case <-time.After(r.config.Drain):
 	}
 }
+
+// Threads is how many threads a load does best with: half of the cores are enough to send
+// with. Fewer threads wake each other less (a third less CPU a request on two cores), and
+// the server is often on the same machine.
+func Threads() int { return max(1, runtime.NumCPU()/2) }

@@ -1,43 +1,55 @@
 package program
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
 	"testing"
-	"time"
 )
-
-func TestParseProcess(t *testing.T) {
-	t.Parallel()
-	stat := "77 (post (x) gres) S 12 77 77 0 -1 4194560 9 8 0 0 150 25 3000 400 20 0 1 0 99 1 1"
-	got, err := parseProcess([]byte(stat))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Process{Name: "post (x) gres", Parent: 12, Own: 1750 * time.Millisecond, Reaped: 34 * time.Second}
-	if got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestParseProcessRefusesOtherFiles(t *testing.T) {
-	t.Parallel()
-	for _, stat := range []string{"", "1 sh S 0", "1 (sh) S 0", ")("} {
-		if got, err := parseProcess([]byte(stat)); err == nil {
-			t.Errorf("parseProcess(%q) = %+v, want an error", stat, got)
-		}
-	}
-}
 
 func TestOwnProcess(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("no /proc here")
 	}
-	got, err := ReadProcess(os.Getpid())
-	if err != nil || got.Parent != os.Getppid() {
-		t.Errorf("got %+v, %v, want the parent %d", got, err, os.Getppid())
+	for CPU(os.Getpid()) == 0 { // until the kernel's clock has ticked
+	}
+	if own, family := CPU(os.Getpid()), FamilyCPU(os.Getpid()); family < own {
+		t.Errorf("CPU of the family: got %v, want the process's own %v at least", family, own)
 	}
 	if memory := PeakMemory(os.Getpid()); memory < 1<<20 {
 		t.Errorf("peak memory is %v bytes", memory)
+	}
+	if got := Postmaster(os.Getpid()); got != 0 {
+		t.Errorf("postmaster of a process that is none of Postgres: got %d, want 0", got)
+	}
+}
+
+// A child's time counts while it runs.
+func TestFamilyOfAProcess(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("no /proc here")
+	}
+	parent := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done & echo $!; wait")
+	output, err := parent.StdoutPipe()
+	if err == nil {
+		err = parent.Start()
+	}
+	var child int
+	if err == nil {
+		_, err = fmt.Fscan(output, &child)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(child, syscall.SIGKILL) })
+	for CPU(child) == 0 {
+		runtime.Gosched()
+	}
+	if least, family := CPU(child), FamilyCPU(parent.Process.Pid); family < least {
+		t.Errorf("got %v, want the child's %v at least", family, least)
 	}
 }

@@ -24,8 +24,10 @@ const maxCallbackBytes = 256 << 10 // four times the longest callback
 // Book notes the callbacks that receivers get. Its functions are called concurrently.
 type Book struct {
 	// Came notes a callback, and returns how many callbacks of the same request came before.
-	// A callback of an unknown request is answered 410, so that it isn't repeated.
-	Came func(*Callback) (earlier int, known bool)
+	// A callback of an unknown request is answered 410, so that it isn't repeated, or by
+	// Unknown, if that isn't nil.
+	Came    func(*Callback) (earlier int, known bool)
+	Unknown func(*Callback)
 	// Answer is told the status that is about to be answered, 0 for a broken connection,
 	// and returns the status that is answered instead. It is told of known callbacks alone.
 	Answer func(c *Callback, status int) int
@@ -114,6 +116,9 @@ func (r *Receiver) handle(ctx *fasthttp.RequestCtx) {
 	earlier, known := r.book.Came(came)
 	if !known {
 		ctx.SetStatusCode(fasthttp.StatusGone)
+		if r.book.Unknown != nil {
+			r.book.Unknown(came)
+		}
 		return
 	}
 	status := r.book.Answer(came, r.behaviour().answer(earlier, r.closing))

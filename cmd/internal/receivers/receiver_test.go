@@ -6,37 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	"github.com/google/uuid"
 )
-
-func TestCounterCountsRequestsOnce(t *testing.T) {
-	t.Parallel()
-	var told atomic.Int64
-	c, err := StartCounter(OK, func() { told.Add(1) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	first, second := "req_"+uuid.NewString(), "req_"+uuid.NewString()
-	for id, want := range map[string]int{first: 200, "not an id": 400} {
-		if got := call(t, http.MethodPost, c.URL, id).StatusCode; got != want {
-			t.Errorf("%q was answered %d, want %d", id, got, want)
-		}
-	}
-	call(t, http.MethodPost, c.URL, second)
-	call(t, http.MethodPost, c.URL, first)
-	if c.Delivered.Load() != 2 || c.Repeated.Load() != 1 || told.Load() != 2 {
-		t.Errorf("delivered %d, repeated %d, told %d", c.Delivered.Load(), c.Repeated.Load(), told.Load())
-	}
-	if err := c.Await(t.Context(), 2, time.Hour); err != nil {
-		t.Errorf("waiting for what has come: %v", err)
-	}
-	if err := c.Await(t.Context(), 3, 0); err == nil {
-		t.Error("waiting for more: got no error")
-	}
-}
 
 // call returns a response without a status where the connection was broken.
 func call(t *testing.T, method, url, id string) *http.Response {
@@ -151,5 +121,15 @@ func TestReceiverAnswersOptionsAndStrangers(t *testing.T) {
 		if got := call(t, http.MethodPost, r.URL, "req_unknown").StatusCode; got != http.StatusGone {
 			t.Errorf("a callback of no request: got %d, want 410", got)
 		}
+	}
+	lenient := book(new(atomic.Int64))
+	lenient.Unknown = func(c *Callback) { c.SetStatusCode(http.StatusTooManyRequests) }
+	r, err := Start(OK, lenient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	if got := call(t, http.MethodPost, r.URL, "req_unknown").StatusCode; got != http.StatusTooManyRequests {
+		t.Errorf("a callback of no request that the user answers: got %d, want 429", got)
 	}
 }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/postgres"
+	"ringback/cmd/internal/program"
+)
+
+// cluster is the Postgres that everything runs on.
+type cluster struct {
+	*postgres.Server
+	version    string
+	postmaster int // pid, 0 when it doesn't run where its CPU time can be read
+}
+
+// openCluster makes statements countable.
+func openCluster(ctx context.Context, databaseURL string) (*cluster, error) {
+	server, err := postgres.Open(ctx, databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{Server: server}
+	var backend int
+	err = server.Execute(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+	if err == nil {
+		err = c.QueryRow(ctx, "SELECT pg_backend_pid(), current_setting('server_version')").Scan(&backend, &c.version)
+	}
+	if err != nil {
+		server.Close()
+		return nil, fmt.Errorf("asking Postgres who it is: %w", err)
+	}
+	c.postmaster = program.Postmaster(backend)
+	return c, nil
+}
+
+// usage is what was done, and the resources used, up to a moment or between two moments.
+type usage struct {
+	seconds    float64
+	accepted   float64 // requests
+	delivered  float64 // likewise
+	statements float64 // ended in the database, River's included, BEGIN and COMMIT not
+	wal        float64 // bytes, of the whole cluster
+
+	// CPU time in µs: of the server; of all processes of Postgres, ended processes included;
+	// of load and receiver, which are here. 0 where it isn't known.
+	server, postgres, self float64
+}
+
+func (u usage) since(before usage) usage {
+	return usage{
+		u.seconds - before.seconds, u.accepted - before.accepted, u.delivered - before.delivered,
+		u.statements - before.statements, u.wal - before.wal,
+		u.server - before.server, u.postgres - before.postgres, u.self - before.self,
+	}
+}
+
+// rate is requests delivered per second.
+func (u usage) rate() float64 { return u.delivered / u.seconds }
+
+// readUsage returns the usage so far. Only differences have a meaning.
+func (b *bench) readUsage(ctx context.Context, on *server, l *load.Closed) (used usage, err error) {
+	const sql = `
+		SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^\s*(begin|commit|rollback)'), 0)::float8,
+		       (pg_current_wal_lsn() - '0/0')::float8
+		FROM pg_stat_statements
+		JOIN pg_database ON pg_database.oid = dbid
+		WHERE datname = $1`
+	if err := b.cluster.QueryRow(ctx, sql, on.rows.Name).Scan(&used.statements, &used.wal); err != nil {
+		return used, fmt.Errorf("reading the usage of Postgres: %w", err)
+	}
+	used.server, used.self = micros(program.CPU(on.Pid())), micros(program.CPU(os.Getpid()))
+	if b.cluster.postmaster != 0 {
+		used.postgres = micros(program.FamilyCPU(b.cluster.postmaster))
+	}
+	if l != nil {
+		used.accepted, used.delivered = float64(l.Accepted.Load()), float64(l.Delivered.Load())
+	}
+	used.seconds = float64(time.Now().UnixNano()) / 1e9
+	return used, nil
+}
+
+func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
+
+// usageFor returns the usage of a time from now on.
+func (b *bench) usageFor(ctx context.Context, length time.Duration, on *server, l *load.Closed) (usage, error) {
+	before, err := b.readUsage(ctx, on, l)
+	if err != nil {
+		return usage{}, err
+	}
+	if !load.Pause(ctx, length) {
+		return usage{}, ctx.Err()
+	}
+	after, err := b.readUsage(ctx, on, l)
+	return after.since(before), err
+}
+
+// addCPU adds the CPU of server and Postgres per request, where both are known.
+func (b *bench) addCPU(key string, used usage, requests float64) {
+	if used.server > 0 && used.postgres > 0 {
+		b.add(key, (used.server+used.postgres)/requests)
+	}
+}
