@@ -2,11 +2,12 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"ringback/cmd/internal/load"
@@ -17,24 +18,21 @@ const compareUsage = "usage: storm compare A.json B.json"
 // compare prints two reports side by side, with the ratio of the second to the
 // first.
 func compare(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("storm compare", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
+	if len(args) == 1 && (args[0] == "-h" || args[0] == "-help" || args[0] == "--help") {
 		fmt.Fprintln(stdout, compareUsage)
 		return exitOK
 	}
-	if err != nil || flags.NArg() != 2 {
+	if len(args) != 2 {
 		fmt.Fprintln(stderr, compareUsage)
 		return exitUsage
 	}
-	first, errFirst := readReport(flags.Arg(0))
-	second, errSecond := readReport(flags.Arg(1))
+	first, errFirst := readReport(args[0])
+	second, errSecond := readReport(args[1])
 	if err := errors.Join(errFirst, errSecond); err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	printComparison(stdout, first, second, flags.Args())
+	printComparison(stdout, first, second, args)
 	return exitOK
 }
 
@@ -51,78 +49,32 @@ func readReport(path string) (*load.Report, error) {
 	return report, nil
 }
 
-// comparison is a line: a figure of both reports.
-type comparison struct {
-	name   string
-	format string
-	value  func(*load.Report) float64
-}
-
-func comparisons() []comparison {
-	lines := []comparison{
-		{"offered, requests/s", "%.1f", func(r *load.Report) float64 { return r.OfferedRate }},
-		{"achieved, requests/s", "%.1f", func(r *load.Report) float64 { return r.AchievedRate }},
-		{"sync ok, /s", "%.1f", func(r *load.Report) float64 { return r.Sync.Goodput }},
-		{"async delivered, /s", "%.1f", func(r *load.Report) float64 { return r.Async.Goodput }},
-	}
-	for _, endpoint := range []string{"sync", "async"} {
-		for _, count := range []string{"shed", "rejected", "failed", "ambiguous", "unsent"} {
-			lines = append(lines, comparison{endpoint + " " + count + ", %", "%.2f", metric(endpoint + "." + count)})
-		}
-	}
-	for _, count := range []string{"missing", "pending", "duplicates", "orphans", "mismatched"} {
-		lines = append(lines, comparison{count, "%.0f", metric(count)})
-	}
-	for _, series := range []string{
-		"sync.latency", "sync.service", "sync.shed", "async.latency", "async.service",
-		"async.shed", "async.time_to_callback",
-	} {
-		for _, quantile := range []string{"p50", "p99", "p999", "max"} {
-			name := strings.ReplaceAll(strings.ReplaceAll(series, ".", " "), "_", " ")
-			lines = append(lines, comparison{name + " " + quantile + ", ms", "%.1f", metric(series + "." + quantile)})
-		}
-	}
-	return append(lines,
-		comparison{"storm's CPU, µs a request", "%.0f", func(r *load.Report) float64 { return r.Generator.CPUMicroseconds }})
-}
-
-// metric is the metric of that name in -slo, too.
-func metric(name string) func(*load.Report) float64 {
-	measure, _, _ := findMetric(name)
-	return func(r *load.Report) float64 {
-		value, _ := measure(r) // 0 where nothing was measured
-		return value
-	}
-}
-
+// printComparison leaves out numbers that are zero in both, and of the quantiles all but
+// two.
 func printComparison(w io.Writer, first, second *load.Report, paths []string) {
-	fmt.Fprintf(w, "%-32s%16s%16s%10s\n", "", shorten(paths[0]), shorten(paths[1]), "B/A")
-	for _, line := range comparisons() {
-		a, b := line.value(first), line.value(second)
-		if a == 0 && b == 0 {
-			continue
+	fmt.Fprintf(w, "%-48s%16s%16s%10s\n", "", shorten(paths[0]), shorten(paths[1]), "B/A")
+	one, other := first.Numbers(), second.Numbers()
+	maps.DeleteFunc(one, func(name string, a float64) bool {
+		last := name[strings.LastIndex(name, ".")+1:]
+		return a == 0 && other[name] == 0 || slices.Contains([]string{"seed", "count", "p90", "p95", "p999", "max", "mean"}, last)
+	})
+	for _, name := range slices.Sorted(maps.Keys(one)) {
+		ratio := "-"
+		if one[name] != 0 {
+			ratio = fmt.Sprintf("%.2f", other[name]/one[name])
 		}
-		fmt.Fprintf(w, "%-32s%16s%16s%10s\n", line.name, fmt.Sprintf(line.format, a), fmt.Sprintf(line.format, b), ratio(a, b))
+		fmt.Fprintf(w, "%-48s%16.2f%16.2f%10s\n", name, one[name], other[name], ratio)
 	}
 	for _, difference := range differences(first, second) {
 		fmt.Fprintf(w, "\nNot alike: %s", difference)
 	}
-	if len(differences(first, second)) > 0 {
-		fmt.Fprintln(w)
-	}
+	fmt.Fprintln(w)
 }
 
 // shorten leaves the end of a path, which tells most.
 func shorten(path string) string {
 	name := []rune(strings.TrimSuffix(filepath.Base(path), ".json"))
 	return string(name[max(0, len(name)-15):])
-}
-
-func ratio(a, b float64) string {
-	if a == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", b/a)
 }
 
 // differences are the settings that the two runs don't share.

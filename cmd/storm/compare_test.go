@@ -27,8 +27,8 @@ func TestCompare(t *testing.T) {
 
 	t.Run("two reports", func(t *testing.T) {
 		output := runStormPlainly(t, "compare", a, b)
-		output.want(t, exitOK, "B/A", "time to callback p99, ms", "Not alike: rate 100 and 200")
-		row := regexp.MustCompile(`offered, requests/s +100\.0 +200\.0 +2\.00\n`)
+		output.want(t, exitOK, "B/A", "async.time_to_callback_ms.p99", "Not alike: rate 100 and 200")
+		row := regexp.MustCompile(`offered_rate +100\.00 +200\.00 +2\.00\n`)
 		if !row.MatchString(output.stdout) {
 			t.Errorf("no row like %s in\n%s", row, output.stdout)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"time"
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/uplot"
@@ -20,9 +19,8 @@ type page struct {
 	Verdict           string
 	Broken            bool
 	Tiles             []tile
-	Requests          []requestRow
-	Latencies         []latencyRow
-	Generator         string
+	Tables            []table
+	Notes             []string
 	Data              pageData
 	UPlotJS, UPlotCSS any
 }
@@ -47,9 +45,8 @@ func writeHTML(w io.Writer, f *load.Findings) error {
 		Verdict:   f.Verdict(),
 		Broken:    exitStatus(&f.Report) != exitOK,
 		Tiles:     tiles(&f.Report),
-		Requests:  requestRows(&f.Report),
-		Latencies: latencyRows(&f.Report),
-		Generator: generatorText(&f.Report),
+		Tables:    tables(&f.Report),
+		Notes:     notes(&f.Report),
 		Data:      pageData{f.Timeline(), f.Distribution()},
 		UPlotJS:   template.JS(uplot.JS),
 		UPlotCSS:  template.CSS(uplot.CSS),
@@ -57,15 +54,15 @@ func writeHTML(w io.Writer, f *load.Findings) error {
 }
 
 func tiles(r *load.Report) []tile {
-	shed, _ := portion(r.Endpoints(""), func(e load.Endpoint) int { return e.Shed })
 	tiles := []tile{
 		{"requests/s offered", fmt.Sprintf("%.0f", r.OfferedRate)},
 		{"requests/s sent", fmt.Sprintf("%.0f", r.AchievedRate)},
-		{"shed", fmt.Sprintf("%.1f %%", shed)},
+		{"ok or delivered/s", fmt.Sprintf("%.0f", r.Goodput.Sync+r.Goodput.Async)},
+		{"shed", fmt.Sprint(r.Sync.Shed + r.Async.Shed)},
 	}
 	add := func(name string, of load.Quantiles, value float64) {
 		if of.Count > 0 {
-			tiles = append(tiles, tile{name, round(time.Duration(value * float64(time.Millisecond))).String()})
+			tiles = append(tiles, tile{name, fmt.Sprintf("%.1f ms", value)})
 		}
 	}
 	add("sync p99", r.Sync.Latency, r.Sync.Latency.P99)

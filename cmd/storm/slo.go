@@ -11,18 +11,14 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// objective is an objective of a run, as in "sync.p99<100ms".
+// objective is what a run must achieve.
 type objective struct {
-	text    string
-	most    bool    // the value may be at most the limit, rather than at least
-	strict  bool    // nor may it be the limit itself
-	limit   float64 // in milliseconds, per cent, or as a bare number
-	of      string  // the endpoint that it is about, "" for both
-	measure measure
+	text   string // as -slo has it
+	metric metric
+	most   bool // the limit is the most, not the least
+	strict bool // the limit itself is not enough
+	limit  float64
 }
-
-// measure returns a measured value, and false where there is none.
-type measure func(*load.Report) (value float64, found bool)
 
 // objectives are all that a run must achieve.
 type objectives []objective
@@ -54,17 +50,13 @@ func parseObjective(text string) (objective, error) {
 	if at < 0 {
 		return objective{}, errors.New("want METRIC<LIMIT or METRIC>LIMIT")
 	}
-	metric, limit := strings.TrimSpace(text[:at]), text[at+1:]
-	limit, orEqual := strings.CutPrefix(limit, "=")
-	measure, of, unit := findMetric(metric)
-	if measure == nil {
+	metric, known := findMetric(strings.TrimSpace(text[:at]))
+	if !known {
 		return objective{}, errors.New("there is no such metric; " + metricsHelp)
 	}
-	value, err := unit.parse(strings.TrimSpace(limit))
-	if err != nil {
-		return objective{}, err
-	}
-	return objective{text, text[at] == '<', !orEqual, value, of, measure}, nil
+	limit, orEqual := strings.CutPrefix(text[at+1:], "=")
+	value, err := metric.parse(strings.TrimSpace(limit))
+	return objective{text, metric, text[at] == '<', !orEqual, value}, err
 }
 
 // isMet compares a measured value with the limit.
@@ -79,137 +71,97 @@ func (o objective) isMet(value float64) bool {
 	}
 }
 
-// unit is the unit of a limit.
-type unit int
-
-const (
-	bare    unit = iota
-	millis       // written as a duration
-	percent      // of the sent requests
-)
-
-func (u unit) parse(text string) (float64, error) {
-	switch u {
-	case millis:
-		duration, err := time.ParseDuration(text)
-		if err != nil {
-			return 0, errors.New("want a limit like 250ms")
-		}
-		return float64(duration) / float64(time.Millisecond), nil
-	case percent:
-		number, found := strings.CutSuffix(text, "%")
-		value, err := strconv.ParseFloat(number, 64)
-		if !found || err != nil {
-			return 0, errors.New("want a limit like 1%")
-		}
-		return value, nil
-	default:
-		value, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return 0, errors.New("want a number as the limit")
-		}
-		return value, nil
-	}
-}
-
 const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} in %, " +
 	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
 	"or {sync|async}.goodput, achieved_rate, missing, pending, duplicates, orphans or mismatched as a number"
 
-// findMetric returns the measure for a name, or nil, and its endpoint.
-func findMetric(name string) (m measure, of string, u unit) {
-	if number, known := numbers()[name]; known {
-		return number.of, number.endpoint, bare
-	}
-	endpoint, rest := "", name
-	if first, after, found := strings.Cut(name, "."); found {
-		endpoint, rest = first, after
-	}
-	if count := portions()[rest]; count != nil && slices.Contains([]string{"", "sync", "async"}, endpoint) {
-		return func(r *load.Report) (float64, bool) { return portion(r.Endpoints(endpoint), count) }, endpoint, percent
-	}
-	series, quantile, found := strings.Cut(rest, ".")
-	if !found {
-		series, quantile = "latency", rest
-	}
-	pick, choose := durations()[endpoint+"."+series], quantilePicks()[quantile]
-	if pick == nil || choose == nil {
-		return nil, "", bare
-	}
-	return func(r *load.Report) (float64, bool) { return choose(pick(r)), pick(r).Count > 0 }, endpoint, millis
+// metric is a value that objectives may be about.
+type metric struct {
+	endpoint string                              // empty for both
+	fields   []string                            // of the report, which are added up
+	samples  []string                            // fields without which nothing was measured
+	part     bool                                // the value is a part of the samples, in per cent
+	parse    func(limit string) (float64, error) // reads a limit
 }
 
-// portion is a count's part of the due requests, in per cent, where any was due.
-func portion(of []load.Endpoint, count func(load.Endpoint) int) (value float64, found bool) {
-	part, whole := 0, 0
-	for _, endpoint := range of {
-		part += count(endpoint)
-		whole += endpoint.Sent + endpoint.Unsent
+// findMetric returns the metric of a name.
+func findMetric(name string) (m metric, known bool) {
+	endpoint, rest, _ := strings.Cut(name, ".")
+	switch name {
+	case "sync.goodput", "async.goodput":
+		return metric{endpoint, []string{name + "_per_s"}, []string{endpoint + ".sent"}, false, parseNumber}, true
+	case "achieved_rate":
+		return metric{"", []string{name}, []string{"sync.sent", "async.sent"}, false, parseNumber}, true
+	case "missing", "pending", "duplicates", "orphans", "mismatched": // about acknowledged requests
+		return metric{"async", []string{"async." + name}, []string{"async.acked"}, false, parseNumber}, true
 	}
-	return 100 * float64(part) / float64(max(1, whole)), whole > 0
+	endpoints := []string{endpoint}
+	if rest == "" {
+		endpoint, rest, endpoints = "", name, []string{"sync", "async"}
+	}
+	if slices.Contains([]string{"shed", "rejected", "failed", "ambiguous", "unsent"}, rest) {
+		m = metric{endpoint: endpoint, part: true, parse: parsePercent}
+		for _, endpoint := range endpoints {
+			m.fields = append(m.fields, endpoint+"."+rest)
+			m.samples = append(m.samples, endpoint+".sent", endpoint+".unsent")
+		}
+	} else {
+		series, quantile, found := strings.Cut(rest, ".")
+		if !found {
+			series, quantile = "latency", rest
+		}
+		of := endpoint + "." + series + "_ms."
+		m = metric{endpoint, []string{of + quantile}, []string{of + "count"}, false, parseMillis}
+	}
+	_, known = new(load.Report).Numbers()[m.fields[0]]
+	return m, known && (endpoint == "" || endpoint == "sync" || endpoint == "async")
 }
 
-func portions() map[string]func(load.Endpoint) int {
-	return map[string]func(load.Endpoint) int{
-		"shed":      func(e load.Endpoint) int { return e.Shed },
-		"rejected":  func(e load.Endpoint) int { return e.Rejected },
-		"failed":    func(e load.Endpoint) int { return e.Failed },
-		"ambiguous": func(e load.Endpoint) int { return e.Ambiguous },
-		"unsent":    func(e load.Endpoint) int { return e.Unsent },
+// measure returns the metric of a report's numbers, false where nothing was measured.
+func (m metric) measure(numbers map[string]float64) (value float64, found bool) {
+	samples := 0.0
+	for _, field := range m.samples {
+		samples += numbers[field]
 	}
+	for _, field := range m.fields {
+		value += numbers[field]
+	}
+	if m.part {
+		value = 100 * value / max(1, samples)
+	}
+	return value, samples > 0
 }
 
-// number is a metric that is a bare number.
-type number struct {
-	endpoint string
-	of       measure
+func parseMillis(limit string) (float64, error) {
+	duration, err := time.ParseDuration(limit)
+	if err != nil {
+		return 0, errors.New("want a limit like 250ms")
+	}
+	return float64(duration) / float64(time.Millisecond), nil
 }
 
-func numbers() map[string]number {
-	// Objectives about callbacks are about acknowledged requests.
-	acked := func(count func(load.Async) int) number {
-		return number{"async", func(r *load.Report) (float64, bool) { return float64(count(r.Async)), r.Async.Acked > 0 }}
+func parsePercent(limit string) (float64, error) {
+	number, found := strings.CutSuffix(limit, "%")
+	value, err := strconv.ParseFloat(number, 64)
+	if !found || err != nil {
+		return 0, errors.New("want a limit like 1%")
 	}
-	return map[string]number{
-		"sync.goodput":  {"sync", func(r *load.Report) (float64, bool) { return r.Sync.Goodput, r.Sync.Sent > 0 }},
-		"async.goodput": {"async", func(r *load.Report) (float64, bool) { return r.Async.Goodput, r.Async.Sent > 0 }},
-		"achieved_rate": {"", func(r *load.Report) (float64, bool) { return r.AchievedRate, r.Sync.Sent+r.Async.Sent > 0 }},
-		"pending":       acked(func(a load.Async) int { return a.Pending }),
-		"missing":       acked(func(a load.Async) int { return a.Missing }),
-		"duplicates":    acked(func(a load.Async) int { return a.Duplicates }),
-		"orphans":       acked(func(a load.Async) int { return a.Orphans }),
-		"mismatched":    acked(func(a load.Async) int { return a.Mismatched }),
-	}
+	return value, nil
 }
 
-func durations() map[string]func(*load.Report) load.Quantiles {
-	return map[string]func(*load.Report) load.Quantiles{
-		"sync.latency":           func(r *load.Report) load.Quantiles { return r.Sync.Latency },
-		"sync.service":           func(r *load.Report) load.Quantiles { return r.Sync.Service },
-		"sync.shed":              func(r *load.Report) load.Quantiles { return r.Sync.Shedded },
-		"async.latency":          func(r *load.Report) load.Quantiles { return r.Async.Latency },
-		"async.service":          func(r *load.Report) load.Quantiles { return r.Async.Service },
-		"async.shed":             func(r *load.Report) load.Quantiles { return r.Async.Shedded },
-		"async.time_to_callback": func(r *load.Report) load.Quantiles { return r.Async.TimeToCallback },
+func parseNumber(limit string) (float64, error) {
+	value, err := strconv.ParseFloat(limit, 64)
+	if err != nil {
+		return 0, errors.New("want a number as the limit")
 	}
-}
-
-func quantilePicks() map[string]func(load.Quantiles) float64 {
-	return map[string]func(load.Quantiles) float64{
-		"p50":  func(q load.Quantiles) float64 { return q.P50 },
-		"p90":  func(q load.Quantiles) float64 { return q.P90 },
-		"p95":  func(q load.Quantiles) float64 { return q.P95 },
-		"p99":  func(q load.Quantiles) float64 { return q.P99 },
-		"p999": func(q load.Quantiles) float64 { return q.P999 },
-		"max":  func(q load.Quantiles) float64 { return q.Max },
-		"mean": func(q load.Quantiles) float64 { return q.Mean },
-	}
+	return value, nil
 }
 
 func (o objectives) check(r *load.Report) []load.Objective {
 	var reports []load.Objective
+	numbers := r.Numbers()
 	for _, objective := range o {
-		value, found := objective.measure(r)
+		value, found := objective.metric.measure(numbers)
 		reports = append(reports, load.Objective{
 			Objective: objective.text, Measured: value, Met: found && objective.isMet(value), NoSample: !found,
 		})
@@ -220,8 +172,9 @@ func (o objectives) check(r *load.Report) []load.Objective {
 // unmeasurable names the objectives about an endpoint that gets no requests.
 func (o objectives) unmeasurable(shares load.Mix) (mistakes error) {
 	for _, objective := range o {
-		if objective.of == "sync" && shares.Sync == 0 || objective.of == "async" && shares.Async == 0 {
-			mistakes = errors.Join(mistakes, fmt.Errorf("-slo %q: -mix sends no %s requests", objective.text, objective.of))
+		of := objective.metric.endpoint
+		if of == "sync" && shares.Sync == 0 || of == "async" && shares.Async == 0 {
+			mistakes = errors.Join(mistakes, fmt.Errorf("-slo %q: -mix sends no %s requests", objective.text, of))
 		}
 	}
 	return mistakes

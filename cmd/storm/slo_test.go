@@ -81,7 +81,7 @@ func TestObjectivesWithoutASample(t *testing.T) {
 		t.Parallel()
 		service := start(t, &service{})
 		output := runStorm(t, against(service, "-receivers", "slow=1", "-slo", "async.time_to_callback.p99<1ms")...)
-		output.want(t, exitMissed, "Objectives missed: async.time_to_callback.p99<1ms (nothing was measured)", "no sample  missed")
+		output.want(t, exitMissed, "Objectives missed: async.time_to_callback.p99<1ms (nothing was measured)", "no sample     missed")
 	})
 
 	t.Run("OfAnEndpointWithoutAShareAreAMistake", func(t *testing.T) {

@@ -31,122 +31,109 @@ func exitStatus(r *load.Report) int {
 func printSummary(w io.Writer, r *load.Report) {
 	fmt.Fprintf(w, "Storm on %s, %s for %.1f s: %.1f requests/s offered, %.1f/s sent\n",
 		r.Server, r.Profile, r.DurationS, r.OfferedRate, r.AchievedRate)
-	printRequests(w, r)
-	printLatency(w, r)
-	printCallbacks(w, r)
-	printKinds(w, r)
+	for _, table := range tables(r) {
+		table.print(w)
+	}
 	printUndelivered(w, "Not called back", r.Async.Missing, r.Async.MissingRequests)
-	printAuditError(w, r)
+	if r.Async.AuditError != "" {
+		fmt.Fprintf(w, "  database: %s\n", r.Async.AuditError)
+	}
 	printUndelivered(w, "Still to be called back, at receivers that are slow or flaky", r.Async.Pending, r.Async.PendingRequests)
-	printNotes(w, r)
-	printObjectives(w, r)
+	for _, note := range notes(r) {
+		fmt.Fprintf(w, "\n%s\n", note)
+	}
 	color := map[int]string{exitOK: "10", exitMissed: "11", exitBroken: "9"}[exitStatus(r)]
 	// Without colours where w is not a terminal.
 	_, _ = lipgloss.Fprintln(w, "\n"+lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color(color)).Inline(true).
 		Render(r.Verdict()))
 }
 
-// requestRow is an endpoint of the table of requests.
-type requestRow struct {
-	Name string
-	load.Endpoint
+// table is a part of the summary, and of the page.
+type table struct {
+	Name    string
+	Columns []string
+	Rows    []row
 }
 
-// requestRows leaves out an endpoint that nothing was due at.
-func requestRows(r *load.Report) []requestRow {
-	rows := []requestRow{{"sync", r.Sync}, {"async", r.Async.Endpoint}}
-	return slices.DeleteFunc(rows, func(row requestRow) bool { return row.Sent+row.Unsent == 0 })
+type row struct {
+	Name  string
+	Cells []string
 }
 
-func printRequests(w io.Writer, r *load.Report) {
-	printHead(w, "requests", "sent", "ok", "shed", "rejected", "failed", "ambiguous", "unsent")
-	for _, row := range requestRows(r) {
-		printRow(w, row.Name, row.Sent, row.OK, row.Shed, row.Rejected, row.Failed, row.Ambiguous, row.Unsent)
-	}
-	printReasons(w, "sync", r.Sync.Reasons)
-	printReasons(w, "async", r.Async.Reasons)
-}
-
-func printReasons(w io.Writer, name string, counts map[string]int) {
-	reasons := make([]string, 0, len(counts))
-	for _, reason := range slices.Sorted(maps.Keys(counts)) {
-		reasons = append(reasons, fmt.Sprintf("%s %d", reason, counts[reason]))
-	}
-	if len(reasons) > 0 {
-		fmt.Fprintf(w, "  %s: %s\n", name, strings.Join(reasons, ", "))
-	}
-}
-
-// latencyRow is a line of the table of latencies.
-type latencyRow struct {
-	Name string
-	load.Quantiles
-}
-
-// latencyRows leaves out empty rows.
-func latencyRows(r *load.Report) []latencyRow {
-	rows := []latencyRow{
-		{"sync answered", r.Sync.Latency},
-		{"sync shed", r.Sync.Shedded},
-		{"async acknowledged", r.Async.Latency},
-		{"async shed", r.Async.Shedded},
-		{"called back", r.Async.TimeToCallback},
-		{"sent", r.Generator.Left},
-	}
-	return slices.DeleteFunc(rows, func(row latencyRow) bool { return row.Count == 0 })
-}
-
-func printLatency(w io.Writer, r *load.Report) {
-	printHead(w, "ms since due", "count", "p50", "p90", "p95", "p99", "p99.9", "max")
-	for _, row := range latencyRows(r) {
-		printQuantiles(w, row.Name, row.Quantiles)
-	}
-}
-
-func printCallbacks(w io.Writer, r *load.Report) {
-	a := r.Async
-	if a.Sent == 0 {
-		return
-	}
-	printHead(w, "callbacks", "acked", "delivered", "dead", "pending", "missing", "mismatched", "duplicates", "orphans")
-	printRow(w, "of async requests", a.Acked, a.Delivered, a.Dead, a.Pending, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
-}
-
-func printKinds(w io.Writer, r *load.Report) {
-	if len(r.Async.Kinds) == 0 {
-		return
-	}
-	printHead(w, "receivers", "acked", "delivered", "attempts", "p50 ms", "p99 ms", "max ms")
-	for kind := range receivers.Behaviours {
-		if of, found := r.Async.Kinds[kind.String()]; found {
-			fmt.Fprintf(w, "  %-20s%11d%11d%11d%11.1f%11.1f%11.1f\n", kind, of.Acked, of.Delivered, of.Attempts,
-				of.TimeToCallback.P50, of.TimeToCallback.P99, of.TimeToCallback.Max)
+// tables leaves out tables and rows about nothing.
+func tables(r *load.Report) []table {
+	requests := table{"requests", strings.Fields("sent ok shed rejected failed ambiguous unsent"), nil}
+	for i, endpoint := range r.Endpoints("") {
+		if endpoint.Sent+endpoint.Unsent > 0 {
+			requests.add([]string{"sync", "async"}[i], endpoint.Sent, endpoint.OK, endpoint.Shed,
+				endpoint.Rejected, endpoint.Failed, endpoint.Ambiguous, endpoint.Unsent)
 		}
 	}
+	latency := table{"ms since due", strings.Fields("count p50 p90 p95 p99 p99.9 max"), nil}
+	latency.addQuantiles("sync answered", r.Sync.Latency)
+	latency.addQuantiles("sync shed", r.Sync.Shedded)
+	latency.addQuantiles("async acknowledged", r.Async.Latency)
+	latency.addQuantiles("async shed", r.Async.Shedded)
+	latency.addQuantiles("called back", r.Async.TimeToCallback)
+	latency.addQuantiles("sent", r.Generator.Left)
+	callbacks := table{"callbacks", strings.Fields("acked delivered dead pending missing mismatched duplicates orphans"), nil}
+	if a := r.Async; a.Sent > 0 {
+		callbacks.add("of async requests", a.Acked, a.Delivered, a.Dead, a.Pending, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
+	}
+	kinds := table{"receivers", []string{"acked", "delivered", "attempts", "p50 ms", "p99 ms", "max ms"}, nil}
+	for kind := range receivers.Behaviours {
+		if of, found := r.Async.Kinds[kind.String()]; found {
+			took := of.TimeToCallback
+			kinds.add(kind.String(), of.Acked, of.Delivered, of.Attempts, took.P50, took.P99, took.Max)
+		}
+	}
+	objectives := table{"objectives", []string{"measured", ""}, nil}
+	for _, o := range r.Objectives {
+		var measured any = o.Measured
+		if o.NoSample {
+			measured = "no sample"
+		}
+		objectives.add(o.Objective, measured, map[bool]string{true: "met", false: "missed"}[o.Met])
+	}
+	all := []table{requests, latency, callbacks, kinds, objectives}
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.Rows) == 0 })
 }
 
-func printHead(w io.Writer, name string, columns ...string) {
-	fmt.Fprintf(w, "\n%-22s", name)
-	for _, column := range columns {
-		fmt.Fprintf(w, "%11s", column)
+// add adds a row of texts, counts, and numbers with a digit after the point.
+func (t *table) add(name string, values ...any) {
+	cells := make([]string, len(values))
+	for i, value := range values {
+		cells[i] = fmt.Sprint(value)
+		if number, ok := value.(float64); ok {
+			cells[i] = fmt.Sprintf("%.1f", number)
+		}
 	}
-	fmt.Fprintln(w)
+	t.Rows = append(t.Rows, row{name, cells})
 }
 
-func printRow(w io.Writer, name string, counts ...int) {
-	fmt.Fprintf(w, "  %-20s", name)
-	for _, count := range counts {
-		fmt.Fprintf(w, "%11d", count)
+func (t *table) addQuantiles(name string, of load.Quantiles) {
+	if of.Count > 0 {
+		t.add(name, of.Count, of.P50, of.P90, of.P95, of.P99, of.P999, of.Max)
 	}
-	fmt.Fprintln(w)
 }
 
-func printQuantiles(w io.Writer, name string, of load.Quantiles) {
-	fmt.Fprintf(w, "  %-20s%11d", name, of.Count)
-	for _, value := range []float64{of.P50, of.P90, of.P95, of.P99, of.P999, of.Max} {
-		fmt.Fprintf(w, "%11.1f", value)
+func (t *table) print(w io.Writer) {
+	width := 20
+	for _, row := range t.Rows {
+		width = max(width, len(row.Name))
+	}
+	line := func(indent int, row row) {
+		fmt.Fprintf(w, "%*s%-*s", indent, "", width+2-indent, row.Name)
+		for _, cell := range row.Cells {
+			fmt.Fprintf(w, "%11s", cell)
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w)
+	line(0, row{t.Name, t.Columns})
+	for _, row := range t.Rows {
+		line(2, row)
+	}
 }
 
 // printUndelivered explains requests that were not called back, a line each.
@@ -167,49 +154,37 @@ func printUndelivered(w io.Writer, title string, total int, explained []load.Los
 	}
 }
 
-func printAuditError(w io.Writer, r *load.Report) {
-	if r.Async.AuditError != "" {
-		fmt.Fprintf(w, "  database: %s\n", r.Async.AuditError)
-	}
-}
-
-// printNotes prints the findings outside the tables.
-func printNotes(w io.Writer, r *load.Report) {
-	note := func(text string, count int) {
-		if count > 0 {
-			fmt.Fprintf(w, "\n%s: %d\n", text, count)
+// notes are the findings outside the tables.
+func notes(r *load.Report) (notes []string) {
+	for i, endpoint := range r.Endpoints("") {
+		var reasons []string
+		for _, reason := range slices.Sorted(maps.Keys(endpoint.Reasons)) {
+			reasons = append(reasons, fmt.Sprintf("%s %d", reason, endpoint.Reasons[reason]))
+		}
+		if len(reasons) > 0 {
+			notes = append(notes, []string{"sync", "async"}[i]+": "+strings.Join(reasons, ", "))
 		}
 	}
-	note("Called back without a valid signature", r.Async.BadSignatures)
-	note("Called back after a later request of the same ordering key", r.Async.OutOfOrder)
-	note("Called back to say that the work failed", r.Async.WorkFailed)
-	note("Called back without an acknowledgement, which got lost", r.Async.Unacknowledged)
-	note("Called back with results that there was no time to compute again", r.Async.Unverified)
-	note("Unsent because no connection was free in time (-connections, -timeout)", r.Unsent())
-	fmt.Fprintf(w, "\n%s\n", generatorText(r))
-}
-
-func generatorText(r *load.Report) string {
+	for _, found := range []struct {
+		text  string
+		count int
+	}{
+		{"Called back without a valid signature", r.Async.BadSignatures},
+		{"Called back after a later request of the same ordering key", r.Async.OutOfOrder},
+		{"Called back to say that the work failed", r.Async.WorkFailed},
+		{"Called back without an acknowledgement, which got lost", r.Async.Unacknowledged},
+		{"Called back with results that there was no time to compute again", r.Async.Unverified},
+		{"Unsent because no connection was free in time (-connections, -timeout)", r.Unsent()},
+	} {
+		if found.count > 0 {
+			notes = append(notes, fmt.Sprintf("%s: %d", found.text, found.count))
+		}
+	}
 	g := r.Generator
-	text := fmt.Sprintf("Storm itself: rate off by %.2f %% (worst second %.2f %%), p99 %.1f ms late, %.0f µs CPU a request, %.0f MiB.",
-		g.RateError, g.WorstRateError, g.Late.P99, g.CPUMicroseconds, g.PeakMemory)
+	notes = append(notes, fmt.Sprintf("Storm itself: rate off by %.2f %% (worst second %.2f %%), p99 %.1f ms late, %.0f µs CPU a request, %.0f MiB.",
+		g.RateError, g.WorstRateError, g.Late.P99, g.CPUMicroseconds, g.PeakMemory))
 	if r.IsLate() {
-		text += "\nIt fell behind schedule by itself: it has too little CPU for this rate."
+		notes = append(notes, "It fell behind schedule by itself: it has too little CPU for this rate.")
 	}
-	return text
-}
-
-func printObjectives(w io.Writer, r *load.Report) {
-	if len(r.Objectives) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "\nobjectives")
-	for _, objective := range r.Objectives {
-		if objective.NoSample {
-			fmt.Fprintf(w, "  %-50s %12s  missed\n", objective.Objective, "no sample")
-			continue
-		}
-		fmt.Fprintf(w, "  %-50s %12.2f  %s\n", objective.Objective, objective.Measured,
-			map[bool]string{true: "met", false: "missed"}[objective.Met])
-	}
+	return notes
 }
