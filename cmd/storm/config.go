@@ -19,11 +19,10 @@ import (
 // config is the flags' and the environment's.
 type config struct {
 	load.Config
-	isMine      bool       // the target may be other than loopback
-	jsonFile    string     // where the report goes; empty is nowhere, - is stdout instead of the summary
-	htmlFile    string     // likewise, as a page
-	objectives  objectives // objectives of the run
-	movesCursor bool       // the terminal, if there is one, can redraw lines
+	isMine     bool       // the target may be other than loopback
+	jsonFile   string     // where the report goes; empty is nowhere, - is stdout instead of the summary
+	htmlFile   string     // likewise, as a page
+	objectives objectives // objectives of the run
 }
 
 // defaults ask for the sample work, whose results are computed again.
@@ -39,7 +38,6 @@ func defaults() config {
 func parseConfig(args []string, getenv func(string) string) (config, error) {
 	config := defaults()
 	config.APIKey, config.Secret = getenv("RINGBACK_API_KEY"), getenv("RINGBACK_SECRET")
-	config.movesCursor = getenv("TERM") != "dumb" && getenv("TERM") != ""
 	mistakes := parseAll(newFlags(&config), args)
 	if errors.Is(mistakes, flag.ErrHelp) {
 		return config, flag.ErrHelp

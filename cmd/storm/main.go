@@ -108,8 +108,7 @@ func storm(ctx context.Context, config config, w io.Writer) (*load.Findings, err
 	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {
 		return nil, err
 	}
-	shown := &progress{run, config, w}
-	found, err := run.Do(ctx, shown.start)
+	found, err := run.Do(ctx, watch(run, w))
 	if err == nil {
 		found.Objectives = config.objectives.check(&found.Report)
 	}

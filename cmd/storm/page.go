@@ -41,15 +41,15 @@ func writeHTML(w io.Writer, f *load.Findings) error {
 		return fmt.Errorf("parsing the page: %w", err)
 	}
 	return parsed.Execute(w, page{
-		Report:    &f.Report,
-		Verdict:   f.Verdict(),
-		Broken:    exitStatus(&f.Report) != exitOK,
-		Tiles:     tiles(&f.Report),
-		Tables:    tables(&f.Report),
-		Notes:     notes(&f.Report),
-		Data:      pageData{f.Timeline(), f.Distribution()},
-		UPlotJS:   template.JS(uplot.JS),
-		UPlotCSS:  template.CSS(uplot.CSS),
+		Report:   &f.Report,
+		Verdict:  f.Verdict(),
+		Broken:   exitStatus(&f.Report) != exitOK,
+		Tiles:    tiles(&f.Report),
+		Tables:   tables(&f.Report),
+		Notes:    notes(&f.Report),
+		Data:     pageData{f.Timeline(), f.Distribution()},
+		UPlotJS:  template.JS(uplot.JS),
+		UPlotCSS: template.CSS(uplot.CSS),
 	})
 }
 

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"charm.land/lipgloss/v2"
-
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
@@ -42,10 +40,7 @@ func printSummary(w io.Writer, r *load.Report) {
 	for _, note := range notes(r) {
 		fmt.Fprintf(w, "\n%s\n", note)
 	}
-	color := map[int]string{exitOK: "10", exitMissed: "11", exitBroken: "9"}[exitStatus(r)]
-	// Without colours where w is not a terminal.
-	_, _ = lipgloss.Fprintln(w, "\n"+lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color(color)).Inline(true).
-		Render(r.Verdict()))
+	fmt.Fprintf(w, "\n%s\n", r.Verdict())
 }
 
 // table is a part of the summary, and of the page.

@@ -59,7 +59,7 @@ func TestEngine(t *testing.T) {
 			}
 			return answer{outcome: ok}
 		})
-		counts, _ := engine.ledger.sync.progress()
+		counts := engine.ledger.sync.progress()
 		if counts[unsent] < 100 || counts[unsent]+counts[ok] != 2000 {
 			t.Errorf("got %d unsent and %d ok, want at least 100 unsent and 2000 in all", counts[unsent], counts[ok])
 		}

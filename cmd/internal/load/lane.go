@@ -14,11 +14,10 @@ type lane struct {
 	mu      *sync.Mutex
 	counts  counts
 	reasons map[string]int // of rejected, failed and ambiguous requests
-	latency *histogram     // due to answered, of ok requests
 }
 
 func newLane() lane {
-	return lane{mu: new(sync.Mutex), reasons: make(map[string]int), latency: newHistogram()}
+	return lane{mu: new(sync.Mutex), reasons: make(map[string]int)}
 }
 
 func (l *lane) leaveOut() {
@@ -27,13 +26,10 @@ func (l *lane) leaveOut() {
 	l.counts[unsent]++
 }
 
-func (l *lane) record(answer answer, took time.Duration) {
+func (l *lane) record(answer answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[answer.outcome]++
-	if answer.outcome == ok {
-		l.latency.record(took)
-	}
 	if answer.reason != "" {
 		l.reasons[answer.reason]++
 	}

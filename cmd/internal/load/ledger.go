@@ -91,12 +91,11 @@ type ledger struct {
 	async   lane
 
 	mu          sync.Mutex
-	slots       []slot     // by the order among async requests
-	delivered   int        // slots
-	outstanding int        // slots that are acknowledged and not settled
-	orphans     int        // callbacks to paths that this run never gave away
-	oldest      int        // no earlier slot is outstanding
-	waits       *histogram // due to first delivery
+	slots       []slot // by the order among async requests
+	delivered   int    // slots
+	outstanding int    // slots that are acknowledged and not settled
+	orphans     int    // callbacks to paths that this run never gave away
+	oldest      int    // no earlier slot is outstanding
 	quiet       chan struct{}
 	closed      bool    // nothing is noted any more
 	sequences   []int64 // of the first deliveries, where there are ordering keys
@@ -109,7 +108,6 @@ func newLedger(config Config, total int) *ledger {
 		slots:   make([]slot, config.Mix.asyncs(total)),
 		sync:    newLane(),
 		async:   newLane(),
-		waits:   newHistogram(),
 	}
 	random := rand.New(rand.NewPCG(config.Seed, 2))
 	for i := range l.slots {
@@ -143,7 +141,7 @@ func (l *ledger) leaveOut(number int, at time.Duration) {
 func (l *ledger) record(number int, at, left time.Duration, answer answer) {
 	took := l.clock.now() - at
 	l.entries[number] = entry{toMicros(at), toMicros(left - at), toMicros(took), answer.outcome}
-	l.lane(number).record(answer, took)
+	l.lane(number).record(answer)
 	if l.mix.isAsync(number) {
 		l.settle(l.mix.asyncs(number), answer)
 	}
@@ -214,7 +212,6 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (not
 		l.sequences[number] = delivery.sequence
 	}
 	l.delivered++
-	l.waits.recordMicros(slot.called - min(slot.due, slot.called))
 	if slot.outcome == ok && slot.kind.Delivers() {
 		l.outstanding--
 		if l.outstanding == 0 && l.quiet != nil {

@@ -13,8 +13,6 @@ type Snapshot struct {
 	InFlight                 int           // sent and not answered
 	Waiting                  int           // due, without a free connection
 	OK, Shed, Failed, Unsent int           // so far, both endpoints
-	SyncP99, AsyncP99        float64       // milliseconds so far
-	CallbackP99              float64       // likewise
 	Acked, Delivered         int           // so far
 	Oldest                   time.Duration // since the longest undelivered request was due; 0 is none
 
@@ -32,9 +30,7 @@ func (r *Run) Snapshot(ctx context.Context, last Snapshot) Snapshot {
 	if !now.Interrupted {
 		now.Left = max(0, r.config.Duration()-now.Elapsed)
 	}
-	syncCounts, syncP99 := r.ledger.sync.progress()
-	asyncCounts, asyncP99 := r.ledger.async.progress()
-	now.SyncP99, now.AsyncP99 = syncP99, asyncP99
+	syncCounts, asyncCounts := r.ledger.sync.progress(), r.ledger.async.progress()
 	var answered counts
 	for outcome := range answered {
 		answered[outcome] = syncCounts[outcome] + asyncCounts[outcome]
@@ -42,7 +38,7 @@ func (r *Run) Snapshot(ctx context.Context, last Snapshot) Snapshot {
 	now.OK, now.Shed, now.Unsent = answered[ok], answered[shed], answered[unsent]
 	now.Failed = answered[rejected] + answered[failed] + answered[ambiguous]
 	now.Acked = asyncCounts[ok]
-	now.Delivered, now.CallbackP99, now.Oldest = r.ledger.progress()
+	now.Delivered, now.Oldest = r.ledger.progress()
 	now.Delivered = min(now.Delivered, now.Acked) // a callback may come before its acknowledgement
 	now.sent = max(0, now.released-now.Waiting-now.Unsent)
 	now.InFlight = max(0, now.sent-now.OK-now.Shed-now.Failed)
@@ -55,15 +51,14 @@ func (r *Run) Snapshot(ctx context.Context, last Snapshot) Snapshot {
 // counts are requests by outcome.
 type counts [outcomes]int
 
-func (l *lane) progress() (counts counts, p99 float64) {
+func (l *lane) progress() counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.counts, l.latency.millis(99)
+	return l.counts
 }
 
-// progress returns the slots delivered, the 99th percentile of the time to a callback in
-// milliseconds, and the age of the oldest outstanding slot.
-func (l *ledger) progress() (delivered int, p99 float64, oldest time.Duration) {
+// progress returns the slots delivered, and the age of the oldest outstanding slot.
+func (l *ledger) progress() (delivered int, oldest time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.oldest < len(l.slots) && l.slots[l.oldest].isDone() {
@@ -78,5 +73,5 @@ func (l *ledger) progress() (delivered int, p99 float64, oldest time.Duration) {
 			break
 		}
 	}
-	return l.delivered, l.waits.millis(99), oldest
+	return l.delivered, oldest
 }
