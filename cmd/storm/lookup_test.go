@@ -52,7 +52,7 @@ func TestPendingCallbacksAreExplained(t *testing.T) {
 	})
 	output := runStorm(t, against(service, "-receivers", "flaky=1", "-drain", "50ms")...)
 	output.want(t, exitOK, "20 are still to come at slow or flaky ones", "Still to be called back",
-		": work succeeded, callback still to come, never attempted\n", "and 10 more")
+		": work succeeded, callback pending, never attempted\n", "and 10 more")
 	if got := output.report.Async.PendingRequests; len(got) != 20 {
 		t.Errorf("explained in the report: got %d, want all 20", len(got))
 	}

@@ -25,7 +25,7 @@ type delivery struct {
 type crowd struct {
 	ledger    *ledger
 	hash      maphash.Seed
-	path      []byte              // of the callbacks, up to the slot's number
+	path      []byte              // of the callbacks, up to the request's number
 	verifier  *receivers.Verifier // nil where callbacks need no signature
 	reordered bool                // the members of results may come in another order
 	receivers [receivers.Behaviours]*receivers.Receiver
@@ -65,14 +65,14 @@ func (c *crowd) close() {
 	}
 }
 
-// appendURL appends the callback URL of a slot.
+// appendURL appends the callback URL of a request.
 func (c *crowd) appendURL(to []byte, number int) []byte {
-	to = append(to, c.receivers[c.ledger.slots[number].kind].URL...)
+	to = append(to, c.receivers[c.ledger.requests[number].kind].URL...)
 	return strconv.AppendInt(append(to, c.path...), int64(number), 10)
 }
 
 func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
-	number, known := c.slot(came)
+	number, known := c.request(came)
 	if !known {
 		c.ledger.stray()
 		return 0, false
@@ -81,22 +81,22 @@ func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 }
 
 func (c *crowd) answer(came *receivers.Callback, status int) int {
-	number, _ := c.slot(came)
+	number, _ := c.request(came)
 	if status == fasthttp.StatusOK && !c.ledger.deliver(number, came.At.Sub(c.ledger.clock.start), c.read(came)) {
 		return fasthttp.StatusServiceUnavailable
 	}
 	return status
 }
 
-// slot finds the slot that a callback belongs to.
-func (c *crowd) slot(came *receivers.Callback) (number int, known bool) {
+// request finds the request that a callback belongs to.
+func (c *crowd) request(came *receivers.Callback) (number int, known bool) {
 	digits, known := bytes.CutPrefix(came.Path(), c.path)
-	if !known || !came.IsPost() {
+	number, err := strconv.Atoi(string(digits))
+	if !known || err != nil || !came.IsPost() || number < 0 || number >= len(c.ledger.requests) {
 		return 0, false
 	}
-	number, err := strconv.Atoi(string(digits))
-	slots := c.ledger.slots
-	return number, err == nil && number >= 0 && number < len(slots) && slots[number].kind == came.Receiver.Behaviour
+	request := &c.ledger.requests[number]
+	return number, request.isAsync && request.kind == came.Receiver.Behaviour
 }
 
 // read takes the checked fields from a callback. A body that can't be read has no id, and

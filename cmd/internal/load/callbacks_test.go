@@ -46,7 +46,7 @@ func TestReceiverHangs(t *testing.T) {
 // postOverTCP sends a callback to a receiver.
 func postOverTCP(t *testing.T, receiver *crowd) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(receiver.receivers[receiver.ledger.slots[0].kind].URL, "http://"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(receiver.receivers[receiver.ledger.requests[0].kind].URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
 	if got := post(); got != http.StatusServiceUnavailable {
 		t.Errorf("after it: got status %d, want 503", got)
 	}
-	if got := receiver.ledger.slots[3]; got.taken != 1 || got.attempts != 1 {
+	if got := receiver.ledger.requests[3]; got.taken != 1 || got.attempts != 1 {
 		t.Errorf("got %d taken of %d attempts, want the first one alone", got.taken, got.attempts)
 	}
 }
@@ -116,7 +116,7 @@ func TestReceiverConsents(t *testing.T) {
 			t.Errorf("asked by %q: got status %d, origin %q and rate %q, want 200 and %q", origin, response.StatusCode, got, rate, want)
 		}
 	}
-	if got := receiver.ledger.slots[0].attempts; got != 0 {
+	if got := receiver.ledger.requests[0].attempts; got != 0 {
 		t.Errorf("attempts: got %d, want none for a handshake", got)
 	}
 }

@@ -18,7 +18,7 @@ import (
 // Bounds of a run.
 const (
 	MaxRate     = 100_000   // a second; beyond it a generator on loopback measures itself
-	maxRequests = 8_000_000 // in a run: 16 bytes are kept for each request, and 40 for each async request
+	maxRequests = 8_000_000 // in a run: 56 bytes are kept for each request
 	MaxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
 )
 

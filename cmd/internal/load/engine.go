@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,15 +16,18 @@ type arrival struct {
 // sender makes a request and waits for its answer. Many run at a time.
 type sender func(arrival) answer
 
-// engine sends the requests of a schedule: a dispatcher keeps to it, and a crew of
-// workers have a connection each.
+// engine sends the requests of a schedule: a dispatcher keeps to it, and each request has
+// a worker while it is under way. There are at most as many workers as connections.
 type engine struct {
 	schedule schedule
 	ledger   *ledger
-	workers  int
+	most     int           // workers
 	patience time.Duration // a request that waited for a worker for longer is left out
-	due      chan arrival  // arrivals that wait for a worker
-	crew     *crew
+	due      chan arrival  // arrivals that wait while all workers are busy
+
+	mu      sync.Mutex
+	busy    int // workers
+	workers sync.WaitGroup
 
 	// lateness is how late the dispatcher handed each request over: the
 	// generator's own fault, unlike the wait for a free worker.
@@ -43,9 +47,9 @@ func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
 	return &engine{
 		schedule: schedule,
 		ledger:   ledger,
-		workers:  config.Connections,
+		most:     config.Connections,
 		patience: config.Timeout,
-		due:      make(chan arrival, min(capacity, len(ledger.entries))),
+		due:      make(chan arrival, min(capacity, len(ledger.requests))),
 		lateness: newHistogram(),
 	}
 }
@@ -54,20 +58,19 @@ func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
 // was sent is answered. Each worker calls send. The error means that no clock
 // is to be had here.
 func (e *engine) run(ctx context.Context, send sender) error {
-	e.crew = newCrew(e.workers, e.due, func(arrival arrival) { e.work(ctx, arrival, send) })
-	err := e.dispatch(ctx)
+	err := e.dispatch(ctx, send)
 	e.ended = e.ledger.clock.now()
 	if ctx.Err() == nil {
 		// The last request takes up its interval: the last of ten at 10/s
 		// leaves after 0.9 s, and that is 10/s all the same.
 		e.ended = e.schedule.curve.duration()
 	}
-	e.crew.finish()
+	e.workers.Wait()
 	return err
 }
 
 // dispatch hands every request over when it is due, regardless of earlier requests.
-func (e *engine) dispatch(ctx context.Context) error {
+func (e *engine) dispatch(ctx context.Context, send sender) error {
 	pacer, err := newPacer(ctx)
 	if err != nil {
 		return err
@@ -82,7 +85,7 @@ func (e *engine) dispatch(ctx context.Context) error {
 			now = e.ledger.clock.now()
 		}
 		e.note(now, at)
-		e.release(arrival{number, at})
+		e.release(ctx, arrival{number, at}, send)
 		if number%64 == 0 && ctx.Err() != nil { // behind schedule, it never sleeps
 			return nil
 		}
@@ -92,7 +95,7 @@ func (e *engine) dispatch(ctx context.Context) error {
 
 // note records how the dispatcher kept to the schedule.
 func (e *engine) note(now, at time.Duration) {
-	e.lateness.record(now - at)
+	e.lateness.record(toMicros(now - at))
 	for int(now/time.Second) >= len(e.seconds) {
 		e.seconds = append(e.seconds, second{})
 	}
@@ -112,10 +115,38 @@ func (e *engine) worstRateError() float64 {
 	return worst
 }
 
-func (e *engine) release(arrival arrival) {
+// release gives an arrival a worker, or queues it while all are busy, or leaves it out
+// when the queue is full.
+func (e *engine) release(ctx context.Context, arrival arrival, send sender) {
 	e.released.Add(1)
-	if !e.crew.take(arrival) {
-		e.ledger.leaveOut(arrival.number, arrival.at)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.busy < e.most {
+		e.busy++
+		e.workers.Go(func() {
+			for next, more := arrival, true; more; next, more = e.next() {
+				e.work(ctx, next, send)
+			}
+		})
+		return
+	}
+	select {
+	case e.due <- arrival:
+	default:
+		e.ledger.leaveOut(arrival)
+	}
+}
+
+// next returns a worker's next arrival, false where none waits: its work has ended then.
+func (e *engine) next() (next arrival, more bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case next = <-e.due:
+		return next, true
+	default:
+		e.busy--
+		return arrival{}, false
 	}
 }
 
@@ -127,8 +158,9 @@ func (e *engine) work(ctx context.Context, arrival arrival, send sender) {
 	}
 	left := e.ledger.clock.now()
 	if left-arrival.at > e.patience {
-		e.ledger.leaveOut(arrival.number, arrival.at)
+		e.ledger.leaveOut(arrival)
 		return
 	}
-	e.ledger.record(arrival.number, arrival.at, left, send(arrival))
+	e.ledger.expect(arrival)
+	e.ledger.record(arrival, left, send(arrival))
 }

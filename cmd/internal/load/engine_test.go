@@ -22,8 +22,7 @@ func TestEngine(t *testing.T) {
 		for tries := 1; engine.lateness.millis(50) > 20 && tries < 60; tries++ { // the machine may be busy
 			engine = run()
 		}
-		tally := engine.ledger.tally(window{end: toMicros(engine.ended)})
-		if got, want := tally.sync.sent(), 2000; got != want {
+		if got, want := engine.ledger.sync.counts[ok], 2000; got != want {
 			t.Errorf("sent: got %d, want %d", got, want)
 		}
 		if got := engine.lateness.millis(50); got > 20 {
@@ -59,7 +58,7 @@ func TestEngine(t *testing.T) {
 			}
 			return answer{outcome: ok}
 		})
-		counts := engine.ledger.sync.progress()
+		counts := engine.ledger.sync.counts
 		if counts[unsent] < 100 || counts[unsent]+counts[ok] != 2000 {
 			t.Errorf("got %d unsent and %d ok, want at least 100 unsent and 2000 in all", counts[unsent], counts[ok])
 		}
@@ -78,8 +77,8 @@ func TestEngine(t *testing.T) {
 			t.Errorf("sending took %v, want it to end by the interrupt", engine.ended)
 		}
 		// Seven other workers may have been about to send an earlier request.
-		if got := engine.ledger.tally(window{}).sync; got.sent() < 94 || got.counts[unsent] > 0 {
-			t.Errorf("got %d sent and %d unsent, want 100 or so, and none unsent", got.sent(), got.counts[unsent])
+		if got := engine.ledger.sync.counts; got[ok] < 94 || got[unsent] > 0 {
+			t.Errorf("got %d sent and %d unsent, want 100 or so, and none unsent", got[ok], got[unsent])
 		}
 	})
 }
@@ -104,10 +103,7 @@ func runEngine(t *testing.T, ctx context.Context, adjust func(*Config), send sen
 // A run keeps every request, so their size bounds how long it may be.
 func TestLedgerIsSmall(t *testing.T) {
 	t.Parallel()
-	if got := unsafe.Sizeof(entry{}); got > 16 {
-		t.Errorf("entry: got %d bytes, want at most 16", got)
-	}
-	if got := unsafe.Sizeof(slot{}); got > 40 {
-		t.Errorf("slot: got %d bytes, want at most 40", got)
+	if got := unsafe.Sizeof(request{}); got > 56 {
+		t.Errorf("request: got %d bytes, want at most 56", got)
 	}
 }

@@ -30,7 +30,7 @@ func (c clock) now() time.Duration { return time.Since(c.start) }
 type outcome uint8
 
 const (
-	undue     outcome = iota // never due: the run was interrupted before
+	undue     outcome = iota // not due yet, or under way
 	unsent                   // due, but no connection was free in time
 	ok                       // answered as it should be
 	shed                     // the server said that it takes nothing now
@@ -40,29 +40,25 @@ const (
 	outcomes                 // how many there are
 )
 
-// entry is a request. Only its worker writes it.
-type entry struct {
-	at      micros // when it was due, since the start of sending
-	left    micros // from then until it left
-	took    micros // from when it was due until its answer
-	outcome outcome
-}
-
-// slot is the other half of an async request: its callbacks. The first callback may come
+// request is a request, and its callbacks if it is async. The first callback may come
 // before the acknowledgement.
-type slot struct {
+type request struct {
 	id       uuid.UUID // from the acknowledgement or a callback, whichever came first
 	result   uint64    // hash of the first delivery's result
-	due      micros    // when the request was due, since the start of sending
-	called   micros    // when the first delivery came, likewise
+	sequence int64     // of the first delivery, within its ordering key; 0 where none is told
+	at       micros    // when it was due, since the start of sending
+	left     micros    // from then until it left
+	took     micros    // from when it was due until its answer
+	called   micros    // from when it was due until the first delivery
 	attempts uint16    // callbacks that came, with any answer
 	taken    uint16    // callbacks answered with 2xx: deliveries
-	outcome  outcome   // of the request, once answered
+	outcome  outcome
+	isAsync  bool
 	kind     receivers.Behaviour
 	flags    flag8
 }
 
-// flag8 are the findings about a slot's callbacks.
+// flag8 are the findings about a request's callbacks.
 type flag8 uint8
 
 const (
@@ -74,120 +70,115 @@ const (
 	wrongOrder                     // after a later callback of the same ordering key
 )
 
-// isSettled tells whether nothing more is due for an answered request.
-func (s *slot) isSettled() bool {
-	return s.outcome != ok || s.taken > 0 || !s.kind.Delivers()
+// isOutstanding tells whether a request is acknowledged, and its callback is due.
+func (r *request) isOutstanding() bool {
+	return r.isAsync && r.outcome == ok && r.taken == 0 && r.kind.Delivers()
 }
 
-// isDone tells whether a request has been answered, and nothing more is due.
-func (s *slot) isDone() bool { return s.outcome != undue && s.isSettled() }
+// hasResult tells whether a result came that can be held against the work's.
+func (r *request) hasResult() bool { return r.taken > 0 && r.flags&(badBody|workFailed) == 0 }
+
+// see notes an id, and whether it differs from the id seen before.
+func (r *request) see(id uuid.UUID) {
+	switch r.id {
+	case uuid.Nil:
+		r.id = id
+	case id:
+	default:
+		r.flags |= otherID
+	}
+}
 
 // ledger holds every request of a run.
 type ledger struct {
-	clock   clock
-	mix     Mix
-	entries []entry
-	sync    lane
-	async   lane
+	clock clock
 
 	mu          sync.Mutex
-	slots       []slot // by the order among async requests
-	delivered   int    // slots
-	outstanding int    // slots that are acknowledged and not settled
-	orphans     int    // callbacks to paths that this run never gave away
-	oldest      int    // no earlier slot is outstanding
+	requests    []request
+	sync, async lane
+	delivered   int // requests
+	outstanding int // requests that are acknowledged, and whose callback is due
+	orphans     int // callbacks to paths that this run never gave away
+	oldest      int // no earlier request is outstanding, or under way
 	quiet       chan struct{}
-	closed      bool    // nothing is noted any more
-	sequences   []int64 // of the first deliveries, where there are ordering keys
+	closed      bool // nothing is noted any more
 }
+
+// lane counts the requests of one endpoint.
+type lane struct {
+	counts  counts
+	reasons map[string]int // of rejected, failed and ambiguous requests
+}
+
+// counts are requests by outcome.
+type counts [outcomes]int
 
 func newLedger(config Config, total int) *ledger {
 	l := &ledger{
-		mix:     config.Mix,
-		entries: make([]entry, total),
-		slots:   make([]slot, config.Mix.asyncs(total)),
-		sync:    newLane(),
-		async:   newLane(),
+		requests: make([]request, total),
+		sync:     lane{reasons: make(map[string]int)},
+		async:    lane{reasons: make(map[string]int)},
 	}
 	random := rand.New(rand.NewPCG(config.Seed, 2))
-	for i := range l.slots {
-		l.slots[i].kind = config.Receivers.draw(random)
-	}
-	if config.OrderingKeys > 0 {
-		l.sequences = make([]int64, len(l.slots))
+	for i := range l.requests {
+		if config.Mix.isAsync(i) {
+			l.requests[i].isAsync, l.requests[i].kind = true, config.Receivers.draw(random)
+		}
 	}
 	return l
 }
 
-// lane returns the counters of a request's endpoint.
-func (l *ledger) lane(number int) *lane {
-	if l.mix.isAsync(number) {
-		return &l.async
-	}
-	return &l.sync
+// expect notes that a request is about to leave, before its callback can come.
+func (l *ledger) expect(arrival arrival) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.requests[arrival.number].at = toMicros(arrival.at)
 }
 
 // leaveOut notes that a request could not be sent in time.
-func (l *ledger) leaveOut(number int, at time.Duration) {
-	l.entries[number] = entry{at: toMicros(at), outcome: unsent}
-	l.lane(number).leaveOut()
-	if l.mix.isAsync(number) {
-		l.settle(l.mix.asyncs(number), answer{outcome: unsent})
-	}
-}
-
-// record notes the answer to a request that was due at some time, left at
-// another and was answered now.
-func (l *ledger) record(number int, at, left time.Duration, answer answer) {
-	took := l.clock.now() - at
-	l.entries[number] = entry{toMicros(at), toMicros(left - at), toMicros(took), answer.outcome}
-	l.lane(number).record(answer)
-	if l.mix.isAsync(number) {
-		l.settle(l.mix.asyncs(number), answer)
-	}
-}
-
-// expect notes that a request with a callback is about to leave.
-func (l *ledger) expect(number int, due time.Duration) {
+func (l *ledger) leaveOut(arrival arrival) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.slots[number].due = toMicros(due)
+	request := &l.requests[arrival.number]
+	request.at, request.outcome = toMicros(arrival.at), unsent
+	l.lane(request).counts[unsent]++
 }
 
-// settle notes the server's answer to a slot's request.
-func (l *ledger) settle(number int, answer answer) {
+// record notes the answer to a request that left at some time and was answered now.
+func (l *ledger) record(arrival arrival, left time.Duration, answer answer) {
+	took := toMicros(l.clock.now() - arrival.at)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	slot := &l.slots[number]
-	slot.outcome = answer.outcome
-	if answer.outcome != ok {
-		return
+	request := &l.requests[arrival.number]
+	request.outcome, request.left, request.took = answer.outcome, toMicros(left-arrival.at), took
+	lane := l.lane(request)
+	lane.counts[answer.outcome]++
+	if answer.reason != "" {
+		lane.reasons[answer.reason]++
 	}
-	slot.see(answer.id)
-	if !slot.isSettled() {
+	if answer.outcome == ok && request.isAsync {
+		request.see(answer.id)
+	}
+	if request.isOutstanding() {
 		l.outstanding++
 	}
 }
 
-// see notes an id, and returns whether it differs from the id seen before.
-func (s *slot) see(id uuid.UUID) {
-	switch s.id {
-	case uuid.Nil:
-		s.id = id
-	case id:
-	default:
-		s.flags |= otherID
+func (l *ledger) lane(request *request) *lane {
+	if request.isAsync {
+		return &l.async
 	}
+	return &l.sync
 }
 
 // attempt notes that a callback came, and returns how many did before.
 func (l *ledger) attempt(number int) (earlier int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	slot := &l.slots[number]
-	earlier = int(slot.attempts)
+	request := &l.requests[number]
+	earlier = int(request.attempts)
 	if !l.closed {
-		slot.attempts++
+		request.attempts++
 	}
 	return earlier
 }
@@ -200,19 +191,18 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (not
 	if l.closed {
 		return false
 	}
-	slot := &l.slots[number]
-	slot.taken++
-	slot.see(delivery.id)
-	slot.flags |= delivery.flags
-	if slot.taken > 1 {
+	request := &l.requests[number]
+	wasOutstanding := request.isOutstanding()
+	request.taken++
+	request.see(delivery.id)
+	request.flags |= delivery.flags
+	if request.taken > 1 {
 		return true
 	}
-	slot.called, slot.result = toMicros(came), delivery.result
-	if l.sequences != nil {
-		l.sequences[number] = delivery.sequence
-	}
+	request.called = toMicros(came - request.at.duration())
+	request.result, request.sequence = delivery.result, delivery.sequence
 	l.delivered++
-	if slot.outcome == ok && slot.kind.Delivers() {
+	if wasOutstanding {
 		l.outstanding--
 		if l.outstanding == 0 && l.quiet != nil {
 			close(l.quiet)
@@ -247,4 +237,21 @@ func (l *ledger) allSettled() <-chan struct{} {
 		close(l.quiet)
 	}
 	return l.quiet
+}
+
+// progress returns the requests by outcome, those that were delivered, and how long the
+// oldest outstanding request has waited.
+func (l *ledger) progress(sent int) (sync, async counts, delivered int, oldest time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.oldest < sent && l.requests[l.oldest].outcome != undue && !l.requests[l.oldest].isOutstanding() {
+		l.oldest++
+	}
+	for _, request := range l.requests[l.oldest:sent] {
+		if request.isOutstanding() {
+			oldest = l.clock.now() - request.at.duration()
+			break
+		}
+	}
+	return l.sync.counts, l.async.counts, l.delivered, oldest
 }

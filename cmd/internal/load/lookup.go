@@ -44,6 +44,34 @@ func (l Lost) isExcused() bool {
 	return l.isPending() || l.state == "dead" || l.state == unknown
 }
 
+// explain looks up the undelivered requests. A dead or pending request that the server
+// doesn't know, or calls done, is missing as well.
+func (r *Run) explain(told *Async, tally *tally) {
+	missing := lookUp(r.client, r.config, tally.missing)
+	for _, request := range lookUp(r.client, r.config, tally.uncalled) {
+		if !request.isExcused() {
+			missing = append(missing, request)
+			told.Dead, told.Missing = told.Dead-1, told.Missing+1
+		}
+	}
+	var pending []Lost
+	for _, request := range lookUp(r.client, r.config, tally.pending) {
+		if request.isPending() {
+			pending = append(pending, request)
+			continue
+		}
+		missing = append(missing, request)
+		told.Pending, told.Missing = told.Pending-1, told.Missing+1
+	}
+	if r.config.DatabaseURL != "" && len(missing) > 0 {
+		if err := audit(context.Background(), r.config.DatabaseURL, missing); err != nil {
+			told.AuditError = err.Error()
+		}
+	}
+	told.MissingRequests = missing[:min(len(missing), MaxReported)]
+	told.PendingRequests = pending[:min(len(pending), MaxReported)]
+}
+
 // lookUp asks the server for each of the ids, up to maxLookups.
 func lookUp(client *fasthttp.HostClient, config Config, ids []uuid.UUID) []Lost {
 	ids = ids[:min(len(ids), maxLookups)]
@@ -86,7 +114,6 @@ func lookUpOne(client *fasthttp.HostClient, config Config, id uuid.UUID) Lost {
 type foundRequest struct {
 	Status        string    `json:"status"`
 	CallbackState string    `json:"callback_state"`
-	SettledAt     time.Time `json:"settled_at"`
 	Attempts      []attempt `json:"attempts"`
 }
 
@@ -99,25 +126,12 @@ type attempt struct {
 
 // explain returns a line.
 func (f foundRequest) explain() string {
-	switch f.CallbackState {
-	case "waiting":
-		return "its work is not done yet"
-	case "pending":
-		return "work " + f.Status + ", callback still to come" + f.lastAttempt()
-	case "dead":
-		return "work " + f.Status + ", callback given up" + f.lastAttempt()
-	case "delivered":
-		return "the server says that it was delivered at " + f.SettledAt.Format(time.TimeOnly) + f.lastAttempt()
-	}
-	return fmt.Sprintf("status %s, callback %s", f.Status, f.CallbackState)
-}
-
-func (f foundRequest) lastAttempt() string {
+	text := fmt.Sprintf("work %s, callback %s", f.Status, f.CallbackState)
 	if len(f.Attempts) == 0 {
-		return ", never attempted"
+		return text + ", never attempted"
 	}
 	last := slices.MaxFunc(f.Attempts, func(a, b attempt) int { return a.Number - b.Number })
-	text := fmt.Sprintf(", attempt %d at %s: %s", last.Number, last.At.Format(time.TimeOnly), last.Outcome)
+	text += fmt.Sprintf(", attempt %d at %s: %s", last.Number, last.At.Format(time.TimeOnly), last.Outcome)
 	if last.HTTPStatus > 0 {
 		text += fmt.Sprintf(" %d", last.HTTPStatus)
 	}

@@ -7,59 +7,38 @@ import (
 )
 
 // orderingKey returns the ordering key of an async request, empty in a run without keys.
-func (c Config) orderingKey(slot int) string {
+func (c Config) orderingKey(number int) string {
 	if c.OrderingKeys == 0 {
 		return ""
 	}
-	return "storm-" + strconv.Itoa(slot%c.OrderingKeys)
+	return "storm-" + strconv.Itoa(c.Mix.asyncs(number)%c.OrderingKeys)
 }
 
-// turn is a delivery in the order of its ordering key.
-type turn struct {
-	slot     int
-	left     micros // all since the start of sending
-	acked    micros
-	called   micros
-	sequence int64 // 0 where the callback told none
-}
-
-// checkOrder marks the slots that were called back after a request of the same key that
-// had to follow: a request with a higher sequence, or a request that left after this one
-// was acknowledged. Requests that were under way together are ordered by the sequence
-// alone.
-func (l *ledger) checkOrder(keys int) {
-	turns := make([][]turn, keys)
-	for number := range l.entries {
-		entry := &l.entries[number]
-		if entry.outcome != ok || !l.mix.isAsync(number) {
-			continue
-		}
-		index := l.mix.asyncs(number)
-		if slot := &l.slots[index]; slot.taken > 0 {
-			turns[index%keys] = append(turns[index%keys],
-				turn{index, entry.at + entry.left, entry.at + entry.took, slot.called, l.sequences[index]})
+// checkOrder marks the requests that were called back too late, key by key.
+func (l *ledger) checkOrder(config Config) {
+	turns := make(map[string][]*request)
+	for number := range l.requests {
+		if request := &l.requests[number]; request.isAsync && request.outcome == ok && request.taken > 0 {
+			key := config.orderingKey(number)
+			turns[key] = append(turns[key], request)
 		}
 	}
 	for _, turns := range turns {
-		for _, index := range outOfOrder(turns) {
-			l.slots[index].flags |= wrongOrder
-		}
+		markLate(turns)
 	}
 }
 
-// outOfOrder returns the slots which were called back too late: a later
-// request of the same key overtook them.
-func outOfOrder(turns []turn) []int {
-	slices.SortStableFunc(turns, func(a, b turn) int { return cmp.Compare(a.called, b.called) })
-	var late []int
+// markLate marks the requests of a key that were called back after a request that had to
+// follow: a request with a higher sequence, or a request that left after this one was
+// acknowledged. Requests that were under way together are ordered by the sequence alone.
+func markLate(turns []*request) {
+	slices.SortStableFunc(turns, func(a, b *request) int { return cmp.Compare(a.at+a.called, b.at+b.called) })
 	var lastLeft micros    // of those called back so far
 	var lastSequence int64 // likewise
 	for _, turn := range turns {
-		overtaken := turn.acked < lastLeft || turn.sequence != 0 && turn.sequence < lastSequence
-		if overtaken {
-			late = append(late, turn.slot)
+		if turn.at+turn.took < lastLeft || turn.sequence != 0 && turn.sequence < lastSequence {
+			turn.flags |= wrongOrder
 		}
-		lastLeft, lastSequence = max(lastLeft, turn.left), max(lastSequence, turn.sequence)
+		lastLeft, lastSequence = max(lastLeft, turn.at+turn.left), max(lastSequence, turn.sequence)
 	}
-	return late
 }

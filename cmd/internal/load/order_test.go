@@ -8,26 +8,37 @@ import (
 func TestOutOfOrder(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		turns []turn
+		turns []request
 		want  []int
 	}{
-		"one after the other": {[]turn{
-			{slot: 0, left: 0, acked: 1, called: 5}, {slot: 1, left: 2, acked: 3, called: 6},
+		"one after the other": {[]request{
+			{at: 0, took: 1, called: 5}, {at: 2, took: 1, called: 4},
 		}, nil},
-		"overtaken by one that left after the acknowledgement": {[]turn{
-			{slot: 0, left: 0, acked: 1, called: 6}, {slot: 1, left: 2, acked: 3, called: 5},
+		"overtaken by one that left after the acknowledgement": {[]request{
+			{at: 0, took: 1, called: 6}, {at: 2, took: 1, called: 3},
 		}, []int{0}},
-		"overtaken by one that was under way too": {[]turn{
-			{slot: 0, left: 0, acked: 3, called: 6}, {slot: 1, left: 2, acked: 3, called: 5},
+		"overtaken by one that was under way too": {[]request{
+			{at: 0, took: 3, called: 6}, {at: 1, left: 1, took: 2, called: 4},
 		}, nil},
-		"under way together, but against the sequence": {[]turn{
-			{slot: 0, left: 0, acked: 3, called: 6, sequence: 1}, {slot: 1, left: 2, acked: 3, called: 5, sequence: 2},
+		"under way together, but against the sequence": {[]request{
+			{at: 0, took: 3, called: 6, sequence: 1}, {at: 2, took: 1, called: 3, sequence: 2},
 		}, []int{0}},
-		"the last of three comes first": {[]turn{
-			{slot: 0, left: 0, acked: 1, called: 8}, {slot: 1, left: 2, acked: 3, called: 9}, {slot: 2, left: 4, acked: 5, called: 7},
+		"the last of three comes first": {[]request{
+			{at: 0, took: 1, called: 8}, {at: 2, took: 1, called: 7}, {at: 4, took: 1, called: 3},
 		}, []int{0, 1}},
 	} {
-		if got := outOfOrder(test.turns); !slices.Equal(got, test.want) {
+		turns := make([]*request, len(test.turns))
+		for i := range turns {
+			turns[i] = &test.turns[i]
+		}
+		markLate(turns)
+		var got []int
+		for i, turn := range test.turns {
+			if turn.flags&wrongOrder != 0 {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // Report is all that a run found out. Its JSON is a contract: fields are added
@@ -123,6 +125,24 @@ type Quantiles struct {
 	P999  float64 `json:"p999"`
 	Max   float64 `json:"max"`
 	Mean  float64 `json:"mean"`
+}
+
+// histogram keeps durations with three significant digits, in microseconds.
+type histogram struct {
+	*hdrhistogram.Histogram
+}
+
+func newHistogram() *histogram {
+	return &histogram{hdrhistogram.New(1, int64(^micros(0)), 3)}
+}
+
+func (h *histogram) record(duration micros) {
+	_ = h.RecordValue(int64(duration)) // fails only out of range
+}
+
+// millis returns a percentile in milliseconds, 0 when nothing is recorded.
+func (h *histogram) millis(percentile float64) float64 {
+	return float64(h.ValueAtPercentile(percentile)) / 1000
 }
 
 func (h *histogram) quantiles() Quantiles {

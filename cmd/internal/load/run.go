@@ -88,7 +88,8 @@ func (r *Run) Close() { r.crowd.close() }
 func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	defer r.crowd.close()
 	warmUp(r.client, r.config)
-	startedAt, before := time.Now(), usage()
+	startedAt := time.Now()
+	before, _ := usage()
 	r.ledger.clock = clock{startedAt}
 	stop := func() {}
 	if watch != nil {
@@ -102,10 +103,10 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	drained := r.ledger.clock.now()
 	r.ledger.close()
 	r.crowd.close()
-	used := usage().since(before)
+	after, _ := usage()
 	stop()
 
-	found := r.summarize(used)
+	found := r.summarize(after - before)
 	found.StartedAt = startedAt.UTC()
 	found.Interrupted = ctx.Err() != nil
 	found.DrainS = max(0, drained-r.engine.ended).Seconds()
@@ -117,14 +118,11 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 func (r *Run) send(arrival arrival) answer {
 	caller := r.callers.Get().(*caller)
 	defer r.callers.Put(caller)
-	if !r.ledger.mix.isAsync(arrival.number) {
+	if !r.config.Mix.isAsync(arrival.number) {
 		return caller.callSync(arrival.number)
 	}
-	slot := r.ledger.mix.asyncs(arrival.number)
-	r.ledger.expect(slot, arrival.at)
-	return caller.callAsync(arrival.number, func(to []byte) []byte {
-		return r.crowd.appendURL(to, slot)
-	}, r.config.orderingKey(slot))
+	url := func(to []byte) []byte { return r.crowd.appendURL(to, arrival.number) }
+	return caller.callAsync(arrival.number, url, r.config.orderingKey(arrival.number))
 }
 
 // drain waits until nothing is due any more, but not longer than configured.

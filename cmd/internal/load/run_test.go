@@ -30,7 +30,7 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 	}
 	storm.drain()
 	storm.ledger.close()
-	report := storm.summarize(resources{})
+	report := storm.summarize(0)
 	for name, got := range map[string]float64{
 		"sync answer":     report.Sync.Latency.Max,
 		"acknowledgement": report.Async.Latency.Max,

@@ -3,33 +3,38 @@ package load
 import (
 	"context"
 	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // summarize evaluates the ledger, asks the server about missing requests, and returns
-// everything but the times of the run.
-func (r *Run) summarize(used resources) *Findings {
+// everything but the times of the run. cpu is this process's.
+func (r *Run) summarize(cpu time.Duration) *Findings {
 	verified := r.verify(context.Background())
 	if r.config.OrderingKeys > 0 {
-		r.ledger.checkOrder(r.config.OrderingKeys)
+		r.ledger.checkOrder(r.config)
 	}
 	window := window{toMicros(r.config.Warmup), toMicros(r.engine.ended)}
 	tally := r.ledger.tally(window)
 	told := r.settings()
-	told.Sync = tally.sync.report(&r.ledger.sync, window)
-	told.Async = r.reportAsync(tally, window, verified)
+	told.Sync = tally.sync.report(r.ledger.sync, window)
+	told.Async = r.reportAsync(tally, verified)
 	told.Goodput = Goodput{told.Sync.Goodput, told.Async.Goodput}
-	sent := told.Sync.Sent + told.Async.Sent
 	told.OfferedRate = perSecond(int(r.engine.released.Load()), r.engine.ended)
-	told.AchievedRate = perSecond(sent, max(r.engine.ended, tally.lastLeft.duration()))
+	told.AchievedRate = perSecond(told.sent(), max(r.engine.ended, tally.lastLeft.duration()))
+	_, peak := usage() // including the evaluation
 	told.Generator = Generator{
 		Late:            r.engine.lateness.quantiles(),
 		Left:            tally.left.quantiles(),
 		RateError:       percentOff(told.AchievedRate, told.OfferedRate),
 		WorstRateError:  r.engine.worstRateError(),
-		CPUMicroseconds: used.perRequest(sent),
-		PeakMemory:      usage().peakMemory, // including the evaluation
+		CPUMicroseconds: float64(cpu.Microseconds()) / float64(max(1, told.sent())),
+		PeakMemory:      peak,
 	}
 	return &Findings{told, r.ledger, tally}
 }
@@ -66,68 +71,85 @@ func percentOff(value, want float64) float64 {
 	return 100 * math.Abs(value-want) / want
 }
 
-func (r *Run) reportAsync(tally *tally, window window, verified int) Async {
-	found := r.ledger.reconcile()
-	found.Endpoint = tally.async.report(&r.ledger.async, window)
-	found.Acked = tally.async.counts[ok]
-	found.Verified, found.Unverified = verified, found.Unverified-verified
+func (r *Run) reportAsync(tally *tally, verified int) Async {
+	told := tally.Async
+	told.Endpoint = tally.async.report(r.ledger.async, tally.window)
+	told.Verified, told.Unverified = verified, told.Unverified-verified
 	if r.expected() == nil {
-		found.Unverified = 0 // nobody meant to
+		told.Unverified = 0 // nobody meant to
 	}
-	found.TimeToCallback = tally.callback.quantiles()
-	found.Kinds = tally.kinds()
-	r.explain(found)
-	return found.Async
+	told.TimeToCallback = tally.callback.quantiles()
+	told.Kinds = tally.byKind()
+	r.explain(&told, tally)
+	return told
 }
 
-// explain looks up the undelivered requests. A dead or pending request that the server
-// doesn't know, or calls done, is missing as well.
-func (r *Run) explain(found *reconciliation) {
-	missing := lookUp(r.client, r.config, found.missingIDs)
-	for _, request := range lookUp(r.client, r.config, found.uncalledIDs) {
-		if !request.isExcused() {
-			missing = append(missing, request)
-			found.Dead, found.Missing = found.Dead-1, found.Missing+1
-		}
+// verifyLimit bounds how long results are computed or asked for again after a run. Work
+// that is expensive for the server is so here too.
+const verifyLimit = 10 * time.Second
+
+// verify compares delivered results with the work's, marks the requests with another
+// result, and returns how many it checked before the limit. It runs after the load, so as
+// not to disturb the figures.
+func (r *Run) verify(ctx context.Context) int {
+	must := r.expected()
+	if must == nil {
+		return 0
 	}
-	var pending []Lost
-	for _, request := range lookUp(r.client, r.config, found.pendingIDs) {
-		if request.isPending() {
-			pending = append(pending, request)
-			continue
-		}
-		missing = append(missing, request)
-		found.Pending, found.Missing = found.Pending-1, found.Missing+1
+	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
+	defer cancel()
+	var workers sync.WaitGroup
+	var next, verified atomic.Int64
+	for range runtime.NumCPU() {
+		workers.Go(func() {
+			for number := int(next.Add(1) - 1); number < len(r.ledger.requests) && ctx.Err() == nil; number = int(next.Add(1) - 1) {
+				if r.verifyOne(ctx, number, must) {
+					verified.Add(1)
+				}
+			}
+		})
 	}
-	if r.config.DatabaseURL != "" && len(missing) > 0 {
-		if err := audit(context.Background(), r.config.DatabaseURL, missing); err != nil {
-			found.AuditError = err.Error()
-		}
-	}
-	found.MissingRequests = missing[:min(len(missing), MaxReported)]
-	found.PendingRequests = pending[:min(len(pending), MaxReported)]
+	workers.Wait()
+	return int(verified.Load())
 }
 
-// resources is this process's use so far.
-type resources struct {
-	cpu        time.Duration // user and system
-	peakMemory float64       // MiB resident
+// verifyOne returns whether there was a result, and time to compare it.
+func (r *Run) verifyOne(ctx context.Context, number int, must expectation) bool {
+	request := &r.ledger.requests[number]
+	if request.outcome != ok && request.outcome != ambiguous || !request.hasResult() {
+		return false
+	}
+	result, err := must(ctx, number)
+	if err == nil && r.crowd.digest(result) != request.result {
+		request.flags |= wrongResult
+	}
+	return err == nil
 }
 
-func usage() resources {
+// expectation is the work's result for a request.
+type expectation func(ctx context.Context, number int) (jsontext.Value, error)
+
+// expected is nil where the work's result isn't known.
+func (r *Run) expected() expectation {
+	switch {
+	case r.config.Result != nil:
+		return func(ctx context.Context, number int) (jsontext.Value, error) {
+			return r.config.Result(ctx, r.author.appendInput(nil, number))
+		}
+	case r.deterministic:
+		return func(_ context.Context, number int) (jsontext.Value, error) {
+			caller := r.callers.Get().(*caller)
+			defer r.callers.Put(caller)
+			result, err := caller.askSync(number)
+			return result.Clone(), err
+		}
+	}
+	return nil
+}
+
+// usage is this process's so far: CPU time, user and system, and the most memory in MiB.
+func usage() (cpu time.Duration, peakMemory float64) {
 	var used syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // fails for a wrong pointer only
-	return resources{
-		cpu:        time.Duration(used.Utime.Nano() + used.Stime.Nano()),
-		peakMemory: float64(used.Maxrss) / maxrssPerMiB,
-	}
-}
-
-func (r resources) since(before resources) resources {
-	return resources{r.cpu - before.cpu, r.peakMemory}
-}
-
-// perRequest is in microseconds.
-func (r resources) perRequest(requests int) float64 {
-	return float64(r.cpu.Microseconds()) / float64(max(1, requests))
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), float64(used.Maxrss) / maxrssPerMiB
 }

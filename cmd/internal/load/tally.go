@@ -1,6 +1,10 @@
 package load
 
-import "ringback/cmd/internal/receivers"
+import (
+	"github.com/google/uuid"
+
+	"ringback/cmd/internal/receivers"
+)
 
 // window is the time that rates and Quantiles are about.
 type window struct {
@@ -12,157 +16,182 @@ type window struct {
 // not the due time: a request in a backlog was due before.
 func (w window) holds(done micros) bool { return done >= w.warmup && done <= w.end }
 
-func (w window) seconds() float64 { return (w.end.duration() - w.warmup.duration()).Seconds() }
-
 // perSecond is a rate within the window.
 func (w window) perSecond(count int) float64 {
 	if w.end <= w.warmup {
 		return 0
 	}
-	return float64(count) / w.seconds()
+	return float64(count) / (w.end - w.warmup).duration().Seconds()
 }
 
-// tally goes through a ledger that nobody writes to any more.
+// tally goes through a ledger that nobody writes to any more, and holds callbacks against
+// requests.
 type tally struct {
-	window window
-	sync   endpointTally
-	async  endpointTally
+	window
+	Async       // the counts of callbacks
+	sync, async series
+	callback    *histogram // due to first delivery, at receivers that are prompt
+	kinds       [receivers.Behaviours]kindTally
+	left        *histogram // due to left
+	lastLeft    micros     // when the last request left
 
-	callback *histogram // due to first delivery, at receivers that are prompt
-	byKind   [receivers.Behaviours]kindTally
-	left     *histogram // due to left
-	lastLeft micros     // when the last request left
+	missing, pending []uuid.UUID
+	uncalled         []uuid.UUID // of dead requests for which no attempt was made
 }
 
-type endpointTally struct {
-	counts                 [outcomes]int
+// series are the requests of an endpoint.
+type series struct {
 	latency, service, shed *histogram
 	good                   int // done within the window
 }
 
-func newEndpointTally() endpointTally {
-	return endpointTally{latency: newHistogram(), service: newHistogram(), shed: newHistogram()}
+// kindTally is the tally of receivers of one behaviour.
+type kindTally struct {
+	Kind
+	callback *histogram
 }
 
-func (l *ledger) tally(window window) *tally {
-	t := &tally{
-		window:   window,
-		sync:     newEndpointTally(),
-		async:    newEndpointTally(),
-		callback: newHistogram(),
-		left:     newHistogram(),
-	}
-	for kind := range t.byKind {
-		t.byKind[kind].callback = newHistogram()
-	}
-	for number := range l.entries {
-		entry := &l.entries[number]
-		t.addDeparture(entry)
-		if l.mix.isAsync(number) {
-			t.async.add(entry, window)
-			t.addCallback(entry, &l.slots[l.mix.asyncs(number)])
-			continue
-		}
-		t.sync.add(entry, window)
-		if entry.outcome == ok && window.holds(entry.at+entry.took) {
-			t.sync.good++
-		}
+func newTally(window window) *tally {
+	newSeries := func() series { return series{newHistogram(), newHistogram(), newHistogram(), 0} }
+	t := &tally{window: window, sync: newSeries(), async: newSeries(), callback: newHistogram(), left: newHistogram()}
+	for kind := range t.kinds {
+		t.kinds[kind].callback = newHistogram()
 	}
 	return t
 }
 
-func (t *tally) addDeparture(entry *entry) {
-	if entry.outcome == undue || entry.outcome == unsent {
-		return
+func (l *ledger) tally(window window) *tally {
+	t := newTally(window)
+	t.Orphans = l.orphans
+	for number := range l.requests {
+		t.add(&l.requests[number])
 	}
-	t.lastLeft = max(t.lastLeft, entry.at+entry.left)
-	if entry.at >= t.window.warmup {
-		t.left.recordMicros(entry.left)
-	}
+	return t
 }
 
-func (e *endpointTally) add(entry *entry, window window) {
-	e.counts[entry.outcome]++
-	if entry.at < window.warmup {
+func (t *tally) add(r *request) {
+	series := &t.sync
+	if r.isAsync {
+		series = &t.async
+		t.addCallbacks(r)
+	} else if r.outcome == ok && t.holds(r.at+r.took) {
+		series.good++
+	}
+	if r.outcome <= unsent {
 		return
 	}
-	switch entry.outcome {
+	t.lastLeft = max(t.lastLeft, r.at+r.left)
+	if r.at < t.warmup {
+		return
+	}
+	t.left.record(r.left)
+	switch r.outcome {
 	case ok:
-		e.latency.recordMicros(entry.took)
-		e.service.recordMicros(entry.took - min(entry.left, entry.took))
+		series.latency.record(r.took)
+		series.service.record(r.took - min(r.left, r.took))
 	case shed:
-		e.shed.recordMicros(entry.took)
+		series.shed.record(r.took)
 	}
 }
 
-// kindTally is the tally of receivers of one behaviour.
-type kindTally struct {
-	acked, delivered, attempts int
-	callback                   *histogram
-}
-
-// addCallback looks at the callbacks of an acknowledged request.
-func (t *tally) addCallback(entry *entry, slot *slot) {
-	if entry.outcome != ok {
+func (t *tally) addCallbacks(r *request) {
+	switch {
+	case r.outcome == ok:
+		t.addAcknowledged(r)
+	case r.outcome != ambiguous:
+		t.Orphans += int(r.attempts)
+		return
+	case r.taken > 0:
+		t.Unacknowledged++
+	}
+	if r.taken == 0 {
 		return
 	}
-	kind := &t.byKind[slot.kind]
-	kind.acked++
-	kind.attempts += int(slot.attempts)
-	if slot.taken == 0 {
-		return
+	if r.hasResult() {
+		t.Unverified++
 	}
-	kind.delivered++
-	if t.window.holds(slot.called) {
-		t.async.good++
-	}
-	if entry.at < t.window.warmup {
-		return
-	}
-	took := slot.called - min(entry.at, slot.called)
-	kind.callback.recordMicros(took)
-	if slot.kind.IsPrompt() { // other kinds are slow by themselves
-		t.callback.recordMicros(took)
-	}
-}
-
-// kinds reports on each kind of receiver in the run, if there are several.
-func (t *tally) kinds() map[string]Kind {
-	reports := make(map[string]Kind)
-	for index, tally := range t.byKind {
-		if tally.acked > 0 {
-			reports[receivers.Behaviour(index).String()] = Kind{
-				tally.acked, tally.delivered, tally.attempts, tally.callback.quantiles(),
-			}
+	t.Duplicates += int(r.taken) - 1
+	count := func(counter *int, flags flag8) {
+		if r.flags&flags != 0 {
+			*counter++
 		}
 	}
-	if len(reports) == 1 {
+	count(&t.WorkFailed, workFailed)
+	count(&t.Mismatched, otherID|badBody|wrongResult)
+	count(&t.BadSignatures, badSignature)
+	count(&t.OutOfOrder, wrongOrder)
+}
+
+func (t *tally) addAcknowledged(r *request) {
+	t.Acked++
+	kind := &t.kinds[r.kind]
+	kind.Acked++
+	kind.Attempts += int(r.attempts)
+	switch {
+	case r.taken > 0:
+		t.Delivered++
+		kind.Delivered++
+		t.addDelivery(r, kind)
+	case !r.kind.Delivers():
+		t.Dead++
+		if r.attempts == 0 {
+			t.uncalled = append(t.uncalled, r.id)
+		}
+	case r.kind.MayBePending():
+		t.Pending++
+		t.pending = append(t.pending, r.id)
+	default:
+		t.Missing++
+		t.missing = append(t.missing, r.id)
+	}
+}
+
+func (t *tally) addDelivery(r *request, kind *kindTally) {
+	if t.holds(r.at + r.called) {
+		t.async.good++
+	}
+	if r.at < t.warmup {
+		return
+	}
+	kind.callback.record(r.called)
+	if r.kind.IsPrompt() { // other kinds are slow by themselves
+		t.callback.record(r.called)
+	}
+}
+
+// byKind reports on each kind of receiver in the run, if there are several.
+func (t *tally) byKind() map[string]Kind {
+	kinds := make(map[string]Kind)
+	for index, tally := range t.kinds {
+		if tally.Acked > 0 {
+			tally.TimeToCallback = tally.callback.quantiles()
+			kinds[receivers.Behaviour(index).String()] = tally.Kind
+		}
+	}
+	if len(kinds) == 1 {
 		return nil
 	}
-	return reports
+	return kinds
 }
 
-func (e *endpointTally) sent() int {
+// report tells of an endpoint.
+func (s *series) report(lane lane, window window) Endpoint {
 	sent := 0
-	for outcome := ok; outcome < outcomes; outcome++ {
-		sent += e.counts[outcome]
+	for _, count := range lane.counts[ok:] {
+		sent += count
 	}
-	return sent
-}
-
-func (e *endpointTally) report(lane *lane, window window) Endpoint {
 	return Endpoint{
-		Sent:      e.sent(),
-		OK:        e.counts[ok],
-		Shed:      e.counts[shed],
-		Rejected:  e.counts[rejected],
-		Failed:    e.counts[failed],
-		Ambiguous: e.counts[ambiguous],
-		Unsent:    e.counts[unsent],
-		Reasons:   lane.failures(),
-		Latency:   e.latency.quantiles(),
-		Service:   e.service.quantiles(),
-		Shedded:   e.shed.quantiles(),
-		Goodput:   window.perSecond(e.good),
+		Sent:      sent,
+		OK:        lane.counts[ok],
+		Shed:      lane.counts[shed],
+		Rejected:  lane.counts[rejected],
+		Failed:    lane.counts[failed],
+		Ambiguous: lane.counts[ambiguous],
+		Unsent:    lane.counts[unsent],
+		Reasons:   lane.reasons,
+		Latency:   s.latency.quantiles(),
+		Service:   s.service.quantiles(),
+		Shedded:   s.shed.quantiles(),
+		Goodput:   window.perSecond(s.good),
 	}
 }

@@ -76,30 +76,18 @@ func (f *Findings) Timeline() *Timeline { return f.ledger.timeline() }
 
 // timeline goes through a ledger that nobody writes to any more.
 func (l *ledger) timeline() *Timeline {
-	last := micros(1)
-	for number := range l.entries {
-		last = max(last, l.lastEvent(number))
+	last := micros(1) // when the last thing happened
+	for number := range l.requests {
+		request := &l.requests[number]
+		last = max(last, request.at+max(request.took, request.called))
 	}
 	bin := toMicros(binOf(last.duration()))
 	c := newCharting(bin, int(last/bin)+1)
-	for number := range l.entries {
-		c.add(&l.entries[number], l.mix.isAsync(number))
-		if l.mix.isAsync(number) {
-			c.addCallback(&l.entries[number], &l.slots[l.mix.asyncs(number)])
-		}
+	for number := range l.requests {
+		c.add(&l.requests[number])
 	}
 	c.finish()
 	return c.Timeline
-}
-
-// lastEvent is when the last thing happened to a request.
-func (l *ledger) lastEvent(number int) micros {
-	entry := &l.entries[number]
-	last := entry.at + entry.took
-	if l.mix.isAsync(number) {
-		last = max(last, l.slots[l.mix.asyncs(number)].called)
-	}
-	return last
 }
 
 func newCharting(bin micros, bins int) *charting {
@@ -115,54 +103,54 @@ func newCharting(bin micros, bins int) *charting {
 	return &charting{t, bin, make([][]micros, bins), make([][]micros, bins), make([][]micros, bins)}
 }
 
-func (c *charting) add(entry *entry, isAsync bool) {
-	if entry.outcome == undue {
+func (c *charting) add(r *request) {
+	due, answered := r.at/c.bin, (r.at+r.took)/c.bin
+	switch r.outcome {
+	case undue:
 		return
-	}
-	due, answered := entry.at/c.bin, (entry.at+entry.took)/c.bin
-	c.Due[due]++
-	if entry.outcome == unsent {
+	case unsent:
+		c.Due[due]++
 		c.Failed[due]++
 		return
 	}
-	left := (entry.at + entry.left) / c.bin
+	left := (r.at + r.left) / c.bin
+	c.Due[due]++
 	c.Sent[left]++
 	c.InFlight[left]++
 	c.InFlight[answered]--
-	ok200, refused, latencies := c.SyncOK, c.SyncShed, c.sync
-	if isAsync {
-		ok200, refused, latencies = c.Acked, c.AsyncShed, c.async
+	good, refused, latencies := c.SyncOK, c.SyncShed, c.sync
+	if r.isAsync {
+		good, refused, latencies = c.Acked, c.AsyncShed, c.async
+		c.addCallback(r, answered)
 	}
-	switch entry.outcome {
+	switch r.outcome {
 	case shed:
 		refused[answered]++
 	case ok:
-		ok200[answered]++
-		latencies[due] = append(latencies[due], entry.took)
+		good[answered]++
+		latencies[due] = append(latencies[due], r.took)
 	default:
 		c.Failed[answered]++
 	}
 }
 
 // addCallback counts in the backlog only callbacks that a receiver will take.
-func (c *charting) addCallback(entry *entry, slot *slot) {
-	if entry.outcome != ok || !slot.kind.Delivers() {
+func (c *charting) addCallback(r *request, acked micros) {
+	if r.outcome != ok || !r.kind.Delivers() {
 		return
 	}
-	acked := (entry.at + entry.took) / c.bin
-	if slot.taken == 0 {
+	if r.taken == 0 {
 		c.Backlog[acked]++
 		return
 	}
-	called := slot.called / c.bin
+	due, called := r.at/c.bin, (r.at+r.called)/c.bin
 	c.Delivered[called]++
 	if called > acked {
 		c.Backlog[acked]++
 		c.Backlog[called]--
 	}
-	if slot.kind.IsPrompt() {
-		due := entry.at / c.bin
-		c.callback[due] = append(c.callback[due], slot.called-min(entry.at, slot.called))
+	if r.kind.IsPrompt() {
+		c.callback[due] = append(c.callback[due], r.called)
 	}
 }
 
