@@ -89,22 +89,18 @@ func lookUp(client *fasthttp.HostClient, config Config, ids []uuid.UUID) []Lost 
 }
 
 func lookUpOne(client *fasthttp.HostClient, config Config, id uuid.UUID) Lost {
-	var request fasthttp.Request
-	var response fasthttp.Response
-	request.SetRequestURI(config.Target + "/requests/" + id.String())
-	authorize(&request, config)
-	request.SetTimeout(config.Timeout)
-	if err := client.Do(&request, &response); err != nil {
+	status, body, err := get(client, config, "/requests/"+id.String())
+	if err != nil {
 		return Lost{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
 	}
-	switch status := response.StatusCode(); {
+	switch {
 	case status >= http.StatusInternalServerError:
 		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
 	case status != http.StatusOK:
 		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
 	}
 	var found foundRequest
-	if err := json.Unmarshal(response.Body(), &found); err != nil {
+	if err := json.Unmarshal(body, &found); err != nil {
 		return Lost{ID: id, Server: "the server's answer can't be read"}
 	}
 	return Lost{ID: id, Server: found.explain(), state: found.CallbackState}

@@ -91,19 +91,23 @@ func askTarget(ctx context.Context, client *fasthttp.HostClient, config Config) 
 // checkTarget returns an error, worded for the person who typed the command, unless
 // the target says that it is healthy.
 func checkTarget(client *fasthttp.HostClient, config Config) error {
-	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(request)
-	defer fasthttp.ReleaseResponse(response)
-	request.SetRequestURI(config.Target + "/healthz")
-	request.SetTimeout(config.Timeout)
-	if err := client.Do(request, response); err != nil {
+	status, _, err := get(client, config, "/healthz")
+	switch {
+	case err != nil:
 		return fmt.Errorf("nothing answers at %s: start the server with `make run` first", config.Target)
-	}
-	if status := response.StatusCode(); status != http.StatusOK {
+	case status != http.StatusOK:
 		return fmt.Errorf("%s answers GET /healthz with status %d: is a healthy Ringback running there?",
 			config.Target, status)
 	}
 	return nil
+}
+
+func get(client *fasthttp.HostClient, config Config, path string) (status int, body []byte, err error) {
+	var request fasthttp.Request
+	var response fasthttp.Response
+	prepare(&request, http.MethodGet, path, config)
+	err = client.Do(&request, &response)
+	return response.StatusCode(), response.Body(), err
 }
 
 // warmUp opens connections ahead of the run, so that its first requests don't
@@ -129,30 +133,26 @@ type caller struct {
 
 func newCaller(client *fasthttp.HostClient, author *author, config Config) *caller {
 	c := &caller{client: client, author: author}
-	prepare(&c.sync, "/sync", config)
-	prepare(&c.async, "/async", config)
+	prepare(&c.sync, http.MethodPost, "/sync", config)
+	prepare(&c.async, http.MethodPost, "/async", config)
 	return c
 }
 
-func prepare(request *fasthttp.Request, path string, config Config) {
+func prepare(request *fasthttp.Request, method, path string, config Config) {
 	request.Header.DisableNormalizing()
 	request.SetRequestURI(config.Target + path)
-	request.Header.SetMethod(http.MethodPost)
+	request.Header.SetMethod(method)
 	request.Header.SetContentType("application/json")
-	authorize(request, config)
-	request.SetTimeout(config.Timeout)
-}
-
-func authorize(request *fasthttp.Request, config Config) {
 	if config.APIKey != "" {
 		request.Header.Set("Authorization", "Bearer "+config.APIKey)
 	}
+	request.SetTimeout(config.Timeout)
 }
 
 // callSync makes a sync request, callAsync an async one.
 func (c *caller) callSync(number int) answer {
 	c.startBody(number)
-	return c.do(&c.sync, judgeSync)
+	return c.do(&c.sync, expectedOfSync)
 }
 
 func (c *caller) callAsync(number int, appendURL func([]byte) []byte, orderingKey string) answer {
@@ -163,7 +163,7 @@ func (c *caller) callAsync(number int, appendURL func([]byte) []byte, orderingKe
 		c.body = append(c.body, `,"ordering_key":"`...)
 		c.body = append(append(c.body, orderingKey...), '"')
 	}
-	return c.do(&c.async, judgeAsync)
+	return c.do(&c.async, expectedOfAsync)
 }
 
 func (c *caller) startBody(number int) {
@@ -186,12 +186,8 @@ func (c *caller) askSync(number int) (result jsontext.Value, err error) {
 // isDeterministic asks the service whether its work gives the same result for the same
 // input. A service that doesn't say so is taken at that.
 func isDeterministic(client *fasthttp.HostClient, config Config) bool {
-	var request fasthttp.Request
-	var response fasthttp.Response
-	request.SetRequestURI(config.Target + "/works")
-	authorize(&request, config)
-	request.SetTimeout(config.Timeout)
-	if client.Do(&request, &response) != nil || response.StatusCode() != http.StatusOK {
+	status, body, err := get(client, config, "/works")
+	if err != nil || status != http.StatusOK {
 		return false
 	}
 	var told struct {
@@ -201,7 +197,7 @@ func isDeterministic(client *fasthttp.HostClient, config Config) bool {
 			Deterministic bool   `json:"deterministic"`
 		} `json:"works"`
 	}
-	_ = json.Unmarshal(response.Body(), &told)
+	_ = json.Unmarshal(body, &told)
 	for _, work := range told.Works {
 		if work.Name == told.Default {
 			return work.Deterministic
@@ -210,13 +206,13 @@ func isDeterministic(client *fasthttp.HostClient, config Config) bool {
 	return false
 }
 
-func (c *caller) do(request *fasthttp.Request, judge func(status int, body []byte) answer) answer {
+func (c *caller) do(request *fasthttp.Request, expected expected) answer {
 	c.body = append(c.body, '}')
 	request.SetBodyRaw(c.body)
 	if err := c.client.Do(request, &c.response); err != nil {
 		return judgeError(err)
 	}
-	return judge(c.response.StatusCode(), c.response.Body())
+	return judge(c.response.StatusCode(), c.response.Body(), expected)
 }
 
 // judgeError tells an error of sending or of reading the answer.
@@ -235,24 +231,20 @@ func judgeError(err error) answer {
 	}
 }
 
-// judgeSync tells the answer to a sync request. Its caller has no result
-// unless the status is 200, so most else is a failure.
-func judgeSync(status int, body []byte) answer {
-	return judge(status, body, expected{http.StatusOK, "succeeded", failed})
-}
-
-// judgeAsync tells the answer to an async request. Any server error may stand
-// for a request that was accepted before something broke.
-func judgeAsync(status int, body []byte) answer {
-	return judge(status, body, expected{http.StatusAccepted, "accepted", ambiguous})
-}
-
 // expected describes a good answer, and the meaning of other answers.
 type expected struct {
 	status    int
 	state     string // the answer's field "status"
 	otherwise outcome
 }
+
+var (
+	// The caller of a sync request has no result unless the status is 200, so most else is
+	// a failure.
+	expectedOfSync = expected{http.StatusOK, "succeeded", failed}
+	// Any server error may stand for a request that was accepted before something broke.
+	expectedOfAsync = expected{http.StatusAccepted, "accepted", ambiguous}
+)
 
 func judge(status int, body []byte, expected expected) answer {
 	switch {

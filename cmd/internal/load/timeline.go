@@ -24,24 +24,14 @@ func (c Column) MarshalJSON() ([]byte, error) {
 type Timeline struct {
 	At Column `json:"at"` // seconds since the start of sending, at the start of each bin
 
-	// A second, by when it happened.
-	Due       Column `json:"due"`
-	Sent      Column `json:"sent"`
-	SyncOK    Column `json:"sync_ok"`
-	Acked     Column `json:"acked"`
-	Delivered Column `json:"delivered"`
-	SyncShed  Column `json:"sync_shed"`
-	AsyncShed Column `json:"async_shed"`
-	Failed    Column `json:"failed"` // rejected, failed, ambiguous or unsent
-
-	// At the end of each bin.
-	InFlight Column `json:"in_flight"` // sent and not answered
-	Backlog  Column `json:"backlog"`   // acknowledged and not called back
-
-	// Milliseconds, by when the request was due.
-	Sync     Bands `json:"sync"`
-	Async    Bands `json:"async"`
-	Callback Bands `json:"callback"`
+	// Rates are a second, by when it happened: due, sent, sync_ok, acked, delivered,
+	// sync_shed, async_shed, and failed (rejected, failed, ambiguous or unsent).
+	Rates map[string]Column `json:"rates"`
+	// Levels are at the end of each bin: in_flight (sent and not answered), and backlog
+	// (acknowledged and not called back).
+	Levels map[string]Column `json:"levels"`
+	// Latencies are in milliseconds, by when the request was due: sync, async, callback.
+	Latencies map[string]Bands `json:"latencies"`
 }
 
 // Bands are Quantiles over time.
@@ -66,118 +56,127 @@ func binOf(length time.Duration) time.Duration {
 
 // charting fills a timeline.
 type charting struct {
-	*Timeline
-	bin                   micros
-	sync, async, callback [][]micros // latencies by bin
+	Timeline
+	bin       micros
+	latencies map[string][][]micros // by bin
 }
 
 // Timeline draws the run.
-func (f *Findings) Timeline() *Timeline { return f.ledger.timeline() }
-
-// timeline goes through a ledger that nobody writes to any more.
-func (l *ledger) timeline() *Timeline {
+func (f *Findings) Timeline() Timeline {
 	last := micros(1) // when the last thing happened
-	for number := range l.requests {
-		request := &l.requests[number]
+	for _, request := range f.ledger.requests {
 		last = max(last, request.at+max(request.took, request.called))
 	}
 	bin := toMicros(binOf(last.duration()))
 	c := newCharting(bin, int(last/bin)+1)
-	for number := range l.requests {
-		c.add(&l.requests[number])
+	for _, request := range f.ledger.requests {
+		c.add(request)
 	}
 	c.finish()
 	return c.Timeline
 }
 
 func newCharting(bin micros, bins int) *charting {
-	t := new(Timeline)
-	for _, column := range []*Column{
-		&t.At, &t.Due, &t.Sent, &t.SyncOK, &t.Acked, &t.Delivered, &t.SyncShed, &t.AsyncShed, &t.Failed, &t.InFlight, &t.Backlog,
-	} {
-		*column = make([]float64, bins)
+	c := &charting{
+		Timeline:  Timeline{make(Column, bins), map[string]Column{}, map[string]Column{}, map[string]Bands{}},
+		bin:       bin,
+		latencies: map[string][][]micros{},
 	}
-	for i := range t.At {
-		t.At[i] = float64(i) * bin.duration().Seconds()
+	for i := range c.At {
+		c.At[i] = float64(i) * bin.duration().Seconds()
 	}
-	return &charting{t, bin, make([][]micros, bins), make([][]micros, bins), make([][]micros, bins)}
+	for _, name := range []string{"due", "sent", "sync_ok", "acked", "delivered", "sync_shed", "async_shed", "failed"} {
+		c.Rates[name] = make(Column, bins)
+	}
+	for _, name := range []string{"in_flight", "backlog"} {
+		c.Levels[name] = make(Column, bins)
+	}
+	for _, name := range []string{"sync", "async", "callback"} {
+		c.latencies[name] = make([][]micros, bins)
+	}
+	return c
 }
 
-func (c *charting) add(r *request) {
-	due, answered := r.at/c.bin, (r.at+r.took)/c.bin
-	switch r.outcome {
-	case undue:
-		return
-	case unsent:
-		c.Due[due]++
-		c.Failed[due]++
+// count counts for a rate.
+func (c *charting) count(rate string, at micros) { c.Rates[rate][at/c.bin]++ }
+
+// span raises a level for a time.
+func (c *charting) span(level string, from, to micros) {
+	c.Levels[level][from/c.bin]++
+	c.Levels[level][to/c.bin]--
+}
+
+func (c *charting) latency(name string, due, took micros) {
+	c.latencies[name][due/c.bin] = append(c.latencies[name][due/c.bin], took)
+}
+
+func (c *charting) add(r request) {
+	if r.outcome == undue {
 		return
 	}
-	left := (r.at + r.left) / c.bin
-	c.Due[due]++
-	c.Sent[left]++
-	c.InFlight[left]++
-	c.InFlight[answered]--
-	good, refused, latencies := c.SyncOK, c.SyncShed, c.sync
+	c.count("due", r.at)
+	if r.outcome == unsent {
+		c.count("failed", r.at)
+		return
+	}
+	answered := r.at + r.took
+	c.count("sent", r.at+r.left)
+	c.span("in_flight", r.at+r.left, answered)
+	name, good := "sync", "sync_ok"
 	if r.isAsync {
-		good, refused, latencies = c.Acked, c.AsyncShed, c.async
-		c.addCallback(r, answered)
+		name, good = "async", "acked"
 	}
 	switch r.outcome {
 	case shed:
-		refused[answered]++
+		c.count(name+"_shed", answered)
 	case ok:
-		good[answered]++
-		latencies[due] = append(latencies[due], r.took)
+		c.count(good, answered)
+		c.latency(name, r.at, r.took)
+		c.addCallback(r, answered)
 	default:
-		c.Failed[answered]++
+		c.count("failed", answered)
 	}
 }
 
 // addCallback counts in the backlog only callbacks that a receiver will take.
-func (c *charting) addCallback(r *request, acked micros) {
-	if r.outcome != ok || !r.kind.Delivers() {
+func (c *charting) addCallback(r request, acked micros) {
+	if !r.isAsync || !r.kind.Delivers() {
 		return
 	}
 	if r.taken == 0 {
-		c.Backlog[acked]++
+		c.Levels["backlog"][acked/c.bin]++
 		return
 	}
-	due, called := r.at/c.bin, (r.at+r.called)/c.bin
-	c.Delivered[called]++
-	if called > acked {
-		c.Backlog[acked]++
-		c.Backlog[called]--
-	}
+	called := r.at + r.called
+	c.count("delivered", called)
+	c.span("backlog", min(acked, called), called)
 	if r.kind.IsPrompt() {
-		c.callback[due] = append(c.callback[due], r.called)
+		c.latency("callback", r.at, r.called)
 	}
 }
 
 // finish turns counts into rates, and changes into levels.
 func (c *charting) finish() {
-	for _, rate := range []Column{c.Due, c.Sent, c.SyncOK, c.Acked, c.Delivered, c.SyncShed, c.AsyncShed, c.Failed} {
+	for _, rate := range c.Rates {
 		for i := range rate {
 			rate[i] /= c.bin.duration().Seconds()
 		}
 	}
-	for _, level := range []Column{c.InFlight, c.Backlog} {
+	for _, level := range c.Levels {
 		for i := 1; i < len(level); i++ {
 			level[i] += level[i-1]
 		}
 	}
-	c.Sync, c.Async, c.Callback = newBands(c.sync), newBands(c.async), newBands(c.callback)
-}
-
-func newBands(bins [][]micros) Bands {
-	var b Bands
-	for _, values := range bins {
-		slices.Sort(values)
-		b.P50 = append(b.P50, quantile(values, 0.5))
-		b.P99 = append(b.P99, quantile(values, 0.99))
-		b.Max = append(b.Max, quantile(values, 1))
+	for name, bins := range c.latencies {
+		var bands Bands
+		for _, values := range bins {
+			slices.Sort(values)
+			bands.P50 = append(bands.P50, quantile(values, 0.5))
+			bands.P99 = append(bands.P99, quantile(values, 0.99))
+			bands.Max = append(bands.Max, quantile(values, 1))
+		}
+		c.Latencies[name] = bands
 	}
-	return b
 }
 
 // quantile of sorted values, in milliseconds; not a number when there is none.

@@ -107,42 +107,40 @@ func (r *Report) finding() string {
 // kept describes the result of a run that isn't broken.
 func (r *Report) kept() string {
 	if r.Async.Acked == 0 {
-		return r.answered()
+		return share{"requests", "answered as they should be", r.sent(), r.Sync.OK}.tell(
+			fate{r.Sync.Shed + r.Async.Shed, "were shed"},
+			fate{r.lost(), "were rejected, failed or lost"})
 	}
-	text := fmt.Sprintf("all %d acknowledged requests were called back", r.Async.Acked)
-	if r.Async.Dead+r.Async.Pending > 0 {
-		text = "of " + r.fates()
-	}
+	text := share{"acknowledged requests", "called back", r.Async.Acked, r.Async.Delivered}.tell(
+		fate{r.Async.Dead, "went to receivers that take nothing"},
+		fate{r.Async.Pending, "are still to come at slow or flaky ones"})
 	if r.lost() > 0 {
 		text += fmt.Sprintf("; %d of %d requests were rejected, failed or lost", r.lost(), r.sent())
 	}
 	return text
 }
 
-// answered tells how requests were answered of which none was acknowledged.
-func (r *Report) answered() string {
-	if r.Sync.OK == r.sent() {
-		return fmt.Sprintf("all %d requests were answered as they should be", r.sent())
-	}
-	text := fmt.Sprintf("of %d requests, %d were answered as they should be", r.sent(), r.Sync.OK)
-	if shed := r.Sync.Shed + r.Async.Shed; shed > 0 {
-		text += fmt.Sprintf(", %d were shed", shed)
-	}
-	if lost := r.lost(); lost > 0 {
-		text += fmt.Sprintf(", %d were rejected, failed or lost", lost)
-	}
-	return text
+// share is how many of some things went well.
+type share struct {
+	things, well string
+	all, good    int
 }
 
-// fates describes the acknowledged requests where not all were called back, and none is
-// missing.
-func (r *Report) fates() string {
-	text := fmt.Sprintf("%d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered)
-	if r.Async.Dead > 0 {
-		text += fmt.Sprintf(", %d went to receivers that take nothing", r.Async.Dead)
+// fate is how many did otherwise.
+type fate struct {
+	count int
+	text  string
+}
+
+func (s share) tell(others ...fate) string {
+	if s.good == s.all {
+		return fmt.Sprintf("all %d %s were %s", s.all, s.things, s.well)
 	}
-	if r.Async.Pending > 0 {
-		text += fmt.Sprintf(", %d are still to come at slow or flaky ones", r.Async.Pending)
+	text := fmt.Sprintf("of %d %s, %d were %s", s.all, s.things, s.good, s.well)
+	for _, other := range others {
+		if other.count > 0 {
+			text += fmt.Sprintf(", %d %s", other.count, other.text)
+		}
 	}
 	return text
 }
