@@ -26,6 +26,11 @@ type attack struct {
 	mount func(ctx context.Context, a *attacker)
 }
 
+// asyncBody is a small request.
+func asyncBody(callbackURL string) []byte {
+	return fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL)
+}
+
 // Rates of the quotas that a client has by default.
 const (
 	defaultPosts = 50
@@ -130,7 +135,7 @@ func (s *stage) besideAttack(attack attack) (told waits) {
 		var held atomic.Int64
 		look := time.AfterFunc(config.Warmup, func() { held.Store(a.slow.Load()) })
 		defer look.Stop()
-		report := s.do(run, nil)
+		report := s.wait(s.launchRun(run, config))
 		told = waits{report.Async.Latency.P99, report.Async.TimeToCallback.P99}
 		s.say("  beside %s: acknowledged p99 %.2f ms, called back p99 %.2f ms; it held %d of %d workers as measuring began",
 			attack.name, told.answer, told.callback, held.Load(), attackWorkers)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
 
@@ -34,9 +35,10 @@ func broken(s *stage) {
 // of their requests is done.
 func (s *stage) queueCallbacks(on *server, behaviour receivers.Behaviour) {
 	const callbacks = 10_000
-	l := s.closed(behaviour, 64, 0)
-	s.must(l.Accept(s.ctx, callbacks, queueTimeout, on.URL+"/async", asyncBody(l.URL)))
-	s.awaitCount(on.rows, "(SELECT count(*) FROM requests WHERE status <> 'accepted')", l.Accepted.Load())
+	config := s.loop(on, callbacks, 64, 0)
+	config.Receivers, config.Keep = load.AllOf(behaviour), true
+	s.wait(s.launch(config))
+	s.awaitCount(on.rows, "(SELECT count(*) FROM requests WHERE status <> 'accepted')", callbacks)
 }
 
 // awaitCount returns when a count in the database is reached.

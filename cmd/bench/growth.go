@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"time"
-
-	"ringback/cmd/internal/receivers"
 )
 
 // grownSizes are the finished requests to find in the table, the fewest first, by the name
@@ -32,7 +30,7 @@ func growth(s *stage) {
 					d = s.database("copy", d.Name)
 				}
 				s.checkpoint()
-				rates[i] = s.saturate(s.ours(), d, asyncBodies).rate()
+				rates[i] = s.saturate(s.ours(), d, 0).rate()
 				s.add("e2e_per_s_grown_"+grownSizes[i].name, rates[i])
 				s.add("ttc_p99_ms_grown_"+grownSizes[i].name, s.timeToCallback(s.start(s.ours(), d), rates[0]/2).P99)
 			})
@@ -44,9 +42,7 @@ func growth(s *stage) {
 // fill lets the service itself make the request that is multiplied.
 func (s *stage) fill(d database, rows int) {
 	s.scene("filling the table", func(s *stage) {
-		on, l := s.start(s.ours(), d), s.closed(receivers.OK, 1, 1)
-		s.must(l.Accept(s.ctx, 1, drainTimeout, on.URL+"/async", asyncBody(l.URL)))
-		s.must(l.Await(s.ctx, drainTimeout))
+		s.send(s.loop(s.start(s.ours(), d), 1, 1, 0))
 	})
 	s.must(grow(s.ctx, d, rows))
 	s.checkpoint()
@@ -62,7 +58,7 @@ func retention(s *stage) {
 		var rates [2]float64
 		for i, setting := range []string{"RETENTION=0", "RETENTION=1m"} {
 			s.scene("with "+setting, func(s *stage) {
-				rates[i] = s.saturate(s.ours(), s.database("copy", template.Name), asyncBodies, setting).rate()
+				rates[i] = s.saturate(s.ours(), s.database("copy", template.Name), 0, setting).rate()
 			})
 		}
 		s.add("retention_ratio", rates[1]/rates[0])

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"runtime"
-	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
@@ -19,7 +16,6 @@ import (
 const (
 	drainTimeout = time.Minute     // how long callbacks may take to arrive after the last request
 	queueTimeout = 5 * time.Minute // how long it may take to fill a queue, or to empty it
-	fillTimeout  = 3 * time.Second // how long the window of a closed loop may take to fill
 
 	// senders are the connections at saturation. With 64 our workers are as fast as
 	// the callers and wait for them (2.3k/s); 256 and 512 give the same (3.1k/s).
@@ -31,31 +27,8 @@ const (
 	stormWarmup = 12 * time.Second
 )
 
-// asyncBody is a small request: 64 bytes of text.
-func asyncBody(callbackURL string) []byte {
-	return encodeBody(sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL, "")
-}
-
-// encodeBody leaves out empty fields.
-func encodeBody(input jsontext.Value, callbackURL, orderingKey string) []byte {
-	encoded, err := json.Marshal(struct {
-		Input       json.RawMessage `json:"input"`
-		CallbackURL string          `json:"callback_url,omitempty"`
-		OrderingKey string          `json:"ordering_key,omitempty"`
-	}{json.RawMessage(input), callbackURL, orderingKey})
-	if err != nil {
-		panic(err) // strings, and JSON
-	}
-	return encoded
-}
-
-// closed returns a closed loop.
-func (s *stage) closed(behaviour receivers.Behaviour, connections, window int) *load.Closed {
-	l, err := load.NewClosed(behaviour, connections, window)
-	s.must(err)
-	s.atEnd(func() error { l.Close(); return nil })
-	return l
-}
+// smallWork is a text of 64 bytes.
+func smallWork() string { return sample.Work(64, 0, 0) }
 
 // receiverOf is the receiver of a variant: it knows POST alone. An earlier server may be
 // slow to call a receiver that grants nothing.
@@ -66,70 +39,113 @@ func receiverOf(v variant) receivers.Behaviour {
 	return receivers.OK
 }
 
-// bodies makes the bodies for a callback URL, which are sent in turn.
-type bodies func(url string) [][]byte
-
-func asyncBodies(url string) [][]byte { return [][]byte{asyncBody(url)} }
-
-// saturate keeps the window full and returns the usage meanwhile.
-func (s *stage) saturate(v variant, d database, bodies bodies, settings ...string) (used usage) {
-	s.scene("at saturation", func(s *stage) {
-		on := s.start(v, d, settings...)
-		used = s.deliverAll(on, s.closed(receiverOf(v), senders, window), bodies)
-	})
-	return used
-}
-
-// deliverAll runs a load and returns the usage once it runs steadily. Then it waits for
-// the callbacks of all that was accepted.
-func (s *stage) deliverAll(on *server, l *load.Closed, bodies bodies) usage {
-	used := s.steadily(on, l, s.warmup, s.saturated, "/async", bodies(l.URL)...)
-	s.must(l.Await(s.ctx, drainTimeout))
-	return used
-}
-
-// steadily runs a load on a path, and returns the usage after its warm-up.
-func (s *stage) steadily(on *server, l *load.Closed, warmup, length time.Duration, path string, bodies ...[]byte) (used usage) {
-	stop := l.Start(s.ctx, on.URL+path, bodies...)
-	defer stop()
-	s.must(l.FillWindow(s.ctx, fillTimeout))
-	s.pause(warmup)
-	used, err := s.usageFor(s.ctx, length, on, l)
-	s.must(errors.Join(err, l.Check()))
-	return used
-}
-
 // atRate is a load of async requests along an open loop, with the cheapest work.
 func (s *stage) atRate(on *server, rate float64) load.Config {
 	config := load.Defaults()
-	config.Target, config.Rate, config.Mix = on.URL, max(1, math.Round(rate)), load.Mix{Async: 100}
+	config.Target, config.Rate, config.Mix = on.URL, max(1, math.Round(rate)), load.Mix{Async: 1}
 	config.Warmup, config.Length, config.Drain = stormWarmup, stormWarmup+s.timed, drainTimeout
 	config.Secret, config.Result = receivers.LocalSecret, sample.Result
-	s.setWork(&config, sample.Work(64, 0, 0))
+	s.setInput(&config, smallWork())
 	return config
 }
 
-func (s *stage) setWork(config *load.Config, work string) {
+func (s *stage) setInput(config *load.Config, work string) {
 	var err error
 	config.Input, err = sample.Pattern(work)
 	s.must(err)
 }
 
-// send sends along an open loop and waits until all acknowledged requests have been called
-// back.
-func (s *stage) send(config load.Config) *load.Report {
-	run, err := load.New(s.ctx, config)
-	s.must(err)
-	return s.do(run, nil)
+// unbounded is more requests than any measurement of a closed loop makes.
+const unbounded = 1_000_000
+
+// loop is a load of async requests within a window, in a closed loop, at the least cost
+// for the load.
+func (s *stage) loop(on *server, requests, connections, window int) load.Config {
+	config := s.atRate(on, 1)
+	config.Requests, config.Connections, config.Window = requests, connections, window
+	config.Unread, config.Secret, config.Timeout = true, "", 30*time.Second
+	return config
 }
 
-// do has as few threads as storm, which leave more of the machine to the server.
-func (s *stage) do(run *load.Run, watch load.Watch) *load.Report {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(load.Threads()))
-	found, err := run.Do(s.ctx, watch)
+// running is a load that is under way.
+type running struct {
+	*load.Run
+	stop  func() // ends sending, not the wait for callbacks
+	ended chan struct{}
+	found *load.Findings
+	err   error
+}
+
+// launch starts a load. An open loop has as few threads as storm, which leave more of the
+// machine to the server.
+func (s *stage) launch(config load.Config) *running {
+	run, err := load.New(s.ctx, config)
 	s.must(err)
-	s.must(errors.Join(s.ctx.Err(), checkReport(&found.Report)))
-	return &found.Report
+	return s.launchRun(run, config)
+}
+
+func (s *stage) launchRun(run *load.Run, config load.Config) *running {
+	if config.Requests == 0 {
+		threads := runtime.GOMAXPROCS(load.Threads())
+		s.atEnd(func() error { runtime.GOMAXPROCS(threads); return nil })
+	}
+	ctx, stop := context.WithCancel(s.ctx)
+	r := &running{Run: run, stop: stop, ended: make(chan struct{})}
+	s.atEnd(func() error { stop(); run.Close(); return nil })
+	started := make(chan struct{})
+	go func() {
+		defer close(r.ended)
+		r.found, r.err = run.Do(ctx, func(context.Context) (stop func()) { close(started); return func() {} })
+	}()
+	select {
+	case <-started:
+	case <-r.ended:
+	}
+	return r
+}
+
+// wait returns the report once all acknowledged requests have been called back.
+func (s *stage) wait(r *running) *load.Report {
+	<-r.ended
+	s.must(errors.Join(r.err, s.ctx.Err()))
+	s.must(checkReport(&r.found.Report))
+	return &r.found.Report
+}
+
+// send is a load from its start to its last callback.
+func (s *stage) send(config load.Config) *load.Report { return s.wait(s.launch(config)) }
+
+// await returns when so many requests of a load were accepted.
+func (s *stage) await(r *running, accepted int) {
+	deadline := time.Now().Add(queueTimeout)
+	for r.Snapshot(s.ctx, load.Snapshot{}).Acked < accepted {
+		if s.pause(10 * time.Millisecond); time.Now().After(deadline) {
+			s.must(fmt.Errorf("not all of %d requests were accepted within %v", accepted, queueTimeout))
+		}
+	}
+}
+
+// saturate keeps the window full and returns the usage meanwhile.
+func (s *stage) saturate(v variant, d database, keys int, settings ...string) (used usage) {
+	s.scene("at saturation", func(s *stage) {
+		on := s.start(v, d, settings...)
+		config := s.loop(on, unbounded, senders, window)
+		config.Receivers, config.OrderingKeys = load.AllOf(receiverOf(v)), keys
+		used = s.steadily(on, config, s.warmup, s.saturated)
+	})
+	return used
+}
+
+// steadily runs a closed loop and returns the usage after its warm-up, once all that was
+// accepted has been called back: a rate that is reached by losing some would be no rate.
+func (s *stage) steadily(on *server, config load.Config, warmup, length time.Duration) usage {
+	running := s.launch(config)
+	s.pause(warmup)
+	used, err := s.usageFor(s.ctx, length, on, running.Run)
+	s.must(err)
+	running.stop()
+	s.wait(running)
+	return used
 }
 
 // checkReport returns an error for a report that would make the figures worthless.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -11,38 +10,18 @@ import (
 // rates asks how long a request waits for its acknowledgement and for its callback, and at
 // which cost, at rates that the service can keep up with.
 func rates(s *stage) {
+	const margin = 500 * time.Millisecond // before the end, so that it sends all the time
 	for _, rate := range []float64{200, 500, 1000} {
 		s.scene(fmt.Sprintf("at %v/s", rate), func(s *stage) {
 			on := s.fresh("rate")
 			config := s.atRate(on, rate)
-			run, err := load.New(s.ctx, config)
+			running := s.launch(config)
+			s.pause(config.Warmup)
+			used, err := s.usageFor(s.ctx, config.Length-config.Warmup-margin, on, running.Run)
 			s.must(err)
-			var used usage
-			var failed error
-			told := s.do(run, func(ctx context.Context) (stop func()) {
-				watched := make(chan struct{})
-				go func() {
-					defer close(watched)
-					used, failed = s.watchMiddle(ctx, on, config)
-				}()
-				return func() { <-watched }
-			})
-			s.must(failed)
-			s.addRate(rate, told, used)
+			s.addRate(rate, s.wait(running), used)
 		})
 	}
-}
-
-// watchMiddle returns the usage while the load sends, after its warm-up. An open loop
-// completes as many requests meanwhile as are due.
-func (b *bench) watchMiddle(ctx context.Context, on *server, config load.Config) (usage, error) {
-	const margin = 500 * time.Millisecond // before the end, so that it sends all the time
-	if !load.Pause(ctx, config.Warmup) {
-		return usage{}, ctx.Err()
-	}
-	used, err := b.usageFor(ctx, config.Length-config.Warmup-margin, on, nil)
-	used.accepted = config.Rate * used.seconds
-	return used, err
 }
 
 func (b *bench) addRate(rate float64, told *load.Report, used usage) {

@@ -5,20 +5,20 @@ import (
 	"path/filepath"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
-	"ringback/cmd/internal/sample"
 )
 
 // accept asks how many POST /async a server acknowledges per second. No workers compete
-// for the machine.
+// for the machine, and nobody calls back.
 func accept(s *stage) {
-	const connections = 64
 	s.scene("accepting", func(s *stage) {
 		on := s.start(s.accepting(), s.database("accept", ""))
-		l := s.closed(receivers.OK, connections, 0) // nobody calls
+		config := s.loop(on, unbounded, 64, 0)
+		config.Receivers = load.AllOf(receivers.Refusing)
 		// So short that the requests stay below UNFINISHED_LIMIT.
-		used := s.steadily(on, l, time.Second, min(4*time.Second, s.saturated), "/async", asyncBody(l.URL))
+		used := s.steadily(on, config, time.Second, min(4*time.Second, s.saturated))
 		s.add("accept_per_s_64", used.accepted/used.seconds)
 	})
 }
@@ -64,7 +64,7 @@ func endToEnd(s *stage) {
 }
 
 func (s *stage) saturateFresh(v variant) (used usage) {
-	s.scene(v.name, func(s *stage) { used = s.saturate(v, s.database("e2e", ""), asyncBodies) })
+	s.scene(v.name, func(s *stage) { used = s.saturate(v, s.database("e2e", ""), 0) })
 	return used
 }
 
@@ -101,24 +101,12 @@ func (s *stage) addUsage(used usage, suffix string) {
 // released by the end of its predecessor.
 func ordered(s *stage) {
 	var rates [2]float64
-	for i, bodies := range []bodies{asyncBodies, orderedBodies} {
-		s.scene(fmt.Sprintf("with %d keys", i*orderingKeys), func(s *stage) {
-			rates[i] = s.saturate(s.ours(), s.database("ordered", ""), bodies).rate()
+	for i, keys := range []int{0, 1000} {
+		s.scene(fmt.Sprintf("with %d keys", keys), func(s *stage) {
+			rates[i] = s.saturate(s.ours(), s.database("ordered", ""), keys).rate()
 		})
 	}
 	s.add("ordered_ratio", rates[1]/rates[0])
-}
-
-// orderingKeys is the number of ordering keys, where requests have one.
-const orderingKeys = 1000
-
-// orderedBodies are small requests, a body for each ordering key.
-func orderedBodies(callbackURL string) (bodies [][]byte) {
-	for n := range orderingKeys {
-		input := sample.Input(fmt.Sprintf("ringback %055d", n), 0, 0)
-		bodies = append(bodies, encodeBody(input, callbackURL, fmt.Sprintf("key-%d", n)))
-	}
-	return bodies
 }
 
 // backlog asks how fast requests that were accepted without a worker are delivered once
@@ -129,17 +117,22 @@ func backlog(s *stage) {
 		patience = time.Minute // a slow service needs not deliver all to show how slow it is
 	)
 	s.scene("backlog", func(s *stage) {
-		d, l := s.database("backlog", ""), s.closed(receivers.OK, senders, 0)
-		s.scene("accepting", func(s *stage) {
-			on := s.start(s.accepting(), d, fmt.Sprintf("UNFINISHED_LIMIT=%d", 2*requests))
-			s.must(l.Accept(s.ctx, requests, queueTimeout, on.URL+"/async", asyncBody(l.URL)))
+		d := s.database("backlog", "")
+		var running *running
+		s.scene("accepting", func(inner *stage) {
+			on := inner.start(s.accepting(), d, fmt.Sprintf("UNFINISHED_LIMIT=%d", 2*requests))
+			config := s.loop(on, requests, senders, 0)
+			config.Drain = queueTimeout
+			running = s.launch(config)
+			s.await(running, requests)
 		})
 		s.checkpoint()
 		s.start(s.ours(), d)
-		start, before := time.Now(), l.Delivered.Load()
-		for l.Delivered.Load() < l.Accepted.Load() && time.Since(start) < patience {
+		start := time.Now()
+		delivered := func() int { return running.Snapshot(s.ctx, load.Snapshot{}).Delivered }
+		for delivered() < requests && time.Since(start) < patience {
 			s.pause(10 * time.Millisecond)
 		}
-		s.add("backlog_per_s", float64(l.Delivered.Load()-before)/time.Since(start).Seconds())
+		s.add("backlog_per_s", float64(delivered())/time.Since(start).Seconds())
 	})
 }

@@ -6,7 +6,6 @@ import (
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
-	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
 
@@ -30,8 +29,8 @@ func storm(s *stage) {
 			on := s.fresh("storm", fmt.Sprintf("WORK_LIMIT=%d", stormWorks), fmt.Sprintf("UNFINISHED_LIMIT=%d", stormUnfinished))
 			capacity := s.capacity(on, mode)
 			config := s.atRate(on, stormMultiple*capacity)
-			config.Mix = map[string]load.Mix{"sync": {Sync: 1}, "async": {Async: 1}}[mode]
-			s.setWork(&config, sample.Work(64, stormRounds, stormDelay))
+			config.Mix = mixes[mode]
+			s.setInput(&config, stormWork())
 			told := s.send(config).Endpoints(mode)[0]
 			s.add("capacity_"+mode+"_per_s", capacity)
 			s.add("goodput_ratio_5x_"+mode, told.Goodput/capacity)
@@ -53,13 +52,20 @@ func storm(s *stage) {
 // capacity is the goodput of a closed loop that keeps all slots taken and hardly any
 // request waiting.
 func (s *stage) capacity(on *server, mode string) float64 {
-	body := func(callbackURL string) []byte {
-		return encodeBody(sample.Input("storm", stormRounds, stormDelay), callbackURL, "")
+	config := s.loop(on, unbounded, 2*stormWorks, 8*stormWorks)
+	config.Mix = mixes[mode]
+	if mode == "sync" {
+		config.Connections, config.Window = stormWorks*3/2, 0
 	}
-	if mode == "async" {
-		l := s.closed(receivers.OK, 2*stormWorks, 8*stormWorks)
-		return s.deliverAll(on, l, func(url string) [][]byte { return [][]byte{body(url)} }).rate()
+	s.setInput(&config, stormWork())
+	var used usage
+	s.scene("finding the capacity", func(s *stage) { used = s.steadily(on, config, s.warmup, s.saturated) })
+	if mode == "sync" {
+		return used.accepted / used.seconds
 	}
-	used := s.steadily(on, s.closed(receivers.OK, stormWorks*3/2, 0), time.Second, s.saturated, "/sync", body(""))
-	return used.accepted / used.seconds
+	return used.rate()
 }
+
+var mixes = map[string]load.Mix{"sync": {Sync: 1}, "async": {Async: 1}}
+
+func stormWork() string { return sample.Work(64, stormRounds, stormDelay) }

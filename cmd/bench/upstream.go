@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ func upstream(s *stage) {
 func compareUpstream(s *stage) {
 	here := s.saturateFresh(s.ours())
 	s.scene("by an upstream", func(s *stage) {
-		there := s.saturate(s.ours(), s.database("upstream", ""), asyncBodies, s.works(s.doer(), 0)...)
+		there := s.saturate(s.ours(), s.database("upstream", ""), 0, s.works(s.doer(), 0)...)
 		s.add("upstream_in_process_per_s", here.rate())
 		s.add("upstream_per_s", there.rate())
 		s.add("upstream_ratio", there.rate()/here.rate())
@@ -144,57 +143,34 @@ func outliveUpstream(s *stage) {
 	service := s.doer()
 	config := s.atRate(s.fresh("upstream_away", s.works(service, limit)...), rate)
 	config.Length, config.Drain = config.Warmup+s.upstreamAway, queueTimeout
-	run, err := load.New(s.ctx, config)
-	s.must(err)
-	var back comeBack
-	s.do(run, func(ctx context.Context) (stop func()) {
-		ended := make(chan struct{})
-		ctx, cancel := context.WithCancel(ctx)
-		go func() {
-			defer close(ended)
-			back.err = back.watch(ctx, run, service, config)
-		}()
-		return func() { cancel(); <-ended }
-	})
-	s.must(back.err)
-	s.add("upstream_return_s", back.first.Seconds())
-	s.add("upstream_drained_per_s", back.rate)
-	s.add("upstream_drained_ratio", back.rate/median(s.figures["upstream_per_s"]))
+	running := s.launch(config)
+	s.pause(config.Warmup)
+	s.must(service.server.ShutdownWithContext(s.ctx))
+	s.pause(s.upstreamAway)
+	s.must(service.listen())
+	s.watchReturn(running)
+	s.wait(running)
 	s.add("upstream_most_at_return", float64(service.most.Load())/limit)
 }
 
-// comeBack is how fast waiting requests were delivered once the upstream was back.
-type comeBack struct {
-	first time.Duration // until the first
-	rate  float64       // a second, from a quarter of them, when the slow start is over, to nine tenths
-	err   error
-}
-
-// watch shuts the service down after the warm-up, and brings it back when sending ends.
-func (c *comeBack) watch(ctx context.Context, run *load.Run, service *doer, config load.Config) error {
-	load.Pause(ctx, config.Warmup)
-	err := service.server.ShutdownWithContext(ctx)
-	load.Pause(ctx, config.Length-config.Warmup)
-	if err := errors.Join(err, ctx.Err(), service.listen()); err != nil {
-		return err
-	}
-	back, start := time.Now(), run.Snapshot(ctx, load.Snapshot{})
+// watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
+// the upstream has been found and the slow start is over, to nine tenths.
+func (s *stage) watchReturn(running *running) {
+	back, start := time.Now(), running.Snapshot(s.ctx, load.Snapshot{})
 	waited := start.Acked - start.Delivered
-	var from time.Duration
-	for load.Pause(ctx, 10*time.Millisecond) {
-		done, at := run.Snapshot(ctx, start).Delivered-start.Delivered, time.Since(back)
-		if done > 0 && c.first == 0 {
-			c.first = at
+	after := func(delivered int) float64 {
+		for running.Snapshot(s.ctx, start).Delivered-start.Delivered < delivered {
+			if s.pause(10 * time.Millisecond); time.Since(back) > queueTimeout {
+				s.must(errors.New("the requests that waited for the upstream were not delivered"))
+			}
 		}
-		if done > waited/4 && from == 0 {
-			from = at
-		}
-		if done > waited*9/10 {
-			c.rate = float64(waited*9/10-waited/4) / (at - from).Seconds()
-			return nil
-		}
+		return time.Since(back).Seconds()
 	}
-	return errors.New("the requests that waited for the upstream were not delivered")
+	first, from, to := after(1), after(waited/4), after(waited*9/10)
+	rate := float64(waited*9/10-waited/4) / (to - from)
+	s.add("upstream_return_s", first)
+	s.add("upstream_drained_per_s", rate)
+	s.add("upstream_drained_ratio", rate/median(s.figures["upstream_per_s"]))
 }
 
 // waitForUpstream asks how much memory many requests take that wait for an upstream that
@@ -209,9 +185,10 @@ func waitForUpstream(s *stage) {
 		{"do", "(SELECT count(*) FROM requests WHERE callback_state = 'delivered')"},
 		{"later", "(SELECT count(*) FROM work_leases WHERE NOT EXISTS (SELECT FROM river_job WHERE state = 'running'))"},
 	} {
-		l := s.closed(receivers.OK, 64, 0)
-		s.must(l.Accept(s.ctx, int64(s.waiting), queueTimeout, on.URL+"/async/"+step.work, asyncBody(l.URL)))
-		s.awaitCount(on.rows, step.until, l.Accepted.Load())
+		config := s.loop(on, s.waiting, 64, 0)
+		config.Work = step.work
+		s.await(s.launch(config), s.waiting)
+		s.awaitCount(on.rows, step.until, int64(s.waiting))
 		memory[i] = s.memoryInUse("http://" + admin)
 	}
 	s.add("upstream_waiting_mib", memory[1]-memory[0])

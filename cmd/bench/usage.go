@@ -63,7 +63,7 @@ func (u usage) since(before usage) usage {
 func (u usage) rate() float64 { return u.delivered / u.seconds }
 
 // readUsage returns the usage so far. Only differences have a meaning.
-func (b *bench) readUsage(ctx context.Context, on *server, l *load.Closed) (used usage, err error) {
+func (b *bench) readUsage(ctx context.Context, on *server, run *load.Run) (used usage, err error) {
 	const sql = `
 		SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^\s*(begin|commit|rollback)'), 0)::float8,
 		       (pg_current_wal_lsn() - '0/0')::float8
@@ -77,9 +77,8 @@ func (b *bench) readUsage(ctx context.Context, on *server, l *load.Closed) (used
 	if b.cluster.postmaster != 0 {
 		used.postgres = micros(program.FamilyCPU(b.cluster.postmaster))
 	}
-	if l != nil {
-		used.accepted, used.delivered = float64(l.Accepted.Load()), float64(l.Delivered.Load())
-	}
+	now := run.Snapshot(ctx, load.Snapshot{})
+	used.accepted, used.delivered = float64(now.OK), float64(now.Delivered)
 	used.seconds = float64(time.Now().UnixNano()) / 1e9
 	return used, nil
 }
@@ -87,15 +86,15 @@ func (b *bench) readUsage(ctx context.Context, on *server, l *load.Closed) (used
 func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
 
 // usageFor returns the usage of a time from now on.
-func (b *bench) usageFor(ctx context.Context, length time.Duration, on *server, l *load.Closed) (usage, error) {
-	before, err := b.readUsage(ctx, on, l)
+func (b *bench) usageFor(ctx context.Context, length time.Duration, on *server, run *load.Run) (usage, error) {
+	before, err := b.readUsage(ctx, on, run)
 	if err != nil {
 		return usage{}, err
 	}
 	if !load.Pause(ctx, length) {
 		return usage{}, ctx.Err()
 	}
-	after, err := b.readUsage(ctx, on, l)
+	after, err := b.readUsage(ctx, on, run)
 	return after.since(before), err
 }
 

@@ -27,7 +27,7 @@ type page struct {
 
 // pageData is the data of the charts.
 type pageData struct {
-	Timeline     load.Timeline    `json:"timeline"`
+	Timeline     load.Timeline     `json:"timeline"`
 	Distribution load.Distribution `json:"distribution"`
 }
 

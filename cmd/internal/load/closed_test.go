@@ -1,119 +1,130 @@
 package load
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-
-	"ringback/cmd/internal/receivers"
 )
 
-func TestClosedCountsEveryAnswer(t *testing.T) {
+func newClosed(t *testing.T, url string, adjust func(*Config)) *Run {
+	t.Helper()
+	config := Defaults()
+	config.Input, config.Target, config.Mix, config.Connections = aText(t), url, Mix{Async: 1}, 4
+	config.Unread, config.Drain = true, 0
+	adjust(&config)
+	run, err := New(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(run.Close)
+	return run
+}
+
+func TestClosedLoopKeepsToTheWindow(t *testing.T) {
 	t.Parallel()
-	var calls, accepted atomic.Int64
-	statuses := []int{http.StatusAccepted, http.StatusServiceUnavailable, http.StatusInternalServerError}
-	url := answering(t, func(w http.ResponseWriter) {
-		status := statuses[calls.Add(1)%3]
-		if status == http.StatusAccepted {
-			accepted.Add(1)
-		}
-		w.WriteHeader(status)
+	url := startAccepting(t, http.StatusAccepted)
+	run := newClosed(t, url, func(config *Config) {
+		config.Requests, config.Window, config.Work, config.Keep = 1000, 10, "some", true
 	})
-	l := newClosed(t, 0)
-	stop := l.Start(t.Context(), url, []byte(`{}`))
-	waitFor(t, func() bool { return calls.Load() > 100 })
-	stop()
-	if got := l.Accepted.Load(); got != accepted.Load() || got == 0 {
-		t.Errorf("accepted: got %d, want %d", got, accepted.Load())
-	}
-	if l.Check() == nil {
-		t.Error("failures are no error")
-	}
-}
-
-func TestClosedKeepsToTheWindow(t *testing.T) {
-	t.Parallel()
-	url := answering(t, func(w http.ResponseWriter) { w.WriteHeader(http.StatusAccepted) })
-	l := newClosed(t, 10)
-	stop := l.Start(t.Context(), url, []byte(`{}`))
-	waitFor(t, func() bool { return l.Accepted.Load() == 10 })
-	first, second := "req_"+uuid.NewString(), "req_"+uuid.NewString()
-	for _, called := range []struct {
-		id        string
-		want      int
-		delivered int64
-	}{{first, 200, 1}, {first, 200, 1}, {"not an id", 400, 1}, {second, 200, 2}} {
-		if got := callBack(t, l.URL, called.id); got != called.want || l.Delivered.Load() != called.delivered {
-			t.Errorf("%q: got status %d and %d delivered, want %+v", called.id, got, l.Delivered.Load(), called)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	started, ended := make(chan struct{}), make(chan *Findings)
+	go func() {
+		found, err := run.Do(ctx, func(context.Context) (stop func()) { close(started); return func() {} })
+		if err != nil {
+			t.Error(err)
 		}
+		ended <- found
+	}()
+	<-started
+	acked := func() int { return run.Snapshot(ctx, Snapshot{}).Acked }
+	waitFor(t, func() bool { return acked() == 10 })
+	for _, number := range []int{3, 3, 7, 7} { // a callback that comes again makes no room
+		callBack(t, run, number)
 	}
-	waitFor(t, func() bool { return l.Accepted.Load() == 12 })
+	waitFor(t, func() bool { return acked() == 12 })
 	stop()
-	if got := l.Accepted.Load(); got != 12 {
-		t.Errorf("%d requests were accepted, 12 had room", got)
+	if found := <-ended; found.Async.Acked != 12 || found.Async.Delivered != 2 || found.Async.Duplicates != 2 || found.Async.Missing != 10 {
+		t.Errorf("got %+v, want 12 acknowledged, of which two were delivered, twice each", found.Async)
 	}
-	if l.Await(t.Context(), 0) == nil {
-		t.Error("waiting for callbacks that don't come: got no error")
+	if response, err := http.Get(run.crowd.receivers[0].URL); err != nil {
+		t.Errorf("a receiver that is kept: got %v", err)
+	} else {
+		response.Body.Close()
 	}
 }
 
-func TestClosedAccepts(t *testing.T) {
+func TestClosedLoopEndsWithItsRequests(t *testing.T) {
 	t.Parallel()
-	url := answering(t, func(w http.ResponseWriter) { w.WriteHeader(http.StatusAccepted) })
-	l := newClosed(t, 3)
-	if err := l.Accept(t.Context(), 3, time.Hour, url, nil); err != nil || l.Accepted.Load() != 3 {
-		t.Errorf("got %d accepted, %v, want 3", l.Accepted.Load(), err)
-	}
-	for range 3 {
-		callBack(t, l.URL, uuid.NewString())
-	}
-	if err := l.Await(t.Context(), time.Hour); err != nil {
-		t.Errorf("waiting for callbacks that have come: %v", err)
-	}
-	if err := l.Accept(t.Context(), 7, 0, url, nil); err == nil {
-		t.Error("too few: got no error")
-	}
-	failing := answering(t, func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) })
-	if err := newClosed(t, 0).Accept(t.Context(), 1, time.Hour, failing, nil); err == nil {
-		t.Error("a failure: got no error")
-	}
-}
-
-func newClosed(t *testing.T, window int) *Closed {
-	t.Helper()
-	l, err := NewClosed(receivers.OK, 4, window)
+	run := newClosed(t, startService(t, 0), func(config *Config) { config.Requests, config.Drain = 25, time.Hour })
+	found, err := run.Do(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.Close)
-	return l
+	if found.Async.Sent != 25 || found.Async.Delivered != 25 || found.Async.Verified+found.Async.Unverified != 0 || found.Async.Mismatched != 0 {
+		t.Errorf("got %+v, want all of 25 delivered, and none read", found.Async)
+	}
 }
 
-func answering(t *testing.T, answer func(http.ResponseWriter)) (url string) {
-	t.Helper()
-	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
-	t.Cleanup(target.Close)
-	return target.URL + "/async"
+// A worker that waits for room ends when others have made the last request.
+func TestClosedLoopEndsWithAFullWindow(t *testing.T) {
+	t.Parallel()
+	run := newClosed(t, startAccepting(t, http.StatusAccepted), func(config *Config) { config.Requests, config.Window = 3, 3 })
+	found, err := run.Do(t.Context(), nil)
+	if err != nil || found.Async.Acked != 3 {
+		t.Errorf("got %+v, %v, want 3 acknowledged", found, err)
+	}
 }
 
-func callBack(t *testing.T, url, id string) (status int) {
+func TestClosedLoopGoesOnAfterRefusals(t *testing.T) {
+	t.Parallel()
+	run := newClosed(t, startAccepting(t, http.StatusServiceUnavailable), func(config *Config) { config.Requests, config.Window = 20, 2 })
+	found, err := run.Do(t.Context(), nil)
+	if err != nil || found.Async.Shed != 20 {
+		t.Errorf("got %+v, %v, want 20 shed", found, err)
+	}
+}
+
+// startAccepting gives every request for the work called some, or for none, one answer,
+// and calls nobody back.
+func startAccepting(t *testing.T, status int) (url string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	answer := func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"id":%q,"status":"accepted"}`, uuid.New())
+	}
+	mux.HandleFunc("POST /async", answer)
+	mux.HandleFunc("POST /async/some", answer)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func callBack(t *testing.T, run *Run, number int) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, string(run.crowd.appendURL(nil, number)), strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("webhook-id", id)
+	run.ledger.mu.Lock()
+	request.Header.Set("webhook-id", "req_"+run.ledger.requests[number].id.String())
+	run.ledger.mu.Unlock()
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	return response.StatusCode
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("callback of request %d: got status %d", number, response.StatusCode)
+	}
 }
 
 func waitFor(t *testing.T, done func() bool) {

@@ -46,6 +46,15 @@ type Config struct {
 	// compared with the answers of POST /sync, if the work declares itself deterministic.
 	Result func(ctx context.Context, input []byte) (jsontext.Value, error)
 
+	// Requests, if above 0, makes the run a closed loop of so many requests at most: each
+	// connection sends its next request after its last answer, whatever Rate and Profile say.
+	// It measures the throughput at saturation; its latencies say little.
+	Requests int
+	Window   int    // requests of a closed loop that may be sent and not called back; 0 is no bound
+	Work     string // name of the work that is asked for; empty is the service's default
+	Unread   bool   // callbacks are counted, and neither read nor explained: that costs the least
+	Keep     bool   // receivers stay until Close, though the run has ended
+
 	// Unknown answers callbacks of no request of the run. Where it is nil, they are answered
 	// 410.
 	Unknown func(*receivers.Callback)
@@ -74,6 +83,9 @@ func (c Config) Duration() time.Duration {
 	}
 	return c.Profile.Duration
 }
+
+// path is where a call asks for the work.
+func (c Config) path(call string) string { return strings.TrimSuffix(call+"/"+c.Work, "/") }
 
 func (c Config) curve() curve { return c.Profile.curve(c.Rate, c.Duration()) }
 

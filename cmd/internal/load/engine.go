@@ -21,6 +21,7 @@ type sender func(arrival) answer
 type engine struct {
 	schedule schedule
 	ledger   *ledger
+	closed   bool          // a closed loop, without a schedule
 	most     int           // workers
 	patience time.Duration // a request that waited for a worker for longer is left out
 	due      chan arrival  // arrivals that wait while all workers are busy
@@ -47,6 +48,7 @@ func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
 	return &engine{
 		schedule: schedule,
 		ledger:   ledger,
+		closed:   config.Requests > 0,
 		most:     config.Connections,
 		patience: config.Timeout,
 		due:      make(chan arrival, min(capacity, len(ledger.requests))),
@@ -58,6 +60,11 @@ func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
 // was sent is answered. Each worker calls send. The error means that no clock
 // is to be had here.
 func (e *engine) run(ctx context.Context, send sender) error {
+	if e.closed {
+		e.loop(ctx, send)
+		e.ended = e.ledger.clock.now()
+		return nil
+	}
 	err := e.dispatch(ctx, send)
 	e.ended = e.ledger.clock.now()
 	if ctx.Err() == nil {
@@ -67,6 +74,31 @@ func (e *engine) run(ctx context.Context, send sender) error {
 	}
 	e.workers.Wait()
 	return err
+}
+
+// loop is the closed loop: each worker makes the next request when its last is answered.
+func (e *engine) loop(ctx context.Context, send sender) {
+	entering, allEntered := context.WithCancel(ctx)
+	defer allEntered()
+	var next atomic.Int64
+	for range e.most {
+		e.workers.Go(func() {
+			for e.ledger.enter(entering) {
+				number := int(next.Add(1)) - 1
+				if number >= len(e.ledger.requests)-1 {
+					allEntered() // nobody has to wait for room any more
+				}
+				if number >= len(e.ledger.requests) {
+					return
+				}
+				e.released.Add(1)
+				if e.work(ctx, arrival{number, e.ledger.clock.now()}, send) == shed {
+					Pause(ctx, 5*time.Millisecond) // or refusals would eat the CPU that serving needs
+				}
+			}
+		})
+	}
+	e.workers.Wait()
 }
 
 // dispatch hands every request over when it is due, regardless of earlier requests.
@@ -152,15 +184,27 @@ func (e *engine) next() (next arrival, more bool) {
 
 // work sends a request, unless it has waited for a worker for too long. Once ctx is done,
 // waiting requests are dropped.
-func (e *engine) work(ctx context.Context, arrival arrival, send sender) {
+func (e *engine) work(ctx context.Context, arrival arrival, send sender) outcome {
 	if ctx.Err() != nil {
-		return
+		return undue
 	}
 	left := e.ledger.clock.now()
 	if left-arrival.at > e.patience {
 		e.ledger.leaveOut(arrival)
-		return
+		return unsent
 	}
 	e.ledger.expect(arrival)
-	e.ledger.record(arrival, left, send(arrival))
+	answer := send(arrival)
+	e.ledger.record(arrival, left, answer)
+	return answer.outcome
+}
+
+// Pause returns false when ctx ends first.
+func Pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -101,7 +102,8 @@ type ledger struct {
 	orphans     int // callbacks to paths that this run never gave away
 	oldest      int // no earlier request is outstanding, or under way
 	quiet       chan struct{}
-	closed      bool // nothing is noted any more
+	window      chan struct{} // a token for each request that is sent and not called back; nil for no bound
+	closed      bool          // nothing is noted any more
 }
 
 // lane counts the requests of one endpoint.
@@ -118,6 +120,9 @@ func newLedger(config Config, total int) *ledger {
 		requests: make([]request, total),
 		sync:     lane{reasons: make(map[string]int)},
 		async:    lane{reasons: make(map[string]int)},
+	}
+	if config.Window > 0 {
+		l.window = make(chan struct{}, config.Window)
 	}
 	random := rand.New(rand.NewPCG(config.Seed, 2))
 	for i := range l.requests {
@@ -162,6 +167,29 @@ func (l *ledger) record(arrival arrival, left time.Duration, answer answer) {
 	if request.isOutstanding() {
 		l.outstanding++
 	}
+	if answer.outcome != ok {
+		l.leave()
+	}
+}
+
+// enter waits for room in the window. It returns false when ctx ends first.
+func (l *ledger) enter(ctx context.Context) bool {
+	if l.window == nil {
+		return ctx.Err() == nil
+	}
+	select {
+	case l.window <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (l *ledger) leave() {
+	select {
+	case <-l.window: // never, where there is none
+	default: // a callback of a request that had left for another reason
+	}
 }
 
 func (l *ledger) lane(request *request) *lane {
@@ -202,6 +230,7 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (not
 	request.called = toMicros(came - request.at.duration())
 	request.result, request.sequence = delivery.result, delivery.sequence
 	l.delivered++
+	l.leave()
 	if wasOutstanding {
 		l.outstanding--
 		if l.outstanding == 0 && l.quiet != nil {

@@ -47,6 +47,9 @@ func (l Lost) isExcused() bool {
 // explain looks up the undelivered requests. A dead or pending request that the server
 // doesn't know, or calls done, is missing as well.
 func (r *Run) explain(told *Async, tally *tally) {
+	if r.config.Unread {
+		return
+	}
 	missing := lookUp(r.client, r.config, tally.missing)
 	for _, request := range lookUp(r.client, r.config, tally.uncalled) {
 		if !request.isExcused() {

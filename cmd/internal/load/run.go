@@ -1,9 +1,9 @@
-// Package load sends requests along a rate curve, in an open loop, receives their
-// callbacks, and compares the two. Closed is another kind of load, which measures the
-// throughput at saturation.
+// Package load sends requests along a rate curve, in an open loop, or in a closed loop at
+// saturation, receives their callbacks, and compares the two.
 package load
 
 import (
+	"cmp"
 	"context"
 	"runtime"
 	"sync"
@@ -14,7 +14,7 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// Run is one run of an open loop: a request leaves on schedule whether or not earlier
+// Run is one run of a load. In an open loop a request leaves on schedule whether or not earlier
 // requests were answered, and its latency counts from the intended send time, so that a
 // server that freezes can't hide it.
 type Run struct {
@@ -37,7 +37,7 @@ func New(ctx context.Context, config Config) (*Run, error) {
 		return nil, err
 	}
 	r, err := newRun(config, client)
-	if err == nil && config.Result == nil {
+	if err == nil && config.Result == nil && !config.Unread {
 		r.deterministic = isDeterministic(client, config)
 	}
 	return r, err
@@ -45,7 +45,7 @@ func New(ctx context.Context, config Config) (*Run, error) {
 
 func newRun(config Config, client *fasthttp.HostClient) (*Run, error) {
 	schedule := newSchedule(config)
-	ledger := newLedger(config, schedule.total())
+	ledger := newLedger(config, cmp.Or(config.Requests, schedule.total()))
 	crowd, err := newCrowd(ledger, config)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (r *Run) ReceiverURL(behaviour receivers.Behaviour) string {
 	return r.crowd.receivers[behaviour].URL
 }
 
-// Close ends the receivers of a run, as Do does.
+// Close ends the receivers of a run, as Do does unless they are kept.
 func (r *Run) Close() { r.crowd.close() }
 
 // Do sends, waits for the answers, then for the callbacks still due, and returns the
@@ -86,7 +86,9 @@ func (r *Run) Close() { r.crowd.close() }
 // to report. watch, if it isn't nil, runs from the first request to the last callback. Do
 // may be called once.
 func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
-	defer r.crowd.close()
+	if !r.config.Keep {
+		defer r.crowd.close()
+	}
 	warmUp(r.client, r.config)
 	startedAt := time.Now()
 	before, _ := usage()
@@ -102,7 +104,6 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	r.drain()
 	drained := r.ledger.clock.now()
 	r.ledger.close()
-	r.crowd.close()
 	after, _ := usage()
 	stop()
 

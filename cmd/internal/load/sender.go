@@ -133,8 +133,8 @@ type caller struct {
 
 func newCaller(client *fasthttp.HostClient, author *author, config Config) *caller {
 	c := &caller{client: client, author: author}
-	prepare(&c.sync, http.MethodPost, "/sync", config)
-	prepare(&c.async, http.MethodPost, "/async", config)
+	prepare(&c.sync, http.MethodPost, config.path("/sync"), config)
+	prepare(&c.async, http.MethodPost, config.path("/async"), config)
 	return c
 }
 

@@ -18,7 +18,7 @@ type Snapshot struct {
 	released, sent int // so far, for the next snapshot's rates
 }
 
-// Snapshot looks at the run. The rates are those since the last snapshot.
+// Snapshot looks at a run that has started. The rates are those since the last snapshot.
 func (r *Run) Snapshot(ctx context.Context, last Snapshot) Snapshot {
 	now := Snapshot{
 		Elapsed:  r.ledger.clock.now(),

@@ -132,6 +132,8 @@ type expectation func(ctx context.Context, number int) (jsontext.Value, error)
 // expected is nil where the work's result isn't known.
 func (r *Run) expected() expectation {
 	switch {
+	case r.config.Unread:
+		return nil
 	case r.config.Result != nil:
 		return func(ctx context.Context, number int) (jsontext.Value, error) {
 			return r.config.Result(ctx, r.author.appendInput(nil, number))
