@@ -38,6 +38,8 @@ var faultWords = map[db.Fault]string{
 	db.NoResources: "The database is out of connections or memory",
 	db.Locked:      "A table is locked",
 	db.Denied:      "The database denies what the service needs",
+	db.Broken:      "The schema isn't as the service needs it",
+	db.Wraparound:  "The database has no transaction ids left",
 	db.Slow:        "The database is too slow",
 }
 
