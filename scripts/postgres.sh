@@ -16,6 +16,7 @@
 #   - be made as a standby of the private cluster at port POSTGRES_PRIMARY,
 #   - lie on a file system of POSTGRES_SIZE, such as 1g, in memory, where mounting is
 #     allowed: `fill` then leaves no room there, and `free` makes room again,
+#   - be stopped by `down` as by a crash, where POSTGRES_STOP is immediate,
 #   - be POSTGRES_CLOCK ahead of the machine's clock, such as +600 or -600 seconds,
 #     where the library that `faketime` prints is there, or can be installed.
 set -euo pipefail
@@ -184,7 +185,7 @@ private_down() {
 	if private_running; then
 		find_bin "$(version)" || fail_version
 		# A server that is ending already may be gone before the command reaches it.
-		as_account "$bin/pg_ctl" stop -D "$data" -m fast -t 60 -s || if private_running; then fail "it does not stop"; fi
+		as_account "$bin/pg_ctl" stop -D "$data" -m "${POSTGRES_STOP:-fast}" -t 60 -s || if private_running; then fail "it does not stop"; fi
 	fi
 	end_orphans
 }

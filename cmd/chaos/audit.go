@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -12,89 +13,100 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// audit reads the database's rows and the API's listings.
-func audit(ctx context.Context, d *database, c *caller, h *history) error {
-	err := d.connect(ctx, func(conn *pgx.Conn) error {
-		for _, read := range []func(context.Context, *pgx.Conn, *history) error{readRows, readJobs, readAttempts, readDead, readTraces} {
-			if err := read(ctx, conn, h); err != nil {
-				return err
-			}
+// settle returns when no request is under way, or patience is at its end: the check names
+// the missing callbacks. A callback, or work, that waits for its next try runs now: no
+// fault is left, so each must succeed. Callbacks of requests whose input doesn't hold the
+// run's own text are storm's, which may have left: settle waits only for its acknowledged
+// requests.
+func (t *trial) settle(ctx context.Context) error {
+	const due = `
+		WITH due AS (
+			UPDATE river_job
+			SET scheduled_at = now(), state = 'available'
+			WHERE kind IN ('work', 'callback') AND state IN ('available', 'retryable', 'scheduled') AND scheduled_at > now() + interval '1 second'
+		), storms AS (
+			SELECT callback_job_id
+			FROM requests
+			WHERE callback_state = 'pending'
+			  AND strpos(input::text, $1) = 0
+		)
+		SELECT (SELECT count(*) FROM requests WHERE callback_state IN ('waiting', 'pending'))
+		     + (SELECT count(*) FROM river_job
+		        WHERE state NOT IN ('completed', 'cancelled', 'discarded')
+		          AND id NOT IN (SELECT callback_job_id FROM storms))
+		     - (SELECT count(*) FROM storms)`
+	for _, s := range t.servers {
+		if err := s.waitHealthy(ctx); err != nil {
+			return err
 		}
-		return nil
+	}
+	left, err := t.database.count(ctx, due, t.ledger.Mine)
+	for began := time.Now(); err == nil && left > 0 && time.Since(began) < t.patience; {
+		wait(ctx, 500*time.Millisecond)
+		left, err = t.database.count(ctx, due, t.ledger.Mine)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for calls under way: %w", err)
+	}
+	t.ledger.following.Wait()
+	return audit(ctx, t.database, t.caller, t.ledger)
+}
+
+// audit reads the database's rows and the API's listings.
+func audit(ctx context.Context, d *database, c *caller, l *ledger) error {
+	err := d.connect(ctx, func(conn *pgx.Conn) error {
+		if err := readRows(ctx, conn, l); err != nil {
+			return err
+		}
+		return readJobs(ctx, conn, l)
 	})
 	if err != nil {
 		return fmt.Errorf("auditing the database: %w", err)
 	}
-	h.Listed = map[string]int{}
+	l.listed = map[string]int{}
 	for _, mode := range []string{"sync", "async"} {
-		if h.Listed[mode], err = countListed(ctx, c, mode); err != nil {
+		if l.listed[mode], err = countListed(ctx, c, mode); err != nil {
 			return fmt.Errorf("auditing the API: %w", err)
 		}
 	}
 	return nil
 }
 
-func readRows(ctx context.Context, conn *pgx.Conn, h *history) error {
+func readRows(ctx context.Context, conn *pgx.Conn, l *ledger) error {
 	const sql = `
 		SELECT id::text, seq, mode, status, coalesce(error ->> 'code', ''), coalesce(callback_state, ''),
-		       coalesce(callback_url, ''), input::text, result::text, coalesce(work_job_id, 0),
-		       coalesce(callback_job_id, 0), coalesce(work, ''), accepted_at, started_at, finished_at
-		FROM requests
-		ORDER BY seq`
+		       coalesce(callback_url, ''), input::text, coalesce(work, ''), coalesce(result::text, ''), coalesce(work_job_id, 0),
+		       coalesce(callback_job_id, 0), accepted_at, coalesce(started_at, '0001-01-01Z'), coalesce(finished_at, '0001-01-01Z'),
+		       EXISTS (SELECT FROM dead_letters WHERE request_id = id),
+		       ARRAY(SELECT outcome FROM callback_attempts WHERE request_id = id ORDER BY attempt),
+		       (SELECT coalesce(max(attempt), 0) FROM callback_attempts WHERE request_id = id)
+		FROM requests`
 	rows, err := conn.Query(ctx, sql)
 	if err != nil {
 		return fmt.Errorf("reading requests: %w", err)
 	}
-	h.Rows, err = pgx.CollectRows(rows, func(found pgx.CollectableRow) (r row, err error) {
-		var input string
-		var result *string
-		var started, finished *time.Time
-		err = found.Scan(&r.ID, &r.Seq, &r.Mode, &r.Status, &r.ErrorCode, &r.CallbackState, &r.CallbackURL,
-			&input, &result, &r.WorkJobID, &r.CallbackJobID, &r.Work, &r.AcceptedAt, &started, &finished)
-		r.Text = sample.Text([]byte(input))
-		if result != nil {
-			r.Result = json.RawMessage(*result)
-		}
-		if started != nil {
-			r.StartedAt = *started
-		}
-		if finished != nil {
-			r.FinishedAt = *finished
-		}
-		return r, err
-	})
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	for _, r := range found {
+		r.Text = sample.Text(r.Input)
+		s := l.story(r.ID)
+		s.stored, s.row = true, r
+	}
 	return err
 }
 
-func readJobs(ctx context.Context, conn *pgx.Conn, h *history) error {
-	rows, err := conn.Query(ctx, "SELECT id, kind, state::text, coalesce(args ->> 'request_id', '') FROM river_job ORDER BY id")
+func readJobs(ctx context.Context, conn *pgx.Conn, l *ledger) error {
+	const sql = `
+		SELECT id, kind, state::text, coalesce(args ->> 'request_id', ''), attempt, coalesce((metadata ->> 'snoozes')::integer, 0), errors
+		FROM river_job`
+	rows, err := conn.Query(ctx, sql)
 	if err != nil {
 		return fmt.Errorf("reading jobs: %w", err)
 	}
-	h.Jobs, err = pgx.CollectRows(rows, pgx.RowToStructByPos[job])
-	return err
-}
-
-func readAttempts(ctx context.Context, conn *pgx.Conn, h *history) error {
-	rows, err := conn.Query(ctx, "SELECT request_id::text, attempt, outcome FROM callback_attempts ORDER BY request_id, attempt")
-	if err != nil {
-		return fmt.Errorf("reading attempts: %w", err)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[job])
+	for _, j := range found {
+		s := l.story(j.RequestID)
+		s.jobs = append(s.jobs, j)
 	}
-	h.Attempts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[attempt])
-	return err
-}
-
-func readDead(ctx context.Context, conn *pgx.Conn, h *history) error {
-	rows, err := conn.Query(ctx, "SELECT request_id::text FROM dead_letters")
-	if err != nil {
-		return fmt.Errorf("reading dead letters: %w", err)
-	}
-	h.Dead = map[string]bool{}
-	var id string
-	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
-		h.Dead[id] = true
-		return nil
-	})
 	return err
 }
 
@@ -109,8 +121,9 @@ func countListed(ctx context.Context, c *caller, mode string) (count int, err er
 			} `json:"requests"`
 			Next string `json:"next_cursor"`
 		}
-		if err := c.get(ctx, "/requests?"+query.Encode(), &page); err != nil {
-			return 0, err
+		status, answer := exchange(ctx, c.client, http.MethodGet, c.at(0).url("/requests?"+query.Encode()), "", nil)
+		if err := json.Unmarshal(answer, &page); err != nil || status != http.StatusOK {
+			return 0, fmt.Errorf("listing %s requests: status %d: %w", mode, status, err)
 		}
 		for _, request := range page.Requests {
 			seen[request.ID] = true

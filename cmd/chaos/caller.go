@@ -5,11 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -18,24 +17,28 @@ import (
 // says that its database is away, below the longest pause.
 const answerTimeout = 8 * time.Second
 
-// caller makes the calls of the lanes and notes their results.
-type caller struct {
-	client    *http.Client
-	servers   *servers
-	receivers map[receiver]string // callback URLs
-	history   *history
+// newClient keeps no connection: the transport repeats a call by itself on a dead
+// connection, and each sending must be noted.
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: answerTimeout}
 }
 
-func newCaller(servers *servers, receivers map[receiver]string, h *history) *caller {
-	// No connection is kept: the transport repeats a call by itself on a dead connection,
-	// and each sending must be noted here.
-	transport := &http.Transport{DisableKeepAlives: true}
-	return &caller{&http.Client{Transport: transport, Timeout: answerTimeout}, servers, receivers, h}
+// caller makes the calls of the lanes and notes their results.
+type caller struct {
+	client  *http.Client
+	servers []*server // that take calls
+	crowd   *crowd
+	ledger  *ledger
+}
+
+func newCaller(servers []*server, c *crowd) *caller {
+	takers := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return !s.takesCalls() })
+	return &caller{newClient(), takers, c, c.ledger}
 }
 
 // run makes a lane's calls until ctx ends, at least pause apart. The cancel or redelivery
 // that follows a call may end later.
-func (c *caller) run(ctx context.Context, l *lane, seed uint64, pause time.Duration) {
+func (c *caller) run(ctx context.Context, l *lane, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
@@ -44,55 +47,58 @@ func (c *caller) run(ctx context.Context, l *lane, seed uint64, pause time.Durat
 			return
 		case <-tick.C:
 		}
-		made := l.next(seed)
-		c.history.addCall(made)
-		c.make(made, c.servers.pick(l.random))
+		made := l.next()
+		server := l.random.IntN(len(c.servers))
+		c.make(made, server)
 		if made.acknowledged() && (made.CancelAfter > 0 || made.RedeliverAfter > 0) {
-			c.history.following.Go(func() { c.follow(ctx, made) })
+			c.ledger.following.Go(func() { c.follow(ctx, made, server) })
 		}
 	}
 }
 
-// make sends a call, and repeats it with the same idempotency key until an answer tells
-// its result.
+// make sends a call, notes it, and repeats it with the same idempotency key until an
+// answer tells its result. server is the number of a server that takes calls.
 func (c *caller) make(made *call, server int) {
+	c.ledger.note(func() { c.ledger.calls = append(c.ledger.calls, made) })
 	made.SentAt = time.Now()
-	for range len(c.servers.roles) { // where nobody is there, the next is asked, as by a load balancer
-		made.Server, made.Status = server, c.send(made, server)
-		if made.Status != nobody {
+	for range c.servers { // where nobody is there, the next is asked, as by a load balancer
+		if made.Status = c.send(made, server); made.Status != nobody {
 			break
 		}
-		server = c.servers.callable(server + 1)
+		server++
 	}
-	made.Status = max(0, made.Status)
+	made.Server, made.Status = c.at(server).name, max(0, made.Status)
 	made.AnsweredAt = time.Now()
 	if made.IdempotencyKey == "" || made.Status != 0 && !made.Repeat {
 		return
 	}
 	for try := range 3 {
-		if status := c.send(made, c.servers.callable(server+try+1)); status > 0 && status != http.StatusConflict {
+		if status := c.send(made, server+try+1); status > 0 && status != http.StatusConflict {
 			return
 		}
 	}
 }
+
+// at is a server that takes calls, going round.
+func (c *caller) at(number int) *server { return c.servers[number%len(c.servers)] }
 
 // nobody stands for the status where there is no server, so that nothing was sent.
 const nobody = -1
 
 // send returns the answer's status, 0 where there was none, or nobody.
 func (c *caller) send(made *call, server int) int {
-	body := map[string]any{"input": made.input()}
+	body := map[string]any{"input": made.Input}
 	path := "/sync"
 	if !made.Sync {
 		path = "/async"
-		body["callback_url"] = c.receivers[made.Receiver]
+		body["callback_url"] = c.crowd.url(made.Receiver)
 		for name, value := range map[string]any{"ordering_key": made.OrderingKey, "expires_in": made.ExpiresIn} {
 			if value != "" && value != 0 {
 				body[name] = value
 			}
 		}
 	}
-	if made.Manners != nil {
+	if made.Hostile {
 		path += "/" + upstreamWork
 	}
 	status, answer := c.post(server, path, made.IdempotencyKey, body)
@@ -117,19 +123,20 @@ func (c *caller) send(made *call, server int) int {
 	return status
 }
 
-// post returns status 0 for no answer, and nobody where no server is there.
 func (c *caller) post(server int, path, key string, body any) (int, []byte) {
-	return postJSON(context.Background(), c.client, c.servers.url(server)+path, key, body)
+	return exchange(context.Background(), c.client, http.MethodPost, c.at(server).url(path), key, body)
 }
 
-func postJSON(ctx context.Context, client *http.Client, address, key string, body any) (int, []byte) {
+// exchange calls with JSON. It returns status 0 for no answer, and nobody where nobody
+// listens.
+func exchange(ctx context.Context, client *http.Client, method, address, key string, body any) (int, []byte) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // strings and numbers
+		panic(err) // strings, numbers, and JSON
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(encoded))
+	request, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(encoded))
 	if err != nil {
-		panic(err) // a URL of the plan, not of a caller
+		return http.StatusNotFound, nil // an upstream that was told nonsense
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if key != "" {
@@ -155,20 +162,17 @@ const unknown = "unknown"
 
 // follow cancels or redelivers, a moment after the call was acknowledged. A call that the
 // service misses while it is away is not repeated.
-func (c *caller) follow(ctx context.Context, made *call) {
-	select {
-	case <-ctx.Done():
+func (c *caller) follow(ctx context.Context, made *call, server int) {
+	if wait(ctx, max(made.CancelAfter, made.RedeliverAfter)); ctx.Err() != nil {
 		return
-	case <-time.After(max(made.CancelAfter, made.RedeliverAfter)):
 	}
-	id := made.IDs[0]
-	server := c.servers.callable(made.Server)
+	path := "/requests/" + made.IDs[0]
 	if made.RedeliverAfter > 0 {
-		status, _ := c.post(server, "/requests/"+id+"/redeliver", "", struct{}{})
+		status, _ := c.post(server, path+"/redeliver", "", struct{}{})
 		made.Redelivered = status == 0 || status == http.StatusAccepted
 		return
 	}
-	status, answer := c.post(server, "/requests/"+id+"/cancel", "", struct{}{})
+	status, answer := c.post(server, path+"/cancel", "", struct{}{})
 	made.StoppedAt = time.Now()
 	var got struct {
 		Stopped []string `json:"stopped"`
@@ -183,35 +187,14 @@ func (c *caller) follow(ctx context.Context, made *call) {
 
 // redeliver has dead letters delivered again, many at a time, every few seconds
 // until ctx ends.
-func (c *caller) redeliver(ctx context.Context, seed uint64) {
-	random := rand.New(rand.NewPCG(seed, 1+lanes))
+func (c *caller) redeliver(ctx context.Context, random *rand.Rand) {
 	for wait(ctx, seconds(random, 2, 8)); ctx.Err() == nil; wait(ctx, seconds(random, 2, 8)) {
-		status, answer := c.post(c.servers.pick(random), "/redeliveries", "", map[string]int{"rate": 100})
+		status, answer := c.post(random.IntN(len(c.servers)), "/redeliveries", "", map[string]int{"rate": 100})
 		var got struct {
 			Redelivered int `json:"redelivered"`
 		}
 		if status == http.StatusAccepted && json.Unmarshal(answer, &got) == nil {
-			c.history.addRedelivered(got.Redelivered)
+			c.ledger.note(func() { c.ledger.redelivered += got.Redelivered })
 		}
 	}
-}
-
-// get reads something, with a status other than 200 as an error.
-func (c *caller) get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.servers.url(0)+path, nil)
-	if err != nil {
-		return fmt.Errorf("asking for %s: %w", path, err)
-	}
-	response, err := c.client.Do(request)
-	if err != nil {
-		return fmt.Errorf("asking for %s: %w", path, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("asking for %s: status %d", strings.Split(path, "?")[0], response.StatusCode)
-	}
-	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
-	}
-	return nil
 }

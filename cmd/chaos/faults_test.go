@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/receivers"
 	"ringback/db/dbtest"
 )
 
@@ -67,16 +68,20 @@ func isFree(port int) bool {
 }
 
 // during runs a fault until do has returned.
-func during(t *testing.T, fault func(ctx context.Context, length time.Duration) error, do func()) {
-	t.Helper()
-	ctx, end := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- fault(ctx, time.Hour) }()
-	defer func() {
-		end()
-		if err := <-ended; err != nil {
-			t.Error(err)
+func (t *trial) during(tb testing.TB, f fault, do func()) {
+	tb.Helper()
+	ctx, over := context.WithCancel(tb.Context())
+	f.Length = time.Hour
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := t.inject(ctx, f); err != nil {
+			tb.Errorf("%s: %v", f.Kind, err)
 		}
+	}()
+	defer func() {
+		over()
+		<-ended
 	}()
 	do()
 }
@@ -85,7 +90,7 @@ func during(t *testing.T, fault func(ctx context.Context, length time.Duration) 
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for !so() {
-		if wait(t.Context(), 10*time.Millisecond); t.Context().Err() != nil {
+		if wait(t.Context(), 10*time.Millisecond); t.Context().Err() != nil || t.Failed() {
 			t.Fatalf("waiting until %s: %v", what, t.Context().Err())
 		}
 	}
@@ -104,9 +109,20 @@ func isState(err error, state string) bool {
 	return errors.As(err, &answer) && answer.Code == state
 }
 
+// newTrial has a database of the test's own.
+func newTrial(t *testing.T) *trial {
+	t.Helper()
+	p := plan{Roles: []string{"all"}}
+	return &trial{
+		plan: p, patience: dbtest.Patience, logs: t.TempDir(), folder: t.TempDir(),
+		database: startCluster(t), ledger: newLedger(p), say: t.Logf,
+	}
+}
+
 func TestFaultsOfTheDatabase(t *testing.T) {
 	t.Parallel()
-	d := startCluster(t)
+	tr := newTrial(t)
+	d := tr.database
 	if err := d.execute(t.Context(), "CREATE TABLE requests (text text)"); err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +135,7 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 	}
 
 	t.Run("ALockedTableIsReadAndNotWritten", func(t *testing.T) {
-		lock := func(ctx context.Context, length time.Duration) error { return d.lockTable(ctx, "requests", length) }
-		during(t, lock, func() {
+		tr.during(t, fault{Kind: "table-locked", Of: "requests"}, func() {
 			await(t, "the table is locked", func() bool {
 				return isState(d.execute(t.Context(), "SET lock_timeout = '10ms'; "+write), "55P03")
 			})
@@ -133,12 +148,12 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 
 	t.Run("AFullDiskTakesNothing", func(t *testing.T) {
 		if err := d.run(t.Context(), d.primary(), "free"); err != nil {
-			if err := d.fillDisk(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no file system of its own") {
+			if err := tr.inject(t.Context(), fault{Kind: "disk-full"}); err == nil || !strings.Contains(err.Error(), "no file system of its own") {
 				t.Errorf("got %v, want what can't be had here", err)
 			}
 			return
 		}
-		during(t, d.fillDisk, func() {
+		tr.during(t, fault{Kind: "disk-full"}, func() {
 			await(t, "the disk is full", func() bool { return isState(d.execute(t.Context(), write), "53100") })
 		})
 		writes(t)
@@ -146,10 +161,22 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 
 	t.Run("AFailoverLosesNothingAndLeavesTheOldPrimaryReadOnly", func(t *testing.T) {
 		for range 2 { // there and back
-			testFailover(t, d, write)
+			tr.testFailover(t, write)
 			writes(t)
 		}
 	})
+
+	for _, kind := range []string{"database-fast", "database-crash"} {
+		t.Run(kind+" EndsAllConnectionsAndIsBack", func(t *testing.T) {
+			tr.during(t, fault{Kind: kind}, func() {
+				await(t, "nobody is there", func() bool { return d.execute(t.Context(), "SELECT 1") != nil })
+				if err := tr.inject(t.Context(), fault{Kind: "failover"}); !errors.Is(err, errGoing) {
+					t.Errorf("another fault of the database meanwhile: got %v, want %v", err, errGoing)
+				}
+			})
+			writes(t)
+		})
+	}
 
 	t.Run("TheClockDiffers", func(t *testing.T) {
 		for _, ahead := range []time.Duration{72 * time.Hour, -10 * time.Minute, 0} {
@@ -169,66 +196,54 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 	})
 }
 
-func testFailover(t *testing.T, d *database, write string) {
-	t.Helper()
-	var rows int
-	count := func(conn *pgx.Conn) error {
-		return conn.QueryRow(t.Context(), "SELECT count(*) FROM requests").Scan(&rows)
-	}
-	if err := d.connect(t.Context(), count); err != nil {
-		t.Fatal(err)
-	}
-	before, old := rows, d.primary()
-	kept, err := pgx.Connect(t.Context(), d.urlOf(old))
+func (t *trial) testFailover(tb testing.TB, write string) {
+	tb.Helper()
+	const rows = "SELECT count(*) FROM requests"
+	d := t.database
+	before, err := d.count(tb.Context(), rows)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
+	}
+	old := d.primary()
+	kept, err := pgx.Connect(tb.Context(), d.urlOf(old))
+	if err != nil {
+		tb.Fatal(err)
 	}
 	defer kept.Close(context.Background())
-	failOver := func(ctx context.Context, length time.Duration) error {
-		_, err := d.failOver(ctx, length)
-		return err
-	}
-	during(t, failOver, func() {
-		await(t, "another is the primary", func() bool { return d.primary() != old })
-		if _, err := kept.Exec(t.Context(), write); !isState(err, "25006") {
-			t.Errorf("writing to the old primary: %v, want that it is read-only", err)
+	t.during(tb, fault{Kind: "failover"}, func() {
+		await(tb, "another is the primary", func() bool { return d.primary() != old })
+		if _, err := kept.Exec(tb.Context(), write); !isState(err, "25006") {
+			tb.Errorf("writing to the old primary: %v, want that it is read-only", err)
 		}
-		through, err := pgx.Connect(t.Context(), d.everywhere()+"&target_session_attrs=read-write")
+		through, err := pgx.Connect(tb.Context(), d.everywhere()+"&target_session_attrs=read-write")
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		defer through.Close(context.Background())
-		if err := count(through); err != nil || rows != before {
-			t.Errorf("got %d rows, %v, want %d", rows, err, before)
+		var after int
+		if err := through.QueryRow(tb.Context(), rows).Scan(&after); err != nil || after != before {
+			tb.Errorf("got %d rows, %v, want %d", after, err, before)
 		}
-		if _, err := through.Exec(t.Context(), write); err != nil {
-			t.Errorf("writing: %v", err)
+		if _, err := through.Exec(tb.Context(), write); err != nil {
+			tb.Errorf("writing: %v", err)
 		}
 	})
 	if !isFree(old.port) {
-		t.Error("the old primary is still there")
+		tb.Error("the old primary is still there")
 	}
 }
 
 // startTrial starts a server, and receivers, on a database of the test's own.
 func startTrial(t *testing.T) *trial {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "ringback")
-	build := exec.Command("go", "build", "-tags", "nomsgpack", "-trimpath", "-o", binary, "../server")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as scripts/chaos.sh does, which has built it before
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the server: %v\n%s", err, out)
-	}
-	tr := &trial{
-		options:  options{server: binary, logs: t.TempDir(), patience: dbtest.Patience},
-		plan:     plan{Roles: []string{"all"}},
-		database: startCluster(t),
-		history:  &history{Mine: "chaos ", Meddled: map[string]*meddling{}},
-		say:      t.Logf,
+	tr := newTrial(t)
+	tr.program = filepath.Join(t.TempDir(), "ringback")
+	if err := program.Build(t.Context(), "../..", tr.program); err != nil {
+		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(context.Background())
 	t.Cleanup(func() {
-		if process := tr.servers.process(0); process != nil {
+		if process, err := tr.servers[0].current(); err == nil {
 			process.Signal(syscall.SIGKILL)
 		}
 		if err := tr.stop(end); err != nil {
@@ -245,87 +260,133 @@ func TestFaultsOfAServer(t *testing.T) {
 	t.Parallel()
 	tr := startTrial(t)
 	for _, way := range ways {
-		t.Run("ACallbackIsStillOwed, "+way.name, func(t *testing.T) { testCallbackTaken(t, tr, way) })
+		t.Run("ACallbackIsStillOwed, "+way.name, func(t *testing.T) { tr.testCallbackTaken(t, way) })
 		if way.ends {
-			t.Run("ARequestEnds, "+way.name, func(t *testing.T) { testWorkTaken(t, tr, way) })
+			t.Run("ARequestEnds, "+way.name, func(t *testing.T) { tr.testWorkTaken(t, way) })
 		}
 	}
-	t.Run("ALogIsNotReadAndTheServiceGoesOn", func(t *testing.T) { testLog(t, tr) })
+	t.Run("ALogIsNotReadAndTheServiceGoesOn", func(t *testing.T) { tr.testLog(t) })
 	t.Run("AServerThatGoesOnIsMeasured", func(t *testing.T) {
 		tr.resume(t.Context())
-		if r := tr.history.Resumed; len(r) != 1 || r[0].Took <= 0 {
-			t.Errorf("got %+v, want the one server", r)
+		if took := tr.ledger.resumed; len(took) != 1 || took["server-0"] <= 0 {
+			t.Errorf("got %v, want the one server", took)
+		}
+	})
+	t.Run("TheLeaderIsPausedAndGoesOn", func(t *testing.T) { tr.testLeader(t) })
+	t.Run("JobsOfAKilledProcessAreGivenBack", func(t *testing.T) { tr.testKill(t) })
+}
+
+// isHealthy asks a server's process once.
+func (s *server) isHealthy() bool {
+	client := http.Client{Timeout: 100 * time.Millisecond}
+	response, err := client.Get(s.url("/healthz"))
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+func (t *trial) testLeader(tb testing.TB) {
+	tb.Helper()
+	await(tb, "River has elected a leader", func() bool {
+		name, err := t.database.leader(tb.Context())
+		return err == nil && name == t.servers[0].name
+	})
+	t.during(tb, fault{Kind: "pause-leader"}, func() {
+		await(tb, "it doesn't answer", func() bool { return !t.servers[0].isHealthy() })
+	})
+	await(tb, "it answers", t.servers[0].isHealthy)
+}
+
+func (t *trial) testKill(tb testing.TB) {
+	tb.Helper()
+	id := t.accept(tb, newCall("chaos killed", steady, 0, 3*time.Second))
+	await(tb, "its job runs", func() bool { return t.holds(tb, id, "work_job_state = 'running'") })
+	if err := t.inject(tb.Context(), fault{Kind: "kill", Of: "server-0"}); err != nil {
+		tb.Fatal(err)
+	}
+	t.watching.Wait()
+	if len(t.ledger.returned) != 1 || len(t.ledger.deaths) != 1 {
+		tb.Errorf("%d measured and %d deaths noted, want one of each", len(t.ledger.returned), len(t.ledger.deaths))
+	}
+	await(tb, "it is delivered", func() bool { return t.ledger.hasCome(id) })
+}
+
+func (t *trial) testCallbackTaken(tb testing.TB, w way) {
+	tb.Helper()
+	text := "chaos callback " + w.name
+	var id string
+	t.during(tb, fault{Kind: "receivers-500"}, func() {
+		await(tb, "the receivers refuse", func() bool {
+			status, _ := exchange(tb.Context(), t.caller.client, http.MethodPost, t.crowd.url(receivers.OK), "", nil)
+			return status == http.StatusInternalServerError
+		})
+		id = t.accept(tb, newCall(text, receivers.OK, 0, 0))
+		await(tb, "a callback job waits", func() bool { return t.holds(tb, id, "callback_job_state = 'retryable'") })
+		t.takeOne(tb, text, w)
+	})
+	await(tb, "it is delivered", func() bool { return t.ledger.hasCome(id) })
+	t.ledger.tell(id, func(s *story) {
+		if s.meddled.times < 1 || s.meddled.cancelled {
+			tb.Errorf("got %+v noted, want that a job was taken away and no work cancelled", s.meddled)
 		}
 	})
 }
 
-func testCallbackTaken(t *testing.T, tr *trial, w way) {
-	t.Helper()
-	text := "chaos callback " + w.name
-	var id string
-	during(t, tr.refuse, func() {
-		await(t, "the receivers refuse", func() bool { return tr.crowd.troubled.Load() > 0 })
-		id = tr.accept(t, newCall(text, good, 0, 0))
-		await(t, "a callback job waits", func() bool { return tr.holds(t, id, "callback_job_state = 'retryable'") })
-		tr.take(t, text, w)
-	})
-	await(t, "it is delivered", func() bool { return tr.history.hasCome(id) })
-	if m := tr.history.Meddled[id]; m == nil || m.Times < 1 || m.Cancelled {
-		t.Errorf("got %+v noted, want that a job was taken away and no work cancelled", m)
-	}
-}
-
-func testWorkTaken(t *testing.T, tr *trial, w way) {
-	t.Helper()
+func (t *trial) testWorkTaken(tb testing.TB, w way) {
+	tb.Helper()
 	text := "chaos work " + w.name
-	id := tr.accept(t, newCall(text, good, 0, 30*time.Second))
-	tr.take(t, text, w)
-	await(t, "it is cancelled", func() bool { return tr.holds(t, id, "status = 'cancelled' AND callback_state = 'cancelled'") })
-	if m := tr.history.Meddled[id]; m == nil || !m.Cancelled {
-		t.Errorf("got %+v noted, want work that was cancelled", m)
-	}
+	id := t.accept(tb, newCall(text, receivers.OK, 0, 30*time.Second))
+	t.takeOne(tb, text, w)
+	await(tb, "it is cancelled", func() bool { return t.holds(tb, id, "status = 'cancelled' AND callback_state = 'cancelled'") })
+	t.ledger.tell(id, func(s *story) {
+		if !s.meddled.cancelled {
+			tb.Errorf("got %+v noted, want work that was cancelled", s.meddled)
+		}
+	})
 }
 
-func testLog(t *testing.T, tr *trial) {
-	t.Helper()
-	log := filepath.Join(tr.options.logs, "server-0.log")
+func (t *trial) testLog(tb testing.TB) {
+	tb.Helper()
 	logged := func() []byte {
-		content, err := os.ReadFile(log)
+		content, err := os.ReadFile(filepath.Join(t.logs, "server-0.log"))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return content
 	}
 	var id string
-	during(t, tr.servers.logs[0].stop, func() {
-		await(t, "nobody reads", tr.servers.logs[0].stopped.Load)
+	t.during(tb, fault{Kind: "log-blocked"}, func() {
+		await(tb, "nobody reads", func() bool {
+			read := t.servers[0].gate.TryLock()
+			if read {
+				t.servers[0].gate.Unlock()
+			}
+			return !read
+		})
 		before := len(logged())
 		for i := range 40 { // several pages of log
-			id = tr.accept(t, newCall(fmt.Sprint("chaos log ", i), steady, 0, 0))
+			id = t.accept(tb, newCall(fmt.Sprint("chaos log ", i), steady, 0, 0))
 		}
-		await(t, "the last is delivered", func() bool { return tr.history.hasCome(id) })
+		await(tb, "the last is delivered", func() bool { return t.ledger.hasCome(id) })
 		if after := len(logged()); after != before {
-			t.Errorf("%d bytes of the log were read", after-before)
+			tb.Errorf("%d bytes of the log were read", after-before)
 		}
 	})
-	await(t, "the log is read again", func() bool { return strings.Contains(string(logged()), id) })
+	await(tb, "the log is read again", func() bool { return strings.Contains(string(logged()), id) })
 }
 
-// take takes away the job of the request with that text.
-func (t *trial) take(tb testing.TB, text string, w way) {
+// takeOne takes away the job of the request with that text.
+func (t *trial) takeOne(tb testing.TB, text string, w way) {
 	tb.Helper()
 	await(tb, "a job is "+w.name, func() bool {
-		done, err := t.injector.take(tb.Context(), text, w)
+		done, err := t.take(tb.Context(), text, w)
 		if err != nil {
 			tb.Fatal(err)
 		}
 		return done
 	})
-}
-
-func (t *trial) refuse(ctx context.Context, length time.Duration) error {
-	t.crowd.suffer(ctx, refuse, length)
-	return nil
 }
 
 func (t *trial) accept(tb testing.TB, c *call) (id string) {
@@ -338,14 +399,67 @@ func (t *trial) accept(tb testing.TB, c *call) (id string) {
 }
 
 // holds tells whether the trace of a request does.
-func (t *trial) holds(tb testing.TB, id, condition string) (so bool) {
+func (t *trial) holds(tb testing.TB, id, condition string) bool {
 	tb.Helper()
-	err := t.database.connect(tb.Context(), func(conn *pgx.Conn) error {
-		sql := "SELECT EXISTS (SELECT FROM request_trace WHERE request_id::text = $1 AND " + condition + ")"
-		return conn.QueryRow(tb.Context(), sql, id).Scan(&so)
-	})
+	sql := "SELECT count(*) FROM request_trace WHERE request_id::text = $1 AND " + condition
+	found, err := t.database.count(tb.Context(), sql, id)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return so
+	return found > 0
+}
+
+// TestManners meets each manner of the upstream with a server.
+func TestManners(t *testing.T) {
+	t.Parallel()
+	tr := startTrial(t)
+	refused := map[manner]string{"garbles": "upstream_failed", "refuses": "refused", "fails": "upstream_failed", "errs": "no_page"}
+	attempts := map[manner]int{"breaks": 2, "cuts": 2, hangs: 2, "busy": 2, "too-late": 2, "silent": 2} // at least
+	ids := map[manner]string{}
+	for _, m := range mannerNames() {
+		ids[m] = tr.accept(t, newHostileCall(fmt.Sprintf("%s%s\n", tr.ledger.Mine, m), steady, m))
+	}
+	for _, m := range mannerNames() {
+		want := fmt.Sprintf("status = 'succeeded' AND work_job_attempt >= %d", max(1, attempts[m]))
+		if code := refused[m]; code != "" {
+			want = "status = 'failed' AND error_code = '" + code + "' AND work_job_attempt = 1"
+		}
+		await(t, string(m)+" is called back", func() bool { return tr.ledger.hasCome(ids[m]) })
+		if !tr.holds(t, ids[m], want) {
+			t.Errorf("%s: want %s", m, want)
+		}
+	}
+	for kind, trouble := range map[string]string{"upstream-away": "upstream_unreachable", "upstream-503": "", "upstream-hangs": "deadline_exceeded"} {
+		var id string
+		tr.during(t, fault{Kind: kind}, func() {
+			await(t, kind+" has begun", func() bool { return !tr.upstreamIsFine(t) })
+			id = tr.accept(t, newHostileCall(tr.ledger.Mine+kind, steady))
+			await(t, "an attempt was not done", func() bool {
+				return tr.holds(t, id, fmt.Sprintf("work_job_errors::text LIKE '%%%s%%' OR %t AND work_job_state IN ('available', 'scheduled')", trouble, trouble == ""))
+			})
+		})
+		await(t, "it is called back", func() bool { return tr.ledger.hasCome(id) })
+		if !tr.holds(t, id, "status = 'succeeded'") {
+			t.Errorf("%s: want that it succeeds afterwards", kind)
+		}
+	}
+	tr.ledger.following.Wait()
+	if err := audit(t.Context(), tr.database, tr.caller, tr.ledger); err != nil {
+		t.Fatal(err)
+	}
+	if found := check(tr.ledger); len(found) > 0 {
+		t.Errorf("found %+v, want nothing", found)
+	}
+}
+
+// upstreamIsFine tells whether the upstream listens and lets attempts have their own
+// manners.
+func (t *trial) upstreamIsFine(tb testing.TB) bool {
+	tb.Helper()
+	conn, err := net.Dial("tcp", t.upstream.address)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return t.upstream.trouble.Load() == manner("")
 }

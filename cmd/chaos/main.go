@@ -38,20 +38,15 @@ func main() {
 
 // options are the command line's and the environment's.
 type options struct {
-	seed      uint64
-	runs      int           // with the seeds that follow
-	duration  time.Duration // of the load and the faults of a run
-	patience  time.Duration // for calls under way at the end
-	rate      int           // calls a second
-	stormRate int
-	faults    []kind // all, if none
-	from      string // commits to upgrade from, with commas between
-	server    string
-	script    string // that runs Postgres
-	folder    string // where it is
-	port      int
-	logs      string
-	out       string
+	seed     uint64
+	runs     int           // with the seeds that follow
+	duration time.Duration // of the load and the faults of a run
+	faults   []string      // kinds, all if none
+	from     string        // commits to upgrade from, with commas between
+	logs     string
+	out      string
+	folder   string // of Postgres
+	port     int
 }
 
 func readOptions(args []string, getenv func(string) string, stderr io.Writer) (options, error) {
@@ -61,69 +56,50 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.Uint64Var(&o.seed, "seed", 1, "`number` that calls and faults follow from")
 	flags.IntVar(&o.runs, "runs", 1, "`number` of runs, each with the next seed")
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how much `time` calls and faults take")
-	flags.DurationVar(&o.patience, "patience", 5*time.Minute, "how much `time` everything may take to settle afterwards")
-	flags.IntVar(&o.rate, "rate", 30, "`calls` a second")
-	flags.IntVar(&o.stormRate, "storm-rate", 20, "`requests` a second of the storm beside them")
-	flags.Func("faults", "only these `kinds`, with commas between: "+kinds(), o.addFaults)
+	flags.Func("faults", "only these `kinds`, with commas between: "+strings.Join(kindNames(), ", "), o.addFaults)
 	flags.StringVar(&o.from, "from", earlier, "upgrade from each of these `commits` as well, with commas between; none where -faults names others")
-	flags.StringVar(&o.server, "server", "bin/ringback", "`path` of the server's program")
-	flags.StringVar(&o.script, "postgres", "scripts/postgres.sh", "`path` of the script that runs Postgres")
 	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs")
 	flags.StringVar(&o.out, "out", "", "`file` for the report, as JSON")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	script, err := filepath.Abs(o.script)
-	o.script = script
-	port, portErr := strconv.Atoi(getenv("POSTGRES_PORT"))
-	o.port = port
+	var err error
+	o.port, err = strconv.Atoi(getenv("POSTGRES_PORT"))
 	switch {
-	case err != nil:
-		return o, fmt.Errorf("finding the script: %w", err)
 	case flags.NArg() > 0:
 		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
-	case o.folder == "" || portErr != nil:
+	case o.folder == "" || err != nil:
 		return o, errors.New("POSTGRES_FOLDER and POSTGRES_PORT must name a Postgres that may be stopped: run scripts/chaos.sh")
-	case o.runs < 1 || o.rate < 1 || o.stormRate < 1 || o.duration < 5*time.Second:
-		return o, errors.New("-runs and the rates must be at least 1, -duration at least 5s")
+	case o.runs < 1 || o.duration < 5*time.Second:
+		return o, errors.New("-runs must be at least 1, -duration at least 5s")
 	}
 	return o, nil
 }
 
-// kinds names all kinds of faults.
-func kinds() string {
-	var names []string
-	for _, c := range chances {
-		names = append(names, string(c.kind))
-	}
-	return strings.Join(append(names, string(clocks), string(serverClocks), string(upgrade)), ", ")
-}
-
 func (o *options) addFaults(list string) error {
 	for name := range strings.SplitSeq(list, ",") {
-		apart := []kind{clocks, serverClocks, upgrade}
-		if !slices.Contains(apart, kind(name)) && !slices.ContainsFunc(chances, func(c chance) bool { return string(c.kind) == name }) {
-			return fmt.Errorf("there is no %q, only %s", name, kinds())
+		if !slices.Contains(kindNames(), name) {
+			return fmt.Errorf("there is no %q, only %s", name, strings.Join(kindNames(), ", "))
 		}
-		o.faults = append(o.faults, kind(name))
+		o.faults = append(o.faults, name)
 	}
 	return nil
 }
 
-// upgrades are the commits to upgrade from.
-func (o options) upgrades() []string {
-	if o.from == "" || len(o.faults) > 0 && !slices.Contains(o.faults, upgrade) {
-		return nil
+// plans are the upgrades, and then the seeds.
+func (o options) plans() (plans []plan) {
+	if o.from != "" && (len(o.faults) == 0 || slices.Contains(o.faults, upgrade)) {
+		for commit := range strings.SplitSeq(o.from, ",") {
+			plans = append(plans, upgradeFrom(commit, o.seed))
+		}
 	}
-	return strings.Split(o.from, ",")
-}
-
-// seeds is how many runs there are beside the upgrades.
-func (o options) seeds() int {
-	if slices.Equal(o.faults, []kind{upgrade}) {
-		return 0
+	if slices.Equal(o.faults, []string{upgrade}) {
+		return plans
 	}
-	return o.runs
+	for i := range o.runs {
+		plans = append(plans, draw(o.seed+uint64(i), o.duration, o.faults))
+	}
+	return plans
 }
 
 // errBroken is a run that completed, and found a broken invariant.
@@ -134,25 +110,23 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err != nil {
 		return err
 	}
-	found := report{Started: time.Now()}
-	database := newDatabase(options.script, options.folder, options.port)
+	script, err := filepath.Abs("scripts/postgres.sh")
+	if err != nil {
+		return fmt.Errorf("finding the script that runs Postgres: %w", err)
+	}
+	database := newDatabase(script, options.folder, options.port)
 	if err := database.start(ctx); err != nil {
 		return err
 	}
-	for _, commit := range options.upgrades() {
-		outcome, err := runUpgrade(ctx, options, database, commit, stdout)
-		if err != nil {
-			return errors.Join(fmt.Errorf("upgrade from %s: %w", commit, err), found.write(options.out))
+	found := report{Started: time.Now()}
+	for _, p := range options.plans() {
+		outcome, err := runPlan(ctx, p, database, options.logs, stdout)
+		if errors.Is(err, errNoCommit) {
+			fmt.Fprintf(stdout, "NOT DONE: an upgrade from %s, a commit that this clone doesn't hold\n", p.From)
+			continue
 		}
-		if outcome.Plan.From != "" {
-			outcome.print(stdout)
-			found.Runs = append(found.Runs, outcome)
-		}
-	}
-	for i := range options.seeds() {
-		outcome, err := runSeed(ctx, options, database, options.seed+uint64(i), stdout)
 		if err != nil {
-			return errors.Join(fmt.Errorf("seed %d: %w", options.seed+uint64(i), err), found.write(options.out))
+			return errors.Join(fmt.Errorf("%s: %w", p, err), found.write(options.out))
 		}
 		outcome.print(stdout)
 		found.Runs = append(found.Runs, outcome)

@@ -7,64 +7,6 @@ import (
 	"time"
 )
 
-// kind names a fault.
-type kind string
-
-const (
-	kill     kind = "kill"           // SIGKILL of a server, started again a moment later
-	pause    kind = "pause"          // SIGSTOP of a server, then SIGCONT
-	leader   kind = "pause-leader"   // like kill or pause, of the process that River has elected
-	restart  kind = "restart"        // SIGTERM of a server, started again
-	fast     kind = "database-fast"  // a restart that ends all connections
-	crash    kind = "database-crash" // followed by a recovery from the log
-	outage   kind = "database-away"  // stopped for some seconds
-	backends kind = "backends"       // some connections are ended
-	refuse   kind = "receivers-500"  // all receivers fail for a moment
-	hang     kind = "receivers-cut"  // all receivers break connections for a moment
-	lock     kind = "table-locked"   // as CREATE INDEX does
-	failover kind = "failover"       // the database is read-only, and its standby is promoted
-	full     kind = "disk-full"      // of the database
-	jobs     kind = "jobs-gone"      // cancelled, discarded and deleted, by SQL and in River UI
-	logs     kind = "log-blocked"    // a server's log isn't read
-	clocks   kind = "clocks"         // the database's differs, during all of the run
-	// serverClocks are the clocks of servers, which differ from each other likewise.
-	serverClocks kind = "server-clocks"
-	// upgrade replaces servers of an earlier commit by servers of this commit. It is a run
-	// of its own.
-	upgrade kind = "upgrade"
-
-	upstreamAway kind = "upstream-away"  // nobody listens where work is done
-	upstreamHang kind = "upstream-hangs" // nothing is answered there
-	upstreamBusy kind = "upstream-503"   // with Retry-After
-)
-
-// fault is a fault of the plan.
-type fault struct {
-	At     time.Duration `json:"at"` // since the start of the load
-	Kind   kind          `json:"kind"`
-	Target int           `json:"target"` // a server's number, counted from 0, an index of lockable, or the number of backends
-	Length time.Duration `json:"length"` // of faults that last, otherwise 0
-}
-
-func (f fault) String() string {
-	text := fmt.Sprintf("%5.1f s  %s", f.At.Seconds(), f.Kind)
-	switch f.Kind {
-	case kill, pause, restart, logs:
-		text += fmt.Sprintf(" of server %d", f.Target)
-	case backends:
-		text += fmt.Sprintf(": %d", f.Target)
-	case lock:
-		text += ": " + lockable[f.Target]
-	}
-	if f.Length > 0 {
-		text += fmt.Sprintf(" for %.1f s", f.Length.Seconds())
-	}
-	return text
-}
-
-// lockable are the tables that every step writes to.
-var lockable = [...]string{"requests", "callback_attempts", "river_job"}
-
 // plan is all that a seed decides.
 type plan struct {
 	Seed     uint64        `json:"seed"`
@@ -75,8 +17,26 @@ type plan struct {
 	// Skews are how far the servers' clocks are ahead of this machine's; nil for not.
 	Skews []time.Duration `json:"skews,omitempty"`
 	From  string          `json:"from,omitempty"` // the commit of the first servers, where it isn't this commit
+}
 
-	before string // the path of their program
+// fault is a fault of the plan.
+type fault struct {
+	At     time.Duration `json:"at"` // since the start of the load
+	Kind   string        `json:"kind"`
+	Target int           `json:"target"` // an index of the targets of its kind
+	Of     string        `json:"of"`     // the target's name
+	Length time.Duration `json:"length"` // of faults that last, otherwise 0
+}
+
+func (f fault) String() string {
+	text := fmt.Sprintf("%5.1f s  %s", f.At.Seconds(), f.Kind)
+	if f.Of != "" {
+		text += " of " + f.Of
+	}
+	if f.Length > 0 {
+		text += fmt.Sprintf(" for %.1f s", f.Length.Seconds())
+	}
+	return text
 }
 
 func (p plan) String() string {
@@ -94,6 +54,9 @@ func (p plan) flags() string {
 	return fmt.Sprintf("-seed %d -duration %s", p.Seed, p.Duration)
 }
 
+// mine is how the texts of the run's own calls begin.
+func (p plan) mine() string { return fmt.Sprintf("chaos %d ", p.Seed) }
+
 // database is the name of the run's database.
 func (p plan) database() string {
 	if p.From != "" {
@@ -102,124 +65,81 @@ func (p plan) database() string {
 	return fmt.Sprintf("chaos_%d", p.Seed)
 }
 
+// earlier are the commits whose servers are upgraded while they work: the last without
+// handing jobs over, whose schema has version 14, and the last before sync requests were
+// stored, at version 29.
+const earlier = "2e258fb9023d451809e3e48e97637def0738fa29,7d7effc4da3d82ffee421f27b4bc195f13001aa9"
+
+// upgradeFrom lets servers of an earlier commit work, and replaces them.
+func upgradeFrom(commit string, seed uint64) plan {
+	return plan{
+		Seed: seed, Duration: 25 * time.Second, Roles: []string{"all", "all"}, From: commit,
+		Faults: []fault{{At: 6 * time.Second, Kind: upgrade}},
+	}
+}
+
 // draw follows from its arguments alone, so a seed that failed can be run again.
 // (How the processes meet the faults does not: that is up to the machine.) Only
 // those kinds are drawn, all if there are none.
-func draw(seed uint64, duration time.Duration, only []kind) plan {
+func draw(seed uint64, duration time.Duration, only []string) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	layouts := [][]string{{"all", "all"}, {"all", "all", "all"}, {"all", "api", "worker"}, {"all", "worker", "worker"}}
 	p := plan{Seed: seed, Duration: duration, Roles: layouts[random.IntN(len(layouts))]}
-	chances := among(only)
-	for at := seconds(random, 1, 3); at < duration-time.Second && len(chances) > 0; at += seconds(random, 1.5, 5) {
-		p.Faults = append(p.Faults, drawFault(random, chances, at, duration, len(p.Roles)))
+	among := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
+		return k.share == 0 || len(only) > 0 && !slices.Contains(only, k.name)
+	})
+	for at := seconds(random, 1, 3); at < duration-time.Second && len(among) > 0; at += seconds(random, 1.5, 5) {
+		p.Faults = append(p.Faults, drawFault(random, among, at.Truncate(time.Millisecond), p))
 	}
-	p.Ahead = drawAhead(random, only)
-	p.Skews = drawSkews(random, duration, only, len(p.Roles))
+	wanted := func(name string, oneIn int) bool {
+		return slices.Contains(only, name) || len(only) == 0 && random.IntN(oneIn) == 0
+	}
+	if wanted(clocks, 3) {
+		p.Ahead = either(random, 5*time.Second, -5*time.Second, 10*time.Minute, -10*time.Minute, 72*time.Hour, -72*time.Hour)
+	}
+	if wanted(serverClocks, 4) && (duration >= longRun || len(only) > 0) {
+		p.Skews = make([]time.Duration, len(p.Roles))
+		p.Skews[random.IntN(len(p.Roles))] = either(random, 10*time.Minute, -10*time.Minute, 72*time.Hour)
+	}
 	return p
 }
 
-// drawSkews lets the clocks of servers differ in a quarter of the runs, or in each run if
-// asked. Building such a server takes longer than a short run.
-func drawSkews(random *rand.Rand, duration time.Duration, only []kind, servers int) []time.Duration {
-	differ := slices.Contains(only, serverClocks) || len(only) == 0 && duration >= longRun && random.IntN(4) == 0
-	if !differ {
-		return nil
-	}
-	skews := make([]time.Duration, servers)
-	skews[random.IntN(servers)] = []time.Duration{10 * time.Minute, -10 * time.Minute, 72 * time.Hour}[random.IntN(3)]
-	return skews
-}
-
-// longRun is from which length on a run is worth minutes of building.
+// longRun is from which length on a run is worth the minutes of building a server with a
+// clock of its own.
 const longRun = 30 * time.Second
 
-// drawAhead lets the clocks differ in a third of the runs, or in each run if asked.
-func drawAhead(random *rand.Rand, only []kind) time.Duration {
-	differ := slices.Contains(only, clocks) || len(only) == 0 && random.IntN(3) == 0
-	if !differ {
-		return 0
+func drawFault(random *rand.Rand, among []kind, at time.Duration, p plan) fault {
+	var shares []int
+	for _, k := range among {
+		shares = append(shares, k.share)
 	}
-	ahead := []time.Duration{5 * time.Second, 10 * time.Minute, 72 * time.Hour}[random.IntN(3)]
-	if random.IntN(2) == 0 {
-		return -ahead
-	}
-	return ahead
-}
-
-// chance is how often a kind is drawn, beside the others.
-type chance struct {
-	kind  kind
-	share int
-}
-
-var chances = []chance{
-	{kill, 25},
-	{pause, 15},
-	{leader, 10},
-	{restart, 12},
-	{fast, 8},
-	{crash, 8},
-	{outage, 6},
-	{backends, 8},
-	{refuse, 4},
-	{hang, 4},
-	{lock, 10},
-	{failover, 6},
-	{full, 6},
-	{jobs, 10},
-	{logs, 8},
-	{upstreamAway, 8},
-	{upstreamHang, 5},
-	{upstreamBusy, 5},
-}
-
-func among(only []kind) []chance {
-	if len(only) == 0 {
-		return chances
-	}
-	return slices.DeleteFunc(slices.Clone(chances), func(c chance) bool { return !slices.Contains(only, c.kind) })
-}
-
-func drawKind(random *rand.Rand, chances []chance) (drawn kind) {
-	total := 0
-	for _, c := range chances {
-		total += c.share
-	}
-	left := random.IntN(total)
-	for _, c := range chances {
-		if drawn, left = c.kind, left-c.share; left < 0 {
-			break
-		}
-	}
-	return drawn
-}
-
-func drawFault(random *rand.Rand, chances []chance, at, duration time.Duration, servers int) fault {
-	f := fault{At: at.Truncate(time.Millisecond), Target: random.IntN(servers)}
-	f.Kind = drawKind(random, chances)
-	switch f.Kind {
-	case pause, leader, lock, logs:
-		f.Length = seconds(random, 3, 20)
-	case outage:
-		f.Length = seconds(random, 2, 30)
-	case refuse, hang:
-		f.Length = seconds(random, 1, 3)
-	case upstreamAway, upstreamHang, upstreamBusy:
-		f.Length = seconds(random, 1, 8)
-	case failover, full, jobs:
-		f.Length = seconds(random, 2, 12)
-	case backends:
-		f.Target = 1 + random.IntN(4)
-	}
-	f.Length = min(f.Length, duration-at).Truncate(time.Millisecond)
-	switch f.Kind {
-	case kill, pause, restart, logs, backends:
-	case lock:
-		f.Target = random.IntN(len(lockable))
-	default:
-		f.Target = 0
+	k := among[pick(random, shares...)]
+	f := fault{At: at, Kind: k.name, Length: min(seconds(random, k.from, k.to), p.Duration-at).Truncate(time.Millisecond)}
+	if k.of != nil {
+		targets := k.of(len(p.Roles))
+		f.Target = random.IntN(len(targets))
+		f.Of = targets[f.Target]
 	}
 	return f
+}
+
+// pick draws an index by its share.
+func pick(random *rand.Rand, shares ...int) int {
+	total := 0
+	for _, share := range shares {
+		total += share
+	}
+	left := random.IntN(total)
+	for i, share := range shares {
+		if left -= share; left < 0 {
+			return i
+		}
+	}
+	return 0
+}
+
+func either(random *rand.Rand, choices ...time.Duration) time.Duration {
+	return choices[random.IntN(len(choices))]
 }
 
 func seconds(random *rand.Rand, from, to float64) time.Duration {

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"io"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,14 +21,14 @@ func TestDrawFollowsFromTheSeed(t *testing.T) {
 
 func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	t.Parallel()
-	seen := map[kind]bool{}
+	seen := map[string]bool{}
 	differing, skewed := 0, 0
 	for seed := range uint64(100) {
 		p := draw(seed, time.Minute, nil)
 		if p.Ahead != 0 {
 			differing++
 		}
-		if p.skewed() != 0 {
+		if p.Skews != nil {
 			skewed++
 		}
 		for _, f := range p.Faults {
@@ -33,8 +36,8 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 			if f.At < 0 || f.At+f.Length > p.Duration {
 				t.Errorf("seed %d: %s ends after %s", seed, f, p.Duration)
 			}
-			if f.Kind != backends && f.Kind != lock && f.Target >= len(p.Roles) {
-				t.Errorf("seed %d: %s, with %d servers", seed, f, len(p.Roles))
+			if of := kindOf(f.Kind).of; of != nil && of(len(p.Roles))[f.Target] != f.Of {
+				t.Errorf("seed %d: %s, whose target is number %d of %v", seed, f, f.Target, of(len(p.Roles)))
 			}
 		}
 	}
@@ -44,9 +47,9 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 	if skewed == 0 || skewed == 100 {
 		t.Errorf("the clocks of servers differ in %d runs of 100, want some", skewed)
 	}
-	for _, c := range chances {
-		if !seen[c.kind] {
-			t.Errorf("no seed has %s", c.kind)
+	for _, k := range kinds {
+		if seen[k.name] != (k.share > 0) {
+			t.Errorf("seeds have %s: got %t, want %t", k.name, seen[k.name], k.share > 0)
 		}
 	}
 }
@@ -54,52 +57,77 @@ func TestDrawReachesEveryFaultAndStaysWithinTheRun(t *testing.T) {
 func TestDrawKeepsToTheKindsThatAreWanted(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
-		for _, f := range draw(seed, time.Minute, []kind{kill, crash}).Faults {
-			if f.Kind != kill && f.Kind != crash {
+		for _, f := range draw(seed, time.Minute, []string{"kill", "database-crash"}).Faults {
+			if f.Kind != "kill" && f.Kind != "database-crash" {
 				t.Errorf("seed %d: %s was not wanted", seed, f)
 			}
 		}
-		if p := draw(seed, time.Minute, []kind{kill}); p.Ahead != 0 {
+		if p := draw(seed, time.Minute, []string{"kill"}); p.Ahead != 0 {
 			t.Errorf("seed %d: the clock is %s ahead, which was not wanted", seed, p.Ahead)
 		}
-		if p := draw(seed, time.Minute, []kind{serverClocks}); p.skewed() == 0 || p.Ahead != 0 || len(p.Faults) > 0 {
+		if p := draw(seed, time.Minute, []string{serverClocks}); p.Skews == nil || p.Ahead != 0 || len(p.Faults) > 0 {
 			t.Errorf("seed %d: got %+v, want a server whose clock differs and nothing else", seed, p)
 		}
-		if p := draw(seed, time.Minute, []kind{clocks}); p.Ahead == 0 || len(p.Faults) > 0 {
+		if p := draw(seed, time.Minute, []string{clocks}); p.Ahead == 0 || len(p.Faults) > 0 {
 			t.Errorf("seed %d: got %+v, want clocks that differ and nothing else", seed, p)
 		}
 	}
 }
 
-func TestLanesFollowFromTheSeed(t *testing.T) {
+func TestLanesFollowFromTheSeedAndHaveEveryManner(t *testing.T) {
 	t.Parallel()
-	a, b := newLane(7, 2), newLane(7, 2)
-	texts := map[string]bool{}
-	for range 200 {
-		one, two := a.next(7), b.next(7)
-		if !reflect.DeepEqual(one, two) {
-			t.Fatalf("one seed gave %+v and %+v", one, two)
+	texts, inputs := map[string]bool{}, ""
+	for number := range lanes + hostileLanes {
+		a, b := newLane(plan{Seed: 7}, number), newLane(plan{Seed: 7}, number)
+		for range 200 {
+			one, two := a.next(), b.next()
+			if !reflect.DeepEqual(one, two) {
+				t.Fatalf("one seed gave %+v and %+v", one, two)
+			}
+			if one.Hostile != (number >= lanes) || (one.OrderingKey != "") != (number < ordered) {
+				t.Errorf("lane %d: got %+v", number, one)
+			}
+			texts[one.Text] = true
+			inputs += string(one.Input)
 		}
-		texts[one.Text] = true
 	}
-	if len(texts) != 200 {
-		t.Errorf("200 calls have %d texts, want as many: the check tells them apart by it", len(texts))
+	if want := 200 * (lanes + hostileLanes); len(texts) != want {
+		t.Errorf("got %d texts, want %d: the check tells calls apart by it", len(texts), want)
+	}
+	for _, m := range mannerNames() {
+		if !strings.Contains(inputs, `"`+string(m)+`"`) {
+			t.Errorf("no lane has the manner %s", m)
+		}
 	}
 }
 
-func TestFindKnowsAServerByTheTimeInItsRiverClient(t *testing.T) {
+func TestPlansAreTheUpgradesAndTheSeeds(t *testing.T) {
 	t.Parallel()
-	started := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	s := &servers{lives: []life{
-		{server: 0, started: started, healthy: started.Add(time.Second)},
-		{server: 1, ahead: time.Hour, started: started.Add(2 * time.Second), healthy: started.Add(3 * time.Second)},
-	}}
-	if number, known := s.find("some_host_2026_01_02T04_04_07_500000"); !known || number != 1 {
-		t.Errorf("got server %d, %t, want 1", number, known)
-	}
-	for _, client := range []string{"", "host", "some_host_2026_01_02T03_04_06_500000"} {
-		if number, known := s.find(client); known {
-			t.Errorf("%q is server %d, want none", client, number)
+	for args, want := range map[string][]string{
+		"-seed 7 -runs 2 -from a,b":    {"upgrade from a", "upgrade from b", "seed 7", "seed 8"},
+		"-seed 7 -from= ":              {"seed 7"},
+		"-seed 7 -faults kill":         {"seed 7"},
+		"-faults upgrade -from a":      {"upgrade from a"},
+		"-faults kill,upgrade -from a": {"upgrade from a", "seed 1"},
+		"-faults kills":                nil,
+		"-runs 0":                      nil,
+		"-duration 1s":                 nil,
+		"more":                         nil,
+	} {
+		settings := map[string]string{"POSTGRES_FOLDER": ".postgres", "POSTGRES_PORT": "1"}
+		o, err := readOptions(strings.Fields(args), func(name string) string { return settings[name] }, io.Discard)
+		if (err != nil) != (want == nil) {
+			t.Errorf("%s: got %v", args, err)
 		}
+		var got []string
+		for _, p := range o.plans() {
+			got = append(got, p.String())
+		}
+		if want != nil && !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", args, got, want)
+		}
+	}
+	if _, err := readOptions(nil, func(string) string { return "" }, io.Discard); err == nil {
+		t.Error("without a Postgres that may be stopped: got no error")
 	}
 }

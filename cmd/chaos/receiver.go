@@ -4,53 +4,34 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"ringback/cmd/internal/receivers"
 )
 
-// callback is a callback that reached a receiver.
-type callback struct {
-	receivers.Payload
-	ID       string // of the request
-	Receiver receiver
-	At       time.Time
-	Answered time.Time
-	Answer   int // 0 for a broken connection
-	Signed   bool
-}
+// drawn are the receivers of the load, by their behaviour.
+var drawn = []receivers.Behaviour{receivers.OK, receivers.Flaky, receivers.Slow, receivers.Shaky, receivers.Gone}
 
-func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
+// steady is always fine. It is called back when the faults are over.
+const steady = receivers.Granting
 
 // crowd is all receivers, each at a port of its own.
 type crowd struct {
-	urls      map[receiver]string
-	receivers map[receiver]*receivers.Receiver
+	receivers map[receivers.Behaviour]*receivers.Receiver
 	verifier  *receivers.Verifier
-	history   *history
-	troubled  atomic.Int64 // faults that last
+	ledger    *ledger
 }
 
-func startCrowd(h *history) (*crowd, error) {
+func startCrowd(l *ledger) (*crowd, error) {
 	verifier, err := receivers.NewVerifier(receivers.LocalSecret)
-	c := &crowd{urls: map[receiver]string{}, receivers: map[receiver]*receivers.Receiver{}, verifier: verifier, history: h}
-	for name, behaviour := range map[receiver]receivers.Behaviour{
-		good: receivers.OK, flaky: receivers.Flaky, slow: receivers.Slow, shaky: receivers.Shaky, gone: receivers.Gone, steady: receivers.OK,
-	} {
-		started, failed := receivers.Start(behaviour, receivers.Book{Came: c.came, Answer: func(came *receivers.Callback, status int) int {
-			c.note(name, came, status)
-			return status
-		}})
+	c := &crowd{map[receivers.Behaviour]*receivers.Receiver{}, verifier, l}
+	for _, behaviour := range append([]receivers.Behaviour{steady}, drawn...) {
+		started, failed := receivers.Start(behaviour, receivers.Book{Came: c.came, Answer: c.answer})
 		if err = errors.Join(err, failed); failed == nil {
-			c.urls[name], c.receivers[name] = started.URL+"/"+string(name), started
+			c.receivers[behaviour] = started
 		}
 	}
-	if err != nil {
-		c.close()
-		return nil, err
-	}
-	return c, nil
+	return c, err
 }
 
 func (c *crowd) close() {
@@ -59,45 +40,30 @@ func (c *crowd) close() {
 	}
 }
 
-// suffer gives the receivers a trouble for a while.
-func (c *crowd) suffer(ctx context.Context, trouble kind, length time.Duration) {
-	behaviour := map[kind]receivers.Behaviour{refuse: receivers.Failing, hang: receivers.Reset}[trouble]
-	for name, receiver := range c.receivers {
-		if name != steady && name != gone {
-			receiver.Suffer(behaviour)
-		}
-	}
-	c.troubled.Add(1)
-	wait(ctx, length)
-	if c.troubled.Add(-1) == 0 {
-		for _, receiver := range c.receivers {
-			receiver.Recover()
-		}
-	}
-}
+// url is where a receiver takes callbacks.
+func (c *crowd) url(of receivers.Behaviour) string { return c.receivers[of].URL + "/" + of.String() }
 
 func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 	if string(came.Method()) != http.MethodPost {
 		return 0, false
 	}
-	return c.history.addAttempt(came.RequestID()), true
-}
-
-func (c *crowd) note(name receiver, came *receivers.Callback, status int) {
-	payload, err := came.Payload()
-	c.history.addCallback(callback{
-		Payload: payload, ID: came.RequestID(), Receiver: name, At: came.At, Answered: time.Now(), Answer: status,
-		Signed: c.takes(came) && err == nil,
+	c.ledger.tell(came.RequestID(), func(s *story) {
+		earlier = s.came
+		s.came++
 	})
+	return earlier, true
 }
 
-// takes tells whether a callback is signed as it should be, by a server whose clock may be
-// wrong where clocks are skewed.
-func (c *crowd) takes(came *receivers.Callback) bool {
-	if c.history.Skewed {
-		return c.verifier.TakesWhenever(came)
+// answer notes a callback.
+func (c *crowd) answer(came *receivers.Callback, status int) int {
+	payload, err := came.Payload()
+	takes := c.verifier.Takes
+	if c.ledger.Skewed { // its sender's clock may be wrong
+		takes = c.verifier.TakesWhenever
 	}
-	return c.verifier.Takes(came)
+	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, takes(came) && err == nil}
+	c.ledger.tell(came.RequestID(), func(s *story) { s.callbacks = append(s.callbacks, noted) })
+	return status
 }
 
 // wait returns early when ctx ends.

@@ -12,107 +12,132 @@ import (
 	"time"
 )
 
+// tally is what was counted and measured, in a run or in all.
+type tally struct {
+	Faults map[string]int             `json:"faults"` // that were carried out
+	Counts map[string]int             `json:"counts"`
+	Times  map[string][]time.Duration `json:"times"`
+}
+
+func newTally() tally {
+	return tally{map[string]int{}, map[string]int{}, map[string][]time.Duration{}}
+}
+
+func (t tally) add(other tally) {
+	for name, count := range other.Faults {
+		t.Faults[name] += count
+	}
+	for name, count := range other.Counts {
+		t.Counts[name] += count
+	}
+	for name, times := range other.Times {
+		t.Times[name] = append(t.Times[name], times...)
+	}
+}
+
+func (t tally) time(name string, took time.Duration) { t.Times[name] = append(t.Times[name], took) }
+
+// print prints what is not nothing.
+func (t tally) print(out io.Writer) {
+	for _, counts := range []map[string]int{t.Faults, t.Counts} {
+		for _, name := range slices.Sorted(maps.Keys(counts)) {
+			fmt.Fprintf(out, "%8d %s\n", counts[name], name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Times)) {
+		times := slices.Sorted(slices.Values(t.Times[name]))
+		at := func(q float64) float64 { return times[int(q*float64(len(times)-1)+0.5)].Seconds() }
+		fmt.Fprintf(out, "  %s: p50 %.2f s, p99 %.2f s, worst %.2f s (of %d)\n", name, at(0.5), at(0.99), at(1), len(times))
+	}
+}
+
+// tally counts and measures what the ledger holds.
+func (l *ledger) tally() tally {
+	t := newTally()
+	for _, w := range l.windows {
+		t.Faults[w.kind]++
+	}
+	for _, c := range l.calls {
+		t.Counts[c.fate()]++
+		for _, away := range l.windows {
+			if c.Status >= 500 && c.SentAt.After(away.from) && c.SentAt.Before(away.to) && kindOf(away.kind).group == ofDatabase {
+				t.time("database away, until the refusal", c.AnsweredAt.Sub(c.SentAt))
+			}
+		}
+	}
+	for _, s := range l.stories {
+		s.count(t)
+	}
+	for _, w := range l.returned {
+		if l.stalled(w.from, w.to) {
+			t.Counts["killed processes whose jobs met other faults"]++
+		} else {
+			t.time("a process killed, until its jobs were given back", w.to.Sub(w.from))
+		}
+	}
+	for _, took := range l.resumed {
+		t.time("last fault over, until a server went on", took)
+	}
+	t.Counts["dead letters redelivered together"] = l.redelivered
+	t.Counts["calls of storm, acknowledged"] = l.storm.Acked
+	t.Counts["calls of storm, without an answer"] = l.storm.Ambiguous
+	return t
+}
+
+// fate names what became of a call.
+func (c *call) fate() string {
+	switch {
+	case c.acknowledged():
+		return "calls, acknowledged"
+	case c.Status == 0:
+		return "calls, without an answer"
+	}
+	return "calls, refused"
+}
+
+func (s *story) count(t tally) {
+	if s.stored {
+		t.Counts[strings.TrimSpace("requests, "+s.Status+" "+s.CallbackState)]++
+	}
+	taken := false
+	for _, came := range s.callbacks {
+		t.Counts["callbacks"]++
+		if taken {
+			t.Counts["callbacks, after one that was taken"]++
+		}
+		taken = taken || came.taken()
+	}
+	if s.meddled.times > 0 {
+		t.Counts["requests whose jobs were taken away"]++
+	}
+	for _, r := range s.runs {
+		t.Counts["upstream's attempts, "+string(r.Manner)]++
+	}
+	for _, f := range s.finishes {
+		if f.Status > 0 {
+			t.Counts["upstream's reports, "+http.StatusText(f.Status)]++
+		}
+	}
+}
+
 // outcome is the result of a run.
 type outcome struct {
-	Plan       plan         `json:"plan"`
-	Faults     map[kind]int `json:"faults"` // that were carried out
-	Violations []violation  `json:"violations"`
-	Traces     [][]string   `json:"traces"` // of the violations' examples
-	Loaded     float64      `json:"loaded_s"`
-	Settled    float64      `json:"settled_s"`
-
-	Calls        int             `json:"calls"`
-	Acknowledged int             `json:"acknowledged"`
-	Unanswered   int             `json:"unanswered"`
-	Refused      int             `json:"refused"`
-	Callbacks    int             `json:"callbacks"`
-	Repeated     int             `json:"repeated_callbacks"` // of a request that had been taken before
-	Redelivered  int             `json:"redelivered"`        // dead letters, many at a time
-	Outcomes     map[string]int  `json:"outcomes"`           // status and state of the callback
-	Storm        stormCounts     `json:"storm"`
-	Recovered    []time.Duration `json:"recovered"`   // from a kill until a job ran again
-	Hindered     int             `json:"hindered"`    // jobs that did, with other faults in the way
-	Unrecovered  int             `json:"unrecovered"` // jobs that didn't
-	Refusals     []time.Duration `json:"refusals"`    // how long callers waited for their 503 while the database was away
-	Resumed      []time.Duration `json:"resumed"`     // from its return to the first acknowledgement
-	WentOn       []resumption    `json:"went_on"`     // after the last fault
-	Meddled      int             `json:"meddled"`     // requests whose jobs were taken away
-	Upstream     upstreamCounts  `json:"upstream"`
+	Plan       plan        `json:"plan"`
+	Violations []violation `json:"violations"`
+	Settled    float64     `json:"settled_s"`
+	tally
 }
-
-// count fills in the numbers that follow from the history alone.
-func (o *outcome) count(h *history) {
-	o.Outcomes = map[string]int{}
-	o.Calls, o.Callbacks, o.Redelivered = len(h.Calls), len(h.Callbacks), h.Redelivered
-	o.WentOn, o.Meddled, o.Upstream = h.Resumed, len(h.Meddled), countUpstream(h)
-	for _, c := range h.Calls {
-		switch {
-		case c.acknowledged():
-			o.Acknowledged++
-		case c.Status == 0:
-			o.Unanswered++
-		default:
-			o.Refused++
-		}
-	}
-	taken := map[string]bool{}
-	for _, came := range h.Callbacks {
-		if taken[came.ID] {
-			o.Repeated++
-		}
-		taken[came.ID] = taken[came.ID] || came.taken()
-	}
-	for _, r := range h.Rows {
-		o.Outcomes[strings.TrimSpace(r.Status+" "+r.CallbackState)]++
-	}
-}
-
-// measureOutages times the calls that met a database that was away. Those to a
-// server that was paused or killed meanwhile have no answer, and don't count.
-func (o *outcome) measureOutages(h *history, outages []window) {
-	for _, away := range outages {
-		var resumed time.Time
-		for _, c := range h.Calls {
-			if c.Status >= 500 && c.SentAt.After(away.from) && c.SentAt.Before(away.to) {
-				o.Refusals = append(o.Refusals, c.AnsweredAt.Sub(c.SentAt))
-			}
-			if c.Status/100 == 2 && c.AnsweredAt.After(away.to) && (resumed.IsZero() || c.AnsweredAt.Before(resumed)) {
-				resumed = c.AnsweredAt
-			}
-		}
-		if !resumed.IsZero() {
-			o.Resumed = append(o.Resumed, resumed.Sub(away.to))
-		}
-	}
-}
-
-func (o outcome) broken() bool { return len(o.Violations) > 0 || o.Storm.Verdict != "" }
 
 func (o outcome) print(out io.Writer) {
-	fmt.Fprintf(out, "  %d calls: %d acknowledged, %d refused, %d without an answer; %d callbacks, %d of them repeated; %d dead letters redelivered; settled in %.1f s\n",
-		o.Calls, o.Acknowledged, o.Refused, o.Unanswered, o.Callbacks, o.Repeated, o.Redelivered, o.Settled)
-	fmt.Fprintf(out, "  storm: %d acknowledged, %d called back, %d without an answer\n", o.Storm.Acked, o.Storm.Delivered, o.Storm.Ambiguous)
-	fmt.Fprintf(out, "  upstream: %d attempts, %d reports taken, %d refused\n",
-		o.Upstream.Runs, o.Upstream.Finishes[http.StatusNoContent], o.Upstream.Finishes[http.StatusGone])
-	for _, r := range o.WentOn {
-		fmt.Fprintf(out, "  %s went on %.2f s after the last fault\n", r.What, r.Took.Seconds())
-	}
-	if o.Meddled > 0 {
-		fmt.Fprintf(out, "  %6d requests whose jobs were taken away\n", o.Meddled)
-	}
-	for _, name := range slices.Sorted(maps.Keys(o.Outcomes)) {
-		fmt.Fprintf(out, "  %6d %s\n", o.Outcomes[name], name)
-	}
-	if o.Storm.Verdict != "" {
-		fmt.Fprintf(out, "  BROKEN: storm says:\n%s\n", o.Storm.Verdict)
-	}
-	for i, v := range o.Violations {
+	o.tally.print(out)
+	fmt.Fprintf(out, "  settled in %.1f s\n", o.Settled)
+	for _, v := range o.Violations {
 		fmt.Fprintf(out, "  BROKEN: %s (%d), such as %s: %s\n", v.Invariant, v.Count, v.ID, v.Example)
-		for _, line := range o.Traces[i] {
+		for _, line := range v.Trace {
 			fmt.Fprintf(out, "    %s\n", line)
 		}
 	}
-	if o.broken() {
+	if len(o.Violations) > 0 {
 		fmt.Fprintf(out, "  run it again with %s\n", o.Plan.flags())
 	}
 }
@@ -125,7 +150,7 @@ type report struct {
 
 func (r report) broken() (count int) {
 	for _, o := range r.Runs {
-		if o.broken() {
+		if len(o.Violations) > 0 {
 			count++
 		}
 	}
@@ -133,42 +158,12 @@ func (r report) broken() (count int) {
 }
 
 func (r report) print(out io.Writer) {
-	faults := map[kind]int{}
-	var recovered, refusals, resumed, wentOn []time.Duration
-	var acknowledged, hindered, unrecovered, repeated int
+	all := newTally()
 	for _, o := range r.Runs {
-		for kind, count := range o.Faults {
-			faults[kind] += count
-		}
-		acknowledged += o.Acknowledged + o.Storm.Acked
-		hindered += o.Hindered
-		unrecovered += o.Unrecovered
-		repeated += o.Repeated
-		recovered = append(recovered, o.Recovered...)
-		refusals = append(refusals, o.Refusals...)
-		resumed = append(resumed, o.Resumed...)
-		for _, r := range o.WentOn {
-			wentOn = append(wentOn, r.Took)
-		}
+		all.add(o.tally)
 	}
-	fmt.Fprintf(out, "\n%d runs, %d broken; %d acknowledged, %d callbacks repeated\n", len(r.Runs), r.broken(), acknowledged, repeated)
-	for _, name := range slices.Sorted(maps.Keys(faults)) {
-		fmt.Fprintf(out, "%6d %s\n", faults[name], name)
-	}
-	fmt.Fprintf(out, "jobs of killed processes ran again: %s; with other faults in the way: %d; never: %d\n", spread(recovered), hindered, unrecovered)
-	fmt.Fprintf(out, "database away, until the refusal: %s\n", spread(refusals))
-	fmt.Fprintf(out, "database back, until the first success: %s\n", spread(resumed))
-	fmt.Fprintf(out, "last fault over, until each server went on: %s\n", spread(wentOn))
-}
-
-// spread is the median, the 99th percentile and the worst.
-func spread(durations []time.Duration) string {
-	if len(durations) == 0 {
-		return "nothing to measure"
-	}
-	slices.Sort(durations)
-	at := func(q float64) float64 { return durations[int(q*float64(len(durations)-1)+0.5)].Seconds() }
-	return fmt.Sprintf("p50 %.2f s, p99 %.2f s, worst %.2f s (of %d)", at(0.5), at(0.99), at(1), len(durations))
+	fmt.Fprintf(out, "\n%d runs, %d broken\n", len(r.Runs), r.broken())
+	all.print(out)
 }
 
 // write does nothing without a file.

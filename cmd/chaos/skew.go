@@ -9,7 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"ringback/cmd/internal/program"
 )
 
 // A Go program reads the clock from a page that the kernel maps into it. No preloaded
@@ -20,31 +21,28 @@ import (
 // errNoSkew is a Go whose package time isn't as it is known here.
 var errNoSkew = errors.New("no server can have a clock of its own with this version of Go")
 
-// clockSetting tells a server built so by how many seconds its clock is ahead.
+// clockSetting tells a server built so how far its clock is ahead, as a Go duration.
 const clockSetting = "CHAOS_CLOCK"
+
+// aheadSource is a file that is added to package time.
+const aheadSource = `package time
+
+import "syscall"
+
+var ahead = func() (seconds int64) {
+	text, _ := syscall.Getenv("` + clockSetting + `")
+	by, _ := ParseDuration(text)
+	return int64(by / Second)
+}()
+`
 
 // skewedNow changes the source of time.Now.
 func skewedNow(source string) (string, error) {
-	const imports, now = "import (\n", "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
-	if !strings.Contains(source, imports) || !strings.Contains(source, now) {
+	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if !strings.Contains(source, now) {
 		return "", errNoSkew
 	}
-	source = strings.Replace(source, imports, imports+"\t\"syscall\"\n", 1)
-	source = strings.Replace(source, now, now+"\tsec += ahead\n", 1)
-	return source + `
-var ahead = func() (seconds int64) {
-	text, _ := syscall.Getenv("` + clockSetting + `")
-	for _, digit := range text {
-		if digit != '-' {
-			seconds = 10*seconds + int64(digit-'0')
-		}
-	}
-	if text != "" && text[0] == '-' {
-		return -seconds
-	}
-	return seconds
-}()
-`, nil
+	return strings.Replace(source, now, now+"\tsec += ahead\n", 1), nil
 }
 
 // buildSkewed builds the server with that, into a folder.
@@ -53,8 +51,8 @@ func buildSkewed(ctx context.Context, folder string) (path string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("finding Go: %w", err)
 	}
-	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
-	source, err := os.ReadFile(original)
+	home := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
+	source, err := os.ReadFile(filepath.Join(home, "time.go"))
 	if err != nil {
 		return "", fmt.Errorf("reading package time: %w", err)
 	}
@@ -62,47 +60,15 @@ func buildSkewed(ctx context.Context, folder string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	file, overlay := filepath.Join(folder, "time.go"), filepath.Join(folder, "overlay.json")
-	replaced, err := json.Marshal(map[string]map[string]string{"Replace": {original: file}})
-	if err = errors.Join(err, os.WriteFile(file, []byte(changed), 0o644), os.WriteFile(overlay, replaced, 0o644)); err != nil {
+	overlay, replaced := filepath.Join(folder, "overlay.json"), map[string]string{}
+	for name, source := range map[string]string{"time.go": changed, "ahead.go": aheadSource} {
+		replaced[filepath.Join(home, name)] = filepath.Join(folder, name)
+		err = errors.Join(err, os.WriteFile(filepath.Join(folder, name), []byte(source), 0o644))
+	}
+	encoded, failed := json.Marshal(map[string]any{"Replace": replaced})
+	if err = errors.Join(err, failed, os.WriteFile(overlay, encoded, 0o644)); err != nil {
 		return "", fmt.Errorf("changing package time: %w", err)
 	}
 	path = filepath.Join(folder, "ringback-skewed")
-	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-tags", "nomsgpack", "-trimpath", "-o", path, "./cmd/server")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building a server with another clock: %w: %s", err, output)
-	}
-	return path, nil
-}
-
-// skewServers lets the clocks of servers differ as planned, where they can.
-func (t *trial) skewServers(ctx context.Context) (done func(), err error) {
-	done = func() {}
-	if t.plan.skewed() == 0 {
-		return done, nil
-	}
-	folder, err := os.MkdirTemp("", "chaos-")
-	if err != nil {
-		return done, fmt.Errorf("making a folder for a server with another clock: %w", err)
-	}
-	done = func() { os.RemoveAll(folder) }
-	t.say("  building a server whose clock is another one, which takes minutes the first time")
-	t.skewedServer, err = buildSkewed(ctx, folder)
-	if errors.Is(err, errNoSkew) {
-		t.say("  not done: %s: %v", serverClocks, err)
-		t.plan.Skews, err = nil, nil
-	}
-	for number, ahead := range t.plan.Skews {
-		t.say("  the clock of server %d is %s ahead", number, ahead)
-	}
-	return done, err
-}
-
-// skewed is by how much the clock of some server differs.
-func (p plan) skewed() (most time.Duration) {
-	for _, ahead := range p.Skews {
-		most = max(most, ahead.Abs())
-	}
-	return most
+	return path, program.Build(ctx, ".", path, "-overlay", overlay)
 }

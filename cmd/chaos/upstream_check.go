@@ -17,117 +17,97 @@ const (
 )
 
 // checkOffered compares the outcome of the upstream's work with the upstream's answers.
-func (j *judge) checkOffered(c *call, stored row) {
-	offer := compacted(stored.Result)
-	if stored.Status == "failed" {
-		offer = failure(stored.ErrorCode)
-	}
-	offered := slices.ContainsFunc(j.Runs, func(r *workRun) bool { return r.Request == stored.ID && slices.Contains(r.Offers, offer) })
-	notDone := stored.ErrorCode == work.CodeNotDone || stored.ErrorCode == work.CodeDeadline
-	gaveUp := stored.Mode == "sync" && notDone || len(j.Traces[stored.WorkJobID].Failed) > upstreamRetries
-	j.hold(offered || gaveUp, "outcomes are what the upstream said", stored.ID, "it is %s with %s", stored.Status, offer)
-	j.hold(len(c.Result) == 0 || same(c.Result, stored.Result), "outcomes are what the upstream said", stored.ID,
-		"answered was %.80s, stored is %.80s", c.Result, stored.Result)
+func (j *judge) checkOffered(c *call, s *story) {
+	offered := slices.ContainsFunc(s.runs, func(r *workRun) bool { return slices.Contains(r.Offers, s.outcome()) })
+	notDone := s.ErrorCode == work.CodeNotDone || s.ErrorCode == work.CodeDeadline
+	failed, _ := s.workJob().ends()
+	gaveUp := s.Mode == "sync" && notDone || len(failed) > upstreamRetries
+	j.hold(offered || gaveUp, "outcomes are what the upstream said", s.id, "it is %s with %s", s.Status, s.outcome())
+	j.hold(len(c.Result) == 0 || compact(c.Result) == compact(s.Result), "outcomes are what the upstream said", s.id,
+		"answered was %.80s, stored is %.80s", c.Result, s.Result)
 }
 
-// checkUpstream compares the calls to the upstream, and its reports, with the stored
-// requests and their traces.
-func (j *judge) checkUpstream() {
-	runs := map[string][]*workRun{}
-	for _, r := range j.Runs {
-		j.hold(r.Signed, "calls of the upstream are signed", r.Request, "attempt %d is not", r.Attempt)
-		runs[r.Request] = append(runs[r.Request], r)
+// checkUpstream compares the upstream's attempts at a request, and its reports, with the
+// stored request and its job.
+func (j *judge) checkUpstream(s *story) {
+	known := s.knownAt()
+	for _, r := range s.runs {
+		j.hold(r.Signed, "calls of the upstream are signed", s.id, "attempt %d is not", r.Attempt)
+		// A process that was paused doesn't know.
+		late := !known.IsZero() && r.At.After(known.Add(runSlack)) && !j.stalled(known, r.At)
+		j.hold(!late, "nothing runs after its outcome", s.id, "attempt %d came %s after the outcome was told", r.Attempt, r.At.Sub(known))
 	}
-	for id, of := range runs {
-		slices.SortStableFunc(of, func(a, b *workRun) int { return a.At.Compare(b.At) })
-		if stored, known := j.rows[id]; known { // a sync request may be gone with its process
-			j.checkLate(stored, of)
-			j.checkAttempts(stored, of)
-		}
+	if len(s.runs) > 0 && s.stored && s.meddled.times == 0 { // a sync request may be gone with its process
+		j.checkAttempts(s)
 	}
-	for _, f := range j.Finishes {
-		j.checkFinish(f, runs[f.Request])
+	for _, f := range s.finishes {
+		j.checkFinish(f, s)
 	}
 }
 
-// checkLate: no run starts once the outcome is known to be written, except in a process
-// that was paused.
-func (j *judge) checkLate(stored row, runs []*workRun) {
-	known := j.knownAt(stored.ID)
-	for _, r := range runs {
-		late := !known.IsZero() && r.At.After(known.Add(runSlack)) && !j.paused(known, r.At)
-		j.hold(!late, "nothing runs after its outcome", stored.ID, "attempt %d came %s after the outcome was told", r.Attempt, r.At.Sub(known))
-	}
-}
-
-// knownAt is when somebody was first told the outcome of a request, zero for never.
-func (j *judge) knownAt(id string) (known time.Time) {
+// knownAt is when somebody was first told the outcome, zero for never.
+func (s *story) knownAt() (known time.Time) {
 	tell := func(at time.Time) {
 		if known.IsZero() || at.Before(known) {
 			known = at
 		}
 	}
-	for _, came := range j.callbacks[id] {
+	for _, came := range s.callbacks {
 		tell(came.At)
 	}
-	for _, f := range j.Finishes {
-		if f.Request == id && f.Status == http.StatusNoContent {
+	for _, f := range s.finishes {
+		if f.Status == http.StatusNoContent {
 			tell(f.Answered)
 		}
 	}
-	for _, c := range j.Calls {
-		if slices.Contains(c.IDs, id) && slices.Contains(c.Stopped, "work") {
-			tell(c.StoppedAt)
-		}
+	if s.call != nil && slices.Contains(s.call.Stopped, "work") {
+		tell(s.call.StoppedAt)
 	}
 	return known
 }
 
-func (j *judge) paused(from, to time.Time) bool {
-	return slices.ContainsFunc(j.Pauses, func(w window) bool { return w.meets(from, to) })
+// stalled tells whether a process or the database stood still.
+func (l *ledger) stalled(from, to time.Time) bool {
+	return slices.ContainsFunc(l.windows, func(w window) bool { return kindOf(w.kind).stalls && w.meets(from, to) })
 }
 
-// disturbed tells whether a process may have lost its knowledge of an attempt.
-func (j *judge) disturbed(from, to time.Time) bool {
-	to = to.Add(deathSlack)
-	return j.paused(from, to) || slices.ContainsFunc(j.Deaths, func(at time.Time) bool { return at.After(from) && at.Before(to) })
-}
-
-// checkAttempts: the runs of a request are the attempts in its trace.
-func (j *judge) checkAttempts(stored row, runs []*workRun) {
+// checkAttempts: the runs of a request are the attempts of its job.
+func (j *judge) checkAttempts(s *story) {
 	const invariant = "runs are the attempts of the trace"
-	trace, traced := j.Traces[stored.WorkJobID]
-	if !traced || j.meddled(stored.ID).Times > 0 {
-		j.hold(traced || stored.Mode == "sync" && len(runs) == 1 || j.meddled(stored.ID).Times > 0, invariant, stored.ID,
-			"%d runs, and no job", len(runs))
+	traced, first, last := s.workJob(), s.runs[0], s.runs[len(s.runs)-1]
+	if traced.ID == 0 {
+		j.hold(s.Mode == "sync" && len(s.runs) == 1, invariant, s.id, "%d runs, and no job", len(s.runs))
 		return
 	}
-	disturbed := j.disturbed(runs[0].At, runs[len(runs)-1].At)
-	most := trace.Attempt
-	if stored.Status == "cancelled" { // perhaps just as its job was put to sleep, which takes the charge back
+	failed, cutOff := traced.ends()
+	// A process may have lost its knowledge of an attempt.
+	until := last.At.Add(deathSlack)
+	disturbed := j.stalled(first.At, until) || j.died(first.At, until)
+	most := traced.Attempt
+	if s.Status == "cancelled" { // perhaps just as its job was put to sleep, which takes the charge back
 		most++
 	}
-	for number := range trace.CutOff { // a stop takes the charge back, and the attempt may not be made again
+	for number := range cutOff { // a stop takes the charge back, and the attempt may not be made again
 		most = max(most, number)
 	}
 	charged, free := map[int]int{}, 0
-	for _, r := range runs {
+	for _, r := range s.runs {
 		if r.Manner == throttles {
 			free++
 			continue
 		}
 		charged[r.Attempt]++
-		j.hold(r.Attempt >= 1 && r.Attempt <= most, invariant, stored.ID, "attempt %d came, of %d", r.Attempt, trace.Attempt)
+		j.hold(r.Attempt >= 1 && r.Attempt <= most, invariant, s.id, "attempt %d came, of %d", r.Attempt, traced.Attempt)
 	}
-	if runs[len(runs)-1].Manner == throttles && stored.Status != "succeeded" { // it would have come too late again, and was the last
+	if last.Manner == throttles && s.Status != "succeeded" { // it would have come too late again, and was the last
 		free--
 	}
-	j.hold(free <= trace.Snoozes || disturbed, invariant, stored.ID, "%d attempts were charged nothing, the trace has %d", free, trace.Snoozes)
-	for number := 1; number <= trace.Attempt; number++ {
-		j.hold(charged[number] <= 1+trace.CutOff[number] || disturbed, invariant, stored.ID, "attempt %d came %d times", number, charged[number])
-		ended := stored.Status == "succeeded" || stored.Status == "failed"
-		came := charged[number] > 0 || isUnanswered(trace.Failed[number])
-		j.hold(came || !ended || disturbed, invariant, stored.ID, "attempt %d of the trace (%s) did not come", number, trace.Failed[number])
+	j.hold(free <= traced.Snoozes || disturbed, invariant, s.id, "%d attempts were charged nothing, the trace has %d", free, traced.Snoozes)
+	ended := s.Status == "succeeded" || s.Status == "failed"
+	for number := 1; number <= traced.Attempt; number++ {
+		j.hold(charged[number] <= 1+cutOff[number] || disturbed, invariant, s.id, "attempt %d came %d times", number, charged[number])
+		came := charged[number] > 0 || isUnanswered(failed[number])
+		j.hold(came || !ended || disturbed, invariant, s.id, "attempt %d of the trace (%s) did not come", number, failed[number])
 	}
 }
 
@@ -137,37 +117,13 @@ func isUnanswered(failed string) bool {
 }
 
 // checkFinish: an accepted report is the outcome, and belongs to the latest attempt.
-func (j *judge) checkFinish(f *finish, runs []*workRun) {
+func (j *judge) checkFinish(f *finish, s *story) {
 	answered := f.Status == http.StatusNoContent || f.Status == http.StatusGone
-	j.hold(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", f.Request, "one was answered with %d", f.Status)
+	j.hold(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", s.id, "one was answered with %d", f.Status)
 	if f.Status != http.StatusNoContent {
 		return
 	}
-	stored := j.rows[f.Request]
-	offer := compacted(stored.Result)
-	if stored.Status == "failed" {
-		offer = failure(stored.ErrorCode)
-	}
-	j.hold(offer == f.Offer, "a report that is taken is the outcome", f.Request, "%s was taken, stored is %s", f.Offer, offer)
-	later := slices.IndexFunc(runs, func(r *workRun) bool { return r.Turn > f.Turn && r.At.Before(f.Sent) })
-	j.hold(later < 0 || j.meddled(f.Request).Times > 0, "what was given up stays so", f.Request,
-		"a report on turn %d was taken, after a later one had come", f.Turn)
-}
-
-// upstreamCounts are the upstream's own counts.
-type upstreamCounts struct {
-	Runs     int            `json:"runs"`
-	Manners  map[manner]int `json:"manners"`
-	Finishes map[int]int    `json:"finishes"` // by the status of the answer
-}
-
-func countUpstream(h *history) upstreamCounts {
-	c := upstreamCounts{Runs: len(h.Runs), Manners: map[manner]int{}, Finishes: map[int]int{}}
-	for _, r := range h.Runs {
-		c.Manners[r.Manner]++
-	}
-	for _, f := range h.Finishes {
-		c.Finishes[f.Status]++
-	}
-	return c
+	j.hold(s.outcome() == f.Offer, "a report that is taken is the outcome", s.id, "%s was taken, stored is %s", f.Offer, s.outcome())
+	later := slices.ContainsFunc(s.runs, func(r *workRun) bool { return r.Turn > f.Turn && r.At.Before(f.Sent) })
+	j.hold(!later || s.meddled.times > 0, "what was given up stays so", s.id, "a report on turn %d was taken, after a later one had come", f.Turn)
 }

@@ -25,13 +25,19 @@ func BuildEarlier(ctx context.Context, repository, commit, folder string) (path 
 		return "", fmt.Errorf("naming the earlier server: %w", err)
 	}
 	return path, inWorktree(ctx, repository, commit, filepath.Join(filepath.Dir(path), "tree"), func(tree string) error {
-		build := exec.CommandContext(ctx, "go", "build", "-tags", "nomsgpack", "-trimpath", "-o", path, "./cmd/server")
-		build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("building the server of %s: %w: %s", commit, errors.Join(ctx.Err(), err), output)
-		}
-		return nil
+		return Build(ctx, tree, path)
 	})
+}
+
+// Build builds the server of a checkout, with further flags of go build.
+func Build(ctx context.Context, tree, path string, flags ...string) error {
+	args := append([]string{"build", "-tags", "nomsgpack", "-trimpath", "-o", path}, flags...)
+	build := exec.CommandContext(ctx, "go", append(args, "./cmd/server")...)
+	build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building a server: %w: %s", errors.Join(ctx.Err(), err), output)
+	}
+	return nil
 }
 
 // inWorktree checks a commit out for as long as do runs. The worktree goes also

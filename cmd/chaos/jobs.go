@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// way is a way to take a job away: by SQL, or by River UI's calls.
+type way struct {
+	name string
+	sql  string // that returns when it was done, of the job $1
+	page string
+	ends bool // a work job's request
+}
+
+var ways = []way{
+	{name: "cancelled by SQL", sql: "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1 AND finalized_at IS NULL RETURNING now()", ends: true},
+	{name: "deleted by SQL", sql: "DELETE FROM river_job WHERE id = $1 AND finalized_at IS NULL RETURNING now()"},
+	{name: "cancelled in River UI", page: "cancel", ends: true},
+	{name: "discarded by SQL", sql: "UPDATE river_job SET state = 'discarded', finalized_at = now() WHERE id = $1 AND finalized_at IS NULL RETURNING now()"},
+	{name: "deleted in River UI", page: "delete"},
+}
+
+// meddle takes away live jobs of the run's own requests, a few a second, in every way.
+func meddle(ctx context.Context, t *trial, f *fault) error {
+	ctx, cancel := context.WithTimeout(ctx, f.Length)
+	defer cancel()
+	f.Length = 0
+	took, failed := 0, errors.New("found no job that could be taken away")
+	for i := 0; ctx.Err() == nil; i++ {
+		done, err := t.take(ctx, t.ledger.Mine, ways[i%len(ways)])
+		if done {
+			took++
+		}
+		if err != nil && ctx.Err() == nil {
+			failed = err
+		}
+		wait(ctx, 100*time.Millisecond)
+	}
+	if took == 0 {
+		return failed
+	}
+	return nil
+}
+
+// take takes a job away, of a request whose input holds text, if there is any. It notes
+// that before.
+func (t *trial) take(ctx context.Context, text string, w way) (done bool, err error) {
+	err = t.database.connect(ctx, func(conn *pgx.Conn) error {
+		const live = `
+			SELECT river_job.id, river_job.kind, requests.id::text
+			FROM river_job
+			JOIN requests ON requests.id = (args ->> 'request_id')::uuid
+			WHERE finalized_at IS NULL
+			  AND river_job.kind IN ('work', 'callback')
+			  AND strpos(input::text, $1) > 0
+			ORDER BY random()
+			LIMIT 1`
+		var job int64
+		var kind, request string
+		if err := conn.QueryRow(ctx, live, text).Scan(&job, &kind, &request); err != nil {
+			return err
+		}
+		ends := w.ends && kind == "work"
+		t.ledger.tell(request, func(s *story) {
+			s.meddled.times++
+			s.meddled.cancelled = s.meddled.cancelled || ends
+		})
+		if w.page != "" {
+			address := "http://" + t.servers[rand.IntN(len(t.servers))].admin + "/riverui/api/jobs/" + w.page
+			status, _ := exchange(ctx, http.DefaultClient, http.MethodPost, address, "", map[string]any{"ids": []string{fmt.Sprint(job)}})
+			done = status == http.StatusOK
+			return nil
+		}
+		var at time.Time
+		if err := conn.QueryRow(ctx, w.sql, job).Scan(&at); err != nil {
+			return err
+		}
+		if done = true; ends {
+			t.ledger.tell(request, func(s *story) {
+				if s.meddled.at.IsZero() {
+					s.meddled.at = at
+				}
+			})
+		}
+		return nil
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return done, fmt.Errorf("a job that was to be %s: %w", w.name, err)
+	}
+	return done, nil
+}
+
+const recoveryPatience = 4 * time.Minute // beyond River's own rescue
+
+// watchJobs measures how long the jobs that a killed process was running stay its own.
+// Where the database is away, nobody can tell which they are, and nothing is measured.
+func (t *trial) watchJobs(ctx context.Context, died time.Time, clients []string) {
+	const running = "SELECT count(*) FROM river_job WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = ANY($1)"
+	left, err := t.database.count(ctx, running, clients)
+	if err != nil || left == 0 {
+		return
+	}
+	for ctx.Err() == nil && time.Since(died) < recoveryPatience && (err != nil || left > 0) {
+		wait(ctx, 100*time.Millisecond)
+		left, err = t.database.count(ctx, running, clients)
+	}
+	t.ledger.note(func() { t.ledger.returned = append(t.ledger.returned, window{from: died, to: time.Now()}) })
+}

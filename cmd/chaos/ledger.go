@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
+	"ringback/work"
+)
+
+// ledger is the evidence that a run is judged by: calls and answers, what came to the
+// receivers and to the upstream, faults, and the rows of the database.
+type ledger struct {
+	Mine     string        // the prefix of the texts of the run's own calls
+	Ahead    time.Duration // the database's clock
+	Skewed   bool          // the clocks of servers differ
+	Upgraded bool          // the servers, and nothing else was done to them
+
+	following sync.WaitGroup // cancels, redeliveries and reports
+
+	mu          sync.Mutex
+	calls       []*call
+	stories     map[string]*story // by request
+	redelivered int               // dead letters, many at a time
+	windows     []window          // of faults
+	deaths      []time.Time       // of processes
+	returned    []window          // from a kill until the jobs of the process were given back
+	quiet       time.Time         // when the last fault was over
+	resumed     map[string]time.Duration
+	listed      map[string]int // how many requests the API lists, by mode
+	storm       load.Async     // counts of the storm beside the run's own calls
+	stormSays   string         // what it found broken
+}
+
+// story is all that is known of a request.
+type story struct {
+	id        string
+	stored    bool
+	row       // zero where it is not stored
+	jobs      []job
+	call      *call // nil for storm's
+	came      int   // callbacks, the unanswered included
+	callbacks []callback
+	runs      []*workRun
+	finishes  []*finish
+	meddled   meddling
+}
+
+// row is a request as it is stored.
+type row struct {
+	ID            string
+	Seq           int64
+	Mode          string
+	Status        string
+	ErrorCode     string
+	CallbackState string
+	CallbackURL   string
+	Input         []byte
+	Work          string
+	Result        json.RawMessage
+	WorkJobID     int64
+	CallbackJobID int64
+	AcceptedAt    time.Time
+	StartedAt     time.Time // zero for never
+	FinishedAt    time.Time
+	Dead          bool     // in the table of dead letters
+	Attempts      []string // outcomes in the log of callbacks
+	LastAttempt   int      // its number
+
+	Text string `db:"-"` // of the input
+}
+
+// freesKey tells whether the idempotency key of a sync request is free again: its caller
+// went away, so that nobody has its answer, or was told to come again.
+func (r row) freesKey() bool {
+	return r.ErrorCode == work.CodeAbandoned || r.Mode == "sync" && r.ErrorCode == work.CodeNotDone
+}
+
+// outcome is the result or the error of a request whose work has ended.
+func (r row) outcome() string {
+	if r.Status == "failed" {
+		return failure(r.ErrorCode)
+	}
+	return compact(r.Result)
+}
+
+// compact is JSON without white space. Without anything it is empty.
+func compact(text []byte) string {
+	var compacted bytes.Buffer
+	if json.Compact(&compacted, text) != nil {
+		return string(text)
+	}
+	return compacted.String()
+}
+
+// failure is the outcome of a failed request, beside real results.
+func failure(code string) string { return "error " + code }
+
+// job is a row of River's.
+type job struct {
+	ID        int64
+	Kind      string // work or callback
+	State     string
+	RequestID string
+	Attempt   int // the latest that was charged
+	Snoozes   int // attempts that were charged nothing, and waits
+	Errors    []jobError
+}
+
+// jobError is how an attempt that did not do the work ended, as River and the service
+// write it.
+type jobError struct {
+	Attempt int    `json:"attempt"`
+	Error   string `json:"error"`
+}
+
+// live tells whether River will still run it.
+func (j job) live() bool {
+	return j.State != "completed" && j.State != "cancelled" && j.State != "discarded"
+}
+
+// ends tells how the attempts ended that did not do the work: the errors of those that were
+// charged, and how many runs of each a stop broke off.
+func (j job) ends() (failed map[int]string, cutOff map[int]int) {
+	failed, cutOff = map[int]string{}, map[int]int{}
+	for _, e := range j.Errors {
+		code, isUncharged := strings.CutPrefix(e.Error, "not charged: ")
+		switch {
+		case !isUncharged:
+			failed[e.Attempt] = e.Error
+		case code == "cut_off":
+			cutOff[e.Attempt]++
+		}
+	}
+	return failed, cutOff
+}
+
+// job finds a job, zero where there is none.
+func (s *story) job(id int64) job {
+	if i := slices.IndexFunc(s.jobs, func(j job) bool { return j.ID == id }); i >= 0 {
+		return s.jobs[i]
+	}
+	return job{}
+}
+
+func (s *story) workJob() job { return s.job(s.WorkJobID) }
+
+// callback is a callback that reached a receiver.
+type callback struct {
+	receivers.Payload
+	Receiver receivers.Behaviour
+	At       time.Time
+	Answered time.Time
+	Answer   int // 0 for a broken connection
+	Signed   bool
+}
+
+func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
+
+// hasCome tells whether a callback of the request was taken.
+func (s *story) hasCome() bool { return slices.ContainsFunc(s.callbacks, callback.taken) }
+
+// meddling is an interference with the jobs of a request behind the service's back.
+type meddling struct {
+	times     int       // that it was tried
+	cancelled bool      // a work job, perhaps
+	at        time.Time // of the first work job that was cancelled for certain, by the database's clock
+}
+
+func newLedger(p plan) *ledger {
+	return &ledger{
+		Mine: p.mine(), Ahead: p.Ahead, Skewed: p.Skews != nil, Upgraded: p.From != "",
+		stories: map[string]*story{}, resumed: map[string]time.Duration{},
+	}
+}
+
+// note lets do write in the ledger.
+func (l *ledger) note(do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	do()
+}
+
+// tell lets do read or write the story of a request.
+func (l *ledger) tell(id string, do func(*story)) {
+	l.note(func() { do(l.story(id)) })
+}
+
+// story is a request's, a new one if need be. Its caller holds the lock, or is alone.
+func (l *ledger) story(id string) *story {
+	s := l.stories[id]
+	if s == nil {
+		s = &story{id: id}
+		l.stories[id] = s
+	}
+	return s
+}
+
+func (l *ledger) hasCome(id string) (has bool) {
+	l.tell(id, func(s *story) { has = s.hasCome() })
+	return has
+}
