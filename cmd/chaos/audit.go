@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"ringback/cmd/internal/sample"
 )
 
 // settle returns when no request is under way, or patience is at its end: the check names
@@ -40,74 +38,53 @@ func (t *trial) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	left, err := t.database.count(ctx, due, t.ledger.Mine)
-	for began := time.Now(); err == nil && left > 0 && time.Since(began) < t.patience; {
+	left, err := t.database.count(ctx, due, t.plan.mine())
+	for began := time.Now(); err == nil && left > 0 && time.Since(began) < patience; {
 		wait(ctx, 500*time.Millisecond)
-		left, err = t.database.count(ctx, due, t.ledger.Mine)
+		left, err = t.database.count(ctx, due, t.plan.mine())
 	}
 	if err != nil {
 		return fmt.Errorf("waiting for calls under way: %w", err)
 	}
 	t.ledger.following.Wait()
-	return audit(ctx, t.database, t.caller, t.ledger)
+	return t.audit(ctx)
 }
 
 // audit reads the database's rows and the API's listings.
-func audit(ctx context.Context, d *database, c *caller, l *ledger) error {
-	err := d.connect(ctx, func(conn *pgx.Conn) error {
-		if err := readRows(ctx, conn, l); err != nil {
-			return err
-		}
-		return readJobs(ctx, conn, l)
-	})
-	if err != nil {
-		return fmt.Errorf("auditing the database: %w", err)
-	}
-	l.listed = map[string]int{}
-	for _, mode := range []string{"sync", "async"} {
-		if l.listed[mode], err = countListed(ctx, c, mode); err != nil {
-			return fmt.Errorf("auditing the API: %w", err)
-		}
-	}
-	return nil
-}
-
-func readRows(ctx context.Context, conn *pgx.Conn, l *ledger) error {
-	const sql = `
+func (t *trial) audit(ctx context.Context) error {
+	const ofRequests = `
 		SELECT id::text, seq, mode, status, coalesce(error ->> 'code', ''), coalesce(callback_state, ''),
-		       coalesce(callback_url, ''), input::text, coalesce(work, ''), coalesce(result::text, ''), coalesce(work_job_id, 0),
+		       coalesce(callback_url, ''), coalesce(input ->> 'text', ''), coalesce(work, ''), coalesce(result::text, ''), coalesce(work_job_id, 0),
 		       coalesce(callback_job_id, 0), accepted_at, coalesce(started_at, '0001-01-01Z'), coalesce(finished_at, '0001-01-01Z'),
 		       EXISTS (SELECT FROM dead_letters WHERE request_id = id),
 		       ARRAY(SELECT outcome FROM callback_attempts WHERE request_id = id ORDER BY attempt),
 		       (SELECT coalesce(max(attempt), 0) FROM callback_attempts WHERE request_id = id)
 		FROM requests`
-	rows, err := conn.Query(ctx, sql)
+	rows, err := query(ctx, t.database, pgx.RowToStructByPos[row], ofRequests)
 	if err != nil {
 		return fmt.Errorf("reading requests: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
-	for _, r := range found {
-		r.Text = sample.Text(r.Input)
-		s := l.story(r.ID)
+	for _, r := range rows {
+		s := t.ledger.story(r.ID)
 		s.stored, s.row = true, r
 	}
-	return err
-}
-
-func readJobs(ctx context.Context, conn *pgx.Conn, l *ledger) error {
-	const sql = `
+	const ofJobs = `
 		SELECT id, kind, state::text, coalesce(args ->> 'request_id', ''), attempt, coalesce((metadata ->> 'snoozes')::integer, 0), errors
 		FROM river_job`
-	rows, err := conn.Query(ctx, sql)
+	jobs, err := query(ctx, t.database, pgx.RowToStructByPos[job], ofJobs)
 	if err != nil {
 		return fmt.Errorf("reading jobs: %w", err)
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[job])
-	for _, j := range found {
-		s := l.story(j.RequestID)
+	for _, j := range jobs {
+		s := t.ledger.story(j.RequestID)
 		s.jobs = append(s.jobs, j)
 	}
-	return err
+	for _, mode := range []string{"sync", "async"} {
+		if t.ledger.listed[mode], err = countListed(ctx, t.caller, mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // countListed pages through the API's listing.

@@ -90,7 +90,7 @@ const busy = "/problems/temporary-reduced-capacity"
 // checkCall compares the answer to a caller with the stored request.
 func (j *judge) checkCall(c *call) {
 	served := c.acknowledged() || c.Status == http.StatusServiceUnavailable && c.Problem == busy
-	j.hold(served || !j.Upgraded, "an upgrade fails no call", "", "call %q to %s got %d %s", c.Text, c.Server, c.Status, c.Problem)
+	j.hold(served || j.plan.From == "", "an upgrade fails no call", "", "call %q to %s got %d %s", c.Text, c.Server, c.Status, c.Problem)
 	ids := slices.Compact(slices.Sorted(slices.Values(c.IDs)))
 	if c.IdempotencyKey != "" || c.Sent == 1 {
 		j.hold(len(ids) <= 1, "one request for a key", strings.Join(ids, " "), "call %q was answered with %d ids", c.Text, len(ids))
@@ -160,13 +160,13 @@ func (j *judge) checkDelivery(c *call, s *story) {
 func (j *judge) checkRow(s *story) {
 	j.hold(s.Status != "accepted", "every request has an outcome", s.id, "it is accepted, job %d %s", s.WorkJobID, s.workJob().State)
 	accepted := s.AcceptedAt
-	if j.Ahead != 0 || j.Skewed { // each process reads the database's clock for itself
+	if j.plan.Ahead != 0 || j.plan.Skews != nil { // each process reads the database's clock for itself
 		accepted = accepted.Add(-clockError)
 	}
 	j.hold(!s.StartedAt.Before(accepted) || s.StartedAt.IsZero(), "the trace is complete", s.id, "it was begun before it was accepted")
 	j.hold(!s.FinishedAt.Before(s.StartedAt), "the trace is complete", s.id, "it ended before it was begun")
-	late := s.FinishedAt.Add(-j.Ahead).Sub(j.quiet)
-	before := s.AcceptedAt.Add(-j.Ahead).Before(j.quiet)
+	late := s.FinishedAt.Add(-j.plan.Ahead).Sub(j.quiet)
+	before := s.AcceptedAt.Add(-j.plan.Ahead).Before(j.quiet)
 	j.hold(late <= resumeLimit || !before || s.Work == upstreamWork, // whose job is hastened
 		"all goes on by itself", s.id, "its work ended %s after the last fault", late)
 	if s.Mode == "sync" {
@@ -181,7 +181,7 @@ func (j *judge) checkRow(s *story) {
 	j.hold(left || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
 	// Settling gave each callback all the time that it takes; storm itself reports its
 	// missing callbacks.
-	j.hold(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.Mine), "every outcome is called back", s.id,
+	j.hold(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.plan.mine()), "every outcome is called back", s.id,
 		"its callback is pending, job %d %s", s.CallbackJobID, called.State)
 	j.hold(s.LastAttempt == len(s.Attempts), "the trace is complete", s.id, "its last attempt of %d is number %d", len(s.Attempts), s.LastAttempt)
 	j.hold(s.CallbackState != "delivered" || slices.Contains(s.Attempts, "delivered"), "the trace is complete", s.id,
@@ -296,7 +296,7 @@ func (j *judge) checkCounts() {
 		if s.stored {
 			stored[s.Mode]++
 		}
-		if s.Mode == "async" && !strings.HasPrefix(s.Text, j.Mine) {
+		if s.Mode == "async" && !strings.HasPrefix(s.Text, j.plan.mine()) {
 			ofStorm++
 		}
 	}
@@ -305,5 +305,5 @@ func (j *judge) checkCounts() {
 	}
 	j.hold(ofStorm >= j.storm.Acked && ofStorm <= j.storm.Acked+j.storm.Ambiguous, "counts agree", "",
 		"storm had %d acknowledged and %d without an answer, and %d are stored", j.storm.Acked, j.storm.Ambiguous, ofStorm)
-	j.hold(j.stormSays == "", "storm finds nothing broken", "", "%s", j.stormSays)
+	j.hold(j.stormBroke == nil, "storm finds nothing broken", "", "%v", j.stormBroke)
 }

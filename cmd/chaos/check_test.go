@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"testing"
@@ -20,9 +21,9 @@ func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.
 func flawless(t *testing.T) *ledger {
 	t.Helper()
 	l := newLedger(plan{})
-	l.Mine, l.listed = "chaos ", map[string]int{"async": 2, "sync": 1}
+	l.listed = map[string]int{"async": 2, "sync": 1}
 	for i, id := range []string{"a", "b"} {
-		c := newCall("chaos "+id, receivers.OK, 0, 0)
+		c := newCall("chaos 0 "+id, receivers.OK, 0, 0)
 		c.OrderingKey, c.IdempotencyKey = "key", id
 		c.SentAt, c.AnsweredAt, c.Status, c.IDs, c.Sent = at(10*i), at(10*i+1), 202, []string{id}, 1
 		l.calls = append(l.calls, c)
@@ -32,7 +33,7 @@ func flawless(t *testing.T) *ledger {
 		}
 		l.addCalledBack(id, r)
 	}
-	c := newCall("chaos c", receivers.OK, 0, 0)
+	c := newCall("chaos 0 c", receivers.OK, 0, 0)
 	c.Sync, c.Status, c.IDs, c.Sent = true, 200, []string{"c"}, 1
 	c.Result = resultOf(t, c)
 	l.calls = append(l.calls, c)
@@ -50,7 +51,7 @@ func resultOf(t *testing.T, c *call) []byte {
 }
 
 func (l *ledger) addRow(id string, r row) *story {
-	r.ID, r.Text = id, "chaos "+id
+	r.ID, r.Text = id, "chaos 0 "+id
 	s := l.story(id)
 	s.stored, s.row = true, r
 	return s
@@ -114,9 +115,9 @@ func TestCheckNames(t *testing.T) {
 		{"only what may expire does", func(l *ledger, a *story) {
 			a.Status, a.StartedAt, l.calls[0].ExpiresIn = "expired", time.Time{}, 60
 		}},
-		{"an upgrade fails no call", func(l *ledger, _ *story) { l.Upgraded, l.calls[2].IDs, l.calls[2].Status = true, nil, 0 }},
+		{"an upgrade fails no call", func(l *ledger, _ *story) { l.plan.From, l.calls[2].IDs, l.calls[2].Status = "earlier", nil, 0 }},
 		{"an upgrade fails no call", func(l *ledger, _ *story) {
-			l.Upgraded, l.calls[2].IDs, l.calls[2].Status, l.calls[2].Problem = true, nil, 503, "/problems/unavailable"
+			l.plan.From, l.calls[2].IDs, l.calls[2].Status, l.calls[2].Problem = "earlier", nil, 503, "/problems/unavailable"
 		}},
 		{"what expired was not begun", func(l *ledger, a *story) { a.Status, l.calls[0].ExpiresIn = "expired", 1 }},
 		{"only what was cancelled is", func(_ *ledger, a *story) { a.Status, a.CallbackState = "cancelled", "cancelled" }},
@@ -174,7 +175,7 @@ func TestCheckNames(t *testing.T) {
 		{"what is redelivered is tried again", func(l *ledger, _ *story) { l.redelivered = 1 }},
 		{"counts agree", func(l *ledger, _ *story) { l.listed["async"]-- }},
 		{"counts agree", func(l *ledger, _ *story) { l.storm.Acked = 1 }},
-		{"storm finds nothing broken", func(l *ledger, _ *story) { l.stormSays = "a callback is missing" }},
+		{"storm finds nothing broken", func(l *ledger, _ *story) { l.stormBroke = errors.New("a callback is missing") }},
 	})
 }
 
@@ -218,7 +219,7 @@ func (s *story) comeAgain(times int) {
 
 // setAhead lets the database's clock be ahead of all others.
 func (l *ledger) setAhead(ahead time.Duration) {
-	l.Ahead = ahead
+	l.plan.Ahead = ahead
 	for _, s := range l.stories {
 		s.AcceptedAt, s.StartedAt, s.FinishedAt = s.AcceptedAt.Add(ahead), s.StartedAt.Add(ahead), s.FinishedAt.Add(ahead)
 	}
@@ -257,7 +258,7 @@ func TestCheckAllows(t *testing.T) {
 			a.callbacks = append([]callback{failed}, a.callbacks...)
 		},
 		"an upgrade that refuses what it has no room for": func(l *ledger, _ *story) {
-			l.Upgraded, l.calls[2].IDs, l.calls[2].Status, l.calls[2].Problem = true, nil, 503, busy
+			l.plan.From, l.calls[2].IDs, l.calls[2].Status, l.calls[2].Problem = "earlier", nil, 503, busy
 		},
 		"a call without an answer that was taken": func(l *ledger, _ *story) { l.calls[2].IDs, l.calls[2].Status = nil, 0 },
 		"a sync call that is made again after its caller gave up": func(l *ledger, _ *story) {
@@ -301,7 +302,7 @@ func flawlessUpstream(t *testing.T) *ledger {
 
 // addHostile adds a request whose work the upstream did, and that was called back.
 func (l *ledger) addHostile(id string, r row, runs ...*workRun) *story {
-	c := newHostileCall("chaos "+id, receivers.OK)
+	c := newHostileCall("chaos 0 "+id, receivers.OK)
 	c.Status, c.IDs, c.Sent, c.SentAt, c.AnsweredAt = 202, []string{id}, 1, at(100), at(100)
 	l.calls = append(l.calls, c)
 	r.Mode, r.Work, r.Seq, r.AcceptedAt, r.StartedAt, r.FinishedAt = "async", upstreamWork, int64(100+len(l.calls)), at(100), at(101), at(106)

@@ -106,21 +106,24 @@ func (d *database) connect(ctx context.Context, do func(*pgx.Conn) error) error 
 	return postgres.Database{Name: d.name, URL: d.urlOf(d.primary())}.Connect(ctx, do)
 }
 
-func (d *database) count(ctx context.Context, sql string, args ...any) (count int, err error) {
-	err = d.connect(ctx, func(conn *pgx.Conn) error { return conn.QueryRow(ctx, sql, args...).Scan(&count) })
-	return count, err
-}
-
-// texts are the rows of a query that returns texts.
-func (d *database) texts(ctx context.Context, sql string, args ...any) (texts []string, err error) {
+// query returns the rows of a query, as scan reads each.
+func query[T any](ctx context.Context, d *database, scan pgx.RowToFunc[T], sql string, args ...any) (found []T, err error) {
 	err = d.connect(ctx, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, sql, args...)
 		if err == nil {
-			texts, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			found, err = pgx.CollectRows(rows, scan)
 		}
 		return err
 	})
-	return texts, err
+	return found, err
+}
+
+func (d *database) count(ctx context.Context, sql string, args ...any) (count int, err error) {
+	counts, err := query(ctx, d, pgx.RowTo[int], sql, args...)
+	for _, found := range counts {
+		count += found
+	}
+	return count, err
 }
 
 // sessions joins River clients with the sessions in which their processes hold a lock. The
@@ -133,34 +136,156 @@ const sessions = `
 
 // clientsOf are the River clients of a server's processes that live.
 func (d *database) clientsOf(ctx context.Context, server string) ([]string, error) {
-	return d.texts(ctx, "SELECT id"+sessions+" WHERE application_name = $1", server)
+	return query(ctx, d, pgx.RowTo[string], "SELECT id"+sessions+" WHERE application_name = $1", server)
 }
 
 // leader is the server whose River client is elected.
 func (d *database) leader(ctx context.Context) (server string, err error) {
-	names, err := d.texts(ctx, "SELECT application_name"+sessions+" JOIN river_leader ON leader_id = id")
+	names, err := query(ctx, d, pgx.RowTo[string], "SELECT application_name"+sessions+" JOIN river_leader ON leader_id = id")
 	if err == nil && len(names) != 1 {
 		err = errDown
 	}
 	return strings.Join(names, " "), err
 }
 
-// errNoFaketime is a machine on which no other clock can be had.
-var errNoFaketime = errors.New("no program can have a clock of its own here")
-
-// setClock lets the clock be ahead of this machine's, or behind it.
-func (d *database) setClock(ctx context.Context, ahead time.Duration) error {
-	if ahead == d.ahead {
-		return nil
-	}
-	if ahead != 0 {
+// setClock lets the database's clock differ as planned, where it can.
+func (t *trial) setClock(ctx context.Context) error {
+	d := t.database
+	if t.plan.Ahead != 0 {
 		if err := d.run(ctx, d.primary(), "faketime"); err != nil {
-			return errors.Join(errNoFaketime, err)
+			t.say("  not done: %s: %v", clocks, err)
+			t.plan.Ahead = 0
 		}
+	}
+	t.say("  the database's clock is %s ahead", t.plan.Ahead)
+	if t.plan.Ahead == d.ahead {
+		return nil
 	}
 	if err := d.run(ctx, d.primary(), "down"); err != nil {
 		return err
 	}
-	d.ahead = ahead
+	d.ahead = t.plan.Ahead
 	return d.start(ctx)
+}
+
+// script lets the script do something with the cluster that can be written. down ends
+// connections, or with STOP=immediate everything at once, without a checkpoint; up waits
+// for the recovery that follows. What has begun is ended, or nobody knew the state.
+func script(what string, environ ...string) act {
+	return func(ctx context.Context, t *trial, _ *fault) error {
+		return t.database.run(context.WithoutCancel(ctx), t.database.primary(), what, environ...)
+	}
+}
+
+// freeDisk makes room again. A Postgres that the full disk ended, as it does where its log
+// finds no room, is started then.
+func freeDisk(ctx context.Context, t *trial, f *fault) error {
+	if err := script("free")(ctx, t, f); err != nil {
+		return err
+	}
+	return script("up")(ctx, t, f)
+}
+
+// lockName is the application_name of a session that holds a lock, and writes nothing.
+const lockName = "chaos-lock"
+
+// lockTable holds the lock that CREATE INDEX takes: others read, and nobody writes.
+func lockTable(ctx context.Context, t *trial, f *fault) error {
+	return t.database.connect(ctx, func(conn *pgx.Conn) error {
+		err := postgres.Execute(ctx, conn, "SET application_name = '"+lockName+"'", "BEGIN", "LOCK TABLE "+f.Of+" IN SHARE MODE")
+		if err == nil {
+			wait(ctx, f.Length)
+			f.Length = 0
+		}
+		return err
+	})
+}
+
+// endBackends ends some connections of clients.
+func endBackends(ctx context.Context, t *trial, f *fault) error {
+	const sql = `
+		SELECT count(pg_terminate_backend(pid))
+		FROM (
+			SELECT pid
+			FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+			ORDER BY random()
+			LIMIT $1
+		) AS backends`
+	_, err := t.database.count(ctx, sql, f.Target+1)
+	return err
+}
+
+// failoverPatience is how long a failover may take before it is called off.
+const failoverPatience = time.Minute
+
+// failOver makes a standby, lets the primary be written no more, and promotes the standby
+// when it has everything. The old primary is there for a while, with its connections.
+func failOver(ctx context.Context, t *trial, f *fault) error {
+	d := t.database
+	if err := removeStandby(ctx, t, f); err != nil {
+		return err
+	}
+	if err := d.run(ctx, d.standby(), "up", fmt.Sprint("PRIMARY=", d.primary().port)); err != nil {
+		return err
+	}
+	if err := d.promote(ctx); err != nil {
+		undone := context.WithoutCancel(ctx)
+		return errors.Join(err, d.setReadOnly(undone, "off"), removeStandby(undone, t, f))
+	}
+	d.failedOver.Store(!d.failedOver.Load())
+	return nil
+}
+
+// removeStandby removes the cluster that can't be written.
+func removeStandby(ctx context.Context, t *trial, _ *fault) error {
+	return t.database.run(ctx, t.database.standby(), "clean")
+}
+
+func (d *database) setReadOnly(ctx context.Context, value string) error {
+	return d.connect(ctx, func(conn *pgx.Conn) error {
+		return postgres.Execute(ctx, conn, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
+	})
+}
+
+// promote loses nothing: it waits until all earlier writers have ended, and until the
+// standby has all their writes.
+func (d *database) promote(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, failoverPatience)
+	defer cancel()
+	if err := d.setReadOnly(ctx, "on"); err != nil {
+		return err
+	}
+	// A session knows a second later, so a transaction that began before then may write.
+	const lastWritten = `
+		SELECT pg_current_wal_lsn()::text
+		WHERE now() > pg_conf_load_time() + interval '1 second'
+		  AND NOT EXISTS (
+			SELECT FROM pg_stat_activity
+			WHERE backend_type = 'client backend'
+			  AND xact_start < pg_conf_load_time() + interval '1 second'
+			  AND application_name <> '` + lockName + `'
+		  )`
+	position, err := d.await(ctx, d.primary(), lastWritten)
+	if err != nil {
+		return err
+	}
+	const caughtUp = "SELECT 'promoted' WHERE CASE WHEN pg_last_wal_replay_lsn() >= $1::pg_lsn THEN pg_promote() END"
+	_, err = d.await(ctx, d.standby(), caughtUp, position)
+	return err
+}
+
+// await asks until there is an answer.
+func (d *database) await(ctx context.Context, c cluster, sql string, args ...any) (answer string, err error) {
+	for {
+		err = postgres.Database{Name: d.name, URL: d.urlOf(c)}.Connect(ctx, func(conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, sql, args...).Scan(&answer)
+		})
+		if err == nil {
+			return answer, nil
+		}
+		if wait(ctx, 50*time.Millisecond); ctx.Err() != nil {
+			return "", errors.Join(fmt.Errorf("waiting for %s: %w", sql, ctx.Err()), err)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -152,12 +151,9 @@ func signals(signal syscall.Signal) act {
 // kill also measures when the jobs of the dead are given back.
 func kill(ctx context.Context, t *trial, f *fault) error {
 	clients, _ := t.database.clientsOf(ctx, t.servers[f.Target].name) // none where the database is away
-	process, err := t.servers[f.Target].current()
-	if err != nil {
+	if err := signals(syscall.SIGKILL)(ctx, t, f); err != nil {
 		return err
 	}
-	process.Signal(os.Kill)
-	_ = process.Wait(ctx)
 	died := time.Now()
 	t.watching.Go(func() { t.watchJobs(ctx, died, clients) })
 	return nil

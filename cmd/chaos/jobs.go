@@ -34,7 +34,7 @@ func meddle(ctx context.Context, t *trial, f *fault) error {
 	f.Length = 0
 	took, failed := 0, errors.New("found no job that could be taken away")
 	for i := 0; ctx.Err() == nil; i++ {
-		done, err := t.take(ctx, t.ledger.Mine, ways[i%len(ways)])
+		done, err := t.take(ctx, t.plan.mine(), ways[i%len(ways)])
 		if done {
 			took++
 		}
@@ -52,52 +52,40 @@ func meddle(ctx context.Context, t *trial, f *fault) error {
 // take takes a job away, of a request whose input holds text, if there is any. It notes
 // that before.
 func (t *trial) take(ctx context.Context, text string, w way) (done bool, err error) {
-	err = t.database.connect(ctx, func(conn *pgx.Conn) error {
-		const live = `
-			SELECT river_job.id, river_job.kind, requests.id::text
-			FROM river_job
-			JOIN requests ON requests.id = (args ->> 'request_id')::uuid
-			WHERE finalized_at IS NULL
-			  AND river_job.kind IN ('work', 'callback')
-			  AND strpos(input::text, $1) > 0
-			ORDER BY random()
-			LIMIT 1`
-		var job int64
-		var kind, request string
-		if err := conn.QueryRow(ctx, live, text).Scan(&job, &kind, &request); err != nil {
-			return err
-		}
-		ends := w.ends && kind == "work"
-		t.ledger.tell(request, func(s *story) {
-			s.meddled.times++
-			s.meddled.cancelled = s.meddled.cancelled || ends
-		})
-		if w.page != "" {
-			address := "http://" + t.servers[rand.IntN(len(t.servers))].admin + "/riverui/api/jobs/" + w.page
-			status, _ := exchange(ctx, http.DefaultClient, http.MethodPost, address, "", map[string]any{"ids": []string{fmt.Sprint(job)}})
-			done = status == http.StatusOK
-			return nil
-		}
-		var at time.Time
-		if err := conn.QueryRow(ctx, w.sql, job).Scan(&at); err != nil {
-			return err
-		}
-		if done = true; ends {
-			t.ledger.tell(request, func(s *story) {
-				if s.meddled.at.IsZero() {
-					s.meddled.at = at
-				}
-			})
-		}
-		return nil
+	const live = `
+		SELECT river_job.id, river_job.kind, requests.id::text
+		FROM river_job
+		JOIN requests ON requests.id = (args ->> 'request_id')::uuid
+		WHERE finalized_at IS NULL
+		  AND river_job.kind IN ('work', 'callback')
+		  AND strpos(input::text, $1) > 0
+		ORDER BY random()
+		LIMIT 1`
+	type job struct {
+		ID            int64
+		Kind, Request string
+	}
+	found, err := query(ctx, t.database, pgx.RowToStructByPos[job], live, text)
+	if err != nil || len(found) == 0 {
+		return false, err
+	}
+	ends := w.ends && found[0].Kind == "work"
+	t.ledger.tell(found[0].Request, func(s *story) {
+		s.meddled.times++
+		s.meddled.cancelled = s.meddled.cancelled || ends
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
+	if w.page != "" {
+		address := "http://" + t.servers[rand.IntN(len(t.servers))].admin + "/riverui/api/jobs/" + w.page
+		status, _ := exchange(ctx, http.DefaultClient, http.MethodPost, address, "", map[string]any{"ids": []string{fmt.Sprint(found[0].ID)}})
+		return status == http.StatusOK, nil
 	}
-	if err != nil {
-		return done, fmt.Errorf("a job that was to be %s: %w", w.name, err)
-	}
-	return done, nil
+	at, err := query(ctx, t.database, pgx.RowTo[time.Time], w.sql, found[0].ID)
+	t.ledger.tell(found[0].Request, func(s *story) {
+		if ends && len(at) > 0 && s.meddled.at.IsZero() {
+			s.meddled.at = at[0]
+		}
+	})
+	return len(at) > 0, err
 }
 
 const recoveryPatience = 4 * time.Minute // beyond River's own rescue

@@ -16,11 +16,7 @@ import (
 // ledger is the evidence that a run is judged by: calls and answers, what came to the
 // receivers and to the upstream, faults, and the rows of the database.
 type ledger struct {
-	Mine     string        // the prefix of the texts of the run's own calls
-	Ahead    time.Duration // the database's clock
-	Skewed   bool          // the clocks of servers differ
-	Upgraded bool          // the servers, and nothing else was done to them
-
+	plan      plan
 	following sync.WaitGroup // cancels, redeliveries and reports
 
 	mu          sync.Mutex
@@ -34,7 +30,7 @@ type ledger struct {
 	resumed     map[string]time.Duration
 	listed      map[string]int // how many requests the API lists, by mode
 	storm       load.Async     // counts of the storm beside the run's own calls
-	stormSays   string         // what it found broken
+	stormBroke  error          // what it found broken
 }
 
 // story is all that is known of a request.
@@ -60,7 +56,7 @@ type row struct {
 	ErrorCode     string
 	CallbackState string
 	CallbackURL   string
-	Input         []byte
+	Text          string // of the input
 	Work          string
 	Result        json.RawMessage
 	WorkJobID     int64
@@ -71,8 +67,6 @@ type row struct {
 	Dead          bool     // in the table of dead letters
 	Attempts      []string // outcomes in the log of callbacks
 	LastAttempt   int      // its number
-
-	Text string `db:"-"` // of the input
 }
 
 // freesKey tells whether the idempotency key of a sync request is free again: its caller
@@ -173,10 +167,7 @@ type meddling struct {
 }
 
 func newLedger(p plan) *ledger {
-	return &ledger{
-		Mine: p.mine(), Ahead: p.Ahead, Skewed: p.Skews != nil, Upgraded: p.From != "",
-		stories: map[string]*story{}, resumed: map[string]time.Duration{},
-	}
+	return &ledger{plan: p, stories: map[string]*story{}, resumed: map[string]time.Duration{}, listed: map[string]int{}}
 }
 
 // note lets do write in the ledger.

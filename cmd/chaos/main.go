@@ -56,12 +56,20 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.Uint64Var(&o.seed, "seed", 1, "`number` that calls and faults follow from")
 	flags.IntVar(&o.runs, "runs", 1, "`number` of runs, each with the next seed")
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how much `time` calls and faults take")
-	flags.Func("faults", "only these `kinds`, with commas between: "+strings.Join(kindNames(), ", "), o.addFaults)
+	flags.Func("faults", "only these `kinds`, with commas between: "+strings.Join(kindNames(), ", "), func(list string) error {
+		o.faults = strings.Split(list, ",")
+		return nil
+	})
 	flags.StringVar(&o.from, "from", earlier, "upgrade from each of these `commits` as well, with commas between; none where -faults names others")
 	flags.StringVar(&o.logs, "logs", "", "`folder` for the servers' logs")
 	flags.StringVar(&o.out, "out", "", "`file` for the report, as JSON")
 	if err := flags.Parse(args); err != nil {
 		return o, err
+	}
+	for _, name := range o.faults {
+		if !slices.Contains(kindNames(), name) {
+			return o, fmt.Errorf("there is no fault %q", name)
+		}
 	}
 	var err error
 	o.port, err = strconv.Atoi(getenv("POSTGRES_PORT"))
@@ -74,16 +82,6 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 		return o, errors.New("-runs must be at least 1, -duration at least 5s")
 	}
 	return o, nil
-}
-
-func (o *options) addFaults(list string) error {
-	for name := range strings.SplitSeq(list, ",") {
-		if !slices.Contains(kindNames(), name) {
-			return fmt.Errorf("there is no %q, only %s", name, strings.Join(kindNames(), ", "))
-		}
-		o.faults = append(o.faults, name)
-	}
-	return nil
 }
 
 // plans are the upgrades, and then the seeds.
@@ -118,25 +116,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err := database.start(ctx); err != nil {
 		return err
 	}
-	found := report{Started: time.Now()}
+	found := newReport()
 	for _, p := range options.plans() {
-		outcome, err := runPlan(ctx, p, database, options.logs, stdout)
+		err := runPlan(ctx, p, database, options.logs, stdout, found)
 		if errors.Is(err, errNoCommit) {
 			fmt.Fprintf(stdout, "NOT DONE: an upgrade from %s, a commit that this clone doesn't hold\n", p.From)
-			continue
-		}
-		if err != nil {
+		} else if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", p, err), found.write(options.out))
 		}
-		outcome.print(stdout)
-		found.Runs = append(found.Runs, outcome)
 	}
 	found.print(stdout)
-	if err := found.write(options.out); err != nil {
+	if err := found.write(options.out); err != nil || found.broken() == 0 {
 		return err
 	}
-	if found.broken() > 0 {
-		return errBroken
-	}
-	return nil
+	return errBroken
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -54,16 +55,11 @@ func (p plan) flags() string {
 	return fmt.Sprintf("-seed %d -duration %s", p.Seed, p.Duration)
 }
 
+// database is the name of the run's database.
+func (p plan) database() string { return "chaos_" + strings.ReplaceAll(p.String(), " ", "_") }
+
 // mine is how the texts of the run's own calls begin.
 func (p plan) mine() string { return fmt.Sprintf("chaos %d ", p.Seed) }
-
-// database is the name of the run's database.
-func (p plan) database() string {
-	if p.From != "" {
-		return fmt.Sprintf("chaos_upgrade_%.12s", p.From)
-	}
-	return fmt.Sprintf("chaos_%d", p.Seed)
-}
 
 // earlier are the commits whose servers are upgraded while they work: the last without
 // handing jobs over, whose schema has version 14, and the last before sync requests were

@@ -58,7 +58,7 @@ func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 func (c *crowd) answer(came *receivers.Callback, status int) int {
 	payload, err := came.Payload()
 	takes := c.verifier.Takes
-	if c.ledger.Skewed { // its sender's clock may be wrong
+	if c.ledger.plan.Skews != nil { // its sender's clock may be wrong
 		takes = c.verifier.TakesWhenever
 	}
 	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, takes(came) && err == nil}

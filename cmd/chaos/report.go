@@ -12,50 +12,24 @@ import (
 	"time"
 )
 
-// tally is what was counted and measured, in a run or in all.
+// tally is what was counted and measured, by name.
 type tally struct {
-	Faults map[string]int             `json:"faults"` // that were carried out
 	Counts map[string]int             `json:"counts"`
 	Times  map[string][]time.Duration `json:"times"`
 }
 
-func newTally() tally {
-	return tally{map[string]int{}, map[string]int{}, map[string][]time.Duration{}}
-}
-
-func (t tally) add(other tally) {
-	for name, count := range other.Faults {
-		t.Faults[name] += count
-	}
-	for name, count := range other.Counts {
-		t.Counts[name] += count
-	}
-	for name, times := range other.Times {
-		t.Times[name] = append(t.Times[name], times...)
-	}
-}
-
 func (t tally) time(name string, took time.Duration) { t.Times[name] = append(t.Times[name], took) }
 
-// print prints what is not nothing.
-func (t tally) print(out io.Writer) {
-	for _, counts := range []map[string]int{t.Faults, t.Counts} {
-		for _, name := range slices.Sorted(maps.Keys(counts)) {
-			fmt.Fprintf(out, "%8d %s\n", counts[name], name)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(t.Times)) {
-		times := slices.Sorted(slices.Values(t.Times[name]))
-		at := func(q float64) float64 { return times[int(q*float64(len(times)-1)+0.5)].Seconds() }
-		fmt.Fprintf(out, "  %s: p50 %.2f s, p99 %.2f s, worst %.2f s (of %d)\n", name, at(0.5), at(0.99), at(1), len(times))
-	}
-}
-
-// tally counts and measures what the ledger holds.
-func (l *ledger) tally() tally {
-	t := newTally()
+// count counts and measures what a ledger holds.
+func (t tally) count(l *ledger) {
 	for _, w := range l.windows {
-		t.Faults[w.kind]++
+		t.Counts["faults, "+w.kind]++
+	}
+	if l.plan.Ahead != 0 {
+		t.Counts["faults, "+clocks]++
+	}
+	if l.plan.Skews != nil {
+		t.Counts["faults, "+serverClocks]++
 	}
 	for _, c := range l.calls {
 		t.Counts[c.fate()]++
@@ -70,7 +44,7 @@ func (l *ledger) tally() tally {
 	}
 	for _, w := range l.returned {
 		if l.stalled(w.from, w.to) {
-			t.Counts["killed processes whose jobs met other faults"]++
+			t.Counts["processes killed, whose jobs met other faults"]++
 		} else {
 			t.time("a process killed, until its jobs were given back", w.to.Sub(w.from))
 		}
@@ -78,10 +52,9 @@ func (l *ledger) tally() tally {
 	for _, took := range l.resumed {
 		t.time("last fault over, until a server went on", took)
 	}
-	t.Counts["dead letters redelivered together"] = l.redelivered
-	t.Counts["calls of storm, acknowledged"] = l.storm.Acked
-	t.Counts["calls of storm, without an answer"] = l.storm.Ambiguous
-	return t
+	t.Counts["dead letters, redelivered together"] += l.redelivered
+	t.Counts["calls of storm, acknowledged"] += l.storm.Acked
+	t.Counts["calls of storm, without an answer"] += l.storm.Ambiguous
 }
 
 // fate names what became of a call.
@@ -111,11 +84,11 @@ func (s *story) count(t tally) {
 		t.Counts["requests whose jobs were taken away"]++
 	}
 	for _, r := range s.runs {
-		t.Counts["upstream's attempts, "+string(r.Manner)]++
+		t.Counts["attempts of the upstream, "+string(r.Manner)]++
 	}
 	for _, f := range s.finishes {
 		if f.Status > 0 {
-			t.Counts["upstream's reports, "+http.StatusText(f.Status)]++
+			t.Counts["reports of the upstream, "+http.StatusText(f.Status)]++
 		}
 	}
 }
@@ -125,12 +98,9 @@ type outcome struct {
 	Plan       plan        `json:"plan"`
 	Violations []violation `json:"violations"`
 	Settled    float64     `json:"settled_s"`
-	tally
 }
 
 func (o outcome) print(out io.Writer) {
-	o.tally.print(out)
-	fmt.Fprintf(out, "  settled in %.1f s\n", o.Settled)
 	for _, v := range o.Violations {
 		fmt.Fprintf(out, "  BROKEN: %s (%d), such as %s: %s\n", v.Invariant, v.Count, v.ID, v.Example)
 		for _, line := range v.Trace {
@@ -146,9 +116,14 @@ func (o outcome) print(out io.Writer) {
 type report struct {
 	Started time.Time `json:"started"`
 	Runs    []outcome `json:"runs"`
+	tally
 }
 
-func (r report) broken() (count int) {
+func newReport() *report {
+	return &report{Started: time.Now(), tally: tally{map[string]int{}, map[string][]time.Duration{}}}
+}
+
+func (r *report) broken() (count int) {
 	for _, o := range r.Runs {
 		if len(o.Violations) > 0 {
 			count++
@@ -157,25 +132,28 @@ func (r report) broken() (count int) {
 	return count
 }
 
-func (r report) print(out io.Writer) {
-	all := newTally()
-	for _, o := range r.Runs {
-		all.add(o.tally)
-	}
+func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%d runs, %d broken\n", len(r.Runs), r.broken())
-	all.print(out)
+	for _, name := range slices.Sorted(maps.Keys(r.Counts)) {
+		fmt.Fprintf(out, "%8d %s\n", r.Counts[name], name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Times)) {
+		times := slices.Sorted(slices.Values(r.Times[name]))
+		at := func(q float64) float64 { return times[int(q*float64(len(times)-1)+0.5)].Seconds() }
+		fmt.Fprintf(out, "  %s: p50 %.2f s, p99 %.2f s, worst %.2f s (of %d)\n", name, at(0.5), at(0.99), at(1), len(times))
+	}
 }
 
 // write does nothing without a file.
-func (r report) write(path string) error {
+func (r *report) write(path string) error {
 	if path == "" {
 		return nil
 	}
 	encoded, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
+	if err == nil {
+		err = os.WriteFile(path, append(encoded, '\n'), 0o644)
 	}
-	if err := os.WriteFile(path, append(encoded, '\n'), 0o644); err != nil {
+	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
@@ -29,9 +30,9 @@ const (
 type trial struct {
 	plan     plan
 	program  string // the path of the server's
+	first    string // the path of the program that servers begin with
 	logs     string
 	folder   string // of the files that the run makes
-	patience time.Duration
 	database *database
 	ledger   *ledger
 	say      func(format string, args ...any)
@@ -46,11 +47,11 @@ type trial struct {
 }
 
 // runPlan starts everything on a fresh database, injects the faults, lets the service
-// settle, and judges. An error says that the run itself failed; findings are in the
-// outcome.
-func runPlan(ctx context.Context, p plan, d *database, logs string, out io.Writer) (found outcome, err error) {
+// settle, and judges. An error says that the run itself failed; what it finds is in the
+// report.
+func runPlan(ctx context.Context, p plan, d *database, logs string, out io.Writer, found *report) (err error) {
 	t := &trial{
-		plan: p, program: "bin/ringback", logs: logs, patience: patience, database: d,
+		plan: p, program: "bin/ringback", logs: logs, database: d,
 		say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) },
 	}
 	t.say("%s: servers %v, %d faults in %s", p, p.Roles, len(p.Faults), p.Duration)
@@ -58,48 +59,38 @@ func runPlan(ctx context.Context, p plan, d *database, logs string, out io.Write
 		t.say("  %s", f)
 	}
 	if t.folder, err = os.MkdirTemp("", "chaos-"); err != nil {
-		return found, fmt.Errorf("making a folder for the run: %w", err)
+		return fmt.Errorf("making a folder for the run: %w", err)
 	}
 	defer os.RemoveAll(t.folder)
 	running, end := context.WithCancel(ctx)
-	defer end()
+	defer func() { err = errors.Join(err, t.stop(end)) }()
 	if err := t.start(running); err != nil {
-		return found, errors.Join(err, t.stop(end))
+		return err
 	}
-	err = t.load(ctx)
+	if err := t.load(ctx); err != nil {
+		return err
+	}
 	settling := time.Now()
-	if err == nil {
-		err = t.settle(ctx)
+	if err := t.settle(ctx); err != nil {
+		return err
 	}
-	found = outcome{Plan: t.plan, Violations: check(t.ledger), Settled: time.Since(settling).Seconds(), tally: t.ledger.tally()}
-	for i := range found.Violations {
-		v := &found.Violations[i]
-		v.Trace, _ = d.texts(ctx, "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", v.ID)
+	result := outcome{t.plan, check(t.ledger), time.Since(settling).Seconds()}
+	t.say("  settled in %.1f s", result.Settled)
+	for i := range result.Violations {
+		v := &result.Violations[i]
+		v.Trace, _ = query(ctx, d, pgx.RowTo[string], "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", v.ID)
 	}
-	return found, errors.Join(err, t.stop(end))
+	result.print(out)
+	found.Runs = append(found.Runs, result)
+	found.count(t.ledger)
+	return nil
 }
 
 // start returns when all servers are healthy.
 func (t *trial) start(ctx context.Context) error {
-	if err := t.setClock(ctx); err != nil {
-		return err
-	}
-	programs, err := t.programs(ctx)
-	if err != nil {
-		return err
-	}
-	t.ledger = newLedger(t.plan)
-	if err := t.database.create(ctx, t.plan.database()); err != nil {
-		return err
-	}
-	if t.crowd, err = startCrowd(t.ledger); err != nil {
-		return err
-	}
-	if t.upstream, err = startUpstream(ctx, t.folder, t.ledger); err != nil {
-		return err
-	}
-	for number, role := range t.plan.Roles {
-		if err := t.startServer(ctx, number, role, programs[number]); err != nil {
+	steps := []func(context.Context) error{t.setClock, t.build, t.open, t.startServers}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
@@ -107,69 +98,68 @@ func (t *trial) start(ctx context.Context) error {
 	return nil
 }
 
-// setClock lets the database's clock differ as planned, where it can.
-func (t *trial) setClock(ctx context.Context) error {
-	err := t.database.setClock(ctx, t.plan.Ahead)
-	if errors.Is(err, errNoFaketime) {
-		t.say("  not done: %s: %v", clocks, err)
-		t.plan.Ahead = 0
-		err = t.database.setClock(ctx, 0)
+// open starts all that servers need.
+func (t *trial) open(ctx context.Context) (err error) {
+	t.ledger = newLedger(t.plan)
+	t.crowd, err = startCrowd(t.ledger)
+	if err == nil {
+		t.upstream, err = startUpstream(ctx, t.folder, t.ledger)
 	}
-	if t.plan.Ahead != 0 {
-		t.say("  the database's clock is %s ahead", t.plan.Ahead)
+	if err == nil {
+		err = t.database.create(ctx, t.plan.database())
 	}
 	return err
-}
-
-// programs are the paths of the programs that servers begin with. They are built where the
-// plan wants an earlier commit, or another clock.
-func (t *trial) programs(ctx context.Context) (paths []string, err error) {
-	path := t.program
-	switch {
-	case t.plan.From != "":
-		path, err = buildEarlier(ctx, t.plan.From, t.folder)
-	case t.plan.Skews != nil:
-		t.say("  building a server whose clock is another one, which takes minutes the first time")
-		path, err = buildSkewed(ctx, t.folder)
-	}
-	if errors.Is(err, errNoSkew) {
-		t.say("  not done: %s: %v", serverClocks, err)
-		path, err, t.plan.Skews = t.program, nil, nil
-	}
-	for range t.plan.Roles {
-		paths = append(paths, path)
-	}
-	return paths, err
 }
 
 // errNoCommit is a commit that this clone doesn't hold.
 var errNoCommit = errors.New("no such commit here")
 
-func buildEarlier(ctx context.Context, name, folder string) (path string, err error) {
-	commit, err := program.FindCommit(ctx, ".", name)
-	if err != nil {
-		return "", errors.Join(errNoCommit, ctx.Err())
-	}
-	return program.BuildEarlier(ctx, ".", commit, folder)
-}
-
-func (t *trial) startServer(ctx context.Context, number int, role, path string) error {
-	var clock time.Duration
-	if t.plan.Skews != nil {
-		clock = t.plan.Skews[number]
-		t.say("  the clock of server-%d is %s ahead", number, clock)
-	}
-	s, err := newServer(number, role, path, t.logs,
-		fmt.Sprintf("DATABASE_URL=%s&application_name=server-%d", t.database.everywhere(), number),
-		"WORKS="+t.upstream.file, fmt.Sprintf("%s=%s", clockSetting, clock))
-	if err != nil {
+// build makes the program that servers begin with, where the plan wants an earlier commit
+// or another clock.
+func (t *trial) build(ctx context.Context) (err error) {
+	t.first = t.program
+	if t.plan.From != "" {
+		commit, err := program.FindCommit(ctx, ".", t.plan.From)
+		if err != nil {
+			return errors.Join(errNoCommit, ctx.Err())
+		}
+		t.first, err = program.BuildEarlier(ctx, ".", commit, t.folder)
 		return err
 	}
-	t.servers = append(t.servers, s)
-	t.supervisors.Go(func() {
-		s.supervise(ctx, func() { t.ledger.note(func() { t.ledger.deaths = append(t.ledger.deaths, time.Now()) }) })
-	})
-	return s.waitHealthy(ctx)
+	if t.plan.Skews == nil {
+		return nil
+	}
+	t.say("  building a server whose clock is another one, which takes minutes the first time")
+	if t.first, err = buildSkewed(ctx, t.folder); errors.Is(err, errNoSkew) {
+		t.say("  not done: %s: %v", serverClocks, err)
+		t.first, err, t.plan.Skews = t.program, nil, nil
+	}
+	return err
+}
+
+// startServers starts them one after the other, since the first migrates the schema.
+func (t *trial) startServers(ctx context.Context) error {
+	for number, role := range t.plan.Roles {
+		var clock time.Duration
+		if t.plan.Skews != nil {
+			clock = t.plan.Skews[number]
+			t.say("  the clock of server-%d is %s ahead", number, clock)
+		}
+		s, err := newServer(number, role, t.first, t.logs,
+			fmt.Sprintf("DATABASE_URL=%s&application_name=server-%d", t.database.everywhere(), number),
+			"WORKS="+t.upstream.file, fmt.Sprintf("%s=%s", clockSetting, clock))
+		if err != nil {
+			return err
+		}
+		t.servers = append(t.servers, s)
+		t.supervisors.Go(func() {
+			s.supervise(ctx, func() { t.ledger.note(func() { t.ledger.deaths = append(t.ledger.deaths, time.Now()) }) })
+		})
+		if err := s.waitHealthy(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *trial) stop(end context.CancelFunc) (err error) {
@@ -199,7 +189,7 @@ func (t *trial) load(ctx context.Context) error {
 		calls.Go(func() { t.caller.run(calling, newLane(t.plan, number), lanes*time.Second/callRate) })
 	}
 	calls.Go(func() { t.caller.redeliver(calling, rand.New(rand.NewPCG(t.plan.Seed, 0))) })
-	t.ledger.following.Go(func() { t.storm(ctx) })
+	t.ledger.following.Go(func() { t.ledger.stormBroke = t.storm(ctx) })
 	err := t.carryOut(ctx)
 	t.resume(ctx)
 	t.watching.Wait()
@@ -208,43 +198,35 @@ func (t *trial) load(ctx context.Context) error {
 }
 
 // storm sends a modest load to one server while the faults last, and waits for the
-// callbacks as long as settling may take. (Storm calls a run broken in which it got no
-// answer, since that run shows nothing; here, where the database is away for long, it is
-// no fault.)
-func (t *trial) storm(ctx context.Context) {
-	found, err := t.runStorm(ctx)
-	if err != nil {
-		t.ledger.stormSays = err.Error()
-		return
-	}
-	t.ledger.storm = found.Async
-	if found.Async.Missing+found.Async.Mismatched+found.Async.BadSignatures+found.Async.OutOfOrder > 0 {
-		var text bytes.Buffer
-		fmt.Fprintln(&text, found.Verdict())
-		_ = found.WriteJSON(&text)
-		t.ledger.stormSays = text.String()
-	}
-}
-
-func (t *trial) runStorm(ctx context.Context) (*load.Findings, error) {
+// callbacks as long as settling may take.
+func (t *trial) storm(ctx context.Context) (err error) {
 	config := load.Defaults()
 	config.Target = t.servers[0].url("")
-	config.Rate, config.Length, config.Drain = stormRate, t.plan.Duration, t.patience
+	config.Rate, config.Length, config.Drain = stormRate, t.plan.Duration, patience
 	config.Timeout = 30 * time.Second
 	config.Secret, config.Result = receivers.LocalSecret, sample.Result
-	if t.ledger.Skewed { // its receivers take no signature of a wrong time; the run's own do
+	if t.ledger.plan.Skews != nil { // its receivers take no signature of a wrong time; the run's own do
 		config.Secret = ""
 	}
 	config.DatabaseURL = t.database.everywhere() + "&target_session_attrs=read-write"
-	var err error
 	if config.Input, err = sample.Pattern("rounds=100,delay=0s..300ms"); err != nil {
-		return nil, err
+		return err
 	}
 	run, err := load.New(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("running storm: %w", err)
+		return err
 	}
-	return run.Do(ctx, nil)
+	found, err := run.Do(ctx, nil)
+	if err != nil {
+		return err
+	}
+	t.ledger.storm = found.Async
+	// Storm also calls a run broken in which it got no answer, since that run shows nothing.
+	// Here, where the database is away for long, it is no fault.
+	if found.Async.Missing+found.Async.Mismatched+found.Async.BadSignatures+found.Async.OutOfOrder > 0 {
+		return fmt.Errorf("%v: %+v", found.Verdict(), found.Async)
+	}
+	return nil
 }
 
 // resumeLimit is how long everything may take to go on by itself when the last fault
@@ -255,7 +237,7 @@ const resumeLimit = 30 * time.Second
 // a request of its own has been called back.
 func (t *trial) resume(ctx context.Context) {
 	t.ledger.quiet = time.Now()
-	ctx, cancel := context.WithTimeout(ctx, t.patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var resuming sync.WaitGroup
 	for _, s := range t.servers {
@@ -275,7 +257,7 @@ func (t *trial) resume(ctx context.Context) {
 func (t *trial) callBack(ctx context.Context, s *server) {
 	own := newCaller([]*server{s}, t.crowd)
 	for try := 1; ctx.Err() == nil; try++ {
-		made := newCall(fmt.Sprintf("%s%s call %d\n", t.ledger.Mine, s.name, try), steady, 0, 0)
+		made := newCall(fmt.Sprintf("%s%s call %d\n", t.plan.mine(), s.name, try), steady, 0, 0)
 		own.make(made, 0)
 		for made.Status == http.StatusAccepted && ctx.Err() == nil {
 			if t.ledger.hasCome(made.IDs[0]) {

@@ -78,13 +78,6 @@ func Input(text string, rounds int, delay time.Duration) jsontext.Value {
 	return input
 }
 
-// Text returns the text of an input, or an empty string.
-func Text(input []byte) string {
-	var asked fingerprint.Input
-	_ = json.Unmarshal(input, &asked)
-	return asked.Text
-}
-
 // Do does the work of an input.
 func Do(ctx context.Context, input []byte) (jsontext.Value, error) { return fingerprint.Do(ctx, input) }
 
