@@ -157,7 +157,9 @@ func (t *trial) setClock(ctx context.Context) error {
 			t.plan.Ahead = 0
 		}
 	}
-	t.say("  the database's clock is %s ahead", t.plan.Ahead)
+	if t.plan.Ahead != 0 {
+		t.say("  the database's clock is %s ahead", t.plan.Ahead)
+	}
 	if t.plan.Ahead == d.ahead {
 		return nil
 	}
