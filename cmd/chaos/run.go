@@ -145,9 +145,14 @@ func (t *trial) startServers(ctx context.Context) error {
 			clock = t.plan.Skews[number]
 			t.say("  the clock of server-%d is %s ahead", number, clock)
 		}
-		s, err := newServer(number, role, t.first, t.logs,
+		environ := []string{
 			fmt.Sprintf("DATABASE_URL=%s&application_name=server-%d", t.database.everywhere(), number),
-			"WORKS="+t.upstream.file, fmt.Sprintf("%s=%s", clockSetting, clock))
+			fmt.Sprintf("%s=%s", clockSetting, clock),
+		}
+		if t.plan.From == "" { // the earlier server may not know such work
+			environ = append(environ, "WORKS="+t.upstream.file)
+		}
+		s, err := newServer(number, role, t.first, t.logs, environ...)
 		if err != nil {
 			return err
 		}
@@ -182,7 +187,7 @@ func (t *trial) load(ctx context.Context) error {
 	defer end()
 	callers := lanes + hostileLanes
 	if t.plan.From != "" {
-		callers = lanes // the earlier server may not know such work
+		callers = lanes // nor does the upstream work for it
 	}
 	var calls sync.WaitGroup
 	for number := range callers {
