@@ -33,6 +33,9 @@ func (t tally) count(l *ledger) {
 	}
 	for _, c := range l.calls {
 		t.Counts[c.fate()]++
+		if c.Sync && c.Hostile {
+			continue // its 5xx may be of the upstream, and as late as that is slow
+		}
 		for _, away := range l.windows {
 			if c.Status >= 500 && c.SentAt.After(away.from) && c.SentAt.Before(away.to) && kindOf(away.kind).group == ofDatabase {
 				t.time("database away, until the refusal", c.AnsweredAt.Sub(c.SentAt))
