@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -42,23 +43,23 @@ type flow struct {
 	waiting atomic.Int64 // sync requests
 
 	mu       sync.Mutex
-	line     limit.Line
-	failures int           // in a row
-	failing  witness       // who saw them
-	openings int           // in a row, with no success in between
-	down     time.Time     // since the first of them
-	until    time.Time     // open until then
-	pause    time.Time     // by a Retry-After
-	paused   witness       // who got it
-	epoch    int           // runs of earlier epochs, from before an opening or its end, are ignored
-	inFlight int           // of this epoch
-	took     time.Duration // moving average of a run, 0 before the first
-	rising   time.Time     // since when slow start lasts; zero when it doesn't
-	slow     witness       // whom it slows
-	tat      time.Time     // of its rate
-	moved    time.Time     // when a run last began or ended
-	told     time.Time     // when it was last told that the service is down
-	warned   time.Time     // when warn was last called
+	clients  map[string]*clientele // no more than there are clients
+	failures int                   // in a row
+	failing  witness               // who saw them
+	openings int                   // in a row, with no success in between
+	down     time.Time             // since the first of them
+	until    time.Time             // open until then
+	pause    time.Time             // by a Retry-After
+	paused   witness               // who got it
+	epoch    int                   // runs of earlier epochs, from before an opening or its end, are ignored
+	inFlight int                   // of this epoch
+	took     time.Duration         // moving average of all clients' runs, 0 before the first
+	rising   time.Time             // since when slow start lasts; zero when it doesn't
+	slow     witness               // whom it slows
+	tat      time.Time             // of its rate
+	moved    time.Time             // when a run last began or ended
+	told     time.Time             // when it was last told that the service is down
+	warned   time.Time             // when warn was last called
 }
 
 // witness is the client that alone saw something; all is set where another saw it, too, or
@@ -127,7 +128,8 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 
 // newFlow lets no more than half of the workers wait.
 func newFlow(offer *work.Offer, workers int, shared bool) *flow {
-	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, tell: func(bool, error) {}, warn: func(*work.SettingError) {}}
+	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: map[string]*clientele{},
+		tell: func(bool, error) {}, warn: func(*work.SettingError) {}}
 	if f.limit > 0 {
 		gate := func() *limit.Gate {
 			return limit.NewGate(limit.NewSlots(f.limit, shared), limit.OldestFirst, KindLimit, KindLimit)
@@ -175,17 +177,17 @@ func (f *flow) enter(ctx context.Context, client string) (leave func(work.Outcom
 		return func(work.Outcome) {}, limit.Decision{}
 	}
 	if f.runs != nil {
-		decision := f.runs.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(queue, time.Now()) })
+		decision := f.runs.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(client, queue, time.Now()) })
 		if !decision.OK() {
 			if ctx.Err() != nil {
 				return nil, limit.Decision{}
 			}
-			return nil, f.postpone(decision, time.Now())
+			return nil, f.postpone(client, decision, time.Now())
 		}
 	}
 	p, decision := f.start(client, false, time.Now())
 	if !decision.OK() {
-		return nil, f.postpone(decision, time.Now())
+		return nil, f.postpone(client, decision, time.Now())
 	}
 	return f.leaver(p), decision
 }
@@ -235,17 +237,17 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 		return func() {}, limit.Decision{}
 	}
 	if decision := f.look(client, time.Now()); !decision.OK() {
-		return nil, f.postpone(decision, time.Now())
+		return nil, f.postpone(client, decision, time.Now())
 	}
 	if f.door == nil {
 		return func() {}, limit.Decision{}
 	}
-	decision = f.door.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(queue, time.Now()) })
+	decision = f.door.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(client, queue, time.Now()) })
 	if !decision.OK() {
 		if ctx.Err() != nil {
 			return nil, limit.Decision{}
 		}
-		return nil, f.postpone(decision, time.Now())
+		return nil, f.postpone(client, decision, time.Now())
 	}
 	return func() { f.door.Leave(client) }, decision
 }
@@ -264,25 +266,42 @@ func (f *flow) shutNow(client string, now time.Time) limit.Decision {
 	return f.shut(client, now)
 }
 
-// patience is how long a job waits for a slot: not at all where its turn is far, nor where
-// no run has begun or ended for a while, since the upstream may hang.
-func (f *flow) patience(queue limit.Queue, now time.Time) time.Duration {
+// patience is how long a client's job waits for a slot: not at all where its turn is far, nor
+// where no run has begun or ended for a while, since the upstream may hang.
+func (f *flow) patience(client string, queue limit.Queue, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	turn := f.perSlot() * time.Duration(queue.All+1)
-	if queue.All >= f.room || turn > flowPatience || now.Sub(f.moved) > flowPatience {
+	turn := f.perSlot(client) * time.Duration(queue.All+1)
+	crowded := queue.All >= f.room || f.shared && queue.Own >= f.room-queue.All
+	if crowded || turn > flowPatience || now.Sub(f.moved) > flowPatience {
 		return 0
 	}
 	return flowLongestWait
 }
 
-// postpone gives a refused job a time of its own to come back.
-func (f *flow) postpone(refused limit.Decision, now time.Time) limit.Decision {
+// postpone gives a client's refused job a time of its own to come back. Each client has a
+// line of its own: in a common line, a job of a client with short runs would wait behind
+// hundreds that one client with long runs has waiting.
+func (f *flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	line := &f.of(client).line
 	earliest := limit.Latest(refused.RetryAt, now.Add(soonest))
-	refused.RetryAt = f.line.Reserve(earliest, f.spacing(now), flowStep)
+	spacing := f.spacing(client, now)
+	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again
+		spacing = max(spacing, now.Sub(f.moved)/2)
+	}
+	refused.RetryAt = line.Reserve(earliest, spacing, flowStep)
 	return refused
+}
+
+func (f *flow) of(client string) *clientele {
+	c := f.clients[client]
+	if c == nil {
+		c = &clientele{}
+		f.clients[client] = c
+	}
+	return c
 }
 
 // closed tells why no job of a client may begin now, even in a free slot, and when a job may.
@@ -329,27 +348,36 @@ func (f *flow) rate(client string, at time.Time) limit.Rate {
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
 }
 
-// spacing is the time between two runs that come back, by the speed of runs then.
-func (f *flow) spacing(now time.Time) time.Duration {
+// spacing is the time between two runs of a client that come back, by the speed of runs then.
+// Clients whose runs wait as well take turns.
+func (f *flow) spacing(client string, now time.Time) time.Duration {
 	began := f.rising
 	if f.openings > 0 { // slow start is still to come
 		began = limit.Latest(now, f.until)
 	}
 	spacing := flowStep / 4
-	if at := limit.Latest(now, f.until, f.line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
+	if at := limit.Latest(now, f.until, f.of(client).line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
 		spacing = limit.PerSecond(risen(began, at))
 	}
 	if f.limit > 0 {
-		spacing = max(spacing, f.perSlot())
+		spacing = max(spacing, f.perSlot(client))
 	}
-	return spacing
+	waiting := 1
+	for name, other := range f.clients {
+		if name != client && other.line.Due(now, now.Add(limit.Horizon)) {
+			waiting++
+		}
+	}
+	return spacing * time.Duration(waiting)
 }
 
-// perSlot is the time from one free slot to the next, while all are in use.
-func (f *flow) perSlot() time.Duration {
-	took := f.took
+// perSlot is the time from one free slot to the next, while all are in use, by how long a
+// client's own runs take: it has slots that no client with longer runs holds. The first runs
+// of a client aren't taken for long because others' are.
+func (f *flow) perSlot(client string) time.Duration {
+	took := f.of(client).took
 	if took == 0 {
-		took = assumedWork
+		took = min(cmp.Or(f.took, assumedWork), assumedWork)
 	}
 	return took / time.Duration(f.limit)
 }
@@ -381,10 +409,9 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if outcome.FinishedAt.IsZero() || outcome.Error != nil && outcome.Error.Code == work.CodeAbandoned {
 		return
 	}
-	if f.took == 0 {
-		f.took = outcome.FinishedAt.Sub(outcome.StartedAt)
-	}
-	f.took += (outcome.FinishedAt.Sub(outcome.StartedAt) - f.took) / 8
+	took := outcome.FinishedAt.Sub(outcome.StartedAt)
+	f.took = average(f.took, took)
+	f.of(p.client).took = average(f.of(p.client).took, took)
 	if f.paced {
 		f.learn(p.client, outcome, now)
 	}
@@ -398,6 +425,10 @@ func (f *flow) learn(client string, outcome work.Outcome, now time.Time) {
 				f.rising, f.slow, f.tat = now, f.failing, now
 			}
 			f.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
+			for _, c := range f.clients {
+				c.took = 0
+			}
+			f.of(client).took = f.took
 			f.begin()
 			f.tell(false, nil)
 		}

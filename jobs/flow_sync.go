@@ -43,7 +43,7 @@ func (f *flow) enterSync(ctx context.Context, client string) (leave func(work.Ou
 	if f.runs != nil {
 		var turn time.Duration
 		decision := f.runs.Hurry(ctx, client, func(queue limit.Queue) (wait time.Duration) {
-			wait, turn = f.turnOf(queue, time.Now())
+			wait, turn = f.turnOf(client, queue, time.Now())
 			return wait
 		})
 		if !decision.OK() {
@@ -94,12 +94,12 @@ func (f *flow) reservePace(client string, now time.Time) time.Time {
 	return limit.Latest(now, rate.FreeAt(at, 1))
 }
 
-// turnOf is how long a sync request waits for a slot, and in what time its turn comes. Of the
+// turnOf is how long a client's sync request waits for a slot, and in what time its turn comes. Of the
 // turns that are near, no client has more than its share.
-func (f *flow) turnOf(queue limit.Queue, now time.Time) (wait, turn time.Duration) {
+func (f *flow) turnOf(client string, queue limit.Queue, now time.Time) (wait, turn time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	perSlot := f.perSlot()
+	perSlot := f.perSlot(client)
 	turn = perSlot * time.Duration(queue.All+1)
 	near := int(syncPatience / max(perSlot, time.Microsecond))
 	switch {

@@ -74,6 +74,9 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 		"NotWhereTheTurnIsFar": func(t *testing.T) {
 			const takes = 2 * time.Second
 			f := sharedFlow(t, 1, takes)
+			for _, client := range []string{"bob", "carol"} {
+				f.jobOf(t, client, takes) // so it is known how long its runs take
+			}
 			f.sync(t, t.Context(), "alice", takes)
 			for i, client := range []string{"alice", "bob"} { // in 2 s, in 4 s
 				fate := f.sync(t, t.Context(), client, takes)

@@ -36,7 +36,7 @@ func (f *flow) tryEnter(client string, reserve bool, now time.Time) (p pass, dec
 		p, decision = f.start(client, false, now)
 	}
 	if !decision.OK() && reserve {
-		decision = f.postpone(decision, now)
+		decision = f.postpone(client, decision, now)
 	}
 	return p, decision
 }
@@ -294,15 +294,20 @@ func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 	}
 }
 
-// job is a job's way through a flow by the fake clock: it runs for so long, or is postponed.
+// job is jobOf alice.
 func (f *flow) job(t *testing.T, takes time.Duration) limit.Decision {
-	leave, decision := f.await(t.Context(), "alice")
+	return f.jobOf(t, "alice", takes)
+}
+
+// jobOf is a job's way through a flow by the fake clock: it runs for so long, or is postponed.
+func (f *flow) jobOf(t *testing.T, client string, takes time.Duration) limit.Decision {
+	leave, decision := f.await(t.Context(), client)
 	if leave == nil {
 		return decision
 	}
 	defer leave()
 	began := time.Now()
-	end, decision := f.enter(t.Context(), "alice")
+	end, decision := f.enter(t.Context(), client)
 	if decision.OK() {
 		time.Sleep(takes)
 		end(work.Outcome{StartedAt: began, FinishedAt: time.Now()})
@@ -389,6 +394,76 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 			synctest.Wait()
 			if got := postponed.Load(); got != 18 {
 				t.Errorf("%d of 20 were postponed in the end, want 18", got)
+			}
+		})
+	})
+}
+
+// One client holds its share of the slots by runs of 15 s, with hundreds more waiting. The
+// short runs of another client, which come in bursts, go through the rest of the slots.
+func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
+	t.Parallel()
+	const slots, long, short, burst, soon = 10, 15 * time.Second, 5 * time.Millisecond, 8, time.Second
+	hold := func(t *testing.T, f *flow, hundreds int) {
+		ctx, stop := context.WithCancel(t.Context())
+		var holding sync.WaitGroup
+		t.Cleanup(func() { stop(); holding.Wait() })
+		for range hundreds {
+			holding.Go(func() {
+				for ctx.Err() == nil {
+					if got := f.jobOf(t, "hostile", long); !got.OK() {
+						time.Sleep(time.Until(got.RetryAt))
+					}
+				}
+			})
+		}
+		time.Sleep(2 * long) // by now it is known how long they take
+	}
+
+	t.Run("Jobs", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, 100, true)
+			hold(t, f, 300)
+			for range 50 {
+				var jobs sync.WaitGroup
+				for range burst {
+					jobs.Go(func() {
+						came, postponed := time.Now(), 0
+						for got := f.jobOf(t, "honest", short); !got.OK(); got = f.jobOf(t, "honest", short) {
+							postponed++
+							time.Sleep(time.Until(got.RetryAt))
+						}
+						if took := time.Since(came); took > soon || postponed > 2 {
+							t.Errorf("done after %v, postponed %d times, want within %v", took, postponed, soon)
+						}
+					})
+				}
+				jobs.Wait()
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+	})
+
+	t.Run("SyncRequests", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, 100, true)
+			hold(t, f, 300)
+			for range 50 {
+				for range burst { // they wait, and are refused in the end
+					f.sync(t, t.Context(), "hostile", long)
+				}
+				var fates []<-chan syncCall
+				for range burst {
+					fates = append(fates, f.sync(t, t.Context(), "honest", short))
+				}
+				for _, fate := range fates {
+					if got := <-fate; !got.OK() || got.waited > soon {
+						t.Errorf("got %+v, want it to run within %v", got, soon)
+					}
+				}
+				time.Sleep(200 * time.Millisecond)
 			}
 		})
 	})

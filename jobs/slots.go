@@ -22,7 +22,7 @@ type runSlots struct {
 	clients map[string]*clientele // no more than there are clients
 }
 
-// clientele is a client's runs in this process.
+// clientele is a client's runs in this process, of all kinds of work or of one.
 type clientele struct {
 	line limit.Line    // of jobs that were postponed
 	took time.Duration // moving average of a run, 0 before the first
@@ -106,14 +106,19 @@ func (s *runSlots) leave(client string, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.of(client)
-	if c.took == 0 {
-		c.took = took
-	}
-	c.took += (took - c.took) / 8
+	c.took = average(c.took, took)
 }
 
 // running is the number of runs.
 func (s *runSlots) running() int {
 	running, _ := s.gate.Counts()
 	return running
+}
+
+// average is a moving average with another time, the first time where there is none yet.
+func average(average, took time.Duration) time.Duration {
+	if average == 0 {
+		return took
+	}
+	return average + (took-average)/8
 }
