@@ -54,13 +54,27 @@ func (r *receiver) closed(c *party, now time.Time) limit.Decision {
 			return closing
 		}
 	}
-	if opens := limit.Latest(r.breaker.until, r.pause); opens.After(now) {
+	if opens := r.opensTo(c, now); opens.After(now) {
 		return limit.Decision{Reason: Closed, RetryAt: opens}
 	}
 	if opens := r.hearsay.opens(c.client, r.attemptTime(), now); opens.After(now) {
 		return limit.Decision{Reason: Closed, RetryAt: opens}
 	}
 	return limit.Decision{}
+}
+
+// opensTo is when a receiver that is closed to all may be called for a client. A client that
+// has not failed there since then probes, one callback at a time. Else two other clients, on
+// paths that fail for them, would close it for as long as they go on.
+func (r *receiver) opensTo(c *party, now time.Time) time.Time {
+	opens := limit.Latest(r.breaker.until, r.pause)
+	switch {
+	case !opens.After(now) || !c.failed.Before(r.closedAt):
+		return opens
+	case c.inFlight > 0:
+		return now.Add(r.attemptTime())
+	}
+	return now
 }
 
 // mustAsk tells whether a receiver has to consent and has not.
@@ -156,7 +170,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if r.proven && a.most > 1 && !r.word.isAllowed() {
 		a.part = r.part(c, a.most)
 	}
-	if r.breaker.isHalfOpen(now) || r.isOneByOne(now) {
+	if r.breaker.isHalfOpen(now) || r.isOneByOne(c, now) {
 		a.most, a.part = 1, 0 // the probe, or the only connection
 	}
 	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
@@ -181,12 +195,16 @@ func (r *receiver) part(c *party, most int) int {
 	return max(1, most/clients)
 }
 
-// isOneByOne tells whether two clients found that a receiver serves one connection at a
-// time. The evidence of a single client binds that client alone.
-func (r *receiver) isOneByOne(now time.Time) bool {
+// isOneByOne tells whether a client and another found that a receiver serves one connection
+// at a time, so that they take turns. It binds no client that has not found it itself: two
+// clients may know a path that never answers.
+func (r *receiver) isOneByOne(c *party, now time.Time) bool {
+	if !c.oneByOne.After(now) {
+		return false
+	}
 	found := 0
-	for _, c := range r.parties {
-		if c.oneByOne.After(now) && !r.together {
+	for _, other := range r.parties {
+		if other.oneByOne.After(now) && !r.together {
 			found++
 		}
 	}

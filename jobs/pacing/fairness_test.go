@@ -122,6 +122,32 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		}
 	})
 
+	// What two clients see closes a receiver to all. Two that see it on purpose don't keep it
+	// closed to acme, however often acme calls.
+	t.Run("ByTwoClientsTogether", func(t *testing.T) {
+		t.Parallel()
+		later := func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Throttled, 2, time.Millisecond }
+		day := func(simCall) (webhook.Outcome, int, time.Duration) {
+			return webhook.Throttled, 86_400, time.Millisecond
+		}
+		for name, says := range map[string]answer{"500": fails, "no answer": hangs, "a Retry-After of 2 s": later, "a Retry-After of a day": day} {
+			for _, rate := range []float64{30, 1.0 / 7} {
+				s := newSimulation(500)
+				acme := acmes(s, func(call simCall) (webhook.Outcome, int, time.Duration) {
+					if call.client != "acme" {
+						return says(call)
+					}
+					return takes(10 * time.Millisecond)(call)
+				})
+				s.sendEvery("acme", acme, rate, 10*second, 10*time.Minute)
+				s.sendEvery("mallory", acme, 25, 6*second, 10*time.Minute)
+				s.sendEvery("malvina", acme, 25, 6*second, 10*time.Minute)
+				s.run(12 * time.Minute)
+				wantCalm(t, fmt.Sprintf("beside %s to two, at %.2g/s", name, rate), "acme", acme)
+			}
+		}
+	})
+
 	// Acme calls so rarely that its answers don't interrupt mallory's failures.
 	t.Run("ByFailuresAtAReceiverThatTheOtherRarelyCalls", func(t *testing.T) {
 		t.Parallel()

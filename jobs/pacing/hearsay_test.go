@@ -96,7 +96,16 @@ func TestHearsay(t *testing.T) {
 		p, r := heard()
 		answer(t, p, r, throttled, morning)
 		r.learnPause(r.party("acme", morning), morning.Add(30*time.Minute), morning)
-		if _, got := enter(p, r, "other", morning); got.Reason != Closed || got.RetryAt.Before(morning.Add(30*time.Minute)) {
+		probe, got := enter(p, r, "other", morning)
+		if probe == nil {
+			t.Fatalf("got %+v, want a probe of a client that has heard nothing itself", got)
+		}
+		at := morning.Add(time.Second)
+		if _, got := enter(p, r, "other", at); got.Reason != Closed || got.RetryAt.After(at.Add(time.Second)) {
+			t.Errorf("got %+v, want it to wait for the probe", got)
+		}
+		p.conclude(probe, attempted(webhook.HTTPStatus, 500, morning, at), at)
+		if _, got := enter(p, r, "other", at); got.Reason != Closed || got.RetryAt.Before(morning.Add(30*time.Minute)) {
 			t.Errorf("got %+v, want it closed for half an hour", got)
 		}
 	})

@@ -46,6 +46,9 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r.hearsay.tested(pass, k, now)
 	if k < throttled {
 		r.served = limit.Latest(r.served, pass.left)
+		if !pass.left.Before(r.closedAt) {
+			r.pause = time.Time{} // refuted
+		}
 	}
 	if sent.Outcome == webhook.Throttled {
 		r.learnPause(c, now.Add(sent.RetryAfter), now)
@@ -87,8 +90,8 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 }
 
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
-// client. It binds all clients where two had it, where it came before HTTP, and where the
-// receiver is a stranger.
+// client. It binds all clients where two had it and no other is served without it, where it
+// came before HTTP, and where the receiver is a stranger.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
@@ -99,16 +102,31 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 		}
 		return
 	}
+	if k == good {
+		c.taken = now
+	}
 	if shown == noTrouble {
 		return
 	}
-	others := r.troubled.client != c.client && now.Sub(r.troubled.at) <= sawToo
+	c.troubled = now
+	others := r.troubled.client != c.client && now.Sub(r.troubled.at) <= sawToo && !r.servesSome(now)
 	c.bind(r)
 	c.pace.answer(shown, pass.left, now)
 	if others || k == unreachable {
 		r.pace.answer(shown, pass.left, now)
 	}
 	r.troubled = trouble{c.client, now}
+}
+
+// servesSome tells whether a client's callbacks were taken lately, and none of them with
+// trouble. Then the trouble of others is of their own making.
+func (r *receiver) servesSome(now time.Time) bool {
+	for _, c := range r.parties {
+		if now.Sub(c.taken) <= sawToo && now.Sub(c.troubled) > sawToo {
+			return true
+		}
+	}
+	return false
 }
 
 // bind gives a client a pace of its own.
@@ -143,6 +161,7 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 		return
 	}
 	answered := k == failing
+	c.failed = now
 	c.breaker = c.breaker.afterFailure(answered, now, now)
 	if r.breaker.isOpen(now) {
 		return // it was under way
@@ -152,7 +171,7 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 		r.breaker = r.breaker.afterFailure(answered, r.failed.since, now)
 	}
 	if r.breaker.openings > openings {
-		r.failed = evidence{}
+		r.failed, r.closedAt = evidence{}, now
 		r.took = 0 // when it comes back it will be as it was before
 	}
 }
@@ -173,7 +192,7 @@ func (r *receiver) learnPause(c *party, until, now time.Time) {
 		shared = c.pause
 	}
 	if others.After(now) {
-		r.pause, r.hearsay = limit.Latest(r.pause, shared), hearsay{}
+		r.pause, r.hearsay, r.closedAt = limit.Latest(r.pause, shared), hearsay{}, now
 		return
 	}
 	r.hearsay.made(c.client, shared, now)

@@ -16,10 +16,12 @@ type receiver struct {
 	breaker breaker
 	failed  evidence  // of its breaker
 	pause   time.Time // by Retry-After to two clients
-	hearsay hearsay
-	served  time.Time // when the latest callback left that it answered below 500, and not with Retry-After
-	consent consent
-	parties map[string]*party
+	// closedAt is when this process last learned of an opening of the breaker, or of the pause.
+	closedAt time.Time
+	hearsay  hearsay
+	served   time.Time // when the latest callback left that it answered below 500, and not with Retry-After
+	consent  consent
+	parties  map[string]*party
 
 	answeredFrom []netip.Prefix // the addresses that took callbacks
 	proven       bool           // a callback was taken at the latest known address
@@ -47,13 +49,15 @@ type trouble struct {
 
 // party is one client at one receiver. Evidence that only that client has binds no other.
 type party struct {
-	client  string
-	bound   bool // by a pace of its own, since it had trouble
-	pace    pace
-	health  health
-	breaker breaker
-	pause   time.Time // by Retry-After
-	told    time.Time // when the latest came
+	client          string
+	bound           bool // by a pace of its own, since it had trouble
+	pace            pace
+	health          health
+	breaker         breaker
+	pause           time.Time // by Retry-After
+	told            time.Time // when the latest came
+	failed          time.Time // when a callback last found the receiver down
+	taken, troubled time.Time // when a callback was last taken, and when one last showed trouble
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
