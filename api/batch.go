@@ -25,7 +25,36 @@ const (
 
 // batchBody is the body of POST /async/batch.
 type batchBody struct {
-	Requests []jsontext.Value `json:"requests"`
+	Requests batchItems `json:"requests"`
+}
+
+// batchItems are the requests of a batch, not decoded yet.
+type batchItems []jsontext.Value
+
+// errManyItems ends the decoding of a batch: 4 MiB hold two million requests of a digit,
+// which would take forty times as much memory.
+var errManyItems = errors.New("too many requests")
+
+// UnmarshalJSONFrom is for json. It fails with errManyItems beyond maxBatch requests.
+func (b *batchItems) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	if decoder.PeekKind() != jsontext.KindBeginArray {
+		return json.UnmarshalDecode(decoder, (*[]jsontext.Value)(b)) // tells what is wrong
+	}
+	if _, err := decoder.ReadToken(); err != nil {
+		return err
+	}
+	for decoder.PeekKind() != jsontext.KindEndArray {
+		if len(*b) == maxBatch {
+			return errManyItems
+		}
+		item, err := decoder.ReadValue()
+		if err != nil {
+			return err
+		}
+		*b = append(*b, item.Clone())
+	}
+	_, err := decoder.ReadToken()
+	return err
 }
 
 // batchItem is one request of a batch.
@@ -76,10 +105,12 @@ func (a *API) postBatch(c *call) (reply, error) {
 func (a *API) readBatch(c *call) ([]checkedItem, error) {
 	defer c.decoded()
 	var body batchBody
-	if _, err := a.decodeUpTo(c, maxBatchBytes, &body); err != nil {
+	_, err := a.decodeUpTo(c, maxBatchBytes, &body)
+	many := errors.Is(err, errManyItems)
+	if err != nil && !many {
 		return nil, err
 	}
-	if n := len(body.Requests); n < 1 || n > maxBatch {
+	if many || len(body.Requests) == 0 {
 		return nil, invalidInput("/requests", fmt.Sprintf("must be 1 to %d requests", maxBatch))
 	}
 	items := make([]checkedItem, len(body.Requests))
