@@ -54,7 +54,7 @@ func TestRunRefuses(t *testing.T) {
 		server := httptest.NewServer(http.NotFoundHandler())
 		server.Close()
 		runStorm(t, "-target", server.URL).want(t, exitUsage,
-			"nothing answers at "+server.URL+": start the server with `make run` first\n")
+			"nothing answers at "+server.URL+": start the server with `make run` first, or name another with -target\n")
 	})
 
 	t.Run("target that is something else", func(t *testing.T) {

@@ -94,7 +94,7 @@ func checkTarget(client *fasthttp.HostClient, config Config) error {
 	status, _, err := get(client, config, "/healthz")
 	switch {
 	case err != nil:
-		return fmt.Errorf("nothing answers at %s: start the server with `make run` first", config.Target)
+		return fmt.Errorf("nothing answers at %s: start the server with `make run` first, or name another with -target", config.Target)
 	case status != http.StatusOK:
 		return fmt.Errorf("%s answers GET /healthz with status %d: is a healthy Ringback running there?",
 			config.Target, status)
