@@ -37,9 +37,11 @@ and forget are for all ports of the host. Running servers follow a change within
 three seconds.`)
 	list := &cobra.Command{
 		Use: "list", Short: "Show the known receivers",
-		Long: `Shows the known receivers: the last known rate and number at a time, whether they
-take callbacks (yes, no, probes, or of some clients), until when they are closed, and
-the last outcome, as of the last change.`,
+		Long: `Shows the known receivers: how many callbacks a second and at a time they may get,
+whether they take callbacks (yes, no, probes, or of some clients), until when they
+are closed, and the last outcome, as of the last change. A receiver is known once it
+has taken a callback or was closed. What the operator said has a line of its own,
+without http:// or https://.`,
 		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),
 	}
 	allow := c.command(l, "allow HOST[:PORT]", "Give a receiver so many callbacks, or as many as it takes",
