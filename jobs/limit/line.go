@@ -40,6 +40,17 @@ func (l *Line) Recall(earliest time.Time, step time.Duration) time.Time {
 	return l.recalled
 }
 
+// Hold puts a caller that came back at the head of the line again, until a time.
+func (l *Line) Hold(until time.Time) {
+	if l.waiting == 0 || !l.last.Add(overdue).After(until) {
+		l.first, l.last, l.waiting = until, until, 0
+	}
+	if until.Before(l.first) {
+		l.first = until
+	}
+	l.waiting++
+}
+
 // CameBack takes a caller out of the line.
 func (l *Line) CameBack() {
 	if l.waiting == 0 {

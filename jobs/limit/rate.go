@@ -27,6 +27,11 @@ func (r Rate) FreeAt(tat time.Time, n int) time.Time {
 	return tat.Add(-time.Duration(r.Burst-n) * r.Interval())
 }
 
+// Room tells whether n may come now, which are no more than the burst.
+func (r Rate) Room(tat, now time.Time, n int) bool {
+	return r.PerSecond == 0 || n <= r.Burst && !r.FreeAt(tat, n).After(now)
+}
+
 // Spend returns the TAT after n that come now.
 func (r Rate) Spend(tat, now time.Time, n int) time.Time {
 	return Latest(tat, now).Add(time.Duration(n) * r.Interval())

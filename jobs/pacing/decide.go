@@ -31,7 +31,11 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 		at := c.line.Recall(limit.Latest(r.consent.askAt, now.Add(halfASec)), recallStep(a))
 		return nil, limit.Decision{Reason: Consent, RetryAt: at}
 	}
-	if !r.room(c, a, now, callback.CameBack) {
+	switch {
+	case r.room(c, a, now, callback.CameBack):
+	case callback.CameBack && !callback.fromLine:
+		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserveAgain(r, c, a, now)}
+	default:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserve(r, c, a, now, now)}
 	}
 	stranger := !r.proven && !r.word.isAllowed()
@@ -94,7 +98,7 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 	if c.inFlight < a.part {
 		full = false
 	}
-	limited, ownLimited := a.rate.FreeAt(r.pace.tat, need).After(now), a.own.FreeAt(c.pace.tat, own).After(now)
+	limited, ownLimited := !a.rate.Room(r.pace.tat, now, need), !a.own.Room(c.pace.tat, now, own)
 	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
 	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
 	return !full && !ownFull && !limited && !ownLimited

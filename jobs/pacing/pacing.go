@@ -104,11 +104,21 @@ type Callback struct {
 	Client   string
 	URL      string
 	CameBack bool // it has been postponed, or has failed before
+	fromLine bool // it has waited in its worker
 }
 
-// patience is how long a callback waits in its worker for its time: to postpone it
-// would take longer.
-const patience = 50 * time.Millisecond
+// A callback waits for its time in its worker where to postpone it would take longer.
+const (
+	patience     = 50 * time.Millisecond
+	pollInterval = 100 * time.Millisecond // of the queue, the patience of a callback that came back
+)
+
+func (c Callback) patience() time.Duration {
+	if c.CameBack {
+		return pollInterval
+	}
+	return patience
+}
 
 // Enter lets a callback leave, and returns the pass that must Leave. Or it returns
 // when the callback may come back, and why: no attempt was made, and none is to be
@@ -118,7 +128,7 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 	if err != nil {
 		return nil, limit.Decision{Reason: Unknown, RetryAt: time.Now().Add(faultDelay())}
 	}
-	for deadline := time.Now().Add(patience); ctx.Err() == nil; {
+	for deadline := time.Now().Add(callback.patience()); ctx.Err() == nil; {
 		pass, decision := p.next(r, callback)
 		if pass != nil {
 			return p.prepare(ctx, pass, callback.URL)
@@ -126,7 +136,7 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) || !p.wait(ctx, callback.Client, decision.RetryAt) {
 			return nil, decision
 		}
-		callback.CameBack = true
+		callback.CameBack, callback.fromLine = true, !callback.CameBack || callback.fromLine
 	}
 	return nil, limit.Decision{}
 }

@@ -63,6 +63,7 @@ type party struct {
 	oneByOne time.Time
 	inFlight int
 	line     limit.Line
+	again    time.Time // the latest time of a callback that came back and found no room
 	turn     time.Time // when a callback left last
 }
 

@@ -209,6 +209,23 @@ func TestRamp(t *testing.T) {
 		}
 	})
 
+	// The queue hands out what has become due in polls, and the only slot is free long before
+	// the next one.
+	t.Run("KeepsAServerOfOneAtATimeBusyBetweenPolls", func(t *testing.T) {
+		t.Parallel()
+		s, one := newSimulation(500), newOrdinary(0)
+		one.answer = servesAtATime(1, 20*time.Millisecond)
+		s.meets(one.name, db.Receiver{Rate: 100, InFlight: 10}).party("acme", morning).oneByOne = morning.Add(oneByOneFor)
+		s.sendEvery("acme", one, 200, 0, 3*second) // and then those that wait alone
+		s.run(18 * second)
+		if got := len(one.sent); got < 600 || one.mostEver > 1 {
+			t.Errorf("got %d sent in 18 s, %d at a time, want all 600, which take 12 s at full speed, one at a time", got, one.mostEver)
+		}
+		if postponed := postponedAJob(one); postponed > 3 {
+			t.Errorf("got %.1f postponements each, want few", postponed)
+		}
+	})
+
 	t.Run("SettlesBelowTheRateAtWhichItSays503", func(t *testing.T) {
 		t.Parallel()
 		for name, limited := range map[string]answer{"a leaky bucket": leakyBucket(300), "a count each second": countsEachSecond(300), "a sliding window": slidingWindow(300)} {

@@ -10,13 +10,40 @@ import (
 // that the receiver will have without trouble.
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
-	spacing := r.spacing(c, a, p.share, at, now)
+	earliest, spacing := p.opening(r, c, a, from, at, now)
+	return c.line.Reserve(earliest, spacing, recallStep(a))
+}
+
+// reserveAgain is reserve for a callback that came back at its time and found no room. The
+// queue hands out at one moment all that have become due since its last poll, of which a
+// receiver of few at a time takes the first. The others get the next times, if these come
+// before the next poll: at the end of the line they would come back a whole queue later, and
+// the receiver would get no more than it takes at a time in each poll.
+func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time) time.Time {
+	earliest, spacing := p.opening(r, c, a, now, now, now)
+	spacing = max(spacing+spacing/8, leastWait) // a callback that comes just before the slot is free loses its turn
+	at := limit.Latest(earliest, now.Add(spacing), c.again.Add(spacing))
+	if at.After(now.Add(pollInterval)) {
+		return p.reserve(r, c, a, now, now)
+	}
+	c.again = at
+	c.line.Hold(at)
+	return at
+}
+
+// leastWait is the least time between two callbacks of a client that look for room again.
+const leastWait = time.Millisecond
+
+// opening is when there may be room for a client's callback from a time on, and the time
+// between two by the pace at another time.
+func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
+	spacing = r.spacing(c, a, p.share, at, now)
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
-	earliest := limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
+	earliest = limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
 	if !earliest.After(now) {
 		earliest = now.Add(min(spacing, r.expected(c, now)))
 	}
-	return c.line.Reserve(earliest, spacing, recallStep(a))
+	return earliest, spacing
 }
 
 // spacing is the time between two callbacks of a client at a time, where others

@@ -120,7 +120,7 @@ func (s *simulation) take() {
 		s.due = s.due[1:]
 		s.free--
 		job.runs++
-		s.enter(job, job.runs > 1, s.now.Add(patience))
+		s.enter(job, job.runs > 1, s.now.Add(Callback{CameBack: job.runs > 1}.patience()))
 	}
 }
 
@@ -153,10 +153,14 @@ func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
 		s.at(decision.RetryAt, func() { s.enter(job, true, deadline) })
 	default:
 		job.postponed++
-		late := time.Duration(s.random.Int64N(int64(100 * time.Millisecond))) // until the queue polls
-		s.ready(job, decision.RetryAt.Add(late))
+		s.ready(job, nextPoll(decision.RetryAt))
 		s.release()
 	}
+}
+
+// nextPoll is when the queue hands out a job that is due.
+func nextPoll(due time.Time) time.Time {
+	return morning.Add((due.Sub(morning) + pollInterval - 1).Truncate(pollInterval))
 }
 
 // retries are the queue's, of which only the first matter within an hour.
