@@ -33,6 +33,8 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	}
 	switch {
 	case r.room(c, a, now, callback.CameBack):
+	case p.holdsItsShare(callback, now): // which holds it up for longer
+		return nil, p.awaitWorker(callback.Client, now)
 	case callback.CameBack && !callback.fromLine:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserveAgain(r, c, a, now)}
 	default:
@@ -44,10 +46,19 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 			return nil, decision
 		}
 	}
-	if client := p.clientele(callback.Client); !p.slots.Room(callback.Client, 1+spare(&client.line, callback, now)) {
-		return nil, limit.Decision{Reason: Workers, RetryAt: p.reserveSlot(callback.Client, p.slots.Of(callback.Client), now)}
+	if p.holdsItsShare(callback, now) {
+		return nil, p.awaitWorker(callback.Client, now)
 	}
 	return p.pass(r, c, a, stranger, ask || p.required && r.consent.due(now) && !r.word.isAllowed(), now), limit.Decision{}
+}
+
+// holdsItsShare tells whether a client's callbacks leave no worker of its share to a callback.
+func (p *Pacing) holdsItsShare(callback Callback, now time.Time) bool {
+	return !p.slots.Room(callback.Client, 1+spare(&p.clientele(callback.Client).line, callback, now))
+}
+
+func (p *Pacing) awaitWorker(client string, now time.Time) limit.Decision {
+	return limit.Decision{Reason: Workers, RetryAt: p.reserveSlot(client, p.slots.Of(client), now)}
 }
 
 // closed tells until when the receiver may not be called for a client, and why; OK

@@ -34,6 +34,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r.roll(c, now)
 	took := sent.EndedAt.Sub(sent.StartedAt)
 	r.outcome = sent.Outcome
+	c.latest = [2]time.Duration{took, c.latest[0]}
 	if sent.Outcome != webhook.Timeout || r.took == 0 {
 		r.took = average(r.took, took)
 	}

@@ -54,10 +54,11 @@ type party struct {
 	pace            pace
 	health          health
 	breaker         breaker
-	pause           time.Time // by Retry-After
-	told            time.Time // when the latest came
-	failed          time.Time // when a callback last found the receiver down
-	taken, troubled time.Time // when a callback was last taken, and when one last showed trouble
+	pause           time.Time        // by Retry-After
+	told            time.Time        // when the latest came
+	failed          time.Time        // when a callback last found the receiver down
+	taken, troubled time.Time        // when a callback was last taken, and when one last showed trouble
+	latest          [2]time.Duration // of its attempts: how long they took
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
@@ -120,10 +121,10 @@ func (r *receiver) attemptTime() time.Duration {
 }
 
 // expected is attemptTimeOf for callbacks that wait. With attempts under way of which none
-// ends, it grows: else the callbacks to a receiver that takes seconds would come back for
-// each of its usual answers.
+// ends, it grows, and with two long attempts in a row it is as long at once: else the
+// callbacks to a receiver that takes seconds would come back for each of its usual answers.
 func (r *receiver) expected(c *party, now time.Time) time.Duration {
-	return max(r.attemptTimeOf(c), silence(r.inFlight, r.moved, now)/2)
+	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), silence(r.inFlight, r.moved, now)/2)
 }
 
 // silence is for how long none of the attempts under way has ended.
