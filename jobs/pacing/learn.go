@@ -40,9 +40,11 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	}
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
 	r.seenAt(sent, k, now)
-	r.learnOneByOne(pass, sent, now)
+	explained := r.learnOneByOne(pass, sent, now)
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
-	r.learnPace(pass, k, took, now)
+	if !explained {
+		r.learnPace(pass, k, took, now)
+	}
 	r.learnBreakers(c, k, now)
 	r.hearsay.tested(pass, k, now)
 	if k < throttled {
@@ -139,15 +141,18 @@ func (c *party) bind(r *receiver) {
 
 // learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
 // sent together one got no answer, and two were never answered at once on two
-// connections.
-func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) {
+// connections. Then the missing answer is no sign of too much load: a halved rate would
+// give the callbacks that wait times of their own up to a minute ahead.
+func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) (explained bool) {
 	switch {
 	case sent.Outcome == webhook.Delivered:
 		r.together = r.together || pass.left.Before(r.taken.end) && sent.Conn != r.taken.conn
 		r.taken = taken{now, sent.Conn}
 	case sent.Outcome == webhook.Timeout && !r.together && r.taken.end.After(pass.left):
 		pass.party.oneByOne = now.Add(oneByOneFor)
+		return true
 	}
+	return false
 }
 
 // learnBreakers counts failures in a row, for the client and for all.

@@ -308,11 +308,17 @@ func TestOneConnectionAtATime(t *testing.T) {
 		servedUntil = call.at + 20*time.Millisecond
 		return takes(20 * time.Millisecond)(call)
 	}
-	for range 40 {
-		s.send("acme", python, 0)
-	}
-	s.sendEvery("acme", python, 10, 20*second, 60*second)
+	const burst = 600
+	s.sendEvery("acme", python, 100, 0, burst/100*second)
+	s.sendEvery("acme", python, 10, 40*second, 60*second)
 	s.run(10 * time.Minute)
+	var done time.Duration
+	for _, job := range python.jobs[:burst] {
+		done = max(done, job.arrived.Sub(morning)+job.delivered)
+	}
+	if done > 30*second {
+		t.Errorf("the burst was done after %v, want it within 30 s: 10 s with the hanging connection, and %d at full speed take 12 s", done, burst)
+	}
 	if len(python.failed) > 1 {
 		t.Errorf("got %d timeouts, want at most one in all", len(python.failed))
 	}
