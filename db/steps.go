@@ -153,7 +153,8 @@ type Cancellation struct {
 type Stopped struct {
 	Work     bool
 	Callback bool
-	JobID    int64 // of the job that would have taken it
+	JobID    int64     // of the job that would have taken it
+	RunAt    time.Time // when the work was due, zero for at once
 }
 
 // CancelRequest ends the work of a request that is still accepted, and its callback where
@@ -171,9 +172,10 @@ func CancelRequest(ctx context.Context, q Querier, c Cancellation) (Stopped, err
 		WHERE id = $1
 		  AND (client = $2) IS TRUE
 		  AND (status = 'accepted' OR callback_state = 'pending')
-		RETURNING callback_job_id IS NULL, callback_url IS NOT NULL, coalesce(callback_job_id, work_job_id)`
+		RETURNING callback_job_id IS NULL, callback_url IS NOT NULL, coalesce(callback_job_id, work_job_id), run_at`
 	var stopped Stopped
-	err := q.QueryRow(ctx, sql, c.RequestID, c.Client, []byte(c.Error), c.At).Scan(&stopped.Work, &stopped.Callback, &stopped.JobID)
+	err := q.QueryRow(ctx, sql, c.RequestID, c.Client, []byte(c.Error), c.At).
+		Scan(&stopped.Work, &stopped.Callback, &stopped.JobID, (*zeronull.Timestamptz)(&stopped.RunAt))
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Stopped{}, fmt.Errorf("cancelling request: %w", err)
 	}

@@ -94,6 +94,7 @@ func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) 
 	holder, err := q.accepts.Do(ctx, acceptance{request, key})
 	if err != nil || holder.Held {
 		q.leave(request)
+		q.quotas.undue(request.Client, request.RunAt)
 	}
 	return holder, err
 }

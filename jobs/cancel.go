@@ -47,6 +47,7 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	if err != nil {
 		return db.Stopped{}, err
 	}
+	q.quotas.undue(client, stopped.RunAt)
 	q.wake([]uuid.UUID{id})
 	return stopped, nil
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/clients"
 )
 
@@ -50,8 +51,101 @@ func TestDueTimesOfAClientAreSpread(t *testing.T) {
 			at := now.Add(time.Duration(second) * time.Second)
 			q.dueAt("honest", at.Add(time.Second), at)
 		}
-		if len(q.due) > leastDue {
-			t.Errorf("got %d seconds in memory, want %d at most", len(q.due), leastDue)
+		if got := len(q.due["honest"].seconds); got > leastDue+1 {
+			t.Errorf("got %d seconds in memory, want %d at most", got, leastDue+1)
 		}
+	})
+	t.Run("ClientsWithNothingDueTakeNoMemory", func(t *testing.T) {
+		q := &quotas{limits: limited(clients.Limits{Rate: 50})}
+		q.dueAt("quiet", now.Add(time.Second), now)
+		for range leastDue {
+			q.dueAt("honest", now.Add(time.Hour), now.Add(time.Minute))
+		}
+		if q.due["quiet"] != nil {
+			t.Error("a client whose last second is over is still in memory")
+		}
+	})
+	// As by requests that are cancelled in another process.
+	t.Run("SecondsThatAreNotOwedTakeNoMemory", func(t *testing.T) {
+		const unfinished = 100
+		q := &quotas{limits: limited(clients.Limits{Rate: 1, Unfinished: unfinished})}
+		q.dueAt("honest", now.Add(time.Hour), now)
+		for n := range 20 * leastDue {
+			apart, together := now.Add(time.Duration(n)*time.Hour), now.Add(720*time.Hour)
+			q.dueAt("scattered", apart, now)
+			if got := q.dueAt("heaped", together, now).Sub(together); got > unfinished*time.Second {
+				t.Fatalf("due %v later, want a search of %d seconds at most", got, unfinished)
+			}
+		}
+		for client, a := range q.due {
+			if a.count > 2*unfinished || len(a.seconds) > a.count {
+				t.Errorf("%s: got %d requests in %d seconds, want at most twice the %d that it may have unfinished", client, a.count, len(a.seconds), unfinished)
+			}
+		}
+		if q.due["honest"].count != 1 {
+			t.Error("another client's second was dropped")
+		}
+	})
+}
+
+func TestDueTimesOfRequestsThatAreNotOwedAreGivenBack(t *testing.T) {
+	t.Parallel()
+	wanted := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	later := func() db.Request {
+		request := newRequest("http://127.0.0.1:9/")
+		request.RunAt = wanted
+		return request
+	}
+	bounded := func(t *testing.T) *testQueue {
+		q := newQueue(t, nil)
+		q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Rate: 1})})
+		return q
+	}
+	wantNone := func(t *testing.T, q *testQueue) {
+		t.Helper()
+		if a := q.quotas.due["alice"]; a.count != 0 || len(a.seconds) != 0 {
+			t.Errorf("got %d requests in %d seconds in memory, want none", a.count, len(a.seconds))
+		}
+	}
+
+	t.Run("OfCancelledRequests", func(t *testing.T) {
+		t.Parallel()
+		q := bounded(t)
+		for range 2 * dueBurst {
+			request := later()
+			q.accept(t, request)
+			if got := q.cancel(t, "alice", request.ID); !got.RunAt.Equal(wanted) {
+				t.Fatalf("got a request that was due at %v, want %v", got.RunAt, wanted)
+			}
+		}
+		wantNone(t, q)
+	})
+	t.Run("OfReplayedRequests", func(t *testing.T) {
+		t.Parallel()
+		q := bounded(t)
+		first := later()
+		for n := range 2 * dueBurst {
+			call := keyed("key", 1)
+			if call.request = later(); n == 0 {
+				call.request = first
+			}
+			call.key.RequestID = call.request.ID
+			if holder, err := q.AcceptOnce(t.Context(), call.request, call.key); err != nil || holder.Held != (n > 0) {
+				t.Fatalf("call %d: got %+v, %v", n+1, holder, err)
+			}
+		}
+		q.cancel(t, "alice", first.ID)
+		wantNone(t, q)
+	})
+	t.Run("OfRequestsThatAreNotAccepted", func(t *testing.T) {
+		t.Parallel()
+		q := bounded(t)
+		request := later()
+		q.accept(t, request)
+		if err := q.Accept(t.Context(), request); err == nil {
+			t.Fatal("a second request of the same id was accepted")
+		}
+		q.cancel(t, "alice", request.ID)
+		wantNone(t, q)
 	})
 }

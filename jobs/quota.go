@@ -1,10 +1,10 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -42,14 +42,14 @@ type quotas struct {
 	bytes       limit.Sample[string]         // kept, by client
 	deadLetters map[string]int64             // kept, by client, by the latest sample
 	redelivered map[string]time.Time         // by client, the TAT of its redeliveries
-	due         map[dueSecond]int            // requests of later, in the seconds to come
-	forgetDue   int                          // when due has so many, the seconds that are over go
+	due         map[string]*agenda           // by client
+	forgetDue   int                          // after so many more requests, the seconds that are over go
 }
 
-// dueSecond is a second in which work of a client is due.
-type dueSecond struct {
-	client string
-	second int64 // Unix time
+// agenda counts the requests of a client that are due later, by the second in Unix time.
+type agenda struct {
+	seconds map[int64]int
+	count   int // in all seconds
 }
 
 // demand is a request's or a redelivery's demand on its client's quotas.
@@ -203,41 +203,97 @@ func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 // dueAt returns when work is due that a client wants at a later time: then, or in the
 // first second after it in which no more than a burst of the client is due. A client may
 // have thousands of requests for later, and would otherwise have all of them done at one
-// moment, before the requests of others.
+// moment, before the requests of others. undue takes the time back.
 func (q *quotas) dueAt(client string, wanted, now time.Time) time.Time {
 	if q == nil || wanted.IsZero() {
 		return wanted
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	most, at := dueBurst*q.limits(client).Rate, dueSecond{client, wanted.Unix()}
-	for most > 0 && q.due[at] >= most {
-		at.second++
-	}
+	limits := q.limits(client)
 	q.forget(now)
-	q.due[at]++
-	return wanted.Add(time.Duration(at.second-wanted.Unix()) * time.Second)
+	a := q.agendaOf(client, cmp.Or(limits.Unfinished, unboundedDue), now)
+	most, second := dueBurst*limits.Rate, wanted.Unix()
+	for most > 0 && a.seconds[second] >= most {
+		second++
+	}
+	a.add(second, 1)
+	return wanted.Add(time.Duration(second-wanted.Unix()) * time.Second)
 }
 
-// forget drops the seconds that are over, once there are twice as many as were left the
-// last time.
+// undue takes back a time that dueAt returned, of a request that was not accepted or was
+// cancelled.
+func (q *quotas) undue(client string, at time.Time) {
+	if q == nil || at.IsZero() {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a := q.due[client]; a != nil && a.seconds[at.Unix()] > 0 {
+		a.add(at.Unix(), -1)
+	}
+}
+
+// agendaOf is the agenda of a client that may have so many requests unfinished. An agenda
+// of twice as many begins anew: most of them aren't owed any more, such as the requests
+// that were cancelled in another process. That bounds its memory, and the search for a
+// second with room.
+func (q *quotas) agendaOf(client string, unfinished int, now time.Time) *agenda {
+	a := q.due[client]
+	if a != nil && a.count >= 2*unfinished {
+		a.forget(now)
+	}
+	if a == nil || a.count > unfinished {
+		a = &agenda{seconds: map[int64]int{}}
+		q.due[client] = a
+	}
+	return a
+}
+
+// forget drops the seconds that are over, once there were as many new requests as seconds
+// were left the last time.
 func (q *quotas) forget(now time.Time) {
-	if len(q.due) < q.forgetDue {
+	if q.forgetDue--; q.forgetDue > 0 {
 		return
 	}
 	if q.due == nil {
-		q.due = map[dueSecond]int{}
+		q.due = map[string]*agenda{}
 	}
-	maps.DeleteFunc(q.due, func(at dueSecond, _ int) bool { return at.second < now.Unix() })
-	q.forgetDue = max(leastDue, 2*len(q.due))
+	left := 0
+	for client, a := range q.due {
+		if a.forget(now); a.count == 0 {
+			delete(q.due, client)
+		}
+		left += len(a.seconds)
+	}
+	q.forgetDue = max(leastDue, left)
+}
+
+func (a *agenda) add(second int64, requests int) {
+	a.count += requests
+	if a.seconds[second] += requests; a.seconds[second] == 0 {
+		delete(a.seconds, second)
+	}
+}
+
+func (a *agenda) forget(now time.Time) {
+	for second, count := range a.seconds {
+		if second < now.Unix() {
+			a.add(second, -count)
+		}
+	}
 }
 
 // dueBurst is how many times its rate may be due of a client in a second. Work that comes at
 // the rate, with the same delay, is then on time.
 const dueBurst = 2
 
-// leastDue is the number of seconds for which nothing is searched.
+// leastDue is the number of requests for which nothing is searched.
 const leastDue = 1000
+
+// unboundedDue stands for the bound on unfinished requests where a client has none. It is
+// the most that all clients together have waiting.
+const unboundedDue = 100_000
 
 // left is how many more requests a client may have unfinished.
 func (q *quotas) left(client string) int64 {
