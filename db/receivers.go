@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,8 +99,14 @@ func (p *prefixes) ScanText(text pgtype.Text) error {
 	return nil
 }
 
+// MostReceivers is about how many rows callback_origins has at most, some 300 bytes each:
+// ten times as many receivers as a process remembers.
+const MostReceivers = 100_000
+
 // SaveReceivers writes receivers, none of them twice. It removes up to twice as many
-// expired receivers, so that the table doesn't grow with receivers that are never met again.
+// receivers that have expired, or that would expire first where there are more than
+// MostReceivers, so that the table doesn't grow with receivers that are never met again.
+// The operator's words count, and stay.
 func SaveReceivers(ctx context.Context, q Querier, origins []Receiver) error {
 	sql := `
 		WITH expired AS (
@@ -107,7 +114,15 @@ func SaveReceivers(ctx context.Context, q Querier, origins []Receiver) error {
 			WHERE origin IN (
 				SELECT origin
 				FROM callback_origins
-				WHERE expires_at < now() - interval '1 minute'
+				-- greatest ignores null, as where there are fewer rows.
+				WHERE expires_at <= greatest(now() - interval '1 minute', (
+					SELECT expires_at
+					FROM callback_origins
+					ORDER BY expires_at DESC
+					OFFSET ` + strconv.Itoa(MostReceivers) + `
+					LIMIT 1
+				))
+				  AND (word IS NULL OR expires_at <= now() - interval '1 minute')
 				  AND origin <> ALL ($1::text[])
 				ORDER BY expires_at
 				LIMIT 2 * cardinality($1::text[])
@@ -213,27 +228,34 @@ type ListedReceiver struct {
 	SavedAt time.Time // zero for a word
 }
 
-// ListReceivers returns the receivers and the operator's words, by name.
-func ListReceivers(ctx context.Context, q Querier) ([]ListedReceiver, error) {
+// ListReceivers returns the operator's words and the receivers that were saved last, so many
+// together (0 for all), by name, and how many more there are.
+func ListReceivers(ctx context.Context, q Querier, most int) (receivers []ListedReceiver, more int, err error) {
 	sql := `
-		SELECT ` + receiverFields.reads() + `, coalesce(word, ''), word_rate, coalesce(word_concurrency, 0), word_at, saved_at
-		FROM callback_origins
-		WHERE expires_at > now()
-		  AND word IS DISTINCT FROM 'forgotten'
-		  AND strpos(origin, '://') > 0 -- older versions name them by host and port
+		SELECT ` + receiverFields.reads() + `, coalesce(word, ''), word_rate, coalesce(word_concurrency, 0), word_at, saved_at, total
+		FROM (
+			SELECT *, count(*) OVER () AS total
+			FROM callback_origins
+			WHERE expires_at > now()
+			  AND word IS DISTINCT FROM 'forgotten'
+			  AND strpos(origin, '://') > 0 -- older versions name them by host and port
+			ORDER BY word IS NULL, saved_at DESC
+			LIMIT nullif($1, 0)
+		) AS shown
 		ORDER BY split_part(origin, '://', 2), origin`
-	rows, err := q.Query(ctx, sql)
+	rows, err := q.Query(ctx, sql, most)
 	if err != nil {
-		return nil, fmt.Errorf("listing receivers: %w", err)
+		return nil, 0, fmt.Errorf("listing receivers: %w", err)
 	}
-	receivers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ListedReceiver, err error) {
+	total := 0
+	receivers, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ListedReceiver, err error) {
 		err = row.Scan(append(receiverFields.targets(&r.Receiver), &r.Word, (*zeronull.Float8)(&r.ReceiverWord.Rate), &r.Concurrency,
-			(*zeronull.Timestamptz)(&r.At), (*zeronull.Timestamptz)(&r.SavedAt))...)
+			(*zeronull.Timestamptz)(&r.At), (*zeronull.Timestamptz)(&r.SavedAt), &total)...)
 		r.Target = r.Name
 		return r, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing receivers: %w", err)
+		return nil, 0, fmt.Errorf("listing receivers: %w", err)
 	}
-	return receivers, nil
+	return receivers, total - len(receivers), nil
 }

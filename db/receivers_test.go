@@ -69,6 +69,44 @@ func TestSaveAndLoadReceivers(t *testing.T) {
 			t.Errorf("got %d rows, %v, want the two and one of the five expired", left, err)
 		}
 	})
+
+	t.Run("AreForgottenWhereThereAreTooMany", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		word := db.ReceiverWord{Target: "*://a.example.com:*", Word: db.ReceiverDenied}
+		if err := db.SayOfReceiver(t.Context(), pool, word); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, pool, db.MostReceivers+9)
+		for range 5 {
+			saveOrigins(t, pool, granted, open) // expire first, but are met now
+		}
+		const sql = `
+			SELECT count(*), count(*) FILTER (WHERE word IS NOT NULL OR origin IN ($1, $2)), count(*) FILTER (WHERE expires_at < now() + interval '1 day 5 seconds' AND word IS NULL)
+			FROM callback_origins`
+		var rows, kept, first int
+		if err := pool.QueryRow(t.Context(), sql, granted.Name, open.Name).Scan(&rows, &kept, &first); err != nil {
+			t.Fatal(err)
+		}
+		if rows != db.MostReceivers+2 || kept != 3 {
+			t.Errorf("got %d rows, %d of the word and the receivers that are met, want %d and 3", rows, kept, db.MostReceivers+2)
+		}
+		if first != 2 {
+			t.Errorf("%d of those that expire first stay, want none but those that are met", first-2)
+		}
+	})
+}
+
+// fill stores so many receivers, which expire in a day, a second apart.
+func fill(t *testing.T, q db.Querier, count int) {
+	t.Helper()
+	const sql = `
+		INSERT INTO callback_origins (origin, openings, expires_at, saved_at)
+		SELECT 'https://made-up-' || n || '.example:443', 0, now() + interval '1 day' + n * interval '1 second', now() + n * interval '1 second'
+		FROM generate_series(1, $1::integer) AS n`
+	if _, err := q.Exec(t.Context(), sql, count); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func saveOrigins(t *testing.T, q db.Querier, origins ...db.Receiver) {
@@ -108,7 +146,7 @@ func TestReceivers(t *testing.T) {
 	}
 	names := func(t *testing.T, q db.Querier) (names []string) {
 		t.Helper()
-		receivers, err := db.ListReceivers(t.Context(), q)
+		receivers, _, err := db.ListReceivers(t.Context(), q, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,6 +191,29 @@ func TestReceivers(t *testing.T) {
 			}
 			if got := words(t, pool)[target].Word; got != db.ReceiverForgotten {
 				t.Errorf("port %s: got the word %q, want that running processes hear of it", port, got)
+			}
+		}
+	})
+
+	t.Run("AreListedUpToSoMany", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		fill(t, pool, 5)
+		say(t, pool, db.ReceiverWord{Target: "*://z.example.com:443", Word: db.ReceiverDenied})
+		for most, want := range map[int][]string{
+			3: {"https://made-up-4.example:443", "https://made-up-5.example:443", "*://z.example.com:443"},
+			6: names(t, pool), 0: names(t, pool),
+		} {
+			listed, more, err := db.ListReceivers(t.Context(), pool, most)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]string, len(listed))
+			for i, receiver := range listed {
+				got[i] = receiver.Name
+			}
+			if diff := cmp.Diff(want, got); diff != "" || more != 6-len(want) {
+				t.Errorf("at most %d: got %d more, want %d; -want +got:\n%s", most, more, 6-len(want), diff)
 			}
 		}
 	})

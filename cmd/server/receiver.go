@@ -41,7 +41,8 @@ three seconds.`)
 whether they take callbacks (yes, no, probes, or of some clients), until when they
 are closed, and the last outcome, as of the last change. A receiver is known once it
 has taken a callback or was closed. What the operator said has a line of its own,
-without http:// or https://.`,
+without http:// or https://. Of more than a thousand, the table leaves out the
+receivers that were saved first, and says how many; --json lists all.`,
 		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),
 	}
 	allow := c.command(l, "allow HOST[:PORT]", "Give a receiver so many callbacks, or as many as it takes",
@@ -211,8 +212,15 @@ func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 	return row
 }
 
+// mostListed is how many receivers are listed for people.
+const mostListed = 1000
+
 func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	receivers, err := db.ListReceivers(ctx, pool)
+	most := mostListed
+	if config.json {
+		most = 0
+	}
+	receivers, more, err := db.ListReceivers(ctx, pool, most)
 	if err != nil {
 		return err
 	}
@@ -233,7 +241,11 @@ func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, std
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Receiver, row.said(), orDash(row.rate()), orDash(countOf(row.InFlight)),
 			orDash(row.takes), when(row.ClosedUntil), orDash(row.LastOutcome), when(row.SavedAt))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || more == 0 {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "%d more, saved before these, are left out; --json lists all.\n", more)
+	return err
 }
 
 func (r listedReceiver) said() string {

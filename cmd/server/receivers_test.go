@@ -143,6 +143,31 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	}
 }
 
+func TestListsSayHowManyReceiversTheyLeaveOut(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	p := startHere(t, database, nil, fingerprint.Do)
+	runReceiver(t, database, "deny", "z.example.com")
+	const sql = `
+		INSERT INTO callback_origins (origin, openings, expires_at, saved_at)
+		SELECT 'https://a-' || n || '.example:443', 0, now() + interval '1 day', now() - n * interval '1 second'
+		FROM generate_series(1, 1001) AS n`
+	if _, err := dbtest.Pool(t, database).Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	_, page, _ := p.call(t, http.MethodGet, "/receivers", nil, nil)
+	for name, text := range map[string]string{"list": runReceiver(t, database, "list"), "page": page} {
+		for part, want := range map[string]bool{"2 more, saved before these, are left out": true, "z.example.com": true, "https://a-1001.": false, "https://a-1000.": false, "https://a-999.": true} {
+			if got := strings.Contains(text, part); got != want {
+				t.Errorf("%s: says %q: %v, want %v", name, part, got, want)
+			}
+		}
+	}
+	if got := len(listReceivers(t, database)); got != 1002 {
+		t.Errorf("in JSON: got %d receivers, want all", got)
+	}
+}
+
 func TestReadReceiver(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][2]string{

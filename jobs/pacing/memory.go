@@ -137,8 +137,30 @@ func (r *receiver) known() (rate, flight float64) {
 	return min(rate, r.pace.rate), min(flight, r.pace.flight)
 }
 
-// provenFor is how long it is remembered that a receiver took callbacks.
-const provenFor = 30 * 24 * time.Hour
+const (
+	day = 24 * time.Hour
+	// metFor is how long it is remembered that a receiver took callbacks, until it is met
+	// more than a day after the first. Names cost nothing: a client could name new
+	// receivers without end, and none of them twice.
+	metFor = 2 * day
+	// provenFor is how long it is remembered of a receiver that was met again.
+	provenFor = 30 * day
+)
+
+// provenUntil is until when it is remembered that a receiver took callbacks, which it just
+// did. On its first day the saved row says so: it ends two days after the first meeting.
+// (A row of 30 days has so little left after four weeks without a callback; a callback on
+// its last day renews it.)
+func (m memory) provenUntil(now time.Time) time.Time {
+	left := m.saved.ExpiresAt.Sub(now)
+	switch {
+	case len(m.saved.AnsweredFrom) == 0:
+		return now.Add(metFor)
+	case left > metFor-day && left < metFor+day:
+		return m.saved.ExpiresAt
+	}
+	return now.Add(provenFor)
+}
 
 // row is the part of a receiver that outlives the process.
 func (r *receiver) row(now time.Time) db.Receiver {
@@ -153,7 +175,7 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	if r.proven {
 		rate, flight := r.known()
 		row.Rate, row.InFlight, row.AnsweredFrom = rate, int(flight), r.answeredFrom
-		row.ExpiresAt = limit.Latest(row.ExpiresAt, now.Add(provenFor))
+		row.ExpiresAt = limit.Latest(row.ExpiresAt, r.memory.provenUntil(now))
 	}
 	closings := r.closings(now)
 	for _, c := range closings {
@@ -186,28 +208,28 @@ const (
 	saveInterval = time.Second
 	// saveAgain is the least time between two writes of a receiver.
 	saveAgain = 10 * time.Second
-	// renewAfter is when a row is written again though it says the same, so that it
-	// doesn't expire.
-	renewAfter = 24 * time.Hour
+	// renewAfter is by how much a row that says the same must last longer, to be written
+	// again.
+	renewAfter = day
 )
 
 // keep marks a receiver for saving, if its row has changed.
 func (p *Pacing) keep(r *receiver, now time.Time) {
-	if !r.memory.unsaved && differs(r.memory.saved, r.row(now), now.Sub(r.memory.savedAt)) && p.receivers[r.name] == r {
+	if !r.memory.unsaved && differs(r.memory.saved, r.row(now)) && p.receivers[r.name] == r {
 		r.memory.unsaved = true
 		p.unsaved[r.name] = r
 	}
 }
 
 // differs tells whether a row differs enough from the saved row.
-func differs(saved, row db.Receiver, age time.Duration) bool {
+func differs(saved, row db.Receiver) bool {
 	apart := func(a, b float64) bool { return a >= 2*b || b >= 2*a }
 	switch {
 	case row.Openings != saved.Openings, !row.ClosedUntil.Equal(saved.ClosedUntil), string(row.Closings) != string(saved.Closings):
 	case !row.GrantedUntil.Equal(saved.GrantedUntil), !slices.Equal(row.Prefixes, saved.Prefixes):
 	case !slices.Equal(row.AnsweredFrom, saved.AnsweredFrom):
 	case row.Rate > 0 && (apart(row.Rate, saved.Rate) || apart(float64(row.InFlight), float64(saved.InFlight))):
-	case len(row.AnsweredFrom) > 0 && (row.LastOutcome != saved.LastOutcome || age > renewAfter):
+	case len(row.AnsweredFrom) > 0 && (row.LastOutcome != saved.LastOutcome || row.ExpiresAt.Sub(saved.ExpiresAt) > renewAfter):
 	default:
 		return false
 	}

@@ -9,17 +9,19 @@ import (
 	"ringback/db"
 )
 
+// by is a clock that is ahead.
+func by(ahead time.Duration) func(time.Time) time.Time {
+	return func(at time.Time) time.Time {
+		if at.IsZero() {
+			return at
+		}
+		return at.Add(ahead)
+	}
+}
+
 // Processes whose clocks differ remember for each other by the database's.
 func TestRowByAnotherClock(t *testing.T) {
 	t.Parallel()
-	by := func(ahead time.Duration) func(time.Time) time.Time {
-		return func(at time.Time) time.Time {
-			if at.IsZero() {
-				return at
-			}
-			return at.Add(ahead)
-		}
-	}
 	row := db.Receiver{
 		ClosedUntil: morning, GrantedUntil: morning.Add(time.Hour), ExpiresAt: morning.Add(2 * time.Hour),
 		Closings: encodeClosings(map[string]closing{"acme": {Openings: 2, Down: morning.Add(time.Minute), OneByOne: morning.Add(time.Hour), Claimed: morning.Add(time.Second)}}),
@@ -55,5 +57,42 @@ func TestTakes(t *testing.T) {
 		if takes, closed := Takes(test.row, now); takes != test.takes || !closed.Equal(test.closed) {
 			t.Errorf("%s: got %q until %s, want %q until %s", name, takes, closed, test.takes, test.closed)
 		}
+	}
+}
+
+func TestAReceiverThatIsMetOnOneDayIsSoonForgotten(t *testing.T) {
+	t.Parallel()
+	// Each meeting is in a new process, whose clock is a second off the clock of the last.
+	met := func(hours float64, saved db.Receiver) (row db.Receiver, at time.Time) {
+		at = morning.Add(time.Duration(hours * float64(time.Hour)))
+		r := newReceiver("https://a:443", at)
+		r.recall(ByClock(saved, by(time.Second)), at)
+		r.proven, r.answeredFrom = true, prefixes(here)
+		return r.row(at), at
+	}
+	first, at := met(0, db.Receiver{})
+	if got := first.ExpiresAt.Sub(at); got != 2*day {
+		t.Errorf("at the first meeting: got %v, want two days", got)
+	}
+	saved := first
+	for _, hours := range []float64{0.001, 1, 12, 23.9} {
+		row, _ := met(hours, saved)
+		if got := row.ExpiresAt.Sub(first.ExpiresAt); got > 10*time.Second {
+			t.Errorf("after %v hours: got %v more, want none", hours, got)
+		}
+		if differs(saved, row) {
+			t.Errorf("after %v hours: a row that says the same is written again", hours)
+		}
+		saved = row
+	}
+	for _, hours := range []float64{24.1, 47.9, 24 * 20, 24*49 + 1} {
+		row, at := met(hours, saved)
+		if got := row.ExpiresAt.Sub(at); got != provenFor {
+			t.Errorf("after %v hours: got %v, want 30 days", hours, got)
+		}
+		if hours != 47.9 && !differs(saved, row) {
+			t.Errorf("after %v hours: the row is not written again", hours)
+		}
+		saved = row
 	}
 }

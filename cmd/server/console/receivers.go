@@ -27,8 +27,17 @@ type receiverRow struct {
 	Closed time.Time // until then; zero for not
 }
 
+// receiversPage is what the page of receivers shows.
+type receiversPage struct {
+	Receivers []receiverRow
+	More      int64 // receivers that are left out
+}
+
+// mostReceivers is how many receivers the page shows.
+const mostReceivers = 1000
+
 func (c *Console) receivers(r *http.Request) (view, error) {
-	listed, err := db.ListReceivers(r.Context(), c.Reads)
+	listed, more, err := db.ListReceivers(r.Context(), c.Reads, mostReceivers)
 	if err != nil {
 		return view{}, err
 	}
@@ -36,7 +45,7 @@ func (c *Console) receivers(r *http.Request) (view, error) {
 	for i, receiver := range listed {
 		rows[i] = receiverRowOf(receiver, now)
 	}
-	return view{page: "receivers", title: "Receivers", data: rows}, nil
+	return view{page: "receivers", title: "Receivers", data: receiversPage{rows, int64(more)}}, nil
 }
 
 func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
