@@ -128,8 +128,10 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 
 // newFlow lets no more than half of the workers wait.
 func newFlow(offer *work.Offer, workers int, shared bool) *flow {
-	f := &flow{paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: map[string]*clientele{},
-		tell: func(bool, error) {}, warn: func(*work.SettingError) {}}
+	f := &flow{
+		paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: map[string]*clientele{},
+		tell: func(bool, error) {}, warn: func(*work.SettingError) {},
+	}
 	if f.limit > 0 {
 		gate := func() *limit.Gate {
 			return limit.NewGate(limit.NewSlots(f.limit, shared), limit.OldestFirst, KindLimit, KindLimit)
