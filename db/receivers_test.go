@@ -92,7 +92,7 @@ func TestSaveAndLoadReceivers(t *testing.T) {
 			t.Errorf("got %d rows, %d of the word and the receivers that are met, want %d and 3", rows, kept, db.MostReceivers+2)
 		}
 		if first != 2 {
-			t.Errorf("%d of those that expire first stay, want none but those that are met", first-2)
+			t.Errorf("%d of the receivers that expire first stay, want none but the receivers that are met", first-2)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package jobs
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"math"
 	"sync"
@@ -43,42 +42,24 @@ type flow struct {
 	waiting atomic.Int64 // sync requests
 
 	mu       sync.Mutex
-	clients  map[string]*clientele // no more than there are clients
-	failures int                   // in a row
-	failing  witness               // who saw them
-	openings int                   // in a row, with no success in between
-	down     time.Time             // since the first of them
-	until    time.Time             // open until then
-	pause    time.Time             // by a Retry-After
-	paused   witness               // who got it
-	epoch    int                   // runs of earlier epochs, from before an opening or its end, are ignored
-	inFlight int                   // of this epoch
-	took     time.Duration         // moving average of all clients' runs, 0 before the first
-	rising   time.Time             // since when slow start lasts; zero when it doesn't
-	slow     witness               // whom it slows
-	tat      time.Time             // of its rate
-	moved    time.Time             // when a run last began or ended
-	told     time.Time             // when it was last told that the service is down
-	warned   time.Time             // when warn was last called
+	clients  clienteles
+	failures int           // in a row
+	failing  witness       // who saw them
+	openings int           // in a row, with no success in between
+	down     time.Time     // since the first of them
+	until    time.Time     // open until then
+	pause    time.Time     // by a Retry-After
+	paused   witness       // who got it
+	epoch    int           // runs of earlier epochs, from before an opening or its end, are ignored
+	inFlight int           // of this epoch
+	took     time.Duration // moving average of all clients' runs, 0 before the first
+	rising   time.Time     // since when slow start lasts; zero when it doesn't
+	slow     witness       // whom it slows
+	tat      time.Time     // of its rate
+	moved    time.Time     // when a run last began or ended
+	told     time.Time     // when it was last told that the service is down
+	warned   time.Time     // when warn was last called
 }
-
-// witness is the client that alone saw something; all is set where another saw it, too, or
-// where it concerns all.
-type witness struct {
-	client string
-	all    bool
-}
-
-// saw is the witness after a client saw the same, or the only witness where it is the first
-// to see it.
-func (w witness) saw(client string, first bool) witness {
-	if first {
-		return witness{client: client}
-	}
-	return witness{client: w.client, all: w.all || client != w.client}
-}
-
-func (w witness) binds(client string) bool { return w.all || w.client == client }
 
 const (
 	flowFailures     = 5
@@ -129,7 +110,7 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 // newFlow lets no more than half of the workers wait.
 func newFlow(offer *work.Offer, workers int, shared bool) *flow {
 	f := &flow{
-		paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: map[string]*clientele{},
+		paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: clienteles{},
 		tell: func(bool, error) {}, warn: func(*work.SettingError) {},
 	}
 	if f.limit > 0 {
@@ -287,7 +268,7 @@ func (f *flow) patience(client string, queue limit.Queue, now time.Time) time.Du
 func (f *flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	line := &f.of(client).line
+	line := &f.clients.of(client).line
 	earliest := limit.Latest(refused.RetryAt, now.Add(soonest))
 	spacing := f.spacing(client, now)
 	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again
@@ -295,15 +276,6 @@ func (f *flow) postpone(client string, refused limit.Decision, now time.Time) li
 	}
 	refused.RetryAt = line.Reserve(earliest, spacing, flowStep)
 	return refused
-}
-
-func (f *flow) of(client string) *clientele {
-	c := f.clients[client]
-	if c == nil {
-		c = &clientele{}
-		f.clients[client] = c
-	}
-	return c
 }
 
 // closed tells why no job of a client may begin now, even in a free slot, and when a job may.
@@ -358,7 +330,7 @@ func (f *flow) spacing(client string, now time.Time) time.Duration {
 		began = limit.Latest(now, f.until)
 	}
 	spacing := flowStep / 4
-	if at := limit.Latest(now, f.until, f.of(client).line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
+	if at := limit.Latest(now, f.until, f.clients.of(client).line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
 		spacing = limit.PerSecond(risen(began, at))
 	}
 	if f.limit > 0 {
@@ -377,7 +349,7 @@ func (f *flow) spacing(client string, now time.Time) time.Duration {
 // client's own runs take: it has slots that no client with longer runs holds. The first runs
 // of a client aren't taken for long because others' are.
 func (f *flow) perSlot(client string) time.Duration {
-	took := f.of(client).took
+	took := f.clients.of(client).took
 	if took == 0 {
 		took = min(cmp.Or(f.took, assumedWork), assumedWork)
 	}
@@ -387,135 +359,4 @@ func (f *flow) perSlot(client string) time.Duration {
 // risen is the rate of slow start at a time.
 func risen(began, at time.Time) float64 {
 	return flowStart * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/flowHalfStep.Seconds()))
-}
-
-// leave ends a run with its outcome, the zero Outcome where the run says nothing
-// of the work. The next run knows what the outcome shows.
-func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
-	if f == nil {
-		return
-	}
-	defer f.giveBack(p.client)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.moved = now
-	var mistake *work.SettingError
-	if errors.As(outcome.Cause, &mistake) && now.Sub(f.warned) >= toldAgainAfter {
-		f.warn(mistake)
-		f.warned = now
-	}
-	if p.epoch != f.epoch {
-		return
-	}
-	f.inFlight--
-	if outcome.FinishedAt.IsZero() || outcome.Error != nil && outcome.Error.Code == work.CodeAbandoned {
-		return
-	}
-	took := outcome.FinishedAt.Sub(outcome.StartedAt)
-	f.took = average(f.took, took)
-	f.of(p.client).took = average(f.of(p.client).took, took)
-	if f.paced {
-		f.learn(p.client, outcome, now)
-	}
-}
-
-func (f *flow) learn(client string, outcome work.Outcome, now time.Time) {
-	switch {
-	case outcome.Again == nil:
-		if f.openings > 0 {
-			if f.failing.binds(client) {
-				f.rising, f.slow, f.tat = now, f.failing, now
-			}
-			f.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
-			for _, c := range f.clients {
-				c.took = 0
-			}
-			f.of(client).took = f.took
-			f.begin()
-			f.tell(false, nil)
-		}
-		f.failures, f.openings, f.until = 0, 0, time.Time{}
-	case outcome.Again.After > 0:
-		f.paused = f.paused.saw(client, !f.pause.After(now))
-		f.pause = limit.Latest(f.pause, now.Add(min(outcome.Again.After, flowPause)))
-	default:
-		f.fail(client, outcome.Cause, now)
-	}
-}
-
-func (f *flow) fail(client string, cause error, now time.Time) {
-	f.failing = f.failing.saw(client, f.failures == 0)
-	if f.failures++; f.openings == 0 && f.failures < flowFailures {
-		return
-	}
-	if f.openings == 0 || now.Sub(f.told) >= toldAgainAfter {
-		f.tell(true, cause)
-		f.told = now
-	}
-	if f.openings == 0 {
-		f.down = now
-	}
-	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
-	f.openings++
-	f.begin()
-}
-
-// begin starts an epoch: runs under way no longer count.
-func (f *flow) begin() {
-	f.epoch++
-	f.inFlight = 0
-}
-
-// States of a service that isn't up.
-const (
-	stateDown   = "down"
-	statePaused = "paused"
-)
-
-// WorkState tells whether a kind of work is done, as a client's requests to this process meet
-// it.
-type WorkState struct {
-	State string    // up, down or paused
-	Since time.Time // it is down; zero otherwise
-	Until time.Time // the next probe, or the end of the pause; zero for up, and while the probe is out
-}
-
-// WorkState is the state of a work of the catalog for a client.
-func (q *Queue) WorkState(name, client string) WorkState {
-	state := q.flows[name].state(client, time.Now())
-	state.Since, state.Until = q.clock.At(state.Since), q.clock.At(state.Until)
-	return state
-}
-
-func (f *flow) state(client string, now time.Time) WorkState {
-	if f == nil {
-		return WorkState{State: "up"}
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	state := WorkState{State: "up"}
-	switch {
-	case f.openings > 0 && f.failing.binds(client):
-		state = WorkState{State: stateDown, Since: f.down}
-		if f.until.After(now) {
-			state.Until = f.until
-		}
-	case f.pause.After(now) && f.paused.binds(client):
-		state = WorkState{State: statePaused, Until: f.pause}
-	}
-	return state
-}
-
-// closedAs is stateDown or statePaused while nothing but a probe may go, for some client at
-// least; "" otherwise.
-func (f *flow) closedAs(now time.Time) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case f.openings > 0:
-		return stateDown
-	case f.pause.After(now):
-		return statePaused
-	}
-	return ""
 }

@@ -19,7 +19,7 @@ type runSlots struct {
 	gate  *limit.Gate
 
 	mu      sync.Mutex
-	clients map[string]*clientele // no more than there are clients
+	clients clienteles
 }
 
 // clientele is a client's runs in this process, of all kinds of work or of one.
@@ -28,10 +28,22 @@ type clientele struct {
 	took time.Duration // moving average of a run, 0 before the first
 }
 
+// clienteles are by client, no more than there are clients.
+type clienteles map[string]*clientele
+
+func (all clienteles) of(client string) *clientele {
+	c := all[client]
+	if c == nil {
+		c = &clientele{}
+		all[client] = c
+	}
+	return c
+}
+
 // newRunSlots lets no more than half of the workers wait.
 func newRunSlots(count, workers int, shared bool) *runSlots {
 	gate := limit.NewGate(limit.NewSlots(count, shared), limit.OldestFirst, workSlots, workSlots)
-	return &runSlots{count: count, room: workers / 2, gate: gate, clients: map[string]*clientele{}}
+	return &runSlots{count: count, room: workers / 2, gate: gate, clients: clienteles{}}
 }
 
 const (
@@ -73,16 +85,7 @@ func (s *runSlots) enter(ctx context.Context, client string, cameBack bool) (lea
 func (s *runSlots) isPromised(client string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.of(client).line.Last().After(now)
-}
-
-func (s *runSlots) of(client string) *clientele {
-	c := s.clients[client]
-	if c == nil {
-		c = &clientele{}
-		s.clients[client] = c
-	}
-	return c
+	return s.clients.of(client).line.Last().After(now)
 }
 
 // postpone returns the time for a job to come back: when half of its client's waiting
@@ -91,7 +94,7 @@ func (s *runSlots) postpone(client string, now time.Time) time.Time {
 	waiting := s.gate.Waiting(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.of(client)
+	c := s.clients.of(client)
 	took := c.took
 	if took == 0 {
 		took = assumedWork
@@ -105,7 +108,7 @@ func (s *runSlots) leave(client string, took time.Duration) {
 	s.gate.Leave(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.of(client)
+	c := s.clients.of(client)
 	c.took = average(c.took, took)
 }
 

@@ -40,7 +40,7 @@ func rounds(measure func(*stage)) func(*stage) {
 	}
 }
 
-// runScenarios runs those that are asked for, each on a stage of its own.
+// runScenarios runs the wanted scenarios, each on a stage of its own.
 func (s *stage) runScenarios(all []scenario) {
 	for _, scenario := range all {
 		switch {

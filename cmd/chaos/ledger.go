@@ -118,7 +118,7 @@ func (j job) live() bool {
 	return j.State != "completed" && j.State != "cancelled" && j.State != "discarded"
 }
 
-// ends tells how the attempts ended that did not do the work: the errors of those that were
+// ends tells how the attempts ended that did not do the work: the errors of attempts that were
 // charged, and how many runs of each a stop broke off.
 func (j job) ends() (failed map[int]string, cutOff map[int]int) {
 	failed, cutOff = map[int]string{}, map[int]int{}

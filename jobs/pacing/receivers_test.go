@@ -233,7 +233,7 @@ func TestRamp(t *testing.T) {
 		s, one := newSimulation(500), newOrdinary(0)
 		one.answer = servesAtATime(1, 20*time.Millisecond)
 		s.meets(one.name, db.Receiver{Rate: 100, InFlight: 10}).party("acme", morning).oneByOne = morning.Add(oneByOneFor)
-		s.sendEvery("acme", one, 200, 0, 3*second) // and then those that wait alone
+		s.sendEvery("acme", one, 200, 0, 3*second) // and then nobody
 		s.run(18 * second)
 		if got := len(one.sent); got < 600 || one.mostEver > 1 {
 			t.Errorf("got %d sent in 18 s, %d at a time, want all 600, which take 12 s at full speed, one at a time", got, one.mostEver)

@@ -268,7 +268,7 @@ func (l *ledger) allSettled() <-chan struct{} {
 	return l.quiet
 }
 
-// progress returns the requests by outcome, those that were delivered, and how long the
+// progress returns the requests by outcome, the delivered requests, and how long the
 // oldest outstanding request has waited.
 func (l *ledger) progress(sent int) (sync, async counts, delivered int, oldest time.Duration) {
 	l.mu.Lock()

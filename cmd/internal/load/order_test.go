@@ -14,10 +14,10 @@ func TestOutOfOrder(t *testing.T) {
 		"one after the other": {[]request{
 			{at: 0, took: 1, called: 5}, {at: 2, took: 1, called: 4},
 		}, nil},
-		"overtaken by one that left after the acknowledgement": {[]request{
+		"overtaken by a request that left after the acknowledgement": {[]request{
 			{at: 0, took: 1, called: 6}, {at: 2, took: 1, called: 3},
 		}, []int{0}},
-		"overtaken by one that was under way too": {[]request{
+		"overtaken by a request that was under way too": {[]request{
 			{at: 0, took: 3, called: 6}, {at: 1, left: 1, took: 2, called: 4},
 		}, nil},
 		"under way together, but against the sequence": {[]request{

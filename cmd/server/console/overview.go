@@ -90,7 +90,7 @@ var jobStates = []jobState{
 	{"available", "due: a free worker takes it"},
 	{"running", "under way"},
 	{"scheduled", "waits for its time: a delay, the next try, or the pace of a receiver or a service"},
-	{"retryable", "waits for another try after a fault of ours"},
+	{"retryable", "waits for another try after a fault of Ringback"},
 	{"pending", "waits for the callback before it, of the same ordering key"},
 }
 
