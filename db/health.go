@@ -41,9 +41,9 @@ const (
 	diagnosedFor = time.Second
 	// diagnosisTimeout is how long a pool may take to tell of locks.
 	diagnosisTimeout = 500 * time.Millisecond
-	// toldAgainAfter is the least time between two lines about a kind of fault, which is
-	// told again for as long as it lasts: a log that was rotated still shows it.
-	toldAgainAfter = time.Minute
+	// ToldAgainAfter is the least time between two log lines about a fault, which is told
+	// again for as long as it lasts: a log that was rotated still shows it.
+	ToldAgainAfter = time.Minute
 	// resetInterval is the least time between two emptyings of the pools.
 	resetInterval = 500 * time.Millisecond
 	// checkLockTimeout is how long a check waits for the tables that accepting needs.
@@ -63,7 +63,7 @@ type Health struct {
 	wrote    atomic.Int64  // when a step last did, in Unix nanoseconds
 	troubled atomic.Bool   // there are troubles
 	readOnly atomic.Int64  // times that the pools were emptied
-	again    time.Duration // toldAgainAfter, less in tests
+	again    time.Duration // ToldAgainAfter, less in tests
 
 	mu       sync.Mutex
 	troubles map[Step]trouble
@@ -86,7 +86,7 @@ type trouble struct {
 // NewHealth checks the database through pool. The others are pools of the same server.
 func NewHealth(logger *slog.Logger, pool *pgxpool.Pool, others ...*pgxpool.Pool) *Health {
 	return &Health{
-		logger: logger, pool: pool, pools: append(others, pool), again: toldAgainAfter,
+		logger: logger, pool: pool, pools: append(others, pool), again: ToldAgainAfter,
 		troubles: map[Step]trouble{}, told: map[Fault]time.Time{}, open: map[Fault]time.Time{}, met: map[Fault]int64{},
 	}
 }

@@ -64,7 +64,7 @@ func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs])
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
-		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
+		return w.queue.postpone(ctx, w.logger, job.JobRow, job.Args.RequestID, err)
 	case request.ID != job.Args.RequestID, // an earlier run settled it
 		request.CallbackJobID != job.ID: // back after a crash, and the callback has another job since a redelivery
 		return w.queue.complete(ctx, job.ID)
@@ -82,25 +82,9 @@ func (w *callbackWorker) load(ctx context.Context, id uuid.UUID) (db.Request, er
 func (w *callbackWorker) run(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	next, err := w.attempt(ctx, job, request)
 	if err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	return next.jobResult()
-}
-
-// postpone snoozes a job while the database is away, which charges no attempt. A fault of
-// Ringback's own is charged.
-func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another process takes the job up
-	}
-	if passes(err) {
-		w.logger.ErrorContext(ctx, "callback_postponed", "request_id", request, "job_id", job.ID, "error", err)
-		return river.JobSnooze(faultDelay())
-	}
-	found := faultOf(err)
-	w.queue.metrics.faults.WithLabelValues(callbackQueue).Inc()
-	w.logger.ErrorContext(ctx, "callback_not_made", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
-	return found
 }
 
 // giveUp ends a callback as a dead letter that can't be sent or recorded here, with the
@@ -108,7 +92,7 @@ func (w *callbackWorker) postpone(ctx context.Context, job *rivertype.JobRow, re
 func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, request db.Request, cause string) error {
 	_, err := w.endUnsent(ctx, request, cause)
 	if err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	return nil
 }

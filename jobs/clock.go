@@ -56,7 +56,7 @@ func (w *clockWatch) read(ctx context.Context) {
 	before := w.differs
 	w.differs = skew.Abs() > maxSkew
 	switch {
-	case w.differs && (!before || time.Since(w.told) >= toldAgainAfter):
+	case w.differs && (!before || time.Since(w.told) >= db.ToldAgainAfter):
 		w.told = time.Now()
 		w.logger.WarnContext(ctx, "clocks_differ", "skew_seconds", skew.Seconds(),
 			"remedy", "set the clocks of this machine and of the database's by NTP; all times are the database's until then")

@@ -166,7 +166,7 @@ func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work
 		return err
 	})
 	if err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	if !held { // it was finished before we knew that it goes on, or another attempt goes on
 		return w.leaveEnded(ctx, job, request.ID)
@@ -181,7 +181,7 @@ func (w *runWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, id uu
 	request, err := w.load(ctx, id)
 	switch {
 	case err != nil:
-		return w.postpone(ctx, job, id, err)
+		return w.queue.postpone(ctx, w.logger, job, id, err)
 	case request.ID == id:
 		return nil
 	}
@@ -201,7 +201,7 @@ func (w *runWorker) sleep(request db.Request, lease db.Lease) error {
 func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) error {
 	lease, found, err := db.FindLease(ctx, w.queue.pool, request.ID)
 	if err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	here := w.here(request)
 	ended, over := expire(here, time.Now())
@@ -215,7 +215,7 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 		return w.sleep(request, lease)
 	}
 	if over, err = db.GiveUpLease(ctx, w.queue.pool, lease); err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	if !over {
 		return river.JobSnooze(soonest) // it was renewed just now
@@ -229,7 +229,7 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 
 func (w *runWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
 	if err := w.finish(ctx, job, request, outcome); err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	_ = db.EndLease(ctx, w.queue.pool, request.ID) // DropLeases finds it
 	return nil

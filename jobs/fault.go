@@ -1,10 +1,14 @@
 package jobs
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
@@ -44,6 +48,29 @@ func faultOf(err error) *fault {
 func passes(err error) bool {
 	return db.IsUnavailable(err) || errors.Is(err, batch.ErrFull) || errors.Is(err, batch.ErrLarge) ||
 		errors.Is(err, batch.ErrLate) || errors.Is(err, batch.ErrStopped)
+}
+
+// faultLines are the log lines about a step that is not made, by the queue of its job.
+var faultLines = map[string]struct{ postponed, failed string }{
+	workQueue:     {"work_postponed", "work_not_done"},
+	callbackQueue: {"callback_postponed", "callback_not_made"},
+}
+
+// postpone snoozes a job while the database is away, which charges no attempt: the job
+// comes back until its step is made. A fault of Ringback's own is charged.
+func (q *Queue) postpone(ctx context.Context, logger *slog.Logger, job *rivertype.JobRow, request uuid.UUID, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err() // the process is stopping: another process takes the job up
+	}
+	lines := faultLines[job.Queue]
+	if passes(err) {
+		logger.ErrorContext(ctx, lines.postponed, "request_id", request, "job_id", job.ID, "error", err)
+		return river.JobSnooze(faultDelay())
+	}
+	found := faultOf(err)
+	q.metrics.faults.WithLabelValues(job.Queue).Inc()
+	logger.ErrorContext(ctx, lines.failed, "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	return found
 }
 
 // faultsInARow counts the faults and panics since the last attempt without a fault or

@@ -122,10 +122,6 @@ func newFlow(offer *work.Offer, workers int, shared bool) *flow {
 	return f
 }
 
-// toldAgainAfter is the least time between two lines about a fault that lasts: a log that
-// was rotated still shows it.
-const toldAgainAfter = time.Minute
-
 // tellOfWork returns a function that logs that the service of a kind of work is down, and
 // when it is back.
 func tellOfWork(logger *slog.Logger, offer *work.Offer) func(down bool, cause error) {

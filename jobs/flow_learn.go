@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -37,7 +38,7 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	defer f.mu.Unlock()
 	f.moved = now
 	var mistake *work.SettingError
-	if errors.As(outcome.Cause, &mistake) && now.Sub(f.warned) >= toldAgainAfter {
+	if errors.As(outcome.Cause, &mistake) && now.Sub(f.warned) >= db.ToldAgainAfter {
 		f.warn(mistake)
 		f.warned = now
 	}
@@ -86,7 +87,7 @@ func (f *flow) fail(client string, cause error, now time.Time) {
 	if f.failures++; f.openings == 0 && f.failures < flowFailures {
 		return
 	}
-	if f.openings == 0 || now.Sub(f.told) >= toldAgainAfter {
+	if f.openings == 0 || now.Sub(f.told) >= db.ToldAgainAfter {
 		f.tell(true, cause)
 		f.told = now
 	}

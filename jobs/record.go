@@ -97,7 +97,7 @@ func (r *record) insist(write func(ctx context.Context, again bool) error) error
 // tell logs the first answer in hand, and again while there is any.
 func (r *record) tell(err error, first bool) {
 	now, last := time.Now().UnixNano(), r.told.Load()
-	if (first || now-last >= int64(toldAgainAfter)) && r.told.CompareAndSwap(last, now) {
+	if (first || now-last >= int64(db.ToldAgainAfter)) && r.told.CompareAndSwap(last, now) {
 		attrs := r.explain(err, "find the cause that keeps the database from writing to requests, callback_attempts or river_job: a lock, no disk, no primary")
 		r.logger.WarnContext(r.ctx, "answers_not_recorded", append([]any{"answers", r.inHand.Load()}, attrs...)...)
 	}

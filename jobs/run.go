@@ -61,7 +61,7 @@ func (w *runWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
 	request, err := w.load(ctx, job.Args.RequestID)
 	switch {
 	case err != nil:
-		return w.postpone(ctx, job.JobRow, job.Args.RequestID, err)
+		return w.queue.postpone(ctx, w.logger, job.JobRow, job.Args.RequestID, err)
 	case request.ID != job.Args.RequestID:
 		return w.queue.complete(ctx, job.ID) // an earlier run finished it
 	}
@@ -103,7 +103,7 @@ func (w *runWorker) run(ctx context.Context, job *rivertype.JobRow, request db.R
 		}
 	}
 	if err != nil {
-		return w.postpone(ctx, job, request.ID, err)
+		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (w *runWorker) record(request db.Request, outcome work.Outcome) error {
 func (w *runWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
 	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
 	if err != nil {
-		return w.postpone(ctx, job, id, err)
+		return w.queue.postpone(ctx, w.logger, job, id, err)
 	}
 	request := db.Request{ID: id, WorkJobID: job.ID}
 	for _, place := range places {
@@ -198,25 +198,9 @@ func (w *runWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.U
 		Code: "fault", Message: "The service could not do its part of the work. The operators see why in the log.",
 	}}
 	if err := w.finish(ctx, job, request, outcome); err != nil {
-		return w.postpone(ctx, job, id, err)
+		return w.queue.postpone(ctx, w.logger, job, id, err)
 	}
 	return nil
-}
-
-// postpone snoozes a job while the database is away, which charges no attempt: the job
-// comes back until its outcome is written. A fault of Ringback's own is charged.
-func (w *runWorker) postpone(ctx context.Context, job *rivertype.JobRow, request uuid.UUID, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return ctx.Err() // the process is stopping: another process takes the job up
-	}
-	if passes(err) {
-		w.logger.ErrorContext(ctx, "work_postponed", "request_id", request, "job_id", job.ID, "error", err)
-		return river.JobSnooze(faultDelay())
-	}
-	found := faultOf(err)
-	w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
-	w.logger.ErrorContext(ctx, "work_not_done", "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
-	return found
 }
 
 // begin runs the work in a slot, unless its time is over. Where there is none, it returns

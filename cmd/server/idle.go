@@ -57,7 +57,7 @@ func (w *idleWatch) look(ctx context.Context) {
 	now, again := time.Now(), idle && w.seen
 	w.seen = idle
 	switch {
-	case again && now.Sub(w.told) >= toldAgainAfter:
+	case again && now.Sub(w.told) >= db.ToldAgainAfter:
 		w.told = now
 		w.logger.WarnContext(ctx, "nobody_works", "remedy", "start a process with --role=worker, or without a role; requests wait until then")
 	case !idle && !w.told.IsZero():

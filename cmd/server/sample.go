@@ -24,9 +24,6 @@ const (
 	// catches up by itself. Up to an hour is usual, the length of a pass.
 	retentionSlack    = 2 * time.Hour
 	retentionPatience = 10 * time.Minute
-	// toldAgainAfter is the least time between two lines about it: a log that was rotated
-	// still shows a fault that lasts.
-	toldAgainAfter = time.Minute
 )
 
 // sampler holds the latest sample of the database, so that reading the metrics asks
@@ -81,7 +78,7 @@ func (s *sampler) tellRetention(ctx context.Context, sample db.Sample) {
 		s.behind, s.told = time.Time{}, time.Time{}
 	case s.behind.IsZero():
 		s.behind = now
-	case now.Sub(s.behind) >= retentionPatience && now.Sub(s.told) >= toldAgainAfter:
+	case now.Sub(s.behind) >= retentionPatience && now.Sub(s.told) >= db.ToldAgainAfter:
 		s.told = now
 		s.logger.WarnContext(ctx, "retention_behind", "behind_seconds", overdue.Seconds(),
 			"remedy", "watch the disk; see that a process works (--role=all or worker) and that no line old_requests_not_removed says why; otherwise lower the load or give Postgres a faster disk")

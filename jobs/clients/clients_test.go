@@ -262,7 +262,7 @@ func TestDirectory(t *testing.T) {
 			t.Errorf("acme: got %v and the log %q, want %v, and a line that names it", err, log.String(), errSealed)
 		}
 		unreadable, now := d.latest.Load(), time.Now()
-		for _, after := range []time.Duration{time.Second, toldAgainAfter + time.Second, toldAgainAfter + 2*time.Second} {
+		for _, after := range []time.Duration{time.Second, db.ToldAgainAfter + time.Second, db.ToldAgainAfter + 2*time.Second} {
 			d.logUnreadable(t.Context(), unreadable, now.Add(after))
 		}
 		if got := strings.Count(log.String(), "client_secret_unreadable"); got != 2 {

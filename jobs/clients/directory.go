@@ -118,10 +118,6 @@ func (d *Directory) refresh(ctx context.Context) {
 	d.logUnreadable(ctx, next, time.Now())
 }
 
-// toldAgainAfter is the least time between two lines about a client: a log that was
-// rotated still names it.
-const toldAgainAfter = time.Minute
-
 // logUnreadable names clients whose secrets can't be opened, again while they can't, and
 // when they can.
 func (d *Directory) logUnreadable(ctx context.Context, read *snapshot, now time.Time) {
@@ -132,7 +128,7 @@ func (d *Directory) logUnreadable(ctx context.Context, read *snapshot, now time.
 		}
 	}
 	for name, err := range read.unreadable {
-		if told, known := d.told[name]; !known || now.Sub(told) >= toldAgainAfter {
+		if told, known := d.told[name]; !known || now.Sub(told) >= db.ToldAgainAfter {
 			d.told[name] = now
 			d.logger.ErrorContext(ctx, "client_secret_unreadable", "client", name, "error", err,
 				"remedy", "start with the SECRETS_KEY that sealed it, or run ringback client rotate "+name)
