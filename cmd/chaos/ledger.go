@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 	"ringback/work"
 )
@@ -29,8 +28,6 @@ type ledger struct {
 	quiet       time.Time         // when the last fault was over
 	resumed     map[string]time.Duration
 	listed      map[string]int // how many requests the API lists, by mode
-	storm       load.Async     // counts of the storm beside the run's own calls
-	stormBroke  error          // what it found broken
 }
 
 // story is all that is known of a request.
@@ -39,7 +36,7 @@ type story struct {
 	stored    bool
 	row       // zero where it is not stored
 	jobs      []job
-	call      *call // nil for storm's
+	call      *call // nil where its caller had no answer
 	came      int   // callbacks, the unanswered included
 	callbacks []callback
 	runs      []*workRun

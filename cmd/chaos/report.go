@@ -56,8 +56,6 @@ func (t tally) count(l *ledger) {
 		t.time("last fault over, until a server went on", took)
 	}
 	t.Counts["dead letters, redelivered together"] += l.redelivered
-	t.Counts["calls of storm, acknowledged"] += l.storm.Acked
-	t.Counts["calls of storm, without an answer"] += l.storm.Ambiguous
 }
 
 // fate names what became of a call.
