@@ -136,8 +136,6 @@ func addCallbackFlags(flags *flag.FlagSet, config *config) {
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
 	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key the secret of local mode",
 		func(secret string) error { config.Secret = secret; return nil })
-	flags.StringVar(&config.DatabaseURL, "database-url", "",
-		"`URL` of the server's database, to look up missing callbacks there too")
 	flags.Var(setting[objectives]{&config.objectives, parseObjectives}, "slo",
 		"`objectives` that end the run with status 99 if not met, as in\n"+
 			"async.time_to_callback.p99<250ms,sync.p99<100ms,shed<1%")
@@ -148,7 +146,6 @@ func printUsage(w io.Writer) {
 	flags := newFlags(&config)
 	flags.SetOutput(w)
 	fmt.Fprintln(w, "storm loads a running Ringback and checks that every acknowledged request is called back.")
-	fmt.Fprintln(w, "storm compare A.json B.json puts two reports side by side.")
 	fmt.Fprintln(w, "Exit status: 0 kept its word, 1 broken, 2 wrong usage, 99 an objective missed, 130 interrupted twice.")
 	flags.PrintDefaults()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 )
 
@@ -55,15 +54,5 @@ func TestPendingCallbacksAreExplained(t *testing.T) {
 		": work succeeded, callback pending, never attempted\n", "and 10 more")
 	if got := output.report.Async.PendingRequests; len(got) != 20 {
 		t.Errorf("explained in the report: got %d, want all 20", len(got))
-	}
-}
-
-func TestAuditWithoutADatabase(t *testing.T) {
-	t.Parallel()
-	service := start(t, &service{onAsync: func(_ int, job job, w http.ResponseWriter) { accept(job, w) }})
-	output := runStorm(t, against(service, "-drain", "0s", "-database-url", "postgres://me:hidden@127.0.0.1:1/none")...)
-	output.want(t, exitBroken, "database: connecting to the database for the audit")
-	if strings.Contains(output.stdout, "hidden") {
-		t.Error("the password is shown")
 	}
 }

@@ -73,9 +73,6 @@ func untilSignal() context.Context {
 // run is the whole program: it returns the exit status. Once ctx is done it sends nothing
 // more, waits for outstanding callbacks and reports.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "compare" {
-		return compare(args[1:], stdout, stderr)
-	}
 	config, err := parseConfig(args, getenv)
 	if errors.Is(err, flag.ErrHelp) {
 		printUsage(stdout)

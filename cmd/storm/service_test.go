@@ -188,6 +188,14 @@ func runStormUntil(t *testing.T, ctx context.Context, args ...string) output {
 	return output{status, stdout.String(), stderr.String(), reportOf(t, file)}
 }
 
+// runStormPlainly runs a command that writes no report.
+func runStormPlainly(t *testing.T, args ...string) output {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), args, func(string) string { return "" }, &stdout, &stderr)
+	return output{status: status, stdout: stdout.String(), stderr: stderr.String()}
+}
+
 func reportOf(t *testing.T, file string) load.Report {
 	t.Helper()
 	text, err := os.ReadFile(file)

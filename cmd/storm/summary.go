@@ -33,9 +33,6 @@ func printSummary(w io.Writer, r *load.Report) {
 		table.print(w)
 	}
 	printUndelivered(w, "Not called back", r.Async.Missing, r.Async.MissingRequests)
-	if r.Async.AuditError != "" {
-		fmt.Fprintf(w, "  database: %s\n", r.Async.AuditError)
-	}
 	printUndelivered(w, "Still to be called back, at receivers that are slow or flaky", r.Async.Pending, r.Async.PendingRequests)
 	for _, note := range notes(r) {
 		fmt.Fprintf(w, "\n%s\n", note)
@@ -140,9 +137,6 @@ func printUndelivered(w io.Writer, title string, total int, explained []load.Los
 	explained = explained[:min(len(explained), maxListed)]
 	for _, request := range explained {
 		fmt.Fprintf(w, "  %s: %s\n", request.ID, request.Server)
-		if request.Audit != "" {
-			fmt.Fprintf(w, "    database: %s\n", request.Audit)
-		}
 	}
 	if rest := total - len(explained); rest > 0 {
 		fmt.Fprintf(w, "  and %d more (-json lists up to %d)\n", rest, load.MaxReported)

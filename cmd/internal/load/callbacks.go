@@ -67,10 +67,9 @@ func (c *crowd) close() {
 	}
 }
 
-// appendURL appends the callback URL of a request.
-func (c *crowd) appendURL(to []byte, number int) []byte {
-	to = append(to, c.receivers[c.ledger.requests[number].kind].URL...)
-	return strconv.AppendInt(append(to, c.path...), int64(number), 10)
+// url is the callback URL of a request.
+func (c *crowd) url(number int) string {
+	return c.receivers[c.ledger.requests[number].kind].URL + string(c.path) + strconv.Itoa(number)
 }
 
 func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {

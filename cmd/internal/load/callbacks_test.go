@@ -75,7 +75,7 @@ func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, func(*Config) {})
 	post := func() int {
-		response, err := http.Post(string(receiver.appendURL(nil, 3)), "application/json", strings.NewReader("{}"))
+		response, err := http.Post(receiver.url(3), "application/json", strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestReceiverTakesNothingAfterTheRun(t *testing.T) {
 func TestReceiverConsents(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, func(config *Config) { config.Receivers = AllOf(receivers.Granting) })
-	url := string(receiver.appendURL(nil, 0))
+	url := receiver.url(0)
 	for origin, want := range map[string]string{"ringback.example": "*", "": ""} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url, nil)
 		if err != nil {

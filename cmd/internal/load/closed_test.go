@@ -110,7 +110,7 @@ func startAccepting(t *testing.T, status int) (url string) {
 
 func callBack(t *testing.T, run *Run, number int) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, string(run.crowd.appendURL(nil, number)), strings.NewReader("{}"))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, run.crowd.url(number), strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}

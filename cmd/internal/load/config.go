@@ -40,7 +40,6 @@ type Config struct {
 	Receivers    Shares        // how callbacks are shared out among receivers
 	OrderingKeys int           // how many the async requests are spread over; 0 is none
 	Secret       string        // that callbacks must be signed with; empty is no matter
-	DatabaseURL  string        // where missing callbacks are looked up too; empty is nowhere
 
 	// Result computes what the work must answer to an input. Where it is nil, callbacks are
 	// compared with the answers of POST /sync, if the work declares itself deterministic.

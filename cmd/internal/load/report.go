@@ -2,7 +2,6 @@ package load
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -94,7 +93,6 @@ type Async struct {
 	Kinds           map[string]Kind `json:"receiver_kinds,omitempty"`
 	MissingRequests []Lost          `json:"missing_requests,omitempty"` // a thousand at most
 	PendingRequests []Lost          `json:"pending_requests,omitempty"` // likewise
-	AuditError      string          `json:"audit_error,omitempty"`      // why the database wasn't asked
 }
 
 // Kind is the requests with callbacks to receivers of one behaviour.
@@ -177,7 +175,7 @@ func (o Objective) String() string {
 	return fmt.Sprintf("%s (measured %.2f)", o.Objective, o.Measured)
 }
 
-// WriteJSON writes a report for ReadReport.
+// WriteJSON writes a report.
 func (r *Report) WriteJSON(w io.Writer) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -205,16 +203,4 @@ func (r *Report) Numbers() map[string]float64 {
 	_ = json.Unmarshal(encoded, &fields)
 	collect("", fields)
 	return numbers
-}
-
-// ReadReport reads the JSON of a report.
-func ReadReport(text []byte) (*Report, error) {
-	report := new(Report)
-	if err := json.Unmarshal(text, report); err != nil {
-		return nil, fmt.Errorf("reading a report: %w", err)
-	}
-	if report.StartedAt.IsZero() {
-		return nil, errors.New("not a report of storm")
-	}
-	return report, nil
 }

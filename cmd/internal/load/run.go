@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"ringback/cmd/internal/receivers"
 )
 
@@ -20,9 +18,7 @@ import (
 type Run struct {
 	config        Config
 	schedule      schedule
-	client        *fasthttp.HostClient
-	author        *author
-	callers       sync.Pool // of *caller
+	client        *client
 	ledger        *ledger
 	engine        *engine
 	crowd         *crowd
@@ -33,30 +29,27 @@ type Run struct {
 // is healthy. Its error is worded for the person who typed the command.
 func New(ctx context.Context, config Config) (*Run, error) {
 	client := newClient(config)
-	if err := askTarget(ctx, client, config); err != nil {
+	if err := client.waitHealthy(ctx); err != nil {
 		return nil, err
 	}
 	r, err := newRun(config, client)
 	if err == nil && config.Result == nil && !config.Unread {
-		r.deterministic = isDeterministic(client, config)
+		r.deterministic = client.isDeterministic()
 	}
 	return r, err
 }
 
-func newRun(config Config, client *fasthttp.HostClient) (*Run, error) {
+func newRun(config Config, client *client) (*Run, error) {
 	schedule := newSchedule(config)
 	ledger := newLedger(config, cmp.Or(config.Requests, schedule.total()))
 	crowd, err := newCrowd(ledger, config)
 	if err != nil {
 		return nil, err
 	}
-	author := newAuthor(config.Input, config.Seed)
 	return &Run{
 		config:   config,
 		schedule: schedule,
 		client:   client,
-		author:   author,
-		callers:  sync.Pool{New: func() any { return newCaller(client, author, config) }},
 		ledger:   ledger,
 		engine:   newEngine(config, schedule, ledger),
 		crowd:    crowd,
@@ -89,7 +82,7 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	if !r.config.Keep {
 		defer r.crowd.close()
 	}
-	warmUp(r.client, r.config)
+	r.client.warmUp()
 	startedAt := time.Now()
 	before, _ := usage()
 	r.ledger.clock = clock{startedAt}
@@ -114,16 +107,11 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	return found, nil
 }
 
-// send makes a request. Callers come from a pool, so that there are as many as
-// requests under way, not as many as idle workers.
 func (r *Run) send(arrival arrival) answer {
-	caller := r.callers.Get().(*caller)
-	defer r.callers.Put(caller)
 	if !r.config.Mix.isAsync(arrival.number) {
-		return caller.callSync(arrival.number)
+		return r.client.callSync(arrival.number)
 	}
-	url := func(to []byte) []byte { return r.crowd.appendURL(to, arrival.number) }
-	return caller.callAsync(arrival.number, url, r.config.orderingKey(arrival.number))
+	return r.client.callAsync(arrival.number, r.crowd.url(arrival.number), r.config.orderingKey(arrival.number))
 }
 
 // drain waits until nothing is due any more, but not longer than configured.

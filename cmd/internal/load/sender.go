@@ -2,7 +2,6 @@ package load
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,16 +25,22 @@ type answer struct {
 	outcome outcome
 	id      uuid.UUID // of the request, when ok
 	reason  string    // the reason, for counting, unless ok or shed
+	result  string    // of a sync request, JSON
 }
 
-// newClient returns a client that sends each request exactly once, over a bounded number
-// of connections.
-func newClient(config Config) *fasthttp.HostClient {
+// client sends each request exactly once, over a bounded number of connections.
+type client struct {
+	config Config
+	author *author
+	http   *fasthttp.HostClient
+}
+
+func newClient(config Config) *client {
 	target, err := url.Parse(config.Target)
 	if err != nil {
 		target = &url.URL{} // nothing answers there
 	}
-	return &fasthttp.HostClient{
+	return &client{config, newAuthor(config.Input, config.Seed), &fasthttp.HostClient{
 		Addr:             hostPort(target),
 		IsTLS:            target.Scheme == "https",
 		MaxConns:         config.Connections,
@@ -63,7 +68,7 @@ func newClient(config Config) *fasthttp.HostClient {
 		NoDefaultUserAgentHeader:      true,
 		DisableHeaderNamesNormalizing: true,
 		DisablePathNormalizing:        true,
-	}
+	}}
 }
 
 func hostPort(target *url.URL) string {
@@ -76,10 +81,10 @@ func hostPort(target *url.URL) string {
 // ErrInterrupted ends a run before it has begun.
 var ErrInterrupted = errors.New("interrupted before the run began")
 
-// askTarget is checkTarget until ctx is done.
-func askTarget(ctx context.Context, client *fasthttp.HostClient, config Config) error {
+// waitHealthy is checkHealth until ctx is done.
+func (c *client) waitHealthy(ctx context.Context) error {
 	healthy := make(chan error, 1)
-	go func() { healthy <- checkTarget(client, config) }()
+	go func() { healthy <- c.checkHealth() }()
 	select {
 	case err := <-healthy:
 		return err
@@ -88,105 +93,35 @@ func askTarget(ctx context.Context, client *fasthttp.HostClient, config Config) 
 	}
 }
 
-// checkTarget returns an error, worded for the person who typed the command, unless
-// the target says that it is healthy.
-func checkTarget(client *fasthttp.HostClient, config Config) error {
-	status, _, err := get(client, config, "/healthz")
+// checkHealth returns an error, worded for the person who typed the command, unless the
+// target says that it is healthy.
+func (c *client) checkHealth() error {
+	status, _, err := c.get("/healthz")
 	switch {
 	case err != nil:
-		return fmt.Errorf("nothing answers at %s: start the server with `make run` first, or name another with -target", config.Target)
+		return fmt.Errorf("nothing answers at %s: start the server with `make run` first, or name another with -target", c.config.Target)
 	case status != http.StatusOK:
 		return fmt.Errorf("%s answers GET /healthz with status %d: is a healthy Ringback running there?",
-			config.Target, status)
+			c.config.Target, status)
 	}
 	return nil
 }
 
-func get(client *fasthttp.HostClient, config Config, path string) (status int, body []byte, err error) {
-	var request fasthttp.Request
-	var response fasthttp.Response
-	prepare(&request, http.MethodGet, path, config)
-	err = client.Do(&request, &response)
-	return response.StatusCode(), response.Body(), err
-}
-
 // warmUp opens connections ahead of the run, so that its first requests don't
 // pay for a cold start. Any that fail are opened when they are needed.
-func warmUp(client *fasthttp.HostClient, config Config) {
+func (c *client) warmUp() {
 	const enough = 64 // enough for a healthy server at thousands of requests a second
 	var group sync.WaitGroup
-	for range min(enough, config.Connections) {
-		group.Go(func() { _ = checkTarget(client, config) })
+	for range min(enough, c.config.Connections) {
+		group.Go(func() { _ = c.checkHealth() })
 	}
 	group.Wait()
 }
 
-// caller sends requests, one at a time. It owns the buffers.
-type caller struct {
-	client   *fasthttp.HostClient
-	author   *author
-	sync     fasthttp.Request
-	async    fasthttp.Request
-	response fasthttp.Response
-	body     []byte
-}
-
-func newCaller(client *fasthttp.HostClient, author *author, config Config) *caller {
-	c := &caller{client: client, author: author}
-	prepare(&c.sync, http.MethodPost, config.path("/sync"), config)
-	prepare(&c.async, http.MethodPost, config.path("/async"), config)
-	return c
-}
-
-func prepare(request *fasthttp.Request, method, path string, config Config) {
-	request.Header.DisableNormalizing()
-	request.SetRequestURI(config.Target + path)
-	request.Header.SetMethod(method)
-	request.Header.SetContentType("application/json")
-	if config.APIKey != "" {
-		request.Header.Set("Authorization", "Bearer "+config.APIKey)
-	}
-	request.SetTimeout(config.Timeout)
-}
-
-// callSync makes a sync request, callAsync an async one.
-func (c *caller) callSync(number int) answer {
-	c.startBody(number)
-	return c.do(&c.sync, expectedOfSync)
-}
-
-func (c *caller) callAsync(number int, appendURL func([]byte) []byte, orderingKey string) answer {
-	c.startBody(number)
-	c.body = append(c.body, `,"callback_url":"`...)
-	c.body = append(appendURL(c.body), '"')
-	if orderingKey != "" {
-		c.body = append(c.body, `,"ordering_key":"`...)
-		c.body = append(append(c.body, orderingKey...), '"')
-	}
-	return c.do(&c.async, expectedOfAsync)
-}
-
-func (c *caller) startBody(number int) {
-	c.body = append(c.body[:0], `{"input":`...)
-	c.body = c.author.appendInput(c.body, number)
-}
-
-// askSync returns the result of a sync request with the same input.
-func (c *caller) askSync(number int) (result jsontext.Value, err error) {
-	if answer := c.callSync(number); answer.outcome != ok {
-		return nil, fmt.Errorf("asking for a result again: %s", cmp.Or(answer.reason, "shed"))
-	}
-	var told struct {
-		Result jsontext.Value `json:"result"`
-	}
-	err = json.Unmarshal(c.response.Body(), &told)
-	return told.Result, err
-}
-
 // isDeterministic asks the service whether its work gives the same result for the same
 // input. A service that doesn't say so is taken at that.
-func isDeterministic(client *fasthttp.HostClient, config Config) bool {
-	status, body, err := get(client, config, "/works")
+func (c *client) isDeterministic() bool {
+	status, body, err := c.get("/works")
 	if err != nil || status != http.StatusOK {
 		return false
 	}
@@ -206,13 +141,60 @@ func isDeterministic(client *fasthttp.HostClient, config Config) bool {
 	return false
 }
 
-func (c *caller) do(request *fasthttp.Request, expected expected) answer {
-	c.body = append(c.body, '}')
-	request.SetBodyRaw(c.body)
-	if err := c.client.Do(request, &c.response); err != nil {
+func (c *client) get(path string) (status int, body []byte, err error) {
+	err = c.do(http.MethodGet, path, nil, func(response *fasthttp.Response) {
+		status, body = response.StatusCode(), bytes.Clone(response.Body())
+	})
+	return status, body, err
+}
+
+// callSync makes a sync request, callAsync an async one.
+func (c *client) callSync(number int) answer {
+	return c.post("/sync", append(c.startBody(number), '}'), expectedOfSync)
+}
+
+func (c *client) callAsync(number int, callbackURL, orderingKey string) answer {
+	body := fmt.Appendf(c.startBody(number), `,"callback_url":%q`, callbackURL)
+	if orderingKey != "" {
+		body = fmt.Appendf(body, `,"ordering_key":%q`, orderingKey)
+	}
+	return c.post("/async", append(body, '}'), expectedOfAsync)
+}
+
+func (c *client) startBody(number int) []byte {
+	const usual = 512 // bytes, so that a body seldom grows
+	return c.author.appendInput(append(make([]byte, 0, usual), `{"input":`...), number)
+}
+
+func (c *client) post(call string, body []byte, expected expected) (got answer) {
+	err := c.do(http.MethodPost, c.config.path(call), body, func(response *fasthttp.Response) {
+		got = judge(response.StatusCode(), response.Body(), expected)
+	})
+	if err != nil {
 		return judgeError(err)
 	}
-	return judge(c.response.StatusCode(), c.response.Body(), expected)
+	return got
+}
+
+// do calls, and lets read see the answer, which is not there afterwards.
+func (c *client) do(method, path string, body []byte, read func(*fasthttp.Response)) error {
+	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(request)
+	defer fasthttp.ReleaseResponse(response)
+	request.Header.DisableNormalizing()
+	request.SetRequestURI(c.config.Target + path)
+	request.Header.SetMethod(method)
+	request.Header.SetContentType("application/json")
+	if c.config.APIKey != "" {
+		request.Header.Set("Authorization", "Bearer "+c.config.APIKey)
+	}
+	request.SetTimeout(c.config.Timeout)
+	request.SetBodyRaw(body)
+	if err := c.http.Do(request, response); err != nil {
+		return fmt.Errorf("calling %s: %w", path, err)
+	}
+	read(response)
+	return nil
 }
 
 // judgeError tells an error of sending or of reading the answer.
@@ -279,8 +261,9 @@ func mayBeDone(body []byte) bool {
 
 func judgeBody(body []byte, expected expected) answer {
 	var told struct {
-		ID     uuid.UUID `json:"id"`
-		Status string    `json:"status"`
+		ID     uuid.UUID      `json:"id"`
+		Status string         `json:"status"`
+		Result jsontext.Value `json:"result"`
 	}
 	err := json.Unmarshal(body, &told)
 	switch {
@@ -289,5 +272,5 @@ func judgeBody(body []byte, expected expected) answer {
 	case told.Status != expected.state:
 		return answer{outcome: expected.otherwise, reason: "work not " + expected.state}
 	}
-	return answer{outcome: ok, id: told.ID}
+	return answer{outcome: ok, id: told.ID, result: string(told.Result)}
 }

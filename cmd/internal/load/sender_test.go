@@ -21,8 +21,8 @@ func TestPostTellsHowItFailed(t *testing.T) {
 	} {
 		config := Defaults()
 		config.Target, config.Timeout = target, time.Second // enough to connect on a busy machine
-		caller := newCaller(newClient(config), newAuthor(aText(t), config.Seed), config)
-		if got := caller.callSync(0); got != want {
+		config.Input = aText(t)
+		if got := newClient(config).callSync(0); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -1,15 +1,17 @@
 package load
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/errgroup"
 )
 
 // summarize evaluates the ledger, asks the server about missing requests, and returns
@@ -98,32 +100,29 @@ func (r *Run) verify(ctx context.Context) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
 	defer cancel()
-	var workers sync.WaitGroup
-	var next, verified atomic.Int64
-	for range runtime.NumCPU() {
-		workers.Go(func() {
-			for number := int(next.Add(1) - 1); number < len(r.ledger.requests) && ctx.Err() == nil; number = int(next.Add(1) - 1) {
-				if r.verifyOne(ctx, number, must) {
-					verified.Add(1)
+	var checking errgroup.Group
+	checking.SetLimit(runtime.NumCPU())
+	var verified atomic.Int64
+	for number := range r.ledger.requests {
+		request := &r.ledger.requests[number]
+		if request.outcome != ok && request.outcome != ambiguous || !request.hasResult() {
+			continue
+		}
+		checking.Go(func() error {
+			if ctx.Err() != nil {
+				return nil // it stays unverified
+			}
+			if result, err := must(ctx, number); err == nil {
+				verified.Add(1)
+				if r.crowd.digest(result) != request.result {
+					request.flags |= wrongResult
 				}
 			}
+			return nil
 		})
 	}
-	workers.Wait()
+	_ = checking.Wait() // no error
 	return int(verified.Load())
-}
-
-// verifyOne returns whether there was a result, and time to compare it.
-func (r *Run) verifyOne(ctx context.Context, number int, must expectation) bool {
-	request := &r.ledger.requests[number]
-	if request.outcome != ok && request.outcome != ambiguous || !request.hasResult() {
-		return false
-	}
-	result, err := must(ctx, number)
-	if err == nil && r.crowd.digest(result) != request.result {
-		request.flags |= wrongResult
-	}
-	return err == nil
 }
 
 // expectation is the work's result for a request.
@@ -136,14 +135,15 @@ func (r *Run) expected() expectation {
 		return nil
 	case r.config.Result != nil:
 		return func(ctx context.Context, number int) (jsontext.Value, error) {
-			return r.config.Result(ctx, r.author.appendInput(nil, number))
+			return r.config.Result(ctx, r.client.author.appendInput(nil, number))
 		}
 	case r.deterministic:
 		return func(_ context.Context, number int) (jsontext.Value, error) {
-			caller := r.callers.Get().(*caller)
-			defer r.callers.Put(caller)
-			result, err := caller.askSync(number)
-			return result.Clone(), err
+			answer := r.client.callSync(number)
+			if answer.outcome != ok {
+				return nil, fmt.Errorf("asking for a result again: %s", cmp.Or(answer.reason, "shed"))
+			}
+			return jsontext.Value(answer.result), nil
 		}
 	}
 	return nil

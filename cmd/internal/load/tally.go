@@ -188,10 +188,11 @@ func (s *series) report(lane lane, window window) Endpoint {
 		Failed:    lane.counts[failed],
 		Ambiguous: lane.counts[ambiguous],
 		Unsent:    lane.counts[unsent],
-		Reasons:   lane.reasons,
-		Latency:   s.latency.quantiles(),
-		Service:   s.service.quantiles(),
-		Shedded:   s.shed.quantiles(),
-		Goodput:   window.perSecond(s.good),
+
+		Reasons: lane.reasons,
+		Latency: s.latency.quantiles(),
+		Service: s.service.quantiles(),
+		Shedded: s.shed.quantiles(),
+		Goodput: window.perSecond(s.good),
 	}
 }
