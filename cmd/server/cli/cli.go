@@ -91,6 +91,23 @@ func addChoice(command *cobra.Command, value *string, name string, words ...stri
 	_ = command.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 }
 
+// given is a flag that takes a text. An empty text, as of a shell's variable that isn't set,
+// is refused: it would mean the same as no flag, and so select everything.
+func given(value *string) pflag.Value { return (*text)(value) }
+
+type text string
+
+func (t *text) String() string { return string(*t) }
+func (t *text) Type() string   { return "string" }
+
+func (t *text) Set(value string) error {
+	if value == "" {
+		return errors.New("must not be empty")
+	}
+	*t = text(value)
+	return nil
+}
+
 // moment is a flag that takes a time, or how long ago it was.
 type moment struct{ time.Time }
 
@@ -108,7 +125,8 @@ func (m *moment) Set(text string) (err error) {
 		m.Time = time.Now().Add(-ago)
 		return nil
 	}
-	if m.Time, err = time.Parse(time.RFC3339, text); err != nil {
+	// The zero time would mean the same as no flag: that of a program's empty field.
+	if m.Time, err = time.Parse(time.RFC3339, text); err != nil || m.IsZero() {
 		return errors.New("must be a time such as 2026-11-24T00:00:00Z, or how long ago it was, such as 2h")
 	}
 	return nil

@@ -22,7 +22,8 @@ import (
 
 func listenCommand(p Program) *cobra.Command {
 	l := &listener{kept: map[string]bool{}, client: http.Client{CheckRedirect: asItIs}}
-	var secret, addr, forwardTo string
+	var secret, forwardTo string
+	addr := "127.0.0.1:9999"
 	command := &cobra.Command{
 		Use: "listen", Short: "Print callbacks while you develop, or forward them",
 		Long: `Takes callbacks by POST on any path, verifies their signatures by Standard
@@ -39,8 +40,8 @@ loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 	}
 	flags := command.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&addr, "addr", "127.0.0.1:9999", "`HOST:PORT` to listen on")
-	flags.StringVar(&secret, "secret", "", "`SECRET` of the client (RINGBACK_SECRET, which other users of the machine can't see)")
+	flags.Var(given(&addr), "addr", "`HOST:PORT` to listen on")
+	flags.Var(given(&secret), "secret", "`SECRET` of the client (RINGBACK_SECRET, which other users of the machine can't see)")
 	flags.Func("forward-to", "`URL` of your receiver", func(text string) error {
 		target, err := url.Parse(text)
 		if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" {

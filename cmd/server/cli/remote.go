@@ -46,7 +46,7 @@ func (r *remote) flags(command *cobra.Command) {
 		return err
 	})
 	// Not in its default: the help would print it.
-	flags.StringVar(&r.key, "key", "", "API `key` (RINGBACK_API_KEY, which other users of the machine can't see)")
+	flags.Var(given(&r.key), "key", "API `key` (RINGBACK_API_KEY, which other users of the machine can't see)")
 }
 
 func baseOf(text string) (*url.URL, error) {

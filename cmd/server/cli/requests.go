@@ -44,12 +44,12 @@ func (f *filter) flags(command *cobra.Command) {
 }
 
 func (f *filter) workFlag(command *cobra.Command) {
-	command.Flags().StringVar(&f.work, "work", "", "`NAME` of the work, see ringback works")
+	command.Flags().Var(given(&f.work), "work", "`NAME` of the work, see ringback works")
 }
 
 // narrow adds the flag that picks callbacks by their host.
 func (f *filter) narrow(command *cobra.Command) {
-	command.Flags().StringVar(&f.host, "callback-host", "", "`HOST` of the callback URL, with its port if the URL has a port")
+	command.Flags().Var(given(&f.host), "callback-host", "`HOST` of the callback URL, with its port if the URL has a port")
 }
 
 func (f *filter) query() url.Values {
