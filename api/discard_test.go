@@ -48,9 +48,9 @@ func TestDiscardRequest(t *testing.T) {
 func TestDiscards(t *testing.T) {
 	t.Parallel()
 	s := newService(t, nil)
-	s.storeDead(t, 1001) // for h.example
+	s.storeDead(t, 1001) // for h.example.com
 	other := s.ended(t, db.CallbackDead)
-	const filter = `{"filter":{"callback_host":"h.example"}`
+	const filter = `{"filter":{"callback_host":"h.example.com"}`
 	dry := decode[discards](t, s.call(t, "POST", "/discards", filter+`,"dry_run":true}`), http.StatusOK)
 	if dry.Matched != 1000 || dry.Discarded != 0 || !dry.More || !s.holds(t, "SELECT count(*) = 1002 FROM dead_letters") {
 		t.Errorf("dry run: got %+v, want a thousand that match, and nothing done", dry)

@@ -102,6 +102,22 @@ func (a *API) readBody(c *call, most int64) ([]byte, error) {
 	}
 }
 
+// refuseBody refuses fields in the body of a call that takes none: a dry_run there would be
+// overlooked. Many programs send an empty object where there is nothing to say.
+func (a *API) refuseBody(c *call) {
+	if c.Request.ContentLength == 0 {
+		return
+	}
+	body, err := a.readBody(c, smallBody)
+	c.decoded()
+	if err == nil && len(body) > 0 {
+		err = unmarshal(body, &struct{}{})
+	}
+	if err != nil {
+		a.writeProblem(c, err)
+	}
+}
+
 // bodyBudget bounds the memory of the bodies of all calls that are under way:
 // slow callers with large bodies could otherwise take all memory. Clients share it as they
 // share all slots, or one client could have the bodies of all others refused.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/jobs/webhook"
 	"ringback/work"
 )
 
@@ -27,6 +29,29 @@ type parameters struct {
 
 func (p *parameters) refuse(parameter, detail string) {
 	p.wrong = append(p.wrong, fieldProblem{Parameter: printable(parameter), Detail: detail})
+}
+
+// readQuery reads the parameters of a call's URL.
+func readQuery(c *call) (url.Values, error) {
+	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop parameters that it can't parse
+	if err != nil {
+		return nil, newProblem("invalid-parameter", "The query string is malformed.")
+	}
+	return query, nil
+}
+
+// refuseQuery refuses parameters of a call that takes none in its URL: they would be
+// overlooked, a dry_run of POST /redeliveries, say.
+func (a *API) refuseQuery(c *call) {
+	query, err := readQuery(c)
+	if err == nil {
+		p := parameters{query: query}
+		p.refuseUnknown()
+		err = p.problem()
+	}
+	if err != nil {
+		a.writeProblem(c, err)
+	}
 }
 
 // refuseUnknown notes parameters that aren't known or stand more than once.
@@ -77,16 +102,24 @@ var errNotAHost = errors.New("must be a host as it stands in a callback URL, wit
 
 var hostForm = regexp.MustCompile(`^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$`)
 
-// mayBeHost tells whether a callback URL in canonical form may have it. That form leaves
-// the port of its scheme out.
+// anyHost is a policy that knows no more than the form of hosts.
+var anyHost = webhook.Policy{Local: true, Allowed: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
+
+// mayBeHost tells whether a callback URL in canonical form may have it, under the policy of
+// some day. That form leaves the port of its scheme out.
 func mayBeHost(host string) bool {
 	parts := hostForm.FindStringSubmatch(host)
 	if parts == nil || len(host) > maxHost {
 		return false
 	}
-	port := strings.TrimPrefix(parts[len(parts)-1], ":")
-	_, err := strconv.ParseUint(port, 10, 16)
-	return port == "" || err == nil && port != "443" && port != "80"
+	port := parts[len(parts)-1]
+	url := "http://" + strings.TrimSuffix(host, port) + "/"
+	canonical, err := anyHost.Check(url)
+	if err != nil || canonical != url {
+		return false
+	}
+	_, err = strconv.ParseUint(strings.TrimPrefix(port, ":"), 10, 16)
+	return port == "" || err == nil && port != ":443" && port != ":80"
 }
 
 // maxHost is that of a name and a port, in bytes.

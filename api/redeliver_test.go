@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func (s *service) ended(t *testing.T, state db.CallbackState) db.Request {
 		db.Attempt{StartedAt: morning.Add(time.Minute), EndedAt: morning.Add(time.Minute), Outcome: "gone", HTTPStatus: 410})
 }
 
-// storeDead stores dead letters for h.example, older than all others.
+// storeDead stores dead letters for h.example.com, older than all others.
 func (s *service) storeDead(t *testing.T, count int) {
 	t.Helper()
 	const sql = `
@@ -44,12 +45,12 @@ func (s *service) storeDead(t *testing.T, count int) {
 				id, mode, client, status, input, result, callback_url, callback_state,
 				work_job_id, callback_job_id, accepted_at, finished_at, settled_at
 			)
-			SELECT lpad(to_hex(n), 32, '0')::uuid, 'async', 'local', 'succeeded', '1', '1', 'https://h.example/', 'dead', n, n, now(), now(), now()
+			SELECT lpad(to_hex(n), 32, '0')::uuid, 'async', 'local', 'succeeded', '1', '1', 'https://h.example.com/', 'dead', n, n, now(), now(), now()
 			FROM generate_series(1, $1::int) AS n
 			RETURNING client, id, accepted_at
 		)
 		INSERT INTO dead_letters (client, request_id, callback_host, accepted_at)
-		SELECT client, id, 'h.example', accepted_at
+		SELECT client, id, 'h.example.com', accepted_at
 		FROM dead`
 	if _, err := s.pool.Exec(t.Context(), sql, count); err != nil {
 		t.Fatal(err)
@@ -300,6 +301,9 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		`{"filter":{"callback_host":"hooks.example.com/x"}}`:                     {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"hooks.example.com."}}`:                      {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"*.example.com"}}`:                           {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"[0:0:0:0:0:0:0:1]"}}`:                       {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"127.1"}}`:                                   {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"hooks"}}`:                                   {"#/filter/callback_host", notAHost},
 		`{"filter":{"from":null}}`:                                               {"#/filter/from", "must not be null"},
 		`{"filter":{"from":1}}`:                                                  {"#/filter/from", "must be a time, as in RFC 3339"},
 		`{"filter":{"to":null}}`:                                                 {"#/filter/to", "must not be null"},
@@ -322,6 +326,10 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 			}
 		}
 	}
+	for _, path := range []string{"/redeliveries", "/discards"} {
+		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=true", `{}`), http.StatusBadRequest, "invalid-parameter", "dry_run")
+		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=%zz", `{}`), http.StatusBadRequest, "invalid-parameter")
+	}
 	if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {
 		t.Error("a call that was refused touched a dead letter")
 	}
@@ -331,6 +339,29 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 				t.Errorf("%s with %s: got %v, want one match", path, body, got)
 			}
 		}
+	}
+}
+
+// A call about one request takes neither a body nor parameters, and overlooks none.
+func TestCallsAboutOneRequestMeanWhatTheySay(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	path := "/requests/" + s.ended(t, db.CallbackDead).ID.String()
+	for _, verb := range []string{"/redeliver", "/discard", "/cancel"} {
+		s.wantProblem(t, s.call(t, "POST", path+verb+"?dry_run=true", ""), http.StatusBadRequest, "invalid-parameter", "dry_run")
+		s.wantProblem(t, s.call(t, "POST", path+verb, `{"dry_run":true}`), http.StatusUnprocessableEntity, "invalid-input", "#/dry_run")
+		s.wantProblem(t, s.call(t, "POST", path+verb, `null`), http.StatusUnprocessableEntity, "invalid-input", "#")
+		s.wantProblem(t, s.call(t, "POST", path+verb, `dry_run=true`), http.StatusBadRequest, "malformed-json", "#")
+		s.wantProblem(t, s.call(t, "POST", path+verb, `{"x":"`+strings.Repeat("x", 4<<10)+`"}`), http.StatusRequestEntityTooLarge, "body-too-large")
+	}
+	s.wantProblem(t, s.call(t, "GET", path+"?wait=10", ""), http.StatusBadRequest, "invalid-parameter", "wait")
+	s.wantProblem(t, s.call(t, "POST", "/async?delay=60", asyncBody), http.StatusBadRequest, "invalid-parameter", "delay")
+	s.wantProblem(t, s.call(t, "POST", "/sync?work=other", `{"input":{"text":"a"}}`), http.StatusBadRequest, "invalid-parameter", "work")
+	if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {
+		t.Error("a call that was refused touched the dead letter")
+	}
+	if answer := s.call(t, "POST", path+"/redeliver", `{}`); answer.status != http.StatusAccepted {
+		t.Errorf("with an empty object: got %d, want 202", answer.status)
 	}
 }
 

@@ -63,9 +63,9 @@ const (
 )
 
 func (a *API) listRequests(c *call) (reply, error) {
-	query, err := url.ParseQuery(c.Request.URL.RawQuery) // Query would drop parameters that it can't parse
+	query, err := readQuery(c)
 	if err != nil {
-		return reply{}, newProblem("invalid-parameter", "The query string is malformed.")
+		return reply{}, err
 	}
 	filter, err := readFilter(query)
 	if err != nil {

@@ -145,8 +145,8 @@ func TestListRequests(t *testing.T) {
 
 	for query, wrong := range map[string][]string{
 		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=0197ab00000070008000000000000000": {"cursor"},
-		"mode=sync&callback=dead": {"callback"}, "mode=sync&callback_host=h.example": {"callback_host"}, "status=accepted&callback=dead": {"callback"}, "mode=sync&status=expired": {"status"},
-		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example/": {"callback_host"}, "callback_host=h.example.": {"callback_host"}, "callback_host=h.example:443": {"callback_host"}, "callback_host=h.example:65536": {"callback_host"},
+		"mode=sync&callback=dead": {"callback"}, "mode=sync&callback_host=h.example.com": {"callback_host"}, "status=accepted&callback=dead": {"callback"}, "mode=sync&status=expired": {"status"},
+		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example.com/": {"callback_host"}, "callback_host=h.example.com.": {"callback_host"}, "callback_host=h.example.com:443": {"callback_host"}, "callback_host=h.example.com:65536": {"callback_host"},
 		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},
 		"limit=": {"limit"}, "limit=0": {"limit"}, "limit=101": {"limit"}, "limit=-1": {"limit"}, "limit=ten": {"limit"}, "limit=99999999999999999999": {"limit"},
 		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"}, "from=": {"from"}, "to=yesterday": {"to"}, "callback_host=": {"callback_host"}, "callback_host=%00": {"callback_host"},
