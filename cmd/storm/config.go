@@ -61,6 +61,12 @@ func (c config) check(eachIsRight bool) error {
 	if !c.isMine && !load.IsLoopback(c.Target) {
 		mistakes = errors.Join(mistakes, fmt.Errorf("%s is not a loopback address, and a storm is for your own machines only: -i-own-this-target says that it is yours", c.Target))
 	}
+	if c.Mix.Async == 0 && c.OrderingKeys > 0 {
+		mistakes = errors.Join(mistakes, errors.New("-ordering-keys: -mix sends no async requests"))
+	}
+	if c.Mix.Async == 0 && c.Receivers != load.Defaults().Receivers {
+		mistakes = errors.Join(mistakes, errors.New("-receivers: -mix sends no async requests"))
+	}
 	return errors.Join(mistakes, c.objectives.unmeasurable(c.Mix), c.Check())
 }
 
@@ -136,9 +142,13 @@ func addCallbackFlags(flags *flag.FlagSet, config *config) {
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
 	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key the secret of local mode",
 		func(secret string) error { config.Secret = secret; return nil })
-	flags.Var(setting[objectives]{&config.objectives, parseObjectives}, "slo",
-		"`objectives` that end the run with status 99 if not met, as in\n"+
-			"async.time_to_callback.p99<250ms,sync.p99<100ms,shed<1%")
+	flags.Func("slo", "`objectives` that end the run with status 99 if not met, as in\n"+
+		"async.time_to_callback.p99<250ms,sync.p99<100ms,shed<1%; those of several -slo all count",
+		func(text string) error {
+			more, err := parseObjectives(text)
+			config.objectives = append(config.objectives, more...)
+			return err
+		})
 }
 
 func printUsage(w io.Writer) {

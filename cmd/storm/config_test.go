@@ -30,6 +30,15 @@ func TestRunRefuses(t *testing.T) {
 		runStorm(t, "-rate", "20000", "-duration", "1h").want(t, exitUsage, "makes 72000000 requests")
 	})
 
+	t.Run("what can't mean what it says", func(t *testing.T) {
+		t.Parallel()
+		runStorm(t, "-mix", "sync=1,sync=2").want(t, exitUsage, "sync stands twice")
+		runStorm(t, "-receivers", "ok=1,slow=1,ok=2").want(t, exitUsage, "ok stands twice")
+		runStorm(t, "-work", "text=1,text=2").want(t, exitUsage, "text stands twice")
+		runStorm(t, "-mix", "sync=1,async=0", "-ordering-keys", "5").want(t, exitUsage, "-ordering-keys: -mix sends no async requests")
+		runStorm(t, "-mix", "sync=1,async=0", "-receivers", "slow=1").want(t, exitUsage, "-receivers: -mix sends no async requests")
+	})
+
 	t.Run("target that is not on loopback", func(t *testing.T) {
 		t.Parallel()
 		for _, target := range []string{

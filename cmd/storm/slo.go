@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,14 +23,6 @@ type objective struct {
 
 // objectives are all that a run must achieve.
 type objectives []objective
-
-func (o objectives) String() string {
-	texts := make([]string, len(o))
-	for i, objective := range o {
-		texts[i] = objective.text
-	}
-	return strings.Join(texts, ",")
-}
 
 // parseObjectives reads the value of -slo.
 func parseObjectives(text string) (objectives, error) {
@@ -134,7 +127,7 @@ func (m metric) measure(numbers map[string]float64) (value float64, found bool) 
 
 func parseMillis(limit string) (float64, error) {
 	duration, err := time.ParseDuration(limit)
-	if err != nil {
+	if err != nil || duration < 0 {
 		return 0, errors.New("want a limit like 250ms")
 	}
 	return float64(duration) / float64(time.Millisecond), nil
@@ -143,16 +136,16 @@ func parseMillis(limit string) (float64, error) {
 func parsePercent(limit string) (float64, error) {
 	number, found := strings.CutSuffix(limit, "%")
 	value, err := strconv.ParseFloat(number, 64)
-	if !found || err != nil {
-		return 0, errors.New("want a limit like 1%")
+	if !found || err != nil || !(value >= 0 && value <= 100) { // so written, NaN is out too
+		return 0, errors.New("want a limit like 1%, from 0% to 100%")
 	}
 	return value, nil
 }
 
 func parseNumber(limit string) (float64, error) {
 	value, err := strconv.ParseFloat(limit, 64)
-	if err != nil {
-		return 0, errors.New("want a number as the limit")
+	if err != nil || !(value >= 0 && value <= math.MaxFloat64) { // so written, NaN is out too
+		return 0, errors.New("want a number as the limit, 0 or more")
 	}
 	return value, nil
 }

@@ -97,6 +97,7 @@ func TestObjectivesThatMakeNoSense(t *testing.T) {
 	for _, text := range []string{
 		"", "shed", "shed=1%", "shed<1", "sync.p99<100", "p99<1s", "sync.p98<1s", "sync.time_to_callback.p99<1s",
 		"missing<1%", "shed<1%,,", "async.p99<<1s",
+		"shed<NaN%", "shed<-1%", "shed<101%", "shed<Inf%", "missing<NaN", "missing>-1", "duplicates<Inf", "sync.p99>-1s",
 	} {
 		if _, err := parseObjectives(text); err == nil {
 			t.Errorf("%q: got no error", text)
@@ -107,7 +108,7 @@ func TestObjectivesThatMakeNoSense(t *testing.T) {
 func TestMissedObjective(t *testing.T) {
 	t.Parallel()
 	service := start(t, &service{})
-	output := runStorm(t, against(service, "-slo", "sync.p99<1us, shed<1%")...)
+	output := runStorm(t, against(service, "-slo", "sync.p99<1us", "-slo", "shed<1%")...)
 	output.want(t, exitMissed, "Objectives missed: sync.p99<1us")
 	if got := output.report.Objectives; len(got) != 2 || got[0].Met || !got[1].Met {
 		t.Errorf("objectives in the report: got %+v", got)

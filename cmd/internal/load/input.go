@@ -125,15 +125,21 @@ func ParseSpread(text string, least, most int, number func(string) (int, error))
 }
 
 // EachPair calls f for each name=value of a list with commas, and returns all errors
-// joined.
+// joined. A name that stands twice is refused: which value is meant can't be told.
 func EachPair(text string, f func(name, value string) error) error {
 	var mistakes error
+	seen := map[string]bool{}
 	for pair := range strings.SplitSeq(text, ",") {
 		name, value, found := strings.Cut(pair, "=")
-		if !found {
+		switch {
+		case !found:
 			mistakes = errors.Join(mistakes, fmt.Errorf("%q is not name=value", pair))
 			continue
+		case seen[name]:
+			mistakes = errors.Join(mistakes, fmt.Errorf("%s stands twice", name))
+			continue
 		}
+		seen[name] = true
 		mistakes = errors.Join(mistakes, f(name, value))
 	}
 	return mistakes
