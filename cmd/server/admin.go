@@ -106,7 +106,7 @@ func notFromPages(next http.HandlerFunc) http.Handler {
 // browser on this machine, by its own name that resolves to loopback (DNS rebinding).
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLocal(r.Host) {
+		if r.Host != "" && !isLocal(r.Host) { // browsers always name a host; some probes speak HTTP/1.0
 			http.Error(w, "Open this page by a loopback address.", http.StatusForbidden)
 			return
 		}

@@ -1,6 +1,23 @@
 package main
 
-import "testing"
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestProbesThatNameNoHost(t *testing.T) {
+	t.Parallel()
+	handler := localOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for host, want := range map[string]int{"": http.StatusOK, "evil.example": http.StatusForbidden} {
+		request := httptest.NewRequest(http.MethodGet, "/healthz", nil)
+		request.Host = host
+		answer := httptest.NewRecorder()
+		if handler.ServeHTTP(answer, request); answer.Code != want {
+			t.Errorf("host %q: got %d, want %d", host, answer.Code, want)
+		}
+	}
+}
 
 func TestIsLocal(t *testing.T) {
 	t.Parallel()
