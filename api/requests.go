@@ -127,7 +127,9 @@ func parseID(text string) (uuid.UUID, error) {
 type wholeRequest struct {
 	shownRequest
 	row              db.Request
+	last             db.Attempt
 	CallbackWaitsFor limit.Reason `json:"callback_waits_for,omitzero"` // while it is pending
+	CallbackDueAt    time.Time    `json:"callback_due_at,omitzero"`    // likewise, where that is known
 	Attempts         []attempt    `json:"attempts"`                    // the latest hundred, oldest first
 	Timeline         []event      `json:"timeline"`
 }
@@ -166,7 +168,7 @@ func (a *API) getRequest(c *call) (reply, error) {
 	}
 	whole, err := a.loadAwaited(c, id)
 	if err == nil && whole.CallbackState == db.CallbackPending {
-		whole.CallbackWaitsFor, err = a.waitsFor(c, whole)
+		err = a.tellWait(c, &whole)
 	}
 	if err != nil {
 		return reply{}, err
@@ -174,19 +176,28 @@ func (a *API) getRequest(c *call) (reply, error) {
 	return reply{status: http.StatusOK, body: whole}, nil
 }
 
-// waitsFor tells why a callback that is pending waits.
-func (a *API) waitsFor(c *call, whole wholeRequest) (reason limit.Reason, err error) {
-	request := whole.row
-	request.Client = c.client
-	var last db.Attempt
-	if n := len(whole.Attempts); n > 0 {
-		last = db.Attempt{Outcome: whole.Attempts[n-1].Outcome, NextAttemptAt: whole.Attempts[n-1].NextAttemptAt}
-	}
-	err = a.read(c, func(ctx context.Context) error {
-		reason, err = a.Queue.WaitsFor(ctx, a.Reads, request, last)
-		return err
+// tellWait tells why a pending callback waits, and until when. That may be later than its
+// last attempt said.
+func (a *API) tellWait(c *call, whole *wholeRequest) error {
+	return a.read(c, func(ctx context.Context) error {
+		wait, err := a.Queue.WaitOf(ctx, a.Reads, whole.row, whole.last)
+		if err != nil {
+			return err
+		}
+		whole.CallbackWaitsFor, whole.CallbackDueAt = wait.Reason, nextSecond(wait.Until)
+		if n := len(whole.Attempts); n > 0 && wait.Until.After(whole.last.NextAttemptAt) {
+			whole.Attempts[n-1].NextAttemptAt = whole.CallbackDueAt
+		}
+		return nil
 	})
-	return reason, err
+}
+
+// nextSecond cuts a time to the second, and never to an earlier time; zero stays zero.
+func nextSecond(t time.Time) time.Time {
+	if cut := t.Truncate(time.Second); cut.Before(t) {
+		return cut.Add(time.Second)
+	}
+	return t
 }
 
 func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (wholeRequest, error) {
@@ -204,6 +215,7 @@ func loadWhole(ctx context.Context, q db.Querier, client string, id uuid.UUID) (
 		if row.StartedAt.Before(request.RedeliveredAt) {
 			earlier++
 		}
+		whole.last = row
 		whole.Attempts = append(whole.Attempts, attempt{
 			Attempt: row.Attempt, At: row.StartedAt.Truncate(time.Second), Outcome: row.Outcome,
 			HTTPStatus: row.HTTPStatus, NextAttemptAt: row.NextAttemptAt.Truncate(time.Second),

@@ -209,6 +209,32 @@ func TestGetRequest(t *testing.T) {
 		}
 	})
 
+	t.Run("SaysUntilWhenAPendingCallbackWaits", func(t *testing.T) {
+		t.Parallel()
+		began := time.Now().Add(-time.Hour)
+		failed := db.Attempt{StartedAt: began, EndedAt: began, Outcome: "http_status", HTTPStatus: 500, NextAttemptAt: began.Add(time.Second)}
+		for name, attempts := range map[string][]db.Attempt{"BeforeItsFirstAttempt": nil, "AfterAnAttempt": {failed}} {
+			stored := s.store(t, db.Request{Status: db.Succeeded, CallbackState: db.CallbackPending}, attempts...)
+			const sql = `
+				UPDATE river_job
+				SET state = 'scheduled', scheduled_at = '2126-03-01T08:00:00.5Z', metadata = '{"output": {"waits_for": "receiver_closed"}}'
+				WHERE id = (SELECT callback_job_id FROM requests WHERE id = $1)`
+			if _, err := s.pool.Exec(t.Context(), sql, stored.ID); err != nil {
+				t.Fatal(err)
+			}
+			got := decode[map[string]any](t, s.call(t, "GET", "/requests/"+stored.ID.String(), ""), http.StatusOK)
+			const want = "2126-03-01T08:00:01Z" // to the second, and not before it
+			if got["callback_waits_for"] != "receiver_closed" || got["callback_due_at"] != want {
+				t.Errorf("%s: got %v, want it closed until %s", name, got, want)
+			}
+			for _, attempt := range got["attempts"].([]any) {
+				if next := attempt.(map[string]any)["next_attempt_at"]; next != want {
+					t.Errorf("got %v as the time of the next attempt, want %s", next, want)
+				}
+			}
+		}
+	})
+
 	t.Run("ShowsTheAttemptsOfTheWork", func(t *testing.T) {
 		t.Parallel()
 		stored := s.located(t, s.call(t, "POST", "/async", asyncBody))

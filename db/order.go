@@ -199,21 +199,3 @@ func keysOf(places []Place) []Place {
 	slices.SortFunc(places, compare)
 	return slices.CompactFunc(places, func(a, b Place) bool { return compare(a, b) == 0 })
 }
-
-// IsBehind tells whether the callback of a place waits for another of its ordering key.
-func IsBehind(ctx context.Context, q Querier, place Place) (behind bool, err error) {
-	const sql = `
-		SELECT EXISTS (
-			SELECT
-			FROM ordered_requests AS before
-			JOIN ordered_requests AS own USING (client, ordering_key)
-			WHERE client = $1
-			  AND ordering_key = $2
-			  AND own.request_id = $3
-			  AND before.seq < own.seq
-		)`
-	if err := q.QueryRow(ctx, sql, place.Client, place.OrderingKey, place.RequestID).Scan(&behind); err != nil {
-		return false, fmt.Errorf("looking for the head of an ordering key: %w", err)
-	}
-	return behind, nil
-}

@@ -56,8 +56,17 @@ func (w *callbackWorker) retryAt(job *rivertype.JobRow) time.Time {
 // stored in the job row, so it says no more than a caller may see.
 var errNotDelivered = errors.New("not delivered")
 
-// Work is River's way to run: it loads the request first.
+// Work is River's way to run. What the callback waits for afterwards is stored with the job.
 func (w *callbackWorker) Work(ctx context.Context, job *river.Job[callbackArgs]) error {
+	err := w.loadAndRun(ctx, job)
+	if err != nil {
+		_ = river.RecordOutput(ctx, jobNote{reasonOf(err)}) // which fails only outside River
+	}
+	return err
+}
+
+// loadAndRun is run for a job whose request isn't in memory.
+func (w *callbackWorker) loadAndRun(ctx context.Context, job *river.Job[callbackArgs]) error {
 	if faults, latest := faultsInARow(job.JobRow); faults >= maxFaults {
 		return w.giveUp(ctx, job.JobRow, db.Request{ID: job.Args.RequestID, CallbackJobID: job.ID}, latest)
 	}
@@ -233,7 +242,7 @@ func (w *callbackWorker) delayed(ctx context.Context, request db.Request, decisi
 		w.queue.metrics.postponed(decision.Reason)
 		w.logger.DebugContext(ctx, "callback_waits",
 			"request_id", request.ID.String(), "reason", decision.Reason, "until", decision.RetryAt)
-		return step{state: db.CallbackPending, delay: delay}, nil
+		return step{state: db.CallbackPending, delay: delay, reason: decision.Reason}, nil
 	}
 	return w.endUnsent(ctx, request, string(decision.Reason))
 }
@@ -266,6 +275,7 @@ type step struct {
 	state   db.CallbackState // pending when there is another attempt
 	delay   time.Duration    // until the next attempt; for a charged attempt, retryAt's
 	charged bool             // whether this attempt counts against the schedule
+	reason  limit.Reason     // of a wait that isn't charged
 }
 
 // nextStep decides on the step after the attempt of the given number, counted from 1 by
@@ -281,7 +291,7 @@ func nextStep(sent webhook.Attempt, jobID int64, attempt int, age time.Duration)
 		if age+delay > maxCallbackAge {
 			return step{state: db.CallbackDead}
 		}
-		return step{state: db.CallbackPending, delay: delay}
+		return step{state: db.CallbackPending, delay: delay, reason: pacing.Paused}
 	}
 	delay, again := retryDelay(jobID, attempt)
 	if !again || age+delay > maxCallbackAge {
@@ -307,7 +317,7 @@ func (s step) jobResult() error {
 	case s.charged:
 		return errNotDelivered
 	default:
-		return river.JobSnooze(s.delay)
+		return &postponed{s.delay, s.reason}
 	}
 }
 

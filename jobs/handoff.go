@@ -154,7 +154,7 @@ func ending(ctx context.Context, t task, began time.Time, failure error, trace s
 		failed, err := attemptError(job, began, cause, trace)
 		return riverdriver.JobSetStateCancelled(job.ID, now, failed, nil), err
 	case errors.As(failure, &snooze):
-		return snoozed(job, now, snooze.Duration), nil
+		return snoozed(job, now, snooze.Duration, failure), nil
 	case errors.Is(cause, errStopping) && errors.Is(failure, context.Canceled):
 		return riverdriver.JobSetStateInterrupted(job.ID, now, job.Attempt-1, nil), nil
 	}
@@ -166,12 +166,16 @@ func ending(ctx context.Context, t task, began time.Time, failure error, trace s
 	return set(job.ID, at, failed, nil), err
 }
 
-func snoozed(job *rivertype.JobRow, now time.Time, delay time.Duration) *riverdriver.JobSetStateIfRunningParams {
+func snoozed(job *rivertype.JobRow, now time.Time, delay time.Duration, failure error) *riverdriver.JobSetStateIfRunningParams {
+	metadata := []byte(`{"snoozes": 1}`)
+	if job.Queue == callbackQueue {
+		metadata = fmt.Appendf(nil, `{"snoozes": 1, "output": {"waits_for": %q}}`, reasonOf(failure)) // a word of our own
+	}
 	set := riverdriver.JobSetStateSnoozed
 	if delay <= schedulerInterval {
 		set = riverdriver.JobSetStateSnoozedAvailable
 	}
-	return set(job.ID, now.Add(delay), job.Attempt-1, []byte(`{"snoozes": 1}`))
+	return set(job.ID, now.Add(delay), job.Attempt-1, metadata)
 }
 
 func attemptError(job *rivertype.JobRow, began time.Time, failure error, trace string) ([]byte, error) {

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bufio"
+	"cmp"
 	"io"
 	"net"
 	"net/http"
@@ -46,6 +47,9 @@ func TestPacing(t *testing.T) {
 		waitUntil(t, func() bool {
 			return q.holds(t, "SELECT count(*) >= 60 FROM river_job WHERE kind = 'callback' AND attempt = 0 AND metadata ? 'snoozes'")
 		})
+		if q.holds(t, "SELECT EXISTS (SELECT FROM river_job WHERE metadata ? 'snoozes' AND metadata #>> '{output,waits_for}' IS NULL)") {
+			t.Error("callbacks were postponed without a reason")
+		}
 	})
 
 	t.Run("GivesAnOrdinaryReceiverFullSpeedOnceItIsKnown", func(t *testing.T) {
@@ -132,8 +136,12 @@ func TestPacing(t *testing.T) {
 		probe.Client = "bob"
 		second.accept(t, probe)
 		second.waitFor(t, probe.ID, "callback_state = 'delivered'")
-		if got, err := second.WaitsFor(t.Context(), second.direct, second.get(t, others[0].ID), db.Attempt{}); got != pacing.Paused || err != nil {
-			t.Errorf("got %q, %v, want the reason %q", got, err, pacing.Paused)
+		third := newQueueAt(t, first.url, first.url, doNothing) // which never met the receiver
+		for _, other := range others {
+			got, err := third.WaitOf(t.Context(), third.direct, third.get(t, other.ID), db.Attempt{})
+			if left := time.Until(got.Until); got.Reason != pacing.Paused || left < 59*time.Minute || left > 61*time.Minute || err != nil {
+				t.Errorf("got %+v, %v, want it paused for an hour", got, err)
+			}
 		}
 	})
 
@@ -176,30 +184,60 @@ func TestPacing(t *testing.T) {
 			t.Error("requests that name it are not refused, or others are")
 		}
 	})
+}
 
-	t.Run("SaysWhatACallbackWaitsFor", func(t *testing.T) {
-		t.Parallel()
-		q := newQueue(t, doNothing)
-		first, second := newRequest("http://127.0.0.1:1/"), newRequest("http://127.0.0.1:1/")
-		first.OrderingKey, second.OrderingKey = "k", "k"
-		q.accept(t, first)
-		q.accept(t, second)
-		none, retried := db.Attempt{}, db.Attempt{NextAttemptAt: time.Now().Add(time.Hour), Outcome: "timeout"}
-		for _, test := range []struct {
-			request db.Request
-			last    db.Attempt
-			want    limit.Reason
-		}{
-			{newRequest("http://127.0.0.1:1/"), none, ""},
-			{newRequest("http://127.0.0.1:1/"), retried, waitsForRetry},
-			{first, none, ""},
-			{second, none, waitsForOrder},
-		} {
-			if got, err := q.WaitsFor(t.Context(), q.direct, test.request, test.last); got != test.want || err != nil {
-				t.Errorf("got %q, %v, want %q", got, err, test.want)
+func TestWaitOf(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, doNothing)
+	denied := db.ReceiverWord{Target: pacing.WordFor("denied.example.com", ""), Word: db.ReceiverDenied}
+	if err := db.SayOfReceiver(t.Context(), q.direct, denied); err != nil {
+		t.Fatal(err)
+	}
+	q.pacing.Run(t.Context())
+	const closed, hour = `'{"snoozes": 3, "output": {"waits_for": "receiver_closed"}}'`, "now() + interval '1 hour'"
+	failed := db.Attempt{Outcome: "timeout", NextAttemptAt: time.Now().Add(-time.Second)}
+	for name, test := range map[string]struct {
+		state, dueAt, metadata string
+		url                    string
+		last                   db.Attempt
+		redelivered            time.Time
+		want                   limit.Reason
+		known                  bool // until when
+	}{
+		"Running":             {state: "running", dueAt: "now()", metadata: closed},
+		"Cancelled":           {state: "cancelled", dueAt: hour, metadata: closed},
+		"HeldBack":            {state: "pending", dueAt: "now()", want: waitsForOrder},
+		"Due":                 {state: "available", dueAt: "now()", metadata: closed, want: pacing.Workers},
+		"Postponed":           {state: "scheduled", dueAt: hour, metadata: closed, want: pacing.Closed, known: true},
+		"PostponedBriefly":    {state: "available", dueAt: hour, metadata: closed, want: pacing.Closed, known: true},
+		"PostponedAgain":      {state: "scheduled", dueAt: hour, metadata: closed, last: failed, want: pacing.Closed, known: true},
+		"PostponedUntilNow":   {state: "scheduled", dueAt: "now()", metadata: closed, want: pacing.Closed},
+		"Failed":              {state: "retryable", dueAt: hour, last: failed, want: waitsForRetry, known: true},
+		"FailedAfterAWait":    {state: "retryable", dueAt: hour, metadata: `'{"output": {"waits_for": "retry"}}'`, last: failed, want: waitsForRetry, known: true},
+		"RedeliveredForLater": {state: "available", dueAt: hour, redelivered: time.Now(), want: waitsForRedelivery, known: true},
+		"Denied":              {state: "scheduled", dueAt: hour, metadata: closed, url: "https://denied.example.com/", want: pacing.Denied, known: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			request := newRequest(cmp.Or(test.url, "https://a.example.com/"))
+			request.RedeliveredAt = test.redelivered
+			sql := `
+				INSERT INTO river_job (state, args, kind, queue, max_attempts, scheduled_at, metadata, finalized_at)
+				VALUES ($1::text::river_job_state, '{}', 'callback', 'callback', 25, ` + test.dueAt + `, ` + cmp.Or(test.metadata, "'{}'") + `,
+				        CASE $1::text WHEN 'cancelled' THEN now() END)
+				RETURNING id`
+			if err := q.direct.QueryRow(t.Context(), sql, test.state).Scan(&request.CallbackJobID); err != nil {
+				t.Fatal(err)
 			}
-		}
-	})
+			got, err := q.WaitOf(t.Context(), q.direct, request, test.last)
+			if got.Reason != test.want || !got.Until.IsZero() != test.known || err != nil {
+				t.Errorf("got %+v, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+	request := newRequest("https://a.example.com/") // whose job is gone
+	if got, err := q.WaitOf(t.Context(), q.direct, request, db.Attempt{}); (got != Wait{}) || err != nil {
+		t.Errorf("without a job: got %+v, %v", got, err)
+	}
 }
 
 // A server that keeps a connection open serves no other meanwhile, as Python's

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"ringback/db"
-	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
 )
@@ -40,28 +39,3 @@ func timed(receivers []db.Receiver, clock func(time.Time) time.Time) []db.Receiv
 
 // IsDenied tells whether the operator denied the receiver of a callback.
 func (q *Queue) IsDenied(callbackURL string) bool { return q.pacing.IsDenied(callbackURL) }
-
-// Reasons for which a callback waits, besides pacing's reasons.
-const (
-	waitsForRetry limit.Reason = "retry" // an attempt failed
-	waitsForOrder limit.Reason = "order" // the callback before it, of the same ordering key
-)
-
-// WaitsFor tells why the pending callback of a request waits, in a word that says nothing
-// of other clients; empty where it is on its way. last is its latest attempt, if any;
-// reads is the pool for clients' reads.
-func (q *Queue) WaitsFor(ctx context.Context, reads db.Querier, request db.Request, last db.Attempt) (limit.Reason, error) {
-	if request.OrderingKey != "" {
-		behind, err := db.IsBehind(ctx, reads, request.Place())
-		if behind || err != nil {
-			return waitsForOrder, err
-		}
-	}
-	if last.NextAttemptAt.After(q.Now()) {
-		if last.Outcome == string(webhook.Throttled) {
-			return pacing.Paused, nil
-		}
-		return waitsForRetry, nil
-	}
-	return q.pacing.Why(ctx, request.Client, request.CallbackURL)
-}

@@ -431,34 +431,8 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-func TestWhy(t *testing.T) {
+func TestReasons(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		stub := &outsideStub{}
-		p := newTestPacing(Config{Workers: 400}, stub)
-		want := func(what, client string, want limit.Reason) {
-			t.Helper()
-			if got, err := p.Why(t.Context(), client, hookURL); err != nil || got != want {
-				t.Errorf("%s: got %q, %v, want %q", what, got, err, want)
-			}
-		}
-		want("nothing known", "acme", "")
-		stub.row = db.Receiver{ClosedUntil: time.Now().Add(time.Minute), Openings: 1}
-		want("by the database", "acme", Closed)
-		stub.row = known
-		pass, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
-		want("nothing in the way", "acme", "")
-		throttled := sentTo(here, webhook.Throttled, 429)
-		throttled.RetryAfter = time.Hour
-		pass.Leave(throttled)
-		want("paused", "acme", Paused)
-		probe, _ := p.Enter(t.Context(), Callback{Client: "other", URL: hookURL})
-		want("while another client probes", "other", Closed)
-		probe.Leave(sentTo(here, webhook.Delivered, 204))
-		want("after its answer", "other", "")
-		p.words[WordFor("a.example.com", "")] = wordOf(db.ReceiverWord{Word: db.ReceiverDenied})
-		want("denied", "acme", Denied)
-	})
 	if reasons := Reasons(); len(slices.Compact(slices.Sorted(slices.Values(reasons)))) != len(reasons) {
 		t.Error("two reasons have one word")
 	}

@@ -65,6 +65,7 @@ export interface EndedRequest<Result = JSONValue> extends Request {
 export interface WholeRequest<Result = JSONValue> extends EndedRequest<Result> {
   input: JSONValue;
   callback_waits_for?: string;
+  callback_due_at?: string;
   attempts: { attempt: number; at: string; outcome: string; http_status?: number; next_attempt_at?: string }[];
   timeline: { at: string; event: string }[];
 }

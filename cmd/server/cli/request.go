@@ -27,6 +27,7 @@ type requestFields struct {
 	CallbackURL   string    `json:"callback_url"`
 	CallbackState string    `json:"callback_state"`
 	WaitsFor      string    `json:"callback_waits_for"`
+	CallbackDueAt time.Time `json:"callback_due_at"`
 	RunningSince  time.Time `json:"running_since"`
 	AcceptedAt    time.Time `json:"accepted_at"`
 	FinishedAt    time.Time `json:"finished_at"`
@@ -127,12 +128,19 @@ func (r *request) write(out io.Writer) error {
 func (r *request) writeOutcome(line func(name, value string)) {
 	line("status", r.status())
 	line("callback", r.CallbackState)
-	line("waits for", r.WaitsFor)
+	line("waits for", r.waitsFor())
 	line("to", r.CallbackURL)
 	line("result", string(r.Result))
 	if r.Error.Code != "" {
 		line("error", r.Error.Code+": "+r.Error.Message)
 	}
+}
+
+func (r *request) waitsFor() string {
+	if r.WaitsFor == "" || r.CallbackDueAt.IsZero() {
+		return r.WaitsFor
+	}
+	return r.WaitsFor + " until " + r.CallbackDueAt.UTC().Format(time.RFC3339)
 }
 
 func (e event) write(out io.Writer) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/db"
+	"ringback/jobs"
 )
 
 func TestQuantile(t *testing.T) {
@@ -175,7 +176,7 @@ func TestPicture(t *testing.T) {
 		Request: db.Request{
 			Status: db.Succeeded, CallbackState: db.CallbackPending, AcceptedAt: at(0), StartedAt: at(10), FinishedAt: at(20),
 		},
-		WaitsFor: "retry",
+		Wait:     jobs.Wait{Reason: "retry", Until: at(110)},
 		Attempts: []db.Attempt{{Attempt: 1, StartedAt: at(20), EndedAt: at(30), Outcome: "http_status", HTTPStatus: 500, Cause: "no", Connect: 2 * time.Millisecond}},
 	}
 	p := draw(whole, at(100))
@@ -183,7 +184,7 @@ func TestPicture(t *testing.T) {
 	for _, row := range p.Rows {
 		names = append(names, row.Name+" "+row.Says)
 	}
-	if got := strings.Join(names, ", "); got != "work succeeded, attempt 1 http_status (500), next waits for retry" {
+	if got := strings.Join(names, ", "); got != "work succeeded, attempt 1 http_status (500), next waits for retry until 1970-01-01 00:01:50.000" {
 		t.Errorf("got rows %q", got)
 	}
 	if work := p.Rows[0].Bars; len(work) != 2 || work[0].Width != 100 || work[1].X != 100 || work[1].Says != "worked, 10.0 s" {

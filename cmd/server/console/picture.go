@@ -117,10 +117,13 @@ func (i inspected) workRow(between func(from, to time.Time, kind, says string) b
 }
 
 func waitsFor(i inspected) string {
-	if i.WaitsFor == "" {
+	switch {
+	case i.Wait.Reason == "":
 		return "on its way"
+	case i.Wait.Until.IsZero():
+		return "waits for " + string(i.Wait.Reason)
 	}
-	return "waits for " + string(i.WaitsFor)
+	return "waits for " + string(i.Wait.Reason) + " until " + when(i.Wait.Until)
 }
 
 // ended is how an attempt ended.

@@ -13,7 +13,6 @@ import (
 
 	"ringback/db"
 	"ringback/jobs"
-	"ringback/jobs/limit"
 )
 
 // maxAttempts bounds the attempts that a page shows, the latest.
@@ -22,7 +21,7 @@ const maxAttempts = 100
 // inspected is a request with all its records.
 type inspected struct {
 	db.Request
-	WaitsFor limit.Reason
+	Wait     jobs.Wait
 	Lease    db.Lease // of work that goes on elsewhere; the zero Lease otherwise
 	Attempts []db.Attempt
 	Jobs     []db.JobState
@@ -50,7 +49,7 @@ func (c *Console) inspect(r *http.Request) (inspected, error) {
 		}
 	}
 	if i.CallbackState == db.CallbackPending {
-		i.WaitsFor, err = c.Queue.WaitsFor(ctx, c.Reads, i.Request, i.last())
+		i.Wait, err = c.Queue.WaitOf(ctx, c.Reads, i.Request, i.last())
 	}
 	return i, err
 }

@@ -38,6 +38,7 @@ type toldRequest struct {
 	WorkJobID     int64            `json:"work_job_id,omitzero"`
 	CallbackJobID int64            `json:"callback_job_id,omitzero"`
 	WaitsFor      limit.Reason     `json:"callback_waits_for,omitzero"`
+	CallbackDueAt time.Time        `json:"callback_due_at,omitzero"`
 	Attempts      []toldAttempt    `json:"attempts"`
 	Jobs          []toldJob        `json:"jobs"`
 }
@@ -75,7 +76,7 @@ func toldOf(i inspected) toldRequest {
 		ID: i.ID, Mode: i.Mode, Work: i.Work, Status: i.Status, Input: i.Input, Progress: i.Progress, Result: i.Result, Error: i.Error,
 		CallbackURL: i.CallbackURL, CallbackState: i.CallbackState, OrderingKey: i.OrderingKey, Sequence: i.Sequence, Traceparent: i.Traceparent,
 		AcceptedAt: i.AcceptedAt, StartedAt: i.StartedAt, FinishedAt: i.FinishedAt, SettledAt: i.SettledAt,
-		RunAt: i.RunAt, ExpiresAt: i.ExpiresAt, RedeliveredAt: i.RedeliveredAt, Client: i.Client, WorkJobID: i.WorkJobID, CallbackJobID: i.CallbackJobID, WaitsFor: i.WaitsFor,
+		RunAt: i.RunAt, ExpiresAt: i.ExpiresAt, RedeliveredAt: i.RedeliveredAt, Client: i.Client, WorkJobID: i.WorkJobID, CallbackJobID: i.CallbackJobID, WaitsFor: i.Wait.Reason, CallbackDueAt: i.Wait.Until,
 		Attempts: []toldAttempt{}, Jobs: []toldJob{},
 	}
 	if i.GoesOn() {
