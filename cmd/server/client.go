@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ringback/cmd/server/cli"
+	"ringback/cmd/server/console"
 	"ringback/db"
 	"ringback/jobs/clients"
 	"ringback/jobs/webhook"
@@ -280,17 +281,18 @@ func printLimits(row db.Client, config Config, stdout io.Writer) error {
 	for _, limit := range []struct {
 		name         string
 		own, setting int64
+		text         func(int64) string
 	}{
-		{"rate", int64(row.Rate), int64(defaults.Rate)},
-		{"unfinished", int64(row.Unfinished), int64(defaults.Unfinished)},
-		{"per-destination", int64(row.PerDestination), int64(defaults.PerDestination)},
-		{"storage", row.Storage, defaults.Storage},
-		{"dead-letters", int64(row.DeadLetters), int64(defaults.DeadLetters)},
+		{"rate", int64(row.Rate), int64(defaults.Rate), digits},
+		{"unfinished", int64(row.Unfinished), int64(defaults.Unfinished), digits},
+		{"per-destination", int64(row.PerDestination), int64(defaults.PerDestination), digits},
+		{"storage", row.Storage, defaults.Storage, console.Size},
+		{"dead-letters", int64(row.DeadLetters), int64(defaults.DeadLetters), digits},
 	} {
 		if limit.own == 0 {
-			fmt.Fprintf(table, "%s\t%d (%s)\n", limit.name, limit.setting, ofSettings)
+			fmt.Fprintf(table, "%s\t%s (%s)\n", limit.name, limit.text(limit.setting), ofSettings)
 		} else {
-			fmt.Fprintf(table, "%s\t%d\n", limit.name, limit.own)
+			fmt.Fprintf(table, "%s\t%s\n", limit.name, limit.text(limit.own))
 		}
 	}
 	fmt.Fprintf(table, "callbacks\t%s\n", hostsOf(row))
@@ -338,8 +340,8 @@ func (c *clientCommand) list(ctx context.Context, pool *pgxpool.Pool, config Con
 	for _, row := range rows {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			row.Name, when(row.CreatedAt), when(row.RotatedAt), when(row.DisabledAt), listedClientOf(row).Secret,
-			own(int64(row.Rate)), own(int64(row.Unfinished)), own(int64(row.PerDestination)),
-			own(row.Storage), own(int64(row.DeadLetters)), hostsOf(row))
+			own(int64(row.Rate), digits), own(int64(row.Unfinished), digits), own(int64(row.PerDestination), digits),
+			own(row.Storage, console.Size), own(int64(row.DeadLetters), digits), hostsOf(row))
 	}
 	return table.Flush()
 }
@@ -358,12 +360,14 @@ func printJSON(rows []db.Client, stdout io.Writer) error {
 }
 
 // own shows a client's own limit, if it has one.
-func own(limit int64) string {
+func own(limit int64, text func(int64) string) string {
 	if limit == 0 {
 		return orDash("")
 	}
-	return strconv.FormatInt(limit, 10)
+	return text(limit)
 }
+
+func digits(n int64) string { return strconv.FormatInt(n, 10) }
 
 func hostsOf(row db.Client) string {
 	return orDash(strings.Join(row.Callbacks, ","))

@@ -201,7 +201,7 @@ func TestClientsHaveLimitsOfTheirOwn(t *testing.T) {
 		return p.postAs(t, key, "/sync", `{"input":{"text":"x"}}`).Header.Get("RateLimit-Policy")
 	}
 	told := runClient(t, database, "set", "acme", "--rate", "7", "--unfinished=8", "--per-destination", "9", "--storage", "10GiB", "--dead-letters", "11", "--callbacks", "Hooks.example.com, *.acme.example.com:8443")
-	for _, want := range []string{"rate             7\n", "storage          10737418240\n", "callbacks        hooks.example.com,*.acme.example.com:8443\n", "three seconds"} {
+	for _, want := range []string{"rate             7\n", "storage          10 GiB\n", "callbacks        hooks.example.com,*.acme.example.com:8443\n", "three seconds"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("set: got %q, want it to hold %q", told, want)
 		}
@@ -209,7 +209,7 @@ func TestClientsHaveLimitsOfTheirOwn(t *testing.T) {
 	if shown := runClient(t, database, "show", "acme"); !strings.HasPrefix(told, shown) {
 		t.Errorf("show: got %q, want what set told: %q", shown, told)
 	}
-	if shown := runClient(t, database, "show", "other"); !strings.Contains(shown, "unfinished       10000 (default)\n") {
+	if shown := runClient(t, database, "show", "other"); !strings.Contains(shown, "unfinished       10000 (default)\n") || !strings.Contains(shown, "storage          20 GiB (default)\n") {
 		t.Errorf("show: got %q for other, want the settings' limits", shown)
 	}
 	const own = `"rate";q=14;w=2, "unfinished";q=8;qu="concurrent-requests", "destination";q=9;qu="concurrent-requests", "storage";q=10737418240;qu="content-bytes", "dead-letters";q=11`
@@ -237,7 +237,7 @@ func TestClientsHaveLimitsOfTheirOwn(t *testing.T) {
 	if !reflect.DeepEqual(listed, want) {
 		t.Errorf("list: got %v, want %v", listed, want)
 	}
-	if got := strings.Join(strings.Fields(strings.Split(runClient(t, database, "list"), "\n")[1])[4:], " "); got != "sealed 7 8 9 10737418240 11 hooks.example.com,*.acme.example.com:8443" {
+	if got := strings.Join(strings.Fields(strings.Split(runClient(t, database, "list"), "\n")[1])[4:], " "); got != "sealed 7 8 9 10 GiB 11 hooks.example.com,*.acme.example.com:8443" {
 		t.Errorf("list: got %q for acme", got)
 	}
 

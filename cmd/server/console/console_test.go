@@ -232,3 +232,14 @@ func TestTook(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestSize(t *testing.T) {
+	t.Parallel()
+	for bytes, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 1<<20 - 1: "1 MiB", 10 << 30: "10 GiB", 1288490189: "1.2 GiB", 3 << 40: "3 TiB", 1 << 60: "1024 PiB",
+	} {
+		if got := Size(bytes); got != want {
+			t.Errorf("%d: got %s, want %s", bytes, got, want)
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 // functions format values in the pages.
 var functions = template.FuncMap{
 	"when": when, "ago": ago, "took": took, "or": or, "here": here, "count": count,
-	"figure": figure,
+	"figure": figure, "size": Size,
 }
 
 // when is a time to the millisecond, in UTC.
@@ -77,6 +77,19 @@ func count(n int64) string {
 		digits = digits[:i] + "\u202f" + digits[i:]
 	}
 	return digits
+}
+
+// Size is a number of bytes as people read it: exact below 1 KiB, and to a tenth of the
+// unit above.
+func Size(bytes int64) string {
+	number, unit := float64(bytes), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB", "PiB"} {
+		if number < 1023.95 { // more is 1024.0 to a tenth
+			break
+		}
+		number, unit = number/1024, next
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(number, 'f', 1, 64), ".0") + " " + unit
 }
 
 // figure shows a number that may be missing.
