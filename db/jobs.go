@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -229,30 +228,4 @@ func InspectJobs(ctx context.Context, q Querier, ids []int64) ([]JobState, error
 		return nil, fmt.Errorf("inspecting jobs: %w", err)
 	}
 	return jobs, nil
-}
-
-// Wait is how the job of a callback waits.
-type Wait struct {
-	Waits  bool      // for its time or a worker
-	State  string    // River's; empty where there is no such job
-	Until  time.Time // when the job is due; zero where it is due, or doesn't wait
-	Reason string    // stored by the last run of the job, empty for none
-}
-
-// FindWait returns how a callback's job waits.
-func FindWait(ctx context.Context, q Querier, job int64) (Wait, error) {
-	const sql = `
-		SELECT waits, state::text, CASE WHEN waits AND scheduled_at > now() THEN scheduled_at END, metadata #>> '{output,waits_for}'
-		FROM river_job
-		CROSS JOIN LATERAL (SELECT state::text IN ('available', 'scheduled', 'retryable') AS waits) AS at_all
-		WHERE id = $1`
-	var w Wait
-	err := q.QueryRow(ctx, sql, job).Scan(&w.Waits, &w.State, (*zeronull.Timestamptz)(&w.Until), (*zeronull.Text)(&w.Reason))
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return Wait{}, nil
-	case err != nil:
-		return Wait{}, fmt.Errorf("finding how a callback waits: %w", err)
-	}
-	return w, nil
 }

@@ -6,9 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -164,23 +167,37 @@ func TestPacing(t *testing.T) {
 
 	t.Run("EndsWhatWaitsForAReceiverThatTheOperatorDenies", func(t *testing.T) {
 		t.Parallel()
-		q, receiver := newQueue(t, doNothing), newReceiver(t, func(w http.ResponseWriter, _ int) {
-			w.Header().Set("Retry-After", "1")
+		q := newQueue(t, doNothing)
+		throttling := newReceiver(t, func(w http.ResponseWriter, _ int) {
+			w.Header().Set("Retry-After", "3600")
 			w.WriteHeader(http.StatusTooManyRequests)
 		})
-		request := newRequest(receiver.URL)
-		q.accept(t, request)
+		other := strings.Replace(throttling.URL, "127.0.0.1", "localhost", 1)
+		throttled, failed, elsewhere := newRequest(throttling.URL), newRequest(throttling.URL), newRequest(other)
+		for _, request := range []db.Request{throttled, failed, elsewhere} {
+			q.accept(t, request)
+		}
 		q.start(t)
-		receiver.next(t)
+		for _, request := range []db.Request{throttled, failed, elsewhere} {
+			q.waitFor(t, request.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
+		}
+		q.exec(t, "UPDATE river_job SET state = 'retryable' WHERE id = (SELECT callback_job_id FROM requests WHERE id = $1)", failed.ID)
 		denied := db.ReceiverWord{Target: pacing.WordFor("127.0.0.1", ""), Word: db.ReceiverDenied}
-		if err := db.SayOfReceiver(t.Context(), q.direct, denied); err != nil {
+		err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error {
+			if err := db.SayOfReceiver(t.Context(), tx, denied); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), "UPDATE callback_origins SET word_at = now() - interval '1 minute' WHERE word IS NOT NULL")
+			return err
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, func() bool {
-			words := q.outcomes(t, request.ID)
-			return q.get(t, request.ID).CallbackState == db.CallbackDead && words[len(words)-1] == string(notSent)
-		})
-		if !q.IsDenied(receiver.URL) || q.IsDenied("https://hooks.example.com/") {
+		for _, request := range []db.Request{throttled, failed} {
+			q.waitFor(t, request.ID, "callback_state = 'dead' AND outcome = 'not_sent' AND cause = 'receiver_denied' AND callback_job_state = 'completed'")
+		}
+		q.waitFor(t, elsewhere.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
+		if !q.IsDenied(throttling.URL) || q.IsDenied(other) {
 			t.Error("requests that name it are not refused, or others are")
 		}
 	})

@@ -53,6 +53,19 @@ func (p *Pacing) IsDenied(callbackURL string) bool {
 	return p.wordOf(ReceiverOf(callbackURL)).isDenied()
 }
 
+// LatestDenial is when the operator last denied a receiver, by the database's clock; zero
+// where none is denied.
+func (p *Pacing) LatestDenial() (latest time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, said := range p.words {
+		if said.isDenied() {
+			latest = limit.Latest(latest, said.At)
+		}
+	}
+	return latest
+}
+
 // wordsInterval is how old the operator's words are at most while the database
 // answers.
 const wordsInterval = 2 * time.Second
