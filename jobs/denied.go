@@ -61,12 +61,11 @@ func (d *denier) run(ctx context.Context) {
 func (d *denier) endAll(ctx context.Context) (count int, err error) {
 	for _, from := range db.WaitingFrom(callbackQueue, d.now()) {
 		for more := true; more && ctx.Err() == nil; {
-			began, ended := time.Now(), 0
+			var ended int
 			if from, ended, more, err = d.endBatch(ctx, from); err != nil {
 				return count, err
 			}
 			count += ended
-			sleep(ctx, 4*time.Since(began)) // a fifth of one connection's time at most
 		}
 	}
 	return count, ctx.Err()
@@ -77,10 +76,12 @@ func (d *denier) endAll(ctx context.Context) (count int, err error) {
 func (d *denier) endBatch(ctx context.Context, from db.WaitingPosition) (next db.WaitingPosition, count int, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deniedPatience)
 	defer cancel()
+	began := time.Now()
 	waiting, next, err := db.ListWaiting(ctx, d.pool, from, deniedAtOnce)
 	if err != nil {
 		return next, 0, false, err
 	}
+	sleep(ctx, 4*time.Since(began)) // so that looking takes a fifth of one connection's time at most
 	var denied []int64
 	for _, callback := range waiting {
 		if d.denies(callback.URL) {
