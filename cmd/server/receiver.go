@@ -38,9 +38,10 @@ three seconds.`)
 	list := &cobra.Command{
 		Use: "list", Short: "Show the known receivers",
 		Long: `Shows the known receivers: how many callbacks a second and at a time they may get,
-whether they take callbacks (yes, no, probes, or of some clients), until when they
-are closed, and the last outcome, as of the last change. A receiver is known once it
-has taken a callback or was closed. What the operator said has a line of its own,
+whether they take callbacks (yes, not yet, no, probes, or of some clients), until when
+they are closed, and the last outcome, about a minute late at most while they are
+called. A receiver that has taken no callback is listed for ten minutes after a call.
+What the operator said has a line of its own,
 without http:// or https://. Of more than a thousand, the table leaves out the
 receivers that were saved first, and says how many; --json lists all.`,
 		Args: cobra.NoArgs, RunE: databaseCommand(l.readOnlyConfig, listReceiversOn),

@@ -111,7 +111,9 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
+	failing := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	p.accept(t, `{"text":"x"}`, good.URL)
+	p.accept(t, `{"text":"x"}`, failing.URL)
 	id := p.accept(t, `{"text":"x"}`, busy.URL)
 	good.next(t)
 	busy.next(t)
@@ -119,19 +121,22 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	var got map[string]listedReceiver
 	until(t, func() bool {
 		got = listReceivers(t, database)
-		return len(got) == 2
-	}, func() string { return "two receivers to be listedReceiver" })
+		return len(got) == 3
+	}, func() string { return "three receivers to be listed" })
 	if row := got[good.URL]; row.Rate < 20 || row.InFlight < 1 || row.Breaker != "closed" || row.LastOutcome != "delivered" {
 		t.Errorf("the good one: got %+v", row)
 	}
 	if row := got[busy.URL]; row.ClosedUntil.IsZero() || row.Rate != 0 || row.LastOutcome != "throttled" {
 		t.Errorf("the busy one: got %+v", row)
 	}
-	table := runReceiver(t, database, "list")
-	if lines := strings.Split(table, "\n"); len(lines) != 4 || !strings.HasPrefix(lines[0], "RECEIVER") {
-		t.Errorf("got %q, want a table of two", table)
+	if row := got[failing.URL]; row.Rate != 0 || row.LastOutcome != "http_status" {
+		t.Errorf("the failing one: got %+v", row)
 	}
-	for url, takes := range map[string]string{good.URL: "yes", busy.URL: "of some clients"} {
+	table := runReceiver(t, database, "list")
+	if lines := strings.Split(table, "\n"); len(lines) != 5 || !strings.HasPrefix(lines[0], "RECEIVER") {
+		t.Errorf("got %q, want a table of three", table)
+	}
+	for url, takes := range map[string]string{good.URL: "yes", busy.URL: "of some clients", failing.URL: "not yet"} {
 		if !regexp.MustCompile(`(?m)^` + url + ` .*  ` + takes + `  `).MatchString(table) {
 			t.Errorf("%s: got %q, want it to say %s", url, table, takes)
 		}

@@ -347,6 +347,38 @@ func TestConsentIsRequired(t *testing.T) {
 func TestMemory(t *testing.T) {
 	t.Parallel()
 
+	t.Run("ShowsTheOperatorEachReceiverThatIsCalled", func(t *testing.T) {
+		t.Parallel()
+		for outcome, row := range map[webhook.Outcome]db.Receiver{webhook.Delivered: known, webhook.HTTPStatus: {}} {
+			synctest.Test(t, func(t *testing.T) {
+				stub := &outsideStub{row: row, saved: make(chan []db.Receiver, 1000), address: hookAddress}
+				p := newTestPacing(Config{Workers: 400}, stub)
+				ctx, cancel := context.WithCancel(t.Context())
+				p.Run(ctx)
+				for range 300 { // five minutes, in which nothing changes
+					time.Sleep(time.Second)
+					if pass, _ := p.Enter(ctx, Callback{Client: "acme", URL: hookURL, CameBack: true}); pass != nil {
+						pass.Leave(sentTo(here, outcome, 404))
+					}
+				}
+				cancel()
+				synctest.Wait()
+				close(stub.saved)
+				var rows []db.Receiver
+				for saved := range stub.saved {
+					rows = append(rows, saved...)
+				}
+				if len(rows) < 5 || len(rows) > 10 {
+					t.Fatalf("%s: got %d writes in five minutes, want about one a minute", outcome, len(rows))
+				}
+				last := rows[len(rows)-1]
+				if left := time.Until(last.ExpiresAt); last.LastOutcome != string(outcome) || left < 8*time.Minute {
+					t.Errorf("%s: got %q for another %v, want it listed", outcome, last.LastOutcome, left)
+				}
+			})
+		}
+	})
+
 	t.Run("IsWrittenAtMostOnceInTenSeconds", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

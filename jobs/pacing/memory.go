@@ -70,7 +70,8 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 // Whether a receiver takes callbacks, for an operator.
 const (
 	TakesAll    = "yes"
-	TakesProbes = "probes" // until one is answered
+	TakesNotYet = "not yet" // it was called, and has taken none
+	TakesProbes = "probes"  // until one is answered
 	TakesSome   = "of some clients"
 	TakesNone   = "no"
 )
@@ -86,6 +87,8 @@ func Takes(row db.Receiver, now time.Time) (takes string, closed time.Time) {
 		return TakesSome, toSome
 	case row.Openings > 0:
 		return TakesProbes, time.Time{}
+	case len(row.AnsweredFrom) == 0 && row.LastOutcome != "":
+		return TakesNotYet, time.Time{}
 	}
 	return TakesAll, time.Time{}
 }
@@ -145,6 +148,10 @@ const (
 	metFor = 2 * day
 	// provenFor is how long it is remembered of a receiver that was met again.
 	provenFor = 30 * day
+	// calledFor is how long a receiver is listed that has taken no callback. It is less than
+	// any closing is remembered for, so that strangers without end displace no closing, and
+	// little enough for a process to store no more of them than MostReceivers.
+	calledFor = 10 * time.Minute
 )
 
 // provenUntil is until when it is remembered that a receiver took callbacks, which it just
@@ -172,6 +179,9 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	// A half-open breaker is remembered for as long as it might have been open: then its
 	// next opening continues the doubling.
 	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestOpening))
+	if r.outcome != "" {
+		row.ExpiresAt = limit.Latest(row.ExpiresAt, now.Add(calledFor))
+	}
 	if r.proven {
 		rate, flight := r.known()
 		row.Rate, row.InFlight, row.AnsweredFrom = rate, int(flight), r.answeredFrom
@@ -208,14 +218,21 @@ const (
 	saveInterval = time.Second
 	// saveAgain is the least time between two writes of a receiver.
 	saveAgain = 10 * time.Second
+	// showAgain is how old the row of a receiver may be that is called, so that the operator
+	// sees its present pace.
+	showAgain = time.Minute
 	// renewAfter is by how much a row that says the same must last longer, to be written
 	// again.
 	renewAfter = day
 )
 
-// keep marks a receiver for saving, if its row has changed.
+// keep marks a receiver for saving, if its row has changed or is old.
 func (p *Pacing) keep(r *receiver, now time.Time) {
-	if !r.memory.unsaved && differs(r.memory.saved, r.row(now)) && p.receivers[r.name] == r {
+	if r.memory.unsaved || p.receivers[r.name] != r {
+		return
+	}
+	isOld := r.outcome != "" && now.Sub(r.memory.savedAt) >= showAgain
+	if isOld || differs(r.memory.saved, r.row(now)) {
 		r.memory.unsaved = true
 		p.unsaved[r.name] = r
 	}
@@ -229,7 +246,8 @@ func differs(saved, row db.Receiver) bool {
 	case !row.GrantedUntil.Equal(saved.GrantedUntil), !slices.Equal(row.Prefixes, saved.Prefixes):
 	case !slices.Equal(row.AnsweredFrom, saved.AnsweredFrom):
 	case row.Rate > 0 && (apart(row.Rate, saved.Rate) || apart(float64(row.InFlight), float64(saved.InFlight))):
-	case len(row.AnsweredFrom) > 0 && (row.LastOutcome != saved.LastOutcome || row.ExpiresAt.Sub(saved.ExpiresAt) > renewAfter):
+	case row.LastOutcome != saved.LastOutcome:
+	case len(row.AnsweredFrom) > 0 && row.ExpiresAt.Sub(saved.ExpiresAt) > renewAfter:
 	default:
 		return false
 	}

@@ -46,7 +46,8 @@ func TestTakes(t *testing.T) {
 		takes  string
 		closed time.Time
 	}{
-		"a healthy receiver":            {db.Receiver{}, TakesAll, time.Time{}},
+		"a healthy receiver":            {db.Receiver{LastOutcome: "http_status", AnsweredFrom: prefixes(here)}, TakesAll, time.Time{}},
+		"one that answered 500":         {db.Receiver{LastOutcome: "http_status"}, TakesNotYet, time.Time{}},
 		"a receiver that is down":       {db.Receiver{Openings: 1, ClosedUntil: later}, TakesNone, later},
 		"a receiver that paused":        {db.Receiver{ClosedUntil: later}, TakesNone, later},
 		"after its time":                {db.Receiver{Openings: 1, ClosedUntil: now}, TakesProbes, time.Time{}},
