@@ -253,7 +253,7 @@ func (p *pace) carried(now time.Time) float64 {
 	return min(p.rate, max(startRate, float64(taken)/max(halfASec, took).Seconds()))
 }
 
-// fail answers any failure of a receiver that has never taken a callback.
+// fail answers any attempt at a receiver that has never taken a callback.
 func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
 
 // rateAt is the rate that a pace has by a time if all goes well, infinite from

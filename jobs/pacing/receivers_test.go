@@ -336,6 +336,7 @@ func TestStrangers(t *testing.T) {
 	t.Parallel()
 	for name, says := range map[string]answer{
 		"404":       func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond },
+		"410":       func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Gone, 410, time.Millisecond },
 		"500":       fails,
 		"429":       func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Throttled, 1, time.Millisecond },
 		"no answer": hangs,
