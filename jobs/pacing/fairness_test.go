@@ -248,6 +248,52 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 	})
 }
 
+// Three clients on paths of their own do what they can to a receiver that acme calls now and
+// then, so that for most of the time they alone show how it is.
+func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
+	t.Parallel()
+	later := func(simCall) (webhook.Outcome, int, time.Duration) {
+		return webhook.Throttled, 1, time.Millisecond
+	}
+	for name, test := range map[string]struct {
+		says  answer
+		every time.Duration
+		burst int
+	}{
+		"ARetryAfterOfASecond": {later, 67 * second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSimulation(100)
+			shared := &simReceiver{name: "https://shared:443", address: here, answer: func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.client != "acme" {
+					return test.says(call)
+				}
+				return takes(20 * time.Millisecond)(call)
+			}}
+			s.sendEvery("acme", shared, 100, 0, 10*second) // known before
+			for _, client := range []string{"mallory", "malvina", "trudy"} {
+				s.sendEvery(client, shared, 5, 15*second, 20*time.Minute)
+			}
+			var waits []time.Duration
+			var acmes []*simJob
+			for at := 20 * second; at < 20*time.Minute; at += test.every {
+				for range test.burst {
+					acmes = append(acmes, s.send("acme", shared, at))
+				}
+			}
+			s.run(25 * time.Minute)
+			for _, job := range acmes {
+				waits = append(waits, job.first)
+			}
+			slices.Sort(waits)
+			if longest := waits[len(waits)-1]; waits[0] == 0 || longest > time.Second/2 {
+				t.Errorf("got waits of %v at the median and %v at the most, some never: %v; want hardly any", waits[len(waits)/2], longest, waits[0] == 0)
+			}
+		})
+	}
+}
+
 // Names are free: *.evil.example may all be one victim. Addresses are nearly free, too.
 func TestManyNames(t *testing.T) {
 	t.Parallel()

@@ -14,9 +14,6 @@ const (
 	// other clients, and how long it closes it to nobody else after a callback of another
 	// client was answered.
 	sharedPause = time.Minute
-	// sawToo is how far apart the troubles of two clients are at most that count as
-	// the receiver's.
-	sawToo = 10 * time.Second
 	// oneByOneFor is how long a receiver is believed to serve one connection at a time:
 	// another test costs a callback ten seconds.
 	oneByOneFor = 24 * time.Hour
@@ -93,8 +90,8 @@ func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
 }
 
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
-// client. It binds all clients where two had it and no other is served without it, where it
-// came before HTTP, and where the receiver is a stranger.
+// client. It binds all clients where it came before HTTP, and where the receiver is a
+// stranger: else clients on paths that fail for them would slow it for the others.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
@@ -103,31 +100,14 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 		r.pace.fail()
 		return
 	}
-	if k == good {
-		c.taken = now
-	}
 	if shown == noTrouble {
 		return
 	}
-	c.troubled = now
-	others := r.troubled.client != c.client && now.Sub(r.troubled.at) <= sawToo && !r.servesSome(now)
 	c.bind(r)
 	c.pace.answer(shown, pass.left, now)
-	if others || k == unreachable {
+	if k == unreachable {
 		r.pace.answer(shown, pass.left, now)
 	}
-	r.troubled = trouble{c.client, now}
-}
-
-// servesSome tells whether a client's callbacks were taken lately, and none of them with
-// trouble. Then the trouble of others is of their own making.
-func (r *receiver) servesSome(now time.Time) bool {
-	for _, c := range r.parties {
-		if now.Sub(c.taken) <= sawToo && now.Sub(c.troubled) > sawToo {
-			return true
-		}
-	}
-	return false
 }
 
 // bind gives a client a pace of its own.

@@ -32,7 +32,6 @@ type receiver struct {
 	inFlight int
 	moved    time.Time // when an attempt last ended, or began with none under way
 	number   int       // of callbacks that left
-	troubled trouble
 	taken    taken
 	together bool // it answered two callbacks at once, on two connections
 
@@ -41,24 +40,17 @@ type receiver struct {
 	loading chan struct{} // closed when the memory is loaded
 }
 
-// trouble is who had it last.
-type trouble struct {
-	client string
-	at     time.Time
-}
-
 // party is one client at one receiver. Evidence that only that client has binds no other.
 type party struct {
-	client          string
-	bound           bool // by a pace of its own, since it had trouble
-	pace            pace
-	health          health
-	breaker         breaker
-	pause           time.Time        // by Retry-After
-	told            time.Time        // when the latest came
-	failed          time.Time        // when a callback last found the receiver down
-	taken, troubled time.Time        // when a callback was last taken, and when one last showed trouble
-	latest          [2]time.Duration // of its attempts: how long they took
+	client  string
+	bound   bool // by a pace of its own, since it had trouble
+	pace    pace
+	health  health
+	breaker breaker
+	pause   time.Time        // by Retry-After
+	told    time.Time        // when the latest came
+	failed  time.Time        // when a callback last found the receiver down
+	latest  [2]time.Duration // of its attempts: how long they took
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
