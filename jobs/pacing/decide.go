@@ -72,25 +72,27 @@ func (r *receiver) closed(c *party, now time.Time) limit.Decision {
 	if opens := r.opensTo(c, now); opens.After(now) {
 		return limit.Decision{Reason: Closed, RetryAt: opens}
 	}
-	if opens := r.hearsay.opens(c.client, r.attemptTime(), now); opens.After(now) {
-		return limit.Decision{Reason: Closed, RetryAt: opens}
-	}
 	return limit.Decision{}
 }
 
-// opensTo is when a receiver that is closed to all may be called for a client. A client that
-// has not failed there since then probes, one callback at a time. Else two other clients, on
-// paths that fail for them, would close it for as long as they go on.
+// opensTo is when a receiver that is closed by what other clients saw may be called for a
+// client. The client's own callbacks probe, one at a time, until one of them fails. Else two
+// other clients, on paths that fail for them, would close it for as long as they go on.
 func (r *receiver) opensTo(c *party, now time.Time) time.Time {
-	opens := limit.Latest(r.breaker.until, r.pause)
+	closed, claimed := r.breaker.isOpen(now), r.hearsay.binds(c.client, now)
 	switch {
-	case !opens.After(now) || !c.failed.Before(r.closedAt):
-		return opens
-	case c.inFlight > 0:
-		return now.Add(r.attemptTime())
+	case closed && r.failedSince(c):
+		return r.breaker.until
+	case (closed || claimed) && c.probing:
+		return now.Add(r.attemptTimeOf(c))
+	case claimed:
+		return c.failed.Add(probeAgain)
 	}
 	return now
 }
+
+// failedSince tells whether a client found the receiver down since it was closed to all.
+func (r *receiver) failedSince(c *party) bool { return !c.failed.Before(r.closedAt) }
 
 // mustAsk tells whether a receiver has to consent and has not.
 func (p *Pacing) mustAsk(r *receiver, now time.Time) bool {
@@ -185,8 +187,14 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if r.proven && a.most > 1 && !r.word.isAllowed() {
 		a.part = r.part(c, a.most)
 	}
-	if r.breaker.isHalfOpen(now) || r.isOneByOne(c, now) {
-		a.most, a.part = 1, 0 // the probe, or the only connection
+	switch {
+	case r.isOneByOne(c, now):
+		a.most, a.part = 1, 0 // the only connection
+	case r.breaker.isHalfOpen(now):
+		a.most, a.part = 1, 0 // the probe
+		if !r.failedSince(c) {
+			a.part = 1 // or the client's own
+		}
 	}
 	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
 		a.ownMost = 1

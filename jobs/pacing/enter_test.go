@@ -436,7 +436,12 @@ func TestMemory(t *testing.T) {
 		if got := after.party("other", morning); !got.pause.Equal(other.pause) || !got.oneByOne.Equal(other.oneByOne) {
 			t.Errorf("other: got %v and %v, want %v and %v", got.pause, got.oneByOne, other.pause, other.oneByOne)
 		}
-		if got := after.closed(after.party("third", morning), morning); got.Reason != Closed || !got.RetryAt.Equal(before.breaker.until) {
+		third := after.party("third", morning)
+		if got := after.closed(third, morning); !got.OK() {
+			t.Errorf("third: got %+v, want a probe", got)
+		}
+		after.learnBreakers(third, failing, morning)
+		if got := after.closed(third, morning); got.Reason != Closed || !got.RetryAt.Equal(before.breaker.until) {
 			t.Errorf("third: got %+v, want it closed as it is to all", got)
 		}
 	})
@@ -455,8 +460,9 @@ func TestMemory(t *testing.T) {
 				stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
 			})
 			time.Sleep(3 * time.Second)
-			if pass, decision := p.Enter(ctx, Callback{URL: hookURL}); pass != nil || stub.loaded != 2 {
-				t.Errorf("got %+v, loaded %d times, want it met anew within three seconds", decision, stub.loaded)
+			_, _ = p.Enter(ctx, Callback{URL: hookURL})
+			if r := p.receivers[ReceiverOf(hookURL)]; stub.loaded != 2 || r.breaker.openings != 1 {
+				t.Errorf("got %+v, loaded %d times, want it met anew within three seconds", r.breaker, stub.loaded)
 			}
 			cancel()
 		})

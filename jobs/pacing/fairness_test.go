@@ -255,12 +255,22 @@ func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
 	later := func(simCall) (webhook.Outcome, int, time.Duration) {
 		return webhook.Throttled, 1, time.Millisecond
 	}
+	claims := func(then answer) answer {
+		return func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.client == "mallory" {
+				return later(call)
+			}
+			return then(call)
+		}
+	}
 	for name, test := range map[string]struct {
 		says  answer
 		every time.Duration
 		burst int
 	}{
-		"ARetryAfterOfASecond": {later, 67 * second, 1},
+		"ARetryAfterOfASecond":      {later, 67 * second, 1},
+		"ARetryAfterAndNoAnswer":    {claims(hangs), 67 * second, 1},
+		"ARetryAfterAndSlowAnswers": {claims(takes(9900 * time.Millisecond)), 2 * second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -44,12 +44,6 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	}
 	r.learnBreakers(c, k, now)
 	r.hearsay.tested(pass, k, now)
-	if k < throttled {
-		r.served = limit.Latest(r.served, pass.left)
-		if !pass.left.Before(r.closedAt) {
-			r.pause = time.Time{} // refuted
-		}
-	}
 	if sent.Outcome == webhook.Throttled {
 		r.learnPause(c, now.Add(sent.RetryAfter), now)
 	}
@@ -160,24 +154,13 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	}
 }
 
-// learnPause closes the receiver to a client as long as it said. It closes it to all
-// where it said so to another client, too, and has served nobody else since. Otherwise it
-// is hearsay.
+// learnPause closes the receiver to a client as long as it said. To others it is hearsay,
+// for a minute at most.
 func (r *receiver) learnPause(c *party, until, now time.Time) {
-	c.pause, c.told = limit.Latest(c.pause, until), now
-	others := time.Time{}
-	for _, other := range r.parties {
-		if other != c && r.isWitness(other, now) {
-			others = limit.Latest(others, other.pause)
-		}
-	}
-	shared := limit.Latest(others, now.Add(sharedPause))
+	c.pause = limit.Latest(c.pause, until)
+	shared := now.Add(sharedPause)
 	if shared.After(c.pause) {
 		shared = c.pause
-	}
-	if others.After(now) {
-		r.pause, r.hearsay, r.closedAt = limit.Latest(r.pause, shared), hearsay{}, now
-		return
 	}
 	r.hearsay.made(c.client, shared, now)
 }

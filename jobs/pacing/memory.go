@@ -43,9 +43,7 @@ type closing struct {
 func (r *receiver) recall(row db.Receiver, now time.Time) {
 	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
 	if row.Openings > 0 {
-		r.breaker = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}
-	} else {
-		r.pause = row.ClosedUntil
+		r.breaker, r.closedAt = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}, now
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
@@ -173,7 +171,7 @@ func (m memory) provenUntil(now time.Time) time.Time {
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
-		ClosedUntil: limit.Latest(r.pause, r.breaker.until), Openings: r.breaker.openings,
+		ClosedUntil: r.breaker.until, Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
 	}
 	// A half-open breaker is remembered for as long as it might have been open: then its

@@ -276,7 +276,7 @@ func (p *Pacing) Counts(now time.Time) (known, closed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.receivers {
-		if limit.Latest(r.breaker.until, r.pause).After(now) {
+		if r.breaker.isOpen(now) {
 			closed++
 		}
 	}

@@ -17,7 +17,7 @@ type Pass struct {
 	number   int
 	few      bool // in flight when it left
 	stranger bool // it holds a slot of the strangers
-	probe    bool // of hearsay
+	probe    bool // of a receiver that is closed by what other clients saw
 	locate   bool // where it goes is to be found out first
 	ask      bool // the receiver is to be asked first
 }
@@ -35,9 +35,9 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	pass := &Pass{
 		pacing: p, receiver: r, party: c, left: now, number: r.number,
 		few: 4*r.inFlight <= a.most && (!c.bound || 4*c.inFlight <= int(c.pace.flight)), stranger: stranger, ask: ask,
-		probe: r.hearsay.binds(c.client, now),
+		probe: r.breaker.isOpen(now) || r.hearsay.binds(c.client, now),
 	}
-	r.hearsay.probing = r.hearsay.probing || pass.probe
+	c.probing = c.probing || pass.probe
 	r.inFlight++
 	c.inFlight++
 	c.turn = now
@@ -108,7 +108,7 @@ func (p *Pacing) release(pass *Pass, v verdict) {
 		p.strangerSlots.Release(pass.party.client, 1)
 	}
 	if pass.probe {
-		pass.receiver.hearsay.probing = false
+		pass.party.probing = false
 	}
 	pass.receiver.inFlight--
 	pass.party.inFlight--

@@ -14,12 +14,10 @@ type receiver struct {
 	word    word // the operator's
 	pace    pace // of all clients together
 	breaker breaker
-	failed  evidence  // of its breaker
-	pause   time.Time // by Retry-After to two clients
-	// closedAt is when this process last learned of an opening of the breaker, or of the pause.
+	failed  evidence // of its breaker
+	// closedAt is when this process last learned of an opening of the breaker.
 	closedAt time.Time
 	hearsay  hearsay
-	served   time.Time // when the latest callback left that it answered below 500, and not with Retry-After
 	consent  consent
 	parties  map[string]*party
 
@@ -48,12 +46,12 @@ type party struct {
 	health  health
 	breaker breaker
 	pause   time.Time        // by Retry-After
-	told    time.Time        // when the latest came
 	failed  time.Time        // when a callback last found the receiver down
 	latest  [2]time.Duration // of its attempts: how long they took
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
+	probing  bool // with the receiver closed by what other clients saw
 	inFlight int
 	line     limit.Line
 	again    time.Time // the latest time of a callback that came back and found no room
