@@ -184,7 +184,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	if !r.proven && !r.word.isAllowed() {
 		a.rate.Burst = 1
 	}
-	if r.proven && a.most > 1 && !r.word.isAllowed() {
+	if r.proven && (a.most > 1 || r.together) && !r.word.isAllowed() {
 		a.part = r.part(c, a.most)
 	}
 	switch {

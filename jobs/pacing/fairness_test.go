@@ -271,6 +271,7 @@ func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
 		"ARetryAfterOfASecond":      {later, 67 * second, 1},
 		"ARetryAfterAndNoAnswer":    {claims(hangs), 67 * second, 1},
 		"ARetryAfterAndSlowAnswers": {claims(takes(9900 * time.Millisecond)), 2 * second, 1},
+		"NoAnswer":                  {hangs, 15 * second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
