@@ -268,10 +268,12 @@ func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
 		every time.Duration
 		burst int
 	}{
-		"ARetryAfterOfASecond":      {later, 67 * second, 1},
-		"ARetryAfterAndNoAnswer":    {claims(hangs), 67 * second, 1},
-		"ARetryAfterAndSlowAnswers": {claims(takes(9900 * time.Millisecond)), 2 * second, 1},
-		"NoAnswer":                  {hangs, 15 * second, 1},
+		"ARetryAfterOfASecond":                  {later, 67 * second, 1},
+		"ARetryAfterAndNoAnswer":                {claims(hangs), 67 * second, 1},
+		"ARetryAfterAndSlowAnswers":             {claims(takes(9900 * time.Millisecond)), 2 * second, 1},
+		"NoAnswer":                              {hangs, 15 * second, 1},
+		"SlowAnswersBesideBursts":               {takes(9 * second), 15 * second, 50},
+		"ARetryAfterAndSlowAnswersBesideBursts": {claims(takes(9 * second)), 67 * second, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,7 +23,7 @@ const (
 // conclude ends a pass, and takes in the attempt's evidence.
 func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r, c, k := pass.receiver, pass.party, kindOf(sent)
-	r.moved, p.clientele(c.client).moved = now, now
+	r.moved, c.moved, p.clientele(c.client).moved = now, now, now
 	if sent.Outcome == "" {
 		p.release(pass, verdict{})
 		return

@@ -31,6 +31,9 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	if r.inFlight == 0 {
 		r.moved = now
 	}
+	if c.inFlight == 0 {
+		c.moved = now
+	}
 	r.number++
 	pass := &Pass{
 		pacing: p, receiver: r, party: c, left: now, number: r.number,

@@ -55,6 +55,7 @@ type party struct {
 	inFlight int
 	line     limit.Line
 	again    time.Time // the latest time of a callback that came back and found no room
+	moved    time.Time // as a receiver's
 	turn     time.Time // when a callback left last
 }
 
@@ -113,8 +114,13 @@ func (r *receiver) attemptTime() time.Duration {
 // expected is attemptTimeOf for callbacks that wait. With attempts under way of which none
 // ends, it grows, and with two long attempts in a row it is as long at once: else the
 // callbacks to a receiver that takes seconds would come back for each of its usual answers.
+// Where clients have parts of their own, slow callbacks of others say nothing.
 func (r *receiver) expected(c *party, now time.Time) time.Duration {
-	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), silence(r.inFlight, r.moved, now)/2)
+	quiet := silence(r.inFlight, r.moved, now)
+	if r.together {
+		quiet = silence(c.inFlight, c.moved, now)
+	}
+	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), quiet/2)
 }
 
 // silence is for how long none of the attempts under way has ended.
