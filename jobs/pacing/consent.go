@@ -29,6 +29,24 @@ type consent struct {
 	askAt     time.Time      // no sooner; zero when there was no answer yet
 }
 
+// refusal is an answer to a client's question that is no grant. It binds that client alone: a
+// path of its choice was asked, of which the other clients may know nothing.
+type refusal struct {
+	stands bool
+	askAt  time.Time // no sooner
+}
+
+// answered is the refusal after a question.
+func (f refusal) answered(answer webhook.Consent, err error, now time.Time) refusal {
+	switch {
+	case err != nil:
+		return refusal{f.stands, now.Add(askAfterSilence)}
+	case !answer.Granted:
+		return refusal{true, now.Add(askAfterRefusal)}
+	}
+	return refusal{}
+}
+
 // covers tells whether a grant is valid for an address. A grant by another address is
 // not: a name that grants and then points to a victim would send the flood there.
 func (c consent) covers(address netip.Prefix, now time.Time) bool {
@@ -37,15 +55,11 @@ func (c consent) covers(address netip.Prefix, now time.Time) bool {
 
 func (c consent) due(now time.Time) bool { return !c.askAt.After(now) }
 
-// answered is the consent after it was asked for.
+// answered is the consent after it was asked for. What is no grant leaves it as it is.
 func (c consent) answered(answer webhook.Consent, err error, now time.Time) consent {
 	c.asked = now
-	if err != nil {
-		c.askAt = now.Add(askAfterSilence)
+	if err != nil || !answer.Granted {
 		return c
-	}
-	if !answer.Granted {
-		return consent{asked: now, askAt: now.Add(askAfterRefusal)}
 	}
 	prefix := prefixOf(answer.Address)
 	if now.Before(c.until.Add(-renewBefore)) { // asked since it answered from another address

@@ -39,19 +39,19 @@ func TestConsent(t *testing.T) {
 
 	t.Run("IsAskedForAgainInTime", func(t *testing.T) {
 		t.Parallel()
-		refused := consent{}.answered(webhook.Consent{Address: here}, nil, morning)
-		silent := consent{}.answered(webhook.Consent{}, errors.New("timeout"), morning)
-		for name, test := range map[string]struct {
-			consent consent
-			want    time.Duration
-		}{
-			"a grant":   {granted, 23 * time.Hour},
-			"a refusal": {refused, time.Hour},
-			"silence":   {silent, 5 * time.Minute},
-		} {
-			if at := morning.Add(test.want); !test.consent.due(at) || test.consent.due(at.Add(-1)) {
-				t.Errorf("%s: got it asked for at %v, want at %v", name, test.consent.askAt, at)
-			}
+		if at := morning.Add(23 * time.Hour); !granted.due(at) || granted.due(at.Add(-1)) {
+			t.Errorf("a grant: got it asked for at %v, want at %v", granted.askAt, at)
+		}
+		refused := refusal{}.answered(webhook.Consent{Address: here}, nil, morning)
+		silent := refusal{}.answered(webhook.Consent{}, errors.New("timeout"), morning)
+		if want := (refusal{true, morning.Add(time.Hour)}); refused != want {
+			t.Errorf("a refusal: got %+v, want %+v", refused, want)
+		}
+		if want := (refusal{false, morning.Add(5 * time.Minute)}); silent != want {
+			t.Errorf("silence: got %+v, want %+v", silent, want)
+		}
+		if got := refused.answered(yes(here), nil, morning); got != (refusal{}) {
+			t.Errorf("a grant after a refusal: got %+v, want none", got)
 		}
 		if !(consent{}).due(morning) {
 			t.Error("a stranger is not asked")
@@ -63,13 +63,6 @@ func TestConsent(t *testing.T) {
 		got := granted.answered(webhook.Consent{}, errors.New("timeout"), morning.Add(23*time.Hour))
 		if !got.covers(prefixOf(here), morning.Add(23*time.Hour)) || got.covers(prefixOf(here), morning.Add(24*time.Hour)) {
 			t.Errorf("got %+v, want it to last for its day", got)
-		}
-	})
-
-	t.Run("EndsAtARefusal", func(t *testing.T) {
-		t.Parallel()
-		if got := granted.answered(webhook.Consent{Address: here}, nil, morning); got.covers(prefixOf(here), morning) {
-			t.Errorf("got %+v, want none", got)
 		}
 	})
 

@@ -26,9 +26,9 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	if closed := r.closed(c, now); !closed.OK() {
 		return nil, limit.Decision{Reason: closed.Reason, RetryAt: p.reserve(r, c, a, closed.RetryAt, now)}
 	}
-	ask := p.mustAsk(r, now)
-	if ask && !r.consent.due(now) {
-		at := c.line.Recall(limit.Latest(r.consent.askAt, now.Add(halfASec)), recallStep(a))
+	ask := p.mustAsk(r, c, now)
+	if ask && !r.mayAsk(c, now) {
+		at := c.line.Recall(limit.Latest(r.asksAt(c), now.Add(halfASec)), recallStep(a))
 		return nil, limit.Decision{Reason: Consent, RetryAt: at}
 	}
 	switch {
@@ -49,7 +49,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	if p.holdsItsShare(callback, now) {
 		return nil, p.awaitWorker(callback.Client, now)
 	}
-	return p.pass(r, c, a, stranger, ask || p.required && r.consent.due(now) && !r.word.isAllowed(), now), limit.Decision{}
+	return p.pass(r, c, a, stranger, ask || p.required && r.mayAsk(c, now) && !r.word.isAllowed(), now), limit.Decision{}
 }
 
 // holdsItsShare tells whether a client's callbacks leave no worker of its share to a callback.
@@ -94,9 +94,19 @@ func (r *receiver) opensTo(c *party, now time.Time) time.Time {
 // failedSince tells whether a client found the receiver down since it was closed to all.
 func (r *receiver) failedSince(c *party) bool { return !c.failed.Before(r.closedAt) }
 
-// mustAsk tells whether a receiver has to consent and has not.
-func (p *Pacing) mustAsk(r *receiver, now time.Time) bool {
-	return p.required && !r.word.isAllowed() && !r.consent.covers(r.address, now)
+// mustAsk tells whether a receiver has to consent to a client's callbacks and has not.
+func (p *Pacing) mustAsk(r *receiver, c *party, now time.Time) bool {
+	return p.required && !r.word.isAllowed() && (c.refusal.stands || !r.consent.covers(r.address, now))
+}
+
+// mayAsk tells whether a receiver may be asked now by a callback of a client.
+func (r *receiver) mayAsk(c *party, now time.Time) bool { return !r.asksAt(c).After(now) }
+
+func (r *receiver) asksAt(c *party) time.Time {
+	if c.refusal.stands { // beside a grant, perhaps
+		return c.refusal.askAt
+	}
+	return limit.Latest(r.consent.askAt, c.refusal.askAt)
 }
 
 // room tells whether the pace of a receiver has room for a client's callback. It leaves a

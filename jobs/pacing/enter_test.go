@@ -275,16 +275,56 @@ func TestConsentIsRequired(t *testing.T) {
 			if len(left) != 0 {
 				t.Errorf("got %d left, %+v, want none", len(left), told)
 			}
-			_, decision := p.Enter(t.Context(), Callback{URL: hookURL, CameBack: true})
+			_, decision := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL, CameBack: true})
 			if wait := time.Until(decision.RetryAt); decision.Reason != Consent || wait < 50*time.Minute || wait > 61*time.Minute {
 				t.Errorf("got %+v, want it postponed until it is asked again, in an hour", decision)
 			}
 			time.Sleep(61 * time.Minute)
 			stub.consent = everything
-			if pass, decision := p.Enter(t.Context(), Callback{URL: hookURL, CameBack: true}); pass == nil || stub.asked != 2 {
+			if pass, decision := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL, CameBack: true}); pass == nil || stub.asked != 2 {
 				t.Errorf("an hour later: got %+v, asked %d times, want it to leave", decision, stub.asked)
 			}
 		})
+	})
+
+	// Mallory may know a path that refuses, or doesn't answer, or does so from some time on.
+	t.Run("AndWhatIsNoGrantBindsTheClientThatAsked", func(t *testing.T) {
+		t.Parallel()
+		for name, takes := range map[string]time.Duration{"a refusal": 0, "no answer": time.Hour} {
+			synctest.Test(t, func(t *testing.T) {
+				stub := &outsideStub{address: hookAddress}
+				p := newTestPacing(required, stub)
+				refuses := func() { stub.consent, stub.askTakes = webhook.Consent{Address: hookAddress}, takes }
+				grants := func() { stub.consent, stub.askTakes = everything, 0 }
+				leaves := func(client string) bool {
+					pass, _ := p.Enter(t.Context(), Callback{Client: client, URL: hookURL, CameBack: true})
+					if pass == nil {
+						return false
+					}
+					pass.Leave(sentTo(here, webhook.Delivered, 204))
+					return true
+				}
+				refuses()
+				left := leaves("mallory")
+				grants()
+				time.Sleep(askPatience + time.Second)
+				if left || !leaves("acme") {
+					t.Errorf("%s: want no callback of mallory to leave, and acme's", name)
+				}
+				time.Sleep(23*time.Hour + time.Minute) // the grant is to be renewed
+				refuses()
+				leaves("mallory")
+				grants()
+				time.Sleep(2 * time.Minute)
+				if !leaves("acme") || leaves("mallory") != (name == "no answer") {
+					t.Errorf("%s to mallory at the renewal: want acme's to leave", name)
+				}
+				time.Sleep(askAfterRefusal)
+				if !leaves("mallory") || !leaves("acme") {
+					t.Errorf("%s: want both to leave once they are granted", name)
+				}
+			})
+		}
 	})
 
 	t.Run("AnewWhereItsNameHasMoved", func(t *testing.T) {

@@ -47,7 +47,8 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	r.pace.take(now, a.rate, pass.number, r.inFlight)
 	c.pace.take(now, a.own, pass.number, c.inFlight)
 	if ask {
-		r.consent.askAt = now.Add(askPatience + halfASec) // the others don't ask meanwhile
+		meanwhile := now.Add(askPatience + halfASec) // the others don't ask
+		r.consent.askAt, c.refusal.askAt = meanwhile, meanwhile
 	}
 	if stranger {
 		p.strangers.window.Take(c.client, now)
@@ -89,14 +90,15 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := pass.receiver
-	r.consent = r.consent.answered(answer, err, now)
+	c := pass.party
+	r.consent, c.refusal = r.consent.answered(answer, err, now), c.refusal.answered(answer, err, now)
 	if prefix := prefixOf(answer.Address); prefix.IsValid() {
 		r.address = prefix
 	}
 	p.keep(r, now)
-	if !r.consent.covers(r.address, now) {
+	if p.mustAsk(r, c, now) {
 		p.release(pass, verdict{})
-		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.consent.askAt, now.Add(halfASec))}
+		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(c), now.Add(halfASec))}
 	}
 	if pass.stranger && r.address.IsValid() {
 		return p.takeAddress(pass, now)

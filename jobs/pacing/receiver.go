@@ -51,6 +51,7 @@ type party struct {
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
+	refusal  refusal
 	probing  bool // with the receiver closed by what other clients saw
 	inFlight int
 	line     limit.Line
