@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
-run() { CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 30m "$@" 2>&1 | tee "$output"; }
+run() { CGO_ENABLED=1 go test -tags nomsgpack -race -shuffle=on -timeout 60m "$@" 2>&1 | tee "$output"; }
 
 run "${@:-./...}" && exit
 grep -q '^ThreadSanitizer: CHECK failed' "$output" && ! grep -q '^ *--- FAIL' "$output" || exit 1

@@ -158,15 +158,15 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 	p.awaitStatus(t, "/readyz", http.StatusOK)
 	change("ALTER TABLE processes RENAME COLUMN taken_away TO beat_at")
 	p.awaitMetric(t, `ringback_database_fault{fault="denied"} 0`)
-	acked := l.stop()
-	expectAll(t, r, acked)
+	expectAll(t, r, l.stop())
 	wantNoOrphans(t, database)
-	var sent int
-	if err := pool.QueryRow(t.Context(), "SELECT count(*) FROM callback_attempts").Scan(&sent); err != nil {
+	// Requests whose call was told 503 too soon are called back, too.
+	var repeated int
+	if err := pool.QueryRow(t.Context(), "SELECT count(*) - count(DISTINCT request_id) FROM callback_attempts").Scan(&repeated); err != nil {
 		t.Fatal(err)
 	}
-	if sent != len(acked) {
-		t.Errorf("callbacks sent: got %d, want one for each of %d requests", sent, len(acked))
+	if repeated != 0 {
+		t.Errorf("callbacks sent again: got %d, want none", repeated)
 	}
 	if log := p.log.String(); !strings.Contains(log, "level=ERROR msg=database_fault fault=broken") {
 		t.Error("no line names the fault and its remedy")
