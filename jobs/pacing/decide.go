@@ -122,8 +122,8 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 		full = false
 	}
 	limited, ownLimited := !a.rate.Room(r.pace.tat, now, need), !a.own.Room(c.pace.tat, now, own)
-	r.pace.now.full, c.pace.now.full = r.pace.now.full || full, c.pace.now.full || ownFull
-	r.pace.now.limited, c.pace.now.limited = r.pace.now.limited || limited, c.pace.now.limited || ownLimited
+	r.pace.refused(limited, full, now)
+	c.pace.refused(ownLimited, ownFull, now)
 	return !full && !ownFull && !limited && !ownLimited
 }
 

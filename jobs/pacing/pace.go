@@ -24,6 +24,9 @@ type pace struct {
 	good   int // answers since then, halved each period
 	failed int // likewise
 
+	limited time.Time // since when the rate holds callbacks back without growing; zero when it doesn't
+	full    time.Time // likewise the limit in flight
+
 	failing time.Time // since when it fails however few it gets; zero when it grows
 	well    float64   // the knee then
 	before  period
@@ -103,6 +106,12 @@ func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 	if p.now.good > 0 && !p.now.trouble {
 		p.grow(took, slope)
 	}
+	if !p.now.limited {
+		p.limited = time.Time{}
+	}
+	if !p.now.full {
+		p.full = time.Time{}
+	}
 	p.before, p.now = p.now, period{began: now}
 	p.before.took = took
 	p.good, p.failed = p.good/2, p.failed/2
@@ -111,7 +120,7 @@ func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 func (p *pace) grow(took time.Duration, slope float64) {
 	p.failing = time.Time{}
 	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
-		p.rate = p.faster()
+		p.rate, p.limited = p.faster(), time.Time{}
 	}
 	if p.rate > p.worst {
 		p.worst = 0
@@ -159,6 +168,26 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	}
 }
 
+// refused takes in that the rate or the limit in flight held a callback back.
+func (p *pace) refused(limited, full bool, now time.Time) {
+	p.now.limited, p.now.full = p.now.limited || limited, p.now.full || full
+	if limited && p.limited.IsZero() {
+		p.limited = now
+	}
+	if full && p.full.IsZero() {
+		p.full = now
+	}
+}
+
+// stalled is for how long a pace that holds callbacks back has not grown, zero where it
+// holds back none.
+func stalled(since, now time.Time) time.Duration {
+	if since.IsZero() {
+		return 0
+	}
+	return now.Sub(since)
+}
+
 // verdict is a callback's result, for the pace.
 type verdict struct {
 	number   int // of the callback
@@ -191,7 +220,7 @@ func (p *pace) answered(v verdict) {
 	wasPrompt := 4*p.round.late <= p.round.count
 	p.round = round{}
 	if v.good && wasPrompt && !p.steady && !p.now.trouble && (p.flight < 2 || v.together) {
-		p.flight *= 2
+		p.flight, p.full = p.flight*2, time.Time{}
 	}
 }
 
@@ -257,11 +286,13 @@ func (p *pace) carried(now time.Time) float64 {
 func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
 
 // rateAt is the rate that a pace has by a time if all goes well, infinite from
-// Unlimited on. An answer takes so long.
-func (p *pace) rateAt(at time.Time, answer time.Duration) float64 {
+// Unlimited on. An answer takes so long. A pace in demand that has not grown for a while is
+// expected to grow as seldom: else callbacks would come back at the growth that was hoped
+// for, and find no room, again and again.
+func (p *pace) rateAt(at, now time.Time, answer time.Duration) float64 {
 	rate := p.rate
 	if !p.steady && at.After(p.now.began) {
-		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(p.lasts(answer))))
+		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(max(p.lasts(answer), stalled(p.limited, now)))))
 	}
 	if rate >= Unlimited {
 		return math.Inf(1)
@@ -274,5 +305,5 @@ func (p *pace) flightAt(at, now time.Time, took time.Duration) float64 {
 	if p.steady || !at.After(now) {
 		return p.flight
 	}
-	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(took, 50*time.Millisecond)))))
+	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(took, 50*time.Millisecond, stalled(p.full, now))))))
 }

@@ -319,6 +319,9 @@ func TestOneConnectionAtATime(t *testing.T) {
 	if done > 30*second {
 		t.Errorf("the burst was done after %v, want it within 30 s: 10 s with the hanging connection, and %d at full speed take 12 s", done, burst)
 	}
+	if got := postponedAJob(python); got > 4 {
+		t.Errorf("got %.2f postponements a callback, want a few: its pace doesn't grow while the connection hangs", got)
+	}
 	if len(python.failed) > 1 {
 		t.Errorf("got %d timeouts, want at most one in all", len(python.failed))
 	}

@@ -51,7 +51,7 @@ func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.
 func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
 	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
-		rate, most = r.pace.rateAt(at, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
+		rate, most = r.pace.rateAt(at, now, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
 		if a.ceiling > 0 {
 			rate = min(rate, a.ceiling)
 		}
