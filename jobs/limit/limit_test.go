@@ -158,6 +158,19 @@ func TestLine(t *testing.T) {
 		}
 	})
 
+	t.Run("MissesWhoDoesNotComeWithinASecond", func(t *testing.T) {
+		t.Parallel()
+		var l Line
+		for range 4 {
+			l.Reserve(morning, time.Second, step)
+		}
+		for after, want := range []bool{false, true, true, true, true, false} {
+			if got := l.Missed(morning.Add(time.Duration(after) * time.Second)); got != want {
+				t.Errorf("after %d s: got %v, want %v", after, got, want)
+			}
+		}
+	})
+
 	t.Run("IsNotDueBeforeItsFirst", func(t *testing.T) {
 		t.Parallel()
 		var l Line

@@ -61,6 +61,16 @@ func (l *Line) CameBack() {
 	}
 }
 
+// Missed takes callers out of the line that didn't come at their time, and tells whether
+// there were any. They may never come: their work was cancelled, say, or is done elsewhere.
+func (l *Line) Missed(now time.Time) (missed bool) {
+	for l.waiting > 0 && !l.first.Add(overdue).After(now) {
+		l.CameBack()
+		missed = true
+	}
+	return missed
+}
+
 // Last is the last time that was reserved.
 func (l *Line) Last() time.Time { return l.last }
 

@@ -127,13 +127,17 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 	return !full && !ownFull && !limited && !ownLimited
 }
 
-// owed is how many other clients wait for a slot that had none for longer.
+// owed is how many other clients wait for a slot that had none for longer. A client whose
+// callback doesn't come for its slot has had its turn.
 func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	if len(r.parties) == 1 {
 		return 0
 	}
 	soon := r.soon(a, now)
 	for _, other := range r.parties {
+		if other.line.Missed(now) {
+			other.turn = now
+		}
 		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
 			owed++
 		}

@@ -167,6 +167,25 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		}
 	})
 
+	// Their reservations stand, and nobody comes for the slots.
+	t.Run("ByCallbacksThatAreCancelledWhileTheyWait", func(t *testing.T) {
+		t.Parallel()
+		s := newSimulation(500)
+		s.rate = 5
+		shared := &simReceiver{name: "https://shared:443", address: here, answer: takes(20 * time.Millisecond)}
+		s.sendEvery("acme", shared, 0.5, 130*time.Millisecond, 10*time.Minute)
+		for at := 15 * second; at < 10*time.Minute; at += second / 20 {
+			s.at(morning.Add(at), func() {
+				pass, _ := s.decide(s.receivers[shared.name], Callback{Client: "mallory"}, s.now)
+				if pass != nil {
+					s.conclude(pass, attempted(webhook.Delivered, 204, s.now, s.now), s.now)
+				}
+			})
+		}
+		s.run(15 * time.Minute)
+		wantCalm(t, "acme's", "acme", shared)
+	})
+
 	t.Run("ByTenThousandMadeUpNames", func(t *testing.T) {
 		t.Parallel()
 		for name, says := range map[string]answer{"that take callbacks": takes(10 * time.Millisecond), "that hang": hangs} {
