@@ -163,13 +163,16 @@ func ending(ctx context.Context, t task, began time.Time, failure error, trace s
 	if time.Until(at) <= schedulerInterval {
 		set = riverdriver.JobSetStateErrorAvailable
 	}
-	return set(job.ID, at, failed, nil), err
+	if job.Queue != callbackQueue || trace != "" { // River stores no output of a job that panicked
+		return set(job.ID, at, failed, nil), err
+	}
+	return set(job.ID, at, failed, fmt.Appendf(nil, "{%s}", noteOf(failure))), err
 }
 
 func snoozed(job *rivertype.JobRow, now time.Time, delay time.Duration, failure error) *riverdriver.JobSetStateIfRunningParams {
 	metadata := []byte(`{"snoozes": 1}`)
 	if job.Queue == callbackQueue {
-		metadata = fmt.Appendf(nil, `{"snoozes": 1, "output": {"waits_for": %q}}`, reasonOf(failure)) // a word of our own
+		metadata = fmt.Appendf(nil, `{"snoozes": 1, %s}`, noteOf(failure))
 	}
 	set := riverdriver.JobSetStateSnoozed
 	if delay <= schedulerInterval {

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -36,6 +37,11 @@ func (p *postponed) Unwrap() error { return river.JobSnooze(p.delay) }
 // come back anyway. So every process knows why a callback waits, whichever postponed it.
 type jobNote struct {
 	WaitsFor limit.Reason `json:"waits_for"`
+}
+
+// noteOf is the member of a job's metadata that River would store for a jobNote.
+func noteOf(err error) string {
+	return fmt.Sprintf(`"output": {"waits_for": %q}`, reasonOf(err)) // a word of our own
 }
 
 // reasonOf tells why a callback job comes back with an error.
