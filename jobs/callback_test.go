@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -373,7 +374,7 @@ type call struct {
 func newReceiver(t *testing.T, answer func(w http.ResponseWriter, n int)) *receiver {
 	t.Helper()
 	calls := make(chan call, 16)
-	received := 0
+	var received atomic.Int64
 	server := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		got := call{header: r.Header}
 		var err error
@@ -383,8 +384,7 @@ func newReceiver(t *testing.T, answer func(w http.ResponseWriter, n int)) *recei
 		if err != nil {
 			t.Errorf("reading a callback: %v", err)
 		}
-		answer(w, received)
-		received++
+		answer(w, int(received.Add(1)-1))
 		calls <- got
 	})
 	return &receiver{server, calls}

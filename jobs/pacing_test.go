@@ -151,8 +151,8 @@ func TestPacing(t *testing.T) {
 	t.Run("EndsWhatWasHeldBackUntilItWasTooOld", func(t *testing.T) {
 		t.Parallel()
 		q, receiver := newQueue(t, nil), newReceiver(t, always(http.StatusOK))
-		q.exec(t, `INSERT INTO callback_origins (origin, closed_until, openings, expires_at)
-			VALUES ($1, now() + '15m', 6, now() + '1h')`, pacing.ReceiverOf(receiver.URL))
+		q.exec(t, `INSERT INTO callback_origins (origin, openings, closings, expires_at)
+			VALUES ($1, 0, jsonb_build_object('alice', jsonb_build_object('openings', 6, 'down_until', now() + '15m')), now() + '1h')`, pacing.ReceiverOf(receiver.URL))
 		request := newRequest(receiver.URL)
 		q.accept(t, request)
 		if err := q.finish(t.Context(), request, outcomeAt(time.Now().Add(-maxCallbackAge+10*time.Minute))); err != nil {
