@@ -408,6 +408,18 @@ func (t *trial) holds(tb testing.TB, id, condition string) bool {
 	return found > 0
 }
 
+// traceOf shows a request's row of request_trace.
+func (t *trial) traceOf(tb testing.TB, id string) (row string) {
+	tb.Helper()
+	err := t.database.connect(tb.Context(), func(conn *pgx.Conn) error {
+		return conn.QueryRow(tb.Context(), "SELECT jsonb_strip_nulls(to_jsonb(t)) FROM request_trace AS t WHERE request_id::text = $1 LIMIT 1", id).Scan(&row)
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return row
+}
+
 // TestManners meets each manner of the upstream with a server.
 func TestManners(t *testing.T) {
 	t.Parallel()
@@ -425,7 +437,7 @@ func TestManners(t *testing.T) {
 		}
 		await(t, string(m)+" is called back", func() bool { return tr.ledger.hasCome(ids[m]) })
 		if !tr.holds(t, ids[m], want) {
-			t.Errorf("%s: want %s", m, want)
+			t.Errorf("%s: got %s, want %s", m, tr.traceOf(t, ids[m]), want)
 		}
 	}
 	for kind, trouble := range map[string]string{"upstream-away": "upstream_unreachable", "upstream-503": "", "upstream-hangs": "deadline_exceeded"} {
