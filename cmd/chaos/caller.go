@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
@@ -34,17 +33,15 @@ type caller struct {
 	servers []*server // that take calls
 	crowd   *crowd
 	ledger  *ledger
-	making  sync.WaitGroup // calls under way
 }
 
 func newCaller(servers []*server, c *crowd) *caller {
 	takers := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return !s.takesCalls() })
-	return &caller{client: newClient(), servers: takers, crowd: c, ledger: c.ledger}
+	return &caller{newClient(), takers, c, c.ledger}
 }
 
-// run makes a lane's calls until ctx ends, at least pause apart. A lane with an ordering key
-// waits for each answer. The others don't, so that calls pile up at a service that stands
-// still.
+// run makes a lane's calls until ctx ends, at least pause apart. The cancel or redelivery
+// that follows a call may end later.
 func (c *caller) run(ctx context.Context, l *lane, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
@@ -54,20 +51,12 @@ func (c *caller) run(ctx context.Context, l *lane, pause time.Duration) {
 			return
 		case <-tick.C:
 		}
-		made, server := l.next(), l.random.IntN(len(c.servers))
-		if l.key != "" {
-			c.complete(ctx, made, server)
-		} else {
-			c.making.Go(func() { c.complete(ctx, made, server) })
+		made := l.next()
+		server := l.random.IntN(len(c.servers))
+		c.make(made, server)
+		if made.acknowledged() && (made.CancelAfter > 0 || made.RedeliverAfter > 0) {
+			c.ledger.following.Go(func() { c.follow(ctx, made, server) })
 		}
-	}
-}
-
-// complete makes a call. The cancel or redelivery that follows it may end later.
-func (c *caller) complete(ctx context.Context, made *call, server int) {
-	c.make(made, server)
-	if made.acknowledged() && (made.CancelAfter > 0 || made.RedeliverAfter > 0) {
-		c.ledger.following.Go(func() { c.follow(ctx, made, server) })
 	}
 }
 
@@ -267,7 +256,7 @@ const (
 	ordered      = 8  // lanes with an ordering key, whose callbacks must arrive in the order of the calls
 )
 
-// lane is one caller.
+// lane is one caller, which waits for its answer before its next call.
 type lane struct {
 	prefix  string // of its texts
 	key     string // its ordering key, empty for none

@@ -156,7 +156,7 @@ func (j *judge) checkDelivery(c *call, s *story) {
 	}
 }
 
-// checkRow checks every stored request, also where nobody was told of it.
+// checkRow checks every stored request, storm's included.
 func (j *judge) checkRow(s *story) {
 	j.hold(s.Status != "accepted", "every request has an outcome", s.id, "it is accepted, job %d %s", s.WorkJobID, s.workJob().State)
 	accepted := s.AcceptedAt
@@ -179,8 +179,9 @@ func (j *judge) checkRow(s *story) {
 	}
 	called := s.job(s.CallbackJobID)
 	j.hold(left || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
-	// Settling gave each callback all the time that it takes.
-	j.hold(s.CallbackState != "pending", "every outcome is called back", s.id,
+	// Settling gave each callback all the time that it takes; storm itself reports its
+	// missing callbacks.
+	j.hold(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.plan.mine()), "every outcome is called back", s.id,
 		"its callback is pending, job %d %s", s.CallbackJobID, called.State)
 	j.hold(s.LastAttempt == len(s.Attempts), "the trace is complete", s.id, "its last attempt of %d is number %d", len(s.Attempts), s.LastAttempt)
 	j.hold(s.CallbackState != "delivered" || slices.Contains(s.Attempts, "delivered"), "the trace is complete", s.id,
@@ -287,15 +288,22 @@ func (j *judge) checkRedelivered() {
 	j.hold(tries >= least, "what is redelivered is tried again", "", "%d attempts found a receiver gone, want at least %d", tries, least)
 }
 
-// checkCounts compares the API and SQL.
+// checkCounts compares storm, the API and SQL.
 func (j *judge) checkCounts() {
 	stored := map[string]int{}
+	ofStorm := 0
 	for _, s := range j.stories {
 		if s.stored {
 			stored[s.Mode]++
+		}
+		if s.Mode == "async" && !strings.HasPrefix(s.Text, j.plan.mine()) {
+			ofStorm++
 		}
 	}
 	for mode, count := range stored {
 		j.hold(j.listed[mode] == count, "counts agree", "", "the API lists %d %s requests, %d are stored", j.listed[mode], mode, count)
 	}
+	j.hold(ofStorm >= j.storm.Acked && ofStorm <= j.storm.Acked+j.storm.Ambiguous, "counts agree", "",
+		"storm had %d acknowledged and %d without an answer, and %d are stored", j.storm.Acked, j.storm.Ambiguous, ofStorm)
+	j.hold(j.stormBroke == nil, "storm finds nothing broken", "", "%v", j.stormBroke)
 }

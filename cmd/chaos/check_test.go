@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"testing"
@@ -173,6 +174,8 @@ func TestCheckNames(t *testing.T) {
 		}},
 		{"what is redelivered is tried again", func(l *ledger, _ *story) { l.redelivered = 1 }},
 		{"counts agree", func(l *ledger, _ *story) { l.listed["async"]-- }},
+		{"counts agree", func(l *ledger, _ *story) { l.storm.Acked = 1 }},
+		{"storm finds nothing broken", func(l *ledger, _ *story) { l.stormBroke = errors.New("a callback is missing") }},
 	})
 }
 
@@ -263,6 +266,11 @@ func TestCheckAllows(t *testing.T) {
 			l.calls[2].Sent, l.calls[2].IdempotencyKey, l.listed["sync"] = 2, "c", 2
 		},
 		"order of calls that met": func(l *ledger, _ *story) { l.calls[0].AnsweredAt, l.story("b").callbacks[0].At = at(30), at(2) },
+		"a callback of storm's that storm isn't told of": func(l *ledger, _ *story) {
+			s := l.addCalledBack("s", row{Mode: "async", Status: "succeeded"})
+			s.Text, s.CallbackState, s.callbacks, s.jobs[1].State = "storm", "pending", nil, "retryable"
+			l.storm.Ambiguous, l.listed["async"] = 1, 3
+		},
 		"a dead letter of a receiver that is gone": func(l *ledger, a *story) {
 			l.calls[0].Receiver, a.CallbackState, a.Dead, a.Attempts[0] = receivers.Gone, "dead", true, "gone"
 		},

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 	"ringback/work"
 )
@@ -28,6 +29,8 @@ type ledger struct {
 	quiet       time.Time         // when the last fault was over
 	resumed     map[string]time.Duration
 	listed      map[string]int // how many requests the API lists, by mode
+	storm       load.Async     // counts of the storm beside the run's own calls
+	stormBroke  error          // what it found broken
 }
 
 // story is all that is known of a request.
@@ -36,7 +39,7 @@ type story struct {
 	stored    bool
 	row       // zero where it is not stored
 	jobs      []job
-	call      *call // nil where its caller had no answer
+	call      *call // nil for storm's
 	came      int   // callbacks, the unanswered included
 	callbacks []callback
 	runs      []*workRun

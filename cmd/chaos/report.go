@@ -56,6 +56,8 @@ func (t tally) count(l *ledger) {
 		t.time("last fault over, until a server went on", took)
 	}
 	t.Counts["dead letters, redelivered together"] += l.redelivered
+	t.Counts["calls of storm, acknowledged"] += l.storm.Acked
+	t.Counts["calls of storm, without an answer"] += l.storm.Ambiguous
 }
 
 // fate names what became of a call.

@@ -13,11 +13,15 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/sample"
 )
 
 const (
-	callRate = 45 // calls a second, beside those whose work the upstream does
+	callRate  = 30 // calls a second
+	stormRate = 20 // requests a second of the storm beside them
 	// patience is how long everything may take to settle when the faults are over.
 	patience = 5 * time.Minute
 )
@@ -175,8 +179,9 @@ func (t *trial) stop(end context.CancelFunc) (err error) {
 	return err
 }
 
-// load calls and breaks for the plan's duration. It returns when the last fault is over,
-// all goes on, and each call has been answered or given up.
+// load calls, storms and breaks for the plan's duration. It returns when the last
+// fault is over and all goes on; storm then waits for its callbacks until all is
+// settled.
 func (t *trial) load(ctx context.Context) error {
 	calling, end := context.WithTimeout(ctx, t.plan.Duration)
 	defer end()
@@ -189,12 +194,43 @@ func (t *trial) load(ctx context.Context) error {
 		calls.Go(func() { t.caller.run(calling, newLane(t.plan, number), lanes*time.Second/callRate) })
 	}
 	calls.Go(func() { t.caller.redeliver(calling, rand.New(rand.NewPCG(t.plan.Seed, 0))) })
+	t.ledger.following.Go(func() { t.ledger.stormBroke = t.storm(ctx) })
 	err := t.carryOut(ctx)
 	t.resume(ctx)
 	t.watching.Wait()
 	calls.Wait()
-	t.caller.making.Wait()
 	return err
+}
+
+// storm sends a modest load to one server while the faults last, and waits for the
+// callbacks as long as settling may take.
+func (t *trial) storm(ctx context.Context) (err error) {
+	config := load.Defaults()
+	config.Target = t.servers[0].url("")
+	config.Rate, config.Length, config.Drain = stormRate, t.plan.Duration, patience
+	config.Timeout = 30 * time.Second
+	config.Secret, config.Result = receivers.LocalSecret, sample.Result
+	if t.ledger.plan.Skews != nil { // its receivers take no signature of a wrong time; the run's own do
+		config.Secret = ""
+	}
+	if config.Input, err = sample.Pattern("rounds=100,delay=0s..300ms"); err != nil {
+		return err
+	}
+	run, err := load.New(ctx, config)
+	if err != nil {
+		return err
+	}
+	found, err := run.Do(ctx, nil)
+	if err != nil {
+		return err
+	}
+	t.ledger.storm = found.Async
+	// Storm also calls a run broken in which it got no answer, since that run shows nothing.
+	// Here, where the database is away for long, it is no fault.
+	if found.Async.Missing+found.Async.Mismatched+found.Async.BadSignatures+found.Async.OutOfOrder > 0 {
+		return fmt.Errorf("%v: %+v", found.Verdict(), found.Async)
+	}
+	return nil
 }
 
 // resumeLimit is how long everything may take to go on by itself when the last fault
