@@ -91,7 +91,7 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
 	shown := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
-		r.pace.fail()
+		r.pace.fail(k)
 		return
 	}
 	if shown == noTrouble {

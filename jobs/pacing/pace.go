@@ -61,6 +61,9 @@ const (
 	// unlimited.
 	Unlimited = 1000.0
 	leastRate = 0.1 // one callback in 10 s
+	// goneRate is the least rate of a receiver that answers 410. Each such answer ends its
+	// callback, and callbacks of the same ordering key wait behind it.
+	goneRate  = 1.0
 	halfASec  = 500 * time.Millisecond
 	aTenth    = 100 * time.Millisecond
 	kneeShare = 0.85
@@ -283,7 +286,13 @@ func (p *pace) carried(now time.Time) float64 {
 }
 
 // fail answers any attempt at a receiver that has never taken a callback.
-func (p *pace) fail() { p.rate = max(leastRate, p.rate/2) }
+func (p *pace) fail(k kind) {
+	least := leastRate
+	if k == neutral {
+		least = goneRate
+	}
+	p.rate = min(p.rate, max(least, p.rate/2))
+}
 
 // rateAt is the rate that a pace has by a time if all goes well, infinite from
 // Unlimited on. An answer takes so long. A pace in demand that has not grown for a while is

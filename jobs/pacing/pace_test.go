@@ -117,7 +117,7 @@ func TestPace(t *testing.T) {
 		for n := range 100 {
 			now := morning.Add(time.Duration(n) * time.Second)
 			p.answer(failures, now, now)
-			p.fail()
+			p.fail(refused)
 		}
 		if p.rate != leastRate || p.flight != 1 {
 			t.Errorf("got %v a second and %v in flight", p.rate, p.flight)
