@@ -98,12 +98,7 @@ func (b *backlog) watch(ctx context.Context) {
 			b.sample(ctx)
 			next = time.Now().Add(backlogShare * time.Since(start))
 		}
-		pause := time.NewTimer(backlogInterval)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-		}
+		sleep(ctx, backlogInterval)
 	}
 }
 

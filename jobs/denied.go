@@ -106,13 +106,3 @@ func (d *denier) awaitEnd(ctx context.Context, jobs []int64) {
 		sleep(ctx, fetchPollInterval)
 	}
 }
-
-// sleep waits for d, or for the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

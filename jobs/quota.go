@@ -319,12 +319,7 @@ func every(ctx context.Context, interval time.Duration, do func(ctx context.Cont
 	for ctx.Err() == nil {
 		start := time.Now()
 		do(ctx)
-		pause := time.NewTimer(max(interval, backlogShare*time.Since(start)))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-		}
+		sleep(ctx, max(interval, backlogShare*time.Since(start)))
 	}
 }
 
@@ -378,4 +373,14 @@ func (q *quotas) locked(do func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	do()
+}
+
+// sleep waits for d, or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

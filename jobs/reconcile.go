@@ -52,12 +52,7 @@ func (r *reconciler) run(ctx context.Context) {
 				r.logger.WarnContext(ctx, "lost_steps_not_looked_for", "error", err)
 			}
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		sleep(ctx, pause)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/webhook"
 )
 
@@ -117,4 +119,170 @@ func TestReceiverOf(t *testing.T) {
 			t.Errorf("ReceiverOf(%s): got %s, want %s", url, got, want)
 		}
 	}
+}
+
+func TestConsentIsRequired(t *testing.T) {
+	t.Parallel()
+	required := Config{Workers: 400, Consent: true}
+
+	t.Run("AndNobodyIsAskedWhereItIsNot", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			if left, _ := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 5); len(left) != 1 || stub.asked != 0 {
+				t.Errorf("got %d left and %d asked, want one and none", len(left), stub.asked)
+			}
+		})
+	})
+
+	t.Run("BeforeTheFirstCallback", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress, saved: make(chan []db.Receiver, 1)}
+			p := newTestPacing(required, stub)
+			left, _ := enterAll(t.Context(), p, "acme", 5)
+			if len(left) != 1 || stub.asked != 1 {
+				t.Fatalf("got %d left and %d asked, want one each", len(left), stub.asked)
+			}
+			left[0].Leave(sentTo(here, webhook.Delivered, 204))
+			p.SaveAll(t.Context())
+			if saved := <-stub.saved; len(saved) != 1 || time.Until(saved[0].GrantedUntil) < 23*time.Hour {
+				t.Errorf("saved: got %+v, want the grant", saved)
+			}
+			if pass, _ := p.Enter(t.Context(), Callback{URL: hookURL}); pass == nil || stub.asked != 1 {
+				t.Errorf("the next: got it asked %d times, want it to leave unasked", stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndIsTheCeilingOfTheRate", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			row := known
+			row.GrantedUntil, row.PerMinute, row.Prefixes = time.Now().Add(2*time.Hour), 60, row.AnsweredFrom
+			p := newTestPacing(required, &outsideStub{row: row})
+			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
+			pass.Leave(sentTo(here, webhook.Delivered, 204))
+			if again, decision := p.Enter(t.Context(), Callback{URL: hookURL}); again != nil || time.Until(decision.RetryAt) < 900*time.Millisecond {
+				t.Errorf("got %+v, want one a second", decision)
+			}
+		})
+	})
+
+	t.Run("OrNothingIsSentAndItIsAskedAgainInAnHour", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{address: hookAddress}
+			p := newTestPacing(required, stub)
+			left, told := enterAll(t.Context(), p, "acme", 5)
+			if len(left) != 0 {
+				t.Errorf("got %d left, %+v, want none", len(left), told)
+			}
+			_, decision := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL, CameBack: true})
+			if wait := time.Until(decision.RetryAt); decision.Reason != Consent || wait < 50*time.Minute || wait > 61*time.Minute {
+				t.Errorf("got %+v, want it postponed until it is asked again, in an hour", decision)
+			}
+			time.Sleep(61 * time.Minute)
+			stub.consent = everything
+			if pass, decision := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL, CameBack: true}); pass == nil || stub.asked != 2 {
+				t.Errorf("an hour later: got %+v, asked %d times, want it to leave", decision, stub.asked)
+			}
+		})
+	})
+
+	// Mallory may know a path that refuses, or doesn't answer, or does so from some time on.
+	t.Run("AndWhatIsNoGrantBindsTheClientThatAsked", func(t *testing.T) {
+		t.Parallel()
+		for name, takes := range map[string]time.Duration{"a refusal": 0, "no answer": time.Hour} {
+			synctest.Test(t, func(t *testing.T) {
+				stub := &outsideStub{address: hookAddress}
+				p := newTestPacing(required, stub)
+				refuses := func() { stub.consent, stub.askTakes = webhook.Consent{Address: hookAddress}, takes }
+				grants := func() { stub.consent, stub.askTakes = everything, 0 }
+				leaves := func(client string) bool {
+					pass, _ := p.Enter(t.Context(), Callback{Client: client, URL: hookURL, CameBack: true})
+					if pass == nil {
+						return false
+					}
+					pass.Leave(sentTo(here, webhook.Delivered, 204))
+					return true
+				}
+				refuses()
+				left := leaves("mallory")
+				grants()
+				time.Sleep(askPatience + time.Second)
+				if left || !leaves("acme") {
+					t.Errorf("%s: want no callback of mallory to leave, and acme's", name)
+				}
+				time.Sleep(23*time.Hour + time.Minute) // the grant is to be renewed
+				refuses()
+				leaves("mallory")
+				grants()
+				time.Sleep(2 * time.Minute)
+				if !leaves("acme") || leaves("mallory") != (name == "no answer") {
+					t.Errorf("%s to mallory at the renewal: want acme's to leave", name)
+				}
+				time.Sleep(askAfterRefusal)
+				if !leaves("mallory") || !leaves("acme") {
+					t.Errorf("%s: want both to leave once they are granted", name)
+				}
+			})
+		}
+	})
+
+	t.Run("AnewWhereItsNameHasMoved", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			p := newTestPacing(required, stub)
+			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
+			pass.Leave(sentTo("192.0.2.99:443", webhook.Delivered, 200))
+			stub.consent = webhook.Consent{Address: netip.MustParseAddr("192.0.2.99")}
+			time.Sleep(askAfterMove)
+			if left, _ := enterAll(t.Context(), p, "acme", 50); len(left) != 0 || stub.asked != 2 {
+				t.Errorf("got %d left, asked %d times, want none there", len(left), stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndAQuestionThatIsNotAnsweredIsGivenUp", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, askTakes: time.Hour, address: hookAddress}
+			start := time.Now()
+			pass, decision := newTestPacing(required, stub).Enter(t.Context(), Callback{URL: hookURL})
+			if took := time.Since(start); pass != nil || decision.Reason != Consent || took > askPatience+time.Second {
+				t.Errorf("got %+v after %v, want it given up after %v", decision, took, askPatience)
+			}
+		})
+	})
+
+	t.Run("ButNotOfAReceiverThatTheOperatorAllowed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{words: []db.ReceiverWord{{Target: WordFor("a.example.com", ""), Word: db.ReceiverAllowed}}}
+			p := newTestPacing(required, stub)
+			p.readWords(t.Context())
+			if left, told := enterAll(t.Context(), p, "acme", 50); len(left) != 50 || stub.asked != 0 {
+				t.Errorf("got %d left, %+v, %d asked, want all and none", len(left), told, stub.asked)
+			}
+		})
+	})
+
+	t.Run("AndAskedForWithinTheBudgetOfTheAddress", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			stub := &outsideStub{consent: everything, address: hookAddress}
+			p := newTestPacing(required, stub)
+			left := 0
+			for n := range addressRate {
+				if pass, _ := p.Enter(t.Context(), Callback{URL: "https://" + string(rune('a'+n)) + ".evil.example/"}); pass != nil {
+					left++
+				}
+			}
+			if left != addressRate/2 {
+				t.Errorf("got %d left within a second, want half of %d, since each was asked, too", left, addressRate)
+			}
+		})
+	})
 }
