@@ -277,7 +277,9 @@ func refusalsFor(t *testing.T, registry *prometheus.Registry, reason string) (co
 // Alice is accepted throughout.
 func TestPostponedCallbacksOfAClientAreNoLoadOnOthers(t *testing.T) {
 	t.Parallel()
-	const total, unfinished, perHost, hosts = 100, 1000, 50, 40
+	// A sample may count for a second time what was accepted while it was taken, and each call
+	// that found less room spaces the next redeliveries anew: total has room for that.
+	const total, unfinished, perHost, hosts = 300, 1500, 50, 40
 	limits := func(string) clients.Limits {
 		return clients.Limits{Rate: 10_000, Unfinished: unfinished, PerDestination: perHost}
 	}
@@ -318,7 +320,7 @@ func TestPostponedCallbacksOfAClientAreNoLoadOnOthers(t *testing.T) {
 		another.call(t, "GET", "/requests", "", "Authorization", alice)
 	}
 	wantAlice(another, "after a sample")
-	if !s.holds(t, "SELECT count(*) > $1::int FROM river_job WHERE scheduled_at > now() + interval '1 minute'", 5*total) {
+	if !s.holds(t, "SELECT count(*) > $1::int FROM river_job WHERE scheduled_at > now() + interval '1 minute'", 4*total) {
 		t.Error("want most of mallory's due later: else this attacks nothing")
 	}
 }
