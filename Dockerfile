@@ -5,12 +5,13 @@ COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG TARGETOS TARGETARCH
-# What the log, metrics and callbacks say, such as the tag or the commit.
+# What the log, metrics and callbacks say; empty for the tag or the commit of the checkout.
 ARG VERSION=
 RUN --mount=type=cache,target=/go/pkg/mod \
     --mount=type=cache,target=/go/build-cache \
     GOCACHE=/go/build-cache CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -tags nomsgpack -trimpath -ldflags "-s -w -X main.stamped=$VERSION" -o /ringback ./cmd/server
+    go build -tags nomsgpack -trimpath -buildvcs=false \
+    -ldflags "-s -w -X main.stamped=${VERSION:-$(git describe --always --tags 2>/dev/null || true)}" -o /ringback ./cmd/server
 
 # Distroless rather than scratch: it brings the CA certificates that callbacks to
 # https need, and an unprivileged user, and still has no shell.

@@ -29,7 +29,7 @@ test: go cc browser pooler promtool clock disk examples node up ## everything th
 	@go vet -tags nomsgpack ./...
 	@scripts/lint.sh test
 	@scripts/lint-api.sh
-	@! command -v promtool >/dev/null || (cd scripts/operate && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml) >/dev/null
+	@scripts/lint-operate.sh
 	@$(database) scripts/test.sh
 
 lint: go ## form, mistakes and known vulnerabilities of the Go code; `make test` runs it, too

@@ -49,6 +49,9 @@ func TestRunbookHasEachAlert(t *testing.T) {
 		if !strings.Contains(readOperate(t, "alerts_test.yaml"), "alertname: "+name[1]) {
 			t.Errorf("no test shows when %s fires", name[1])
 		}
+		if !regexp.MustCompile(`alerts?: [\w, ]*\b` + name[1] + `\b`).MatchString(readOperate(t, "dashboard.json")) {
+			t.Errorf("no panel of the dashboard shows what %s is about", name[1])
+		}
 	}
 	for _, paragraph := range regexp.MustCompile(`(?m)^### (\w+)$`).FindAllStringSubmatch(runbook, -1) {
 		if !strings.Contains(alerts, "alert: "+paragraph[1]+"\n") {
