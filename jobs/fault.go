@@ -64,7 +64,8 @@ func (q *Queue) postpone(ctx context.Context, logger *slog.Logger, job *rivertyp
 	}
 	lines := faultLines[job.Queue]
 	if passes(err) {
-		logger.ErrorContext(ctx, lines.postponed, "request_id", request, "job_id", job.ID, "error", err)
+		q.seldom.ErrorContext(ctx, lines.postponed, "request_id", request, "job_id", job.ID, "error", err,
+			"remedy", "none for the job: it comes back by itself; mend what the error or a line database_fault names")
 		return river.JobSnooze(faultDelay())
 	}
 	found := faultOf(err)

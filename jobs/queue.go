@@ -51,11 +51,12 @@ type Config struct {
 	Pool      *pgxpool.Pool // for the steps of requests
 	RiverPool *pgxpool.Pool // for River's fetching, completing and maintenance
 	Logger    *slog.Logger
-	// RiverLogger takes River's own warnings and errors; nil for Logger.
-	RiverLogger *slog.Logger
-	Catalog     *work.Catalog // the kinds of work that this process does
-	Sender      *webhook.Sender
-	Secrets     func(client string) ([]webhook.Secret, error) // sign a client's callbacks
+	// SeldomLogger takes lines that may come for thousands of jobs at once, and River's own
+	// warnings and errors; nil for Logger.
+	SeldomLogger *slog.Logger
+	Catalog      *work.Catalog // the kinds of work that this process does
+	Sender       *webhook.Sender
+	Secrets      func(client string) ([]webhook.Secret, error) // sign a client's callbacks
 
 	Limits    func(client string) clients.Limits                     // nil where clients have none
 	Callbacks func(client string) webhook.Hosts                      // hosts that a client's callbacks may name
@@ -108,6 +109,7 @@ type Queue struct {
 	tracer     *tracing.Tracer
 	clock      clockWatch
 	metrics    *metrics
+	seldom     *slog.Logger // for lines that may come for thousands of jobs at once
 
 	// The workers of each queue, and the starters of its jobs.
 	work, callback *lane
@@ -128,8 +130,8 @@ type Queue struct {
 // New builds a queue that accepts and records at once, but doesn't work until
 // Start.
 func New(config Config) (*Queue, error) {
-	if config.RiverLogger == nil {
-		config.RiverLogger = config.Logger
+	if config.SeldomLogger == nil {
+		config.SeldomLogger = config.Logger
 	}
 	if config.Health == nil {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
@@ -138,7 +140,7 @@ func New(config Config) (*Queue, error) {
 	queue.flows = newFlows(config.Catalog, config.Workers, config.Limits != nil, config.Logger)
 	queue.record = newRecord(config.Logger, queue.health.Explain)
 	queue.record.finishes, queue.record.settles = newApart(queue.met(db.FinishStep)), newApart(queue.met(db.SettleStep))
-	queue.tracer = config.Tracer
+	queue.tracer, queue.seldom = config.Tracer, config.SeldomLogger
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
@@ -277,7 +279,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		Workers:    workers,
 		Middleware: []rivertype.Middleware{q.local.around(lanes)},
 		// River's own lines at info repeat Ringback's lines, which say more.
-		Logger: slog.New(warnings{config.RiverLogger.Handler()}),
+		Logger: slog.New(warnings{config.SeldomLogger.Handler()}),
 		// A queue's throughput is at most MaxWorkers / FetchCooldown: the default
 		// of 100 ms allows 1,000 jobs/s with 100 workers. The cooldown of the
 		// inserting process throttles the notification, so it is here for

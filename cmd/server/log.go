@@ -127,12 +127,12 @@ func newLogger(config Config, out io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(out, settings))
 }
 
-// repeatInterval is the shortest time between two lines of a library with the same
-// message.
+// repeatInterval is the shortest time between two lines with the same message that seldom
+// lets pass.
 const repeatInterval = 10 * time.Second
 
-// seldom lets each message pass once in a while. River repeats a fault as often
-// as it tries, many times a second.
+// seldom lets each message pass once in a while. River repeats a fault as often as it
+// tries, many times a second, and what postpones a job may postpone thousands.
 type seldom struct {
 	slog.Handler
 	told *toldMessages

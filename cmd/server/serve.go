@@ -213,7 +213,7 @@ func (s *server) newQueue() (err error) {
 	config := s.config
 	s.sender = webhook.NewSender(callbackPolicy(config), version())
 	s.queue, err = jobs.New(jobs.Config{
-		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, RiverLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
+		Pool: s.pool, RiverPool: s.riverPool, Health: s.health, Logger: s.logger, SeldomLogger: slog.New(newSeldom(s.logger.Handler())), Catalog: s.config.catalog, Sender: s.sender, Secrets: s.clients.Secrets,
 		Workers: workers(config), CallbackRate: config.CallbackRate, CallbackConsent: bool(config.CallbackConsent), WorkLimit: config.WorkLimit,
 		AsyncLimit: config.AsyncLimit, UnfinishedLimit: config.UnfinishedLimit,
 		Limits: s.limits(), Callbacks: s.clients.Callbacks, Headers: s.clients.OpenHeaders,
