@@ -146,9 +146,12 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 	if pass == nil {
 		return nil, decision, ctx.Err()
 	}
-	sent, err := w.sendOnce(ctx, request, pass.Leave)
-	if err != nil {
+	sent, err := w.sendOnce(ctx, request, pass)
+	switch {
+	case err != nil:
 		w.tellCutOff(ctx, job, request, "sending")
+	case sent.Away:
+		return nil, pass.Refused(), nil
 	}
 	return &sent, limit.Decision{}, err
 }
@@ -181,11 +184,12 @@ func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent 
 	return next, number, err
 }
 
-// sendOnce gives back the pass of the callback once it is over, also when a fault panics.
-func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave func(webhook.Attempt)) (sent sending, err error) {
-	defer func() { leave(sent.AboutReceiver()) }()
+// sendOnce gives back the pass of the callback once it is over, also when a fault panics. The
+// span of a callback that was turned away is dropped.
+func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, pass *pacing.Pass) (sent sending, err error) {
+	defer func() { pass.Leave(sent.AboutReceiver()) }()
 	sent.span = w.queue.traceCallback(request)
-	sent.Attempt, err = w.send(ctx, request, sent.span.Traceparent(request.Traceparent))
+	sent.Attempt, err = w.send(ctx, request, sent.span.Traceparent(request.Traceparent), pass.Admit)
 	sent.ended = time.Now()
 	if err != nil {
 		sent.span.NotMade(err)
@@ -195,7 +199,7 @@ func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, leave
 
 // send returns an error when the callback could not be made, or was interrupted here, which
 // says nothing about the receiver.
-func (w *callbackWorker) send(ctx context.Context, request db.Request, traceparent string) (webhook.Attempt, error) {
+func (w *callbackWorker) send(ctx context.Context, request db.Request, traceparent string, admit webhook.Admit) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
 		return webhook.Attempt{}, &fault{"the callback can't be encoded", err}
@@ -205,7 +209,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 		return webhook.Attempt{}, &fault{"the callback can't be signed", err}
 	}
 	message := webhook.Message{
-		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets,
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets, Admit: admit,
 	}
 	if w.hosts != nil {
 		message.Hosts = w.hosts(request.Client)

@@ -60,8 +60,14 @@ func newQueueAt(t *testing.T, url, through string, do work.Plain) *testQueue {
 // newQueueOf has so many workers.
 func newQueueOf(t *testing.T, url, through string, do work.Plain, workers int) *testQueue {
 	t.Helper()
+	return newQueueBy(t, url, through, do, workers, webhook.Policy{Local: true})
+}
+
+// newQueueBy calls back by a policy.
+func newQueueBy(t *testing.T, url, through string, do work.Plain, workers int, policy webhook.Policy) *testQueue {
+	t.Helper()
 	logged := make(chan string, 1000)
-	sender := webhook.NewSender(webhook.Policy{Local: true}, "test")
+	sender := webhook.NewSender(policy, "test")
 	t.Cleanup(sender.Close)
 	queue, err := New(Config{
 		Pool: dbtest.Pool(t, through), RiverPool: dbtest.Pool(t, through), Logger: slog.New(recorder{slog.DiscardHandler, logged}),

@@ -17,9 +17,8 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 		Save: func(ctx context.Context, receivers []db.Receiver) error {
 			return db.SaveReceivers(ctx, q.pool, timed(receivers, q.clock.At))
 		},
-		Words:  func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
-		Locate: sender.Locate,
-		Ask:    sender.Ask,
+		Words: func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
+		Ask:   sender.Ask,
 	}
 }
 

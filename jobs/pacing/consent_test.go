@@ -276,7 +276,7 @@ func TestConsentIsRequired(t *testing.T) {
 			p := newTestPacing(required, stub)
 			left := 0
 			for n := range addressRate {
-				if pass, _ := p.Enter(t.Context(), Callback{URL: "https://" + string(rune('a'+n)) + ".evil.example/"}); pass != nil {
+				if pass, _ := p.Enter(t.Context(), Callback{URL: "https://" + string(rune('a'+n)) + ".evil.example/"}); pass != nil && pass.Admit(hookAddress, false) {
 					left++
 				}
 			}

@@ -22,7 +22,6 @@ type outsideStub struct {
 	consent       webhook.Consent
 	askTakes      time.Duration
 	asked, loaded int
-	located       int
 	address       netip.Addr
 	row           db.Receiver
 	loadErr       error
@@ -51,11 +50,10 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 			time.Sleep(time.Millisecond) // the fake clock's
 			return stub.row, stub.loadErr
 		},
-		Locate: func(context.Context, string) (netip.Addr, error) {
-			stub.count(&stub.located)
-			return stub.address, nil
-		},
-		Ask: func(ctx context.Context, _ string, _ int) (webhook.Consent, error) {
+		Ask: func(ctx context.Context, _ string, _ int, admit webhook.Admit) (webhook.Consent, error) {
+			if !admit(stub.address, false) {
+				return webhook.Consent{}, webhook.ErrTurnedAway
+			}
 			stub.count(&stub.asked)
 			select {
 			case <-time.After(stub.askTakes):
@@ -119,7 +117,7 @@ func TestEnter(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			stub := &outsideStub{row: known}
 			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 50)
-			if stub.loaded != 1 || len(left) != 50 || stub.located != 0 {
+			if stub.loaded != 1 || len(left) != 50 {
 				t.Errorf("got %d loaded, %d left and %+v told, want one and all", stub.loaded, len(left), told)
 			}
 		})
@@ -137,8 +135,8 @@ func TestEnter(t *testing.T) {
 				}
 				seen[decision.RetryAt] = true
 			}
-			if len(left) != 1 || stub.located != 1 {
-				t.Errorf("got %d left, %d located, want one", len(left), stub.located)
+			if len(left) != 1 {
+				t.Errorf("got %d left, want one", len(left))
 			}
 		})
 	})

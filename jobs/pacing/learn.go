@@ -3,6 +3,7 @@ package pacing
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"ringback/jobs/limit"
@@ -17,7 +18,9 @@ const (
 	// oneByOneFor is how long a receiver is believed to serve one connection at a time:
 	// another test costs a callback ten seconds.
 	oneByOneFor = 24 * time.Hour
-	maxPrefixes = 16 // of a receiver that answers from several addresses
+	// maxPrefixes is how many addresses of a receiver are known to be proven: a load
+	// balancer may have dozens, and change them.
+	maxPrefixes = 64
 )
 
 // conclude ends a pass, and takes in the attempt's evidence.
@@ -36,7 +39,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 		r.took = average(r.took, took)
 	}
 	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
-	r.seenAt(sent, k, now)
+	r.seenAt(pass, sent, k, now)
 	explained := r.learnOneByOne(pass, sent, now)
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
 	if !explained {
@@ -60,27 +63,30 @@ func (r *receiver) roll(c *party, now time.Time) {
 	}
 }
 
-// seenAt takes in where an attempt went. A name that took callbacks elsewhere is a
-// stranger where it fails: else it could be pointed at a victim afterwards.
-func (r *receiver) seenAt(sent webhook.Attempt, k kind, now time.Time) {
+// seenAt takes in where an attempt went, and whether it proves the address.
+func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Time) {
 	address, err := netip.ParseAddrPort(sent.Address)
 	if err == nil {
 		r.address = prefixOf(address.Addr())
 		r.consent = r.consent.seenAt(r.address, now)
 	}
-	known := slices.Contains(r.answeredFrom, r.address)
-	switch {
-	case k == good:
-		if !r.proven {
-			r.proven, r.pace = true, r.memory.pace(now)
-		}
-		if !known && r.address.IsValid() {
-			r.answeredFrom = append(slices.Clone(r.answeredFrom[max(0, len(r.answeredFrom)+1-maxPrefixes):]), r.address)
-		}
-	case k.isFailure() && err == nil && !known && r.proven:
-		r.memory.rate, r.memory.flight = r.known()
-		r.proven, r.pace = false, newPace(now)
+	if k == good && !r.proven {
+		r.proven, r.pace = true, newPace(now)
 	}
+	switch isNew := r.address.IsValid() && !r.isProvenAt(r.address); {
+	case isNew && r.proven && r.isProof(k):
+		r.answeredFrom = append(slices.Clone(r.answeredFrom[max(0, len(r.answeredFrom)+1-maxPrefixes):]), r.address)
+		pass.party.trial = trial{underWay: pass.party.trial.underWay}
+	case pass.trial && k != good:
+		pass.party.trial.fail(k, now)
+	}
+}
+
+// isProof tells whether an attempt shows that the receiver of a name that took callbacks
+// elsewhere is at this address, too. By https it has shown the name's certificate, so any answer
+// that isn't its own failure does.
+func (r *receiver) isProof(k kind) bool {
+	return k == good || k < failing && strings.HasPrefix(r.name, "https:")
 }
 
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that

@@ -51,11 +51,10 @@ type Config struct {
 
 // Outside is a Pacing's calls of other packages.
 type Outside struct {
-	Load   func(ctx context.Context, name string) (db.Receiver, error)
-	Save   func(ctx context.Context, receivers []db.Receiver) error
-	Words  func(ctx context.Context) ([]db.ReceiverWord, error)
-	Locate func(ctx context.Context, url string) (netip.Addr, error)                     // where a callback would go
-	Ask    func(ctx context.Context, url string, perMinute int) (webhook.Consent, error) // for consent
+	Load  func(ctx context.Context, name string) (db.Receiver, error)
+	Save  func(ctx context.Context, receivers []db.Receiver) error
+	Words func(ctx context.Context) ([]db.ReceiverWord, error)
+	Ask   func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
 }
 
 // Pacing paces the callbacks of this process.
@@ -131,7 +130,7 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 	for deadline := time.Now().Add(callback.patience()); ctx.Err() == nil; {
 		pass, decision := p.next(r, callback)
 		if pass != nil {
-			return p.prepare(ctx, pass, callback.URL)
+			return p.askFirst(ctx, pass, callback.URL)
 		}
 		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) || !p.wait(ctx, callback.Client, decision.RetryAt) {
 			return nil, decision
@@ -226,19 +225,12 @@ func (p *Pacing) next(r *receiver, callback Callback) (*Pass, limit.Decision) {
 	return p.decide(r, callback, time.Now())
 }
 
-// prepare gets the facts that a callback needs before it leaves: a stranger's address,
-// and a receiver's consent, where it is required.
-func (p *Pacing) prepare(ctx context.Context, pass *Pass, url string) (*Pass, limit.Decision) {
-	if pass.locate {
-		address, err := p.outside.Locate(ctx, url)
-		if decision := p.located(pass, address, err, time.Now()); !decision.OK() {
-			return nil, decision
-		}
-	}
+// askFirst gets a receiver's consent, where it is required, before a callback leaves.
+func (p *Pacing) askFirst(ctx context.Context, pass *Pass, url string) (*Pass, limit.Decision) {
 	if pass.ask {
 		limited, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		answer, err := p.outside.Ask(limited, url, ratePerMinute)
+		answer, err := p.outside.Ask(limited, url, ratePerMinute, pass.Admit)
 		if ctx.Err() != nil { // it was us who cut it off
 			err = ctx.Err()
 		}
@@ -251,6 +243,25 @@ func (p *Pacing) prepare(ctx context.Context, pass *Pass, url string) (*Pass, li
 		return nil, limit.Decision{}
 	}
 	return pass, limit.Decision{}
+}
+
+// Admit tells whether the callback may go to an address, by a connection that keeps for others
+// or by its own: at the dial, since a name may change its address at any time. A connection is
+// kept where the receiver has proven itself. Elsewhere the callback needs room in the budgets of
+// strangers.
+func (pass *Pass) Admit(address netip.Addr, keeps bool) bool {
+	p := pass.pacing
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.admit(pass, prefixOf(address), keeps, time.Now()).OK()
+}
+
+// Refused tells when a callback that was admitted nowhere may come back, and why.
+func (pass *Pass) Refused() limit.Decision {
+	p := pass.pacing
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pass.refused
 }
 
 // Leave ends the pass of a callback with its attempt, the zero Attempt if that says

@@ -1,7 +1,7 @@
 package pacing
 
 import (
-	"net/netip"
+	"errors"
 	"time"
 
 	"ringback/jobs/limit"
@@ -17,9 +17,11 @@ type Pass struct {
 	number   int
 	few      bool // in flight when it left
 	stranger bool // it holds a slot of the strangers
+	trial    bool // of a receiver that has proven itself elsewhere
 	probe    bool // of a receiver that is closed by what other clients saw
-	locate   bool // where it goes is to be found out first
 	ask      bool // the receiver is to be asked first
+	over     bool
+	refused  limit.Decision // by admit, the latest
 }
 
 // pass takes the slots that a callback holds while it is under way.
@@ -53,35 +55,8 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	if stranger {
 		p.strangers.window.Take(c.client, now)
 		p.strangerSlots.Take(c.client, 1)
-		if pass.locate = !r.address.IsValid(); !pass.locate {
-			p.addressBudget(r.address, now).window.Take(c.client, now)
-		}
 	}
 	return pass
-}
-
-// located takes in a stranger's address, and tells whether there is room for the
-// callback. An address that isn't found is left to the attempt.
-func (p *Pacing) located(pass *Pass, address netip.Addr, err error, now time.Time) limit.Decision {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil || !address.IsValid() {
-		return limit.Decision{}
-	}
-	pass.receiver.address = prefixOf(address)
-	return p.takeAddress(pass, now)
-}
-
-// takeAddress takes room at the address of a stranger, or ends the pass.
-func (p *Pacing) takeAddress(pass *Pass, now time.Time) limit.Decision {
-	callback := Callback{Client: pass.party.client, CameBack: true}
-	b := p.addressBudget(pass.receiver.address, now)
-	if !b.room(callback, now) {
-		p.release(pass, verdict{})
-		return limit.Decision{Reason: Strangers, RetryAt: b.reserve(callback.Client, now)}
-	}
-	b.window.Take(callback.Client, now)
-	return limit.Decision{}
 }
 
 // asked takes in a receiver's answer to the handshake, and tells whether the callback may
@@ -91,6 +66,11 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	defer p.mu.Unlock()
 	r := pass.receiver
 	c := pass.party
+	if errors.Is(err, webhook.ErrTurnedAway) {
+		r.consent.askAt, c.refusal.askAt = now, now // it wasn't asked
+		p.release(pass, verdict{})
+		return pass.refused
+	}
 	r.consent, c.refusal = r.consent.answered(answer, err, now), c.refusal.answered(answer, err, now)
 	if prefix := prefixOf(answer.Address); prefix.IsValid() {
 		r.address = prefix
@@ -99,9 +79,6 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	if p.mustAsk(r, c, now) {
 		p.release(pass, verdict{})
 		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(c), now.Add(halfASec))}
-	}
-	if pass.stranger && r.address.IsValid() {
-		return p.takeAddress(pass, now)
 	}
 	return limit.Decision{}
 }
@@ -112,9 +89,13 @@ func (p *Pacing) release(pass *Pass, v verdict) {
 	if pass.stranger {
 		p.strangerSlots.Release(pass.party.client, 1)
 	}
+	if pass.trial {
+		pass.party.trial.underWay = false
+	}
 	if pass.probe {
 		pass.party.probing = false
 	}
+	pass.over = true
 	pass.receiver.inFlight--
 	pass.party.inFlight--
 	v.number, v.together = pass.number, pass.receiver.together

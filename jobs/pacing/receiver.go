@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"ringback/jobs/limit"
@@ -21,8 +22,8 @@ type receiver struct {
 	consent  consent
 	parties  map[string]*party
 
-	answeredFrom []netip.Prefix // the addresses that took callbacks
-	proven       bool           // a callback was taken at the latest known address
+	answeredFrom []netip.Prefix // the addresses at which it has proven itself
+	proven       bool           // it took a callback
 	address      netip.Prefix   // of the latest attempt, zero when not known
 	took         time.Duration  // moving average of an attempt, 0 before the first
 	outcome      webhook.Outcome
@@ -52,6 +53,7 @@ type party struct {
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
 	refusal  refusal
+	trial    trial
 	probing  bool // with the receiver closed by what other clients saw
 	inFlight int
 	line     limit.Line
@@ -68,6 +70,10 @@ type taken struct {
 
 func newReceiver(name string, now time.Time) *receiver {
 	return &receiver{name: name, pace: newPace(now), used: now, parties: map[string]*party{}, loading: make(chan struct{})}
+}
+
+func (r *receiver) isProvenAt(address netip.Prefix) bool {
+	return slices.Contains(r.answeredFrom, address)
 }
 
 // maxParties bounds the parties of a receiver.

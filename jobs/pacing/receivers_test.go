@@ -382,19 +382,115 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("got %.2f postponements a callback, want few", got)
 		}
 	})
+}
 
-	t.Run("AreStrangersAgainWhereTheirNameHasMovedAndFails", func(t *testing.T) {
+// A name that took callbacks at one address may be pointed at a victim.
+func TestNamesThatMove(t *testing.T) {
+	t.Parallel()
+	const victim = "198.51.100.1:443"
+	refuses := func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.HTTPStatus, 404, time.Millisecond }
+	for name, test := range map[string]struct {
+		scheme string
+		says   answer
+	}{
+		"AndFail": {"https", fails}, "AndHang": {"https", hangs}, "AndRefuseByHTTP": {"http", refuses},
+	} {
+		t.Run(name+"AreStrangersThere", func(t *testing.T) {
+			t.Parallel()
+			s, moves := newSimulation(500), newOrdinary(20*time.Millisecond)
+			moves.name = test.scheme + "://hooks.example.com:443"
+			s.sendEvery("mallory", moves, 300, 0, 40*second)
+			s.run(10 * second)
+			moves.address, moves.answer = victim, test.says
+			s.run(10*second + 50*time.Millisecond) // which were under way
+			before := len(moves.sent)
+			moves.mostEver = 0
+			s.run(40 * second)
+			if got := mostWithin(moves.sent[before:], 10*second); got > 20 || len(moves.sent) == before {
+				t.Errorf("got %d in ten seconds at the other address, want a stranger's few", got)
+			}
+			if moves.mostEver > 1 || s.strangerSlots.Taken() > 1 {
+				t.Errorf("got %d at a time there, want one", moves.mostEver)
+			}
+			if r := s.receivers[moves.name]; r.isProvenAt(prefixes(victim)[0]) {
+				t.Error("the other address counts as proven")
+			}
+			if got := postponedAJob(moves); got > 6 {
+				t.Errorf("got %.2f postponements a callback, want few", got)
+			}
+		})
+	}
+
+	// The first attempts of all names go elsewhere, and the next attempts to one victim.
+	t.Run("WhileTheyAreStrangersCountWhereTheyGo", func(t *testing.T) {
 		t.Parallel()
-		s, moves := newSimulation(500), newOrdinary(2*time.Millisecond)
-		s.sendEvery("mallory", moves, 1000, 0, 10*second)
-		s.at(morning.Add(10*second), func() { moves.address, moves.answer = "198.51.100.1:443", fails })
-		s.sendEvery("mallory", moves, 1000, 10*second, 60*second)
-		s.run(time.Minute)
-		if got := countWithin(moves.sent, 11*second, 10*second); got > 20 {
-			t.Errorf("got %d in ten seconds at the other address, want a stranger's few", got)
+		s := newSimulation(400)
+		var names []*simReceiver
+		var there []time.Duration
+		for n := range 400 {
+			o := &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: fmt.Sprintf("203.0.113.%d:443", n%250)}
+			o.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if o.address == victim {
+					there = append(there, call.at)
+				}
+				o.address = victim
+				return fails(call)
+			}
+			names = append(names, o)
+			s.send("mallory", o, 0)
 		}
-		if r := s.receivers[moves.name]; r.proven || s.strangerSlots.Taken() > 1 {
-			t.Errorf("got it proven: %v, want it to be a stranger", r.proven)
+		s.run(time.Minute)
+		if got := mostWithin(there, second); got > addressRate || len(there) < 400 {
+			t.Errorf("got %d callbacks within a second, %d in all, want at most %d a second and steadily so", got, len(there), addressRate)
+		}
+	})
+
+	t.Run("KeepTheirPaceWhereTheyAnswer", func(t *testing.T) {
+		t.Parallel()
+		random := rand.New(rand.NewPCG(3, 4))
+		everyMinute := func(at time.Duration) int { return int(at / time.Minute) }
+		ofMany := func(time.Duration) int { return random.IntN(2 * maxPrefixes / 3) }
+		for name, address := range map[string]func(time.Duration) int{"every minute": everyMinute, "of many": ofMany} {
+			s, moves := newSimulation(500), newOrdinary(20*time.Millisecond)
+			s.sendEvery("acme", moves, 300, 0, 150*second)
+			for at := time.Duration(0); at < 150*second; at += 20 * time.Millisecond {
+				s.at(morning.Add(at), func() { moves.address = fmt.Sprintf("198.51.100.%d:443", address(at)) })
+			}
+			s.run(4 * time.Minute)
+			later := waitsFrom(20*second, "acme", moves)
+			if p99, last := later[len(later)*99/100], later[len(later)-1]; later[0] == 0 || p99 > calm || last > second {
+				t.Errorf("%s: got waits of %v at the 99th percentile and %v at the most, want hardly any", name, p99, last)
+			}
+			if got := postponedAJob(moves); got > 0.1 {
+				t.Errorf("%s: got %.2f postponements a callback, want hardly any", name, got)
+			}
+		}
+	})
+
+	// Mallory has a path that fails just after each move. Its first callback at each new address
+	// comes before acme's.
+	t.Run("AreNoStrangersToOthersWhereTheyFailForOne", func(t *testing.T) {
+		t.Parallel()
+		const stays = 10 * second
+		for name, says := range map[string]answer{"500": fails, "no answer": hangs} {
+			s, moves := newSimulation(500), newOrdinary(0)
+			moves.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				if call.client == "mallory" && call.at%stays < second/2 {
+					return says(call)
+				}
+				return takes(20 * time.Millisecond)(call)
+			}
+			for at := time.Duration(0); at < 2*time.Minute; at += stays {
+				s.at(morning.Add(at), func() { moves.address = fmt.Sprintf("198.51.100.%d:443", at/stays) })
+				s.sendEvery("mallory", moves, 50, at+stays, at+stays+second/4)
+				s.sendEvery("mallory", moves, 5, at+stays+second, at+2*stays)
+			}
+			s.sendEvery("acme", moves, 100, 5*time.Millisecond, 2*time.Minute)
+			s.run(3 * time.Minute)
+			waits := waitsFrom(5*second, "acme", moves)
+			if p99, last := waits[len(waits)*99/100], waits[len(waits)-1]; waits[0] == 0 || p99 > calm || last > second {
+				t.Errorf("beside %s at each new address: got waits of %v at the 99th percentile and %v at the most, want hardly any", name, p99, last)
+			}
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ringback/db"
+	"ringback/jobs/limit"
 	"ringback/jobs/webhook"
 )
 
@@ -124,7 +125,7 @@ func (s *simulation) take() {
 	}
 }
 
-func (s *simulation) release() { s.free++; s.take() }
+func (s *simulation) freeWorker() { s.free++; s.take() }
 
 // meets is the database's memory of a receiver.
 func (s *simulation) meets(name string, row db.Receiver) *receiver {
@@ -140,9 +141,9 @@ func (s *simulation) meets(name string, row db.Receiver) *receiver {
 func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
 	r := s.meets(job.to.name, db.Receiver{})
 	pass, decision := s.decide(r, Callback{Client: job.client, CameBack: cameBack}, s.now)
-	if pass != nil && pass.locate {
-		address, err := netip.ParseAddrPort(job.to.address)
-		if decision = s.located(pass, address.Addr(), err, s.now); !decision.OK() {
+	if pass != nil {
+		if decision = s.dial(pass, job.to); !decision.OK() {
+			s.release(pass, verdict{})
 			pass = nil
 		}
 	}
@@ -154,8 +155,18 @@ func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
 	default:
 		job.postponed++
 		s.ready(job, nextPoll(decision.RetryAt))
-		s.release()
+		s.freeWorker()
 	}
+}
+
+// dial asks for admission as the sender does: first for a kept connection, then for a
+// connection of its own.
+func (s *simulation) dial(pass *Pass, to *simReceiver) limit.Decision {
+	address := prefixOf(netip.MustParseAddrPort(to.address).Addr())
+	if kept := s.admit(pass, address, true, s.now); kept.OK() {
+		return kept
+	}
+	return s.admit(pass, address, false, s.now)
 }
 
 // nextPoll is when the queue hands out a job that is due.
@@ -203,7 +214,7 @@ func (s *simulation) attempt(job *simJob, pass *Pass) {
 				s.ready(job, s.now.Add(retries[job.attempts-1]))
 			}
 		}
-		s.release()
+		s.freeWorker()
 	})
 }
 
@@ -261,6 +272,20 @@ func waitsOf(receivers ...*simReceiver) (waits []time.Duration) {
 	for _, o := range receivers {
 		for _, job := range o.jobs {
 			if job.first > 0 {
+				waits = append(waits, job.first)
+			}
+		}
+	}
+	slices.Sort(waits)
+	return waits
+}
+
+// waitsFrom returns the waits of a client's callbacks that came after a time, sorted; zero for
+// callbacks that never left.
+func waitsFrom(from time.Duration, client string, receivers ...*simReceiver) (waits []time.Duration) {
+	for _, o := range receivers {
+		for _, job := range o.jobs {
+			if job.client == client && job.arrived.Sub(morning) >= from {
 				waits = append(waits, job.first)
 			}
 		}

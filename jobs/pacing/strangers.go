@@ -61,6 +61,78 @@ func (p *Pacing) addressBudget(address netip.Prefix, now time.Time) *budget {
 	return b
 }
 
+// trial is a client's callbacks to addresses at which a receiver has not proven itself, since its
+// name moved: one at a time, at a stranger's rate. A client that fails there holds up no other.
+type trial struct {
+	underWay bool
+	pace     pace      // once it failed
+	next     time.Time // no sooner, zero before it failed
+	line     limit.Line
+}
+
+func (t *trial) hasFailed() bool { return !t.next.IsZero() }
+
+func (t *trial) fail(k kind, now time.Time) {
+	if !t.hasFailed() {
+		t.pace = newPace(now)
+	}
+	t.pace.fail(k)
+	t.next = now.Add(limit.PerSecond(t.pace.rate))
+}
+
+// reserve tells a callback when to come back that finds another under way, or a failure not long
+// ago. More come back than the rate has room for: once the address is proven, all may leave.
+func (t *trial) reserve(now time.Time) time.Time {
+	step := limit.PerSecond(t.pace.rate) / 10
+	return t.line.Reserve(limit.Latest(t.next, now.Add(step)), step, limit.PerSecond(startRate))
+}
+
+// admit tells whether a callback may be sent to an address. It takes room in the budgets where
+// the receiver has not proven itself there.
+func (p *Pacing) admit(pass *Pass, address netip.Prefix, keeps bool, now time.Time) limit.Decision {
+	r, client := pass.receiver, pass.party.client
+	if r.word.isAllowed() || r.isProvenAt(address) {
+		return limit.Decision{}
+	}
+	if keeps || pass.over { // its dial goes on when it doesn't need it any more
+		return limit.Decision{Reason: Strangers}
+	}
+	if pass.stranger && !pass.trial {
+		r.address = address
+	}
+	b := p.addressBudget(address, now)
+	switch back := (Callback{Client: client, CameBack: true}); {
+	case !b.room(back, now):
+		pass.refused = limit.Decision{Reason: Strangers, RetryAt: b.reserve(client, now)}
+		return pass.refused
+	case !pass.stranger:
+		if pass.refused = p.try(pass, back, now); !pass.refused.OK() {
+			return pass.refused
+		}
+	}
+	b.window.Take(client, now)
+	return limit.Decision{}
+}
+
+// try lets a callback of a proven receiver go to an address at which it has not proven itself, in
+// the room of strangers, or says when it may come back.
+func (p *Pacing) try(pass *Pass, callback Callback, now time.Time) limit.Decision {
+	r, c := pass.receiver, pass.party
+	switch t := &c.trial; {
+	case t.hasFailed() && (t.underWay || t.next.After(now)):
+		return limit.Decision{Reason: Strangers, RetryAt: t.reserve(now)}
+	case t.underWay:
+		return limit.Decision{Reason: Strangers, RetryAt: p.reserve(r, c, p.allowance(r, c, now), now.Add(r.expected(c, now)), now)}
+	case !p.strangers.room(callback, now):
+		return limit.Decision{Reason: Strangers, RetryAt: p.strangers.reserve(c.client, now)}
+	case !p.strangerSlots.Take(c.client, 1):
+		return limit.Decision{Reason: Strangers, RetryAt: p.reserveSlot(c.client, p.strangerSlots.Of(c.client), now)}
+	}
+	p.strangers.window.Take(c.client, now)
+	pass.stranger, pass.trial, c.trial.underWay = true, true, true
+	return limit.Decision{}
+}
+
 // maxReceivers bounds the receivers in memory, some 1,500 bytes each. Naming enough
 // others to make the process forget a receiver takes minutes at the strangers' rate, and
 // gains only the starting pace.

@@ -26,14 +26,19 @@ const maxPerMinute = 1_000_000
 // minute, through the same guard and within the same time as a callback. Only a 2xx whose
 // WebHook-Allowed-Origin is this service's origin or * is a grant. Any answer is a value.
 // An error says why no answer came, in words for operators without the URL; after a
-// cancelled ctx it says nothing about the receiver.
-func (s *Sender) Ask(ctx context.Context, url string, perMinute int) (Consent, error) {
+// cancelled ctx it says nothing about the receiver. It is ErrTurnedAway where Admit let no
+// address be dialled.
+func (s *Sender) Ask(ctx context.Context, url string, perMinute int, admit Admit) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
+	ctx = withAdmission(ctx, admit, false)
 	var followed phases
 	response, err := s.options(httptrace.WithClientTrace(ctx, followed.trace()), url, perMinute)
 	seen := followed.report()
 	address, _ := netip.ParseAddrPort(seen.address)
+	if isTurnedAway(err, seen) {
+		return Consent{}, ErrTurnedAway
+	}
 	if err != nil {
 		if shortage := shortageOf(err); shortage != nil {
 			return Consent{}, fmt.Errorf("asking for consent: %w", shortage)

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -45,6 +46,35 @@ type blockedError struct {
 
 // Error doesn't tell the address, which the attempt records on its own.
 func (*blockedError) Error() string { return "address not allowed" }
+
+// Admit tells whether an address may be dialled, just before it is. keeps tells that the
+// connection may carry later messages as well, which nobody is asked about. It is called on
+// any goroutine, also when its message no longer needs the dial.
+type Admit func(address netip.Addr, keeps bool) bool
+
+// ErrTurnedAway is how a dial ends of which Admit let no address be dialled.
+var ErrTurnedAway = errors.New("no address may be dialled now")
+
+// admission is what the guard is to ask about a dial. The transport hands nothing but the
+// context on to the dial.
+type admission struct {
+	admit Admit
+	keeps bool
+}
+
+type admissionKey struct{}
+
+func withAdmission(ctx context.Context, admit Admit, keeps bool) context.Context {
+	if admit == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, admissionKey{}, admission{admit, keeps})
+}
+
+func isAdmitted(ctx context.Context, address netip.Addr) bool {
+	asked, ok := ctx.Value(admissionKey{}).(admission)
+	return !ok || asked.admit(address, asked.keeps)
+}
 
 // dialContext is the transport's DialContext.
 func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, error) {
@@ -96,17 +126,23 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 	return g.lookup(bare, name)
 }
 
-// dialFirst returns a connection to the first address that accepts it. Each address has
-// its share of the remaining time.
+// dialFirst returns a connection to the first admitted address that accepts it. Each address
+// has its share of the remaining time. The error is ErrTurnedAway, too, where some address was
+// not admitted.
 func (g *guard) dialFirst(ctx context.Context, addresses []netip.Addr, port string) (conn net.Conn, err error) {
 	deadline := time.Now().Add(g.dialLimit)
+	var turnedAway error
 	for i, address := range addresses {
+		if !isAdmitted(ctx, address) {
+			turnedAway = ErrTurnedAway
+			continue
+		}
 		share := time.Until(deadline) / time.Duration(len(addresses)-i)
 		if conn, err = g.dialOne(ctx, share, net.JoinHostPort(address.String(), port)); err == nil || ctx.Err() != nil {
 			return conn, err
 		}
 	}
-	return nil, err
+	return nil, errors.Join(err, turnedAway)
 }
 
 func (g *guard) dialOne(ctx context.Context, limit time.Duration, address string) (net.Conn, error) {

@@ -26,6 +26,7 @@ type Message struct {
 	Secrets     []Secret          // that it is signed with, each time; none for no signature
 	Hosts       Hosts             // that it may go to, checked again, too
 	Headers     map[string]string // that the caller wants it to carry, as CheckHeaders returned them
+	Admit       Admit             // nil: all that the policy allows
 }
 
 // Attempt is the result of a POST.
@@ -42,6 +43,7 @@ type Attempt struct {
 	Address string // last address dialled, even if refused, or reused, with its port; empty if none
 	Conn    string // local address of the used connection, which identifies it; empty if none
 	Refused bool   // by our own policy for URLs
+	Away    bool   // Admit turned it away from all addresses, so that no attempt was made
 	Ours    error  // the resource that this machine was out of, so that no attempt was made; nil for none
 	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
@@ -55,7 +57,7 @@ type Attempt struct {
 // receiver: a client's own list of hosts must not count against the receiver of other
 // clients.
 func (a Attempt) AboutReceiver() Attempt {
-	if a.Refused || a.Ours != nil {
+	if a.Refused || a.Away || a.Ours != nil {
 		return Attempt{}
 	}
 	return a
@@ -162,15 +164,14 @@ func (s *Sender) Close() { s.transport.CloseIdleConnections() }
 // So when a kept connection fails before any byte of an answer, the message is sent once
 // more, on a fresh connection: a receiver may see it twice in an attempt, with the same
 // webhook-id, and no more often.
+//
+// A connection is kept only where Admit says so. Where it doesn't, the message is sent on a
+// connection of its own, if Admit allows that.
 func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
 	attempt := Attempt{StartedAt: time.Now()}
-	response, seen, err := s.post(ctx, s.transport, m)
-	again := err != nil && seen.reused && !seen.answered && ctx.Err() == nil
-	if again {
-		response, seen, err = s.post(ctx, s.fresh, m)
-	}
+	response, seen, again, err := s.postOnceOrTwice(ctx, m)
 	attempt.EndedAt = time.Now()
 	attempt.Address, attempt.Conn = seen.address, seen.conn
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
@@ -186,7 +187,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 		attempt.Cause = sloppyAnswer
 	default:
 		attempt.Outcome, attempt.Cause = explain(err, seen)
-		attempt.Ours = shortageOf(err)
+		attempt.Ours, attempt.Away = shortageOf(err), isTurnedAway(err, seen)
 		_, attempt.Refused = errors.AsType[*RefusedError](err)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
 			attempt.Address = blocked.address
@@ -198,12 +199,33 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	return attempt
 }
 
+// postOnceOrTwice posts the message, and again on a fresh connection where the first post
+// found none to keep, or failed on a kept connection.
+func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http.Response, seen sighting, again bool, err error) {
+	response, seen, err = s.post(ctx, s.transport, m)
+	again = err != nil && seen.reused && !seen.answered
+	if ctx.Err() != nil || !again && !errors.Is(err, ErrTurnedAway) {
+		return response, seen, false, err
+	}
+	second, later, failure := s.post(ctx, s.fresh, m)
+	if again && isTurnedAway(failure, later) {
+		return response, seen, false, err
+	}
+	return second, later, again, failure
+}
+
+// isTurnedAway tells whether no address was dialled, since none was admitted.
+func isTurnedAway(err error, seen sighting) bool {
+	return errors.Is(err, ErrTurnedAway) && seen.address == ""
+}
+
 // post returns the answer's head, and the phases on the way to it. It uses a
 // transport rather than a client: a bare round trip follows no redirect, keeps no
 // cookie and, unlike a client told not to follow, doesn't fail on a redirect's
 // malformed Location.
 func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message) (*http.Response, sighting, error) {
 	var followed phases
+	ctx = withAdmission(ctx, m.Admit, transport == s.transport)
 	request, err := s.newPost(httptrace.WithClientTrace(ctx, followed.trace()), m)
 	if err != nil {
 		return nil, followed.report(), err
