@@ -291,6 +291,7 @@ func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
 		"ARetryAfterAndNoAnswer":                {claims(hangs), 67 * second, 1},
 		"ARetryAfterAndSlowAnswers":             {claims(takes(9900 * time.Millisecond)), 2 * second, 1},
 		"NoAnswer":                              {hangs, 15 * second, 1},
+		"NoAnswerBesideBursts":                  {hangs, 2 * second, 50},
 		"SlowAnswersBesideBursts":               {takes(9 * second), 15 * second, 50},
 		"ARetryAfterAndSlowAnswersBesideBursts": {claims(takes(9 * second)), 67 * second, 50},
 	} {

@@ -136,10 +136,9 @@ func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time
 // learnBreakers counts failures in a row, for the client and for all.
 func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	if !k.isDown() {
-		if r.breaker.openings > 0 { // it is back, and starts slowly
-			r.pace, c.pace, c.bound = newPace(now), newPace(now), false
-		} else if c.breaker.openings > 0 {
-			c.pace, c.bound = newPace(now), false
+		if c.breaker.openings > 0 || r.breaker.openings > 0 && r.failedSince(c) {
+			// It is back, and its client starts slowly. The others did not fail, or start so, too.
+			c.pace, c.bound = newPace(now), true
 		}
 		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
 		return
