@@ -245,6 +245,35 @@ func TestConsentIsRequired(t *testing.T) {
 		})
 	})
 
+	// A name may grant at one address, and have another at the dial.
+	t.Run("AtTheVeryAddressThatIsDialled", func(t *testing.T) {
+		t.Parallel()
+		for name, row := range map[string]db.Receiver{"a stranger": {}, "a proven receiver": known} {
+			synctest.Test(t, func(t *testing.T) {
+				stub := &outsideStub{consent: everything, address: hookAddress, row: row}
+				p := newTestPacing(required, stub)
+				pass, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
+				moved := netip.MustParseAddr("192.0.2.99")
+				if pass == nil || pass.Admit(moved, true) || pass.Admit(moved, false) {
+					t.Fatalf("%s: want its callback to leave, and not for an address that has granted nothing", name)
+				}
+				if got := pass.Refused(); got.Reason != Consent || time.Until(got.RetryAt) > 2*askAfterMove {
+					t.Errorf("%s: got %+v, want the other address to be asked soon", name, got)
+				}
+				if !pass.Admit(hookAddress, false) {
+					t.Errorf("%s: want it to leave for the address that granted", name)
+				}
+				pass.Leave(webhook.Attempt{})
+				stub.address, stub.consent = moved, webhook.Consent{Granted: true, Address: moved}
+				time.Sleep(askAfterMove)
+				pass, told := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL, CameBack: true})
+				if stub.asked != 2 || pass == nil || !pass.Admit(moved, false) || !pass.Admit(hookAddress, false) {
+					t.Errorf("%s: got it asked %d times and %+v, want both addresses granted", name, stub.asked, told)
+				}
+			})
+		}
+	})
+
 	t.Run("AndAQuestionThatIsNotAnsweredIsGivenUp", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"ringback/jobs/limit"
@@ -75,12 +76,20 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 	if prefix := prefixOf(answer.Address); prefix.IsValid() {
 		r.address = prefix
 	}
+	pass.ask = false
 	p.keep(r, now)
 	if p.mustAsk(r, c, now) {
 		p.release(pass, verdict{})
 		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(c), now.Add(halfASec))}
 	}
 	return limit.Decision{}
+}
+
+// askThere lets the next callback ask an address that has granted nothing.
+func (p *Pacing) askThere(pass *Pass, address netip.Prefix, now time.Time) limit.Decision {
+	r := pass.receiver
+	r.address, r.consent = address, r.consent.seenAt(address, now)
+	return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(pass.party), now.Add(halfASec))}
 }
 
 // release gives a pass's slots back, with the callback's verdict.

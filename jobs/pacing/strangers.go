@@ -87,15 +87,19 @@ func (t *trial) reserve(now time.Time) time.Time {
 	return t.line.Reserve(limit.Latest(t.next, now.Add(step)), step, limit.PerSecond(startRate))
 }
 
-// admit tells whether a callback may be sent to an address. It takes room in the budgets where
-// the receiver has not proven itself there.
+// admit tells whether a callback, or the question before it, may be sent to an address. It takes
+// room in the budgets where the receiver has not proven itself there.
 func (p *Pacing) admit(pass *Pass, address netip.Prefix, keeps bool, now time.Time) limit.Decision {
 	r, client := pass.receiver, pass.party.client
-	if r.word.isAllowed() || r.isProvenAt(address) {
+	isGranted := !p.required || pass.ask || r.consent.covers(address, now)
+	switch {
+	case r.word.isAllowed() || isGranted && r.isProvenAt(address):
 		return limit.Decision{}
-	}
-	if keeps || pass.over { // its dial goes on when it doesn't need it any more
+	case keeps || pass.over: // its dial goes on when it doesn't need it any more
 		return limit.Decision{Reason: Strangers}
+	case !isGranted:
+		pass.refused = p.askThere(pass, address, now)
+		return pass.refused
 	}
 	if pass.stranger && !pass.trial {
 		r.address = address
