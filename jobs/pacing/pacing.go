@@ -29,7 +29,7 @@ const (
 	Pace      limit.Reason = "receiver_pace"   // it gets no more for now
 	Consent   limit.Reason = "receiver_consent"
 	Denied    limit.Reason = "receiver_denied" // by the operator, for good
-	Strangers limit.Reason = "strangers"       // of the budgets of receivers that have taken no callback yet
+	Strangers limit.Reason = "strangers"       // of the budgets that they share
 	Workers   limit.Reason = "workers"         // of its client's share
 	Unknown   limit.Reason = "memory"          // the database can't tell the receiver's memory
 )
