@@ -425,7 +425,6 @@ func TestNamesThatMove(t *testing.T) {
 	t.Run("WhileTheyAreStrangersCountWhereTheyGo", func(t *testing.T) {
 		t.Parallel()
 		s := newSimulation(400)
-		var names []*simReceiver
 		var there []time.Duration
 		for n := range 400 {
 			o := &simReceiver{name: fmt.Sprintf("https://%d.evil.example:443", n), address: fmt.Sprintf("203.0.113.%d:443", n%250)}
@@ -436,7 +435,6 @@ func TestNamesThatMove(t *testing.T) {
 				o.address = victim
 				return fails(call)
 			}
-			names = append(names, o)
 			s.send("mallory", o, 0)
 		}
 		s.run(time.Minute)
