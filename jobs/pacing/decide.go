@@ -220,16 +220,23 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 // same. Else a client whose callbacks take long would hold all of them. It exceeds the
 // limit only until callbacks of clients with more than their part are answered.
 func (r *receiver) part(c *party, most int) int {
+	clients := r.clients(c)
+	if clients == 1 {
+		return 1
+	}
+	return max(1, most/clients)
+}
+
+// clients is how many clients share the slots at a receiver: a client, and the others that
+// have some.
+func (r *receiver) clients(c *party) int {
 	clients := 1
 	for _, other := range r.parties {
 		if other != c && other.inFlight > 0 {
 			clients++
 		}
 	}
-	if clients == 1 {
-		return 1
-	}
-	return max(1, most/clients)
+	return clients
 }
 
 // isOneByOne tells whether a client and another found that a receiver serves one connection

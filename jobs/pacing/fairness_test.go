@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -110,15 +111,48 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		s.sendEvery("acme", acme, 40, 0, 2*time.Minute)
 		s.sendEvery("mallory", acme, 50, 30*second, 2*time.Minute)
 		s.run(3 * time.Minute)
-		var waits []time.Duration
-		for _, job := range acme.jobs {
-			if job.client == "acme" && job.arrived.Sub(morning) > 60*second {
-				waits = append(waits, job.first)
-			}
-		}
-		slices.Sort(waits)
-		if p99 := waits[len(waits)*99/100]; p99 > calm {
+		if p99 := quantile(acme.waitsOf("acme", time.Minute), 99); p99 > calm {
 			t.Errorf("got waits of %v at the 99th percentile, want hardly any", p99)
+		}
+	})
+
+	// A receiver in slow start has a limit in flight of all clients together, and a round of
+	// it lasts as long as its slowest answer.
+	t.Run("BySlowAnswersInSlowStart", func(t *testing.T) {
+		t.Parallel()
+		slowly := func(outcome webhook.Outcome, number int) answer {
+			return func(simCall) (webhook.Outcome, int, time.Duration) { return outcome, number, 9 * second }
+		}
+		for name, says := range map[string]answer{
+			"404": slowly(webhook.HTTPStatus, 404), "410": slowly(webhook.Gone, 410), "429": slowly(webhook.Throttled, 1),
+			"200": takes(9 * second), "no answer": hangs,
+		} {
+			for _, rate := range []float64{5, 50} {
+				answers := func(call simCall) (webhook.Outcome, int, time.Duration) {
+					if call.client == "mallory" {
+						return says(call)
+					}
+					return takes(100 * time.Millisecond)(call)
+				}
+				s := newSimulation(500)
+				grown := &simReceiver{name: "https://grown.example.com:443", address: here, answer: answers}
+				s.sendEvery("acme", grown, 40, 0, time.Minute)
+				s.sendEvery("acme", grown, 300, time.Minute, 4*time.Minute)
+				s.sendEvery("mallory", grown, rate, 30*second, 4*time.Minute)
+				s.run(6 * time.Minute)
+				if p99 := quantile(grown.waitsOf("acme", time.Minute), 99); p99 > calm {
+					t.Errorf("%s, %v/s, acme sends more: got waits of %v at the 99th percentile, want hardly any", name, rate, p99)
+				}
+				s = newSimulation(500)
+				cold := &simReceiver{name: "https://cold.example.com:443", address: here, answer: answers}
+				s.sendEvery("acme", cold, 5, 0, 5*second)
+				s.sendEvery("mallory", cold, rate, 0, 2*time.Minute)
+				s.sendEvery("acme", cold, 100, 10*second, 2*time.Minute)
+				s.run(3 * time.Minute)
+				if p95 := quantile(cold.waitsOf("acme", 10*second), 95); p95 > calm {
+					t.Errorf("%s, %v/s, both are new there: got waits of %v at the 95th percentile, want hardly any", name, rate, p95)
+				}
+			}
 		}
 	})
 
@@ -266,6 +300,25 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		wantCalm(t, "acme's once one was taken", "acme", later)
 	})
 }
+
+// waitsOf are the waits of a client's callbacks that came after a time, the longest last. A
+// callback that never left waited forever.
+func (o *simReceiver) waitsOf(client string, after time.Duration) (waits []time.Duration) {
+	for _, job := range o.jobs {
+		if job.client != client || job.arrived.Sub(morning) <= after {
+			continue
+		}
+		if job.first == 0 {
+			job.first = math.MaxInt64
+		}
+		waits = append(waits, job.first)
+	}
+	slices.Sort(waits)
+	return waits
+}
+
+// quantile is a percentile of sorted waits.
+func quantile(waits []time.Duration, percent int) time.Duration { return waits[len(waits)*percent/100] }
 
 // Three clients on paths of their own do what they can to a receiver that acme calls now and
 // then, so that for most of the time they alone show how it is.

@@ -110,4 +110,19 @@ func (p *Pacing) release(pass *Pass, v verdict) {
 	v.number, v.together = pass.number, pass.receiver.together
 	pass.receiver.pace.answered(v)
 	pass.party.pace.answered(v)
+	pass.receiver.catchUp(pass.party)
+}
+
+// catchUp raises the limit in flight of a receiver in slow start so that a client without
+// trouble has as much of it as its own answers allow. Slow callbacks of another client would
+// otherwise keep the limit as it is: a round lasts until the last of its answers.
+func (r *receiver) catchUp(c *party) {
+	if c.bound || r.pace.steady {
+		return
+	}
+	own := c.pace.flight
+	if !r.together {
+		own = min(own, 2)
+	}
+	r.pace.flight = max(r.pace.flight, own*float64(r.clients(c)))
 }
