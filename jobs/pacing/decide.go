@@ -197,9 +197,16 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	if !r.proven && !r.word.isAllowed() {
 		a.rate.Burst = 1
+		if c.isNew() && r.number < 2*firstClients { // whatever others met there
+			a.rate = limit.Rate{Burst: 1}
+		}
 	}
-	if r.proven && (a.most > 1 || r.together) && !r.word.isAllowed() {
+	switch {
+	case r.word.isAllowed():
+	case r.proven && (a.most > 1 || r.together):
 		a.part = r.part(c, a.most)
+	case r.inFlight < firstClients:
+		a.part = 1
 	}
 	switch {
 	case r.isOneByOne(c, now):
@@ -215,6 +222,11 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	return a
 }
+
+// firstClients is how many clients may have a callback each in flight to a receiver that has
+// not shown that it takes two at once. With one in all, a client whose callbacks hang there
+// would keep the others out.
+const firstClients = 8
 
 // part is a client's part of the slots at a receiver, for each client that has some the
 // same. Else a client whose callbacks take long would hold all of them. It exceeds the

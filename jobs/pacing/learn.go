@@ -42,6 +42,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r.seenAt(pass, sent, k, now)
 	explained := r.learnOneByOne(pass, sent, now)
 	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
+	r.catchUp(c, now)
 	if !explained {
 		r.learnPace(pass, k, took, now)
 	}

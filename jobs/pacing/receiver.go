@@ -99,6 +99,9 @@ func (r *receiver) forgetParties(now time.Time) {
 	}
 }
 
+// isNew tells whether no callback of the client has left for the receiver.
+func (c *party) isNew() bool { return c.inFlight == 0 && c.latest[0] == 0 }
+
 func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
 
 // attemptTimeOf is how long an attempt of a client may be expected to take: its callbacks

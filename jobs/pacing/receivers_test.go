@@ -362,6 +362,15 @@ func TestStrangers(t *testing.T) {
 			if len(stranger.sent) == first {
 				t.Error("got none afterwards, want one now and then")
 			}
+			s, many := newSimulation(500), newOrdinary(0)
+			many.answer = says
+			for n := range 1000 {
+				s.send(fmt.Sprintf("client%d", n%50), many, 0)
+			}
+			s.run(20 * second)
+			if first, next := countWithin(many.sent, 0, 10*second), countWithin(many.sent, 10*second, 10*second); first > 20 || next > first {
+				t.Errorf("from fifty clients: got %d in the first ten seconds and %d in the next, want at most 20 and less", first, next)
+			}
 			if got := postponedAJob(stranger); got > 8 {
 				t.Errorf("got %.2f postponements a callback within ten minutes, want few", got)
 			}
@@ -380,6 +389,15 @@ func TestStrangers(t *testing.T) {
 		}
 		if got := postponedAJob(slow); got > 4 {
 			t.Errorf("got %.2f postponements a callback, want few", got)
+		}
+		s, pair := newSimulation(500), newOrdinary(0)
+		pair.answer = servesAtATime(2, 3*second)
+		for range 1000 {
+			s.send("acme", pair, 0)
+		}
+		s.run(2 * time.Minute)
+		if pair.mostEver > 4 || len(pair.failed) > 0 {
+			t.Errorf("serving two at a time: got %d at a time and %d failures, want it not pushed", pair.mostEver, len(pair.failed))
 		}
 	})
 }
