@@ -74,6 +74,13 @@ func completeJobs(ids, asleep string, states ...string) string {
 		)`
 }
 
+// requestOf is the id of the request that a job is about, by the job's arguments; null
+// where they name none, since the job is somebody else's or was changed by hand.
+func requestOf(args string) string {
+	named := args + ` ->> 'request_id'`
+	return `CASE WHEN ` + named + ` ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN (` + named + `)::uuid END`
+}
+
 // CompleteJob ends a job whose step was done before.
 func CompleteJob(ctx context.Context, q Querier, id int64) error {
 	sql := `WITH ` + completeJobs("$1", "'{}'", "running") + ` SELECT`
@@ -176,7 +183,7 @@ func CountByDestination(ctx context.Context, q Querier, queues []string, sample 
 		CROSS JOIN LATERAL (
 			SELECT client, callback_url
 			FROM requests
-			WHERE requests.id = (job.args ->> 'request_id')::uuid
+			WHERE requests.id = ` + requestOf("job.args") + `
 			LIMIT 1
 		) AS request
 		GROUP BY request.client, host`

@@ -308,7 +308,7 @@ func readPage(rows pgx.Rows, limit int) (page Page, err error) {
 func liveRequests(ctx context.Context, q Querier, most int) (ids []uuid.UUID, all bool, err error) {
 	// As CountUnfinished finds them, in the order of River's index for fetching.
 	sql := fmt.Sprintf(`
-		SELECT (job.args ->> 'request_id')::uuid
+		SELECT %[2]s
 		FROM unnest(ARRAY['available', 'running', 'retryable', 'scheduled', 'pending']::river_job_state[]) AS unfinished (state)
 		CROSS JOIN LATERAL (
 			SELECT args
@@ -317,7 +317,7 @@ func liveRequests(ctx context.Context, q Querier, most int) (ids []uuid.UUID, al
 			ORDER BY queue, priority, scheduled_at, id
 			LIMIT %[1]d
 		) AS job
-		LIMIT %[1]d`, most+1)
+		LIMIT %[1]d`, most+1, requestOf("job.args"))
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
 		return nil, false, fmt.Errorf("looking for live jobs: %w", err)

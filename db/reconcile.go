@@ -64,13 +64,16 @@ func LostSteps(ctx context.Context, q Querier, most int) ([]uuid.UUID, error) {
 const reconciledAtOnce = 5000
 
 // FindLostSteps looks at the next requests after a position. It returns the requests that
-// have lost their job, and the position to go on from: the start of the table after its
-// end.
-func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid.UUID, next uuid.UUID, err error) {
-	// The limits are written out for a plan by index.
+// have no live job for their next step, and the position to go on from: the start of the
+// table after its end.
+func FindLostSteps(ctx context.Context, q Querier, work, callback Jobs, after uuid.UUID) (lost []uuid.UUID, next uuid.UUID, err error) {
+	// The limits are written out for a plan by index, and each job is looked up, never
+	// joined.
 	sql := fmt.Sprintf(`
 		WITH page AS MATERIALIZED (
-			SELECT id, CASE WHEN status = 'accepted' THEN work_job_id WHEN callback_state = 'pending' THEN callback_job_id END AS job_id
+			SELECT id, run_at, redelivered_at,
+			       CASE WHEN status = 'accepted' THEN work_job_id END AS work_job_id,
+			       CASE WHEN callback_state = 'pending' THEN callback_job_id END AS callback_job_id
 			FROM requests
 			WHERE id > $1
 			ORDER BY id
@@ -80,14 +83,42 @@ func FindLostSteps(ctx context.Context, q Querier, after uuid.UUID) (lost []uuid
 		       ARRAY(
 			SELECT id
 			FROM page
-			WHERE job_id IS NOT NULL
-			  AND (SELECT finalized_at IS NULL FROM river_job WHERE river_job.id = job_id) IS NOT TRUE -- a look-up each, never a join
+			WHERE work_job_id IS NOT NULL
+			  AND (SELECT %[2]s FROM river_job WHERE river_job.id = work_job_id) IS NOT TRUE
+			   OR callback_job_id IS NOT NULL
+			  AND (SELECT %[3]s FROM river_job WHERE river_job.id = callback_job_id) IS NOT TRUE
 		)
-		FROM page`, reconciledAtOnce)
-	if err := q.QueryRow(ctx, sql, after).Scan((*zeronull.UUID)(&next), &lost); err != nil {
+		FROM page`, reconciledAtOnce, isLive("page", "$2", "$3", notHeld), isLive("page", "$4", "$5", heldBack("page")))
+	row := q.QueryRow(ctx, sql, after, work.Kind, work.Queue, callback.Kind, callback.Queue)
+	if err := row.Scan((*zeronull.UUID)(&next), &lost); err != nil {
 		return nil, after, fmt.Errorf("looking for lost steps: %w", err)
 	}
 	return lost, next, nil
+}
+
+// isLive tells whether a row of river_job will take the step of a row of requests by
+// itself, or is taking it; null counts as no. A job that somebody changed by hand is not
+// live where no worker would take it up, where it is about another request, or where it is
+// due later than any step is. A running job is live, unless nobody took it up: the
+// heartbeat sees to the rest of them.
+func isLive(request, kind, queue, mayBePending string) string {
+	return `finalized_at IS NULL AND CASE state::text
+			WHEN 'running' THEN attempted_at IS NOT NULL AND attempted_by[1] IS NOT NULL
+			ELSE river_job.kind = ` + kind + `
+			     AND river_job.queue = ` + queue + `
+			     AND args ->> 'request_id' = ` + request + `.id::text
+			     AND scheduled_at <= greatest(now(), run_at, redelivered_at) + interval '48 hours'
+			     AND (state::text <> 'pending' OR ` + mayBePending + `)
+			END`
+}
+
+// notHeld says that no job may be pending: an ordering key holds callbacks back alone.
+const notHeld = "false"
+
+// heldBack tells whether the callback of a row of requests stands in the order of its key,
+// which releases it.
+func heldBack(request string) string {
+	return "EXISTS (SELECT FROM ordered_requests WHERE ordered_requests.request_id = " + request + ".id)"
 }
 
 // Mended counts the requests that were put right.
@@ -109,7 +140,7 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if len(ids) == 0 {
 		return Mended{}, nil
 	}
-	places, err := FindPlaces(ctx, tx, ids)
+	places, err := owedPlaces(ctx, tx, ids)
 	if err != nil {
 		return Mended{}, err
 	}
@@ -122,6 +153,9 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if ids, err = lockOwed(ctx, tx, ids); err != nil {
 		return Mended{}, err
 	}
+	if err := restorePlaces(ctx, tx, ids, places); err != nil {
+		return Mended{}, err
+	}
 	// Each statement sees the changes of the transactions that held the locks before.
 	if m.Cancelled, err = cancelLost(ctx, tx, ids, reason); err != nil {
 		return Mended{}, err
@@ -130,11 +164,53 @@ func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, 
 	if err := LeaveOrder(ctx, tx, cancelled...); err != nil {
 		return Mended{}, err
 	}
-	if m.Work, err = remakeJobs(ctx, tx, work, "work_job_id", "status = 'accepted'", "true", ids); err != nil {
+	if m.Work, err = remakeJobs(ctx, tx, work, "work_job_id", "status = 'accepted'", notHeld, "true", ids); err != nil {
 		return Mended{}, err
 	}
-	m.Callbacks, err = remakeJobs(ctx, tx, callback, "callback_job_id", "callback_state = 'pending'", isFirst("lost", places), ids)
+	first := "(redelivered_at IS NOT NULL OR " + isFirst("lost", places) + ")" // a redelivery has left the order
+	m.Callbacks, err = remakeJobs(ctx, tx, callback, "callback_job_id", "callback_state = 'pending'", heldBack("requests"), first, ids)
 	return m, err
+}
+
+// owedPlaces returns the places of the requests that stand in the order of a key, or
+// should.
+func owedPlaces(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) ([]Place, error) {
+	const sql = `
+		SELECT client, ordering_key, id
+		FROM requests
+		WHERE id = ANY ($1::uuid[])
+		  AND ordering_key IS NOT NULL
+		  AND redelivered_at IS NULL
+		  AND (status = 'accepted' OR callback_state = 'pending')`
+	rows, err := tx.Query(ctx, sql, column(ids, uuidOf))
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
+	}
+	places, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Place])
+	if err != nil {
+		return nil, fmt.Errorf("finding places in an order: %w", err)
+	}
+	return places, nil
+}
+
+// restorePlaces puts requests back into the order of their key from which somebody removed
+// them by hand.
+func restorePlaces(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, places []Place) error {
+	if len(places) == 0 {
+		return nil
+	}
+	const sql = `
+		INSERT INTO ordered_requests (client, ordering_key, seq, request_id)
+		SELECT client, ordering_key, seq, id
+		FROM requests
+		WHERE id = ANY ($1::uuid[])
+		  AND ordering_key IS NOT NULL
+		  AND redelivered_at IS NULL
+		ON CONFLICT DO NOTHING`
+	if _, err := tx.Exec(ctx, sql, column(ids, uuidOf)); err != nil {
+		return fmt.Errorf("restoring places in an order: %w", err)
+	}
+	return nil
 }
 
 // removeNotes removes the notes of requests, after their ordering keys are locked: a
@@ -201,17 +277,17 @@ func cancelLost(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason jsontext
 }
 
 // remakeJobs replaces the jobs in column job of the requests that are owed the step and
-// have no job for it. first is as in insertJobs.
-func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, first string, ids []uuid.UUID) (int, error) {
+// have no live job for it. mayBePending is as in isLive, first as in insertJobs.
+func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, mayBePending, first string, ids []uuid.UUID) (int, error) {
 	sql := `
 		WITH lost AS MATERIALIZED (
-			SELECT requests.id, client, ordering_key, seq, ` + job + ` AS earlier_job_id,
+			SELECT requests.id, client, ordering_key, seq, redelivered_at, ` + job + ` AS earlier_job_id,
 			       nextval('river_job_id_seq') AS job_id, 1 AS position
 			FROM requests
 			LEFT JOIN river_job ON river_job.id = ` + job + `
 			WHERE requests.id = ANY ($6::uuid[])
 			  AND ` + owed + `
-			  AND (river_job.id IS NULL OR river_job.finalized_at IS NOT NULL)
+			  AND (` + isLive("requests", "$1", "$2", mayBePending) + `) IS NOT TRUE
 		), remade AS (
 			UPDATE requests
 			SET ` + job + ` = lost.job_id

@@ -29,6 +29,7 @@ func TestLostSteps(t *testing.T) {
 			// As an operator with another search_path does it.
 			"DeletedFromAnotherSchema": {"SET LOCAL search_path = pg_catalog; DELETE FROM public.river_job", true},
 			"OfNoRequest":              {"UPDATE river_job SET args = '{}'; DELETE FROM river_job", false},
+			"OfWhatIsNoRequest":        {`UPDATE river_job SET args = '{"request_id": "x"}'; DELETE FROM river_job`, false},
 			"RemovedOnceItHasEnded":    {"UPDATE river_job SET state = 'completed', finalized_at = now(); DELETE FROM river_job", false},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -100,7 +101,7 @@ func TestLostSteps(t *testing.T) {
 		var found []uuid.UUID
 		var after uuid.UUID
 		for _, wantNext := range []uuid.UUID{requests[db.ReconciledAtOnce-1].ID, uuid.Nil} {
-			lost, next, err := db.FindLostSteps(t.Context(), pool, after)
+			lost, next, err := db.FindLostSteps(t.Context(), pool, workJobs, callbackJobs, after)
 			if err != nil || next != wantNext {
 				t.Fatalf("got next %s, %v, want %s", next, err, wantNext)
 			}

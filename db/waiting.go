@@ -67,7 +67,7 @@ type WaitingCallback struct {
 func ListWaiting(ctx context.Context, q Querier, from WaitingPosition, most int) (waiting []WaitingCallback, next WaitingPosition, err error) {
 	// A range of River's index for fetching. LIMIT 1 keeps Postgres from joining by reading
 	// whole tables.
-	const sql = `
+	sql := `
 		SELECT job.id, job.scheduled_at, coalesce(request.callback_url, '')
 		FROM (
 			SELECT id, scheduled_at, args
@@ -82,7 +82,7 @@ func ListWaiting(ctx context.Context, q Querier, from WaitingPosition, most int)
 		LEFT JOIN LATERAL (
 			SELECT callback_url
 			FROM requests
-			WHERE requests.id = (job.args ->> 'request_id')::uuid
+			WHERE requests.id = ` + requestOf("job.args") + `
 			LIMIT 1
 		) AS request ON true
 		ORDER BY job.scheduled_at, job.id`

@@ -35,24 +35,31 @@ const (
 // caller cancels the request; a callback job that is cancelled is made again, since the
 // callback is owed.
 type reconciler struct {
-	pool    *pgxpool.Pool
-	logger  *slog.Logger
-	mended  *prometheus.CounterVec     // by the kind of step
-	wake    func(requests []uuid.UUID) // tells that their work has ended
-	failing bool                       // by the last log line
+	pool   *pgxpool.Pool
+	logger *slog.Logger
+	mended *prometheus.CounterVec     // by the kind of step
+	wake   func(requests []uuid.UUID) // tells that their work has ended
+	told   time.Time                  // when it last told of a failure that lasts; zero for none
 }
 
 // run looks until ctx ends.
 func (r *reconciler) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		pause, err := r.look(ctx)
-		if failing := err != nil && ctx.Err() == nil; failing != r.failing {
-			r.failing = failing
-			if failing {
-				r.logger.WarnContext(ctx, "lost_steps_not_looked_for", "error", err)
-			}
-		}
+		r.tellFailure(ctx, err, time.Now())
 		sleep(ctx, pause)
+	}
+}
+
+// tellFailure tells that a look failed, and again while looks fail.
+func (r *reconciler) tellFailure(ctx context.Context, err error, now time.Time) {
+	switch {
+	case err == nil || ctx.Err() != nil:
+		r.told = time.Time{}
+	case now.Sub(r.told) >= db.ToldAgainAfter:
+		r.told = now
+		r.logger.WarnContext(ctx, "lost_steps_not_looked_for", "error", err,
+			"remedy", "requests whose job is cancelled or deleted wait until this ends: find in the error what keeps the database from reading or writing requests, river_job, lost_steps or reconciliation")
 	}
 }
 
@@ -91,7 +98,7 @@ func mendNext(ctx context.Context, tx pgx.Tx, position uuid.UUID) (mended db.Men
 	if len(ids) == notesAtOnce {
 		pause = reconcileHurry
 	}
-	found, next, err := db.FindLostSteps(ctx, tx, position)
+	found, next, err := db.FindLostSteps(ctx, tx, workJobs, callbackJobs, position)
 	if err != nil {
 		return db.Mended{}, pause, err
 	}

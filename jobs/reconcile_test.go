@@ -3,6 +3,8 @@ package jobs
 import (
 	"context"
 	"net/http"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -52,6 +54,40 @@ func TestReconciler(t *testing.T) {
 			}
 			receiver.next(t)
 			q.waitFor(t, request.ID, "status = 'succeeded' AND callback_state = 'delivered'")
+			q.wantNoOrphans(t)
+		})
+	}
+
+	// Each leaves a job that has not ended, and that no worker takes up for its request.
+	changes := map[string]string{
+		"GivenAnotherKind":         "kind = 'other'",
+		"PutIntoAnotherQueue":      "queue = 'other'",
+		"MadeAboutAnotherRequest":  "args = jsonb_build_object('request_id', gen_random_uuid())",
+		"MadeAboutNoRequest":       "args = '{}'",
+		"GivenArgumentsThatAreOff": `args = '{"request_id": "x"}'`,
+		"PostponedForYears":        "scheduled_at = now() + interval '10 years'",
+		"PostponedForever":         "scheduled_at = 'infinity', state = 'scheduled'",
+		"HeldBack":                 "state = 'pending'",
+		"SetToRunning":             "state = 'running'",
+	}
+	for name, change := range changes {
+		t.Run("GoesOnThoughTheJobsWere"+name, func(t *testing.T) {
+			t.Parallel()
+			q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+			request, worked := newRequest(receiver.URL), newRequest(receiver.URL)
+			q.accept(t, request)
+			q.accept(t, worked)
+			worked = q.get(t, worked.ID)
+			if err := q.finish(t.Context(), worked, succeeded); err != nil {
+				t.Fatal(err)
+			}
+			q.exec(t, "UPDATE river_job SET "+change+" WHERE finalized_at IS NULL")
+			q.start(t)
+			receiver.next(t)
+			receiver.next(t)
+			for _, id := range []uuid.UUID{request.ID, worked.ID} {
+				q.waitFor(t, id, "callback_state = 'delivered' AND work_job_state = 'completed' AND callback_job_state = 'completed'")
+			}
 			q.wantNoOrphans(t)
 		})
 	}
@@ -147,6 +183,51 @@ func TestReconciler(t *testing.T) {
 		q.waitFor(t, requests[1].ID, "callback_state = 'delivered'")
 	})
 
+	t.Run("PutsARequestBackIntoTheOrderOfItsKey", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+		requests := keyed(t, q, receiver.URL, 2)
+		q.exec(t, "DELETE FROM ordered_requests WHERE request_id = $1", requests[1].ID)
+		q.start(t)
+		for i, request := range requests {
+			if got := receiver.next(t).event.Data.ID; got != request.ID {
+				t.Errorf("callback %d: got the callback of %s, want the callback of %s", i, got, request.ID)
+			}
+		}
+		q.waitFor(t, requests[1].ID, "callback_state = 'delivered'")
+		if !q.holds(t, "SELECT NOT EXISTS (SELECT FROM ordered_requests)") {
+			t.Error("a request is still in the order of its key")
+		}
+	})
+
+	// A delayed request and a redelivery are due as late as their callers said.
+	t.Run("LeavesWhatIsDueLaterAlone", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		delayed, spaced, held := newRequest("http://127.0.0.1:9/"), newRequest("http://127.0.0.1:9/"), keyed(t, q, "http://127.0.0.1:9/", 2)[1]
+		delayed.RunAt = q.Now().AddDate(0, 0, 30)
+		q.accept(t, delayed)
+		q.accept(t, spaced)
+		if err := q.finish(t.Context(), spaced, succeeded); err != nil {
+			t.Fatal(err)
+		}
+		q.exec(t, "UPDATE requests SET callback_state = 'dead', settled_at = now() WHERE id = $1", spaced.ID)
+		spaced.Client = q.get(t, spaced.ID).Client
+		later := q.Now().AddDate(0, 0, 5)
+		if _, err := db.RedeliverCallbacks(t.Context(), q.direct, callbackJobs, []db.Redelivery{{RequestID: spaced.ID, Client: spaced.Client, At: later}}); err != nil {
+			t.Fatal(err)
+		}
+		before := []int64{q.get(t, delayed.ID).WorkJobID, q.get(t, spaced.ID).CallbackJobID, held.CallbackJobID}
+		q.exec(t, "UPDATE reconciliation SET next_at = now()")
+		if _, err := q.reconciler.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		after := []int64{q.get(t, delayed.ID).WorkJobID, q.get(t, spaced.ID).CallbackJobID, q.get(t, held.ID).CallbackJobID}
+		if !slices.Equal(before, after) {
+			t.Errorf("jobs: got %d, want %d as before", after, before)
+		}
+	})
+
 	t.Run("LooksAgainAtWhatSomebodyHolds", func(t *testing.T) {
 		t.Parallel()
 		q := newQueue(t, nil)
@@ -194,6 +275,73 @@ func TestReconciler(t *testing.T) {
 		}
 		if got := q.get(t, request.ID).WorkJobID; got != before || !q.holds(t, "SELECT count(*) = 1 FROM river_job") {
 			t.Errorf("job: got %d, want %d alone", got, before)
+		}
+	})
+}
+
+// Somebody made jobs by hand, or changed them, so that a step might be taken twice at once.
+func TestJobsMadeByHand(t *testing.T) {
+	t.Parallel()
+	// blocking is work that tells of each run, and goes on once it is released.
+	blocking := func(t *testing.T) (q *testQueue, runs chan struct{}, release func()) {
+		t.Helper()
+		runs, released := make(chan struct{}, 10), make(chan struct{})
+		q = newQueue(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			runs <- struct{}{}
+			<-released
+			return succeeded.Result, nil
+		})
+		release = sync.OnceFunc(func() { close(released) })
+		q.start(t)
+		t.Cleanup(release) // before the queue stops
+		return q, runs, release
+	}
+
+	t.Run("DoNoWorkThatAnotherJobDoes", func(t *testing.T) {
+		t.Parallel()
+		q, runs, release := blocking(t)
+		receiver := newReceiver(t, always(http.StatusOK))
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		<-runs
+		q.exec(t, `
+			INSERT INTO river_job (state, args, kind, queue, max_attempts)
+			SELECT 'available', args, kind, queue, max_attempts
+			FROM river_job, generate_series(1, 3)`)
+		waitUntil(t, func() bool { return q.holds(t, "SELECT count(*) = 3 FROM river_job WHERE state = 'completed'") })
+		release()
+		receiver.next(t)
+		q.waitFor(t, request.ID, "callback_state = 'delivered'")
+		if len(runs) > 0 {
+			t.Errorf("the work ran %d times, want once", 1+len(runs))
+		}
+	})
+
+	t.Run("DoNoWorkOfNoRequest", func(t *testing.T) {
+		t.Parallel()
+		q, runs, release := blocking(t)
+		release()
+		q.exec(t, "INSERT INTO river_job (state, args, kind, queue, max_attempts) VALUES ('available', '{}', 'work', 'work', 1000)")
+		waitUntil(t, func() bool { return q.holds(t, "SELECT state = 'completed' FROM river_job") })
+		if len(runs) > 0 {
+			t.Error("the work ran")
+		}
+	})
+
+	t.Run("WaitForTheRunOfTheSameJob", func(t *testing.T) {
+		t.Parallel()
+		q, runs, release := blocking(t)
+		receiver := newReceiver(t, always(http.StatusOK))
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		<-runs
+		q.exec(t, "UPDATE river_job SET state = 'available'")
+		waitUntil(t, func() bool { return q.holds(t, "SELECT state = 'running' FROM river_job") }) // again
+		release()
+		receiver.next(t)
+		q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_state = 'completed'")
+		if len(runs) > 0 {
+			t.Errorf("the work ran %d times, want once", 1+len(runs))
 		}
 	})
 }

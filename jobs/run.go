@@ -62,8 +62,9 @@ func (w *runWorker) Work(ctx context.Context, job *river.Job[workArgs]) error {
 	switch {
 	case err != nil:
 		return w.queue.postpone(ctx, w.logger, job.JobRow, job.Args.RequestID, err)
-	case request.ID != job.Args.RequestID:
-		return w.queue.complete(ctx, job.ID) // an earlier run finished it
+	case request.ID != job.Args.RequestID, // an earlier run finished it
+		request.WorkJobID != job.ID: // somebody made a job by hand, or changed what it is about
+		return w.queue.complete(ctx, job.ID)
 	}
 	if offer := w.catalog.Find(request.Work); request.Elsewhere && offer != nil {
 		return w.look(ctx, job.JobRow, offer, request)
