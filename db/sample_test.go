@@ -62,6 +62,39 @@ func TestTakeSample(t *testing.T) {
 		}
 	})
 
+	t.Run("CountsARequestThatRunsLaterFromThen", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		insertAccepted(t, pool, "alice", "https://a.example.com/", "available", 3)
+		for _, sql := range []string{
+			"UPDATE requests SET accepted_at = now() - interval '9 hours', run_at = now() + interval '1 hour'",
+			"UPDATE river_job SET scheduled_at = now() + interval '1 hour'",
+		} {
+			execOn(t, pool, sql)
+		}
+		if got := take(t, pool); got.Unfinished != 0 || got.Jobs["available"] != 3 {
+			t.Errorf("before they are due: got %+v, want 3 jobs of no age", got)
+		}
+		const last = "(SELECT max(id) FROM river_job)" // the first still hides it by its id
+		execOn(t, pool, "UPDATE requests SET run_at = now() - interval '2 hours' WHERE work_job_id = "+last)
+		execOn(t, pool, "UPDATE river_job SET scheduled_at = now() - interval '1 minute' WHERE id = "+last)
+		if got := take(t, pool); got.Unfinished.Truncate(time.Hour) != 2*time.Hour {
+			t.Errorf("got an age of %v, want 2h, for which it has been due", got.Unfinished)
+		}
+	})
+
+	t.Run("PassesOverJobsThatWereChangedByHand", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		insertAccepted(t, pool, "alice", "https://a.example.com/", "available", 3)
+		execOn(t, pool, "UPDATE requests SET accepted_at = now() - interval '1 hour'")
+		execOn(t, pool, `UPDATE river_job SET args = '{"request_id": "x"}' WHERE id = (SELECT min(id) FROM river_job)`)
+		execOn(t, pool, `UPDATE river_job SET args = '[]' WHERE id = (SELECT max(id) FROM river_job)`)
+		if got := take(t, pool); got.Jobs["available"] != 3 || got.Unfinished.Truncate(time.Hour) != time.Hour {
+			t.Errorf("got %+v, want 3 jobs, the oldest of an hour", got)
+		}
+	})
+
 	t.Run("ReadsNoTableFromItsStart", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

@@ -97,7 +97,7 @@ func (s *sampler) watch(registerer prometheus.Registerer) {
 		gauge("jobs", "Jobs that have not ended, by state, of all processes; 100,000 of a queue for that or more.", prometheus.Labels{"state": state},
 			func(sample db.Sample) float64 { return float64(sample.Jobs[state]) })
 	}
-	gauge("oldest_unfinished_request_age_seconds", "For how long the oldest async request has been accepted whose work or callback is to come; 0 for none.", nil,
+	gauge("oldest_unfinished_request_age_seconds", "Since when the oldest async request whose work or callback is to come was accepted or, if that is later, due by its delay or run_at; 0 for none.", nil,
 		func(sample db.Sample) float64 { return sample.Unfinished.Seconds() })
 	gauge("oldest_due_callback_age_seconds", "For how long the callback that waits the longest for a worker has been due; 0 for none.", nil,
 		func(sample db.Sample) float64 { return sample.DueCallback.Seconds() })
