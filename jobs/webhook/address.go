@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"net/netip"
+	"slices"
 
 	"code.dny.dev/ssrf"
 )
@@ -66,4 +67,54 @@ func (p Policy) loopback() (addresses []netip.Addr) {
 func isISATAP(address netip.Addr) bool {
 	b := address.As16()
 	return address.Is6() && b[8]&^0x02 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+}
+
+// inside are ranges that nobody's receivers are in, and what callers reach there.
+var inside = []struct {
+	what   string
+	ranges []netip.Prefix
+}{
+	{"this machine", prefixes("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128")},
+	{"link-local addresses, such as metadata services of clouds with their credentials", prefixes("169.254.0.0/16", "fe80::/10")},
+	{"other metadata services of clouds", prefixes("fd00:ec2::254/128", "168.63.129.16/32", "100.100.100.200/32")},
+}
+
+func prefixes(all ...string) (parsed []netip.Prefix) {
+	for _, one := range all {
+		parsed = append(parsed, netip.MustParsePrefix(one))
+	}
+	return parsed
+}
+
+// Opened says what callers reach by callbacks, by what the operator allows, though it can't
+// be meant for receivers. In local mode, this machine is meant.
+func (p Policy) Opened() (reachable []string) {
+	for _, allowed := range p.Allowed {
+		if allowed.Bits() == 0 {
+			family := "IPv4"
+			if allowed.Addr().Is6() {
+				family = "IPv6"
+			}
+			reachable = append(reachable, "every "+family+" address, all of the private network among them")
+		}
+	}
+	for i, place := range inside {
+		if (i > 0 || !p.Local) && slices.ContainsFunc(place.ranges, p.opens) {
+			reachable = append(reachable, place.what)
+		}
+	}
+	return reachable
+}
+
+// opens tells whether some address of a range is allowed, and not denied.
+func (p Policy) opens(within netip.Prefix) bool {
+	return slices.ContainsFunc(p.Allowed, func(allowed netip.Prefix) bool {
+		common := allowed
+		if within.Bits() > allowed.Bits() {
+			common = within
+		}
+		return allowed.Overlaps(within) && !slices.ContainsFunc(p.Denied, func(denied netip.Prefix) bool {
+			return denied.Bits() <= common.Bits() && denied.Contains(common.Addr())
+		})
+	})
 }

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -93,5 +94,45 @@ func TestAllowsAsTheOperatorSays(t *testing.T) {
 		if got := operated.allows(netip.MustParseAddr(address)); got != want {
 			t.Errorf("allows(%s) = %v; want %v", address, got, want)
 		}
+	}
+}
+
+func TestOpened(t *testing.T) {
+	t.Parallel()
+	const (
+		all4      = "every IPv4 address, all of the private network among them"
+		all6      = "every IPv6 address, all of the private network among them"
+		machine   = "this machine"
+		linkLocal = "link-local addresses, such as metadata services of clouds with their credentials"
+		metadata  = "other metadata services of clouds"
+	)
+	for name, test := range map[string]struct {
+		allowed, denied []string
+		local           bool
+		want            []string
+	}{
+		"Nothing":                      {},
+		"APrivateRange":                {allowed: []string{"10.1.0.0/16", "fd00:1::/32"}},
+		"AllOfIPv4":                    {allowed: []string{"0.0.0.0/0"}, want: []string{all4, machine, linkLocal, metadata}},
+		"AllOfIPv6":                    {allowed: []string{"::/0"}, want: []string{all6, machine, linkLocal, metadata}},
+		"AllOfIPv4InLocalMode":         {allowed: []string{"0.0.0.0/0"}, local: true, want: []string{all4, linkLocal, metadata}},
+		"APartOfLoopback":              {allowed: []string{"127.1.0.0/16"}, want: []string{machine}},
+		"AllThatBeginsWithLoopback":    {allowed: []string{"126.0.0.0/7"}, want: []string{machine}},
+		"LoopbackInLocalMode":          {allowed: []string{"127.0.0.0/8"}, local: true},
+		"Loopback6":                    {allowed: []string{"::1/128"}, want: []string{machine}},
+		"AMetadataAddress":             {allowed: []string{"169.254.169.254/32"}, local: true, want: []string{linkLocal}},
+		"UniqueLocalAddresses":         {allowed: []string{"fc00::/7"}, want: []string{metadata}},
+		"LoopbackWithoutThisAddress":   {allowed: []string{"127.0.0.0/8"}, denied: []string{"127.0.0.1/32"}, want: []string{machine}},
+		"LoopbackThatIsDenied":         {allowed: []string{"127.0.0.0/8"}, denied: []string{"127.0.0.0/8"}},
+		"AllButWhatIsDenied":           {allowed: []string{"0.0.0.0/0"}, denied: []string{"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "168.63.129.16/32", "100.64.0.0/10"}, want: []string{all4}},
+		"UniqueLocalWithoutAWSAddress": {allowed: []string{"fc00::/7"}, denied: []string{"fd00:ec2::/32"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			policy := Policy{Local: test.local, Allowed: prefixes(test.allowed...), Denied: prefixes(test.denied...)}
+			if got := policy.Opened(); !slices.Equal(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
 	}
 }

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"errors"
-	"net/netip"
 	"strings"
 	"testing"
 )
@@ -253,13 +252,6 @@ func TestCheckAsTheOperatorSays(t *testing.T) {
 		t.Errorf("localhost where loopback is allowed: got %q, %v; want it accepted", got, err)
 	}
 	checkRefused(t, Policy{Allowed: prefixes("10.0.0.0/8")}, "http://10.1.2.3/", ruleScheme)
-}
-
-func prefixes(ranges ...string) (parsed []netip.Prefix) {
-	for _, one := range ranges {
-		parsed = append(parsed, netip.MustParsePrefix(one))
-	}
-	return parsed
 }
 
 func checkRefused(t *testing.T, policy Policy, raw, rule string) {
