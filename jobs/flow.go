@@ -81,6 +81,9 @@ const (
 	flowLongestWait = 2 * flowPatience
 )
 
+// workUnknown is why work waits that this process doesn't offer.
+const workUnknown limit.Reason = "work_unknown"
+
 // Reasons for which a run waits, besides a slot, and for which a sync request is
 // refused.
 const (
@@ -91,7 +94,7 @@ const (
 )
 
 func workReasons() []limit.Reason {
-	return []limit.Reason{workSlots, KindLimit, WorkDown, WorkPaused, WorkPace}
+	return []limit.Reason{workSlots, KindLimit, WorkDown, WorkPaused, WorkPace, workUnknown}
 }
 
 // newFlows makes a flow for each kind of work that needs a flow.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	dto "github.com/prometheus/client_model/go"
 
 	"ringback/work"
 )
@@ -63,6 +64,10 @@ func TestUnknownWorkWaitsForAProcessThatOffersIt(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("got no line, want work_unknown among the lines that may come for thousands of jobs")
+	}
+	var postponed dto.Metric
+	if err := old.metrics.waits[workUnknown].Write(&postponed); err != nil || postponed.GetCounter().GetValue() == 0 {
+		t.Errorf("got %v jobs postponed, %v, want them counted", postponed.GetCounter().GetValue(), err)
 	}
 
 	late := newRequest("http://127.0.0.1:9/")
