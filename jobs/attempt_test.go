@@ -25,7 +25,7 @@ func (q *testQueue) offering(t *testing.T, w work.Work) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.runner.catalog, q.flows = catalog, newFlows(catalog, 2, false, slog.New(slog.DiscardHandler))
+	q.runner.catalog, q.flows = catalog, newFlows(catalog, newWaitingRoom(2, 0, false), false, slog.New(slog.DiscardHandler))
 }
 
 func freshRequest(callbackURL string) db.Request {

@@ -283,7 +283,7 @@ func TestAnswersInHandAreToldAgain(t *testing.T) {
 
 func TestWorkThatIsDownIsToldAgain(t *testing.T) {
 	t.Parallel()
-	f := newFlow(&work.Offer{Name: "away", Work: work.Work{Paced: true}}, 10, false)
+	f := newFlow(&work.Offer{Name: "away", Work: work.Work{Paced: true}}, newWaitingRoom(10, 0, false), false)
 	told := 0
 	f.tell = func(down bool, _ error) {
 		if down {

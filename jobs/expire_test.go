@@ -74,7 +74,7 @@ func TestExpire(t *testing.T) {
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			w := &runWorker{queue: &Queue{}, slots: newRunSlots(1, 10, false), catalog: catalogOf(t, doNothing)}
+			w := &runWorker{queue: &Queue{}, slots: newRunSlots(1, newWaitingRoom(10, 1, false), false), catalog: catalogOf(t, doNothing)}
 			leave, _ := w.slots.enter(t.Context(), "alice", false)
 			request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
 			time.AfterFunc(time.Until(request.ExpiresAt), leave)

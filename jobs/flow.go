@@ -36,8 +36,8 @@ type flow struct {
 	limit int                          // runs at a time, 0 for no limit
 	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
 	runs  *limit.Gate                  // nil without a limit; sync requests are before jobs
-	room  int                          // for jobs that wait
-	// shared says that clients share what waits.
+	room  *waitingRoom                 // for jobs
+	// shared says that clients share the turns of sync requests.
 	shared  bool
 	waiting atomic.Int64 // sync requests
 
@@ -98,11 +98,11 @@ func workReasons() []limit.Reason {
 }
 
 // newFlows makes a flow for each kind of work that needs a flow.
-func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logger) map[string]*flow {
+func newFlows(catalog *work.Catalog, room *waitingRoom, shared bool, logger *slog.Logger) map[string]*flow {
 	flows := map[string]*flow{}
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
-			f := newFlow(offer, workers, shared)
+			f := newFlow(offer, room, shared)
 			f.tell, f.warn = tellOfWork(logger, offer), warnOfWork(logger, offer)
 			flows[offer.Name] = f
 		}
@@ -110,10 +110,9 @@ func newFlows(catalog *work.Catalog, workers int, shared bool, logger *slog.Logg
 	return flows
 }
 
-// newFlow lets no more than half of the workers wait.
-func newFlow(offer *work.Offer, workers int, shared bool) *flow {
+func newFlow(offer *work.Offer, room *waitingRoom, shared bool) *flow {
 	f := &flow{
-		paced: offer.Paced, limit: offer.Limit, room: workers / 2, shared: shared, clients: clienteles{},
+		paced: offer.Paced, limit: offer.Limit, room: room, shared: shared, clients: clienteles{},
 		tell: func(bool, error) {}, warn: func(*work.SettingError) {},
 	}
 	if f.limit > 0 {
@@ -153,7 +152,8 @@ type pass struct {
 
 // enter lets a job begin that await let through, which must call leave with its outcome, or
 // returns the reason and the time to come back. The job waits while sync requests are before
-// it. When ctx ends, enter does neither. A nil flow lets all begin.
+// it, with a slot for runs in its hands, and so not in the waiting room. When ctx ends, enter
+// does neither. A nil flow lets all begin.
 func (f *flow) enter(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
 		return func(work.Outcome) {}, limit.Decision{}
@@ -224,7 +224,18 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 	if f.door == nil {
 		return func() {}, limit.Decision{}
 	}
-	decision = f.door.Enter(ctx, client, func(queue limit.Queue) time.Duration { return f.patience(client, queue, time.Now()) })
+	waited := false
+	decision = f.door.Enter(ctx, client, func(queue limit.Queue) time.Duration {
+		patience := f.patience(client, queue, time.Now())
+		if patience == 0 || !f.room.enter(client) {
+			return 0
+		}
+		waited = true
+		return patience
+	})
+	if waited {
+		f.room.leave(client)
+	}
 	if !decision.OK() {
 		if ctx.Err() != nil {
 			return nil, limit.Decision{}
@@ -254,8 +265,7 @@ func (f *flow) patience(client string, queue limit.Queue, now time.Time) time.Du
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	turn := f.perSlot(client) * time.Duration(queue.All+1)
-	crowded := queue.All >= f.room || f.shared && queue.Own >= f.room-queue.All
-	if crowded || turn > flowPatience || now.Sub(f.moved) > flowPatience {
+	if turn > flowPatience || now.Sub(f.moved) > flowPatience {
 		return 0
 	}
 	return flowLongestWait

@@ -38,7 +38,7 @@ func (f *flow) sync(t *testing.T, ctx context.Context, client string, takes time
 
 // sharedFlow is a flow that has done a run, with clients who share it.
 func sharedFlow(t *testing.T, slots int, takes time.Duration) *flow {
-	f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, 1000, true)
+	f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(1000, 0, true), true)
 	if got := f.job(t, takes); !got.OK() {
 		t.Fatalf("the first: got %+v", got)
 	}

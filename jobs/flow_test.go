@@ -19,7 +19,7 @@ import (
 )
 
 func pacedFlow(limit int) *flow {
-	return newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, 1000, false)
+	return newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, newWaitingRoom(1000, 0, false), false)
 }
 
 func came(at time.Time, again *work.Again) work.Outcome {
@@ -151,7 +151,7 @@ func TestFlowWarnsOfMistakesInTheSettings(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	offer := &work.Offer{Name: "summarize", Work: work.Work{Paced: true}}
-	f := newFlow(offer, 1000, false)
+	f := newFlow(offer, newWaitingRoom(1000, 0, false), false)
 	f.warn = warnOfWork(slog.New(slog.NewTextHandler(&log, nil)), offer)
 	run := func(now time.Time, cause error) {
 		t.Helper()
@@ -253,7 +253,7 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 
 func TestFlowLimitsAttempts(t *testing.T) {
 	t.Parallel()
-	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, 1000, false)
+	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, newWaitingRoom(1000, 0, false), false)
 	first, _ := f.tryEnter("alice", true, morning)
 	if _, got := f.tryEnter("alice", true, morning); !got.OK() {
 		t.Fatalf("the second: got %+v, want it to begin", got)
@@ -374,7 +374,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 	t.Run("HalfOfTheWorkersAtMost", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, 20, false)
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, newWaitingRoom(20, 0, false), false)
 			f.job(t, time.Millisecond)
 			var jobs sync.WaitGroup
 			defer jobs.Wait()
@@ -423,7 +423,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 	t.Run("Jobs", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, 100, true)
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {
 				var jobs sync.WaitGroup
@@ -448,7 +448,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 	t.Run("SyncRequests", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, 100, true)
+			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {
 				for range burst { // they wait, and are refused in the end

@@ -137,16 +137,19 @@ func New(config Config) (*Queue, error) {
 		config.Health = db.NewHealth(config.Logger, config.Pool, config.RiverPool)
 	}
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
-	queue.flows = newFlows(config.Catalog, config.Workers, config.Limits != nil, config.Logger)
+	shared := config.Limits != nil
+	runs := mostRuns(config.WorkLimit, config.Workers, shared)
+	room := newWaitingRoom(config.Workers, runs, shared)
+	queue.flows = newFlows(config.Catalog, room, shared, config.Logger)
 	queue.record = newRecord(config.Logger, queue.health.Explain)
 	queue.record.finishes, queue.record.settles = newApart(queue.met(db.FinishStep)), newApart(queue.met(db.SettleStep))
 	queue.tracer, queue.seldom = config.Tracer, config.SeldomLogger
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
-	queue.runSlots = newRunSlots(config.WorkLimit, config.Workers, config.Limits != nil)
+	queue.runSlots = newRunSlots(runs, room, shared)
 	queue.pacing = pacing.New(pacing.Config{
-		Workers: config.Workers, Shared: config.Limits != nil, Rate: float64(config.CallbackRate), Consent: config.CallbackConsent,
+		Workers: config.Workers, Shared: shared, Rate: float64(config.CallbackRate), Consent: config.CallbackConsent,
 		Logger: config.Logger, Outside: queue.outside(config.Sender),
 	})
 	if err := queue.setUpRiver(config); err != nil {
@@ -161,7 +164,6 @@ func New(config Config) (*Queue, error) {
 		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
 	}
 	queue.quotas = newQuotas(config)
-	shared := config.Limits != nil
 	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), queue.findEnded)
 	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), queue.findNews)
 	queue.metrics = newMetrics(config.Metrics, queue)

@@ -85,7 +85,7 @@ func TestThrottleDelayNeverPassesADay(t *testing.T) {
 func TestUnfinishedRequestsAreNeverLessThanNone(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
-	q := &Queue{runSlots: newRunSlots(1, 1, false), record: newRecord(slog.New(slog.DiscardHandler), nil), pacing: pacing.New(pacing.Config{Workers: 1})}
+	q := &Queue{runSlots: newRunSlots(1, newWaitingRoom(1, 1, false), false), record: newRecord(slog.New(slog.DiscardHandler), nil), pacing: pacing.New(pacing.Config{Workers: 1})}
 	q.metrics = newMetrics(registry, q)
 	q.backlog.add(-3) // ended since the sample
 	families, err := registry.Gather()

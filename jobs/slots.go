@@ -15,7 +15,7 @@ import (
 // clients.
 type runSlots struct {
 	count int
-	room  int // for jobs that wait
+	room  *waitingRoom
 	gate  *limit.Gate
 
 	mu      sync.Mutex
@@ -40,10 +40,9 @@ func (all clienteles) of(client string) *clientele {
 	return c
 }
 
-// newRunSlots lets no more than half of the workers wait.
-func newRunSlots(count, workers int, shared bool) *runSlots {
+func newRunSlots(count int, room *waitingRoom, shared bool) *runSlots {
 	gate := limit.NewGate(limit.NewSlots(count, shared), limit.OldestFirst, workSlots, workSlots)
-	return &runSlots{count: count, room: workers / 2, gate: gate, clients: clienteles{}}
+	return &runSlots{count: count, room: room, gate: gate, clients: clienteles{}}
 }
 
 const (
@@ -63,12 +62,17 @@ const (
 // run, or returns when the job may come back. When ctx ends, it does neither. A job
 // that came back has been postponed before.
 func (s *runSlots) enter(ctx context.Context, client string, cameBack bool) (leave func(), postponed limit.Decision) {
-	decision := s.gate.Enter(ctx, client, func(queue limit.Queue) time.Duration {
-		if queue.Own >= s.room-queue.All || !cameBack && s.isPromised(client, time.Now()) {
+	waited := false
+	decision := s.gate.Enter(ctx, client, func(limit.Queue) time.Duration {
+		if !cameBack && s.isPromised(client, time.Now()) || !s.room.enter(client) {
 			return 0
 		}
+		waited = true
 		return slotPatience
 	})
+	if waited {
+		s.room.leave(client)
+	}
 	if !decision.OK() {
 		if ctx.Err() != nil {
 			return nil, limit.Decision{}

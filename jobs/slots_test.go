@@ -15,6 +15,8 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/jobs/limit"
+	"ringback/work"
 )
 
 // workForce takes jobs up as River does: so many at a time, the rest in the order
@@ -50,7 +52,7 @@ func TestRunSlots(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			const longWorks, fair = 5000, 80 // of 100 slots
-			f := &workForce{runSlots: newRunSlots(100, 500, true), workers: make(chan struct{}, 500)}
+			f := &workForce{runSlots: newRunSlots(100, newWaitingRoom(500, 100, true), true), workers: make(chan struct{}, 500)}
 			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
 			var long, short sync.WaitGroup
 			var worked time.Duration
@@ -89,7 +91,7 @@ func TestRunSlots(t *testing.T) {
 	t.Run("GoToTheJobThatWaitedLongest", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, 100, false)
+			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
 			leave, _ := p.enter(t.Context(), "a", false)
 			var order []int
 			var all sync.WaitGroup
@@ -112,7 +114,7 @@ func TestRunSlots(t *testing.T) {
 	t.Run("PostponeWhatWaitsForTooLong", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, 100, false)
+			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
 			start := time.Now()
 			first, _ := p.enter(t.Context(), "a", false)
 			leave, postponed := p.enter(t.Context(), "a", false)
@@ -129,7 +131,7 @@ func TestRunSlots(t *testing.T) {
 	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, 4, false) // room for two that wait
+			p := newRunSlots(1, newWaitingRoom(4, 1, false), false) // room for two that wait
 			comes := func(cameBack bool) (postponed bool) {
 				told := make(chan bool, 1)
 				go func() {
@@ -162,7 +164,7 @@ func TestRunSlots(t *testing.T) {
 	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			p := newRunSlots(3, 100, true)
+			p := newRunSlots(3, newWaitingRoom(100, 3, true), true)
 			var all sync.WaitGroup
 			var most, inside atomic.Int64
 			for n := range 200 {
@@ -203,7 +205,7 @@ func TestLongRunsOfAClientLeaveASlotToOthers(t *testing.T) {
 	}
 	database := dbtest.New(t)
 	q := newQueueOf(t, database, database, do, 12)
-	*q.runSlots = *newRunSlots(5, 12, true)
+	*q.runSlots = *newRunSlots(5, newWaitingRoom(12, 5, true), true)
 	request := func(client, input string) db.Request {
 		request := newRequest(url)
 		request.Client, request.Input = client, jsontext.Value(input)
@@ -220,5 +222,68 @@ func TestLongRunsOfAClientLeaveASlotToOthers(t *testing.T) {
 	close(release)
 	for _, id := range long {
 		q.waitFor(t, id, "callback_state = 'delivered'")
+	}
+}
+
+// Runs and waiting jobs of some clients, of several kinds of work, leave workers to the next
+// client.
+func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
+	t.Parallel()
+	hold := func(ctx context.Context, workers chan struct{}, enter func(client string) (leave func(), postponed limit.Decision), client string) {
+		for ctx.Err() == nil {
+			workers <- struct{}{}
+			leave, postponed := enter(client)
+			if leave != nil {
+				sleep(ctx, 30*time.Second)
+				leave()
+			}
+			<-workers
+			sleep(ctx, time.Until(postponed.RetryAt))
+		}
+	}
+	for name, kinds := range map[string]int{"OfOneKind": 0, "OfKindsWithALimit": 4} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const count = 100
+				runs := mostRuns(64, count, true)
+				room := newWaitingRoom(count, runs, true)
+				slots, workers := newRunSlots(runs, room, true), make(chan struct{}, count)
+				ctx, stop := context.WithCancel(t.Context())
+				var all sync.WaitGroup
+				defer all.Wait()
+				defer stop()
+				for _, client := range []string{"m1", "m2", "m3"} {
+					for range count {
+						all.Go(func() {
+							hold(ctx, workers, func(client string) (func(), limit.Decision) { return slots.enter(ctx, client, false) }, client)
+						})
+					}
+				}
+				for range kinds {
+					f := newFlow(&work.Offer{Work: work.Work{Limit: 1}}, room, true)
+					f.clients.of("m1").took = time.Millisecond
+					for range count {
+						all.Go(func() {
+							hold(ctx, workers, func(client string) (func(), limit.Decision) {
+								f.mu.Lock()
+								f.moved = time.Now() // as where runs of a millisecond go on
+								f.mu.Unlock()
+								return f.await(ctx, client)
+							}, "m1")
+						})
+					}
+				}
+				for range 100 {
+					sleep(ctx, 100*time.Millisecond)
+					came := time.Now()
+					workers <- struct{}{}
+					<-workers
+					if took := time.Since(came); took > 0 {
+						t.Fatalf("a job of another client: got a worker after %v, want it at once", took)
+					}
+				}
+			})
+		})
 	}
 }

@@ -33,7 +33,7 @@ type Config struct {
 	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored in plain text; otherwise a start without SECRETS_KEY is refused, outside local mode"`
 	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
 	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest time of a run of the work, sync or async"`
-	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each, of async requests three quarters of WORKERS at most, outside local mode; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
 	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second from a client to a process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); local mode has none of the CLIENT_ limits, nor DESTINATION_UNFINISHED"`
