@@ -15,11 +15,15 @@ type Gate struct {
 
 	mu      sync.Mutex
 	slots   Slots
-	waiting []*waiter      // oldest first, after the hurried
-	hurried int            // that wait, at the head
-	of      map[string]int // that wait, by client
-	since   time.Time      // from then on somebody has waited all the time
+	waiting []*waiter            // oldest first, after the hurried
+	hurried int                  // that wait, at the head
+	of      map[string]int       // that wait, by client
+	since   time.Time            // from then on somebody has waited all the time
+	came    map[string]time.Time // when each client last came; no more than there are clients
 }
+
+// lately is for how long after a client has come others leave the last slot to it.
+const lately = time.Minute
 
 // Order is the order of waiting callers.
 type Order int
@@ -46,7 +50,7 @@ type waiter struct {
 // NewGate returns a gate that refuses for the reason all where no slot is free, and
 // for the reason own where the client has its share.
 func NewGate(slots Slots, order Order, all, own Reason) *Gate {
-	return &Gate{order: order, all: all, own: own, slots: slots, of: map[string]int{}}
+	return &Gate{order: order, all: all, own: own, slots: slots, of: map[string]int{}, came: map[string]time.Time{}}
 }
 
 // Enter takes a slot for a client, which Leave gives back, or says why there is none.
@@ -86,7 +90,8 @@ func (g *Gate) enter(ctx context.Context, w *waiter, patience func(Queue) time.D
 func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time) (waits bool, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.slots.Take(w.client, 1) {
+	g.came[w.client] = now
+	if g.take(w.client, now) {
 		return false, 0
 	}
 	if g.order == NewestFirst && len(g.waiting) == g.slots.count {
@@ -109,6 +114,27 @@ func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time
 	g.waiting = slices.Insert(g.waiting, at, w)
 	g.of[w.client]++
 	return true, wait
+}
+
+// take takes a slot. Of clients that share, a client leaves the last to those that came lately
+// and have fewer: with few slots, or after others that took all they got, a share is all that
+// is left, and may be held for as long as a run takes.
+func (g *Gate) take(client string, now time.Time) bool {
+	if g.slots.times > 0 && g.slots.Free() == 1 && g.isAwaited(client, now) {
+		return false
+	}
+	return g.slots.Take(client, 1)
+}
+
+// isAwaited tells whether a client that came lately has fewer slots than the given client.
+func (g *Gate) isAwaited(client string, now time.Time) bool {
+	own := g.slots.Of(client)
+	for other, at := range g.came {
+		if own > 0 && g.slots.Of(other) < own && now.Sub(at) < lately {
+			return true
+		}
+	}
+	return false
 }
 
 // queue is who waits when a caller comes.
@@ -167,7 +193,7 @@ func (g *Gate) Leave(client string) {
 		if g.order == NewestFirst {
 			at = len(g.waiting) - 1 - n
 		}
-		if g.slots.Take(g.waiting[at].client, 1) {
+		if g.take(g.waiting[at].client, time.Now()) {
 			g.tell(at, true)
 			return
 		}

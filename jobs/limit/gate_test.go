@@ -57,6 +57,44 @@ func TestGate(t *testing.T) {
 		}
 	})
 
+	t.Run("LeavesTheLastSlotToOthersThatCameLately", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			atOnce := func(Queue) time.Duration { return 0 }
+			takeAll := func(g *Gate, client string) (got int) {
+				for g.Enter(t.Context(), client, atOnce).OK() {
+					got++
+				}
+				return got
+			}
+			g := NewGate(NewSlots(2, true), OldestFirst, "all", "own")
+			if got := takeAll(g, "alone"); got != 2 {
+				t.Fatalf("nobody else: got %d, want both", got)
+			}
+			g.Enter(t.Context(), "other", atOnce)
+			g.Leave("alone")
+			if got := takeAll(g, "alone"); got != 0 {
+				t.Errorf("beside another: got the last slot, too")
+			}
+			if got := takeAll(g, "other"); got != 1 {
+				t.Errorf("the other: got %d, want the slot that was left", got)
+			}
+			g.Leave("other")
+			time.Sleep(lately)
+			if got := takeAll(g, "alone"); got != 1 {
+				t.Errorf("a minute later: got %d, want the last slot again", got)
+			}
+			g = NewGate(NewSlots(64, true), OldestFirst, "all", "own")
+			g.Enter(t.Context(), "fourth", atOnce)
+			g.Leave("fourth")
+			for _, client := range []string{"first", "second", "third", "fourth"} {
+				if takeAll(g, client) == 0 {
+					t.Errorf("%s, after others that took all they got: got none", client)
+				}
+			}
+		})
+	})
+
 	t.Run("SaysWhoWaits", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
