@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Storage that counts besides inputs and results: rows, their room to grow, and index
-// entries. Measured: 1,650 bytes in tables of a million requests that were filled at
+// Storage that counts besides inputs, results, and the URLs and headers of callbacks: rows,
+// their room to grow, and index entries. Measured: 1,650 bytes in tables of a million requests that were filled at
 // once, 2,200 with the dead versions of rows after ten thousand requests.
 const (
 	RequestBytes = 2000 // of a request and its two jobs
@@ -35,7 +35,8 @@ func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 		)
 		SELECT client, sum(bytes)::bigint, sum(letters)::bigint
 		FROM (
-			SELECT client, sum(%d + pg_column_size(input) + coalesce(pg_column_size(result), 0)) / (SELECT requests FROM shares) AS bytes, 0 AS letters
+			SELECT client, sum(%d + pg_column_size(input) + coalesce(pg_column_size(result), 0)
+			                   + coalesce(pg_column_size(callback_url), 0) + coalesce(pg_column_size(callback_headers), 0)) / (SELECT requests FROM shares) AS bytes, 0 AS letters
 			FROM requests TABLESAMPLE SYSTEM (100 * (SELECT requests FROM shares))
 			GROUP BY client
 			UNION ALL

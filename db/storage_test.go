@@ -76,6 +76,21 @@ func TestSampleKept(t *testing.T) {
 		}
 	})
 
+	t.Run("CountsTheCallback", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		const sql = `
+			INSERT INTO requests (id, mode, client, status, input, callback_url, callback_headers, callback_state, work_job_id, accepted_at)
+			VALUES (gen_random_uuid(), 'async', 'alice', 'accepted', '1', 'http://' || repeat('u', 13), repeat('h', 100), 'waiting', 1, now())`
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+		const header = 3 // of three short values
+		if got := sampleKept(t, pool)["alice"].Bytes; got != db.RequestBytes+1+20+100+header {
+			t.Errorf("got %d bytes, want its URL and headers counted", got)
+		}
+	})
+
 	t.Run("EstimatesFromAPartOfALargeTable", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)

@@ -209,5 +209,5 @@ func (q *Queue) recordAll(ctx context.Context, requests []db.Request) ([]struct{
 // sizeOf is roughly the size of a request in memory and in a statement, in bytes.
 func sizeOf(r db.Request) int {
 	const fixed = 500 // the other columns, with the row's and the job's overhead
-	return fixed + len(r.Input) + len(r.Result) + len(r.Error) + len(r.CallbackURL)
+	return fixed + len(r.Input) + len(r.Result) + len(r.Error) + len(r.CallbackURL) + len(r.CallbackHeaders)
 }

@@ -68,7 +68,9 @@ func demandOf(request db.Request) demand {
 func anywhere(client string) demand { return demand{Destination: db.Destination{Client: client}} }
 
 // keptOf is about how many bytes are kept of a request, but for its result.
-func keptOf(request db.Request) int64 { return int64(db.RequestBytes + len(request.Input)) }
+func keptOf(request db.Request) int64 {
+	return int64(db.RequestBytes + len(request.Input) + len(request.CallbackURL) + len(request.CallbackHeaders))
+}
 
 // destinationOf takes the host from a canonical URL, as the database does when
 // it counts.

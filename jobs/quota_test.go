@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,13 @@ func TestQuotas(t *testing.T) {
 		q.sampleKept(t.Context())
 		return q
 	}
+
+	t.Run("CountWhatIsKeptForTheCallback", func(t *testing.T) {
+		t.Parallel()
+		q, request := storing(nil), requestOf("alice", "a")
+		request.CallbackHeaders = strings.Repeat("h", int(4*each))
+		wantEntered(t, q, request, 1, StorageQuota)
+	})
 
 	t.Run("AdmitAClientBelowItsStorage", func(t *testing.T) {
 		t.Parallel()

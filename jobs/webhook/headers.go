@@ -13,6 +13,7 @@ import (
 // Limits of the headers that a caller wants its callbacks to carry.
 const (
 	MaxHeaders     = 8
+	maxHeaderName  = 128  // bytes
 	maxHeaderBytes = 1024 // of a value: a bearer token fits
 )
 
@@ -59,6 +60,8 @@ func CheckHeaders(headers map[string]string) (map[string]string, error) {
 		switch {
 		case name == "" || !httpguts.ValidHeaderFieldName(name):
 			return nil, &HeaderError{name, "must be the name of an HTTP header"}
+		case len(name) > maxHeaderName:
+			return nil, &HeaderError{name, fmt.Sprintf("must have a name of at most %d characters", maxHeaderName)}
 		case isTaken(canonical):
 			return nil, &HeaderError{name, "must not be a header of the connection, of proxies, of metadata services, or of this service"}
 		case repeated:

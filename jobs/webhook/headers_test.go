@@ -24,7 +24,7 @@ func TestCheckHeaders(t *testing.T) {
 	for name, headers := range map[string]map[string]string{
 		"more than eight": many, "no name": {"": "v"}, "a space in the name": {"X Y": "v"}, "a colon in the name": {"X:": "v"},
 		"a line break": {"X-A": "a\r\nHost: b"}, "a null byte": {"X-A": "a\x00"}, "not ASCII": {"X-A": "ä"}, "white space around": {"X-A": " a"},
-		"too long": {"X-A": strings.Repeat("v", maxHeaderBytes+1)}, "twice": {"X-A": "1", "x-a": "2"},
+		"a name too long": {strings.Repeat("x", maxHeaderName+1): "v"}, "too long": {"X-A": strings.Repeat("v", maxHeaderBytes+1)}, "twice": {"X-A": "1", "x-a": "2"},
 		"Host": {"Host": "v"}, "Content-Length": {"content-length": "1"}, "Transfer-Encoding": {"TRANSFER-ENCODING": "chunked"},
 		"Connection": {"connection": "close"}, "Upgrade": {"Upgrade": "h2c"}, "webhook-id": {"webhook-id": "v"}, "Webhook-Request-Origin": {"Webhook-Request-Origin": "v"},
 		"User-Agent": {"user-agent": "v"}, "CDN-Loop": {"CDN-Loop": "v"}, "Forwarded": {"X-Forwarded-For": "1.2.3.4"}, "Expect": {"expect": "100-continue"},
