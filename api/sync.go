@@ -100,6 +100,7 @@ func (a *API) postStored(c *call) (reply, error) {
 // awaitStored waits for a stored request as long as the caller prefers, and returns it as
 // it is then, or as it was where the database doesn't answer.
 func (a *API) awaitStored(c *call, request db.Request) db.Request {
+	request.Input = nil // a call that waits holds no memory
 	applied := []string{respondAsync}
 	defer func() { c.Header("Preference-Applied", strings.Join(applied, ", ")) }()
 	wait := preferredWait(c.Request.Header)

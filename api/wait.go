@@ -85,12 +85,14 @@ func (a *API) load(c *call, id uuid.UUID) (whole wholeRequest, err error) {
 	return whole, err
 }
 
-// loadAwaited is load for a caller that may prefer to wait.
+// loadAwaited is load for a caller that may prefer to wait. A call that waits holds no
+// request: a thousand large inputs would take a quarter of a gigabyte.
 func (a *API) loadAwaited(c *call, id uuid.UUID) (wholeRequest, error) {
 	whole, err := a.load(c, id)
 	wait := preferredWait(c.Request.Header)
-	if err != nil || wait == 0 || whole.Status != db.Accepted || !a.await(c, id, wait) {
+	if err != nil || wait == 0 || whole.Status != db.Accepted {
 		return whole, err
 	}
+	a.await(c, id, wait)
 	return a.load(c, id)
 }

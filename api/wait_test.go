@@ -1,9 +1,12 @@
 package api_test
 
 import (
+	"context"
 	"net/http"
 	"path"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +100,58 @@ func TestWait(t *testing.T) {
 			}
 		})
 	}
+}
+
+// No test runs beside it, since it measures the memory of the process.
+func TestCallsThatWaitHoldNoRequest(t *testing.T) {
+	const calls, each = 200, 250_000
+	var queue *jobs.Queue
+	s := newService(t, func(c *api.Config) { queue = c.Queue })
+	location := s.call(t, "POST", "/async", asyncBody).header.Get("Location")
+	if _, err := s.pool.Exec(t.Context(), "UPDATE requests SET input = to_json(repeat('x', $1))", each); err != nil {
+		t.Fatal(err)
+	}
+	waiting := func() int { // places that nobody can take
+		free := 0
+		for {
+			_, stop, ok := queue.Watch("", uuid.New())
+			if !ok {
+				return 1000 - free
+			}
+			defer stop()
+			free++
+		}
+	}
+	before := heap()
+	ctx, hangUp := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	defer hangUp()
+	for n := range calls {
+		ended.Go(func() {
+			for ctx.Err() == nil { // again on a busy machine, which refuses the first read
+				request, _ := http.NewRequestWithContext(ctx, "GET", s.url+location, nil)
+				request.Header.Set("Prefer", "wait=60")
+				if response, err := http.DefaultClient.Do(request); err == nil {
+					response.Body.Close()
+				}
+			}
+		})
+		for waiting() <= n {
+			runtime.Gosched()
+		}
+	}
+	if grown := heap() - before; grown > calls*each/2 {
+		t.Errorf("%d calls that wait for a request of %d bytes take %d bytes, want that they don't hold it", calls, each, grown)
+	}
+}
+
+// heap is the memory in use.
+func heap() int {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
 }
 
 func TestWaitsOfAClientLeavePlacesToOthers(t *testing.T) {
