@@ -47,8 +47,10 @@ func (q *Queue) Cancel(ctx context.Context, client string, id uuid.UUID) (stoppe
 	if err != nil {
 		return db.Stopped{}, err
 	}
-	q.quotas.undue(client, stopped.RunAt)
-	q.wake([]uuid.UUID{id})
+	if stopped.JobID != 0 { // else it may be the request of another client
+		q.quotas.undue(client, stopped.RunAt)
+		q.wake([]uuid.UUID{id})
+	}
 	return stopped, nil
 }
 

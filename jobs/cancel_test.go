@@ -34,6 +34,25 @@ func TestCancel(t *testing.T) {
 		q.waitFor(t, request.ID, "status = 'cancelled' AND error_code = 'cancelled' AND callback_state = 'cancelled' AND settled_at = finished_at AND work_job_state = 'cancelled' AND callback_job_id IS NULL")
 	})
 
+	t.Run("OfAnotherClientWakesNobody", func(t *testing.T) {
+		t.Parallel()
+		q := newQueue(t, nil)
+		request := newRequest("http://127.0.0.1:9/")
+		q.accept(t, request)
+		ended, stop, _ := q.Watch("alice", request.ID)
+		defer stop()
+		if got := q.cancel(t, "mallory", request.ID); got.JobID != 0 {
+			t.Errorf("got %+v, want nothing stopped", got)
+		}
+		select {
+		case <-ended:
+			t.Error("the caller who waits for it was woken")
+		default:
+		}
+		q.cancel(t, "alice", request.ID)
+		<-ended
+	})
+
 	// In one process accept, cancel and work share the latest rows.
 	t.Run("IsNotUndoneByARunThatHasTheRequestAlready", func(t *testing.T) {
 		t.Parallel()
