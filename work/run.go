@@ -102,6 +102,8 @@ func checkResult(result jsontext.Value) error {
 		return &Error{"result_too_large", fmt.Sprintf("The result is larger than %d bytes.", MaxResultBytes)}
 	case !result.IsValid():
 		return &Error{"invalid_result", "The result is not valid JSON."}
+	case depthOf(result) > maxDepth:
+		return &Error{"invalid_result", fmt.Sprintf("The result is nested more than %d deep.", maxDepth)}
 	}
 	return nil
 }

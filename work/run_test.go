@@ -34,6 +34,12 @@ func TestRun(t *testing.T) {
 		{"ReturnsTooMuch", func(context.Context, jsontext.Value) (jsontext.Value, error) {
 			return make(jsontext.Value, MaxResultBytes+1), nil
 		}, "result_too_large"},
+		{"ReturnsWhatIsNestedTooDeep", func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			return jsontext.Value(strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)), nil
+		}, "invalid_result"},
+		{"ReturnsTheDeepest", func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			return jsontext.Value(strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)), nil
+		}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
