@@ -68,7 +68,7 @@ type API struct {
 	posts    *rates // nil where clients have no limits
 	metrics  *metrics
 
-	unauthorized seldomLines // lines of calls without a valid key
+	strangers seldomLines // lines of calls without a valid key
 }
 
 // databaseTimeout bounds the statements of one call, so that callers hear
@@ -105,8 +105,8 @@ func New(config Config) http.Handler {
 		newAsync.POST("/async"+work, api.traced(api.postAsync)...)
 	}
 	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
-	get(private, "/works", api.handle(api.listWorks))
 	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
+	get(reading, "/works", api.handle(api.listWorks))
 	get(reading, "/requests", api.handle(api.listRequests))
 	get(reading.Group("", with(api.refuseQuery)), "/requests/:id", with(api.getOrFollow))
 	changing := private.Group("", api.admit(admission{api.posts, nil}), with(api.refuseQuery))

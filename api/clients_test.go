@@ -120,3 +120,24 @@ func TestLogOf401(t *testing.T) {
 		}
 	}
 }
+
+// Calls that anybody can send, as many as it likes, don't fill the log.
+func TestCallsOfStrangersAreLoggedSeldom(t *testing.T) {
+	t.Parallel()
+	const calls = 200
+	logged := make(chan string, 2*calls)
+	s := newService(t, func(c *api.Config) {
+		keyed(map[string]string{"a-key": "alice"})(c)
+		c.Logger = slog.New(slog.NewTextHandler(lines(logged), nil))
+	})
+	for n := range calls {
+		call := []string{"GET /requests", "GET /nowhere", "POST /work/token", "GET /problems/none", "PUT /sync"}[n%5]
+		method, path, _ := strings.Cut(call, " ")
+		if got := s.call(t, method, path, ""); got.status < 400 {
+			t.Errorf("%s: got %d, want a problem", call, got.status)
+		}
+	}
+	if got := len(logged); got == 0 || got > calls/2 {
+		t.Errorf("%d calls: got %d lines, want ten a second", calls, got)
+	}
+}

@@ -41,13 +41,6 @@ func validCallID(id string) bool {
 }
 
 func (a *API) log(c *call, took time.Duration) {
-	unlogged := 0
-	if c.unknown.Why != "" { // a stranger sends as many as it likes
-		var due bool
-		if unlogged, due = a.unauthorized.take(time.Now()); !due {
-			return
-		}
-	}
 	route := c.FullPath()
 	level := slog.LevelInfo
 	switch {
@@ -55,6 +48,13 @@ func (a *API) log(c *call, took time.Duration) {
 		level = slog.LevelError
 	case route == "/healthz", route == "/readyz", route == "/livez":
 		level = slog.LevelDebug // asked every few seconds
+	}
+	unlogged := 0
+	if level == slog.LevelInfo && c.isStrangers() {
+		var due bool
+		if unlogged, due = a.strangers.take(time.Now()); !due {
+			return
+		}
 	}
 	attrs := []any{
 		"method", c.Request.Method, "route", route, "status", c.Writer.Status(),
@@ -88,6 +88,10 @@ func (a *API) log(c *call, took time.Duration) {
 	a.Logger.Log(c.Request.Context(), level, "http_request", attrs...)
 }
 
+// isStrangers tells whether a call has neither a valid key nor a valid token, so that anybody
+// may send as many as it likes.
+func (c *call) isStrangers() bool { return c.client == "" && c.requestID == "" }
+
 // whyUnknown are the fields of the line of a call that has no client.
 func (c *call) whyUnknown() []any {
 	attrs := []any{"cause", c.unknown.Why, "remote_addr", c.Request.RemoteAddr}
@@ -100,8 +104,8 @@ func (c *call) whyUnknown() []any {
 	return attrs
 }
 
-// maxUnauthorizedLines is how many calls without a valid key are logged a second.
-const maxUnauthorizedLines = 10
+// maxStrangersLines is how many calls of strangers are logged a second.
+const maxStrangersLines = 10
 
 // seldomLines lets some lines a second pass.
 type seldomLines struct {
@@ -118,7 +122,7 @@ func (s *seldomLines) take(now time.Time) (unlogged int, due bool) {
 	if now.Sub(s.second) >= time.Second {
 		s.second, s.passed = now, 0
 	}
-	if s.passed == maxUnauthorizedLines {
+	if s.passed == maxStrangersLines {
 		s.unlogged++
 		return 0, false
 	}

@@ -15,11 +15,11 @@ func TestSeldomLines(t *testing.T) {
 			passed++
 		}
 	}
-	if passed != maxUnauthorizedLines {
-		t.Errorf("of a thousand at once: got %d lines, want %d", passed, maxUnauthorizedLines)
+	if passed != maxStrangersLines {
+		t.Errorf("of a thousand at once: got %d lines, want %d", passed, maxStrangersLines)
 	}
-	if unlogged, due := lines.take(at.Add(time.Second)); !due || unlogged != 1000-maxUnauthorizedLines {
-		t.Errorf("a second later: got %v, after %d unlogged, want a line that counts the %d others", due, unlogged, 1000-maxUnauthorizedLines)
+	if unlogged, due := lines.take(at.Add(time.Second)); !due || unlogged != 1000-maxStrangersLines {
+		t.Errorf("a second later: got %v, after %d unlogged, want a line that counts the %d others", due, unlogged, 1000-maxStrangersLines)
 	}
 	if unlogged, due := lines.take(at.Add(time.Second)); !due || unlogged != 0 {
 		t.Errorf("next: got %v, after %d unlogged, want a line after none", due, unlogged)
