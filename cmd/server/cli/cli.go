@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -54,13 +55,23 @@ func asJSON(command *cobra.Command) bool {
 	return set && err == nil
 }
 
-// WriteJSON writes a value on a line of its own.
+// WriteJSON writes a value on a line of its own. JSON may hold the control characters beyond
+// ASCII's first 32 as they are, which some terminals obey, so they are escaped.
 func WriteJSON(out io.Writer, value any) error {
 	encoded, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
-	_, err = out.Write(append(encoded, '\n'))
+	var line bytes.Buffer
+	for _, r := range string(encoded) {
+		if unicode.IsControl(r) {
+			fmt.Fprintf(&line, `\u%04x`, r)
+		} else {
+			line.WriteRune(r)
+		}
+	}
+	line.WriteByte('\n')
+	_, err = out.Write(line.Bytes())
 	return err
 }
 
