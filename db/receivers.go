@@ -53,6 +53,17 @@ func LoadReceivers(ctx context.Context, q Querier, names []string) (map[string]R
 	return origins, nil
 }
 
+// LockReceivers is LoadReceivers for a transaction that saves them. Until it ends, no other
+// such transaction begins, so that none overwrites what it has not read: not even a row that
+// both insert.
+func LockReceivers(ctx context.Context, tx pgx.Tx, names []string) (map[string]Receiver, error) {
+	const sql = `SELECT pg_advisory_xact_lock(hashtext('ringback_receivers'))`
+	if _, err := tx.Exec(ctx, sql); err != nil {
+		return nil, fmt.Errorf("locking callback origins: %w", err)
+	}
+	return LoadReceivers(ctx, tx, names)
+}
+
 // receiverFields are the columns of callback_origins but for the operator's word.
 var receiverFields = fields[Receiver]{
 	written("origin", "text", func(o Receiver) string { return o.Name }, func(o *Receiver) any { return &o.Name }),

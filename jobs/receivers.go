@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"ringback/db"
 	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
@@ -13,10 +15,8 @@ import (
 // outside lets the pacing use the database and the sender.
 func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	return pacing.Outside{
-		Load: func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
-		Save: func(ctx context.Context, receivers []db.Receiver) error {
-			return db.SaveReceivers(ctx, q.pool, timed(receivers, q.clock.At))
-		},
+		Load:  func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
+		Save:  q.saveReceivers,
 		Words: func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
 		Ask:   sender.Ask,
 	}
@@ -25,6 +25,25 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 func (q *Queue) loadReceivers(ctx context.Context, names []string) ([]db.Receiver, error) {
 	receivers, err := db.LoadReceivers(ctx, q.pool, names)
 	return timed(inOrder(names, receivers), q.clock.Here), err
+}
+
+// saveReceivers stores what this process knows of receivers, beside what others have stored.
+func (q *Queue) saveReceivers(ctx context.Context, changes []pacing.Change) error {
+	return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+		names := make([]string, len(changes))
+		for i, change := range changes {
+			names[i] = change.Row.Name
+		}
+		stored, err := db.LockReceivers(ctx, tx, names)
+		if err != nil {
+			return err
+		}
+		receivers, now := timed(inOrder(names, stored), q.clock.Here), time.Now()
+		for i, change := range changes {
+			receivers[i] = change.Over(receivers[i], now)
+		}
+		return db.SaveReceivers(ctx, tx, timed(receivers, q.clock.At))
+	})
 }
 
 // timed returns receivers with their times as another clock shows them.

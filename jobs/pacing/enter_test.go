@@ -62,7 +62,14 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 				return webhook.Consent{}, ctx.Err()
 			}
 		},
-		Save: func(_ context.Context, rows []db.Receiver) error { stub.saved <- rows; return nil },
+		Save: func(_ context.Context, changes []Change) error {
+			rows := make([]db.Receiver, len(changes))
+			for i, change := range changes {
+				rows[i] = change.Row
+			}
+			stub.saved <- rows
+			return nil
+		},
 		Words: func(context.Context) ([]db.ReceiverWord, error) {
 			stub.mu.Lock()
 			defer stub.mu.Unlock()

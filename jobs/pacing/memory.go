@@ -278,8 +278,8 @@ func (p *Pacing) SaveAll(ctx context.Context) {
 	p.save(ctx, p.takeUnsaved(time.Now(), 0))
 }
 
-// takeUnsaved returns the rows that have waited for so long to be saved.
-func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Receiver) {
+// takeUnsaved returns the changes that have waited for so long to be saved.
+func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, r := range p.unsaved {
@@ -287,23 +287,24 @@ func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (rows []db.Rece
 			continue
 		}
 		delete(p.unsaved, name)
-		r.memory.unsaved, r.memory.saved, r.memory.savedAt = false, r.row(now), now
-		rows = append(rows, r.memory.saved)
+		change := Change{Row: r.row(now), Before: r.memory.saved}
+		r.memory.unsaved, r.memory.saved, r.memory.savedAt = false, change.Row, now
+		changes = append(changes, change)
 	}
-	return rows
+	return changes
 }
 
 // saveTimeout bounds one write.
 const saveTimeout = 10 * time.Second
 
-// save writes rows. After a failure they are tried with the next rows.
-func (p *Pacing) save(ctx context.Context, rows []db.Receiver) {
-	if len(rows) == 0 {
+// save writes changes. After a failure they are tried with the next changes.
+func (p *Pacing) save(ctx context.Context, changes []Change) {
+	if len(changes) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	err := p.outside.Save(ctx, rows)
+	err := p.outside.Save(ctx, changes)
 	if err == nil {
 		return
 	}
@@ -311,10 +312,10 @@ func (p *Pacing) save(ctx context.Context, rows []db.Receiver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	again := map[string]*receiver{}
-	for _, row := range rows {
-		if r := p.receivers[row.Name]; r != nil {
-			r.memory.unsaved = true
-			again[row.Name] = r
+	for _, change := range changes {
+		if r := p.receivers[change.Row.Name]; r != nil {
+			r.memory.unsaved, r.memory.saved = true, change.Before
+			again[r.name] = r
 		}
 	}
 	maps.Copy(p.unsaved, again)

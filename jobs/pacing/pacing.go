@@ -52,7 +52,7 @@ type Config struct {
 // Outside is a Pacing's calls of other packages.
 type Outside struct {
 	Load  func(ctx context.Context, name string) (db.Receiver, error)
-	Save  func(ctx context.Context, receivers []db.Receiver) error
+	Save  func(ctx context.Context, changes []Change) error
 	Words func(ctx context.Context) ([]db.ReceiverWord, error)
 	Ask   func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
 }
