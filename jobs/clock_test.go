@@ -292,7 +292,7 @@ func TestWorkThatIsDownIsToldAgain(t *testing.T) {
 	}
 	start := time.Unix(1_000_000, 0)
 	for second := range 301 {
-		f.fail("alice", errors.New("refused"), start.Add(time.Duration(second)*time.Second))
+		f.fail(&f.reach, errors.New("refused"), start.Add(time.Duration(second)*time.Second))
 	}
 	if told != 5 {
 		t.Errorf("got %d lines in five minutes, want one a minute", told)

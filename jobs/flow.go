@@ -14,20 +14,17 @@ import (
 )
 
 // flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
-// (work.Work.Paced) by a breaker and a slow start. A run may begin, or gets a time to come
+// (work.Work.Paced) by breakers and a slow start. A run may begin, or gets a time to come
 // back; a job whose turn is near waits for it.
 //
-//	        5 failures in a row           its time is over
-//	closed ─────────────────────► open ─────────────────────► half open
-//	   ▲                           ▲                              │
-//	   │                           └──────── the probe fails ─────┤
-//	   └──── slow start ◄──────────────────── the probe succeeds ─┘
+// What a client's runs show holds up that client alone: a service may fail by one client's
+// inputs, and any number of clients may send such inputs. Only runs that got no connection
+// hold up all clients, since no input is the cause of that.
 //
-// What one client's runs show holds up that client alone, unless its runs got no answer at
-// all: a service may refuse one client, or one client's inputs. The first run of another
-// client that shows the same holds up all.
+// Where it fails for everybody, each client finds out by a single failure, and sends
+// probes of its own.
 //
-// It differs from the breaker of receivers, since the service is the operator's own: it
+// It differs from the breakers of receivers, since the service is the operator's own: it
 // gets full speed from the start, and frequent probes.
 type flow struct {
 	paced bool
@@ -41,32 +38,40 @@ type flow struct {
 	shared  bool
 	waiting atomic.Int64 // sync requests
 
-	mu       sync.Mutex
-	clients  clienteles
-	failures int           // in a row
-	failing  witness       // who saw them
-	openings int           // in a row, with no success in between
-	down     time.Time     // since the first of them
-	until    time.Time     // open until then
-	pause    time.Time     // by a Retry-After
-	paused   witness       // who got it
-	epoch    int           // runs of earlier epochs, from before an opening or its end, are ignored
-	inFlight int           // of this epoch
-	took     time.Duration // moving average of all clients' runs, 0 before the first
-	rising   time.Time     // since when slow start lasts; zero when it doesn't
-	slow     witness       // whom it slows
-	tat      time.Time     // of its rate
-	moved    time.Time     // when a run last began or ended
-	told     time.Time     // when it was last told that the service is down
-	warned   time.Time     // when warn was last called
+	mu      sync.Mutex
+	parties map[string]*party
+	reach   breaker       // of all clients: no connection
+	row     int           // of failures of any client, with no answer to any in between
+	back    time.Time     // when a connection to the service was last found to be possible again
+	took    time.Duration // moving average of all clients' runs, 0 before the first
+	rising  time.Time     // when slow start last began
+	tat     time.Time     // of its rate
+	moved   time.Time     // when a run last began or ended
+	told    time.Time     // when it was last told that the service is down
+	warned  time.Time     // when warn was last called
+}
+
+// party is one client at a service.
+type party struct {
+	clientele
+	breaker breaker
+	pause   time.Time // by a Retry-After
+	back    time.Time // when its breaker closed last
+}
+
+// party is a client's party. There are no more than there are clients.
+func (f *flow) party(client string) *party {
+	c := f.parties[client]
+	if c == nil {
+		c = &party{}
+		f.parties[client] = c
+	}
+	return c
 }
 
 const (
-	flowFailures     = 5
-	flowFirstOpening = time.Second
-	flowLongest      = 30 * time.Second
-	// flowPause is the longest time for which a Retry-After to one request holds up all
-	// others.
+	// flowPause is the longest time for which a Retry-After to one request holds up its
+	// client's others.
 	flowPause = time.Minute
 	// Slow start begins with flowStart runs a second, and doubles them each half second
 	// until flowNoLimit, after 3 s.
@@ -112,7 +117,7 @@ func newFlows(catalog *work.Catalog, room *waitingRoom, shared bool, logger *slo
 
 func newFlow(offer *work.Offer, room *waitingRoom, shared bool) *flow {
 	f := &flow{
-		paced: offer.Paced, limit: offer.Limit, room: room, shared: shared, clients: clienteles{},
+		paced: offer.Paced, limit: offer.Limit, room: room, shared: shared, parties: map[string]*party{},
 		tell: func(bool, error) {}, warn: func(*work.SettingError) {},
 	}
 	if f.limit > 0 {
@@ -144,10 +149,10 @@ func warnOfWork(logger *slog.Logger, offer *work.Offer) func(*work.SettingError)
 	}
 }
 
-// pass is a run under way.
+// pass is a run under way, with the epochs of the breakers in which it began.
 type pass struct {
-	client string
-	epoch  int
+	client     string
+	reach, own int
 }
 
 // enter lets a job begin that await let through, which must call leave with its outcome, or
@@ -197,9 +202,8 @@ func (f *flow) start(client string, timed bool, now time.Time) (p pass, decision
 			return pass{}, decision
 		}
 	}
-	f.inFlight++
 	f.moved = now
-	return pass{client, f.epoch}, limit.Decision{}
+	return pass{client, f.reach.enter(now), f.party(client).breaker.enter(now)}, limit.Decision{}
 }
 
 // giveBack gives a slot to the next.
@@ -277,7 +281,7 @@ func (f *flow) patience(client string, queue limit.Queue, now time.Time) time.Du
 func (f *flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	line := &f.clients.of(client).line
+	line := &f.party(client).line
 	earliest := limit.Latest(refused.RetryAt, now.Add(soonest))
 	spacing := f.spacing(client, now)
 	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again
@@ -298,14 +302,17 @@ func (f *flow) closed(client string, now time.Time) limit.Decision {
 
 // shut is closed, but for slow start.
 func (f *flow) shut(client string, now time.Time) limit.Decision {
-	down := f.openings > 0 && f.failing.binds(client)
-	switch {
-	case down && f.until.After(now):
-		return limit.Decision{Reason: WorkDown, RetryAt: f.until}
-	case down && f.inFlight > 0: // the probe is out
-		return limit.Decision{Reason: WorkDown, RetryAt: now.Add(flowHalfStep)}
-	case f.pause.After(now) && f.paused.binds(client):
-		return limit.Decision{Reason: WorkPaused, RetryAt: f.pause}
+	if f.reach.isOut(flowConnects, now) {
+		f.reached(now)
+	}
+	c := f.party(client)
+	for _, opens := range []time.Time{f.reach.opens(now), c.breaker.opens(now)} {
+		if opens.After(now) {
+			return limit.Decision{Reason: WorkDown, RetryAt: opens}
+		}
+	}
+	if c.pause.After(now) {
+		return limit.Decision{Reason: WorkPaused, RetryAt: c.pause}
 	}
 	return limit.Decision{}
 }
@@ -321,7 +328,7 @@ func (f *flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
 
 // rate is the rate of slow start for a client at a time.
 func (f *flow) rate(client string, at time.Time) limit.Rate {
-	if f.rising.IsZero() || !f.slow.binds(client) {
+	if !f.isSlowed(client) {
 		return limit.Rate{Burst: 1}
 	}
 	perSecond := risen(f.rising, at)
@@ -331,23 +338,33 @@ func (f *flow) rate(client string, at time.Time) limit.Rate {
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
 }
 
+// isSlowed tells whether a client came back, alone or with all, since slow start began.
+func (f *flow) isSlowed(client string) bool {
+	back := limit.Latest(f.back, f.party(client).back)
+	return !f.rising.IsZero() && !back.Before(f.rising)
+}
+
 // spacing is the time between two runs of a client that come back, by the speed of runs then.
 // Clients whose runs wait as well take turns.
 func (f *flow) spacing(client string, now time.Time) time.Duration {
-	began := f.rising
-	if f.openings > 0 { // slow start is still to come
-		began = limit.Latest(now, f.until)
+	c := f.party(client)
+	began, opens := time.Time{}, limit.Latest(f.reach.until, c.breaker.until)
+	switch {
+	case f.reach.openings > 0 || c.breaker.openings > 0: // slow start is still to come
+		began = limit.Latest(now, opens)
+	case f.isSlowed(client):
+		began = f.rising
 	}
 	spacing := flowStep / 4
-	if at := limit.Latest(now, f.until, f.clients.of(client).line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
+	if at := limit.Latest(now, opens, c.line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
 		spacing = limit.PerSecond(risen(began, at))
 	}
 	if f.limit > 0 {
 		spacing = max(spacing, f.perSlot(client))
 	}
 	waiting := 1
-	for name, other := range f.clients {
-		if name != client && other.line.Due(now, now.Add(limit.Horizon)) {
+	for _, other := range f.parties {
+		if other != c && other.line.Due(now, now.Add(limit.Horizon)) {
 			waiting++
 		}
 	}
@@ -358,7 +375,7 @@ func (f *flow) spacing(client string, now time.Time) time.Duration {
 // client's own runs take: it has slots that no client with longer runs holds. The first runs
 // of a client aren't taken for long because others' are.
 func (f *flow) perSlot(client string) time.Duration {
-	took := f.clients.of(client).took
+	took := f.party(client).took
 	if took == 0 {
 		took = min(cmp.Or(f.took, assumedWork), assumedWork)
 	}

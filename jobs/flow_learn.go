@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -8,24 +9,6 @@ import (
 	"ringback/jobs/limit"
 	"ringback/work"
 )
-
-// witness is the client that alone saw something; all is set where another saw it, too, or
-// where it concerns all.
-type witness struct {
-	client string
-	all    bool
-}
-
-// saw is the witness after a client saw the same, or the only witness where it is the first
-// to see it.
-func (w witness) saw(client string, first bool) witness {
-	if first {
-		return witness{client: client}
-	}
-	return witness{client: w.client, all: w.all || client != w.client}
-}
-
-func (w witness) binds(client string) bool { return w.all || w.client == client }
 
 // leave ends a run with its outcome, the zero Outcome where the run says nothing
 // of the work. The next run knows what the outcome shows.
@@ -42,67 +25,76 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 		f.warn(mistake)
 		f.warned = now
 	}
-	if p.epoch != f.epoch {
+	c := f.party(p.client)
+	reach, own := f.reach.leave(p.reach), c.breaker.leave(p.own)
+	if !reach || !own {
 		return
 	}
-	f.inFlight--
 	if outcome.FinishedAt.IsZero() || outcome.Error != nil && outcome.Error.Code == work.CodeAbandoned {
 		return
 	}
-	took := outcome.FinishedAt.Sub(outcome.StartedAt)
-	f.took = average(f.took, took)
-	runs := f.clients.of(p.client)
-	runs.took = average(runs.took, took)
-	if f.paced {
-		f.learn(p.client, outcome, now)
+	_, unreached := errors.AsType[*work.UnreachedError](outcome.Cause)
+	if !unreached {
+		took := outcome.FinishedAt.Sub(outcome.StartedAt)
+		f.took, c.took = average(f.took, took), average(c.took, took)
+	}
+	switch {
+	case !f.paced:
+	case unreached:
+		f.fail(&f.reach, outcome.Cause, now)
+	default:
+		f.learn(c, outcome, now)
 	}
 }
 
-func (f *flow) learn(client string, outcome work.Outcome, now time.Time) {
+// learn takes in the outcome of a run that had a connection.
+func (f *flow) learn(c *party, outcome work.Outcome, now time.Time) {
+	if f.reach.close() {
+		f.reached(now)
+	}
 	switch {
 	case outcome.Again == nil:
-		if f.openings > 0 {
-			if f.failing.binds(client) {
-				f.rising, f.slow, f.tat = now, f.failing, now
-			}
-			f.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
-			for _, c := range f.clients {
-				c.took = 0
-			}
-			f.clients.of(client).took = f.took
-			f.begin()
+		if c.breaker.close() {
+			f.rise(now)
+			c.back = now
+			c.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
+			f.took = c.took
+		}
+		if f.row >= flowFailures {
 			f.tell(false, nil)
 		}
-		f.failures, f.openings, f.until = 0, 0, time.Time{}
+		f.row = 0
 	case outcome.Again.After > 0:
-		f.paused = f.paused.saw(client, !f.pause.After(now))
-		f.pause = limit.Latest(f.pause, now.Add(min(outcome.Again.After, flowPause)))
+		c.pause = limit.Latest(c.pause, now.Add(min(outcome.Again.After, flowPause)))
 	default:
-		f.fail(client, outcome.Cause, now)
+		f.fail(&c.breaker, outcome.Cause, now)
 	}
 }
 
-func (f *flow) fail(client string, cause error, now time.Time) {
-	f.failing = f.failing.saw(client, f.failures == 0)
-	if f.failures++; f.openings == 0 && f.failures < flowFailures {
-		return
-	}
-	if f.openings == 0 || now.Sub(f.told) >= db.ToldAgainAfter {
+// fail counts a failure. A client whose run fails while nobody gets an answer is held up at
+// once.
+func (f *flow) fail(b *breaker, cause error, now time.Time) {
+	f.row++
+	isDown := f.row >= flowFailures
+	b.fail(isDown, now)
+	if isDown && (f.row == flowFailures || now.Sub(f.told) >= db.ToldAgainAfter) {
 		f.tell(true, cause)
 		f.told = now
 	}
-	if f.openings == 0 {
-		f.down = now
-	}
-	f.until = now.Add(min(flowFirstOpening<<min(f.openings, 10), flowLongest))
-	f.openings++
-	f.begin()
 }
 
-// begin starts an epoch: runs under way no longer count.
-func (f *flow) begin() {
-	f.epoch++
-	f.inFlight = 0
+// reached ends the time in which no connection was possible, for all clients.
+func (f *flow) reached(now time.Time) {
+	f.reach.close()
+	f.rise(now)
+	f.back = now
+}
+
+// rise begins slow start, where none lasts: clients that come back together share its rate.
+func (f *flow) rise(now time.Time) {
+	if risen(f.rising, now) >= flowNoLimit {
+		f.rising, f.tat = now, now
+	}
 }
 
 // States of a service that isn't up.
@@ -132,29 +124,31 @@ func (f *flow) state(client string, now time.Time) WorkState {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	state := WorkState{State: "up"}
+	c, state := f.party(client), WorkState{State: "up"}
 	switch {
-	case f.openings > 0 && f.failing.binds(client):
-		state = WorkState{State: stateDown, Since: f.down}
-		if f.until.After(now) {
-			state.Until = f.until
+	case f.reach.openings > 0 || c.breaker.openings > 0:
+		state = WorkState{State: stateDown, Since: cmp.Or(c.breaker.since, f.reach.since)}
+		if until := limit.Latest(f.reach.until, c.breaker.until); until.After(now) {
+			state.Until = until
 		}
-	case f.pause.After(now) && f.paused.binds(client):
-		state = WorkState{State: statePaused, Until: f.pause}
+	case c.pause.After(now):
+		state = WorkState{State: statePaused, Until: c.pause}
 	}
 	return state
 }
 
-// closedAs is stateDown or statePaused while nothing but a probe may go, for some client at
-// least; "" otherwise.
+// closedAs is stateDown while the latest runs failed, whosever they were, statePaused while
+// some client has to wait, and "" otherwise.
 func (f *flow) closedAs(now time.Time) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch {
-	case f.openings > 0:
+	if f.row >= flowFailures {
 		return stateDown
-	case f.pause.After(now):
-		return statePaused
+	}
+	for _, c := range f.parties {
+		if c.pause.After(now) {
+			return statePaused
+		}
 	}
 	return ""
 }

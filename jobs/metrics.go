@@ -110,7 +110,7 @@ func watchFlows(auto promauto.Factory, flows map[string]*flow) {
 		if f.paced {
 			for _, state := range []string{stateDown, statePaused} {
 				auto.NewGaugeFunc(prometheus.GaugeOpts{
-					Name: "ringback_works_down", Help: "1 while only a probe goes to the service of a kind of work: by its failures (down), or by its Retry-After alone (paused).",
+					Name: "ringback_works_down", Help: "1 while the service of a kind of work has answered no run since five failures in a row, whosever they were (down), or has asked a client for a pause (paused).",
 					ConstLabels: prometheus.Labels{"work": name, "state": state},
 				}, func() float64 {
 					if f.closedAs(time.Now()) == state {

@@ -262,7 +262,7 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 				}
 				for range kinds {
 					f := newFlow(&work.Offer{Work: work.Work{Limit: 1}}, room, true)
-					f.clients.of("m1").took = time.Millisecond
+					f.party("m1").took = time.Millisecond
 					for range count {
 						all.Go(func() {
 							hold(ctx, workers, func(client string) (func(), limit.Decision) {

@@ -52,6 +52,12 @@ type SettingError struct {
 func (e *SettingError) Error() string { return e.Err.Error() }
 func (e *SettingError) Unwrap() error { return e.Err }
 
+// UnreachedError is the error of a run of which nothing was sent: no input is the cause.
+type UnreachedError struct{ Err error }
+
+func (e *UnreachedError) Error() string { return e.Err.Error() }
+func (e *UnreachedError) Unwrap() error { return e.Err }
+
 // Codes that mean more than that the work failed.
 const (
 	CodeDeadline  = "deadline_exceeded" // stopped at its deadline

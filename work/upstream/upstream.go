@@ -208,5 +208,9 @@ func explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil || ok && timed.Timeout() && !dialled {
 		told = &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}
 	}
-	return work.Retry(&detailed{told, webhook.CauseOf(err)}, 0)
+	explained := work.Retry(&detailed{told, webhook.CauseOf(err)}, 0)
+	if dialled {
+		return &work.UnreachedError{Err: explained}
+	}
+	return explained
 }

@@ -259,6 +259,9 @@ func TestAnswers(t *testing.T) {
 		if got.Again == nil || got.Error.Code != CodeUnreachable {
 			t.Errorf("got %+v, want another attempt", got)
 		}
+		if _, ok := errors.AsType[*work.UnreachedError](got.Cause); !ok {
+			t.Errorf("got %v, want that it wasn't reached", got.Cause)
+		}
 		if cause, want := got.Cause.Error(), "upstream_unreachable: The service that does the work can't be reached: connection refused"; cause != want {
 			t.Errorf("got cause %q, want %q", cause, want)
 		}
@@ -289,7 +292,8 @@ func TestAnswers(t *testing.T) {
 	t.Run("NoConnectionInTime", func(t *testing.T) {
 		t.Parallel()
 		got := explain(t.Context(), &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded})
-		if told, ok := errors.AsType[*work.Error](got); !ok || told.Code != CodeUnreachable {
+		_, unreached := errors.AsType[*work.UnreachedError](got)
+		if told, ok := errors.AsType[*work.Error](got); !ok || told.Code != CodeUnreachable || !unreached {
 			t.Errorf("got %v, want that it can't be reached: nothing was sent", got)
 		}
 	})
