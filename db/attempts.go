@@ -110,6 +110,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			SELECT request_id, attempt, ` + attemptNames + `
 			FROM ended
 			WHERE logged_as IS NULL
+			RETURNING 1
 		), ending AS (
 			-- One for each callback job, and sorted as in FinishRequests.
 			SELECT DISTINCT ON (request_id, job_id) request_id, job_id, state, ended_at
@@ -133,6 +134,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		)
 		SELECT attempt
 		FROM ended
+		WHERE ` + wroteAll("inserted", "ended WHERE logged_as IS NULL") + `
 		ORDER BY position`
 	attempts := make([]Attempt, len(settlements))
 	for i, s := range settlements {

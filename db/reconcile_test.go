@@ -24,13 +24,15 @@ func TestLostSteps(t *testing.T) {
 			"Cancelled":        {"UPDATE river_job SET state = 'cancelled', finalized_at = now()", true},
 			"Discarded":        {"UPDATE river_job SET state = 'discarded', finalized_at = now()", true},
 			"Deleted":          {"DELETE FROM river_job", true},
-			"Completed":        {"UPDATE river_job SET state = 'completed', finalized_at = now()", false},
+			"Completed":        {"UPDATE river_job SET state = 'completed', finalized_at = now()", true},
+			"CompletedAsItRan": {"UPDATE river_job SET state = 'running'; UPDATE river_job SET state = 'completed', finalized_at = now()", false},
+			"Truncated":        {"TRUNCATE river_job", true},
 			"PutIntoTheFuture": {"UPDATE river_job SET state = 'scheduled', scheduled_at = now() + interval '1 hour'", false},
 			// As an operator with another search_path does it.
 			"DeletedFromAnotherSchema": {"SET LOCAL search_path = pg_catalog; DELETE FROM public.river_job", true},
 			"OfNoRequest":              {"UPDATE river_job SET args = '{}'; DELETE FROM river_job", false},
 			"OfWhatIsNoRequest":        {`UPDATE river_job SET args = '{"request_id": "x"}'; DELETE FROM river_job`, false},
-			"RemovedOnceItHasEnded":    {"UPDATE river_job SET state = 'completed', finalized_at = now(); DELETE FROM river_job", false},
+			"RemovedOnceItHasEnded":    {"UPDATE river_job SET state = 'running'; UPDATE river_job SET state = 'completed', finalized_at = now(); DELETE FROM river_job", false},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

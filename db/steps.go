@@ -45,11 +45,13 @@ func InsertRequests(ctx context.Context, q Querier, work Jobs, requests []Reques
 			OVERRIDING SYSTEM VALUE
 			SELECT seq, job_id, ` + insertNames + `
 			FROM made
+			RETURNING 1
 		)
 		SELECT id, job_id, CASE WHEN ordering_key IS NOT NULL THEN seq ELSE 0 END
 		FROM made
 		WHERE job_id IS NOT NULL
-		  AND (SELECT count(*) >= 0 FROM notified)`
+		  AND (SELECT count(*) >= 0 FROM notified)
+		  AND ` + wroteAll("inserted", "made")
 	all := make(map[uuid.UUID]Inserted, len(requests))
 	insert := statement{sql, append(work.args(), insertFields.args(requests)...), func(rows pgx.Rows) error {
 		var id uuid.UUID
