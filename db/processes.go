@@ -9,17 +9,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Beat notes that a working process lives, by the database's clock.
-func Beat(ctx context.Context, q Querier, process string) error {
+// Beat notes that a working process lives, by the database's clock, and whether it is in
+// local mode.
+func Beat(ctx context.Context, q Querier, process string, local bool) error {
 	const sql = `
-		INSERT INTO processes (id, beat_at)
-		VALUES ($1, now())
+		INSERT INTO processes (id, beat_at, is_local)
+		VALUES ($1, now(), $2)
 		ON CONFLICT (id) DO UPDATE
 		SET beat_at = now()`
-	if _, err := q.Exec(ctx, sql, process); err != nil {
+	if _, err := q.Exec(ctx, sql, process, local); err != nil {
 		return fmt.Errorf("writing a heartbeat: %w", err)
 	}
 	return nil
+}
+
+// FindOtherMode returns a living process that is in local mode where local is false, and the
+// other way round; empty for none.
+func FindOtherMode(ctx context.Context, q Querier, local bool) (process string, err error) {
+	const sql = `
+		SELECT coalesce(max(id), '')
+		FROM processes
+		WHERE is_local <> $1
+		  AND beat_at > now() - $2::interval`
+	if err := q.QueryRow(ctx, sql, local, LostAfter).Scan(&process); err != nil {
+		return "", fmt.Errorf("looking for processes in another mode: %w", err)
+	}
+	return process, nil
 }
 
 // RemoveProcess notes that a process has ended, unless jobs still run there by the

@@ -104,7 +104,7 @@ func TestProcesses(t *testing.T) {
 	beatAt(t, pool, "back again", 7000)
 	beatAt(t, pool, "long gone", 7000)
 	for _, process := range []string{"back again", "new", "stopped", "stopped in an outage", "new"} {
-		if err := db.Beat(t.Context(), pool, process); err != nil {
+		if err := db.Beat(t.Context(), pool, process, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -155,7 +155,7 @@ func New(config Config) (*Queue, error) {
 	if err := queue.setUpRiver(config); err != nil {
 		return nil, err
 	}
-	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), callbackArgs{}.Kind(), queue.local.has, queue.met(db.BeatStep), config.RiverPool, config.Logger)
+	queue.heart = upkeep.NewHeartbeat(queue.client.ID(), !shared, callbackArgs{}.Kind(), queue.local.has, queue.met(db.BeatStep), config.RiverPool, config.Logger)
 	queue.sweeper, queue.letters = upkeep.NewSweepers(config.RiverPool, config.Health, config.Logger, upkeep.Retention{Requests: config.Retention, DeadLetters: config.DeadLetterRetention})
 	queue.search = upkeep.Searcher{Pool: config.RiverPool, Logger: config.Logger}
 	queue.backlog.limit = int64(config.UnfinishedLimit)

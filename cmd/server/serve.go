@@ -178,6 +178,9 @@ func (s *server) prepare(ctx context.Context) error {
 	if err := db.MigrateTelling(ctx, s.config.DatabaseURL, s.logger); err != nil {
 		return err
 	}
+	if err := s.checkMode(ctx); err != nil {
+		return err
+	}
 	if err := s.catchUpSequences(ctx); err != nil {
 		return err
 	}
@@ -196,6 +199,19 @@ func (s *server) prepare(ctx context.Context) error {
 	}
 	s.health.Note(db.StartStep, nil)
 	return nil
+}
+
+// checkMode refuses to share a database with processes in the other mode. A process in local
+// mode would take the jobs of clients whose callbacks it can't sign, and accept calls without
+// a key.
+func (s *server) checkMode(ctx context.Context) error {
+	other, err := db.FindOtherMode(ctx, s.pool, s.config.dev)
+	if err != nil || other == "" {
+		return err
+	}
+	modes := map[bool]string{true: "in local mode (--dev)", false: "not in local mode"}
+	return fmt.Errorf("process %s works on the same database and is %s, and this process is %s: stop that process (one that was killed counts for %s), or name another database in DATABASE_URL",
+		other, modes[!s.config.dev], modes[s.config.dev], db.LostAfter)
 }
 
 // catchUpSequences moves sequences that are behind their tables. A role that may not

@@ -49,6 +49,7 @@ const (
 // its commit, and River gives up recording the end of a job while the database is away.
 type Heartbeat struct {
 	process  string
+	isLocal  bool   // in local mode
 	refunded string // kind of jobs
 	holds    func(job int64) bool
 	strays   []int64 // jobs that didn't run here at the last look
@@ -60,12 +61,13 @@ type Heartbeat struct {
 	running  sync.WaitGroup     // the goroutines of Start
 }
 
-// NewHeartbeat returns the heartbeat of a process, which River's client id names. holds
+// NewHeartbeat returns the heartbeat of a process, which River's client id names, and which
+// may be in local mode. holds
 // tells whether a job runs here. Jobs of the refunded kind get back the attempt that a
 // death cost them. met takes how each beat went.
-func NewHeartbeat(process, refunded string, holds func(job int64) bool, met func(error), pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
+func NewHeartbeat(process string, isLocal bool, refunded string, holds func(job int64) bool, met func(error), pool *pgxpool.Pool, logger *slog.Logger) *Heartbeat {
 	return &Heartbeat{
-		process: process, refunded: refunded, holds: holds, met: met, pool: pool, logger: logger,
+		process: process, isLocal: isLocal, refunded: refunded, holds: holds, met: met, pool: pool, logger: logger,
 		lock: lock{process: process, pool: pool, logger: logger, held: true},
 	}
 }
@@ -131,7 +133,7 @@ func (h *Heartbeat) run(ctx context.Context) {
 func (h *Heartbeat) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	err := db.Beat(ctx, h.pool, h.process)
+	err := db.Beat(ctx, h.pool, h.process, h.isLocal)
 	h.met(err)
 	return err
 }

@@ -45,7 +45,7 @@ func TestVigil(t *testing.T) {
 // share its lock's connection.
 func TestHeartbeatThatIsStartedAgainBeatsOnce(t *testing.T) {
 	t.Parallel()
-	h := NewHeartbeat("process", "callback", func(int64) bool { return false }, func(error) {}, dbtest.NewPool(t), slog.New(slog.DiscardHandler))
+	h := NewHeartbeat("process", false, "callback", func(int64) bool { return false }, func(error) {}, dbtest.NewPool(t), slog.New(slog.DiscardHandler))
 	for range 2 {
 		if err := h.Start(t.Context()); err != nil {
 			t.Fatal(err)

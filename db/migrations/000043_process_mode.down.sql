@@ -1,0 +1,2 @@
+ALTER TABLE processes
+    DROP COLUMN is_local;
