@@ -221,15 +221,23 @@ func SayOfReceiver(ctx context.Context, q Querier, word ReceiverWord) error {
 // ForgetReceiver removes the receivers of a host and port, of all ports where that is "*",
 // and takes back the operator's word on them.
 func ForgetReceiver(ctx context.Context, tx pgx.Tx, host, port string) error {
+	if err := RemoveReceivers(ctx, tx, host, port); err != nil {
+		return err
+	}
+	return SayOfReceiver(ctx, tx, ReceiverWord{Target: "*://" + host + ":" + port, Word: ReceiverForgotten})
+}
+
+// RemoveReceivers removes the receivers of a host and port, of all ports where that is "*".
+func RemoveReceivers(ctx context.Context, q Querier, host, port string) error {
 	const sql = `
 		DELETE FROM callback_origins
 		WHERE word IS NULL
 		  AND (origin IN ('http://' || $1::text || ':' || $2::text, 'https://' || $1 || ':' || $2)
 		       OR $2 = '*' AND regexp_replace(origin, '^https?://(.*):[0-9]+$', '\1') = $1)`
-	if _, err := tx.Exec(ctx, sql, host, port); err != nil {
+	if _, err := q.Exec(ctx, sql, host, port); err != nil {
 		return fmt.Errorf("forgetting a receiver: %w", err)
 	}
-	return SayOfReceiver(ctx, tx, ReceiverWord{Target: "*://" + host + ":" + port, Word: ReceiverForgotten})
+	return nil
 }
 
 // ListedReceiver is a row of callback_origins, for the operator to read.

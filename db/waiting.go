@@ -58,8 +58,9 @@ func WaitingFrom(queue string, after time.Time) (from []WaitingPosition) {
 
 // WaitingCallback is a callback whose job is due later.
 type WaitingCallback struct {
-	JobID int64
-	URL   string
+	JobID  int64
+	URL    string
+	Reason string // as in Wait
 }
 
 // ListWaiting returns the next callbacks from a position on, at most so many, and the
@@ -68,9 +69,9 @@ func ListWaiting(ctx context.Context, q Querier, from WaitingPosition, most int)
 	// A range of River's index for fetching. LIMIT 1 keeps Postgres from joining by reading
 	// whole tables.
 	sql := `
-		SELECT job.id, job.scheduled_at, coalesce(request.callback_url, '')
+		SELECT job.id, job.scheduled_at, coalesce(request.callback_url, ''), coalesce(job.metadata #>> '{output,waits_for}', '')
 		FROM (
-			SELECT id, scheduled_at, args
+			SELECT id, scheduled_at, args, metadata
 			FROM river_job
 			WHERE state = $1::text::river_job_state
 			  AND queue = $2
@@ -91,9 +92,9 @@ func ListWaiting(ctx context.Context, q Querier, from WaitingPosition, most int)
 	if err != nil {
 		return nil, from, fmt.Errorf("listing waiting callbacks: %w", err)
 	}
-	var url string
-	_, err = pgx.ForEachRow(rows, []any{&next.JobID, &next.DueAt, &url}, func() error {
-		waiting = append(waiting, WaitingCallback{next.JobID, url})
+	var url, reason string
+	_, err = pgx.ForEachRow(rows, []any{&next.JobID, &next.DueAt, &url, &reason}, func() error {
+		waiting = append(waiting, WaitingCallback{next.JobID, url, reason})
 		return nil
 	})
 	if err != nil {

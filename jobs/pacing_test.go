@@ -203,6 +203,29 @@ func TestPacing(t *testing.T) {
 	})
 }
 
+// Callbacks that wait for the pace that was don't wait on.
+func TestForgottenReceiverGetsWhatWaitedForIt(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, doNothing)
+	receiver := newReceiver(t, func(w http.ResponseWriter, call int) {
+		if call == 0 {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	told, waiting := newRequest(receiver.URL), newRequest(receiver.URL)
+	q.accept(t, told)
+	q.start(t)
+	q.waitFor(t, told.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
+	q.accept(t, waiting)
+	q.waitFor(t, waiting.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
+	if err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error { return db.ForgetReceiver(t.Context(), tx, "127.0.0.1", "*") }); err != nil {
+		t.Fatal(err)
+	}
+	q.waitFor(t, told.ID, "callback_state = 'delivered'")
+	q.waitFor(t, waiting.ID, "callback_state = 'delivered'")
+}
+
 func TestWaitOf(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, doNothing)

@@ -95,7 +95,7 @@ type Queue struct {
 	letters    upkeep.Sweeper // of dead letters
 	search     upkeep.Searcher
 	reconciler reconciler
-	denier     denier
+	expediter  expediter
 	stop       context.CancelFunc // ends the goroutines that Start began, but River's and the heartbeat's
 	pacing     *pacing.Pacing
 	waits      *waits
@@ -168,8 +168,8 @@ func New(config Config) (*Queue, error) {
 	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), queue.findNews)
 	queue.metrics = newMetrics(config.Metrics, queue)
 	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.wake}
-	queue.denier = denier{
-		pool: config.RiverPool, logger: config.Logger, now: queue.Now, latest: queue.pacing.LatestDenial, denies: queue.IsDenied,
+	queue.expediter = expediter{
+		pool: config.RiverPool, logger: config.Logger, now: queue.Now, latest: queue.pacing.LatestWord, concerns: queue.pacing.Concerns,
 	}
 	queue.heard.store = queue.renew
 	queue.startBatchers(config)
@@ -342,7 +342,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	if q.works {
 		go q.search.Run(ctx)
 		go q.reconciler.run(ctx)
-		go q.denier.run(ctx)
+		go q.expediter.run(ctx)
 		go q.sweeper.Run(ctx)
 		go q.letters.Run(ctx)
 	}

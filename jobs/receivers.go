@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,7 +19,12 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 		Load:  func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
 		Save:  q.saveReceivers,
 		Words: func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
-		Ask:   sender.Ask,
+		Forget: func(ctx context.Context, target string) error {
+			_, hostPort, _ := strings.Cut(target, "://")
+			port := strings.LastIndex(hostPort, ":")
+			return db.RemoveReceivers(ctx, q.pool, hostPort[:port], hostPort[port+1:])
+		},
+		Ask: sender.Ask,
 	}
 }
 

@@ -75,6 +75,7 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 			defer stub.mu.Unlock()
 			return stub.words, nil
 		},
+		Forget: func(context.Context, string) error { return nil },
 	}
 	return New(config)
 }

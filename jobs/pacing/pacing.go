@@ -54,6 +54,8 @@ type Outside struct {
 	Load  func(ctx context.Context, name string) (db.Receiver, error)
 	Save  func(ctx context.Context, changes []Change) error
 	Words func(ctx context.Context) ([]db.ReceiverWord, error)
+	// Forget removes what is stored of the receivers of a word.
+	Forget func(ctx context.Context, target string) error
 	Ask   func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
 }
 

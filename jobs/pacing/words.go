@@ -53,17 +53,38 @@ func (p *Pacing) IsDenied(callbackURL string) bool {
 	return p.wordOf(ReceiverOf(callbackURL)).isDenied()
 }
 
-// LatestDenial is when the operator last denied a receiver, by the database's clock; zero
-// where none is denied.
-func (p *Pacing) LatestDenial() (latest time.Time) {
+// LatestWord is when the operator last said a word, by the database's clock; zero for never.
+func (p *Pacing) LatestWord() (latest time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, said := range p.words {
-		if said.isDenied() {
-			latest = limit.Latest(latest, said.At)
-		}
+		latest = limit.Latest(latest, said.At)
 	}
 	return latest
+}
+
+// Concern is what the operator's word means for a callback that waits.
+type Concern int
+
+// All concerns.
+const (
+	Nothing Concern = iota
+	Frees           // what it waited for may no longer hold
+	Ends
+)
+
+// Concerns tells what the operator's word about the receiver of a waiting callback means for
+// the callback: a denial at any time, another word where it was said since a time.
+func (p *Pacing) Concerns(callbackURL string, since time.Time) Concern {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch said := p.wordOf(ReceiverOf(callbackURL)); {
+	case said.isDenied():
+		return Ends
+	case said.At.After(since):
+		return Frees
+	}
+	return Nothing
 }
 
 // wordsInterval is how old the operator's words are at most while the database
@@ -101,6 +122,19 @@ func (p *Pacing) readWords(ctx context.Context) {
 		}
 		return
 	}
+	for _, target := range p.takeWords(rows) {
+		// This process may have written what it knew since the operator's word.
+		if err := p.outside.Forget(ctx, target); err != nil && ctx.Err() == nil {
+			p.logger.WarnContext(ctx, "receiver_not_forgotten", "receiver", target, "error", err, "remedy", "say ringback receiver forget again")
+		}
+		p.mu.Lock()
+		p.forget(target) // which may have been read meanwhile
+		p.mu.Unlock()
+	}
+}
+
+// takeWords replaces the words, and returns those that forget receivers and are new.
+func (p *Pacing) takeWords(rows []db.ReceiverWord) (forgotten []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.words
@@ -109,8 +143,10 @@ func (p *Pacing) readWords(ctx context.Context) {
 		p.words[row.Target] = word{row}
 		if row.Word == db.ReceiverForgotten && !row.At.Equal(before[row.Target].At) {
 			p.forget(row.Target)
+			forgotten = append(forgotten, row.Target)
 		}
 	}
+	return forgotten
 }
 
 // forget drops this process's knowledge of a word's receivers. Callbacks under way keep
