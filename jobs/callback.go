@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -111,7 +110,7 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	sent, decision, err := w.sendIfAllowed(ctx, job, request)
 	switch {
 	case err != nil:
-		return step{}, err
+		return w.unmade(ctx, request, err)
 	case sent == nil:
 		return w.delayed(ctx, request, decision)
 	}
@@ -134,6 +133,28 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds(),
 	}, request)...)
 	return next, nil
+}
+
+// shortage is why an attempt was not made: the process is out of a resource of its machine,
+// such as open files. It charges nothing, since it says nothing of the receiver.
+type shortage struct{ of error }
+
+func (s *shortage) Error() string { return "sending callback: " + s.of.Error() }
+
+func (s *shortage) Unwrap() error { return s.of }
+
+// unmade is the step after an attempt that was not made. A shortage is counted, and ends
+// the callback once it is too old, as any wait does.
+func (w *callbackWorker) unmade(ctx context.Context, request db.Request, err error) (step, error) {
+	short, ok := errors.AsType[*shortage](err)
+	if !ok {
+		return step{}, err
+	}
+	w.queue.metrics.faults.WithLabelValues(callbackQueue).Inc()
+	if w.queue.Now().Sub(owedSince(request)) <= maxCallbackAge {
+		return step{}, err
+	}
+	return w.endUnsent(ctx, request, short.of.Error())
 }
 
 // sendIfAllowed sends the callback, or returns nil and why it may not leave.
@@ -225,7 +246,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 		return webhook.Attempt{}, ctx.Err()
 	}
 	if sent.Ours != nil {
-		return webhook.Attempt{}, fmt.Errorf("sending callback: %w", sent.Ours)
+		return webhook.Attempt{}, &shortage{sent.Ours}
 	}
 	return sent, nil
 }

@@ -85,7 +85,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		m.accepted.WithLabelValues(string(mode))
 	}
 	m.faults = auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "ringback_faults_total", Help: "Steps that failed although the database was there: a callback that can't be signed, a result that can't be stored.",
+		Name: "ringback_faults_total", Help: "Steps that failed although the database was there: a callback that can't be signed, a result that can't be stored, an attempt for which there was no file left.",
 	}, []string{"step"})
 	for _, step := range []string{workQueue, callbackQueue} {
 		m.faults.WithLabelValues(step)

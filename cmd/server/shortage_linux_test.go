@@ -27,7 +27,8 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Accepted before, since no connection is taken during the shortage.
-	id := p.served(t, "/async", `{"input":{"text":"x"},"delay":3600,"callback_url":"`+other.URL+`"}`, http.StatusAccepted).ID
+	later := `{"input":{"text":"x"},"delay":3600,"callback_url":"` + other.URL + `"}`
+	id, old := p.served(t, "/async", later, http.StatusAccepted).ID, p.served(t, "/async", later, http.StatusAccepted).ID
 	// Below the number of open files, so that it opens no more.
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
 		t.Fatal(err)
@@ -36,8 +37,17 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, func() bool {
-		return strings.Contains(p.log.String(), "msg=callback_postponed request_id="+id) && strings.Contains(p.log.String(), "too many open files")
+		return strings.Contains(p.log.String(), "msg=callback_postponed") && strings.Contains(p.log.String(), "too many open files")
 	}, func() string { return "the callback to be postponed" })
+	until(t, func() (isDead bool) {
+		if _, err := pool.Exec(t.Context(), "UPDATE requests SET finished_at = now() - interval '49 hours' WHERE id = $1 AND callback_state = 'pending'", old); err != nil {
+			t.Fatal(err)
+		}
+		if err := pool.QueryRow(t.Context(), "SELECT callback_state = 'dead' FROM requests WHERE id = $1", old).Scan(&isDead); err != nil {
+			t.Fatal(err)
+		}
+		return isDead
+	}, func() string { return "a callback that is too old to end" })
 	if err := unix.Prlimit(p.process.Pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +55,12 @@ func TestShortageOfFilesIsNotCharged(t *testing.T) {
 	if len(got.Attempts) != 1 || got.Attempts[0].HTTPStatus != http.StatusNoContent {
 		t.Errorf("got attempts %+v, want the one that was made", got.Attempts)
 	}
-	if metrics := p.readMetrics(t); !strings.Contains(metrics, "\nringback_callback_origins_closed 0\n") {
+	metrics := p.readMetrics(t)
+	if !strings.Contains(metrics, "\nringback_callback_origins_closed 0\n") {
 		t.Error("a receiver is closed")
+	}
+	if strings.Contains(metrics, `ringback_faults_total{step="callback"} 0`) {
+		t.Error("the shortage is not counted")
 	}
 	if _, err := os.Stat("/proc/" + strconv.Itoa(p.process.Pid)); err != nil {
 		t.Errorf("the process ended: %v", err)

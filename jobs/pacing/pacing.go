@@ -56,7 +56,7 @@ type Outside struct {
 	Words func(ctx context.Context) ([]db.ReceiverWord, error)
 	// Forget removes what is stored of the receivers of a word.
 	Forget func(ctx context.Context, target string) error
-	Ask   func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
+	Ask    func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
 }
 
 // Pacing paces the callbacks of this process.
