@@ -40,6 +40,25 @@ func TestPoolerInSessionMode(t *testing.T) {
 	wantNoOrphans(t, database)
 }
 
+// Each way to send statements that a DATABASE_URL may ask for does.
+func TestExecModes(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			database := dbtest.New(t)
+			p, r := startHere(t, database+"&default_query_exec_mode="+mode, nil, fingerprint.Do), newReceiver(t, nil)
+			l := startLoad(t, p, r.URL)
+			l.awaitAcked(t, 30)
+			expectAll(t, r, l.stop())
+			if _, refused := l.counts(); refused != 0 || strings.Contains(p.log.String(), "status=500") {
+				t.Errorf("got %d calls refused, want none, and no 500", refused)
+			}
+			wantNoOrphans(t, database)
+		})
+	}
+}
+
 func TestPoolerThatKeepsNoSessionIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"transaction", "statement"} {
