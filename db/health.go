@@ -78,9 +78,15 @@ type Health struct {
 }
 
 type trouble struct {
-	fault  Fault
-	since  time.Time // of the latest time that it was met
-	remedy string
+	fault Fault
+	since time.Time // of the latest time that it was met
+	Lasting
+}
+
+// Lasting is what an operator is told of a fault that lasts.
+type Lasting struct {
+	Remedy    string
+	BlockedBy string // the holders of the locks that steps wait for; empty for none
 }
 
 // NewHealth checks the database through pool. The others are pools of the same server.
@@ -151,12 +157,12 @@ func (h *Health) diagnose(now time.Time) holders {
 
 // begin notes that a step met a fault, with the holders of the locks that it waits for.
 func (h *Health) begin(step Step, fault Fault, err error, found holders) {
-	now, remedy := time.Now(), Faults[fault]
+	now, lasting := time.Now(), Lasting{Remedy: Faults[fault]}
 	if len(found) > 0 {
-		remedy = found.remedy()
+		lasting = Lasting{found.remedy(), found.String()}
 	}
 	h.mu.Lock()
-	h.troubles[step] = trouble{fault, now, remedy}
+	h.troubles[step] = trouble{fault, now, lasting}
 	h.troubled.Store(true)
 	h.met[fault]++
 	since, open := h.open[fault]
@@ -173,9 +179,9 @@ func (h *Health) begin(step Step, fault Fault, err error, found holders) {
 	}
 	h.mu.Unlock()
 	if tell {
-		attrs := []any{"fault", fault, "step", step, "error", err, "remedy", remedy}
-		if len(found) > 0 {
-			attrs = append(attrs, "blocked_by", found.String())
+		attrs := []any{"fault", fault, "step", step, "error", err, "remedy", lasting.Remedy}
+		if lasting.BlockedBy != "" {
+			attrs = append(attrs, "blocked_by", lasting.BlockedBy)
 		}
 		if open {
 			h.logger.Error("database_fault_lasts", append(attrs, "duration_ms", now.Sub(since).Milliseconds())...)
@@ -247,13 +253,13 @@ func (h *Health) Lasts(fault Fault) bool {
 }
 
 // Lasting returns the faults that steps meet at the moment, with their remedies.
-func (h *Health) Lasting() map[Fault]string {
+func (h *Health) Lasting() map[Fault]Lasting {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	lasting := make(map[Fault]string, len(h.troubles))
+	lasting := make(map[Fault]Lasting, len(h.troubles))
 	for _, trouble := range h.troubles {
-		if lasting[trouble.fault] == "" || trouble.remedy != Faults[trouble.fault] { // the other names the holder of a lock
-			lasting[trouble.fault] = trouble.remedy
+		if lasting[trouble.fault].Remedy == "" || trouble.BlockedBy != "" {
+			lasting[trouble.fault] = trouble.Lasting
 		}
 	}
 	return lasting

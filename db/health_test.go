@@ -122,8 +122,8 @@ func TestHealth(t *testing.T) {
 		}
 		log.await(t, fmt.Sprintf(`"blocked_by":"pid %d (pg_dump of user ringback, idle in transaction`, locker.PgConn().PID()))
 		remedy := fmt.Sprintf("end the session that holds the lock on requests: SELECT pg_terminate_backend(%d)", locker.PgConn().PID())
-		if got := health.Lasting(); len(got) != 1 || got[db.Locked] != remedy || !strings.Contains(log.String(), `"remedy":"`+remedy+`"`) {
-			t.Errorf("got %v, want the remedy %q, there and in the log:\n%s", got, remedy, log)
+		if got := health.Lasting(); len(got) != 1 || got[db.Locked].Remedy != remedy || !strings.HasPrefix(got[db.Locked].BlockedBy, fmt.Sprintf("pid %d (pg_dump of user ringback", locker.PgConn().PID())) || !strings.Contains(log.String(), `"remedy":"`+remedy+`"`) {
+			t.Errorf("got %v, want the holder and the remedy %q, there and in the log:\n%s", got, remedy, log)
 		}
 		if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
 			t.Fatal(err)

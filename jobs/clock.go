@@ -59,7 +59,7 @@ func (w *clockWatch) read(ctx context.Context) {
 	case w.differs && (!before || time.Since(w.told) >= db.ToldAgainAfter):
 		w.told = time.Now()
 		w.logger.WarnContext(ctx, "clocks_differ", "skew_seconds", skew.Seconds(),
-			"remedy", "set the clocks of this machine and of the database's by NTP; all times are the database's until then")
+			"remedy", "find out first which clock is wrong, this machine's or the database's; see RingbackClocksDiffer in the runbook before the database's clock is set; all times are the database's until then")
 	case before && !w.differs:
 		w.logger.InfoContext(ctx, "clocks_agree")
 	}

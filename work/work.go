@@ -30,7 +30,7 @@ type Work struct {
 	// Paced says that another service does the work, which is spared while it fails: after
 	// failures in a row nothing but a probe is sent from time to time.
 	Paced bool
-	// Service is the host and port of that service, for operators.
+	// Service is the URL of that service without its query, for operators.
 	Service string
 
 	// Lease is how long a run that goes on elsewhere (ErrElsewhere) may send no report

@@ -10,26 +10,39 @@ import (
 	"ringback/db"
 )
 
-// idleInterval is how often a process that only accepts looks whether another process works.
-// Two looks in a row must find none: workers that are replaced are away for a moment.
+// idleInterval is how often a process looks whether anybody may call it and, where it only
+// accepts, whether another process works.
 const idleInterval = 5 * time.Second
 
-// idleWatch warns where requests wait and no process works.
+// idleWatch warns while nobody works, or nobody may call.
 type idleWatch struct {
-	nobodyWorks func(context.Context) (bool, error)
-	logger      *slog.Logger
-	seen        bool      // at the latest look
-	told        time.Time // when it was last told, zero if it wasn't
+	message, remedy string // of the warning
+	nobody          func(context.Context) (bool, error)
+	logger          *slog.Logger
+	seen            bool      // at the latest look
+	told            time.Time // when it was last told, zero if it wasn't
 }
 
-// nobodyWorks asks the database.
-func nobodyWorks(pool *pgxpool.Pool) func(context.Context) (bool, error) {
-	return func(ctx context.Context) (bool, error) {
-		processes, err := db.ListProcesses(ctx, pool)
-		if err != nil {
-			return false, err
-		}
-		return db.NobodyWorks(ctx, pool, processes)
+// watchWorkers asks the database whether requests wait and no process works. Two looks in a
+// row must find none: workers that are replaced are away for a moment.
+func watchWorkers(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
+	return &idleWatch{
+		message: "nobody_works", remedy: "start a process with --role=worker, or without a role; requests wait until then", logger: logger,
+		nobody: func(ctx context.Context) (bool, error) {
+			processes, err := db.ListProcesses(ctx, pool)
+			if err != nil {
+				return false, err
+			}
+			return db.NobodyWorks(ctx, pool, processes)
+		},
+	}
+}
+
+// watchCallers warns at its first look, if empty says that no client may call.
+func watchCallers(empty func() bool, logger *slog.Logger) *idleWatch {
+	return &idleWatch{
+		message: "no_clients", remedy: "add a client with ringback client add NAME, on the database that DATABASE_URL names here; every call is refused with 401 until then",
+		logger: logger, nobody: func(context.Context) (bool, error) { return empty(), nil }, seen: true,
 	}
 }
 
@@ -47,10 +60,10 @@ func (w *idleWatch) run(ctx context.Context) {
 	}
 }
 
-// look tells that nobody works, once a minute while it is so, and when a process does again.
+// look tells that there is nobody, once a minute while it is so, and when there is again.
 // A look that fails shows nothing: the database's fault is told elsewhere.
 func (w *idleWatch) look(ctx context.Context) {
-	idle, err := w.nobodyWorks(ctx)
+	idle, err := w.nobody(ctx)
 	if err != nil {
 		return
 	}
@@ -59,9 +72,9 @@ func (w *idleWatch) look(ctx context.Context) {
 	switch {
 	case again && now.Sub(w.told) >= db.ToldAgainAfter:
 		w.told = now
-		w.logger.WarnContext(ctx, "nobody_works", "remedy", "start a process with --role=worker, or without a role; requests wait until then")
+		w.logger.WarnContext(ctx, w.message, "remedy", w.remedy)
 	case !idle && !w.told.IsZero():
 		w.told = time.Time{}
-		w.logger.InfoContext(ctx, "nobody_works_over")
+		w.logger.InfoContext(ctx, w.message+"_over")
 	}
 }

@@ -11,13 +11,42 @@ import (
 	"time"
 )
 
+func TestThatNobodyMayCallIsToldAtOnceAndOnceAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		empty := true
+		w := watchCallers(func() bool { return empty }, slog.New(slog.NewTextHandler(&log, nil)))
+		want := func(message string, times int) {
+			t.Helper()
+			if got := strings.Count(log.String(), "msg="+message+" ") + strings.Count(log.String(), "msg="+message+"\n"); got != times {
+				t.Errorf("%s: got %d, want %d:\n%s", message, got, times, log.String())
+			}
+			log.Reset()
+		}
+		w.look(t.Context())
+		want("no_clients", 1)
+		for range 10 * time.Minute / idleInterval {
+			time.Sleep(idleInterval)
+			w.look(t.Context())
+		}
+		want("no_clients", 10)
+		empty = false
+		w.look(t.Context())
+		want("no_clients_over", 1)
+		w.look(t.Context())
+		want("no_clients", 0)
+	})
+}
+
 func TestNobodyWorksIsToldOnceAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		var idle bool
 		var err error
-		w := &idleWatch{logger: slog.New(slog.NewTextHandler(&log, nil)), nobodyWorks: func(context.Context) (bool, error) { return idle, err }}
+		w := watchWorkers(nil, slog.New(slog.NewTextHandler(&log, nil)))
+		w.nobody = func(context.Context) (bool, error) { return idle, err }
 		wantLines := func(after time.Duration, message string, want int) {
 			t.Helper()
 			for range after / idleInterval {

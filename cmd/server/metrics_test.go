@@ -94,7 +94,7 @@ func TestMetricsTellWhatCallersDoNotSee(t *testing.T) {
 		until(t, func() bool { metrics = p.readMetrics(t); return strings.Contains(metrics, "\n"+want) },
 			func() string { return want + ", got:\n" + metrics })
 	}
-	p.awaitLine(t, `level=ERROR msg=work_down work=away service=127.0.0.1:9 cause="upstream_unreachable: The service that does the work can't be reached: connection refused" remedy=`)
+	p.awaitLine(t, `level=ERROR msg=work_down work=away service=http://127.0.0.1:9/path cause="upstream_unreachable: The service that does the work can't be reached: connection refused" remedy=`)
 	if strings.Contains(p.log.String(), "key=secret") {
 		t.Error("the log holds the query of a service's URL")
 	}

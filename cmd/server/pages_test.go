@@ -371,6 +371,9 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		if got := b.text(t, "#alarms"); got != "" {
 			t.Errorf("got %q before a request waits, want nothing", got)
 		}
+		if _, body, _ := p.call(t, "GET", "/", nil, nil); !strings.Contains(body, `<tbody id="processes"><tr><td>none</td></tr></tbody>`) || !strings.Contains(body, " UTC by this process") {
+			t.Errorf("got %s, want that no process works, and whose time it is", body)
+		}
 		p.accept(t, `{"text":"x"}`, r.URL)
 		b.open(t, "/")
 		b.do(t, chromedp.WaitVisible("#alarms .alarm", chromedp.ByQuery))
@@ -400,6 +403,7 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		}
 		issueTo(t, database, "add", "acme")
 		b.do(t, chromedp.WaitNotPresent("#alarms .alarm", chromedp.ByQuery))
+		p.awaitLine(t, `"msg":"no_clients_over"`)
 		b.wantNothingWrong(t)
 		with := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
 		local := startRun(t, []string{"--dev", "--role=api"}, environment(dbtest.New(t), nil), works)
@@ -439,7 +443,7 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		}
 		p.acceptAs(t, key, newReceiver(t, nil).URL)
 		remedy := fmt.Sprintf("end the session that holds the lock on callback_attempts: SELECT pg_terminate_backend(%d)", tx.Conn().PgConn().PID())
-		b.do(t, chromedp.WaitVisible(`//p[@class="alarm"][contains(., "A table is locked: `+remedy+`.")]`))
+		b.do(t, chromedp.WaitVisible(`//p[@class="alarm"][contains(., "A table is locked: `+remedy+`. It is locked by pid ")]`))
 		until(t, func() bool {
 			for line := range strings.Lines(p.log.String()) {
 				if strings.Contains(line, `"msg":"answers_not_recorded"`) {

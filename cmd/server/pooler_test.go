@@ -37,6 +37,7 @@ func TestPoolerInSessionMode(t *testing.T) {
 	if timeout != "10s" || idle != "10s" || plans != "force_generic_plan" {
 		t.Errorf("got timeouts of %s and %s, and %s, want them as without a pooler", timeout, idle, plans)
 	}
+	p.awaitLine(t, `msg=process_lock_not_held error="the session has no lock: a pooler such as PgBouncer stands between`)
 	wantNoOrphans(t, database)
 }
 

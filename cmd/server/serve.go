@@ -281,20 +281,15 @@ func (s *server) openPools(ctx context.Context) (err error) {
 	return err
 }
 
-// openClients reads the clients, and logs a warning where there are none, and where secrets
-// are stored unsealed.
+// openClients reads the clients, and logs a warning where secrets are stored unsealed.
 func (s *server) openClients(ctx context.Context) error {
 	known, err := clients.Open(ctx, s.pool, s.config.SecretsKey, s.logger)
 	if err != nil {
 		return err
 	}
 	s.clients = known
-	switch {
-	case s.config.role == "worker" || s.config.dev || !known.Empty():
-	case !isLoopback(s.config.HTTPAddr):
+	if s.config.role != "worker" && !s.config.dev && known.Empty() && !isLoopback(s.config.HTTPAddr) {
 		return fmt.Errorf("HTTP_ADDR is not a loopback address (%q), and nobody may call yet: add a client with ringback client add NAME", s.config.HTTPAddr)
-	default:
-		s.logger.Warn("no_clients", "remedy", "add a client with ringback client add NAME; every call is refused with 401 until then")
 	}
 	if plain := known.Plain(); plain > 0 {
 		s.logger.Warn("signing_secrets_are_not_sealed", "clients", plain, "remedy", "set SECRETS_KEY and run ringback client reseal")
@@ -413,8 +408,12 @@ func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	s.sampler.take = s.queue.Sample
 	go s.sampler.run(watching)
 	if workers(s.config) == 0 {
-		idle := idleWatch{nobodyWorks: nobodyWorks(s.readPool), logger: s.logger}
-		go idle.run(watching)
+		go watchWorkers(s.readPool, s.logger).run(watching)
+	}
+	if s.config.role != "worker" && !s.config.dev {
+		callers := watchCallers(s.clients.Empty, s.logger)
+		callers.look(watching)
+		go callers.run(watching)
 	}
 	s.handler.set(s.newAPI())
 	if s.admin != nil {

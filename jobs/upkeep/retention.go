@@ -35,8 +35,9 @@ type Sweeper struct {
 	of      db.Removal
 	age     time.Duration // 0: nothing is removed
 	remove  func(ctx context.Context, tx pgx.Tx, from db.Sweep, before time.Time) (db.Swept, error)
-	byAge   bool   // batches come in the order of age
-	removed string // names them in the log
+	byAge   bool      // batches come in the order of age
+	removed string    // names them in the log
+	told    time.Time // when it was last told that they are not removed
 }
 
 // Retention is how long requests and dead letters stay once they have ended. 0 is forever.
@@ -65,8 +66,7 @@ func (s *Sweeper) Run(ctx context.Context) {
 		wait, err := s.RemoveBatch(ctx)
 		if err != nil && ctx.Err() == nil {
 			wait = sweepIdle
-			attrs := s.health.Explain(err, "end what the error names, such as a lock on a table; they stay until then")
-			s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", append(attrs, "next_try_in_seconds", wait.Seconds())...)
+			s.tell(ctx, err, wait)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -75,6 +75,16 @@ func (s *Sweeper) Run(ctx context.Context) {
 			timer.Stop()
 		}
 	}
+}
+
+// tell tells why a batch was not removed, once a minute.
+func (s *Sweeper) tell(ctx context.Context, err error, wait time.Duration) {
+	if time.Since(s.told) < db.ToldAgainAfter {
+		return
+	}
+	s.told = time.Now()
+	attrs := s.health.Explain(err, "end what the error names, such as a lock on a table; they stay until then")
+	s.logger.WarnContext(ctx, "old_"+s.removed+"_not_removed", append(attrs, "next_try_in_seconds", wait.Seconds())...)
 }
 
 // RemoveBatch removes a batch if one is due, and returns the wait until the next look.

@@ -1,8 +1,12 @@
 package upkeep
 
 import (
+	"bytes"
+	"errors"
 	"log/slog"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,4 +63,20 @@ func TestSweeperWithoutAnAgeRemovesNothing(t *testing.T) {
 	requests, letters := NewSweepers(nil, nil, slog.New(slog.DiscardHandler), Retention{}) // it would need a pool
 	requests.Run(t.Context())
 	letters.Run(t.Context())
+}
+
+func TestWhatKeepsFromRemovingIsToldOnceAMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		logger := slog.New(slog.NewTextHandler(&log, nil))
+		requests, _ := NewSweepers(nil, db.NewHealth(logger, nil), logger, Retention{})
+		for range 10 * time.Minute / sweepIdle {
+			requests.tell(t.Context(), errors.New("denied"), sweepIdle)
+			time.Sleep(sweepIdle)
+		}
+		if got := strings.Count(log.String(), "msg=old_requests_not_removed error=denied"); got != 10 {
+			t.Errorf("got %d lines in ten minutes, want 10:\n%s", got, log.String())
+		}
+	})
 }

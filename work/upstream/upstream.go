@@ -45,7 +45,7 @@ func New(config Config) work.Work {
 	u := &upstream{config: config, transport: newTransport()}
 	return work.Work{
 		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
-		Retry: work.Policy{Times: config.Retries}, Paced: true, Service: addressOf(config.URL), Lease: cmp.Or(config.Lease, defaultLease),
+		Retry: work.Policy{Times: config.Retries}, Paced: true, Service: placeOf(config.URL), Lease: cmp.Or(config.Lease, defaultLease),
 	}
 }
 
@@ -72,17 +72,13 @@ func CheckURL(raw string) error {
 	return nil
 }
 
-// addressOf is the host and port of a URL, without anything else that it holds.
-func addressOf(raw string) string {
+// placeOf is the scheme, host, port and path of a URL, without anything else that it holds.
+func placeOf(raw string) string {
 	parsed, err := url.Parse(raw)
 	if err != nil {
 		return "" // CheckURL refuses it
 	}
-	port := parsed.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[parsed.Scheme]
-	}
-	return net.JoinHostPort(parsed.Hostname(), port)
+	return (&url.URL{Scheme: parsed.Scheme, Host: parsed.Host, Path: parsed.Path, RawPath: parsed.RawPath}).String()
 }
 
 // IsExposed tells whether calls leave this machine without a signature, so that the

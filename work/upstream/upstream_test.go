@@ -334,11 +334,11 @@ func TestExposedAreServicesElsewhereThatCanNotTellWhoCalls(t *testing.T) {
 	}
 }
 
-func TestServiceIsHostAndPortAlone(t *testing.T) {
+func TestServiceIsTheURLWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"http://127.0.0.1:9000/summarize?key=secret": "127.0.0.1:9000", "https://work.example.com/a": "work.example.com:443",
-		"http://work.example.com": "work.example.com:80", "http://[::1]/": "[::1]:80", "http://me:secret@work.example.com:8000/": "work.example.com:8000",
+		"http://127.0.0.1:9000/summarize?key=secret": "http://127.0.0.1:9000/summarize", "https://work.example.com/a%2Fb": "https://work.example.com/a%2Fb",
+		"http://work.example.com": "http://work.example.com", "http://[::1]/": "http://[::1]/", "http://me:secret@work.example.com:8000/": "http://work.example.com:8000/",
 	} {
 		if got := New(Config{URL: url}).Service; got != want {
 			t.Errorf("%s: got %q, want %q", url, got, want)

@@ -44,9 +44,13 @@ var faultWords = map[db.Fault]string{
 }
 
 // faultAlarms tell of faults of the database, with their remedies.
-func faultAlarms(lasting map[db.Fault]string) (alarms []string) {
+func faultAlarms(lasting map[db.Fault]db.Lasting) (alarms []string) {
 	for _, fault := range slices.Sorted(maps.Keys(lasting)) {
-		alarms = append(alarms, fmt.Sprintf("%s: %s.", faultWords[fault], lasting[fault]))
+		alarm := fmt.Sprintf("%s: %s.", faultWords[fault], lasting[fault].Remedy)
+		if holders := lasting[fault].BlockedBy; holders != "" {
+			alarm += " It is locked by " + holders + "."
+		}
+		alarms = append(alarms, alarm)
 	}
 	return alarms
 }
@@ -72,17 +76,17 @@ func (s signs) alarms(before signs) (alarms []string) {
 		tell("The service of the work %s is down: async requests wait, and sync requests get 503. Start it, or correct its URL in WORK_URL or WORKS. The log line work_down has its address and the cause.", name)
 	}
 	if math.Abs(s.skew) > skewedBy {
-		side := "ahead of"
+		side := "ahead"
 		if s.skew < 0 {
 			side = "behind"
 		}
-		tell("The clock of this process is %.0f s %s the database's: one of both is wrong. Mend the time service of the wrong machine.", math.Abs(s.skew), side)
+		tell("The clocks of this process and of its database differ by %.0f s (the process is %s). Find out first which is wrong; see the runbook before the database's clock is set.", math.Abs(s.skew), side)
 	}
 	switch dropped := s.dropped - before.dropped; {
 	case dropped > 0:
 		tell("Nobody reads the log, or too slowly: %.0f of its lines were dropped in two minutes. Look at the log shipper and its disk.", dropped)
 	case s.unread >= unreadAfter:
-		tell("Nobody reads the log, or too slowly: %.0f %% of its buffer is full, and lines that don't fit are dropped. Look at the log shipper and its disk.", max(1, 100*s.logFull))
+		tell("Nobody reads the log, or too slowly: %.0f %% of its buffer is full. Nothing is dropped yet. Look at the log shipper and its disk.", max(1, 100*s.logFull))
 	}
 	calls, unauthorized := s.calls-before.calls, s.unauthorized-before.unauthorized
 	if unauthorized >= fewUnauthorized && unauthorized > calls/2 {

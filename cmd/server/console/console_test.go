@@ -122,14 +122,14 @@ func TestAlarms(t *testing.T) {
 	down.Reset()
 
 	skew.Set(62)
-	want(1, "a clock ahead", "62 s ahead of the database's")
+	want(1, "a clock ahead", "differ by 62 s (the process is ahead)")
 	skew.Set(-600)
-	want(1, "a clock behind", "600 s behind the database's")
+	want(1, "a clock behind", "differ by 600 s (the process is behind)")
 	skew.Set(0)
 
 	full.Set(0.4)
 	want(unreadAfter-1, "a log that waits for a moment")
-	want(1, "a log that nobody reads", "40 % of its buffer")
+	want(1, "a log that nobody reads", "40 % of its buffer is full. Nothing is dropped yet")
 	dropped.Add(3)
 	want(1, "a log that nobody reads for long", "3 of its lines were dropped")
 	full.Set(0)
@@ -149,7 +149,7 @@ func TestAlarms(t *testing.T) {
 func TestEachFaultHasItsWords(t *testing.T) {
 	t.Parallel()
 	for fault, remedy := range db.Faults {
-		if got := faultAlarms(map[db.Fault]string{fault: remedy}); len(got) != 1 || faultWords[fault] == "" || got[0] != faultWords[fault]+": "+remedy+"." {
+		if got := faultAlarms(map[db.Fault]db.Lasting{fault: {Remedy: remedy}}); len(got) != 1 || faultWords[fault] == "" || got[0] != faultWords[fault]+": "+remedy+"." {
 			t.Errorf("%s: got %q, want its words and its remedy", fault, got)
 		}
 	}
@@ -240,6 +240,15 @@ func TestSize(t *testing.T) {
 	} {
 		if got := Size(bytes); got != want {
 			t.Errorf("%d: got %s, want %s", bytes, got, want)
+		}
+	}
+}
+
+func TestASilentProcessIsMarked(t *testing.T) {
+	t.Parallel()
+	for silent, want := range map[time.Duration]string{2 * time.Second: "2.0 s ago", 3 * time.Minute: "silent for 3m"} {
+		if got := beat(db.WorkingProcess{Silent: silent}); got != want {
+			t.Errorf("%s: got %q, want %q", silent, got, want)
 		}
 	}
 }

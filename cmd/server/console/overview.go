@@ -43,19 +43,23 @@ type state struct {
 	Processes []process `json:"processes"` // null where they can't be read
 }
 
+// Nobody tells that no process works, as far as the database answers.
+func (s state) Nobody() bool { return s.Processes != nil && len(s.Processes) == 0 }
+
 type process struct {
-	ID     string `json:"id"`
-	Silent string `json:"silent"`
-	Lost   bool   `json:"lost"`
+	ID   string `json:"id"`
+	Beat string `json:"beat"` // how long ago, or for how long it has been silent
+	Lost bool   `json:"lost"`
 }
 
 func (c *Console) state(ctx context.Context) state {
 	before, latest := c.history.span(alarmSpan)
 	faults := faultAlarms(c.Queue.Health().Lasting())
-	s := state{Alarms: append(append([]string{}, faults...), latest.signs.alarms(before.signs)...)}
+	s := state{Alarms: append([]string{}, faults...)}
 	if c.LocalClient == "" && c.NoClients() {
 		s.Alarms = append(s.Alarms, noClients)
 	}
+	s.Alarms = append(s.Alarms, latest.signs.alarms(before.signs)...)
 	processes, err := db.ListProcesses(ctx, c.Reads)
 	if err != nil {
 		c.unread(ctx, "processes_not_read", err)
@@ -66,7 +70,7 @@ func (c *Console) state(ctx context.Context) state {
 	}
 	s.Processes = []process{}
 	for _, p := range processes {
-		s.Processes = append(s.Processes, process{p.ID, took(p.Silent), p.Lost()})
+		s.Processes = append(s.Processes, process{p.ID, beat(p), p.Lost()})
 	}
 	idle, err := db.NobodyWorks(ctx, c.Reads, processes)
 	c.unread(ctx, "waiting_jobs_not_read", err)
@@ -74,6 +78,14 @@ func (c *Console) state(ctx context.Context) state {
 		s.Alarms = append(s.Alarms, nobodyWorks)
 	}
 	return s
+}
+
+// beat tells of a process's last heartbeat. The row of a killed process stays for an hour.
+func beat(p db.WorkingProcess) string {
+	if p.Lost() {
+		return "silent for " + took(p.Silent)
+	}
+	return took(p.Silent) + " ago"
 }
 
 // unread logs what can't be read, unless the database is away.
@@ -87,10 +99,10 @@ func (c *Console) unread(ctx context.Context, message string, err error) {
 type jobState struct{ Name, Means string }
 
 var jobStates = []jobState{
-	{"available", "due: a free worker takes it"},
+	{"available", "due, or due within seconds: a free worker takes it"},
 	{"running", "under way"},
 	{"scheduled", "waits for its time: a delay, the next try, or the pace of a receiver or a service"},
-	{"retryable", "waits for another try after a fault of Ringback"},
+	{"retryable", "waits for its next attempt"},
 	{"pending", "waits for the callback before it, of the same ordering key"},
 }
 

@@ -72,7 +72,7 @@ function showAlarms(told) {
 function showState(state) {
   showAlarms(state.alarms);
   if (!state.processes) return;
-  fill("processes", state.processes.map(p => [p.id, p.silent + " ago"]), "none");
+  fill("processes", state.processes.map(p => [p.id, p.beat]), "none");
   state.processes.forEach((p, i) => byId("processes").rows[i].cells[1].classList.toggle("bad", p.lost));
 }
 
