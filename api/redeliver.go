@@ -93,7 +93,8 @@ const noCursor = "none"
 var noEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 
 // redeliveries is the answer to POST /redeliveries. A callback that matched is either
-// redelivered or refused, unless it has changed meanwhile.
+// redelivered or refused, unless it has changed meanwhile. A dry run redelivers none, and
+// tells the refusals that need no try: quotas show only when they are asked.
 type redeliveries struct {
 	Matched     int                `json:"matched"` // of at most a thousand
 	Redelivered int                `json:"redelivered"`
@@ -128,12 +129,13 @@ func (a *API) redeliver(c *call) (reply, error) {
 		return reply{}, err
 	}
 	answer := redeliveries{Matched: len(page.Requests), More: page.Next != uuid.Nil, NextCursor: cursorOf(page)}
+	wanted, refused := a.redeliveriesOf(page.Requests, filter, body.Rate)
 	if body.DryRun {
+		answer.refuse(refused)
 		return reply{status: http.StatusOK, body: answer}, nil
 	}
 	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
-	wanted, refused := a.redeliveriesOf(page.Requests, filter, body.Rate)
 	done, err := a.Queue.Redeliver(ctx, wanted)
 	if err != nil {
 		return reply{}, err
@@ -157,10 +159,15 @@ func (r redeliveries) complete(wanted []jobs.Redelivery, refused jobs.Refusals, 
 		r.More, r.NextCursor = true, wanted[done.Tried-1].RequestID.String()
 	}
 	r.Redelivered = done.Count
-	for _, refusal := range append(refused, done.Refused...) {
+	r.refuse(append(refused, done.Refused...))
+	return reply{status: http.StatusAccepted, body: r}, nil
+}
+
+// refuse adds callbacks that are, or in a dry run would be, refused.
+func (r *redeliveries) refuse(refused jobs.Refusals) {
+	for _, refusal := range refused {
 		r.Refused = append(r.Refused, refusedCallbacks{refusal.Count, refusedAgain(refusal.Reason)})
 	}
-	return reply{status: http.StatusAccepted, body: r}, nil
 }
 
 // redeliveriesOf spaces the redeliveries of requests. Callbacks that may not go

@@ -139,9 +139,11 @@ func TestRedeliverRequest(t *testing.T) {
 		request := s.ended(t, db.CallbackDead)
 		s.wantProblem(t, s.call(t, "POST", "/requests/"+request.ID.String()+"/redeliver", ""), http.StatusUnprocessableEntity, "invalid-callback-url")
 		s.plantDead(t, "local", 1, 2)
-		got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", "{}"), http.StatusAccepted)
-		if got.Matched != 3 || got.Redelivered != 0 || len(got.Refused) != 1 || got.Refused[0].Count != 3 || got.Refused[0].Problem.Type != "/problems/invalid-callback-url" {
-			t.Errorf("got %+v, want all three refused for their hosts", got)
+		for body, status := range map[string]int{`{"dry_run":true}`: http.StatusOK, "{}": http.StatusAccepted} {
+			got := decode[redeliveries](t, s.call(t, "POST", "/redeliveries", body), status)
+			if got.Matched != 3 || got.Redelivered != 0 || len(got.Refused) != 1 || got.Refused[0].Count != 3 || got.Refused[0].Problem.Type != "/problems/invalid-callback-url" {
+				t.Errorf("%s: got %+v, want all three refused for their hosts", body, got)
+			}
 		}
 		if !s.holds(t, "SELECT count(*) = 3 FROM dead_letters") {
 			t.Error("want all left as they were")

@@ -224,7 +224,11 @@ func TestBulkTellsWhatWasRefused(t *testing.T) {
 	// Outside local mode no callback goes to loopback, even to a URL accepted before.
 	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
 	p.awaitStatus(t, "/readyz", http.StatusOK)
-	out, note, err := typed(t.Context(), callerOf(p, acme.Key), "requests", "redeliver", "--to", "2999-01-01T00:00:00Z")
+	out, note, err := typed(t.Context(), callerOf(p, acme.Key), "requests", "redeliver", "--all", "--dry-run")
+	if err != nil || out != "0 would be redelivered.\n" || !strings.HasPrefix(note, "2 would be refused: ") {
+		t.Errorf("dry run: got %q, %q and %v, want to hear of two refusals to come", out, note, err)
+	}
+	out, note, err = typed(t.Context(), callerOf(p, acme.Key), "requests", "redeliver", "--to", "2999-01-01T00:00:00Z")
 	if err == nil || exitStatus(err) != 1 || !strings.HasPrefix(note, "2 refused: ") || out != "0 of 2 redelivered.\n" {
 		t.Errorf("got %q, %q and %v, want to hear of two refusals", out, note, err)
 	}

@@ -188,10 +188,9 @@ type listedReceiver struct {
 	InFlight    int       `json:"in_flight,omitzero"`    // likewise at a time
 	Breaker     string    `json:"breaker,omitzero"`      // of its circuit: closed (it takes callbacks), open or half-open
 	ClosedUntil time.Time `json:"closed_until,omitzero"` // to all clients, or to some
+	Takes       string    `json:"takes_callbacks,omitzero"`
 	LastOutcome string    `json:"last_outcome,omitzero"`
 	SavedAt     time.Time `json:"saved_at,omitzero"`
-
-	takes string // for people, to whom a closed receiver takes nothing
 }
 
 func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
@@ -199,10 +198,10 @@ func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
 		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
-	row.takes, row.ClosedUntil = pacing.Takes(r.Receiver, now)
+	row.Takes, row.ClosedUntil = pacing.Takes(r.Receiver, now)
 	switch {
 	case r.Word != "":
-		row.takes = ""
+		row.Takes = ""
 	case r.Openings == 0:
 		row.Breaker = "closed"
 	case !r.ClosedUntil.After(now):
@@ -240,7 +239,7 @@ func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, std
 	fmt.Fprintln(table, "RECEIVER\tOPERATOR\tRATE\tIN FLIGHT\tTAKES CALLBACKS\tCLOSED UNTIL\tLAST OUTCOME\tAS OF")
 	for _, row := range rows {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Receiver, row.said(), orDash(row.rate()), orDash(countOf(row.InFlight)),
-			orDash(row.takes), when(row.ClosedUntil), orDash(row.LastOutcome), when(row.SavedAt))
+			orDash(row.Takes), when(row.ClosedUntil), orDash(row.LastOutcome), when(row.SavedAt))
 	}
 	if err := table.Flush(); err != nil || more == 0 {
 		return err

@@ -70,6 +70,11 @@ func TestOperatorDeniesAReceiver(t *testing.T) {
 		t.Errorf("redelivering on the page: got %d, want it refused", status)
 	}
 
+	host := strings.TrimSuffix(strings.TrimPrefix(r.URL, "http://"), "/")
+	if _, body, _ := p.call(t, "GET", "/dead-letters/redeliver?client=local&host="+host, nil, nil); !strings.Contains(body, "may not go there any more, and would stay") {
+		t.Errorf("the question on the page of dead letters: got %s, want to hear of the refusal", body)
+	}
+
 	paused.Store(false)
 	runReceiver(t, database, "forget", "127.0.0.1")
 	until(t, func() bool {
@@ -139,6 +144,9 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	for url, takes := range map[string]string{good.URL: "yes", busy.URL: "of some clients", failing.URL: "not yet"} {
 		if !regexp.MustCompile(`(?m)^` + url + ` .*  ` + takes + `  `).MatchString(table) {
 			t.Errorf("%s: got %q, want it to say %s", url, table, takes)
+		}
+		if got[url].Takes != takes {
+			t.Errorf("%s: got %q in JSON, want %s", url, got[url].Takes, takes)
 		}
 		_, page, _ := p.call(t, http.MethodGet, "/receivers", nil, nil)
 		row := regexp.MustCompile(`(?s)<tr>\s*<td><code>` + url + `</code>.*?</tr>`).FindString(page)

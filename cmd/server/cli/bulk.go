@@ -93,7 +93,7 @@ func (b *bulk) run(command *cobra.Command, _ []string) error {
 	if printed := b.print(command, total); printed != nil {
 		return printed
 	}
-	if err == nil && len(total.Refused) > 0 {
+	if err == nil && len(total.Refused) > 0 && !b.dryRun {
 		return errors.New("some callbacks were refused, and stay as they are")
 	}
 	return err
@@ -181,18 +181,26 @@ func (b *bulk) print(command *cobra.Command, total outcome) error {
 		}
 		return WriteJSON(command.OutOrStdout(), jsontext.Value(encoded))
 	}
+	counts, verb := fmt.Sprintf("%d of %d %s", total.Done, total.Matched, b.done), "refused"
 	if b.dryRun {
-		_, err := fmt.Fprintf(command.OutOrStdout(), "%d would be %s.\n", total.Matched, b.done)
-		return err
+		counts, verb = fmt.Sprintf("%d would be %s", total.Matched-total.refused(), b.done), "would be refused"
 	}
-	if _, err := fmt.Fprintf(command.OutOrStdout(), "%d of %d %s.\n", total.Done, total.Matched, b.done); err != nil {
+	if _, err := fmt.Fprintf(command.OutOrStdout(), "%s.\n", counts); err != nil {
 		return err
 	}
 	for _, refused := range total.Refused {
-		fmt.Fprintf(command.ErrOrStderr(), "%d refused: %s\n", refused.Count, refused.reason())
+		fmt.Fprintf(command.ErrOrStderr(), "%d %s: %s\n", refused.Count, verb, refused.reason())
 	}
 	tellCursor(command, total.Cursor)
 	return nil
+}
+
+// refused is how many callbacks were refused, for all reasons.
+func (o outcome) refused() (count int) {
+	for _, refused := range o.Refused {
+		count += refused.Count
+	}
+	return count
 }
 
 // reason is the sentence of a problem.

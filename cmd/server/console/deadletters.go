@@ -74,9 +74,18 @@ func (c *Console) askRedeliver(r *http.Request) (view, error) {
 	if more {
 		number = "the oldest " + number
 	}
+	refused := 0
+	for _, request := range matched {
+		if c.CheckCallback(request.Client, request.CallbackURL) != nil {
+			refused++
+		}
+	}
 	q := question{
 		Asks: fmt.Sprintf("Deliver %s dead letters of %s to %s again, %d a second?", number, client, host, redeliveryRate),
 		Does: "Deliver again", Back: "/dead-letters", Fields: map[string]string{"client": client, "host": host},
+	}
+	if refused > 0 {
+		q.Asks += fmt.Sprintf(" %d may not go there any more, and would stay.", refused)
 	}
 	return view{page: "question", title: "Deliver dead letters again", data: q}, nil
 }

@@ -22,7 +22,8 @@ const maxAttempts = 100
 type inspected struct {
 	db.Request
 	Wait     jobs.Wait
-	Lease    db.Lease // of work that goes on elsewhere; the zero Lease otherwise
+	Lease    db.Lease  // of work that goes on elsewhere; the zero Lease otherwise
+	LostAt   time.Time // of that work, unless something is heard of it
 	Attempts []db.Attempt
 	Jobs     []db.JobState
 }
@@ -60,7 +61,7 @@ func (c *Console) inspectLease(ctx context.Context, i *inspected) error {
 	if err != nil || !found {
 		return err
 	}
-	i.Lease = lease
+	i.Lease, i.LostAt = lease, c.Queue.Now().Add(lease.Left)
 	progress, err := db.FindProgress(ctx, c.Reads, []uuid.UUID{i.ID}, []int{0})
 	for _, p := range progress {
 		i.Progress = p.Value
@@ -70,9 +71,6 @@ func (c *Console) inspectLease(ctx context.Context, i *inspected) error {
 
 // GoesOn tells whether the work goes on elsewhere.
 func (i inspected) GoesOn() bool { return i.Lease.Run > 0 }
-
-// LostAt is when the attempt is lost, unless something is heard of it.
-func (i inspected) LostAt() time.Time { return time.Now().Add(i.Lease.Left) }
 
 // last is the latest attempt, the zero one for none.
 func (i inspected) last() db.Attempt {

@@ -80,7 +80,7 @@ func toldOf(i inspected) toldRequest {
 		Attempts: []toldAttempt{}, Jobs: []toldJob{},
 	}
 	if i.GoesOn() {
-		told.LostAt = i.LostAt()
+		told.LostAt = i.LostAt
 	}
 	for _, a := range i.Attempts {
 		told.Attempts = append(told.Attempts, toldAttempt{

@@ -41,6 +41,7 @@ def work(url, words):
 
 class Later(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections
+    wbufsize = -1  # sends head and body as one packet
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

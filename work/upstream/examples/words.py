@@ -20,6 +20,7 @@ def verified(headers, body):
 
 class Words(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections
+    wbufsize = -1  # sends head and body as one packet
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
