@@ -129,6 +129,25 @@ func RunningJobs(ctx context.Context, q Querier, process string, longer time.Dur
 	return ids, nil
 }
 
+// JobsElsewhere returns which of the jobs run in another process than the given process.
+func JobsElsewhere(ctx context.Context, q Querier, process string, ids []int64) ([]int64, error) {
+	const sql = `
+		SELECT id
+		FROM river_job
+		WHERE id = ANY ($1::bigint[])
+		  AND state::text = 'running'
+		  AND attempted_by[array_upper(attempted_by, 1)] <> $2`
+	rows, err := q.Query(ctx, sql, ids, process)
+	if err != nil {
+		return nil, fmt.Errorf("reading jobs of other processes: %w", err)
+	}
+	elsewhere, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("reading jobs of other processes: %w", err)
+	}
+	return elsewhere, nil
+}
+
 // LivingJobs returns which of the jobs run in a process that has not been silent for
 // longer than silence, and took the job up at most the given time ago.
 func LivingJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Duration) ([]int64, error) {

@@ -18,28 +18,30 @@ import (
 	"ringback/jobs/upkeep"
 )
 
-// driver is River's driver for pgx, with six differences. A fetch goes through the lane
-// of its queue. A job that the statement of its step completed is not completed again.
+// driver is River's driver for pgx, with seven differences. A fetch goes through the lane
+// of its queue. A job that the statement of its step completed is not completed again. A
+// job that another process runs by now is left to that process.
 // Cancellations reach the jobs that River doesn't know to run here. No job is rescued
 // from a living process. The times that River takes from this process's clock become the
 // database's. Faults of the database that a fetch meets are noted, and the connection for
 // notifications closes with the pools'.
 type driver struct {
 	*riverpgxv5.Driver
-	pool   *pgxpool.Pool
-	lanes  map[string]*lane // by queue
-	cancel func(job int64)
-	clock  *db.Clock
-	health *db.Health
+	pool    *pgxpool.Pool
+	process func() string    // River's client id
+	lanes   map[string]*lane // by queue
+	cancel  func(job int64)
+	clock   *db.Clock
+	health  *db.Health
 }
 
-func newDriver(pool *pgxpool.Pool, lanes map[string]*lane, cancel func(int64), clock *db.Clock, health *db.Health) *driver {
-	return &driver{riverpgxv5.New(pool), pool, lanes, cancel, clock, health}
+func newDriver(pool *pgxpool.Pool, process func() string, lanes map[string]*lane, cancel func(int64), clock *db.Clock, health *db.Health) *driver {
+	return &driver{riverpgxv5.New(pool), pool, process, lanes, cancel, clock, health}
 }
 
 // GetExecutor returns River's executor for statements outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{d.Driver.GetExecutor(), d.pool, d.lanes, d.clock, d.health}
+	return &fetcher{d.Driver.GetExecutor(), d.pool, d.process, d.lanes, d.clock, d.health}
 }
 
 // GetListener returns River's listener for notifications.
@@ -49,10 +51,11 @@ func (d *driver) GetListener(params *riverdriver.GetListenenerParams) riverdrive
 
 type fetcher struct {
 	riverdriver.Executor
-	pool   *pgxpool.Pool
-	lanes  map[string]*lane
-	clock  *db.Clock
-	health *db.Health
+	pool    *pgxpool.Pool
+	process func() string
+	lanes   map[string]*lane
+	clock   *db.Clock
+	health  *db.Health
 }
 
 // Begin is for River's upkeep.
@@ -111,11 +114,26 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 }
 
 // JobSetStateIfRunningMany is River's completer. A worker that returns no error has
-// completed its job by then.
+// completed its job by then. The job of a process that paused may run in another process
+// by now: a retry or a pause would have it run once more beside that.
 func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdriver.JobSetStateIfRunningManyParams) ([]*rivertype.JobRow, error) {
+	isCompleted := func(i int) bool { return params.State[i] == rivertype.JobStateCompleted && !params.MetadataDoMerge[i] }
+	var ids []int64
+	for i, id := range params.ID {
+		if !isCompleted(i) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	elsewhere, err := db.JobsElsewhere(ctx, f.pool, f.process(), ids)
+	if err != nil {
+		return nil, err
+	}
 	left := riverdriver.JobSetStateIfRunningManyParams{Now: params.Now, Schema: params.Schema}
 	for i, state := range params.State {
-		if state == rivertype.JobStateCompleted && !params.MetadataDoMerge[i] {
+		if isCompleted(i) || slices.Contains(elsewhere, params.ID[i]) {
 			continue
 		}
 		left.ID = append(left.ID, params.ID[i])

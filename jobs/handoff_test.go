@@ -20,6 +20,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/work"
 )
 
 // startBoth starts a queue whose jobs take River's way, or are born running.
@@ -174,6 +175,32 @@ func TestHandoff(t *testing.T) {
 		rows := q.rows(t, "work")
 		if diff := cmp.Diff(rows[0], rows[1]); diff != "" || rows[0]["state"] != "completed" {
 			t.Errorf("rows (-River's +Ringback's):\n%s\nof %v", diff, rows)
+		}
+	})
+
+	// As after a pause of this process, in which another took the job over.
+	t.Run("LeavesAJobToTheProcessThatRunsItNow", func(t *testing.T) {
+		t.Parallel()
+		running, goOn := make(chan struct{}), make(chan struct{})
+		q := newQueue(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
+			running <- struct{}{}
+			<-goOn
+			return nil, work.Retry(errors.New("not now"), 0)
+		})
+		fetched, born := newRequest("http://127.0.0.1:9/"), newRequest("http://127.0.0.1:9/")
+		q.accept(t, fetched)
+		q.start(t)
+		<-running
+		q.accept(t, born)
+		<-running
+		q.exec(t, "UPDATE river_job SET attempted_by = attempted_by || 'another'::text, attempt = attempt + 1 WHERE kind = 'work'")
+		close(goOn)
+		waitUntil(t, func() bool { return q.local.running() == 0 })
+		if err := q.Stop(t.Context()); err != nil { // which waits for River to write
+			t.Fatal(err)
+		}
+		for _, request := range []db.Request{fetched, born} {
+			q.waitFor(t, request.ID, "work_job_state = 'running' AND work_job_attempted_by = 'another'")
 		}
 	})
 

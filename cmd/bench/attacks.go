@@ -45,6 +45,7 @@ func attacks() []attack {
 		{"closing", closeBy("/later/1")}, // again and again
 		{"closing_day", closeBy("/later/86400")},
 		{"failing", closeBy("/broken")},
+		{"slow_path", closeBy("/slow")},
 		{"redeliveries", func(ctx context.Context, a *attacker) {
 			a.each(ctx, defaultPosts, func(n int) {
 				if n%10 != 0 {
@@ -145,13 +146,17 @@ func (s *stage) besideAttack(attack attack) (told waits) {
 
 // answerByPath answers callbacks of the attacker as a poor receiver would.
 func answerByPath(came *receivers.Callback) {
-	later, isLater := strings.CutPrefix(string(came.Path()), "/later/")
-	if !isLater {
+	path := string(came.Path())
+	switch later, isLater := strings.CutPrefix(path, "/later/"); {
+	case isLater:
+		came.Response.Header.Set("Retry-After", later)
+		came.SetStatusCode(http.StatusTooManyRequests)
+	case path == "/slow":
+		load.Pause(context.Background(), slowness)
+		came.SetStatusCode(http.StatusGone)
+	default:
 		came.SetStatusCode(http.StatusInternalServerError)
-		return
 	}
-	came.Response.Header.Set("Retry-After", later)
-	came.SetStatusCode(http.StatusTooManyRequests)
 }
 
 // addClients makes clients, of which the first may send more than attackedRate.
