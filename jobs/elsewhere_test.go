@@ -129,12 +129,13 @@ func TestElsewhere(t *testing.T) {
 	}{
 		"AnError":           {work.Report{Error: &work.Error{Code: "no_page", Message: "No such page."}}, "no_page"},
 		"ATooLargeResult":   {work.Report{Result: jsontext.Value(`"` + strings.Repeat("x", work.MaxResultBytes) + `"`)}, "result_too_large"},
-		"WhatIsNotStorable": {work.Report{Result: jsontext.Value(strings.Repeat("[", 9_990) + strings.Repeat("]", 9_990))}, "result_not_storable"},
+		"ATooDeepResult":    {work.Report{Result: jsontext.Value(strings.Repeat("[", 1001) + strings.Repeat("]", 1001))}, "invalid_result"},
+		"WhatIsNotStorable": {work.Report{Result: jsontext.Value(strings.Repeat("[", 1000) + strings.Repeat("]", 1000))}, "result_not_storable"},
 	} {
 		t.Run("FailsBy/"+name, func(t *testing.T) {
 			t.Parallel()
 			e := newElsewhere(t)
-			e.exec(t, "ALTER DATABASE "+e.database(t)+" SET max_stack_depth = '100kB'") // Go reads such a result, Postgres doesn't
+			e.exec(t, "ALTER DATABASE "+e.database(t)+" SET max_stack_depth = '100kB'") // too little for the deepest result that is taken
 			e.pool.Reset()
 			request := newRequest(newServer(t, noContent))
 			if err := e.report(t, e.begin(t, request), test.report); err != nil {
