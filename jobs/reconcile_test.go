@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -78,7 +79,7 @@ func TestReconciler(t *testing.T) {
 			q.accept(t, request)
 			q.accept(t, worked)
 			worked = q.get(t, worked.ID)
-			if err := q.finish(t.Context(), worked, succeeded); err != nil {
+			if err := q.finish(t.Context(), worked, outcomeAt(time.Now())); err != nil {
 				t.Fatal(err)
 			}
 			q.exec(t, "UPDATE river_job SET "+change+" WHERE finalized_at IS NULL")
