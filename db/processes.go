@@ -118,15 +118,7 @@ func RunningJobs(ctx context.Context, q Querier, process string, longer time.Dur
 		  AND attempted_by[array_upper(attempted_by, 1)] = $1
 		  AND attempted_at < now() - $2::interval
 		ORDER BY queue, priority, scheduled_at, id` // River's index for fetching
-	rows, err := q.Query(ctx, sql, process, longer)
-	if err != nil {
-		return nil, fmt.Errorf("reading running jobs: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("reading running jobs: %w", err)
-	}
-	return ids, nil
+	return readColumn[int64](ctx, q, "reading running jobs", sql, process, longer)
 }
 
 // JobsElsewhere returns which of the jobs run in another process than the given process.
@@ -137,15 +129,7 @@ func JobsElsewhere(ctx context.Context, q Querier, process string, ids []int64) 
 		WHERE id = ANY ($1::bigint[])
 		  AND state::text = 'running'
 		  AND attempted_by[array_upper(attempted_by, 1)] <> $2`
-	rows, err := q.Query(ctx, sql, ids, process)
-	if err != nil {
-		return nil, fmt.Errorf("reading jobs of other processes: %w", err)
-	}
-	elsewhere, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("reading jobs of other processes: %w", err)
-	}
-	return elsewhere, nil
+	return readColumn[int64](ctx, q, "reading jobs of other processes", sql, ids, process)
 }
 
 // LivingJobs returns which of the jobs run in a process that has not been silent for
@@ -158,15 +142,7 @@ func LivingJobs(ctx context.Context, q Querier, ids []int64, silence, most time.
 		WHERE river_job.id = ANY ($1::bigint[])
 		  AND beat_at >= now() - $2::interval
 		  AND attempted_at >= now() - $3::interval`
-	rows, err := q.Query(ctx, sql, ids, silence, most)
-	if err != nil {
-		return nil, fmt.Errorf("reading jobs of living processes: %w", err)
-	}
-	living, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("reading jobs of living processes: %w", err)
-	}
-	return living, nil
+	return readColumn[int64](ctx, q, "reading jobs of living processes", sql, ids, silence, most)
 }
 
 // ReturnStrays gives back the jobs that RunningJobs would still return, with their

@@ -254,13 +254,5 @@ func EndedWork(ctx context.Context, q Querier, ids []uuid.UUID) ([]uuid.UUID, er
 		FROM requests
 		WHERE id = ANY ($1::uuid[])
 		  AND status <> 'accepted'`
-	rows, err := q.Query(ctx, sql, column(ids, uuidOf))
-	if err != nil {
-		return nil, fmt.Errorf("looking for ended work: %w", err)
-	}
-	ended, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("looking for ended work: %w", err)
-	}
-	return ended, nil
+	return readIDs(ctx, q, "looking for ended work", sql, column(ids, uuidOf))
 }

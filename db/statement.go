@@ -46,13 +46,18 @@ func wroteAll(written, wanted string) string {
 }
 
 func readIDs(ctx context.Context, q Querier, doing, sql string, args ...any) ([]uuid.UUID, error) {
+	return readColumn[uuid.UUID](ctx, q, doing, sql, args...)
+}
+
+// readColumn reads rows of a single column.
+func readColumn[T any](ctx context.Context, q Querier, doing, sql string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	return ids, nil
+	return values, nil
 }

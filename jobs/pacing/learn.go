@@ -64,6 +64,32 @@ func (r *receiver) roll(c *party, now time.Time) {
 	}
 }
 
+// catchUp raises the limit in flight of a receiver in slow start so that a client has as
+// much of it as its own answers allow, beside others whose callbacks take longer. Those would
+// otherwise keep the limit as it is: a round lasts until the last of its answers. Where all
+// answers take long, it may be for the load.
+func (r *receiver) catchUp(c *party, now time.Time) {
+	if c.bound || r.pace.steady || r.inFlight == c.inFlight || !r.isSlowerForOthers(c, now) {
+		return
+	}
+	own := c.pace.flight
+	if !r.together {
+		own = min(own, 2)
+	}
+	r.pace.flight = max(r.pace.flight, own*float64(r.clients(c)))
+}
+
+// isSlowerForOthers tells whether callbacks of another client, some of them under way, take
+// several times as long as a client's.
+func (r *receiver) isSlowerForOthers(c *party, now time.Time) bool {
+	for _, other := range r.parties {
+		if other != c && other.inFlight > 0 && max(other.latest[0], silence(other.inFlight, other.moved, now)) > 4*c.latest[0] {
+			return true
+		}
+	}
+	return false
+}
+
 // seenAt takes in where an attempt went, and whether it proves the address.
 func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Time) {
 	address, err := netip.ParseAddrPort(sent.Address)

@@ -13,6 +13,10 @@ $$;
 -- report of the work came, has its step done in the same statement, which the function
 -- sees.
 --
+-- A job whose arguments name no request, since somebody changed them by hand, could be
+-- neither deleted nor cancelled: Postgres casts a parameter to uuid before it looks at the
+-- condition in the same statement. Now the condition stands before the statement.
+--
 -- The previous version of the service runs with these triggers as well.
 CREATE OR REPLACE FUNCTION note_lost_step() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
