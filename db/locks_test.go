@@ -189,7 +189,7 @@ func TestFreeLocks(t *testing.T) {
 		beatAt(t, pool, "this one", 5)
 		end(t, pool, hold(t, pool, "this one"))
 		locked := free(t, pool, "another")
-		if err := db.Beat(t.Context(), pool, "this one", false); err != nil {
+		if _, err := db.Beat(t.Context(), pool, "this one", false); err != nil {
 			t.Fatal(err)
 		}
 		if beaten := free(t, pool, "another"); len(locked) != 1 || len(beaten) != 1 || !beaten[0].SeenAt.After(locked[0].SeenAt) {
@@ -216,7 +216,7 @@ func TestReturnJobsOf(t *testing.T) {
 			}
 		}, "running", 3},
 		{"JobStaysAfterAHeartbeat", "work", func(t *testing.T, pool *pgxpool.Pool) {
-			if err := db.Beat(t.Context(), pool, "this one", false); err != nil {
+			if _, err := db.Beat(t.Context(), pool, "this one", false); err != nil {
 				t.Fatal(err)
 			}
 		}, "running", 3},

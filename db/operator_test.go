@@ -104,7 +104,7 @@ func TestOperatorReadsOfARequest(t *testing.T) {
 func TestListProcesses(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.NewPool(t)
-	if err := db.Beat(t.Context(), pool, "one", false); err != nil {
+	if _, err := db.Beat(t.Context(), pool, "one", false); err != nil {
 		t.Fatal(err)
 	}
 	processes, err := db.ListProcesses(t.Context(), pool)

@@ -9,18 +9,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Beat notes that a working process lives, by the database's clock, and whether it is in
-// local mode.
-func Beat(ctx context.Context, q Querier, process string, local bool) error {
+// Beat notes that a working process lives, and whether it is in local mode. It returns the
+// time of the beat, by the database's clock.
+func Beat(ctx context.Context, q Querier, process string, local bool) (at time.Time, err error) {
 	const sql = `
 		INSERT INTO processes (id, beat_at, is_local)
 		VALUES ($1, now(), $2)
 		ON CONFLICT (id) DO UPDATE
-		SET beat_at = now()`
-	if _, err := q.Exec(ctx, sql, process, local); err != nil {
-		return fmt.Errorf("writing a heartbeat: %w", err)
+		SET beat_at = now()
+		RETURNING beat_at`
+	if err := q.QueryRow(ctx, sql, process, local).Scan(&at); err != nil {
+		return time.Time{}, fmt.Errorf("writing a heartbeat: %w", err)
 	}
-	return nil
+	return at, nil
 }
 
 // FindOtherMode returns a living process that is in local mode where local is false, and the
@@ -30,7 +31,7 @@ func FindOtherMode(ctx context.Context, q Querier, local bool) (process string, 
 		SELECT coalesce(max(id), '')
 		FROM processes
 		WHERE is_local <> $1
-		  AND beat_at > now() - $2::interval`
+		  AND beat_at BETWEEN now() - $2::interval AND now() + $2::interval`
 	if err := q.QueryRow(ctx, sql, local, LostAfter).Scan(&process); err != nil {
 		return "", fmt.Errorf("looking for processes in another mode: %w", err)
 	}
@@ -55,22 +56,23 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 	return nil
 }
 
-// ReturnJobs gives back the jobs of processes that have been silent for longer than
-// silence, and returns how many jobs that were. Jobs of the refunded kind get their
-// attempt back. Several processes may do it at the same time.
+// ReturnJobs gives back the jobs of processes that at the time of a beat had been silent for
+// longer than silence, and returns how many jobs that were. Jobs of the refunded kind get
+// their attempt back. Several processes may do it at the same time. The database's clock may
+// have been set since the beat, which makes nobody silent.
 //
 // Only jobs that began longer ago than silence are given back: a process that was merely
 // paused may have taken a job up just now, before its next heartbeat. A process without a
 // row isn't known to have ended, so its jobs are left to River's rescue.
-func ReturnJobs(ctx context.Context, q Querier, refunded string, silence time.Duration) (int64, error) {
+func ReturnJobs(ctx context.Context, q Querier, refunded string, beat time.Time, silence time.Duration) (int64, error) {
 	sql := `
 		WITH dead AS (
 			SELECT id
 			FROM processes
-			WHERE beat_at < now() - $2::interval
-		), ` + returnLost("attempted_at < now() - $2::interval")
+			WHERE beat_at < $2
+		), ` + returnLost("attempted_at < $2")
 	var returned int64
-	if err := q.QueryRow(ctx, sql, refunded, silence).Scan(&returned); err != nil {
+	if err := q.QueryRow(ctx, sql, refunded, beat.Add(-silence)).Scan(&returned); err != nil {
 		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
 	}
 	return returned, nil
@@ -164,12 +166,13 @@ func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Du
 	return tag.RowsAffected(), nil
 }
 
-// ForgetProcesses removes the processes that have been silent for longer than silence.
-func ForgetProcesses(ctx context.Context, q Querier, silence time.Duration) error {
+// ForgetProcesses removes the processes that at the time of a beat had been silent for
+// longer than silence.
+func ForgetProcesses(ctx context.Context, q Querier, beat time.Time, silence time.Duration) error {
 	const sql = `
 		DELETE FROM processes
-		WHERE beat_at < now() - $1::interval`
-	if _, err := q.Exec(ctx, sql, silence); err != nil {
+		WHERE beat_at < $1`
+	if _, err := q.Exec(ctx, sql, beat.Add(-silence)); err != nil {
 		return fmt.Errorf("forgetting silent processes: %w", err)
 	}
 	return nil

@@ -57,7 +57,7 @@ func TestReturnJobs(t *testing.T) {
 				beatAt(t, pool, "this one", test.beat)
 			}
 			id := runIn(t, pool, "this one", test.kind, test.running)
-			returned, err := db.ReturnJobs(t.Context(), pool, "callback", silence)
+			returned, err := db.ReturnJobs(t.Context(), pool, "callback", now(t, pool), silence)
 			if want := test.state == "available"; err != nil || (returned == 1) != want {
 				t.Errorf("returned: got %d, %v, want it: %v", returned, err, want)
 			}
@@ -80,7 +80,7 @@ func TestReturnJobs(t *testing.T) {
 		results := make(chan int64)
 		for range 4 {
 			go func() {
-				returned, err := db.ReturnJobs(t.Context(), pool, "callback", silence)
+				returned, err := db.ReturnJobs(t.Context(), pool, "callback", now(t, pool), silence)
 				if err != nil {
 					t.Error(err)
 				}
@@ -104,7 +104,7 @@ func TestProcesses(t *testing.T) {
 	beatAt(t, pool, "back again", 7000)
 	beatAt(t, pool, "long gone", 7000)
 	for _, process := range []string{"back again", "new", "stopped", "stopped in an outage", "new"} {
-		if err := db.Beat(t.Context(), pool, process, false); err != nil {
+		if _, err := db.Beat(t.Context(), pool, process, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := db.ForgetProcesses(t.Context(), pool, time.Hour); err != nil {
+	if err := db.ForgetProcesses(t.Context(), pool, now(t, pool), time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	var known string

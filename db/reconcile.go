@@ -16,19 +16,22 @@ import (
 // Reconciliation is how far the look for lost steps has come. A step is lost where a
 // request is owed a step and no job will take it.
 type Reconciliation struct {
-	Position      uuid.UUID // of the requests
-	OrderPosition uuid.UUID // of the requests with ordering keys
+	Position      uuid.UUID     // of the requests
+	OrderPosition uuid.UUID     // of the requests with ordering keys
+	SetBack       time.Duration // by how much the database's clock was set back since the last look; 0 for less than ten seconds
 }
 
 // LockReconciliation returns how far the look has come, for a process that goes on with
-// it. While another process does so, or no look is due, locked is false.
+// it. While another process does so, or no look is due, locked is false. A look that is due
+// much later than any pause lasts was meant by a clock that has been set back.
 func LockReconciliation(ctx context.Context, tx pgx.Tx) (r Reconciliation, locked bool, err error) {
 	const sql = `
-		SELECT position, order_position
+		SELECT position, order_position, CASE WHEN next_at > now() THEN next_at - now() ELSE '0' END
 		FROM reconciliation
 		WHERE next_at <= now()
+		   OR next_at > now() + $1::interval
 		FOR UPDATE SKIP LOCKED`
-	err = tx.QueryRow(ctx, sql).Scan(&r.Position, &r.OrderPosition)
+	err = tx.QueryRow(ctx, sql, minSetBack).Scan(&r.Position, &r.OrderPosition, &r.SetBack)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Reconciliation{}, false, nil
 	}

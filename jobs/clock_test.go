@@ -32,15 +32,20 @@ func newSkewed(t *testing.T, ahead string) *testQueue {
 	defer conn.Close(t.Context())
 	sql := `
 		CREATE SCHEMA skewed;
-		CREATE FUNCTION skewed.now() RETURNS timestamptz LANGUAGE sql STABLE
-		AS $$ SELECT pg_catalog.now() + interval '` + ahead + `' $$;
-		CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
-		AS $$ SELECT pg_catalog.clock_timestamp() + interval '` + ahead + `' $$;
+		` + skewedBy(ahead) + `;
 		DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET search_path = public, skewed, pg_catalog'; END $$`
 	if _, err := conn.Exec(t.Context(), sql); err != nil {
 		t.Fatal(err)
 	}
 	return newQueueAt(t, url, url, doNothing)
+}
+
+func skewedBy(ahead string) string {
+	return `
+		CREATE OR REPLACE FUNCTION skewed.now() RETURNS timestamptz LANGUAGE sql STABLE
+		AS $$ SELECT pg_catalog.now() + interval '` + ahead + `' $$;
+		CREATE OR REPLACE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+		AS $$ SELECT pg_catalog.clock_timestamp() + interval '` + ahead + `' $$`
 }
 
 // Steps happen by the database's clock, even where this process's clock differs.
@@ -191,6 +196,44 @@ func TestTwoClocks(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Somebody set the database's clock back by an hour, while things waited.
+func TestNothingWaitsLongerForAClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+	queued, retried, later := newRequest(receiver.URL), newRequest(receiver.URL), newRequest(receiver.URL)
+	later.RunAt = q.Now().Add(2 * time.Hour)
+	for _, request := range []db.Request{queued, retried, later} {
+		q.accept(t, request)
+	}
+	if err := q.finish(t.Context(), retried, succeeded); err != nil {
+		t.Fatal(err)
+	}
+	q.exec(t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour' WHERE id = $1", q.get(t, queued.ID).WorkJobID)
+	q.exec(t, `
+		UPDATE river_job
+		SET state = 'retryable', attempt = 1, attempted_at = now() + interval '59 minutes', scheduled_at = now() + interval '1 hour'
+		WHERE id = $1`, q.get(t, retried.ID).CallbackJobID)
+	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('dead', now() + interval '1 hour')")
+	q.exec(t, `
+		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
+		VALUES (jsonb_build_object('request_id', gen_random_uuid()), 'work', 'work', 1000, 'running', 1, now() + interval '1 hour', ARRAY['dead'])`)
+	q.exec(t, "INSERT INTO river_leader (elected_at, expires_at, leader_id) VALUES (now(), now() + interval '1 hour', 'dead')")
+	q.exec(t, "UPDATE reconciliation SET next_at = now() + interval '1 hour'")
+	q.start(t)
+	q.waitForLog(t, "database_clock_set_back")
+	receiver.next(t)
+	receiver.next(t)
+	for _, request := range []db.Request{queued, retried} {
+		q.waitFor(t, request.ID, "callback_state = 'delivered'")
+	}
+	waitUntil(t, func() bool {
+		return q.holds(t, "SELECT state = 'completed' AND attempt = 2 FROM river_job WHERE 'dead' = ANY (attempted_by)")
+	})
+	if !q.holds(t, "SELECT scheduled_at = run_at FROM requests JOIN river_job ON river_job.id = work_job_id WHERE requests.id = $1", later.ID) {
+		t.Error("a request doesn't wait for the time that its caller gave")
 	}
 }
 

@@ -25,6 +25,8 @@ const (
 	// next look comes after reconcileHurry.
 	notesAtOnce    = 256
 	reconcileHurry = 50 * time.Millisecond
+	// setBackTimeout bounds the move of all times after the database's clock was set back.
+	setBackTimeout = 5 * time.Minute
 )
 
 // reconciler gives requests whose next step has lost its job another job. River UI and
@@ -66,13 +68,14 @@ func (r *reconciler) tellFailure(ctx context.Context, err error, now time.Time) 
 // look mends the lost steps that it finds, where a look is due, and returns the pause after
 // it.
 func (r *reconciler) look(ctx context.Context) (next time.Duration, err error) {
+	all := ctx
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var mended db.Mended
 	var at db.Reconciliation
 	due, pause := false, reconcileInterval
 	err = db.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
-		if at, due, err = db.LockReconciliation(ctx, tx); err != nil || !due {
+		if at, due, err = db.LockReconciliation(ctx, tx); err != nil || !due || at.SetBack > 0 {
 			return err
 		}
 		mended, pause, err = mendNext(ctx, tx, at.Position)
@@ -81,10 +84,37 @@ func (r *reconciler) look(ctx context.Context) (next time.Duration, err error) {
 	if err != nil || !due {
 		return pause, err
 	}
+	if at.SetBack > 0 {
+		return 0, r.setTimesBack(all)
+	}
 	// Apart, since ordering keys are locked before requests.
 	mended.Order, err = r.mendOrder(ctx, at.OrderPosition)
 	r.tell(ctx, mended)
 	return pause, err
+}
+
+// setTimesBack lets nothing wait longer because the database's clock was set back. Until
+// they read that clock again, processes write times by the old one.
+func (r *reconciler) setTimesBack(ctx context.Context) error {
+	sleep(ctx, clockInterval+clockTimeout)
+	ctx, cancel := context.WithTimeout(ctx, setBackTimeout)
+	defer cancel()
+	var at db.Reconciliation
+	var jobs int64
+	err := db.InTx(ctx, r.pool, func(tx pgx.Tx) (err error) {
+		if at, _, err = db.LockReconciliation(ctx, tx); err != nil || at.SetBack == 0 {
+			return err
+		}
+		if jobs, err = db.SetTimesBack(ctx, tx, at.SetBack); err != nil {
+			return err
+		}
+		return db.SaveReconciliation(ctx, tx, at.Position, 0)
+	})
+	if err == nil && at.SetBack > 0 {
+		r.logger.WarnContext(ctx, "database_clock_set_back", "by_seconds", at.SetBack.Seconds(), "jobs", jobs,
+			"remedy", "none is needed: jobs, retries and leases wait no longer than before; requests with a run_at wait for it by the new clock")
+	}
+	return err
 }
 
 // mendNext mends the noted requests, and the next of all requests. It returns the pause

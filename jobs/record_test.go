@@ -199,7 +199,7 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 func TestRescueSparesProcessesThatLive(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, nil)
-	if err := db.Beat(t.Context(), q.direct, "alive", false); err != nil {
+	if _, err := db.Beat(t.Context(), q.direct, "alive", false); err != nil {
 		t.Fatal(err)
 	}
 	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('silent', now() - interval '11 seconds')")

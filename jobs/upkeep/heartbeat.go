@@ -24,9 +24,12 @@ const (
 	DeathAfter = db.LostAfter
 	// maxBeatGap is how far apart two beats are at most while the database is there.
 	maxBeatGap = 2 * BeatInterval
+	// maxClockGap is how far the database's clock and this process's may go apart between two
+	// beats, where each may take beatTimeout. Beyond that, the database's clock was set.
+	maxClockGap = 2 * beatTimeout
 	// TrustAfter is how long a process must have beaten without a gap before it calls
-	// others dead. When the database was away, or this process paused, all processes have
-	// been silent, and get this long to beat.
+	// others dead. When the database was away, its clock was set, or this process paused, all
+	// processes have been silent, or seem so, and get this long to beat.
 	TrustAfter = 3 * BeatInterval
 	// strayShare is how many times longer than a look for stray jobs the pause after it
 	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
@@ -76,7 +79,7 @@ func NewHeartbeat(process string, isLocal bool, refunded string, holds func(job 
 // process without a row. A heartbeat that beats already goes on: what had to start after it
 // failed, and is started again.
 func (h *Heartbeat) Start(ctx context.Context) error {
-	if err := h.beat(ctx); err != nil {
+	if _, err := h.beat(ctx); err != nil {
 		return err
 	}
 	if h.stop != nil {
@@ -109,7 +112,7 @@ func (h *Heartbeat) End(ctx context.Context, jobsLeft bool) error {
 func (h *Heartbeat) run(ctx context.Context) {
 	tick := time.NewTicker(BeatInterval)
 	defer tick.Stop()
-	seen := vigil{}.at(time.Now())
+	var seen vigil
 	var nextStrays time.Time
 	for {
 		select {
@@ -117,11 +120,11 @@ func (h *Heartbeat) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := h.beat(ctx); err == nil {
-			seen = seen.at(time.Now())
+		if beat, err := h.beat(ctx); err == nil {
+			seen = seen.at(time.Now(), beat)
 		}
 		if seen.trusts(time.Now()) {
-			h.returnJobs(ctx)
+			h.returnJobs(ctx, seen.told)
 		}
 		if start := time.Now(); seen.trusts(start) && !start.Before(nextStrays) {
 			h.returnStrays(ctx)
@@ -130,20 +133,20 @@ func (h *Heartbeat) run(ctx context.Context) {
 	}
 }
 
-func (h *Heartbeat) beat(ctx context.Context) error {
+func (h *Heartbeat) beat(ctx context.Context) (at time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	err := db.Beat(ctx, h.pool, h.process, h.isLocal)
+	at, err = db.Beat(ctx, h.pool, h.process, h.isLocal)
 	h.met(err)
-	return err
+	return at, err
 }
 
-func (h *Heartbeat) returnJobs(ctx context.Context) {
+func (h *Heartbeat) returnJobs(ctx context.Context, beat time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	returned, err := db.ReturnJobs(ctx, h.pool, h.refunded, DeathAfter)
+	returned, err := db.ReturnJobs(ctx, h.pool, h.refunded, beat, DeathAfter)
 	if err == nil {
-		err = db.ForgetProcesses(ctx, h.pool, forgetAfter)
+		err = db.ForgetProcesses(ctx, h.pool, beat, forgetAfter)
 	}
 	h.logReturned(ctx, "silence", returned, err)
 }
@@ -207,15 +210,20 @@ func (h *Heartbeat) returnStrays(ctx context.Context) {
 	}
 }
 
-// vigil is the time for which this process has beaten without a gap.
-type vigil struct{ since, last time.Time }
+// vigil is the time for which this process has beaten without a gap, while nobody set the
+// database's clock.
+type vigil struct {
+	since, last time.Time // by this process's clock
+	told        time.Time // the last beat, by the database's clock
+}
 
 // at is the vigil after a beat.
-func (v vigil) at(now time.Time) vigil {
-	if now.Sub(v.last) > maxBeatGap {
+func (v vigil) at(now, told time.Time) vigil {
+	gap := now.Sub(v.last)
+	if gap > maxBeatGap || (told.Sub(v.told)-gap).Abs() > maxClockGap {
 		v.since = now
 	}
-	v.last = now
+	v.last, v.told = now, told
 	return v
 }
 

@@ -16,23 +16,32 @@ func TestVigil(t *testing.T) {
 	tests := []struct {
 		name  string
 		beats []int // seconds
+		set   []int // by so many seconds is the database's clock set before each beat
 		asked int
 		want  bool
 	}{
-		{"ThreeIntervalsAreTrusted", []int{0, 2, 4, 6}, 6, true},
-		{"FewerAreNot", []int{0, 2, 4}, 5, false},
-		{"BeatMissedIsForgiven", []int{0, 2, 6}, 6, true},
-		{"OutageBeginsAnew", []int{0, 2, 4, 6, 36}, 36, false},
-		{"OutageIsOverThreeIntervalsLater", []int{0, 2, 36, 38, 40, 42}, 42, true},
-		{"SilenceOfItsOwnIsNotTrusted", []int{0, 2, 4, 6}, 20, false},
-		{"NoBeatAtAllIsNot", nil, 100, false},
+		{"ThreeIntervalsAreTrusted", []int{0, 2, 4, 6}, nil, 6, true},
+		{"FewerAreNot", []int{0, 2, 4}, nil, 5, false},
+		{"BeatMissedIsForgiven", []int{0, 2, 6}, nil, 6, true},
+		{"OutageBeginsAnew", []int{0, 2, 4, 6, 36}, nil, 36, false},
+		{"OutageIsOverThreeIntervalsLater", []int{0, 2, 36, 38, 40, 42}, nil, 42, true},
+		{"SilenceOfItsOwnIsNotTrusted", []int{0, 2, 4, 6}, nil, 20, false},
+		{"NoBeatAtAllIsNot", nil, nil, 100, false},
+		{"ClockSetForwardBeginsAnew", []int{0, 2, 4, 6, 8}, []int{0, 0, 0, 0, 600}, 8, false},
+		{"ClockSetBackBeginsAnew", []int{0, 2, 4, 6, 8}, []int{0, 0, 0, 0, -600}, 8, false},
+		{"ClockThatWasSetIsTrustedThreeIntervalsLater", []int{0, 2, 4, 6, 8, 10, 12, 14}, []int{0, 0, 0, 0, 600}, 14, true},
+		{"ClockThatIsSlewedIsTrusted", []int{0, 2, 4, 6}, []int{0, 1, 1, 1}, 6, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			var v vigil
-			for _, second := range test.beats {
-				v = v.at(morning.Add(time.Duration(second) * time.Second))
+			set := 0
+			for i, second := range test.beats {
+				if i < len(test.set) {
+					set += test.set[i]
+				}
+				v = v.at(morning.Add(time.Duration(second)*time.Second), morning.Add(time.Duration(second+set)*time.Second))
 			}
 			if got := v.trusts(morning.Add(time.Duration(test.asked) * time.Second)); got != test.want {
 				t.Errorf("beats at %v, asked at %d: got %v, want %v", test.beats, test.asked, got, test.want)
