@@ -7,13 +7,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Storage that counts besides inputs, results, and the URLs and headers of callbacks: rows,
-// their room to grow, and index entries. Measured: 1,650 bytes in tables of a million requests that were filled at
+// Storage that counts besides keptColumns: rows, their room to grow, and index entries.
+// Measured: 1,650 bytes in tables of a million requests that were filled at
 // once, 2,200 with the dead versions of rows after ten thousand requests.
 const (
 	RequestBytes = 2000 // of a request and its two jobs
 	AttemptBytes = 200
 )
+
+// keptColumns are the columns of requests whose size callers or the work decide.
+var keptColumns = []string{"input", "result", "error", "callback_url", "callback_headers", "ordering_key"}
 
 // Kept is the storage that a client's requests take, and how many dead letters it has.
 type Kept struct {
@@ -29,14 +32,17 @@ type Kept struct {
 func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 	// pg_column_size is a value's stored size, and doesn't read the value. Attempts are
 	// sampled by themselves, not counted with their requests: a request may have thousands.
+	sizes := fmt.Sprint(RequestBytes)
+	for _, column := range keptColumns {
+		sizes += " + coalesce(pg_column_size(" + column + "), 0)"
+	}
 	sql := fmt.Sprintf(`
 		WITH shares AS MATERIALIZED (
 			SELECT %s AS requests, %s AS attempts, %s AS letters
 		)
 		SELECT client, sum(bytes)::bigint, sum(letters)::bigint
 		FROM (
-			SELECT client, sum(%d + pg_column_size(input) + coalesce(pg_column_size(result), 0)
-			                   + coalesce(pg_column_size(callback_url), 0) + coalesce(pg_column_size(callback_headers), 0)) / (SELECT requests FROM shares) AS bytes, 0 AS letters
+			SELECT client, sum(%s) / (SELECT requests FROM shares) AS bytes, 0 AS letters
 			FROM requests TABLESAMPLE SYSTEM (100 * (SELECT requests FROM shares))
 			GROUP BY client
 			UNION ALL
@@ -56,7 +62,7 @@ func SampleKept(ctx context.Context, q Querier) (map[string]Kept, error) {
 		) AS kept
 		GROUP BY client`,
 		sampledShare("requests", 2000), sampledShare("callback_attempts", 100), sampledShare("dead_letters", 1000),
-		RequestBytes, AttemptBytes)
+		sizes, AttemptBytes)
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
 		return nil, fmt.Errorf("sampling kept requests: %w", err)

@@ -76,18 +76,18 @@ func TestSampleKept(t *testing.T) {
 		}
 	})
 
-	t.Run("CountsTheCallback", func(t *testing.T) {
+	t.Run("CountsWhatCallersAndTheWorkAdd", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		const sql = `
-			INSERT INTO requests (id, mode, client, status, input, callback_url, callback_headers, callback_state, work_job_id, accepted_at)
-			VALUES (gen_random_uuid(), 'async', 'alice', 'accepted', '1', 'http://' || repeat('u', 13), repeat('h', 100), 'waiting', 1, now())`
+			INSERT INTO requests (id, mode, client, status, input, error, ordering_key, callback_url, callback_headers, callback_state, work_job_id, callback_job_id, accepted_at, finished_at)
+			VALUES (gen_random_uuid(), 'async', 'alice', 'failed', '1', '{"code":"x","message":"y"}', 'ordered', 'http://' || repeat('u', 13), repeat('h', 100), 'pending', 1, 2, now(), now())`
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
-		const header = 3 // of three short values
-		if got := sampleKept(t, pool)["alice"].Bytes; got != db.RequestBytes+1+20+100+header {
-			t.Errorf("got %d bytes, want its URL and headers counted", got)
+		const header = 5 // of five short values
+		if got := sampleKept(t, pool)["alice"].Bytes; got != db.RequestBytes+1+26+7+20+100+header {
+			t.Errorf("got %d bytes, want its error, ordering key, URL and headers counted", got)
 		}
 	})
 

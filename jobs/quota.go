@@ -67,9 +67,9 @@ func demandOf(request db.Request) demand {
 // anywhere is the demand of any request of a client, to any destination.
 func anywhere(client string) demand { return demand{Destination: db.Destination{Client: client}} }
 
-// keptOf is about how many bytes are kept of a request, but for its result.
+// keptOf is about how many bytes are kept of a request, but for its outcome.
 func keptOf(request db.Request) int64 {
-	return int64(db.RequestBytes + len(request.Input) + len(request.CallbackURL) + len(request.CallbackHeaders))
+	return int64(db.RequestBytes + len(request.Input) + len(request.CallbackURL) + len(request.CallbackHeaders) + len(request.OrderingKey))
 }
 
 // destinationOf takes the host from a canonical URL, as the database does when
@@ -146,7 +146,7 @@ func (q *quotas) keep(request db.Request) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.bytes.Add(request.Client, keptOf(request)+int64(len(request.Result)))
+	q.bytes.Add(request.Client, keptOf(request)+int64(len(request.Result)+len(request.Error)))
 }
 
 func (q *quotas) add(d demand, times int64) {
