@@ -270,6 +270,7 @@ func TestBrokenSchema(t *testing.T) {
 		"IndexThatIsGone":  "CREATE TEMP TABLE a (x int); INSERT INTO a VALUES (0) ON CONFLICT (x) DO NOTHING",
 		"ColumnOfTheName":  "CREATE TEMP TABLE a (x int); CREATE TEMP TABLE b (x int); SELECT x FROM a, b",
 		"Trigger":          "DO $$ BEGIN RAISE 'not today'; END $$",
+		"TriggerThatFails": "CREATE FUNCTION pg_temp.by_hand() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 'x'::int; END $$; SELECT pg_temp.by_hand()",
 		"SequenceBehind": `INSERT INTO river_job (args, kind, max_attempts) VALUES ('{}', 'k', 1);
 			SELECT setval('river_job_id_seq', min(id), false) FROM river_job;
 			INSERT INTO river_job (args, kind, max_attempts) VALUES ('{}', 'k', 1)`,

@@ -80,6 +80,9 @@ func isBreakage(answer *pgconn.PgError) bool {
 	case "42601": // a statement that is none is the program's mistake
 		return false
 	}
+	if isOfForeignFunction(answer) {
+		return true
+	}
 	switch answer.Code[:2] {
 	case "42", // such as ON CONFLICT without its index, or a column whose name or type is another's
 		"P0", // raised by a trigger
@@ -90,6 +93,26 @@ func isBreakage(answer *pgconn.PgError) bool {
 	}
 	return false
 }
+
+// isOfForeignFunction tells whether a function that the migrations didn't make, such as a
+// trigger's, failed by a value. The rows that we write have no such values.
+func isOfForeignFunction(answer *pgconn.PgError) bool {
+	switch answer.Code[:2] {
+	case "21", "22", "23", "44", "54":
+	default:
+		return false
+	}
+	for line := range strings.Lines(answer.Where) {
+		if called := functionOf.FindStringSubmatch(line); called != nil && !ourNames()[called[1]] {
+			return true
+		}
+	}
+	return false
+}
+
+// functionOf finds the name in a line of an error's context, whose words are in the
+// database's language: "PL/pgSQL function name(text) line 3 at RAISE".
+var functionOf = regexp.MustCompile(`^PL/[^()]*\b(\w+)\(`)
 
 // isOurs tells whether a row that breaks a constraint is to blame. Other constraints are
 // made by hand; a job's number that is taken comes from a sequence that is behind.

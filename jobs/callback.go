@@ -114,12 +114,8 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	case sent == nil:
 		return w.delayed(ctx, request, decision)
 	}
-	next, number, err := w.settle(job, request, sent.Attempt)
+	next, number, err := w.settle(ctx, job, request, sent.Attempt)
 	sent.settled(number)
-	if db.IsRefused(err) {
-		w.logger.ErrorContext(ctx, "callback_not_recordable", "request_id", request.ID.String(), "job_id", job.ID, "error", err)
-		return w.endUnsent(ctx, request, "an attempt can't be recorded")
-	}
 	if err != nil {
 		w.tellCutOff(ctx, job, request, "recording")
 		return step{}, err
@@ -188,9 +184,10 @@ func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, 
 	}
 }
 
-// settle records an attempt, and decides the step after it.
-func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
-	err = w.queue.record.insist(func(ctx context.Context, again bool) error {
+// settle records an attempt, and decides the step after it. An attempt that the database
+// refuses ends the callback.
+func (w *callbackWorker) settle(ctx context.Context, job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
+	write := func(ctx context.Context, again bool) error {
 		if sent.Outcome == webhook.Throttled {
 			earlier, err := w.countThrottled(ctx, request)
 			if err != nil {
@@ -200,6 +197,16 @@ func (w *callbackWorker) settle(job *rivertype.JobRow, request db.Request, sent 
 		}
 		next = nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
 		number, err = w.queue.settle(ctx, request, sent, next, again)
+		return err
+	}
+	if err = w.queue.record.insist(write); !db.IsRefused(err) {
+		return next, number, err
+	}
+	w.logger.ErrorContext(ctx, "callback_not_recordable", "request_id", request.ID.String(), "job_id", job.ID, "error", err,
+		"remedy", "undo what the error names: somebody changed a table, or this request's row")
+	err = w.queue.record.insistOnEither(write, func(ctx context.Context, again bool) error {
+		next = step{state: db.CallbackDead}
+		number, err = w.queue.settle(ctx, request, unsent(sent.EndedAt, "an attempt can't be recorded"), next, again)
 		return err
 	})
 	return next, number, err
@@ -276,7 +283,7 @@ func (w *callbackWorker) delayed(ctx context.Context, request db.Request, decisi
 func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, cause string) (step, error) {
 	now, ended := w.queue.Now(), step{state: db.CallbackDead}
 	err := w.queue.record.insist(func(ctx context.Context, again bool) error {
-		_, err := w.queue.settle(ctx, request, webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent, Cause: cause}, ended, again)
+		_, err := w.queue.settle(ctx, request, unsent(now, cause), ended, again)
 		return err
 	})
 	if err != nil {
@@ -286,6 +293,11 @@ func (w *callbackWorker) endUnsent(ctx context.Context, request db.Request, caus
 	w.logger.InfoContext(ctx, "callback_not_sent",
 		"request_id", request.ID.String(), "state", string(ended.state), "reason", cause)
 	return ended, nil
+}
+
+// unsent stands in the log for a callback that ended without an attempt.
+func unsent(now time.Time, cause string) webhook.Attempt {
+	return webhook.Attempt{StartedAt: now, EndedAt: now, Outcome: notSent, Cause: cause}
 }
 
 // countThrottled counts how often the callback was throttled since it is owed.

@@ -73,13 +73,30 @@ func (a apart) write(ctx context.Context, step func(ctx context.Context) error) 
 // insist calls write until it succeeds, the database refuses the answer itself, or
 // the process stops.
 func (r *record) insist(write func(ctx context.Context, again bool) error) error {
-	err := write(r.ctx, false)
-	if r.isOver(err) {
+	return r.repeat(write, false, r.isOver)
+}
+
+// insistOnEither calls write, which was refused, and then instead, until the database takes
+// one of them or the process stops. Where it refuses both, the answer isn't to blame, but
+// what somebody did to a table: to give up would mean to produce the answer again.
+func (r *record) insistOnEither(write, instead func(ctx context.Context, again bool) error) error {
+	return r.repeat(func(ctx context.Context, _ bool) error {
+		err := write(ctx, true)
+		if isUnstorable(err) && !isNumberTaken(err) {
+			err = instead(ctx, true)
+		}
+		return err
+	}, true, func(err error) bool { return !db.IsRefused(err) && r.isOver(err) || r.ctx.Err() != nil })
+}
+
+func (r *record) repeat(write func(ctx context.Context, again bool) error, again bool, isOver func(error) bool) error {
+	err := write(r.ctx, again)
+	if isOver(err) {
 		return err
 	}
 	r.tell(err, r.inHand.Add(1) == 1)
 	defer r.written()
-	for wait := firstRecordWait; !r.isOver(err); wait = min(2*wait, longestRecordWait) {
+	for wait := firstRecordWait; !isOver(err); wait = min(2*wait, longestRecordWait) {
 		timer := time.NewTimer(jitter(wait, 0.5, 1, rand.Float64()))
 		select {
 		case <-timer.C:

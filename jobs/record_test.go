@@ -116,7 +116,7 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		recorded := make(chan error, 1)
-		go func() { recorded <- q.runner.record(locked, succeeded) }()
+		go func() { recorded <- q.record.insist(q.runner.recording(locked, succeeded)) }()
 		const waiting = `
 			SELECT coalesce(min(pid), 0)
 			FROM pg_stat_activity
@@ -147,6 +147,34 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 			t.Errorf("the answer whose row was locked: %v", err)
 		}
 	})
+
+	for _, refusal := range []struct{ name, index string }{
+		{"OfWorkThatTheDatabaseRefuses", "requests ((1 / (CASE status WHEN 'accepted' THEN 1 ELSE 0 END)))"},
+		{"OfReceiversThatTheDatabaseRefuses", "callback_attempts ((1 / (attempt - attempt)))"},
+	} {
+		t.Run(refusal.name, func(t *testing.T) {
+			t.Parallel()
+			var runs atomic.Int64
+			q, receiver := newQueue(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
+				runs.Add(1)
+				return succeeded.Result, nil
+			}), newReceiver(t, always(http.StatusOK))
+			q.exec(t, "CREATE INDEX refuses ON "+refusal.index)
+			q.start(t)
+			request := newRequest(receiver.URL)
+			q.accept(t, request)
+			q.waitForLog(t, "answers_not_recorded")
+			q.exec(t, "DROP INDEX refuses")
+			q.waitFor(t, request.ID, "status = 'succeeded' AND callback_state = 'delivered' AND callback_job_state = 'completed'")
+			receiver.next(t)
+			if runs.Load() != 1 || len(receiver.calls) > 0 {
+				t.Errorf("got %d runs and %d more POSTs, want one run and none", runs.Load(), len(receiver.calls))
+			}
+			if got, want := q.outcomes(t, request.ID), []string{"delivered"}; !slices.Equal(got, want) {
+				t.Errorf("log: got %q, want %q", got, want)
+			}
+		})
+	}
 
 	t.Run("UntilTheProcessStops", func(t *testing.T) {
 		t.Parallel()

@@ -112,11 +112,10 @@ func (w *runWorker) run(ctx context.Context, job *rivertype.JobRow, request db.R
 // finish records an outcome. An outcome that can't be stored for good is replaced by
 // an error that says so.
 func (w *runWorker) finish(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
-	err := w.record(request, outcome)
+	err := w.queue.record.insist(w.recording(request, outcome))
 	if isUnstorable(err) {
-		outcome = unstorable(outcome, err)
 		w.queue.metrics.faults.WithLabelValues(workQueue).Inc()
-		err = w.record(request, outcome)
+		outcome, err = w.finishEither(request, outcome, unstorable(outcome, err))
 	}
 	if err != nil {
 		return err
@@ -124,6 +123,19 @@ func (w *runWorker) finish(ctx context.Context, job *rivertype.JobRow, request d
 	w.queue.metrics.worked(w.nameOf(request), cmp.Or(request.Mode, db.Async), outcome)
 	w.log(ctx, job, request, outcome)
 	return nil
+}
+
+// finishEither records an outcome that was refused, or else another, and returns which.
+func (w *runWorker) finishEither(request db.Request, outcome, instead work.Outcome) (recorded work.Outcome, err error) {
+	recorded = outcome
+	err = w.queue.record.insistOnEither(w.recording(request, outcome), func(ctx context.Context, again bool) error {
+		err := w.recording(request, instead)(ctx, again)
+		if err == nil {
+			recorded = instead
+		}
+		return err
+	})
+	return recorded, err
 }
 
 // isUnstorable tells whether an outcome can't be stored for good.
@@ -178,13 +190,13 @@ func (w *runWorker) here(request db.Request) db.Request {
 	return request
 }
 
-func (w *runWorker) record(request db.Request, outcome work.Outcome) error {
-	return w.queue.record.insist(func(ctx context.Context, again bool) error {
+func (w *runWorker) recording(request db.Request, outcome work.Outcome) func(ctx context.Context, again bool) error {
+	return func(ctx context.Context, again bool) error {
 		if again {
 			return w.queue.finishAgain(ctx, request, outcome)
 		}
 		return w.queue.finish(ctx, request, outcome)
-	})
+	}
 }
 
 // giveUp ends a request as failed whose work can't be done or recorded here.
