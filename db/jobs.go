@@ -90,6 +90,43 @@ func CompleteJob(ctx context.Context, q Querier, id int64) error {
 	return nil
 }
 
+// MendJobs puts right the jobs of a queue that can't be fetched since somebody changed them
+// by hand, and returns how many: a number of attempts that can't grow, and lists that River
+// can't read, with a null or of several dimensions. A fetch that meets one of them fails
+// with all its other jobs.
+func MendJobs(ctx context.Context, q Querier, queue string) (int64, error) {
+	list := func(column, empty string) string {
+		return `CASE WHEN array_ndims(` + column + `) > 1 THEN ` + empty + ` ELSE array_remove(` + column + `, NULL) END`
+	}
+	sql := `
+		WITH read AS MATERIALIZED (
+			SELECT id,
+			       CASE WHEN attempt < 32767 THEN attempt ELSE 0 END AS attempt,
+			       ` + list("attempted_by", "NULL") + ` AS attempted_by,
+			       ` + list("errors", "NULL") + ` AS errors,
+			       ` + list("tags", "'{}'") + ` AS tags
+			FROM river_job
+			WHERE state IN ('available', 'running')
+			  AND queue = $1
+			ORDER BY priority, scheduled_at, id -- River's index for fetching
+		)
+		UPDATE river_job
+		SET attempt = read.attempt,
+		    attempted_by = read.attempted_by,
+		    errors = read.errors,
+		    tags = read.tags
+		FROM read
+		WHERE river_job.id = read.id
+		  AND river_job.state IN ('available', 'running')
+		  AND (river_job.attempt, river_job.attempted_by, river_job.errors, river_job.tags)
+		      IS DISTINCT FROM (read.attempt, read.attempted_by, read.errors, read.tags)`
+	tag, err := q.Exec(ctx, sql, queue)
+	if err != nil {
+		return 0, fmt.Errorf("mending jobs that can't be fetched: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
 // WakeQueue lets the processes fetch from a queue at once.
 func WakeQueue(ctx context.Context, q Querier, queue string) error {
 	const sql = `SELECT pg_notify(current_schema() || '.river_insert', json_build_object('queue', $1::text)::text)`

@@ -121,7 +121,7 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
-			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+			Codec: finiteTimes{&pgtype.TimestamptzCodec{ScanLocation: time.UTC}},
 		})
 		return nil
 	}

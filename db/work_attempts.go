@@ -24,20 +24,25 @@ type WorkAttempt struct {
 	Code    string
 }
 
-// workAttempts reads the errors of a job, as River writes them.
+// workAttempts reads the errors of a job, as River writes them. An error that somebody wrote
+// by hand may be anything, and is passed over.
 func workAttempts(errors jsontext.Value) (attempts []WorkAttempt, err error) {
 	if len(errors) == 0 {
 		return nil, nil
 	}
-	var rows []struct {
-		At      time.Time `json:"at"`
-		Attempt int       `json:"attempt"`
-		Error   string    `json:"error"`
-	}
+	var rows []jsontext.Value
 	if err := json.Unmarshal(errors, &rows); err != nil {
 		return nil, err
 	}
-	for _, row := range rows {
+	for _, encoded := range rows {
+		var row struct {
+			At      time.Time `json:"at"`
+			Attempt int       `json:"attempt"`
+			Error   string    `json:"error"`
+		}
+		if json.Unmarshal(encoded, &row) != nil {
+			continue
+		}
 		code, isRun := strings.CutPrefix(row.Error, WorkNotDone)
 		if !isRun {
 			code, isRun = strings.CutPrefix(row.Error, WorkUncharged)

@@ -3,8 +3,10 @@ package jobs
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -18,13 +20,13 @@ import (
 	"ringback/jobs/upkeep"
 )
 
-// driver is River's driver for pgx, with seven differences. A fetch goes through the lane
+// driver is River's driver for pgx, with eight differences. A fetch goes through the lane
 // of its queue. A job that the statement of its step completed is not completed again. A
 // job that another process runs by now is left to that process.
 // Cancellations reach the jobs that River doesn't know to run here. No job is rescued
 // from a living process. The times that River takes from this process's clock become the
 // database's. Faults of the database that a fetch meets are noted, and the connection for
-// notifications closes with the pools'.
+// notifications closes with the pools'. Jobs that a fetch can't read are mended.
 type driver struct {
 	*riverpgxv5.Driver
 	pool    *pgxpool.Pool
@@ -33,15 +35,16 @@ type driver struct {
 	cancel  func(job int64)
 	clock   *db.Clock
 	health  *db.Health
+	mender  *jobMender
 }
 
-func newDriver(pool *pgxpool.Pool, process func() string, lanes map[string]*lane, cancel func(int64), clock *db.Clock, health *db.Health) *driver {
-	return &driver{riverpgxv5.New(pool), pool, process, lanes, cancel, clock, health}
+func newDriver(pool *pgxpool.Pool, process func() string, lanes map[string]*lane, cancel func(int64), clock *db.Clock, health *db.Health, logger *slog.Logger) *driver {
+	return &driver{riverpgxv5.New(pool), pool, process, lanes, cancel, clock, health, &jobMender{pool: pool, logger: logger}}
 }
 
 // GetExecutor returns River's executor for statements outside transactions.
 func (d *driver) GetExecutor() riverdriver.Executor {
-	return &fetcher{d.Driver.GetExecutor(), d.pool, d.process, d.lanes, d.clock, d.health}
+	return &fetcher{d.Driver.GetExecutor(), d.pool, d.process, d.lanes, d.clock, d.health, d.mender}
 }
 
 // GetListener returns River's listener for notifications.
@@ -56,6 +59,7 @@ type fetcher struct {
 	lanes   map[string]*lane
 	clock   *db.Clock
 	health  *db.Health
+	mender  *jobMender
 }
 
 // Begin is for River's upkeep.
@@ -103,6 +107,9 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		limited.MaxToLock = room
 		got, err := f.Executor.JobGetAvailable(ctx, &limited)
 		f.health.Note(db.FetchStep, err)
+		if err != nil && !db.IsUnavailable(err) || got != nil && len(got.DecodeErrors) > 0 {
+			f.mender.mend(ctx, params.Queue)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -111,6 +118,34 @@ func (f *fetcher) JobGetAvailable(ctx context.Context, params *riverdriver.JobGe
 		return len(got.Jobs), nil
 	})
 	return fetched, err
+}
+
+// jobMender mends the jobs that fail a fetch.
+type jobMender struct {
+	pool   *pgxpool.Pool
+	logger *slog.Logger
+
+	mu   sync.Mutex
+	next time.Time
+}
+
+// mendPause is the time between two looks for jobs to mend: a fetch may fail by something
+// else, ten times a second.
+const mendPause = time.Second
+
+func (m *jobMender) mend(ctx context.Context, queue string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if now.Before(m.next) || ctx.Err() != nil {
+		return
+	}
+	m.next = now.Add(mendPause)
+	mended, err := db.MendJobs(ctx, m.pool, queue)
+	if mended > 0 || err != nil {
+		m.logger.WarnContext(ctx, "unreadable_jobs_mended", "queue", queue, "jobs", mended, "error", err,
+			"remedy", "none: the jobs are fetched again; somebody changed their attempt or lists in river_job by hand")
+	}
 }
 
 // JobSetStateIfRunningMany is River's completer. A worker that returns no error has

@@ -247,7 +247,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
-	driver := newDriver(config.RiverPool, func() string { return q.client.ID() }, lanes, q.local.cancel, &q.clock.Clock, q.health)
+	driver := newDriver(config.RiverPool, func() string { return q.client.ID() }, lanes, q.local.cancel, &q.clock.Clock, q.health, config.Logger)
 	client, err := river.NewClient(driver, q.riverConfig(config, lanes))
 	if err != nil {
 		return fmt.Errorf("setting up river: %w", err)

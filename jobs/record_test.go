@@ -242,7 +242,7 @@ func TestRescueSparesProcessesThatLive(t *testing.T) {
 	} {
 		q.exec(t, insert, job.running, job.process)
 	}
-	exec := newDriver(q.direct, nil, nil, nil, &q.clock.Clock, q.health).GetExecutor()
+	exec := newDriver(q.direct, nil, nil, nil, &q.clock.Clock, q.health, nil).GetExecutor()
 	var got []int64
 	for after := int64(0); ; {
 		// River asks for page after page until a page is not full.
