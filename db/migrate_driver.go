@@ -46,12 +46,13 @@ type migrationDriver struct {
 }
 
 // openMigrations connects with the settings of url alone: a migration may take longer
-// than the pool lets a statement run.
+// than the pool lets a statement run, or than somebody lets the role's statements run.
 func openMigrations(ctx context.Context, url string, logger *slog.Logger) (*migrationDriver, error) {
 	config, err := parseURL(url)
 	if err != nil {
 		return nil, err
 	}
+	setDefault(config.ConnConfig.RuntimeParams, "statement_timeout", "0")
 	d := &migrationDriver{ctx: ctx, config: config, logger: logger, waits: waits{logger: logger}}
 	if d.conn, err = connectWithParameters(ctx, config); err != nil {
 		return nil, err

@@ -80,6 +80,27 @@ func TestMigrations(t *testing.T) {
 	})
 }
 
+// A role whose statements somebody bounds would never get a migration of a large table done.
+func TestMigrationTakesAsLongAsItTakes(t *testing.T) {
+	t.Parallel()
+	url := dbtest.NewEmpty(t)
+	const bound = `
+		DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = %L', current_database(), '10min'); END $$;
+		CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF current_setting('statement_timeout') <> '0' THEN
+				RAISE 'statements of the migration are bounded';
+			END IF;
+		END $$;
+		CREATE EVENT TRIGGER look ON ddl_command_start EXECUTE FUNCTION look()`
+	if err := query(t.Context(), connect(t, url), bound); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.MigrateTo(t.Context(), url, 10); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMigrationThatFindsALock(t *testing.T) {
 	t.Parallel()
 
