@@ -55,6 +55,29 @@ func TestMigrations(t *testing.T) {
 		}
 	})
 
+	// Others wait for as long as rows are read under a lock that keeps them out.
+	t.Run("ReadNoRowsUnderALock", func(t *testing.T) {
+		t.Parallel()
+		conn := connect(t, dbtest.NewEmpty(t))
+		files, err := fs.Glob(db.Migrations(), "*.up.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		readBeforeTheLock := map[string]int{"000013_calls.up.sql": 100}
+		for _, file := range files {
+			script, err := fs.ReadFile(db.Migrations(), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if read := rowsRead(t, conn, string(script)); read > readBeforeTheLock[file]+10 {
+				t.Errorf("%s: got %d rows read of 300, want none", file, read)
+			}
+			if file == "000008_requests.up.sql" {
+				fillWithRows(t, conn)
+			}
+		}
+	})
+
 	t.Run("EqualThoseOfRiver", func(t *testing.T) {
 		t.Parallel()
 		migrator, err := rivermigrate.New(riverpgxv5.New(nil), nil)
@@ -98,6 +121,49 @@ func TestMigrationTakesAsLongAsItTakes(t *testing.T) {
 	}
 	if err := db.MigrateTo(t.Context(), url, 10); err != nil {
 		t.Error(err)
+	}
+}
+
+// rowsRead runs a script in a transaction, and returns how many rows of the large tables that
+// are there it read one after the other.
+func rowsRead(t *testing.T, conn *pgx.Conn, script string) (read int) {
+	t.Helper()
+	const sql = `
+		SELECT coalesce(sum(pg_stat_get_xact_tuples_returned(to_regclass(name))), 0)
+		FROM unnest(ARRAY['requests', 'river_job', 'callback_attempts']) AS name`
+	var before, after int
+	if err := query(t.Context(), conn, "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.QueryRow(t.Context(), sql).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.PgConn().Exec(t.Context(), script).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.QueryRow(t.Context(), sql).Scan(&after); err != nil {
+		t.Fatal(err)
+	}
+	if err := query(t.Context(), conn, "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	return after - before
+}
+
+// fillWithRows writes a hundred rows to each of the large tables.
+func fillWithRows(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	for _, sql := range []string{
+		`INSERT INTO requests (id, mode, client, status, input, result, accepted_at, finished_at)
+		SELECT gen_random_uuid(), 'sync', 'a', 'succeeded', '1', '1', now(), now() FROM generate_series(1, 100)`,
+		`INSERT INTO river_job (args, kind, queue, max_attempts, state, finalized_at)
+		SELECT '{}', 'work', 'work', 1000, 'completed', now() FROM generate_series(1, 100)`,
+		`INSERT INTO callback_attempts (request_id, attempt, started_at, ended_at, outcome)
+		SELECT id, 1, now(), now(), 'delivered' FROM requests`,
+	} {
+		if err := query(t.Context(), conn, sql); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

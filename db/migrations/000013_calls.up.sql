@@ -1,13 +1,3 @@
-ALTER TABLE requests
-    -- Work that has not begun by then is not done any more.
-    ADD COLUMN expires_at timestamptz,
-    -- When the callback was last let off again: its age counts from then.
-    ADD COLUMN redelivered_at timestamptz,
-    ADD CONSTRAINT requests_expired_had_an_end
-        CHECK (status <> 'expired' OR expires_at IS NOT NULL),
-    ADD CONSTRAINT requests_redelivered_after_the_work
-        CHECK (redelivered_at IS NULL OR (mode = 'async' AND status IN ('succeeded', 'failed', 'expired')));
-
 -- The requests whose callback is dead, so that nobody looks for them among
 -- millions that were delivered. An index of requests would do it, too, but no
 -- write that changes an indexed column is heap-only, and every callback's would
@@ -47,6 +37,18 @@ CREATE TABLE idempotency_keys (
 
 -- For removing what has expired.
 CREATE INDEX idempotency_keys_expires_at_idx ON idempotency_keys (expires_at);
+
+-- The requests above are read before this lock, which all others wait for. The rows that are
+-- there have neither column, so the constraints need not read them.
+ALTER TABLE requests
+    -- Work that has not begun by then is not done any more.
+    ADD COLUMN expires_at timestamptz,
+    -- When the callback was last let off again: its age counts from then.
+    ADD COLUMN redelivered_at timestamptz,
+    ADD CONSTRAINT requests_expired_had_an_end
+        CHECK (status <> 'expired' OR expires_at IS NOT NULL) NOT VALID,
+    ADD CONSTRAINT requests_redelivered_after_the_work
+        CHECK (redelivered_at IS NULL OR (mode = 'async' AND status IN ('succeeded', 'failed', 'expired'))) NOT VALID;
 
 CREATE OR REPLACE VIEW request_trace AS
 SELECT
