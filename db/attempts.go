@@ -135,6 +135,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 		SELECT attempt
 		FROM ended
 		WHERE ` + wroteAll("inserted", "ended WHERE logged_as IS NULL") + `
+		  AND ` + changedAll("settled", "ending", "$1", "$5") + `
 		ORDER BY position`
 	attempts := make([]Attempt, len(settlements))
 	for i, s := range settlements {

@@ -71,6 +71,7 @@ func completeJobs(ids, asleep string, states ...string) string {
 			    finalized_at = now()
 			WHERE id = ANY (` + ids + `::bigint[])
 			  AND state::text IN ('` + strings.Join(states, "', '") + `')
+			RETURNING 1
 		)`
 }
 

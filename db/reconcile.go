@@ -296,6 +296,7 @@ func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, mayBePendi
 			SET ` + job + ` = lost.job_id
 			FROM lost
 			WHERE requests.id = lost.id
+			RETURNING 1
 		), replaced AS (
 			-- No row would lead to the earlier job any more to remove it.
 			DELETE FROM river_job
@@ -303,7 +304,8 @@ func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, mayBePendi
 		), ` + insertJobs("lost", "now()", first) + `
 		SELECT count(*)
 		FROM jobs
-		WHERE (SELECT count(*) >= 0 FROM notified)`
+		WHERE (SELECT count(*) >= 0 FROM notified)
+		  AND ` + wroteAll("remade", "lost")
 	var remade int
 	if err := tx.QueryRow(ctx, sql, append(jobs.args(), column(ids, uuidOf))...).Scan(&remade); err != nil {
 		return 0, fmt.Errorf("giving requests another job: %w", err)

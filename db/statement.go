@@ -45,6 +45,13 @@ func wroteAll(written, wanted string) string {
 	return `(SELECT CASE WHEN (SELECT count(*) FROM ` + written + `) < (SELECT count(*) FROM ` + wanted + `) THEN rows_are_missing() ELSE true END)`
 }
 
+// changedAll is wroteAll for a statement that ends a step of each row of wanted: of its
+// request, by the CTE changed, and of its job, by completeJobs. Others may have ended it
+// before, so where fewer rows were changed, a look at the rows decides.
+func changedAll(changed, wanted, requests, jobs string) string {
+	return `(SELECT CASE WHEN (SELECT count(*) FROM ` + changed + `) + (SELECT count(*) FROM completed) < 2 * (SELECT count(*) FROM ` + wanted + `) THEN rows_are_changed(` + requests + `::uuid[], ` + jobs + `::bigint[]) ELSE true END)`
+}
+
 func readIDs(ctx context.Context, q Querier, doing, sql string, args ...any) ([]uuid.UUID, error) {
 	return readColumn[uuid.UUID](ctx, q, doing, sql, args...)
 }

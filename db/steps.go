@@ -106,7 +106,8 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 		SELECT finished.id, coalesce(jobs.id, 0), coalesce(jobs.state = 'running', false)
 		FROM finished
 		LEFT JOIN jobs ON jobs.id = finished.job_id
-		WHERE (SELECT count(*) >= 0 FROM notified)`
+		WHERE (SELECT count(*) >= 0 FROM notified)
+		  AND ` + changedAll("finished", "outcome", "$6", "$12")
 	all := make(map[uuid.UUID]Finished, len(requests))
 	finish := statement{sql, append(callback.args(),
 		column(requests, func(r Request) pgtype.UUID { return uuidOf(r.ID) }),

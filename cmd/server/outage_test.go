@@ -7,7 +7,10 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
@@ -127,7 +130,11 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
 	_, through := dbtest.NewProxy(t, database) // whose refusals are not called again
-	p, pool := startHere(t, through, nil, fingerprint.Do), dbtest.Pool(t, database)
+	var runs atomic.Int64
+	p, pool := startHere(t, through, nil, func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
+		runs.Add(1)
+		return fingerprint.Do(ctx, input)
+	}), dbtest.Pool(t, database)
 	change := func(sql string) {
 		t.Helper()
 		if _, err := pool.Exec(t.Context(), sql); err != nil {
@@ -157,6 +164,16 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 		l.awaitAcked(t, 50)
 	}
 
+	// Steps whose end is not stored are not done again.
+	for _, table := range []string{"requests", "river_job"} {
+		change("CREATE TRIGGER by_hand BEFORE UPDATE ON " + table + " FOR EACH ROW EXECUTE FUNCTION swallow()")
+		l.awaitAcked(t, 50)
+		p.awaitMetric(t, `ringback_database_fault{fault="broken"} 1`)
+		change("DROP TRIGGER by_hand ON " + table)
+		p.awaitMetric(t, `ringback_answers_in_hand 0`)
+		p.awaitMetric(t, `ringback_database_fault{fault="broken"} 0`)
+	}
+
 	// Nobody is told dead or alive any more, and that is told.
 	change("ALTER TABLE processes RENAME COLUMN beat_at TO taken_away")
 	p.awaitMetric(t, `ringback_database_fault{fault="denied"} 1`)
@@ -166,12 +183,12 @@ func TestSchemaThatSomebodyChanged(t *testing.T) {
 	expectAll(t, r, l.stop())
 	wantNoOrphans(t, database)
 	// Requests whose call was told 503 too soon are called back, too.
-	var repeated int
-	if err := pool.QueryRow(t.Context(), "SELECT count(*) - count(DISTINCT request_id) FROM callback_attempts").Scan(&repeated); err != nil {
+	var repeated, requests int64
+	if err := pool.QueryRow(t.Context(), "SELECT count(*) - count(DISTINCT request_id), (SELECT count(*) FROM requests) FROM callback_attempts").Scan(&repeated, &requests); err != nil {
 		t.Fatal(err)
 	}
-	if repeated != 0 {
-		t.Errorf("callbacks sent again: got %d, want none", repeated)
+	if repeated != 0 || runs.Load() != requests {
+		t.Errorf("got %d callbacks sent again, and %d runs for %d requests, want none, and a run for each", repeated, runs.Load(), requests)
 	}
 	if log := p.log.String(); !strings.Contains(log, "level=ERROR msg=database_fault fault=broken") {
 		t.Error("no line names the fault and its remedy")

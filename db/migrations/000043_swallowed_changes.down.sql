@@ -1,0 +1,1 @@
+DROP FUNCTION rows_are_changed;
