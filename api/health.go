@@ -22,10 +22,13 @@ func (a *API) health(c *call) (reply, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), healthTimeout)
 	defer cancel()
-	if err := a.Pool.Ping(ctx); err != nil {
+	err, fault := a.Pool.Ping(ctx), a.Queue.Health().Trouble()
+	switch {
+	case err != nil && fault != "":
+		return reply{}, newProblem("unavailable", "The database doesn't answer ("+string(fault)+").")
+	case err != nil:
 		return reply{}, newProblem("unavailable", "The database doesn't answer.")
-	}
-	if fault := a.Queue.Health().Trouble(); fault != "" {
+	case fault != "":
 		return reply{}, newProblem("unavailable", "The database can't be written ("+string(fault)+").")
 	}
 	return reply{status: http.StatusOK, body: map[string]string{"status": "ok"}}, nil

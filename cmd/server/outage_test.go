@@ -7,10 +7,12 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
@@ -33,6 +35,22 @@ func (p *program) awaitStatus(t *testing.T, path string, want int) {
 	until(t, func() bool { got = p.probe(path); return got == want }, func() string {
 		return path + " to be " + http.StatusText(want) + ", got " + http.StatusText(got)
 	})
+}
+
+// awaitAnswer waits for the answer of a GET to hold a part.
+func (p *program) awaitAnswer(t *testing.T, path, part string) {
+	t.Helper()
+	var got string
+	until(t, func() bool {
+		response, err := http.Get(p.url + path)
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		got = string(body)
+		return strings.Contains(got, part)
+	}, func() string { return path + " to tell " + part + ", got " + got })
 }
 
 func (p *program) awaitMetric(t *testing.T, line string) {
@@ -242,6 +260,80 @@ func TestDatabaseWithDefaultsOfItsOwn(t *testing.T) {
 	if log := p.log.String(); strings.Contains(log, "status=500") {
 		t.Error("want no error of ours in the log")
 	}
+}
+
+// Other programs may take all connections of the server, as soon as the service lets one go.
+func TestConnectionsThatAreUsedUp(t *testing.T) {
+	t.Parallel()
+	for name, role := range map[string]string{"ByOtherRoles": "plain", "AndTheReservedOnesToo": "ringback"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := dbtest.NewCluster(t)
+			cluster.Execute(t, "CREATE ROLE plain LOGIN PASSWORD 'ringback'")
+			cluster.Execute(t, "GRANT ALL ON SCHEMA public TO plain")
+			cluster.Set(t, "max_connections", "40")
+			cluster.Stop(t)
+			cluster.Start(t)
+			as := func(role string) string { return strings.Replace(cluster.URL, "ringback:", role+":", 1) }
+			p := startHere(t, as("plain"), nil, fingerprint.Do)
+			r := newReceiver(t, nil)
+			l := startLoad(t, p, r.URL)
+			l.awaitAcked(t, 50)
+
+			free := useUpConnections(t, cluster.URL, as(role))
+			l.awaitRefused(t)
+			p.awaitAnswer(t, "/healthz", "(no_resources)")
+			p.awaitMetric(t, `ringback_database_unwritable 1`)
+			p.awaitMetric(t, `ringback_database_fault{fault="no_resources"} 1`)
+			p.awaitLine(t, "raise max_connections")
+			late := startHere(t, as("plain"), nil, fingerprint.Do)
+			late.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+			late.awaitStatus(t, "/livez", http.StatusOK)
+			late.awaitMetric(t, `ringback_database_fault{fault="no_resources"} 1`)
+			if got := strings.Count(late.log.String(), "raise max_connections"); got != 2 {
+				t.Errorf("got %d lines of a process that starts that tell what to do, want that it waits, and the fault", got)
+			}
+
+			free()
+			for _, p := range []*program{p, late} {
+				p.awaitStatus(t, "/healthz", http.StatusOK)
+				p.awaitMetric(t, `ringback_database_fault{fault="no_resources"} 0`)
+				p.wantOneFault(t, "no_resources")
+			}
+			l.awaitAcked(t, 50)
+			expectAll(t, r, l.stop())
+			wantNoOrphans(t, cluster.URL)
+		})
+	}
+}
+
+// useUpConnections takes each connection that the server gives to a role, and ends those of
+// the service, until free is called.
+func useUpConnections(t *testing.T, superuser, as string) (free func()) {
+	t.Helper()
+	killer, err := pgx.Connect(t.Context(), superuser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var hoarding sync.WaitGroup
+	hoarding.Go(func() {
+		hoard := []*pgx.Conn{killer}
+		for ctx.Err() == nil {
+			if conn, err := pgx.Connect(ctx, as); err == nil {
+				hoard = append(hoard, conn)
+			} else if _, err := killer.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ringback'"); err != nil && ctx.Err() == nil {
+				t.Errorf("ending the service's connections: %v", err)
+				break
+			}
+		}
+		for _, conn := range hoard {
+			_ = conn.Close(context.Background())
+		}
+	})
+	free = sync.OnceFunc(func() { cancel(); hoarding.Wait() })
+	t.Cleanup(free)
+	return free
 }
 
 // Room on the disk is all that the service needs: no restart.

@@ -145,7 +145,7 @@ func (s *server) await(ctx context.Context, prepare func(context.Context) error)
 		if pause == firstPause {
 			s.serve()
 			s.logger.Error("waiting_for_database", "addr", s.listener.Addr().String(), "admin_addr", s.adminAddr, "error", err,
-				"remedy", "bring the database at DATABASE_URL up; this process answers 503 until then, and goes on by itself")
+				"remedy", db.RemedyOf(err)+"; this process answers 503 until then")
 		}
 		s.health.Note(db.StartStep, err)
 		timer := time.NewTimer(jittered(pause))
