@@ -8,6 +8,13 @@
 # that somebody else runs the database.
 database = DATABASE_URL="$$(scripts/postgres.sh url)"
 
+# Without a home, as in some services and containers, Go finds no place for what it builds and
+# fetches. `make clean` removes this place, which is writable for that.
+ifndef HOME
+export HOME := $(CURDIR)/bin/.home
+export GOFLAGS := $(GOFLAGS) -modcacherw
+endif
+
 .PHONY: help up run demo test lint fuzz storm bench down clean psql trace fmt go cc browser node pooler promtool clock disk examples id
 
 help: ## this list

@@ -334,12 +334,15 @@ type delivery struct {
 type receiver struct {
 	*httptest.Server
 	deliveries chan delivery
+
+	mu   sync.Mutex
+	came map[string]int // POSTs by the id of the request
 }
 
 // newReceiver answers with answer, 204 if that is nil.
 func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 	t.Helper()
-	r := &receiver{deliveries: make(chan delivery, 10_000)}
+	r := &receiver{deliveries: make(chan delivery, 10_000), came: map[string]int{}}
 	r.Server = httptest.NewServer(r.handler(t, answer))
 	t.Cleanup(r.Close)
 	return r
@@ -351,6 +354,9 @@ func (r *receiver) handler(t *testing.T, answer http.HandlerFunc) http.Handler {
 		if err := json.NewDecoder(call.Body).Decode(&d.body); err != nil {
 			t.Errorf("decoding callback: %v", err)
 		}
+		r.mu.Lock()
+		r.came[strings.TrimPrefix(d.header.Get("Webhook-Id"), "req_")]++
+		r.mu.Unlock()
 		if answer == nil {
 			w.WriteHeader(http.StatusNoContent)
 		} else {

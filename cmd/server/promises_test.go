@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
@@ -63,7 +65,7 @@ func TestReceiverThatIsDownGetsItsCallbackWhenItIsUp(t *testing.T) {
 	p.waitFor(t, id, "a failed attempt", func(r request) bool {
 		return len(r.Attempts) > 0 && r.Attempts[0].Outcome == "connection_failed" && r.CallbackState == "pending"
 	})
-	again := &receiver{deliveries: make(chan delivery, 10)}
+	again := &receiver{deliveries: make(chan delivery, 10), came: map[string]int{}}
 	again.Server = httptest.NewUnstartedServer(again.handler(t, nil))
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -308,11 +310,39 @@ func expectAll(t *testing.T, r *receiver, acked map[string]bool) {
 	}
 }
 
+// expectPosts wants the attempt log to hold each POST that the receiver got, and no callback to
+// have come more often than most, once all are settled.
+func expectPosts(t *testing.T, r *receiver, database string, most int) {
+	t.Helper()
+	wantNoOrphans(t, database)
+	rows, err := dbtest.Pool(t, database).Query(t.Context(), "SELECT request_id::text, count(*) FROM callback_attempts GROUP BY request_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := map[string]int{}
+	var id string
+	var count int
+	if _, err := pgx.ForEachRow(rows, []any{&id, &count}, func() error { logged[id] = count; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if diff := cmp.Diff(r.came, logged); diff != "" {
+		t.Errorf("POSTs by request, and those in the attempt log, differ:\n%s", diff)
+	}
+	for id, count := range r.came {
+		if count > most {
+			t.Errorf("the callback of %s came %d times, want %d at most", id, count, most)
+		}
+	}
+}
+
 func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
 	t.Parallel()
-	proxy, through := dbtest.NewProxy(t, dbtest.New(t))
-	started, release := make(chan struct{}), make(chan struct{})
-	start := sync.OnceFunc(func() { close(started) }) // the work runs again when its outcome was lost
+	database := dbtest.New(t)
+	proxy, through := dbtest.NewProxy(t, database)
+	started, called, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	start, call := sync.OnceFunc(func() { close(started) }), sync.OnceFunc(func() { close(called) })
 	p := startHere(t, through, nil, func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
 		if strings.Contains(string(input), "slow") {
 			start()
@@ -320,8 +350,14 @@ func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
 		}
 		return fingerprint.Do(ctx, input)
 	})
-	r := newReceiver(t, nil)
-	inTheMiddle := p.accept(t, `{"text":"slow"}`, r.URL)
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		call()
+		<-release
+		w.WriteHeader(http.StatusNoContent)
+	})
+	atTheReceiver := p.accept(t, `{"text":"x"}`, r.URL)
+	<-called
+	inTheWork := p.accept(t, `{"text":"slow"}`, r.URL)
 	<-started
 	proxy.Refuse()
 	for path, body := range map[string]string{
@@ -332,14 +368,17 @@ func TestDatabaseOutageIsAnsweredWith503AndEndsByItself(t *testing.T) {
 			t.Errorf("POST %s during the outage: got %d, %v, want 503", path, status, err)
 		}
 	}
-	close(release) // its outcome meets no database
+	close(release)
+	p.awaitMetric(t, `ringback_answers_in_hand 2`) // the outcome and the receiver's answer meet no database
 	proxy.Pass()
+	p.awaitStatus(t, "/healthz", http.StatusOK)
 	until(t, func() bool {
 		status, _, err := p.post("/sync", `{"input":{"text":"x"}}`)
 		return err == nil && status == http.StatusOK
 	}, func() string { return "a sync answer after the outage" })
 	after := p.accept(t, `{"text":"x"}`, r.URL)
-	expectAll(t, r, map[string]bool{inTheMiddle: true, after: true})
+	expectAll(t, r, map[string]bool{atTheReceiver: true, inTheWork: true, after: true})
+	expectPosts(t, r, database, 1)
 }
 
 func TestAdminPages(t *testing.T) {

@@ -49,6 +49,23 @@ func TestPostgresInOddFolders(t *testing.T) {
 	}
 }
 
+// Go tells in words of its own that it has no place for its caches.
+func TestMakeWithoutAHome(t *testing.T) {
+	t.Parallel()
+	root := checkout(t)
+	command := exec.Command("make", "-C", root, "--no-print-directory", "--eval", "caches: ; @go env GOCACHE GOMODCACHE", "caches")
+	command.Env = []string{"PATH=" + os.Getenv("PATH")}
+	out, err := command.CombinedOutput()
+	for _, cache := range strings.Fields(string(out)) {
+		if !strings.HasPrefix(cache, filepath.Join(root, "bin", ".home")+"/") {
+			t.Errorf("got the caches %s, want both in bin", out)
+		}
+	}
+	if err != nil || len(strings.Fields(string(out))) != 2 {
+		t.Errorf("got %q, %v, want two caches", out, err)
+	}
+}
+
 // openFolder is a temporary folder that the account of Postgres can enter.
 func openFolder(t *testing.T) string {
 	t.Helper()
