@@ -95,6 +95,7 @@ func TestDatabaseFaultsLoseNothing(t *testing.T) {
 		l.awaitAcked(t, 50)
 	}
 	expectAll(t, r, l.stop())
+	wantNoOrphans(t, cluster.URL)
 	// A crash undoes commits of River's, so a callback that is under way may begin again.
 	expectPosts(t, r, cluster.URL, 2)
 }

@@ -314,8 +314,15 @@ func expectAll(t *testing.T, r *receiver, acked map[string]bool) {
 // have come more often than most, once all are settled.
 func expectPosts(t *testing.T, r *receiver, database string, most int) {
 	t.Helper()
-	wantNoOrphans(t, database)
-	rows, err := dbtest.Pool(t, database).Query(t.Context(), "SELECT request_id::text, count(*) FROM callback_attempts GROUP BY request_id")
+	pool := dbtest.Pool(t, database)
+	until(t, func() (isSettled bool) {
+		const sql = "SELECT NOT EXISTS (SELECT FROM requests WHERE callback_state IN ('waiting', 'pending'))"
+		if err := pool.QueryRow(t.Context(), sql).Scan(&isSettled); err != nil {
+			t.Fatal(err)
+		}
+		return isSettled
+	}, func() string { return "all to be settled" })
+	rows, err := pool.Query(t.Context(), "SELECT request_id::text, count(*) FROM callback_attempts GROUP BY request_id")
 	if err != nil {
 		t.Fatal(err)
 	}
