@@ -227,3 +227,29 @@ func CountAttempts(ctx context.Context, q Querier, request uuid.UUID, since time
 	}
 	return count, nil
 }
+
+// LeaveAnswer keeps the answer of an attempt that can't be recorded with the job that made
+// it, as long as the job runs.
+func LeaveAnswer(ctx context.Context, q Querier, job int64, answer []byte) error {
+	const sql = `
+		UPDATE river_job
+		SET metadata = metadata || jsonb_build_object('unrecorded', $2::jsonb)
+		WHERE id = $1
+		  AND state::text = 'running'`
+	if _, err := q.Exec(ctx, sql, job, answer); err != nil {
+		return fmt.Errorf("leaving an answer: %w", err)
+	}
+	return nil
+}
+
+// ForgetAnswer removes an answer that was left, once it is recorded.
+func ForgetAnswer(ctx context.Context, q Querier, job int64) error {
+	const sql = `
+		UPDATE river_job
+		SET metadata = metadata - 'unrecorded'
+		WHERE id = $1`
+	if _, err := q.Exec(ctx, sql, job); err != nil {
+		return fmt.Errorf("forgetting an answer: %w", err)
+	}
+	return nil
+}

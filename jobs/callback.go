@@ -105,8 +105,12 @@ func (w *callbackWorker) giveUp(ctx context.Context, job *rivertype.JobRow, requ
 	return nil
 }
 
-// attempt sends the callback once, if it may leave by now, and settles the answer.
+// attempt sends the callback once, if it may leave by now, and settles the answer. An answer
+// that an earlier process left with the job is settled instead.
 func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, request db.Request) (step, error) {
+	if left, found := leftAnswer(job); found {
+		return w.conclude(ctx, job, request, &sending{Attempt: left, isLeft: true})
+	}
 	sent, decision, err := w.sendIfAllowed(ctx, job, request)
 	switch {
 	case err != nil:
@@ -114,10 +118,18 @@ func (w *callbackWorker) attempt(ctx context.Context, job *rivertype.JobRow, req
 	case sent == nil:
 		return w.delayed(ctx, request, decision)
 	}
-	next, number, err := w.settle(ctx, job, request, sent.Attempt)
+	return w.conclude(ctx, job, request, sent)
+}
+
+// conclude settles an attempt that was made, or leaves its answer to the next process.
+func (w *callbackWorker) conclude(ctx context.Context, job *rivertype.JobRow, request db.Request, sent *sending) (step, error) {
+	next, number, err := w.settle(ctx, job, request, sent)
 	sent.settled(number)
+	if err == nil && sent.isLeft && next.state == db.CallbackPending {
+		err = w.forgetAnswer(ctx, job) // else the next run would take it once more
+	}
 	if err != nil {
-		w.tellCutOff(ctx, job, request, "recording")
+		w.cutOff(ctx, job, request, sent.Attempt)
 		return step{}, err
 	}
 	w.queue.metrics.attempted(request, sent.Attempt, next)
@@ -166,7 +178,7 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 	sent, err := w.sendOnce(ctx, request, pass)
 	switch {
 	case err != nil:
-		w.tellCutOff(ctx, job, request, "sending")
+		w.tellCutOff(ctx, job, request, "sending", "the attempt is made again")
 	case sent.Away:
 		return nil, pass.Refused(), nil
 	}
@@ -175,18 +187,19 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 
 // tellCutOff says that an attempt was cut off by the process stopping, while it was
 // sending, or recording the answer. The receiver may have the callback.
-func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while string) {
+func (w *callbackWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, request db.Request, while, then string) {
 	if w.queue.cutsOff(ctx) {
 		w.logger.InfoContext(ctx, "callback_cut_off", tellTrace([]any{
 			"request_id", request.ID.String(), "job_id", job.ID,
-			"while", while, "then", "the attempt is made again",
+			"while", while, "then", then,
 		}, request)...)
 	}
 }
 
 // settle records an attempt, and decides the step after it. An attempt that the database
 // refuses ends the callback.
-func (w *callbackWorker) settle(ctx context.Context, job *rivertype.JobRow, request db.Request, sent webhook.Attempt) (next step, number int, err error) {
+func (w *callbackWorker) settle(ctx context.Context, job *rivertype.JobRow, request db.Request, made *sending) (next step, number int, err error) {
+	sent := made.Attempt
 	write := func(ctx context.Context, again bool) error {
 		if sent.Outcome == webhook.Throttled {
 			earlier, err := w.countThrottled(ctx, request)
@@ -196,7 +209,7 @@ func (w *callbackWorker) settle(ctx context.Context, job *rivertype.JobRow, requ
 			sent.RetryAfter = max(sent.RetryAfter, throttleFloor(earlier))
 		}
 		next = nextStep(sent, job.ID, job.Attempt, sent.EndedAt.Sub(owedSince(request)))
-		number, err = w.queue.settle(ctx, request, sent, next, again)
+		number, err = w.queue.settle(ctx, request, sent, next, again || made.isLeft)
 		return err
 	}
 	if err = w.queue.record.insist(write); !db.IsRefused(err) {

@@ -176,27 +176,47 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 		})
 	}
 
-	t.Run("UntilTheProcessStops", func(t *testing.T) {
+	// The next process records the answer, whether it ends the callback or not.
+	t.Run("ByTheNextProcessOnceThisOneStops", func(t *testing.T) {
 		t.Parallel()
-		posts := newGate()
-		receiver := newServer(t, func(http.ResponseWriter, *http.Request) { posts.pass() })
-		url, through := impatient(t)
-		first := newQueueAt(t, url, through, doNothing)
-		request := newRequest(receiver)
-		first.accept(t, request)
-		if err := first.Start(t.Context()); err != nil {
-			t.Fatal(err)
+		for way, walk := range map[string]bool{"ThroughTheQueue": true, "BornRunning": false} {
+			for name, test := range map[string]struct {
+				statuses []int
+				want     []string
+			}{
+				"Delivered":       {[]int{http.StatusOK}, []string{"delivered"}},
+				"Failed":          {[]int{http.StatusInternalServerError, http.StatusOK}, []string{"http_status", "delivered"}},
+				"ToldToComeLater": {[]int{http.StatusServiceUnavailable, http.StatusOK}, []string{"throttled", "delivered"}},
+			} {
+				t.Run(name+"/"+way, func(t *testing.T) {
+					t.Parallel()
+					posts := newGate()
+					receiver := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+						posts.pass()
+						w.Header().Set("Retry-After", "1")
+						w.WriteHeader(test.statuses[min(posts.passed.Load(), int64(len(test.statuses)))-1])
+					})
+					url, through := impatient(t)
+					first := newQueueAt(t, url, through, doNothing)
+					first.startBoth(t, walk)
+					request := newRequest(receiver)
+					first.accept(t, request)
+					<-posts.reached
+					release := first.lockTable(t, "callback_attempts")
+					close(posts.opens)
+					first.waitForLog(t, "answers_not_recorded")
+					first.stop(t)
+					first.waitForLog(t, "callback_cut_off "+request.ID.String())
+					release()
+					second := newQueueAt(t, url, url, doNothing)
+					second.start(t)
+					second.waitFor(t, request.ID, "callback_state = 'delivered'")
+					if got := second.outcomes(t, request.ID); !slices.Equal(got, test.want) || posts.passed.Load() != int64(len(test.want)) {
+						t.Errorf("got %q in the log and %d POSTs, want %q", got, posts.passed.Load(), test.want)
+					}
+				})
+			}
 		}
-		<-posts.reached
-		release := first.lockTable(t, "callback_attempts")
-		close(posts.opens)
-		first.waitForLog(t, "answers_not_recorded")
-		first.stop(t)
-		first.waitForLog(t, "callback_cut_off "+request.ID.String())
-		release()
-		second := newQueueAt(t, url, url, doNothing)
-		second.start(t)
-		second.waitFor(t, request.ID, "callback_state = 'delivered'")
 	})
 
 	t.Run("IsInTheLogOnceHoweverOftenItIsWritten", func(t *testing.T) {

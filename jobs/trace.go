@@ -40,6 +40,8 @@ type sending struct {
 	webhook.Attempt
 	span  tracing.Span
 	ended time.Time // by this process's clock, as the span's other times
+
+	isLeft bool // an earlier process made the attempt
 }
 
 // settled ends the span of an attempt that has its number, or could not be recorded.
