@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
 )
@@ -329,6 +330,25 @@ func TestJobsMadeByHand(t *testing.T) {
 		waitUntil(t, func() bool { return q.holds(t, "SELECT state = 'completed' FROM river_job") })
 		if len(runs) > 0 {
 			t.Error("the work ran")
+		}
+	})
+
+	// River UI's retry.
+	t.Run("AreNoneWhereARunningJobIsRetried", func(t *testing.T) {
+		t.Parallel()
+		q, runs, release := blocking(t)
+		receiver := newReceiver(t, always(http.StatusOK))
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		<-runs
+		if job, err := q.River().JobRetry(t.Context(), q.get(t, request.ID).WorkJobID); err != nil || job.State != rivertype.JobStateRunning {
+			t.Errorf("got %+v, %v, want the job as it runs", job, err)
+		}
+		release()
+		receiver.next(t)
+		q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_state = 'completed'")
+		if len(runs) > 0 {
+			t.Errorf("the work ran %d times, want once", 1+len(runs))
 		}
 	})
 
