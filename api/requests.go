@@ -57,9 +57,9 @@ type requestPage struct {
 const (
 	defaultPage = 20
 	maxPage     = 100
-	// listWindow is how many requests a page looks at. Far more would be too many for a
-	// database that has to read each of them from its disk.
-	listWindow = 500
+	// listWindow is how many requests a page looks at: about as many as two pages of the
+	// index hold. The database may have to read each of them from its disk.
+	listWindow = 200
 )
 
 func (a *API) listRequests(c *call) (reply, error) {

@@ -13,6 +13,9 @@ var (
 	FaultOf       = faultOf
 )
 
+// LookUpPages is what a look-up costs.
+const LookUpPages = lookUpPages
+
 // Sizes of batches.
 const (
 	ReconciledAtOnce = reconciledAtOnce

@@ -17,6 +17,9 @@ func firstID(t time.Time) (id uuid.UUID) {
 	return id
 }
 
+// timeBytes is how many bytes of an id tell its time. The rest is random.
+const timeBytes = 8
+
 // AcceptedAt is when a UUIDv7 was made, to the millisecond.
 func AcceptedAt(id uuid.UUID) time.Time {
 	var ms int64

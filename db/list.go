@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,15 @@ type Filter struct {
 	Window        int       // how many requests are looked at for it at most, required and above Limit
 }
 
+// lookUpPages is how many pages of the database a request costs that is looked up, among
+// ten million: the note's that leads to it, three of the index of ids, and its own. In the
+// order of an index, a request costs its own alone.
+const lookUpPages = 5
+
+// lookUps is how many requests are looked up for a page at most: as many as cost no more
+// than the window does in the order of an index, and as many as fill the page.
+func (f Filter) lookUps() int { return max(f.Window/lookUpPages, f.Limit+1) }
+
 // Page is a part of a listing.
 type Page struct {
 	Requests []Request // without inputs, results and errors
@@ -35,8 +45,8 @@ type Page struct {
 
 // ListRequests returns a page of the requests of a client. Its cost depends on the limit
 // and the window alone, not on how many requests there are or how they ended. So a page
-// may be short or empty although Next is set: few requests of the window match, and Next
-// goes on behind the window.
+// may be short or empty although Next is set: few of the requests match that were looked
+// at, and Next goes on behind them.
 //
 // It needs a pool of OpenReads, whose settings rule out all plans but the intended plan.
 func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
@@ -58,6 +68,9 @@ func ListRequests(ctx context.Context, q Querier, filter Filter) (Page, error) {
 	}
 	if err != nil {
 		return Page{}, fmt.Errorf("listing requests: %w", err)
+	}
+	if page.Next == uuid.Nil {
+		page.Next = from.behind
 	}
 	return page, nil
 }
@@ -92,9 +105,12 @@ func (f Filter) contradictsItself() bool {
 // source is where a listing finds its requests, in the order of their ids.
 type source struct {
 	sql       string // reads candidates from an index, with {mode}, {order} and {window} left open
+	window    int    // how many candidates are looked at
 	modes     []Mode // each has a part of the index; at least one mode
 	ascending bool   // whether the index holds ids so
 	argument  any    // $12; nil for none
+
+	behind uuid.UUID // the cursor behind its candidates, where it left others out; zero for none
 }
 
 // sourceOf picks the source with the fewest requests that don't match. Endings that most
@@ -104,18 +120,60 @@ func sourceOf(ctx context.Context, q Querier, f Filter) (source, error) {
 	case f.Status == Accepted, f.CallbackState == CallbackPending:
 		live, all, err := liveRequests(ctx, q, f.Window)
 		if err != nil || all {
-			return source{sql: lookUp(fromIDs), modes: []Mode{Async}, argument: live}, err
+			next, behind := f.nextOf(live)
+			return source{sql: lookUp(fromIDs, "candidate"), window: f.lookUps() + 1, modes: []Mode{Async}, argument: next, behind: behind}, err
 		}
 	case f.CallbackState == CallbackDead:
-		return source{sql: lookUp(fromDeadLetters), modes: []Mode{Async}, ascending: true}, nil
+		return f.deadLetters(), nil
 	}
 	if ending := f.unsuccessfulEnding(); ending != "" {
 		known, err := unsuccessfulAreKnown(ctx, q)
 		if err != nil || known {
-			return source{sql: lookUp(fromUnsuccessful), modes: f.modes(), ascending: true, argument: ending}, err
+			return source{sql: lookUp(fromUnsuccessful, "candidate"), window: f.lookUps(), modes: f.modes(), ascending: true, argument: ending}, err
 		}
 	}
-	return source{sql: fromRequests, modes: f.modes()}, nil
+	return source{sql: fromRequests, window: f.Window, modes: f.modes()}, nil
+}
+
+// deadLetters is the source of dead letters. They tell their host, so that dead letters
+// to other hosts aren't looked up.
+func (f Filter) deadLetters() source {
+	s := source{sql: lookUp(fromDeadLetters, "candidate"), window: f.lookUps(), modes: []Mode{Async}, ascending: true}
+	if f.CallbackHost != "" {
+		s.sql = lookUp(fromDeadLetters, "CASE WHEN callback_host = $7 THEN candidate END")
+		if f.Status == "" && f.Work == "" { // what is looked up matches
+			s.window = f.Window
+		}
+	}
+	return s
+}
+
+// nextOf are the next of some ids in the order of the listing, as many as may be looked
+// up, and the cursor behind them where there are more. They may be other clients', so the
+// cursor is none of them. It is the time of an id, without its random part, in which ids of
+// one time differ: these stay together.
+func (f Filter) nextOf(ids []uuid.UUID) (next []uuid.UUID, behind uuid.UUID) {
+	after, before := f.bounds()
+	ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool {
+		return bytes.Compare(id[:], after[:]) <= 0 || bytes.Compare(id[:], before[:]) >= 0
+	})
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	if !f.OldestFirst {
+		slices.Reverse(ids)
+	}
+	n := f.lookUps()
+	if len(ids) <= n {
+		return ids, uuid.Nil
+	}
+	for n > 1 && bytes.Equal(ids[n-1][:timeBytes], ids[n][:timeBytes]) {
+		n--
+	}
+	later := ids[n-1]
+	if f.OldestFirst {
+		later = ids[n]
+	}
+	copy(behind[:timeBytes], later[:])
+	return ids[:n], behind
 }
 
 func (f Filter) modes() []Mode {
@@ -166,7 +224,7 @@ const (
 			ORDER BY {order}
 			LIMIT {window}`
 	fromDeadLetters = `
-			SELECT client AS owner, request_id AS candidate
+			SELECT client AS owner, request_id AS candidate, callback_host
 			FROM dead_letters
 			WHERE client = ANY ($1::text[])
 			  AND request_id > $2
@@ -182,17 +240,18 @@ const (
 			LIMIT {window}`
 )
 
-// lookUp adds the requests to candidates. A request that is gone or another
-// client's stays a candidate, without columns, so that the window keeps its end.
-// IS TRUE is for the reason that GetRequest has.
-func lookUp(candidates string) string {
+// lookUp adds the requests to candidates, by an expression for their id. A candidate
+// without an id stays a candidate, without columns, so that the window keeps its end. So
+// does a request that is gone or another client's. IS TRUE is for the reason that
+// GetRequest has.
+func lookUp(candidates, id string) string {
 	return `
 			SELECT owner, candidate, ` + summaryNames + `
 			FROM (` + candidates + `) AS found
 			LEFT JOIN LATERAL (
 				SELECT ` + summaryColumns + `
 				FROM requests
-				WHERE requests.id = found.candidate
+				WHERE requests.id = ` + id + `
 				  AND (requests.client = ANY ($1::text[])) IS TRUE
 			) AS request ON true
 			ORDER BY {order}`
@@ -225,7 +284,7 @@ func (s source) listing(f Filter) string {
 		WHERE matches OR seen = {window}
 		ORDER BY {order}
 		LIMIT $4`
-	return strings.NewReplacer("{order}", s.order(f.OldestFirst), "{window}", fmt.Sprint(f.Window)).Replace(sql)
+	return strings.NewReplacer("{order}", s.order(f.OldestFirst), "{window}", fmt.Sprint(s.window)).Replace(sql)
 }
 
 // order is the order of the source's index, forwards or backwards. With a single owner,

@@ -55,13 +55,18 @@ func filters(client string) (all []db.Filter) {
 // Their ids are made, and they are accepted, at so many seconds.
 func plantKind(t *testing.T, pool *pgxpool.Pool, client string, k kind, first, last, step int) {
 	t.Helper()
+	plantInput(t, pool, client, k, "{}", first, last, step)
+}
+
+func plantInput(t *testing.T, pool *pgxpool.Pool, client string, k kind, input string, first, last, step int) {
+	t.Helper()
 	const sql = `
 		WITH made AS (
 			INSERT INTO requests (
 				id, mode, client, status, input, result, error, callback_url, callback_state,
 				work_job_id, callback_job_id, accepted_at, finished_at, settled_at, expires_at
 			)
-			SELECT (lpad(to_hex(n * 1000::bigint), 12, '0') || '7000a' || lpad(to_hex(n), 15, '0'))::uuid, $2, $1, $3, '{}',
+			SELECT (lpad(to_hex(n * 1000::bigint), 12, '0') || '7000a' || lpad(to_hex(n), 15, '0'))::uuid, $2, $1, $3, $8,
 			       CASE WHEN $3 = 'succeeded' THEN '1'::json END,
 			       CASE WHEN $3 IN ('failed', 'expired', 'cancelled') THEN '1'::json END,
 			       CASE WHEN $2 = 'async' THEN CASE n % 2 WHEN 0 THEN 'https://even.example.com:8443/' ELSE 'https://odd.example.com/' END END,
@@ -85,7 +90,7 @@ func plantKind(t *testing.T, pool *pgxpool.Pool, client string, k kind, first, l
 		       jsonb_build_object('request_id', id), 'any', CASE status WHEN 'accepted' THEN 'work' ELSE 'callback' END, 1000
 		FROM made
 		WHERE status = 'accepted' OR callback_state = 'pending'`
-	if _, err := pool.Exec(t.Context(), sql, client, string(k.mode), string(k.status), string(k.callback), first, last, step); err != nil {
+	if _, err := pool.Exec(t.Context(), sql, client, string(k.mode), string(k.status), string(k.callback), first, last, step, input); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -124,7 +129,7 @@ func TestListRequests(t *testing.T) {
 		limit, window int
 		searched      bool
 	}{
-		{"InOnePage", 1000, 1001, true}, {"InPages", 7, 1000, true}, {"InWindows", 3, 5, true}, {"BeforeTheSearchIsDone", 7, 50, false},
+		{"InOnePage", 1000, 1001, true}, {"InPages", 7, 1000, true}, {"InLookUps", 7, 100, true}, {"InWindows", 3, 5, true}, {"BeforeTheSearchIsDone", 7, 50, false},
 	} {
 		t.Run("AnswersAllCombinations"+variant.name, func(t *testing.T) { // in order, because of the search
 			if _, err := pool.Exec(t.Context(), "UPDATE unsuccessful_search SET done = $1", variant.searched); err != nil {
@@ -141,6 +146,26 @@ func TestListRequests(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("KeepsUnfinishedRequestsOfOneTimeTogether", func(t *testing.T) {
+		t.Parallel()
+		pool := dbtest.NewPool(t)
+		plantKind(t, pool, "alice", kind{db.Async, db.Accepted, db.CallbackWaiting}, 4, 36, 4)
+		plantKind(t, pool, "bob", kind{db.Async, db.Accepted, db.CallbackWaiting}, 2, 34, 4)
+		// Up to three of each time, as far as times are told by ids, and four are looked up.
+		for _, sql := range []string{
+			"UPDATE requests SET id = overlay(id::text PLACING lpad(to_hex(work_job_id / 6), 8, '0') || '-0000' FROM 1)::uuid",
+			"UPDATE river_job SET args = jsonb_build_object('request_id', requests.id) FROM requests WHERE requests.seq = river_job.id",
+		} {
+			if _, err := pool.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, oldest := range []bool{false, true} {
+			filter := db.Filter{Client: "alice", Status: db.Accepted, Limit: 3, Window: 20, OldestFirst: oldest}
+			wantListed(t, pool, filter, askedPlainly(t, pool, filter))
+		}
+	})
 
 	t.Run("LooksAtNoMoreThanTheWindow", func(t *testing.T) {
 		t.Parallel()
@@ -203,11 +228,18 @@ func wantListed(t *testing.T, q db.Querier, filter db.Filter, want []uuid.UUID) 
 		if filter.Cursor = page.Next; page.Next == uuid.Nil {
 			break
 		}
+		if isBobs(page.Next) {
+			t.Errorf("%+v: the cursor %v is another client's request", filter, page.Next)
+		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" && len(want)+len(got) > 0 {
 		t.Errorf("%+v (-want +got):\n%s", filter, diff)
 	}
 }
+
+// isBobs tells the requests that TestListRequests plants for bob: their numbers are odd,
+// where cursors without a number are even.
+func isBobs(id uuid.UUID) bool { return id[15]%2 == 1 }
 
 func explain(t *testing.T, conn *pgx.Conn, statement string) string {
 	t.Helper()

@@ -145,7 +145,7 @@ func TestListingsGoOnOverPagesThatHoldLittle(t *testing.T) {
 	if got := p.listed(t, "--callback", "dead", "--limit", "250"); len(got.Requests) != 250 || got.NextCursor == "" {
 		t.Errorf("got %d requests, want 250 of three pages", len(got.Requests))
 	}
-	// Nothing matches, and each page looks at 500 only.
+	// Nothing matches, and each page looks at 200 only.
 	if got := p.listed(t, "--status", "succeeded", "--callback", "delivered"); len(got.Requests) != 0 || got.NextCursor != "" {
 		t.Errorf("got %+v, want that there are none", got)
 	}

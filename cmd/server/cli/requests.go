@@ -205,9 +205,9 @@ it says how to go on.`,
 	return command
 }
 
-// maxLooks is how many pages a listing reads: the API looks at 500 requests for
+// maxLooks is how many pages a listing reads: the API looks at 200 requests for
 // each, and few of them may match.
-const maxLooks = 100
+const maxLooks = 250
 
 func (r *remote) list(command *cobra.Command, f *filter, limit int, cursor string) (all page, err error) {
 	calls := patience{remote: r, out: command.ErrOrStderr()}
