@@ -149,6 +149,10 @@ func TestListingsGoOnOverPagesThatHoldLittle(t *testing.T) {
 	if got := p.listed(t, "--status", "succeeded", "--callback", "delivered"); len(got.Requests) != 0 || got.NextCursor != "" {
 		t.Errorf("got %+v, want that there are none", got)
 	}
+	const page = "/requests?client=local&callback=dead&status=failed"
+	if status, body, _ := p.call(t, "GET", page, nil, nil); status != 200 || !strings.Contains(body, "looked at, back to 1970-01-01 00:00:00.000") {
+		t.Errorf("got %d %s, want a page that tells how far it has looked", status, body)
+	}
 }
 
 func TestRequestsAreCancelledRedeliveredAndDiscarded(t *testing.T) {

@@ -39,8 +39,9 @@ type requestsPage struct {
 	Requests []db.Request
 	Older    string // the URL of the next page; empty for none
 	Newest   string // the URL of the first page; empty on it
-	Looked   int    // requests that were looked at when few matched, 0 where the page is full
 	Wrong    string // the mistake in the filter
+
+	SearchedTo time.Time // how far the page has looked when few matched, zero where it is full
 }
 
 func (c *Console) requests(r *http.Request) (view, error) {
@@ -79,7 +80,7 @@ func (c *Console) list(ctx context.Context, filter db.Filter, page *requestsPage
 	if listed.Next != uuid.Nil {
 		page.Older = pageURL(page.Chosen, listed.Next.String())
 		if len(listed.Requests) < perPage {
-			page.Looked = window
+			page.SearchedTo = db.AcceptedAt(listed.Next)
 		}
 	}
 	if page.Chosen.Get("cursor") != "" {
