@@ -120,10 +120,15 @@ func (h *Health) Note(step Step, err error) {
 	}
 }
 
-// Explain returns the fields of a line about a step that failed: its error and the remedy.
-// Where a lock is behind the error, they name its holder instead.
+// Explain returns the fields of a line about a step that failed: its error, and the remedy
+// of the fault that it shows, or else the given remedy. Where a lock is behind the error,
+// they name its holder instead.
 func (h *Health) Explain(err error, remedy string) []any {
-	if faultOf(err).isWait() {
+	fault := faultOf(err)
+	if known := Faults[fault]; known != "" && !fault.isWait() {
+		remedy = known
+	}
+	if fault.isWait() {
 		if found := h.diagnose(time.Now()); len(found) > 0 {
 			return []any{"error", err, "remedy", found.remedy(), "blocked_by", found.String()}
 		}

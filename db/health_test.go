@@ -163,6 +163,10 @@ func TestHealth(t *testing.T) {
 		if told := fmt.Sprintln(health.Explain(cause, "look for the cause")...); !strings.Contains(told, remedy) || !strings.Contains(told, fmt.Sprintf("blocked_by pid %d (pg_dump", locker.PgConn().PID())) || strings.Contains(told, "look for the cause") {
 			t.Errorf("a line about it: got %s, want the holder and %s", told, remedy)
 		}
+		denied := &pgconn.PgError{Code: "42501"}
+		if told := health.Explain(denied, "look for the cause"); !slices.Equal(told, []any{"error", error(denied), "remedy", db.Faults[db.Denied]}) {
+			t.Errorf("a line about a denial: got %v, want its own remedy", told)
+		}
 		other := errors.New("something else")
 		if told := health.Explain(other, "look for the cause"); !slices.Equal(told, []any{"error", other, "remedy", "look for the cause"}) {
 			t.Errorf("a line about something else: got %v, want it as it is", told)

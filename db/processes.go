@@ -196,6 +196,16 @@ func anyoneWaits(ctx context.Context, q Querier) (bool, error) {
 	return waits, nil
 }
 
+// PausedQueues returns the queues that somebody paused, as by River UI.
+func PausedQueues(ctx context.Context, q Querier) ([]string, error) {
+	const sql = `
+		SELECT name
+		FROM river_queue
+		WHERE paused_at IS NOT NULL
+		ORDER BY name`
+	return readColumn[string](ctx, q, "reading which queues are paused", sql)
+}
+
 // WorkingProcess is a working process and the age of its heartbeat.
 type WorkingProcess struct {
 	ID     string

@@ -10,14 +10,14 @@ import (
 	"ringback/db"
 )
 
-// idleInterval is how often a process looks whether anybody may call it and, where it only
-// accepts, whether another process works.
+// idleInterval is how often a process looks whether anybody may call it, whether a queue is
+// paused and, where it only accepts, whether another process works.
 const idleInterval = 5 * time.Second
 
-// idleWatch warns while nobody works, or nobody may call.
+// idleWatch warns while nobody works, nobody may call, or a queue is paused.
 type idleWatch struct {
 	message, remedy string // of the warning
-	nobody          func(context.Context) (bool, error)
+	idle            func(context.Context) (bool, error)
 	logger          *slog.Logger
 	seen            bool      // at the latest look
 	told            time.Time // when it was last told, zero if it wasn't
@@ -28,7 +28,7 @@ type idleWatch struct {
 func watchWorkers(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
 	return &idleWatch{
 		message: "nobody_works", remedy: "start a process with --role=worker, or without a role; requests wait until then", logger: logger,
-		nobody: func(ctx context.Context) (bool, error) {
+		idle: func(ctx context.Context) (bool, error) {
 			processes, err := db.ListProcesses(ctx, pool)
 			if err != nil {
 				return false, err
@@ -38,11 +38,22 @@ func watchWorkers(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
 	}
 }
 
+// watchQueues asks the database whether somebody paused a queue.
+func watchQueues(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
+	return &idleWatch{
+		message: "queue_paused", remedy: "resume the queues work and callback in River UI, where somebody paused one; its jobs wait until then", logger: logger,
+		idle: func(ctx context.Context) (bool, error) {
+			paused, err := db.PausedQueues(ctx, pool)
+			return len(paused) > 0, err
+		},
+	}
+}
+
 // watchCallers warns at its first look, if empty says that no client may call.
 func watchCallers(empty func() bool, logger *slog.Logger) *idleWatch {
 	return &idleWatch{
 		message: "no_clients", remedy: "add a client with ringback client add NAME, on the database that DATABASE_URL names here; every call is refused with 401 until then",
-		logger: logger, nobody: func(context.Context) (bool, error) { return empty(), nil }, seen: true,
+		logger: logger, idle: func(context.Context) (bool, error) { return empty(), nil }, seen: true,
 	}
 }
 
@@ -60,10 +71,10 @@ func (w *idleWatch) run(ctx context.Context) {
 	}
 }
 
-// look tells that there is nobody, once a minute while it is so, and when there is again.
+// look tells that something is idle, once a minute while it is so, and when it is over.
 // A look that fails shows nothing: the database's fault is told elsewhere.
 func (w *idleWatch) look(ctx context.Context) {
-	idle, err := w.nobody(ctx)
+	idle, err := w.idle(ctx)
 	if err != nil {
 		return
 	}

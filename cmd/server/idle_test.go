@@ -46,7 +46,7 @@ func TestNobodyWorksIsToldOnceAMinute(t *testing.T) {
 		var idle bool
 		var err error
 		w := watchWorkers(nil, slog.New(slog.NewTextHandler(&log, nil)))
-		w.nobody = func(context.Context) (bool, error) { return idle, err }
+		w.idle = func(context.Context) (bool, error) { return idle, err }
 		wantLines := func(after time.Duration, message string, want int) {
 			t.Helper()
 			for range after / idleInterval {

@@ -391,6 +391,32 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		b.wantNothingWrong(t)
 	})
 
+	t.Run("ThatAQueueIsPausedUntilItIsResumed", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		p := startRun(t, []string{"--dev"}, environment(database, nil), works)
+		pool := dbtest.Pool(t, database)
+		pause := func(at string) {
+			t.Helper()
+			until(t, func() bool { // the process makes the row
+				tag, err := pool.Exec(t.Context(), "UPDATE river_queue SET paused_at = "+at+" WHERE name = 'work'")
+				return err == nil && tag.RowsAffected() == 1
+			}, func() string { return "the queue" })
+		}
+		pause("now()")
+		p.awaitLine(t, "level=WARN msg=queue_paused remedy=\"resume the queues work and callback in River UI")
+		b := openBrowser(t, p)
+		b.open(t, "/")
+		b.do(t, chromedp.WaitVisible("#alarms .alarm", chromedp.ByQuery))
+		if got := b.text(t, "#alarms"); !strings.Contains(got, "paused the queue work") {
+			t.Errorf("got %q, want that the queue is paused", got)
+		}
+		pause("NULL")
+		b.do(t, chromedp.WaitNotPresent("#alarms .alarm", chromedp.ByQuery))
+		p.awaitLine(t, "msg=queue_paused_over")
+		b.wantNothingWrong(t)
+	})
+
 	t.Run("ThatNoClientMayCallUntilAClientMay", func(t *testing.T) {
 		t.Parallel()
 		database := dbtest.New(t)

@@ -26,6 +26,7 @@ const (
 const (
 	noAnswer    = "The database doesn't answer."
 	nobodyWorks = "Requests wait, and no process works. Start a process with --role=worker, or without a role." // as the alert RingbackNobodyWorks tells it
+	queuePaused = "Somebody paused the queue %s: its jobs wait. Resume it in River UI."
 	noClients   = "No client may call: every call is refused with 401. Add a client with ringback client add NAME."
 )
 

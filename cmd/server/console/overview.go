@@ -77,6 +77,11 @@ func (c *Console) state(ctx context.Context) state {
 	if idle {
 		s.Alarms = append(s.Alarms, nobodyWorks)
 	}
+	paused, err := db.PausedQueues(ctx, c.Reads)
+	c.unread(ctx, "paused_queues_not_read", err)
+	for _, queue := range paused {
+		s.Alarms = append(s.Alarms, fmt.Sprintf(queuePaused, queue))
+	}
 	return s
 }
 
