@@ -27,11 +27,11 @@ ALTER TABLE requests
     ADD CONSTRAINT requests_settled_has_time
         CHECK ((callback_state IN ('delivered', 'dead', 'cancelled')) = (settled_at IS NOT NULL)),
     ADD CONSTRAINT requests_expired_had_an_end
-        CHECK (status <> 'expired' OR expires_at IS NOT NULL),
+        CHECK (status <> 'expired' OR expires_at IS NOT NULL) NOT VALID,
     ADD CONSTRAINT requests_redelivered_after_the_work
-        CHECK (redelivered_at IS NULL OR (mode = 'async' AND status IN ('succeeded', 'failed', 'expired'))),
+        CHECK (redelivered_at IS NULL OR (mode = 'async' AND status IN ('succeeded', 'failed', 'expired'))) NOT VALID,
     ADD CONSTRAINT requests_ordering_key_bounded
-        CHECK (ordering_key IS NULL OR mode = 'async' AND char_length(ordering_key) BETWEEN 1 AND 255);
+        CHECK (ordering_key IS NULL OR mode = 'async' AND char_length(ordering_key) BETWEEN 1 AND 255) NOT VALID;
 DROP FUNCTION requests_is_valid;
 
 ALTER TABLE river_job
