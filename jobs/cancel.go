@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/work"
 )
 
 // codeCancelled is the code of requests whose work was stopped by their caller.
@@ -61,4 +64,13 @@ func (q *Queue) cancelJob(ctx context.Context, tx pgx.Tx, id int64) error {
 		return fmt.Errorf("cancelling job: %w", err)
 	}
 	return nil
+}
+
+// cancellation is the error of a request that was cancelled.
+func cancellation(message string) (jsontext.Value, error) {
+	encoded, err := json.Marshal(work.Error{Code: codeCancelled, Message: message})
+	if err != nil {
+		return nil, fmt.Errorf("encoding cancellation: %w", err)
+	}
+	return encoded, nil
 }

@@ -94,7 +94,7 @@ type Queue struct {
 	sweeper    upkeep.Sweeper // of requests
 	letters    upkeep.Sweeper // of dead letters
 	search     upkeep.Searcher
-	reconciler reconciler
+	reconciler upkeep.Reconciler
 	expediter  expediter
 	stop       context.CancelFunc // ends the goroutines that Start began, but River's and the heartbeat's
 	pacing     *pacing.Pacing
@@ -167,7 +167,14 @@ func New(config Config) (*Queue, error) {
 	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), queue.findEnded)
 	queue.follows = newWaits(followInterval, limit.NewSlots(maxFollowers, shared), queue.findNews)
 	queue.metrics = newMetrics(config.Metrics, queue)
-	queue.reconciler = reconciler{pool: config.RiverPool, logger: config.Logger, mended: queue.metrics.mended, wake: queue.wake}
+	cancelled, err := cancellation("The work's job was cancelled by an operator.")
+	if err != nil {
+		return nil, err
+	}
+	queue.reconciler = upkeep.Reconciler{
+		Pool: config.RiverPool, Logger: config.Logger, Work: workJobs, Callback: callbackJobs,
+		Cancelled: cancelled, Mended: queue.metrics.mended, Wake: queue.wake, ClockReadIn: clockInterval + clockTimeout,
+	}
 	queue.expediter = expediter{
 		pool: config.RiverPool, logger: config.Logger, now: queue.Now, latest: queue.pacing.LatestWord, concerns: queue.pacing.Concerns,
 	}
@@ -341,7 +348,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	}
 	if q.works {
 		go q.search.Run(ctx)
-		go q.reconciler.run(ctx)
+		go q.reconciler.Run(ctx)
 		go q.expediter.run(ctx)
 		go q.sweeper.Run(ctx)
 		go q.letters.Run(ctx)

@@ -190,7 +190,7 @@ func TestReconciler(t *testing.T) {
 		q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 		requests := keyed(t, q, receiver.URL, 3)
 		q.exec(t, "DELETE FROM ordered_requests WHERE request_id = $1", requests[1].ID)
-		if _, err := q.reconciler.look(t.Context()); err != nil {
+		if _, err := q.reconciler.Look(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		q.start(t)
@@ -224,7 +224,7 @@ func TestReconciler(t *testing.T) {
 		}
 		before := []int64{q.get(t, delayed.ID).WorkJobID, q.get(t, spaced.ID).CallbackJobID, held.CallbackJobID}
 		q.exec(t, "UPDATE reconciliation SET next_at = now()")
-		if _, err := q.reconciler.look(t.Context()); err != nil {
+		if _, err := q.reconciler.Look(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		after := []int64{q.get(t, delayed.ID).WorkJobID, q.get(t, spaced.ID).CallbackJobID, q.get(t, held.ID).CallbackJobID}
@@ -248,7 +248,7 @@ func TestReconciler(t *testing.T) {
 		}
 		look := func() {
 			q.exec(t, "UPDATE reconciliation SET next_at = now()")
-			if _, err := q.reconciler.look(t.Context()); err != nil {
+			if _, err := q.reconciler.Look(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

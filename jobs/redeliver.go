@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
@@ -151,4 +152,9 @@ func Spaced(start time.Time, count, rate int) []time.Time {
 		due[i] = start.Add(time.Duration(i) * time.Second / time.Duration(rate))
 	}
 	return due
+}
+
+// Mend gives a request that has lost the job of its next step another job.
+func (q *Queue) Mend(ctx context.Context, request uuid.UUID) error {
+	return q.reconciler.Mend(ctx, request)
 }

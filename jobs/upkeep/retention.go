@@ -68,12 +68,7 @@ func (s *Sweeper) Run(ctx context.Context) {
 			wait = sweepIdle
 			s.tell(ctx, err, wait)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		sleep(ctx, wait)
 	}
 }
 

@@ -33,12 +33,7 @@ func (s *Searcher) Run(ctx context.Context) {
 			pause = time.Second // another process is at it
 		}
 		done = last
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		sleep(ctx, pause)
 	}
 }
 
