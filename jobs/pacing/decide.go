@@ -28,7 +28,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	}
 	ask := p.mustAsk(r, c, now)
 	if ask && !r.mayAsk(c, now) {
-		at := c.line.Recall(limit.Latest(r.asksAt(c), now.Add(halfASec)), recallStep(a))
+		at := c.line.Recall(limit.Latest(r.asksAt(c), now.Add(halfASec)), r.recallStep(a))
 		return nil, limit.Decision{Reason: Consent, RetryAt: at}
 	}
 	switch {
@@ -118,7 +118,7 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 		need, own = need+1, 2
 	}
 	full, ownFull := r.inFlight+need > a.most, c.inFlight+own > a.ownMost
-	if c.inFlight < a.part {
+	if c.inFlight < a.part && (need == 1 || !r.takesTurns()) {
 		full = false
 	}
 	limited, ownLimited := !a.rate.Room(r.pace.tat, now, need), !a.own.Room(c.pace.tat, now, own)
@@ -138,11 +138,24 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 		if other.line.Missed(now) {
 			other.turn = now
 		}
-		if other != c && other.line.Due(now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
+		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
 			owed++
 		}
 	}
 	return owed
+}
+
+// comes tells whether a callback of a client that waits comes before a time. A slot that is free
+// again before the next poll is kept for callbacks that wait in their workers alone: it would
+// stay empty until others come, with that poll.
+func (r *receiver) comes(c *party, now, before time.Time) bool {
+	switch {
+	case r.takesTurns() && c.inFlight > 0:
+		return false
+	case r.takesTurns() && len(r.underWay) == 0 && before.Before(now.Add(pollInterval)):
+		return c.again.After(now) && !c.again.After(before)
+	}
+	return c.line.Due(now, before)
 }
 
 // soon is the time before which a slot that is taken now is not free again.
@@ -197,20 +210,21 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	if !r.proven && !r.word.isAllowed() {
 		a.rate.Burst = 1
-		if c.isNew() && r.number < 2*firstClients { // whatever others met there
+		if c.isNew() && r.number < firstClients { // whatever others met there
 			a.rate = limit.Rate{Burst: 1}
 		}
 	}
 	switch {
 	case r.word.isAllowed():
-	case r.proven && (a.most > 1 || r.together):
+	case r.together:
 		a.part = r.part(c, a.most)
-	case r.inFlight < firstClients:
-		a.part = 1
+	default:
+		a.most = min(a.most, r.mostUntilTogether(c, now))
+		if !r.awaits(c).After(now) && (r.proven || r.inFlight < firstClients) {
+			a.part = 1
+		}
 	}
 	switch {
-	case r.isOneByOne(c, now):
-		a.most, a.part = 1, 0 // the only connection
 	case r.breaker.isHalfOpen(now):
 		a.most, a.part = 1, 0 // the probe
 		if !r.failedSince(c) {
@@ -223,9 +237,8 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	return a
 }
 
-// firstClients is how many clients may have a callback each in flight to a receiver that has
-// not shown that it takes two at once. With one in all, a client whose callbacks hang there
-// would keep the others out.
+// firstClients is how many clients may have a callback each in flight to a stranger. With one
+// in all, a client whose callbacks hang there would keep the others out.
 const firstClients = 8
 
 // part is a client's part of the slots at a receiver, for each client that has some the
@@ -251,20 +264,58 @@ func (r *receiver) clients(c *party) int {
 	return clients
 }
 
-// isOneByOne tells whether a client and another found that a receiver serves one connection
-// at a time, so that they take turns. It binds no client that has not found it itself: two
-// clients may know a path that never answers.
-func (r *receiver) isOneByOne(c *party, now time.Time) bool {
-	if !c.oneByOne.After(now) {
-		return false
+// takesTurns tells whether clients take turns at a receiver's slot, since it has not shown that
+// it takes two callbacks at once.
+func (r *receiver) takesTurns() bool { return r.proven && !r.together }
+
+const (
+	// courtesy is how long a callback under way keeps other clients waiting at a receiver that
+	// has not shown that it takes two at once. A client whose callbacks hang there keeps the
+	// others out for no longer.
+	courtesy = halfASec
+	// firstCourtesy is courtesy at a stranger, where each connection is closed after its answer:
+	// a receiver that serves one at a time takes the next.
+	firstCourtesy = aTenth
+	// triedAgain is how long after a second connection hung another client tries it. It doubles
+	// with each client whose callback hung.
+	triedAgain = 10 * time.Minute
+)
+
+// awaits is until when a client waits for a callback under way at a receiver that has not
+// shown that it takes two at once. A client whose own answers take long waits for longer.
+func (r *receiver) awaits(c *party) (until time.Time) {
+	patience := max(courtesy, 2*c.health.recent)
+	if !r.proven {
+		patience = firstCourtesy
 	}
-	found := 0
+	for _, pass := range r.underWay {
+		until = limit.Latest(until, pass.left.Add(patience))
+	}
+	return until
+}
+
+// keeps tells whether a callback under way keeps a client's first waiting.
+func (r *receiver) keeps(c *party, now time.Time) bool {
+	return c.inFlight == 0 && r.awaits(c).After(now)
+}
+
+// mostUntilTogether is the limit in flight of a receiver that has not shown that it takes two
+// at once: two, as one client tries it. After a second connection hung, it is one, until
+// another client tries again.
+func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
+	found, latest := 0, time.Time{}
 	for _, other := range r.parties {
-		if other.oneByOne.After(now) && !r.together {
+		if other.oneByOne.After(now) {
+			latest = limit.Latest(latest, other.oneByOne.Add(-oneByOneFor))
 			found++
 		}
 	}
-	return found > 1
+	isTaken := c.health.recent > 0 // else its callback may hang anywhere
+	isRested := found == 0 || !latest.Add(min(triedAgain<<min(found-1, 10), oneByOneFor)).After(now)
+	if isTaken && isRested && !c.oneByOne.After(now) {
+		return 2
+	}
+	return 1
 }
 
 // most is a bound client's limit in flight. Where it has long been reached, it is a

@@ -156,6 +156,49 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		}
 	})
 
+	// At a receiver that has not shown that it takes two at once, callbacks of several clients
+	// wait for each other. One that hangs must not keep acme's waiting for more than a moment,
+	// nor more than once.
+	t.Run("ByWhatHangsAtTheFirstMeeting", func(t *testing.T) {
+		t.Parallel()
+		paths := 0
+		twoPaths := func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if paths++; paths%2 == 0 {
+				return hangs(call)
+			}
+			return takes(20 * time.Millisecond)(call)
+		}
+		pretends := func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if call.underWay > 1 {
+				return hangs(call)
+			}
+			return takes(20 * time.Millisecond)(call)
+		}
+		for name, says := range map[string]answer{"no answer": hangs, "slow": takes(9 * second), "no answer on one of two paths": twoPaths, "no answer beside others": pretends} {
+			for _, first := range []time.Duration{0, second, second + 8*time.Millisecond, 4 * second} {
+				for _, mallories := range []int{1, 3} {
+					s := newSimulation(500)
+					fresh := newOrdinary(0)
+					fresh.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+						if call.client != "acme" {
+							return says(call)
+						}
+						return takes(20 * time.Millisecond)(call)
+					}
+					s.sendEvery("acme", fresh, 5, second+3*time.Millisecond, time.Minute)
+					for n := range mallories {
+						s.sendEvery(fmt.Sprintf("mallory%d", n), fresh, 10, first, time.Minute)
+					}
+					s.run(10 * time.Minute)
+					waits := fresh.waitsOf("acme", 0)
+					if p95, last := quantile(waits, 95), waits[len(waits)-1]; p95 > calm || last > 2500*time.Millisecond {
+						t.Errorf("%s to %d from %v on: got waits of %v at the 95th percentile and %v at the most, want hardly any", name, mallories, first, p95, last)
+					}
+				}
+			}
+		}
+	})
+
 	// What two clients see closes a receiver to all. Two that see it on purpose don't keep it
 	// closed to acme, however often acme calls.
 	t.Run("ByTwoClientsTogether", func(t *testing.T) {

@@ -17,7 +17,7 @@ func TestHearsay(t *testing.T) {
 	heard := func() (p *Pacing, r *receiver) {
 		p = newTestPacing(Config{Workers: 400}, &outsideStub{})
 		r = p.add("https://a.example.com:443", morning)
-		r.proven, r.memory.loaded, r.pace.flight = true, true, 10
+		r.proven, r.together, r.memory.loaded, r.pace.flight = true, true, true, 10
 		r.learnPause(r.party("mallory", morning), morning.Add(time.Hour), morning)
 		return p, r
 	}

@@ -145,19 +145,32 @@ func (c *party) bind(r *receiver) {
 }
 
 // learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
-// sent together one got no answer, and two were never answered at once on two
-// connections. Then the missing answer is no sign of too much load: a halved rate would
+// sent together one got no answer, and no two were answered at once on two connections. An
+// answer with which a connection was closed is no sign that the receiver takes two. Then the missing answer is no sign of too much load: a halved rate would
 // give the callbacks that wait times of their own up to a minute ahead.
 func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) (explained bool) {
 	switch {
-	case sent.Outcome == webhook.Delivered:
-		r.together = r.together || pass.left.Before(r.taken.end) && sent.Conn != r.taken.conn
-		r.taken = taken{now, sent.Conn}
+	case kindOf(sent) < failing:
+		isBeside := !pass.stranger && pass.left.Before(r.taken.end) && sent.Conn != r.taken.conn
+		r.together = r.together || r.proven && (isBeside || r.isPast(pass, sent))
+		r.taken = taken{}
+		if sent.Outcome == webhook.Delivered {
+			r.taken = taken{now, sent.Conn}
+		}
 	case sent.Outcome == webhook.Timeout && !r.together && r.taken.end.After(pass.left):
 		pass.party.oneByOne = now.Add(oneByOneFor)
 		return true
 	}
 	return false
+}
+
+// isPast tells whether an answer came on a new connection, past a callback that has an older
+// connection and no answer. A receiver that takes one connection at a time takes the older
+// first: so that callback waits for something of its own.
+func (r *receiver) isPast(pass *Pass, sent webhook.Attempt) bool {
+	return sent.Connect > 0 && slices.ContainsFunc(r.underWay, func(other *Pass) bool {
+		return !other.dialled.IsZero() && other.dialled.Before(pass.left) || pass.left.Sub(other.left) >= courtesy
+	})
 }
 
 // learnBreakers counts failures in a row, for the client and for all.

@@ -3,6 +3,7 @@ package pacing
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"ringback/jobs/limit"
@@ -15,6 +16,7 @@ type Pass struct {
 	receiver *receiver
 	party    *party
 	left     time.Time
+	dialled  time.Time // zero before that, or where it has a kept connection
 	number   int
 	few      bool // in flight when it left
 	stranger bool // it holds a slot of the strangers
@@ -44,6 +46,9 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 		probe: r.breaker.isOpen(now) || r.hearsay.binds(c.client, now),
 	}
 	c.probing = c.probing || pass.probe
+	if !r.together {
+		r.underWay = append(r.underWay, pass)
+	}
 	r.inFlight++
 	c.inFlight++
 	c.turn = now
@@ -105,6 +110,7 @@ func (p *Pacing) release(pass *Pass, v verdict) {
 		pass.party.probing = false
 	}
 	pass.over = true
+	pass.receiver.underWay = slices.DeleteFunc(pass.receiver.underWay, func(other *Pass) bool { return other == pass })
 	pass.receiver.inFlight--
 	pass.party.inFlight--
 	v.number, v.together = pass.number, pass.receiver.together

@@ -32,7 +32,9 @@ type receiver struct {
 	moved    time.Time // when an attempt last ended, or began with none under way
 	number   int       // of callbacks that left
 	taken    taken
-	together bool // it answered two callbacks at once, on two connections
+	together bool      // it takes two callbacks at once, on two connections
+	underWay []*Pass   // until then
+	again    time.Time // likewise: after the latest callback that came back and found no room
 
 	used    time.Time
 	memory  memory

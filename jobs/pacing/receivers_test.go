@@ -300,14 +300,7 @@ func TestRamp(t *testing.T) {
 func TestOneConnectionAtATime(t *testing.T) {
 	t.Parallel()
 	s, python := newSimulation(500), newOrdinary(0)
-	var servedUntil time.Duration
-	python.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
-		if call.at < servedUntil {
-			return hangs(call)
-		}
-		servedUntil = call.at + 20*time.Millisecond
-		return takes(20 * time.Millisecond)(call)
-	}
+	python.answer = oneConnection(20 * time.Millisecond)
 	const burst = 600
 	s.sendEvery("acme", python, 100, 0, burst/100*second)
 	s.sendEvery("acme", python, 10, 40*second, 60*second)
@@ -332,6 +325,56 @@ func TestOneConnectionAtATime(t *testing.T) {
 	}
 	if row := s.receivers[python.name].row(s.now); len(row.Closings) == 0 {
 		t.Error("it isn't remembered for the next process")
+	}
+}
+
+// Another client's callback needn't open a second connection to find out what a first client's
+// has found, or while the first is answered at once.
+func TestOneConnectionForManyClients(t *testing.T) {
+	t.Parallel()
+	for _, clients := range []int{2, 5, 20, 40} {
+		for _, rate := range []float64{10, 40, 200} {
+			s, python := newSimulation(500), newOrdinary(0)
+			python.answer = oneConnection(20 * time.Millisecond)
+			for n := range clients {
+				s.sendEvery(fmt.Sprintf("client%d", n), python, rate/float64(clients), time.Duration(n)*7*time.Millisecond, 60*second)
+			}
+			s.run(9 * time.Minute)
+			if len(python.failed) > 1 {
+				t.Errorf("%d clients, %v/s: got %d timeouts, want at most one in all", clients, rate, len(python.failed))
+			}
+			if got := countWithin(python.sent, 0, 60*second); got < min(1700, int(rate*60)) {
+				t.Errorf("%d clients, %v/s: got %d sent in a minute, want most of the 2,500 that it takes beside the first timeout", clients, rate, got)
+			}
+			if got := postponedAJob(python); got > 12 {
+				t.Errorf("%d clients, %v/s: got %.1f postponements a callback, want few", clients, rate, got)
+			}
+		}
+	}
+}
+
+// Mallory's callback hung beside another that was answered. It may know a path that hangs.
+func TestASecondConnectionThatHungIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	r := newReceiver("https://a:443", morning)
+	mallory, acme, fresh := r.party("mallory", morning), r.party("acme", morning), r.party("fresh", morning)
+	mallory.health.recent, acme.health.recent = time.Millisecond, time.Millisecond
+	if got := r.mostUntilTogether(acme, morning); got != 2 {
+		t.Errorf("before: got %d, want a try", got)
+	}
+	mallory.oneByOne = morning.Add(oneByOneFor)
+	for _, test := range []struct {
+		client *party
+		after  time.Duration
+		want   int
+	}{{acme, triedAgain - 1, 1}, {acme, triedAgain, 2}, {mallory, triedAgain, 1}, {fresh, triedAgain, 1}} {
+		if got := r.mostUntilTogether(test.client, morning.Add(test.after)); got != test.want {
+			t.Errorf("%s after %v: got %d, want %d", test.client.client, test.after, got, test.want)
+		}
+	}
+	r.party("malvina", morning).oneByOne = morning.Add(oneByOneFor)
+	if got := r.mostUntilTogether(acme, morning.Add(2*triedAgain-1)); got != 1 {
+		t.Errorf("after two clients' callbacks hung: got %d, want it rested for twice as long", got)
 	}
 }
 
@@ -393,6 +436,18 @@ func servesAtATime(count int, took time.Duration) answer {
 			return webhook.Delivered, 200, wait
 		}
 		return hangs(call)
+	}
+}
+
+// oneConnection serves a callback, and takes no connection meanwhile.
+func oneConnection(took time.Duration) answer {
+	var servedUntil time.Duration
+	return func(call simCall) (webhook.Outcome, int, time.Duration) {
+		if call.at < servedUntil {
+			return hangs(call)
+		}
+		servedUntil = call.at + took
+		return takes(took)(call)
 	}
 }
 

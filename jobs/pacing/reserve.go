@@ -11,19 +11,31 @@ import (
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	earliest, spacing := p.opening(r, c, a, from, at, now)
-	return c.line.Reserve(earliest, spacing, recallStep(a))
+	return c.line.Reserve(earliest, spacing, r.recallStep(a))
 }
 
 // reserveAgain is reserve for a callback that came back at its time and found no room. The
 // queue hands out at one moment all that have become due since its last poll, of which a
 // receiver of few at a time takes the first. The others get the next times, if these come
 // before the next poll: at the end of the line they would come back a whole queue later, and
-// the receiver would get no more than it takes at a time in each poll.
+// the receiver would get no more than it takes at a time in each poll. Where clients take
+// turns at one slot, they share these times, and the first of each is kept waiting no longer
+// than a callback under way may.
 func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time) time.Time {
 	earliest, spacing := p.opening(r, c, a, now, now, now)
+	head := earliest
+	if r.takesTurns() {
+		spacing = max(a.rate.Interval(), a.own.Interval(), r.expected(c, now))
+		earliest = limit.Latest(a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1), r.again)
+	}
 	spacing = max(spacing+spacing/8, leastWait) // a callback that comes just before the slot is free loses its turn
 	at := limit.Latest(earliest, now.Add(spacing), c.again.Add(spacing))
-	if at.After(now.Add(pollInterval)) {
+	switch {
+	case !at.After(now.Add(pollInterval)):
+		r.again = at.Add(spacing)
+	case r.takesTurns() && r.keeps(c, now) && !c.again.After(now): // the first of its client's
+		at = head
+	default:
 		return p.reserve(r, c, a, now, now)
 	}
 	c.again = at
@@ -42,6 +54,9 @@ func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.
 	earliest = limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
 	if !earliest.After(now) {
 		earliest = now.Add(min(spacing, r.expected(c, now)))
+		if until := r.awaits(c); r.keeps(c, now) && until.Before(earliest) {
+			earliest = until
+		}
 	}
 	return earliest, spacing
 }
@@ -67,8 +82,8 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 
 // recallStep is the time between two that come to ask when there is no telling how
 // fast the receiver will be.
-func recallStep(a allowance) time.Duration {
-	if a.rate.PerSecond == 0 {
+func (r *receiver) recallStep(a allowance) time.Duration {
+	if a.rate.PerSecond == 0 && (r.proven || r.word.isAllowed()) {
 		return limit.PerSecond(Unlimited)
 	}
 	return limit.PerSecond(max(50, a.rate.PerSecond))

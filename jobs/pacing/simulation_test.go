@@ -186,18 +186,18 @@ func (s *simulation) attempt(job *simJob, pass *Pass) {
 	if job.first == 0 {
 		job.first = max(1, started.Sub(job.arrived))
 	}
-	conn := slices.Index(o.conns, false)
+	conn, dialled := slices.Index(o.conns, false), time.Duration(0)
 	if conn < 0 {
-		conn, o.conns = len(o.conns), append(o.conns, false)
+		conn, o.conns, dialled = len(o.conns), append(o.conns, false), time.Millisecond
 	}
 	o.conns[conn] = true
 	address := o.address
 	outcome, status, took := o.answer(simCall{job.client, started.Sub(morning), o.underWay})
 	s.at(started.Add(took), func() {
 		o.underWay--
-		o.conns[conn] = false
+		o.conns[conn] = outcome == webhook.Timeout // it is closed
 		sent := webhook.Attempt{
-			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: address, Conn: strconv.Itoa(conn),
+			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: address, Conn: strconv.Itoa(conn), Connect: dialled,
 		}
 		if outcome == webhook.Throttled {
 			sent.RetryAfter = time.Duration(status) * time.Second // stands for it

@@ -94,6 +94,7 @@ func (p *Pacing) admit(pass *Pass, address netip.Prefix, keeps bool, now time.Ti
 	isGranted := !p.required || pass.ask || r.consent.covers(address, now)
 	switch {
 	case r.word.isAllowed() || isGranted && r.isProvenAt(address):
+		pass.dialled = now
 		return limit.Decision{}
 	case keeps || pass.over: // its dial goes on when it doesn't need it any more
 		return limit.Decision{Reason: Strangers}
@@ -115,6 +116,7 @@ func (p *Pacing) admit(pass *Pass, address netip.Prefix, keeps bool, now time.Ti
 		}
 	}
 	b.window.Take(client, now)
+	pass.dialled = now
 	return limit.Decision{}
 }
 
