@@ -57,11 +57,24 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 // roll ends half seconds that are over.
 func (r *receiver) roll(c *party, now time.Time) {
 	slope := c.health.slope()
+	if c.bound && now.Sub(c.pace.now.began) >= halfASec {
+		c.pace.troubled = r.troubled(now)
+	}
 	r.pace.roll(now, 1, r.attemptTime())
 	c.pace.roll(now, slope, r.attemptTime())
 	if c.bound && c.pace.rate >= min(Unlimited, r.pace.rate) && c.pace.flight >= r.pace.flight {
 		c.bound = false
 	}
+}
+
+// troubled is how many clients had trouble in the last minute.
+func (r *receiver) troubled(now time.Time) (clients int) {
+	for _, other := range r.parties {
+		if other.bound && now.Sub(other.pace.halved) < time.Minute {
+			clients++
+		}
+	}
+	return clients
 }
 
 // catchUp raises the limit in flight of a receiver in slow start so that a client has as
@@ -116,12 +129,16 @@ func (r *receiver) isProof(k kind) bool {
 	return k == good || k < failing && strings.HasPrefix(r.name, "https:")
 }
 
+// fewTroubled is how many clients may have trouble for one of them to find that a slower pace of
+// its own doesn't mend its failures. With more, the pace of the others may be their cause.
+const fewTroubled = 5
+
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
 // client. It binds all clients where it came before HTTP, and where the receiver is a
 // stranger: else clients on paths that fail for them would slow it for the others.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
-	slowed := c.bound && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
+	slowed := c.bound && c.pace.troubled <= fewTroubled && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
 	shown := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
 		r.pace.fail(k)

@@ -12,12 +12,13 @@ import (
 // doubles in slow start, until the first trouble halves it, and grows slowly from
 // then on.
 type pace struct {
-	rate   float64 // callbacks a second; from Unlimited on only flight counts
-	flight float64 // at a time, at least 1
-	steady bool    // slow start is over
-	knee   float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
-	worst  float64 // the knee of troubles that followed each other: well below it, a pace is slower than load demands
-	clean  int     // half seconds without trouble since it reached the knee
+	rate     float64 // callbacks a second; from Unlimited on only flight counts
+	flight   float64 // at a time, at least 1
+	steady   bool    // slow start is over
+	knee     float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
+	worst    float64 // the knee of troubles that followed each other: well below it, a pace is slower than load demands
+	troubled int     // clients that had trouble lately, with this one: they share one growth
+	clean    int     // half seconds without trouble since it reached the knee
 
 	tat    time.Time // of the rate
 	halved time.Time
@@ -139,7 +140,8 @@ func (p *pace) grow(took time.Duration, slope float64) {
 
 // faster is the rate after a period that used it, without trouble. Up to the knee it
 // doubles. Beyond, it grows the faster the longer all goes well, at most by a tenth a
-// second.
+// second. Clients that had trouble share one client's growth: else forty would grow past the
+// receiver's limit sooner than each finds it again.
 func (p *pace) faster() float64 {
 	next := p.rate
 	switch {
@@ -149,7 +151,7 @@ func (p *pace) faster() float64 {
 		next = min(p.knee, 2*next)
 	default:
 		p.clean++
-		next += max(0.5, next*0.01*float64(min(p.clean, 5)))
+		next += max(0.5, next*0.01*float64(min(p.clean, 5))) / float64(max(1, p.troubled))
 	}
 	if next >= Unlimited {
 		return 2 * Unlimited

@@ -245,18 +245,26 @@ func TestRamp(t *testing.T) {
 
 	t.Run("SettlesBelowTheRateAtWhichItSays503", func(t *testing.T) {
 		t.Parallel()
-		for name, limited := range map[string]answer{"a leaky bucket": leakyBucket(300), "a count each second": countsEachSecond(300), "a sliding window": slidingWindow(300)} {
-			s, limits := newSimulation(500), newOrdinary(0)
-			limits.answer = limited
-			s.sendEvery("acme", limits, 600, 0, 90*second)
-			s.run(90 * second)
-			sent := countWithin(limits.sent, 20*second, 70*second)
-			failed := countWithin(limits.failed, 20*second, 70*second)
-			if taken := (sent - failed) / 70; taken < 240 || failed*20 > sent {
-				t.Errorf("%s: got %d taken a second, and %d of %d failed, want at least 240 and less than 5 %%", name, taken, failed, sent)
-			}
-			if all := len(limits.sent); len(limits.failed)*20 > all {
-				t.Errorf("%s: got %d of %d failed from the start, want less than 5 %%", name, len(limits.failed), all)
+		for name, limited := range map[string]func() answer{
+			"a leaky bucket":      func() answer { return leakyBucket(300) },
+			"a count each second": func() answer { return countsEachSecond(300) },
+			"a sliding window":    func() answer { return slidingWindow(300) },
+		} {
+			for _, clients := range []int{1, 5, 20, 40} {
+				s, limits := newSimulation(500), newOrdinary(0)
+				limits.answer = limited()
+				for n := range clients {
+					s.sendEvery(fmt.Sprintf("client%d", n), limits, 600/float64(clients), time.Duration(n)*time.Millisecond, 90*second)
+				}
+				s.run(90 * second)
+				sent := countWithin(limits.sent, 20*second, 70*second)
+				failed := countWithin(limits.failed, 20*second, 70*second)
+				if taken := (sent - failed) / 70; taken < 240 || failed*20 > sent {
+					t.Errorf("%s, %d clients: got %d taken a second, and %d of %d failed, want at least 240 and less than 5 %%", name, clients, taken, failed, sent)
+				}
+				if all := len(limits.sent); clients <= 20 && len(limits.failed)*20 > all {
+					t.Errorf("%s, %d clients: got %d of %d failed from the start, want less than 5 %%", name, clients, len(limits.failed), all)
+				}
 			}
 		}
 	})
