@@ -97,7 +97,7 @@ func noteRunning(ctx context.Context, q Querier, listed []Request) error {
 	if len(at) == 0 {
 		return nil
 	}
-	rows, err := q.Query(ctx, sql, slices.Collect(maps.Keys(at)))
+	rows, err := q.Query(ctx, sql, column(slices.Collect(maps.Keys(at)), uuidOf))
 	if err != nil {
 		return err
 	}

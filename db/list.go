@@ -121,7 +121,7 @@ func sourceOf(ctx context.Context, q Querier, f Filter) (source, error) {
 		live, all, err := liveRequests(ctx, q, f.Window)
 		if err != nil || all {
 			next, behind := f.nextOf(live)
-			return source{sql: lookUp(fromIDs, "candidate"), window: f.lookUps() + 1, modes: []Mode{Async}, argument: next, behind: behind}, err
+			return source{sql: lookUp(fromIDs, "candidate"), window: f.lookUps() + 1, modes: []Mode{Async}, argument: column(next, uuidOf), behind: behind}, err
 		}
 	case f.CallbackState == CallbackDead:
 		return f.deadLetters(), nil

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -81,7 +81,7 @@ func literal(arg any) string {
 	switch arg := arg.(type) {
 	case []string:
 		return "'{" + strings.Join(arg, ",") + "}'"
-	case []uuid.UUID:
+	case pgtype.FlatArray[pgtype.UUID]:
 		var ids []string
 		for _, id := range arg {
 			ids = append(ids, id.String())
