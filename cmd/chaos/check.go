@@ -122,9 +122,9 @@ func (j *judge) checkOutcome(c *call, s *story) {
 	case s.Status == "expired":
 		j.hold(c.ExpiresIn > 0, "only what may expire does", s.id, "it expired")
 		early := time.Duration(c.ExpiresIn)*time.Second - s.FinishedAt.Sub(s.AcceptedAt)
-		// Where its next attempt would come too late, a request ends when an attempt fails.
-		failed, _ := s.workJob().ends()
-		j.hold(early <= clockError || c.Hostile && len(failed) > 0, "only what may expire does", s.id, "it expired %s too early", early)
+		// Where its next attempt would come too late, a request ends when an attempt fails,
+		// charged or not.
+		j.hold(early <= clockError || len(s.runs) > 0, "only what may expire does", s.id, "it expired %s too early", early)
 		j.hold(s.StartedAt.IsZero(), "what expired was not begun", s.id, "its work began at %s", s.StartedAt)
 	case s.Status == "cancelled":
 		j.hold(len(c.Stopped) > 0 || s.meddled.cancelled, "only what was cancelled is", s.id, "nobody asked for it")

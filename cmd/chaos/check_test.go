@@ -396,6 +396,7 @@ func TestCheckAllowsOfAnUpstream(t *testing.T) {
 		}),
 		"a throttled attempt that was the last in its request's time": of("w", func(w *story) {
 			w.expire()
+			w.call.ExpiresIn = 60
 			w.runs[0].Manner = throttles
 		}),
 		"an attempt that was on its way": of("u", func(u *story) { u.runs[2].At = at(108) }),
