@@ -6,8 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 // arrival is the fate of a call at a gate.
@@ -26,13 +27,13 @@ func arriveOf(ctx context.Context, g gate, client string) <-chan arrival {
 		err := g.enter(ctx, client)
 		ended <- arrival{true, err != nil, time.Since(start)}
 	}()
-	synctest.Wait()
+	bubble.Wait()
 	return ended
 }
 
 // soFar is the zero arrival as long as it waits.
 func soFar(ended <-chan arrival) arrival {
-	synctest.Wait()
+	bubble.Wait()
 	select {
 	case a := <-ended:
 		return a
@@ -164,7 +165,7 @@ func TestGate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				test(t)
 				time.Sleep(time.Second) // calls that still wait are refused
 			})
@@ -173,7 +174,7 @@ func TestGate(t *testing.T) {
 
 	t.Run("RefusesWith503", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			g := newGate(1, false)
 			arrive(t.Context(), g)
 			if err := g.enter(t.Context(), "alice"); err == nil || problemOf(err).name != "temporary-reduced-capacity" {
@@ -186,7 +187,7 @@ func TestGate(t *testing.T) {
 	t.Run("NeitherLosesNorDoublesAPlace", func(t *testing.T) {
 		t.Parallel()
 		for _, limit := range []int{1, 2, 7} {
-			synctest.Test(t, func(t *testing.T) { storm(t, limit) })
+			bubble.Test(t, func(t *testing.T) { storm(t, limit) })
 		}
 	})
 }

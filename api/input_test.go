@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/api"
+	"ringback/internal/bubble"
 	"ringback/jobs"
 	"ringback/work/fingerprint"
 )
@@ -119,7 +119,7 @@ func TestInputAtItsLimitIsTaken(t *testing.T) {
 // In a bubble, whose clock jumps to the deadline.
 func TestSlowBodyIsA408(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		client, end := net.Pipe()
 		listener := &pipeListener{conns: make(chan net.Conn, 1)}
 		listener.conns <- end

@@ -5,11 +5,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
+	"ringback/internal/bubble"
 	"ringback/jobs/clients"
 )
 
@@ -86,7 +86,7 @@ func TestRefusalsArePaced(t *testing.T) {
 // A refused call waits before it is answered, unless its caller has gone or is polite.
 func TestCallsBeyondTheRateWaitForTheirRefusals(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := rates{reason: reasonRate, limits: func(string) clients.Limits { return clients.Limits{Rate: 1} }, policies: func(clients.Limits) string { return "" }}
 		count := func(ctx context.Context) (refused bool, took time.Duration) {
 			raw := gin.CreateTestContextOnly(httptest.NewRecorder(), gin.New())
@@ -114,7 +114,7 @@ func TestCallsBeyondTheRateWaitForTheirRefusals(t *testing.T) {
 // Reads of a burst begin one after the other, so that a burst leaves the machine to others.
 func TestReadsOfABurstBeginOneAfterTheOther(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const perSecond = 10
 		a := &API{Config: Config{ClientReads: perSecond, Limits: func(string) clients.Limits { return clients.Limits{} }}}
 		a.reads = newReads(4, true)

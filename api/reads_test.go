@@ -4,9 +4,9 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 )
 
@@ -16,7 +16,7 @@ func TestReads(t *testing.T) {
 
 	t.Run("OfOneClientLeaveHalfOfTheConnections", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newReads(4, true)
 			wantEntered(t, r, "alice", "alice")
 			wantRefused(t, r, "alice", "quota-exceeded", concurrentReadPolicy)
@@ -27,7 +27,7 @@ func TestReads(t *testing.T) {
 
 	t.Run("OfTheOnlyClientTakeAll", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newReads(5, false)
 			wantEntered(t, r, slices.Repeat([]string{"local"}, 5)...)
 			wantRefused(t, r, "local", "temporary-reduced-capacity")
@@ -36,7 +36,7 @@ func TestReads(t *testing.T) {
 
 	t.Run("OfEachClientTakeTurns", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newReads(2, true)
 			leaves := wantEntered(t, r, "alice", "bob")
 			order := make(chan string, 4)
@@ -48,10 +48,10 @@ func TestReads(t *testing.T) {
 						leave()
 					}
 				}()
-				synctest.Wait()
+				bubble.Wait()
 			}
 			leaves[1]() // a slot of bob's, which alice may not take
-			synctest.Wait()
+			bubble.Wait()
 			leaves[0]()
 			for _, want := range []string{"carol", "alice", "alice", "alice"} {
 				if got := <-order; got != want {
@@ -64,7 +64,7 @@ func TestReads(t *testing.T) {
 
 	t.Run("EndToWaitWithTheCall", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newReads(2, true)
 			leaves := wantEntered(t, r, "alice", "bob")
 			ctx, cancel := context.WithCancel(t.Context())
@@ -75,9 +75,9 @@ func TestReads(t *testing.T) {
 					}
 				}()
 			}
-			synctest.Wait()
+			bubble.Wait()
 			cancel()
-			synctest.Wait()
+			bubble.Wait()
 			for _, leave := range leaves {
 				leave()
 			}

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 )
 
 // admits is how many more requests a backlog lets in, up to most.
@@ -105,14 +105,14 @@ func TestBacklog(t *testing.T) {
 	} {
 		t.Run("IsSampled"+name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				var samples atomic.Int64
 				b := &backlog{ping: answers, count: func(context.Context, int64) (int64, error) {
 					time.Sleep(test.count)
 					return samples.Add(1), nil
 				}}
 				ctx, cancel := context.WithCancel(t.Context())
-				defer synctest.Wait()
+				defer bubble.Wait()
 				defer cancel()
 				go b.watch(ctx)
 				time.Sleep(test.after)
@@ -125,7 +125,7 @@ func TestBacklog(t *testing.T) {
 
 	t.Run("IsAwayWhenTheDatabaseFallsSilentInACount", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			silent := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 			b := &backlog{ping: answers}
 			b.count = func(ctx context.Context, _ int64) (int64, error) {
@@ -133,7 +133,7 @@ func TestBacklog(t *testing.T) {
 				return 0, silent(ctx)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			defer synctest.Wait()
+			defer bubble.Wait()
 			defer cancel()
 			go b.watch(ctx)
 			time.Sleep(sampleTimeout + backlogInterval + awayAfter + time.Millisecond)
@@ -145,7 +145,7 @@ func TestBacklog(t *testing.T) {
 
 	t.Run("IsAwayAfterTwoSecondsOfSilence", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var hangs atomic.Bool
 			b := &backlog{count: func(context.Context, int64) (int64, error) { return 0, nil }, ping: func(ctx context.Context) error {
 				if hangs.Load() {
@@ -154,7 +154,7 @@ func TestBacklog(t *testing.T) {
 				return ctx.Err()
 			}}
 			ctx, cancel := context.WithCancel(t.Context())
-			defer synctest.Wait()
+			defer bubble.Wait()
 			defer cancel()
 			go b.watch(ctx)
 			time.Sleep(500 * time.Millisecond)

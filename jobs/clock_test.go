@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,6 +16,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 	"ringback/work"
 )
 
@@ -267,7 +267,7 @@ func TestNoRequestExpiresEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				q := &Queue{}
 				if err := q.clock.Read(t.Context(), database); err != nil {
 					t.Fatal(err)
@@ -290,7 +290,7 @@ func TestNoRequestExpiresEarly(t *testing.T) {
 // Faults that last are told again, at a bounded pace, and their end once.
 func TestClocksThatDifferAreToldAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		w := &clockWatch{logger: slog.New(slog.NewTextHandler(&log, nil)), querier: farDatabase{ahead: time.Hour}}
 		for range 61 { // two minutes
@@ -308,7 +308,7 @@ func TestClocksThatDifferAreToldAgain(t *testing.T) {
 
 func TestAnswersInHandAreToldAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		r := newRecord(slog.New(slog.NewTextHandler(&log, nil)), func(err error, remedy string) []any { return []any{"error", err, "remedy", remedy} })
 		start := time.Now()

@@ -4,13 +4,13 @@ import (
 	"context"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 	"ringback/work"
 )
 
@@ -73,7 +73,7 @@ func TestExpire(t *testing.T) {
 
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := &runWorker{queue: &Queue{}, slots: newRunSlots(1, newWaitingRoom(10, 1, false), false), catalog: catalogOf(t, doNothing)}
 			leave, _ := w.slots.enter(t.Context(), "alice", false)
 			request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}

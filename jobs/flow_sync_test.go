@@ -4,9 +4,9 @@ import (
 	"context"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -32,7 +32,7 @@ func (f *flow) sync(t *testing.T, ctx context.Context, client string, takes time
 			leave(work.Outcome{StartedAt: began, FinishedAt: time.Now()})
 		}
 	})
-	synctest.Wait()
+	bubble.Wait()
 	return fate
 }
 
@@ -145,7 +145,7 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 				<-fails
 				leave(came(time.Now(), &work.Again{}))
 			}()
-			synctest.Wait()
+			bubble.Wait()
 			waiting := f.sync(t, t.Context(), "alice", 0)
 			time.Sleep(time.Second)
 			close(fails)
@@ -162,7 +162,7 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, test)
+			bubble.Test(t, test)
 		})
 	}
 }
@@ -171,7 +171,7 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 // them.
 func TestSyncRequestsKeepThePaceBeforeTheJobs(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f, ctx := pacedFlow(0), t.Context()
 		for range flowFailures {
 			f.try(t, time.Now(), &work.Again{})

@@ -11,9 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -256,7 +256,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 
 	t.Run("SoABacklogIsDoneAtTheLimit", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			const slots, takes, batch, batches = 64, 20 * time.Millisecond, 300, 20
 			f := pacedFlow(slots)
 			f.job(t, takes)
@@ -287,7 +287,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				f := pacedFlow(2)
 				f.job(t, test.before)
 				var running sync.WaitGroup
@@ -296,7 +296,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 					running.Go(func() { f.job(t, time.Hour) })
 				}
 				time.Sleep(test.since)
-				synctest.Wait()
+				bubble.Wait()
 				came := time.Now()
 				for range 10 {
 					if got := f.job(t, 0); got.Reason != KindLimit || !got.RetryAt.After(came) || !time.Now().Equal(came) {
@@ -309,7 +309,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 
 	t.Run("HalfOfTheWorkersAtMost", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, newWaitingRoom(20, 0, false), false)
 			f.job(t, time.Millisecond)
 			var jobs sync.WaitGroup
@@ -322,12 +322,12 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 					}
 				})
 			}
-			synctest.Wait()
+			bubble.Wait()
 			if got := postponed.Load(); got != 8 {
 				t.Errorf("%d of 20 were postponed at once, want 8: 2 run, and 10 wait", got)
 			}
 			time.Sleep(flowLongestWait)
-			synctest.Wait()
+			bubble.Wait()
 			if got := postponed.Load(); got != 18 {
 				t.Errorf("%d of 20 were postponed in the end, want 18", got)
 			}
@@ -358,7 +358,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 
 	t.Run("Jobs", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {
@@ -383,7 +383,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 
 	t.Run("SyncRequests", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {

@@ -7,12 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 )
 
 func TestHeard(t *testing.T) {
@@ -94,7 +94,7 @@ func TestKeptProgress(t *testing.T) {
 
 	t.Run("IsTheLatestAndStoredAfterHalfASecond", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			for i := range 10 {
 				k.keep(a, time.Minute, text(i), time.Now())
@@ -113,7 +113,7 @@ func TestKeptProgress(t *testing.T) {
 
 	t.Run("IsNotStoredOverLater", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			k.keep(a, time.Minute, text(1), time.Now())
 			k.stored(sign{a, true}, time.Minute, time.Now().Add(1), time.Now())
@@ -124,7 +124,7 @@ func TestKeptProgress(t *testing.T) {
 
 	t.Run("IsDroppedAtTheEndOfItsAttempt", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			k.keep(a, time.Minute, text(1), time.Now())
 			k.forget(a)
@@ -135,7 +135,7 @@ func TestKeptProgress(t *testing.T) {
 
 	t.Run("IsTriedForAMinute", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			k.away = true
 			k.keep(a, time.Minute, text(1), time.Now())
@@ -156,7 +156,7 @@ func TestKeptProgress(t *testing.T) {
 
 	t.Run("IsBoundedInBytes", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			large := jsontext.Value(strings.Repeat("x", 4<<10))
 			for i := range 10_000 {

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 	"ringback/jobs/clients"
 	"ringback/jobs/limit"
 )
@@ -223,7 +223,7 @@ func TestQuotas(t *testing.T) {
 	t.Run("IsSampledEverySecondAndLessOftenWhereItTakesLong", func(t *testing.T) {
 		t.Parallel()
 		for takes, want := range map[time.Duration]int64{0: 8, 200 * time.Millisecond: 2} { // at 0 s and 4.2 s
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				var samples atomic.Int64
 				q := counting(nil)
 				q.count = func(context.Context) (map[db.Destination]int64, error) {
@@ -232,7 +232,7 @@ func TestQuotas(t *testing.T) {
 					return nil, nil
 				}
 				ctx, cancel := context.WithCancel(t.Context())
-				defer synctest.Wait()
+				defer bubble.Wait()
 				defer cancel()
 				go q.watch(ctx)
 				time.Sleep(7500 * time.Millisecond)

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,6 +14,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -50,7 +50,7 @@ func TestRunSlots(t *testing.T) {
 
 	t.Run("LeaveRoomToOthersBesideThousandsOfLongRuns", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			const longWorks, fair = 5000, 80 // of 100 slots
 			f := &workForce{runSlots: newRunSlots(100, newWaitingRoom(500, 100, true), true), workers: make(chan struct{}, 500)}
 			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
@@ -90,7 +90,7 @@ func TestRunSlots(t *testing.T) {
 
 	t.Run("GoToTheJobThatWaitedLongest", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
 			leave, _ := p.enter(t.Context(), "a", false)
 			var order []int
@@ -101,7 +101,7 @@ func TestRunSlots(t *testing.T) {
 					order = append(order, n)
 					next()
 				})
-				synctest.Wait()
+				bubble.Wait()
 			}
 			leave()
 			all.Wait()
@@ -113,7 +113,7 @@ func TestRunSlots(t *testing.T) {
 
 	t.Run("PostponeWhatWaitsForTooLong", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
 			start := time.Now()
 			first, _ := p.enter(t.Context(), "a", false)
@@ -130,7 +130,7 @@ func TestRunSlots(t *testing.T) {
 
 	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newRunSlots(1, newWaitingRoom(4, 1, false), false) // room for two that wait
 			comes := func(cameBack bool) (postponed bool) {
 				told := make(chan bool, 1)
@@ -138,7 +138,7 @@ func TestRunSlots(t *testing.T) {
 					_, decision := p.enter(t.Context(), "a", cameBack)
 					told <- !decision.OK()
 				}()
-				synctest.Wait()
+				bubble.Wait()
 				select {
 				case postponed = <-told:
 				default: // it waits
@@ -150,7 +150,7 @@ func TestRunSlots(t *testing.T) {
 				t.Fatal("want one job to wait, and the next to be postponed")
 			}
 			leave()
-			synctest.Wait()
+			bubble.Wait()
 			if !comes(false) {
 				t.Error("a job that comes for the first time got ahead of a postponed job")
 			}
@@ -163,7 +163,7 @@ func TestRunSlots(t *testing.T) {
 
 	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newRunSlots(3, newWaitingRoom(100, 3, true), true)
 			var all sync.WaitGroup
 			var most, inside atomic.Int64
@@ -244,7 +244,7 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 	for name, kinds := range map[string]int{"OfOneKind": 0, "OfKindsWithALimit": 4} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				const count = 100
 				runs := mostRuns(64, count, true)
 				room := newWaitingRoom(count, runs, true)

@@ -9,7 +9,7 @@
 #   scripts/lint.sh format   formats
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly tools=bin/tools folders='api cmd db jobs work'
+readonly tools=bin/tools folders='api cmd db internal jobs work'
 
 main() {
 	build || {

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"ringback/internal/bubble"
 )
 
 func TestRun(t *testing.T) {
@@ -44,7 +45,7 @@ func TestRun(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				outcome, err := Run(t.Context(), Work{Do: test.do.Do, Timeout: time.Second}, Call{})
 				if err != nil {
 					t.Fatalf("got error %v, want an outcome", err)

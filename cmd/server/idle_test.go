@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 func TestThatNobodyMayCallIsToldAtOnceAndOnceAMinute(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		empty := true
 		w := watchCallers(func() bool { return empty }, slog.New(slog.NewTextHandler(&log, nil)))
@@ -41,7 +42,7 @@ func TestThatNobodyMayCallIsToldAtOnceAndOnceAMinute(t *testing.T) {
 
 func TestNobodyWorksIsToldOnceAMinute(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		var idle bool
 		var err error

@@ -18,6 +18,7 @@ var importRules = map[string][]string{
 	"ringback/db":               {},
 	"ringback/db/batch":         {},
 	"ringback/db/dbtest":        {"ringback/db"},
+	"ringback/internal/bubble":  {},
 	"ringback/jobs/limit":       {},
 	"ringback/jobs/tracing":     {},
 	"ringback/jobs/upkeep":      {"ringback/db"},
@@ -49,26 +50,51 @@ var confined = map[string][]string{
 	"go.opentelemetry.io":               {"ringback/jobs/tracing"},
 }
 
+// confinedInTests are packages that only the tests of these packages may import.
+var confinedInTests = map[string][]string{
+	"testing/synctest": {}, // internal/bubble stands for it
+}
+
 func TestImportRules(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "ringback/...").Output()
+	for path, imports := range listed(t, `{{join .Imports " "}}`) {
+		allowed, known := importRules[path]
+		if !known {
+			t.Errorf("%s is not in the rules", path)
+		}
+		for _, imported := range imports {
+			if strings.HasPrefix(imported, "ringback/") && !slices.Contains(allowed, imported) {
+				t.Errorf("%s imports %s, which the rules don't allow", path, imported)
+			}
+		}
+		testConfined(t, path, imports, confined)
+	}
+	for path, imports := range listed(t, `{{join .TestImports " "}} {{join .XTestImports " "}}`) {
+		testConfined(t, path, imports, confinedInTests)
+	}
+}
+
+// listed are the packages of this module with the words that go list prints for each.
+func listed(t *testing.T, format string) map[string][]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}} "+format, "ringback/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	packages := map[string][]string{}
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
-		allowed, known := importRules[fields[0]]
-		if !known {
-			t.Errorf("%s is not in the rules", fields[0])
-		}
-		for _, imported := range fields[1:] {
-			if strings.HasPrefix(imported, "ringback/") && !slices.Contains(allowed, imported) {
-				t.Errorf("%s imports %s, which the rules don't allow", fields[0], imported)
-			}
-			for module, homes := range confined {
-				if strings.HasPrefix(imported, module) && !slices.Contains(homes, fields[0]) {
-					t.Errorf("%s imports %s, which belongs to %s alone", fields[0], imported, homes)
-				}
+		packages[fields[0]] = fields[1:]
+	}
+	return packages
+}
+
+func testConfined(t *testing.T, path string, imports []string, confined map[string][]string) {
+	t.Helper()
+	for _, imported := range imports {
+		for module, homes := range confined {
+			if strings.HasPrefix(imported, module) && !slices.Contains(homes, path) {
+				t.Errorf("%s imports %s, which belongs to %s alone", path, imported, homes)
 			}
 		}
 	}

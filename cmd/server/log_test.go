@@ -12,10 +12,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 )
 
 // TestLogReader runs the program with a log whose reader is stopped, or gone.
@@ -144,12 +144,12 @@ func TestLogBuffer(t *testing.T) {
 
 	t.Run("DropsAndCountsWhatDoesNotFit", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			reader := &stuck{let: make(chan error)}
 			b := newLogBuffer(reader)
 			line := []byte(strings.Repeat("x", 1<<10))
 			_, _ = b.Write(line)
-			synctest.Wait() // the first line is being written
+			bubble.Wait() // the first line is being written
 			for range logBytes>>10 + 7 {
 				_, _ = b.Write(line)
 			}
@@ -180,7 +180,7 @@ func TestLogBuffer(t *testing.T) {
 
 func TestSeldom(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		logger := slog.New(newSeldom(slog.NewTextHandler(&out, nil)))
 		for range 30 {

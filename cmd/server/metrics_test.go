@@ -10,13 +10,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 	"ringback/work/fingerprint"
 )
 
@@ -120,7 +120,7 @@ func checkNames(t *testing.T, metrics string) {
 
 func TestSampler(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var failing atomic.Bool
 		var taken atomic.Int64
 		s := &sampler{retention: time.Hour, take: func(context.Context) (db.Sample, error) {
@@ -153,7 +153,7 @@ func TestSampler(t *testing.T) {
 
 func TestRetentionThatIsBehindIsToldAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s := &sampler{retention: time.Hour, logger: slog.New(slog.NewTextHandler(&log, nil))}
 		told := func(overdue, lasts time.Duration) (lines int) {

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 // desk is a Flush that a test answers by hand: begun tells of a batch, which
@@ -51,7 +52,7 @@ func negated(items []int) []int {
 
 // next is the batch that the flusher has begun, nil if it waits for items.
 func (d *desk) next() []int {
-	synctest.Wait()
+	bubble.Wait()
 	select {
 	case items := <-d.begun:
 		return items
@@ -76,7 +77,7 @@ func ask(ctx context.Context, b *Batcher[int, int], items ...int) (callers []*ca
 			c.result, c.err = b.Do(ctx, item)
 			c.done = true
 		}()
-		synctest.Wait()
+		bubble.Wait()
 		callers = append(callers, c)
 	}
 	return callers
@@ -85,7 +86,7 @@ func ask(ctx context.Context, b *Batcher[int, int], items ...int) (callers []*ca
 // wantResults checks that each caller got the result of its own item.
 func wantResults(t *testing.T, callers []*caller) {
 	t.Helper()
-	synctest.Wait()
+	bubble.Wait()
 	for _, c := range callers {
 		if !c.done || c.err != nil || c.result != -c.item {
 			t.Errorf("item %d: got done %v with %d, %v, want %d", c.item, c.done, c.result, c.err, -c.item)
@@ -181,7 +182,7 @@ func TestBatcherCollects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, test)
+			bubble.Test(t, test)
 		})
 	}
 }
@@ -190,7 +191,7 @@ func TestBatcherRefuses(t *testing.T) {
 	t.Parallel()
 	refuses := func(t *testing.T, b *Batcher[int, int], want error) {
 		t.Helper()
-		synctest.Wait()
+		bubble.Wait()
 		if got := b.Admit(); !errors.Is(got, want) {
 			t.Errorf("admit: got %v, want %v", got, want)
 		}
@@ -200,7 +201,7 @@ func TestBatcherRefuses(t *testing.T) {
 	}
 	takes := func(t *testing.T, b *Batcher[int, int]) (taken []*caller) {
 		t.Helper()
-		synctest.Wait()
+		bubble.Wait()
 		if got := b.Admit(); got != nil {
 			t.Errorf("admit: got %v, want none", got)
 		}
@@ -253,16 +254,16 @@ func TestBatcherRefuses(t *testing.T) {
 			callers = append(callers, takes(t, b)...) // exactly patience is not too long
 			time.Sleep(41 * time.Millisecond)
 			d.end <- nil
-			synctest.Wait()
+			bubble.Wait()
 			callers = append(callers, takes(t, b)...) // nobody waits
 			refuses(t, b, ErrLate)
 			time.Sleep(41 * time.Millisecond)
 			d.end <- nil
-			synctest.Wait()
+			bubble.Wait()
 			callers = append(callers, takes(t, b)...) // nobody waits again
 			refuses(t, b, ErrLate)
 			d.end <- nil // the waiting item has just come
-			synctest.Wait()
+			bubble.Wait()
 			callers = append(callers, takes(t, b)...)
 			callers = append(callers, takes(t, b)...)
 			d.end <- nil
@@ -297,7 +298,7 @@ func TestBatcherRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, test)
+			bubble.Test(t, test)
 		})
 	}
 }

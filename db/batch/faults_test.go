@@ -11,8 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 // errRefused is a flush's error for a batch with a bad item.
@@ -26,7 +27,7 @@ func TestBatcherIsolatesARefusedItem(t *testing.T) {
 		t.Run(fmt.Sprintf("Of%d", size), func(t *testing.T) {
 			t.Parallel()
 			for bad := 0; bad < size; bad += max(size/9, 1) {
-				synctest.Test(t, func(t *testing.T) { isolate(t, size, bad) })
+				bubble.Test(t, func(t *testing.T) { isolate(t, size, bad) })
 			}
 		})
 	}
@@ -51,7 +52,7 @@ func isolate(t *testing.T, size, bad int) {
 	callers := ask(t.Context(), b, numbers(0, size-1)...)
 	close(hold)
 	b.Stop()
-	synctest.Wait()
+	bubble.Wait()
 	if err := callers[bad].err; !callers[bad].done || !errors.Is(err, errRefused) {
 		t.Errorf("item %d: got %v, want %v", bad, err, errRefused)
 	}
@@ -67,14 +68,14 @@ func TestBatcherFails(t *testing.T) {
 		t.Run("AllAlikeWhen/"+name, func(t *testing.T) {
 			t.Parallel()
 			lost := fmt.Errorf("inserting: %w", io.ErrUnexpectedEOF)
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				b, d := newDesk(t, Config[int, int]{Blames: blames})
 				ask(t.Context(), b, 0)
 				callers := ask(t.Context(), b, numbers(1, 9)...)
 				d.end <- nil
-				synctest.Wait()
+				bubble.Wait()
 				d.end <- lost // and no second try: the result of the first is unknown
-				synctest.Wait()
+				bubble.Wait()
 				for _, c := range callers {
 					if !c.done || c.err != lost {
 						t.Errorf("item %d: got done %v with %v, want %v", c.item, c.done, c.err, lost)
@@ -126,7 +127,7 @@ func TestBatcherFails(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			gone, others := ask(ctx, b, 1, 2), ask(t.Context(), b, 3) // 1 is being flushed, 2 waits
 			cancel()
-			synctest.Wait()
+			bubble.Wait()
 			for _, c := range gone {
 				if !c.done || !errors.Is(c.err, context.Canceled) {
 					t.Errorf("item %d: got done %v with %v, want %v at once", c.item, c.done, c.err, context.Canceled)
@@ -151,7 +152,7 @@ func TestBatcherFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, test)
+			bubble.Test(t, test)
 		})
 	}
 }
@@ -161,7 +162,7 @@ func TestBatcherStops(t *testing.T) {
 
 	t.Run("WhenAllIsFlushed", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{Size: func(item int) int { return item }})
 			const large = 1 << 19
 			callers := ask(t.Context(), b, 1, 2, large, large+1, 3)
@@ -171,7 +172,7 @@ func TestBatcherStops(t *testing.T) {
 				b.Stop() // again does no harm
 				close(stopped)
 			}()
-			synctest.Wait()
+			bubble.Wait()
 			if late := ask(t.Context(), b, 4)[0]; !late.done || !errors.Is(late.err, ErrStopped) {
 				t.Errorf("after Stop: got done %v with %v, want %v", late.done, late.err, ErrStopped)
 			}

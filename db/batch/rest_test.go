@@ -4,8 +4,9 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 // TestBatcherRest is on a fake clock.
@@ -24,7 +25,7 @@ func TestBatcherRest(t *testing.T) {
 		{"FlushesUrgentItemsAtOnceWithTheRest", map[int]time.Duration{1: 0, 2: 3, 100: 6, 3: 7}, [][]int{{1}, {2, 100}, {3}}, []time.Duration{0, 6, 2*rest + 6}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				start := time.Now()
 				var got [][]int
 				var flushed []time.Duration
@@ -51,7 +52,7 @@ func TestBatcherRest(t *testing.T) {
 	}
 
 	t.Run("StopsWithoutRest", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			b := New(Config[int, int]{
 				Queue: 10, Rest: time.Hour, Flush: func(_ context.Context, items []int) ([]int, error) { return items, nil },
 			})
@@ -61,7 +62,7 @@ func TestBatcherRest(t *testing.T) {
 				_, err := b.Do(t.Context(), 2)
 				answered <- err
 			}()
-			synctest.Wait()
+			bubble.Wait()
 			start := time.Now()
 			b.Stop()
 			if err := <-answered; err != nil || time.Since(start) != 0 {

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 	"ringback/jobs/webhook"
 )
 
@@ -292,7 +292,7 @@ func TestDirectory(t *testing.T) {
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { (&Directory{}).Watch(ctx); close(ended) }()

@@ -4,8 +4,9 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 func aSecond(Queue) time.Duration { return time.Second }
@@ -59,7 +60,7 @@ func TestGate(t *testing.T) {
 
 	t.Run("LeavesTheLastSlotToOthersThatCameLately", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			atOnce := func(Queue) time.Duration { return 0 }
 			takeAll := func(g *Gate, client string) (got int) {
 				for g.Enter(t.Context(), client, atOnce).OK() {
@@ -97,11 +98,11 @@ func TestGate(t *testing.T) {
 
 	t.Run("SaysWhoWaits", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			g := NewGate(NewSlots(1, false), OldestFirst, "all", "own")
 			enter := func(client string) (seen Queue) {
 				go g.Enter(t.Context(), client, func(queue Queue) time.Duration { seen = queue; return time.Second })
-				synctest.Wait()
+				bubble.Wait()
 				return seen
 			}
 			enter("a")
@@ -121,7 +122,7 @@ func TestGate(t *testing.T) {
 
 	t.Run("LetsTheHurriedGoFirst", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			g := NewGate(NewSlots(1, false), OldestFirst, "all", "own")
 			var order []string
 			come := func(name string, enter func(context.Context, string, func(Queue) time.Duration) Decision) (seen Queue) {
@@ -130,7 +131,7 @@ func TestGate(t *testing.T) {
 						order = append(order, name)
 					}
 				}()
-				synctest.Wait()
+				bubble.Wait()
 				return seen
 			}
 			come("running", g.Enter)
@@ -148,7 +149,7 @@ func TestGate(t *testing.T) {
 			}
 			for i := range 6 {
 				g.Leave(order[i])
-				synctest.Wait()
+				bubble.Wait()
 			}
 			if want := []string{"running", "first", "second", "first", "job", "job", "job"}; !slices.Equal(order, want) {
 				t.Errorf("got %q, want %q", order, want)

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 	"ringback/jobs/webhook"
 )
 
@@ -127,7 +127,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("AndNobodyIsAskedWhereItIsNot", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{consent: everything, address: hookAddress}
 			if left, _ := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 5); len(left) != 1 || stub.asked != 0 {
 				t.Errorf("got %d left and %d asked, want one and none", len(left), stub.asked)
@@ -137,7 +137,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("BeforeTheFirstCallback", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{consent: everything, address: hookAddress, saved: make(chan []db.Receiver, 1)}
 			p := newTestPacing(required, stub)
 			left, _ := enterAll(t.Context(), p, "acme", 5)
@@ -157,7 +157,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("AndIsTheCeilingOfTheRate", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			row := known
 			row.GrantedUntil, row.PerMinute, row.Prefixes = time.Now().Add(2*time.Hour), 60, row.AnsweredFrom
 			p := newTestPacing(required, &outsideStub{row: row})
@@ -171,7 +171,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("OrNothingIsSentAndItIsAskedAgainInAnHour", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{address: hookAddress}
 			p := newTestPacing(required, stub)
 			left, told := enterAll(t.Context(), p, "acme", 5)
@@ -194,7 +194,7 @@ func TestConsentIsRequired(t *testing.T) {
 	t.Run("AndWhatIsNoGrantBindsTheClientThatAsked", func(t *testing.T) {
 		t.Parallel()
 		for name, takes := range map[string]time.Duration{"a refusal": 0, "no answer": time.Hour} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				stub := &outsideStub{address: hookAddress}
 				p := newTestPacing(required, stub)
 				refuses := func() { stub.consent, stub.askTakes = webhook.Consent{Address: hookAddress}, takes }
@@ -232,7 +232,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("AnewWhereItsNameHasMoved", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{consent: everything, address: hookAddress}
 			p := newTestPacing(required, stub)
 			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
@@ -249,7 +249,7 @@ func TestConsentIsRequired(t *testing.T) {
 	t.Run("AtTheVeryAddressThatIsDialled", func(t *testing.T) {
 		t.Parallel()
 		for name, row := range map[string]db.Receiver{"a stranger": {}, "a proven receiver": known} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				stub := &outsideStub{consent: everything, address: hookAddress, row: row}
 				p := newTestPacing(required, stub)
 				pass, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
@@ -276,7 +276,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("AndAQuestionThatIsNotAnsweredIsGivenUp", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{consent: everything, askTakes: time.Hour, address: hookAddress}
 			start := time.Now()
 			pass, decision := newTestPacing(required, stub).Enter(t.Context(), Callback{URL: hookURL})
@@ -288,7 +288,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("ButNotOfAReceiverThatTheOperatorAllowed", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{words: []db.ReceiverWord{{Target: WordFor("a.example.com", ""), Word: db.ReceiverAllowed}}}
 			p := newTestPacing(required, stub)
 			p.readWords(t.Context())
@@ -300,7 +300,7 @@ func TestConsentIsRequired(t *testing.T) {
 
 	t.Run("AndAskedForWithinTheBudgetOfTheAddress", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{consent: everything, address: hookAddress}
 			p := newTestPacing(required, stub)
 			left := 0

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 	"ringback/jobs/webhook"
 )
@@ -122,7 +122,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("AsksTheDatabaseOnceHoweverManyCome", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{row: known}
 			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 50)
 			if stub.loaded != 1 || len(left) != 50 {
@@ -133,7 +133,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("LetsOneCallbackGoToAStrangerAndGivesTheOthersTimesOfTheirOwn", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{address: hookAddress}
 			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 400}, stub), "acme", 50)
 			seen := map[time.Time]bool{}
@@ -151,7 +151,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("WaitsInAWorkerOfItsClientsShareAlone", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newTestPacing(Config{Workers: 9, Shared: true}, &outsideStub{row: known})
 			left, _ := enterAll(t.Context(), p, "acme", 2)
 			left[0].receiver.took = 10 * time.Millisecond
@@ -168,7 +168,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("WaitsAMomentForASlotThatIsFreeSoon", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newTestPacing(Config{Workers: 4}, &outsideStub{row: known})
 			first, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
 			first.receiver.took = 10 * time.Millisecond
@@ -184,7 +184,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("GivesNoReceiverMoreThanItsShareOfTheWorkers", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			left, told := enterAll(t.Context(), newTestPacing(Config{Workers: 20}, &outsideStub{row: known}), "acme", 8)
 			if len(left) != 5 || told[0].Reason != Pace {
 				t.Errorf("got %d left and %+v told, want the share of 5", len(left), told)
@@ -194,7 +194,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("SaysWhyNothingIsSentWhileTheDatabaseIsAway", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{loadErr: errors.New("away"), row: known}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			left, told := enterAll(t.Context(), p, "acme", 3)
@@ -210,7 +210,7 @@ func TestEnter(t *testing.T) {
 
 	t.Run("EndsWithItsContext", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			p := newTestPacing(Config{Workers: 400}, &outsideStub{row: known})
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -230,7 +230,7 @@ func TestMemory(t *testing.T) {
 	t.Run("ShowsTheOperatorEachReceiverThatIsCalled", func(t *testing.T) {
 		t.Parallel()
 		for outcome, row := range map[webhook.Outcome]db.Receiver{webhook.Delivered: known, webhook.HTTPStatus: {}} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				stub := &outsideStub{row: row, saved: make(chan []db.Receiver, 1000), address: hookAddress}
 				p := newTestPacing(Config{Workers: 400}, stub)
 				ctx, cancel := context.WithCancel(t.Context())
@@ -242,7 +242,7 @@ func TestMemory(t *testing.T) {
 					}
 				}
 				cancel()
-				synctest.Wait()
+				bubble.Wait()
 				close(stub.saved)
 				var rows []db.Receiver
 				for saved := range stub.saved {
@@ -261,7 +261,7 @@ func TestMemory(t *testing.T) {
 
 	t.Run("IsWrittenAtMostOnceInTenSeconds", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{saved: make(chan []db.Receiver, 1000), address: hookAddress}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -276,7 +276,7 @@ func TestMemory(t *testing.T) {
 				}
 			}
 			cancel()
-			synctest.Wait()
+			bubble.Wait()
 			if got := len(stub.saved); got < 1 || got > 7 {
 				t.Errorf("got %d writes of a receiver within a minute, want one every ten seconds", got)
 			}
@@ -328,7 +328,7 @@ func TestMemory(t *testing.T) {
 
 	t.Run("IsDroppedForWhatTheOperatorForgets", func(t *testing.T) {
 		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			stub := &outsideStub{row: known, saved: make(chan []db.Receiver, 100)}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())

@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 
 	"ringback/db"
+	"ringback/internal/bubble"
 )
 
 func TestNextSweep(t *testing.T) {
@@ -67,7 +67,7 @@ func TestSweeperWithoutAnAgeRemovesNothing(t *testing.T) {
 
 func TestWhatKeepsFromRemovingIsToldOnceAMinute(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		logger := slog.New(slog.NewTextHandler(&log, nil))
 		requests, _ := NewSweepers(nil, db.NewHealth(logger, nil), logger, Retention{})

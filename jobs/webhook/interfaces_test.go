@@ -5,12 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"ringback/internal/bubble"
 )
 
 func TestInterfacesAreReadAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		address, reads := net.IPv4(8, 8, 8, 8), 0
 		var failure error
 		own := &interfaces{read: func() ([]net.Addr, error) {
