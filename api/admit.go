@@ -62,6 +62,7 @@ type rates struct {
 	policies func(clients.Limits) string // the header RateLimit-Policy
 	left     func(client string) string  // more for the header RateLimit; may be nil
 	starts   limit.Rate                  // at which the calls of a burst begin, the zero Rate for all at once
+	weigh    func(*call) int             // as how many calls one counts; nil where each counts as one
 	of       sync.Map                    // *clientRate by client; no more than there are clients
 }
 
@@ -113,7 +114,11 @@ func (r *rates) client(name string, now time.Time) *clientRate {
 func (r *rates) count(c *call, now time.Time) error {
 	name := c.client
 	client := r.client(name, now)
-	decision, left, reset := client.take(r.reason, now)
+	weight := 1
+	if r.weigh != nil {
+		weight = r.weigh(c)
+	}
+	decision, left, reset := client.take(weight, r.reason, now)
 	rest := ""
 	if r.left != nil {
 		rest = r.left(name)
@@ -121,7 +126,7 @@ func (r *rates) count(c *call, now time.Time) error {
 	c.Header("RateLimit-Policy", client.policy)
 	c.Header("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, r.name, left, reset)+rest)
 	if decision.OK() {
-		pause(c.Request.Context(), client.start(r.starts, now))
+		pause(c.Request.Context(), client.start(r.starts, weight, now))
 	} else {
 		pause(c.Request.Context(), client.refuse(now))
 	}
@@ -147,7 +152,7 @@ func (a *API) countMore(c *call) error {
 		return nil
 	}
 	now := time.Now()
-	decision, _, _ := a.posts.client(c.client, now).take(reasonRate, now)
+	decision, _, _ := a.posts.client(c.client, now).take(1, reasonRate, now)
 	return decision.Err()
 }
 
@@ -171,23 +176,23 @@ const slowest = 2 * time.Second
 func (r *callRate) refuse(now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return turn(refusalRate, &r.refused, now)
+	return turn(refusalRate, &r.refused, 1, now)
 }
 
 // start returns how long a call that is admitted waits before it begins.
-func (r *callRate) start(rate limit.Rate, now time.Time) time.Duration {
+func (r *callRate) start(rate limit.Rate, weight int, now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return turn(rate, &r.started, now)
+	return turn(rate, &r.started, weight, now)
 }
 
 // turn uses a rate whose TAT is given, and returns the wait for it.
-func turn(rate limit.Rate, tat *time.Time, now time.Time) time.Duration {
-	wait := rate.FreeAt(*tat, 1).Sub(now)
+func turn(rate limit.Rate, tat *time.Time, weight int, now time.Time) time.Duration {
+	wait := rate.FreeAt(*tat, weight).Sub(now)
 	if wait > slowest {
 		return slowest
 	}
-	*tat = rate.Spend(*tat, now, 1)
+	*tat = rate.Spend(*tat, now, weight)
 	return max(0, wait)
 }
 
@@ -197,17 +202,17 @@ func rateOf(perSecond int) limit.Rate {
 	return limit.Rate{PerSecond: float64(perSecond), Burst: burstSeconds * perSecond}
 }
 
-// take uses the rate for a call, if it has room. It returns how many more calls may come at
-// once, and in how many seconds there is room again: for one call where there is none, else
-// for the whole burst.
-func (r *callRate) take(reason limit.Reason, now time.Time) (decision limit.Decision, left, reset int) {
+// take uses the rate for a call of a weight, if it has room. It returns how many more calls
+// may come at once, and in how many seconds there is room again: for such a call where there
+// is none, else for the whole burst.
+func (r *callRate) take(weight int, reason limit.Reason, now time.Time) (decision limit.Decision, left, reset int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tat, decision = r.limit.Decide(r.tat, now, reason)
+	r.tat, decision = r.limit.Decide(r.tat, now, weight, reason)
 	left = r.limit.Left(r.tat, now)
 	room := r.tat
-	if left < 1 {
-		room = r.limit.FreeAt(r.tat, 1)
+	if left < weight {
+		room = r.limit.FreeAt(r.tat, weight)
 	}
 	return decision, left, secondsUntil(room, now)
 }

@@ -107,7 +107,7 @@ func New(config Config) http.Handler {
 	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
 	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
 	get(reading, "/works", api.handle(api.listWorks))
-	get(reading, "/requests", api.handle(api.listRequests))
+	get(reading, listPath, api.handle(api.listRequests))
 	get(reading.Group("", with(api.refuseQuery)), "/requests/:id", with(api.getOrFollow))
 	changing := private.Group("", api.admit(admission{api.posts, nil}), with(api.refuseQuery))
 	one := changing.Group("/requests/:id", with(api.refuseBody))

@@ -21,20 +21,20 @@ func TestCallRate(t *testing.T) {
 		t.Parallel()
 		r := newCallRate(10) // a burst of 20
 		for n := 1; n <= 20; n++ {
-			if decision, left, reset := r.take(reasonRate, start); !decision.OK() || left != 20-n || n < 20 && reset != (n+9)/10 {
+			if decision, left, reset := r.take(1, reasonRate, start); !decision.OK() || left != 20-n || n < 20 && reset != (n+9)/10 {
 				t.Errorf("the %dth at once: got %+v, %d left, %d s", n, decision, left, reset)
 			}
 		}
-		if decision, left, reset := r.take(reasonRate, start); decision.OK() || left != 0 || reset != 1 {
+		if decision, left, reset := r.take(1, reasonRate, start); decision.OK() || left != 0 || reset != 1 {
 			t.Errorf("beyond the burst: got %v, %d left, %d s, want it refused for a second at most", decision, left, reset)
 		}
-		if decision, _, _ := r.take(reasonRate, start.Add(99*time.Millisecond)); decision.OK() {
+		if decision, _, _ := r.take(1, reasonRate, start.Add(99*time.Millisecond)); decision.OK() {
 			t.Error("before a tenth of a second: want it refused")
 		}
-		if decision, _, _ := r.take(reasonRate, start.Add(100*time.Millisecond)); !decision.OK() {
+		if decision, _, _ := r.take(1, reasonRate, start.Add(100*time.Millisecond)); !decision.OK() {
 			t.Error("after a tenth of a second: want it allowed")
 		}
-		if _, left, _ := r.take(reasonRate, start.Add(time.Hour)); left != 19 {
+		if _, left, _ := r.take(1, reasonRate, start.Add(time.Hour)); left != 19 {
 			t.Errorf("after an hour: got %d left, want the burst", left)
 		}
 	})
@@ -43,14 +43,14 @@ func TestCallRate(t *testing.T) {
 		t.Parallel()
 		r := newCallRate(10)
 		for range 15 {
-			r.take(reasonRate, start)
+			r.take(1, reasonRate, start)
 		}
 		r.change(100, start) // a burst of 200, of which 15 are used
-		if _, left, _ := r.take(reasonRate, start); left != 184 {
+		if _, left, _ := r.take(1, reasonRate, start); left != 184 {
 			t.Errorf("after a raise: got %d left, want 184", left)
 		}
 		r.change(1, start) // a burst of 2
-		if decision, _, reset := r.take(reasonRate, start); decision.OK() || reset != 15 {
+		if decision, _, reset := r.take(1, reasonRate, start); decision.OK() || reset != 15 {
 			t.Errorf("after a cut: got %v, %d s, want it refused until 15 of the 16 that were used are paid", decision, reset)
 		}
 	})
@@ -135,4 +135,35 @@ func TestReadsOfABurstBeginOneAfterTheOther(t *testing.T) {
 			t.Errorf("got the last begun after %v, want a burst of two seconds begun within one", took)
 		}
 	})
+}
+
+// A page costs about as much as a GET for each ten of its requests, and counts as so many.
+func TestPagesCountByTheRequestsThatTheyMayHold(t *testing.T) {
+	t.Parallel()
+	for target, want := range map[string]int{
+		"/requests": 2, "/requests?limit=1": 1, "/requests?limit=10": 1, "/requests?limit=11": 2,
+		"/requests?limit=100&mode=sync": 10, "/requests?limit=101": 1, "/requests?limit=0": 1,
+		"/requests?limit=99999999999999999999": 1, "/requests/some-id?limit=100": 1,
+	} {
+		t.Run(target, func(t *testing.T) {
+			t.Parallel()
+			bubble.Test(t, func(t *testing.T) {
+				a := &API{Config: Config{ClientReads: 10, Limits: func(string) clients.Limits { return clients.Limits{} }}}
+				a.reads = newReads(4, true)
+				r, router := a.newReadRates(), gin.New()
+				admitted := 0
+				count := func(raw *gin.Context) {
+					for start := time.Now(); r.count(&call{Context: raw, client: "acme"}, start) == nil; {
+						admitted++
+					}
+				}
+				router.GET(listPath, count)
+				router.GET(listPath+"/:id", count)
+				router.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil))
+				if admitted != 20/want {
+					t.Errorf("got %d in a burst of 20, want %d, since each counts as %d", admitted, 20/want, want)
+				}
+			})
+		})
+	}
 }

@@ -33,8 +33,22 @@ func (a *API) newReadRates() *rates {
 	return &rates{
 		reason: reasonReadRate, name: readRatePolicy,
 		limits: func(string) clients.Limits { return limits }, policies: func(clients.Limits) string { return policy },
-		starts: startsOf(perSecond),
+		starts: startsOf(perSecond), weigh: weightOfRead,
 	}
+}
+
+// weightOfRead counts a page as one GET for each ten requests that it may hold, since it
+// costs about as much.
+func weightOfRead(c *call) int {
+	if c.FullPath() != listPath {
+		return 1
+	}
+	p := parameters{query: c.Request.URL.Query()}
+	requests := p.number("limit", defaultPage, maxPage)
+	if p.problem() != nil {
+		return 1 // a refusal
+	}
+	return (requests + 9) / 10
 }
 
 // startsOf is how fast the reads of a burst begin: some at once, the rest at twice the rate.

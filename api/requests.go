@@ -53,6 +53,8 @@ type requestPage struct {
 	SearchedTo time.Time `json:"searched_to,omitzero"`
 }
 
+const listPath = "/requests"
+
 // Limits of a page.
 const (
 	defaultPage = 20

@@ -323,7 +323,7 @@ func (f *flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
 	if rate.PerSecond == 0 {
 		return f.tat, limit.Decision{}
 	}
-	return rate.Decide(f.tat, now, WorkPace)
+	return rate.Decide(f.tat, now, 1, WorkPace)
 }
 
 // rate is the rate of slow start for a client at a time.

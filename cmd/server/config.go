@@ -37,7 +37,7 @@ type Config struct {
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
 	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second from a client to a process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); local mode has none of the CLIENT_ limits, nor DESTINATION_UNFINISHED"`
-	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests and of works a second from a client, the same number for every client; more are refused with 429"`
+	ClientReadRate        int           `env:"CLIENT_READ_RATE" envDefault:"100" help:"GETs of requests and of works a second from a client, the same number for every client; more are refused with 429. A list counts as one for each ten requests of its limit"`
 	ClientUnfinished      int           `env:"CLIENT_UNFINISHED" envDefault:"10000" help:"unfinished async requests of a client, whenever their next step is due; more are refused with 429, and so are redeliveries"`
 	DestinationUnfinished int           `env:"DESTINATION_UNFINISHED" envDefault:"1000" help:"unfinished async requests of a client with callbacks to the same host and port; more are refused with 429, and so are redeliveries"`
 	ClientStorage         size          `env:"CLIENT_STORAGE" envDefault:"20GiB" help:"kept bytes of the requests of a client, with their inputs, results, attempts and jobs; more are refused with 429"`

@@ -14,7 +14,7 @@ func ExampleRate_Decide() {
 	var used time.Time
 	for range 3 {
 		var decision limit.Decision
-		used, decision = rate.Decide(used, now, "client_rate")
+		used, decision = rate.Decide(used, now, 1, "client_rate")
 		fmt.Println(decision.OK(), decision.Reason, decision.RetryAt.Sub(now).Truncate(time.Millisecond) > 0)
 	}
 	// Output:

@@ -20,7 +20,7 @@ func TestRate(t *testing.T) {
 		came := 0
 		for after := time.Duration(0); after <= 10*time.Second; after += time.Millisecond {
 			var decision Decision
-			if tat, decision = four.Decide(tat, morning.Add(after), "rate"); decision.OK() {
+			if tat, decision = four.Decide(tat, morning.Add(after), 1, "rate"); decision.OK() {
 				came++
 			}
 		}
@@ -32,11 +32,11 @@ func TestRate(t *testing.T) {
 	t.Run("SaysWhyAndWhenToRetry", func(t *testing.T) {
 		t.Parallel()
 		tat := four.Spend(time.Time{}, morning, 2)
-		after, got := four.Decide(tat, morning, "rate")
+		after, got := four.Decide(tat, morning, 1, "rate")
 		if want := (Decision{"rate", morning.Add(quarter), 4}); got != want || !after.Equal(tat) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
-		if _, got := four.Decide(tat, got.RetryAt, "rate"); !got.OK() {
+		if _, got := four.Decide(tat, got.RetryAt, 1, "rate"); !got.OK() {
 			t.Errorf("then: got %+v, want yes", got)
 		}
 	})
@@ -65,7 +65,7 @@ func TestRate(t *testing.T) {
 		var tat time.Time
 		for range 100 {
 			var decision Decision
-			if tat, decision = none.Decide(tat, morning, "rate"); !decision.OK() {
+			if tat, decision = none.Decide(tat, morning, 1, "rate"); !decision.OK() {
 				t.Fatalf("got %+v, want yes", decision)
 			}
 		}
