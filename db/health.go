@@ -44,6 +44,9 @@ const (
 	// ToldAgainAfter is the least time between two log lines about a fault, which is told
 	// again for as long as it lasts: a log that was rotated still shows it.
 	ToldAgainAfter = time.Minute
+	// toldWithin is how long a fault lasts untold at most, where another of its kind was
+	// told within ToldAgainAfter.
+	toldWithin = 5 * time.Second
 	// resetInterval is the least time between two emptyings of the pools.
 	resetInterval = 500 * time.Millisecond
 	// checkLockTimeout is how long a check waits for the tables that accepting needs.
@@ -68,7 +71,7 @@ type Health struct {
 	mu       sync.Mutex
 	troubles map[Step]trouble
 	told     map[Fault]time.Time // when a kind of fault was last logged
-	open     map[Fault]time.Time // since when a kind that was logged lasts
+	open     map[Fault]outage    // kinds that last
 	reset    time.Time           // when the pools were last emptied
 	met      map[Fault]int64     // times, since the start
 
@@ -83,6 +86,12 @@ type trouble struct {
 	Lasting
 }
 
+// outage is a kind of fault that lasts.
+type outage struct {
+	since time.Time
+	told  bool // in the log
+}
+
 // Lasting is what an operator is told of a fault that lasts.
 type Lasting struct {
 	Remedy    string
@@ -93,7 +102,7 @@ type Lasting struct {
 func NewHealth(logger *slog.Logger, pool *pgxpool.Pool, others ...*pgxpool.Pool) *Health {
 	return &Health{
 		logger: logger, pool: pool, pools: append(others, pool), again: ToldAgainAfter,
-		troubles: map[Step]trouble{}, told: map[Fault]time.Time{}, open: map[Fault]time.Time{}, met: map[Fault]int64{},
+		troubles: map[Step]trouble{}, told: map[Fault]time.Time{}, open: map[Fault]outage{}, met: map[Fault]int64{},
 	}
 }
 
@@ -170,14 +179,15 @@ func (h *Health) begin(step Step, fault Fault, err error, found holders) {
 	h.troubles[step] = trouble{fault, now, lasting}
 	h.troubled.Store(true)
 	h.met[fault]++
-	since, open := h.open[fault]
-	tell := now.Sub(h.told[fault]) >= h.again
+	this, open := h.open[fault]
+	if !open {
+		this = outage{since: now}
+	}
+	tell := now.Sub(h.told[fault]) >= h.again || !this.told && now.Sub(this.since) >= toldWithin
 	if tell {
 		h.told[fault] = now
 	}
-	if tell && !open {
-		since, h.open[fault] = now, now
-	}
+	h.open[fault] = outage{this.since, this.told || tell}
 	empty := fault == ReadOnly && now.Sub(h.reset) >= resetInterval
 	if empty {
 		h.reset = now
@@ -188,8 +198,8 @@ func (h *Health) begin(step Step, fault Fault, err error, found holders) {
 		if lasting.BlockedBy != "" {
 			attrs = append(attrs, "blocked_by", lasting.BlockedBy)
 		}
-		if open {
-			h.logger.Error("database_fault_lasts", append(attrs, "duration_ms", now.Sub(since).Milliseconds())...)
+		if this.told {
+			h.logger.Error("database_fault_lasts", append(attrs, "duration_ms", now.Sub(this.since).Milliseconds())...)
 		} else {
 			h.logger.Error("database_fault", attrs...)
 		}
@@ -220,10 +230,13 @@ func (h *Health) end(now time.Time, over func(Step, trouble) bool) {
 	for _, trouble := range h.troubles {
 		lasting[trouble.fault] = true
 	}
-	for fault, since := range h.open {
-		if !lasting[fault] {
-			delete(h.open, fault)
-			h.logger.Warn("database_fault_over", "fault", fault, "duration_ms", now.Sub(since).Milliseconds())
+	for fault, outage := range h.open {
+		if lasting[fault] {
+			continue
+		}
+		delete(h.open, fault)
+		if outage.told {
+			h.logger.Warn("database_fault_over", "fault", fault, "duration_ms", now.Sub(outage.since).Milliseconds())
 		}
 	}
 	h.troubled.Store(len(h.troubles) > 0)

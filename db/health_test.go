@@ -17,6 +17,7 @@ import (
 
 	"ringback/db"
 	"ringback/db/dbtest"
+	"ringback/internal/bubble"
 )
 
 // record is a log that tests read while it is written.
@@ -255,6 +256,36 @@ func TestHealth(t *testing.T) {
 				t.Errorf("%s: got %d lines, want %d:\n%s", message, got, want, log)
 			}
 		}
+	})
+
+	t.Run("TellsOfAFaultThatComesBackAndLasts", func(t *testing.T) {
+		t.Parallel()
+		bubble.Test(t, func(t *testing.T) {
+			log := &record{}
+			health, full := db.NewHealth(slog.New(slog.NewJSONHandler(log, nil)), nil), &pgconn.PgError{Code: "53100"}
+			wantLines := func(when string, faults, ends int) {
+				t.Helper()
+				if got := log.String(); strings.Count(got, `"msg":"database_fault"`) != faults || strings.Count(got, `"msg":"database_fault_over"`) != ends {
+					t.Errorf("%s: want %d lines of the fault and %d of its end, got:\n%s", when, faults, ends, got)
+				}
+			}
+			health.Note(db.AcceptStep, full)
+			health.Note(db.AcceptStep, nil)
+			wantLines("first", 1, 1)
+			health.Note(db.AcceptStep, full)
+			health.Note(db.AcceptStep, nil)
+			wantLines("again for a moment", 1, 1)
+			for range 9 {
+				health.Note(db.AcceptStep, full)
+				time.Sleep(time.Second)
+			}
+			wantLines("again for seconds", 2, 1)
+			health.Note(db.AcceptStep, nil)
+			wantLines("at the end", 2, 2)
+			if !strings.HasSuffix(strings.TrimSpace(log.String()), `"duration_ms":9000}`) {
+				t.Errorf("want the whole duration told, got:\n%s", log)
+			}
+		})
 	})
 
 	t.Run("MakesAFileGrowWhereTheDiskWasFull", func(t *testing.T) {
