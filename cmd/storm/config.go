@@ -29,7 +29,7 @@ type config struct {
 func defaults() config {
 	config := config{Config: load.Defaults()}
 	config.Input, _ = sample.Pattern(sample.Usual)
-	config.Result = sample.Result
+	config.Result, config.ResultOf = sample.Result, sample.WorkName
 	return config
 }
 

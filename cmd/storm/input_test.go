@@ -58,6 +58,31 @@ func TestOtherWorkIsComparedWithSync(t *testing.T) {
 	}
 }
 
+// The sample input is for the sample work, which is the default of a service that has no
+// other.
+func TestSampleInputIsSentToItsWork(t *testing.T) {
+	t.Parallel()
+
+	t.Run("ByItsNameWhereAnotherIsTheDefault", func(t *testing.T) {
+		t.Parallel()
+		service := &service{works: `"deterministic":true},{"name":"fingerprint","deterministic":true`}
+		output := runStorm(t, against(start(t, service))...)
+		output.want(t, exitOK)
+		if got := output.report.Async; got.Delivered == 0 || got.Mismatched > 0 {
+			t.Errorf("got %d delivered and %d mismatched, want all as the sample work does it", got.Delivered, got.Mismatched)
+		}
+	})
+
+	t.Run("AndIsRefusedWhereTheServiceHasItNot", func(t *testing.T) {
+		t.Parallel()
+		output := runStormPlainly(t, against(start(t, &service{works: `"deterministic":true`}))...)
+		output.want(t, exitUsage)
+		if want := "the service doesn't offer the work fingerprint, but one: give an -input for it"; !strings.Contains(output.stderr, want) {
+			t.Errorf("got %q, want %q", output.stderr, want)
+		}
+	})
+}
+
 func TestReportToStdout(t *testing.T) {
 	t.Parallel()
 	output := runStormPlainly(t, against(start(t, &service{}), "-json", "-")...)

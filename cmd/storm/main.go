@@ -9,7 +9,7 @@
 // Exit status: 0 when every acknowledged request was called back; 1 when a callback is
 // missing, carried a wrong id, result or signature or came out of order, when a request
 // could not be sent in time, or when no request was answered ok, or fewer than were
-// rejected, failed or lost; 2 for a wrong flag or a target that doesn't answer; 99 when
+// rejected, failed or got no answer; 2 for a wrong flag or a target that doesn't answer; 99 when
 // an objective of -slo was missed, or nothing was measured for it; 130 after a second
 // interrupt, or the first where the run had not begun.
 package main

@@ -72,7 +72,11 @@ func start(t *testing.T, s *service) *service {
 			fmt.Fprintf(w, `{"default":"one","works":[{"name":"one",%s}]}`, s.works)
 		})
 	}
-	mux.HandleFunc("POST /sync", func(w http.ResponseWriter, r *http.Request) {
+	work := ""
+	if strings.Contains(s.works, `"fingerprint"`) {
+		work = "/fingerprint"
+	}
+	mux.HandleFunc("POST /sync"+work, func(w http.ResponseWriter, r *http.Request) {
 		s.note(t, r)
 		n := int(s.syncCount.Add(1))
 		if s.onSync != nil {
@@ -81,7 +85,7 @@ func start(t *testing.T, s *service) *service {
 		}
 		answerSync(n, w)
 	})
-	mux.HandleFunc("POST /async", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /async"+work, func(w http.ResponseWriter, r *http.Request) {
 		body := s.note(t, r)
 		n := int(s.asyncCount.Add(1))
 		job := job{t, client, jobID(n), fmt.Sprint(body["callback_url"]), body["input"]}

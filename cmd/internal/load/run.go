@@ -32,9 +32,17 @@ func New(ctx context.Context, config Config) (*Run, error) {
 	if err := client.waitHealthy(ctx); err != nil {
 		return nil, err
 	}
+	offers := client.offers()
+	if config.Result != nil && config.Work == "" {
+		var err error
+		if config.Work, err = offers.choose(config.ResultOf); err != nil {
+			return nil, err
+		}
+		client.config.Work = config.Work
+	}
 	r, err := newRun(config, client)
 	if err == nil && config.Result == nil && !config.Unread {
-		r.deterministic = client.isDeterministic()
+		r.deterministic = offers.isDeterministic(config.Work)
 	}
 	return r, err
 }

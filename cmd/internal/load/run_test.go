@@ -84,12 +84,12 @@ func TestVerdictsFollowFromTheCounts(t *testing.T) {
 		{
 			"SomeLost",
 			Report{Sync: Endpoint{Sent: 9, OK: 5, Shed: 1, Failed: 2, Ambiguous: 1}},
-			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or lost.", false,
+			"Of 9 requests, 5 were answered as they should be, 1 were shed, 3 were rejected, failed or got no answer.", false,
 		},
 		{
 			"MostLost",
 			Report{Sync: Endpoint{Sent: 250, OK: 37, Ambiguous: 213}},
-			"Broken: 213 of 250 requests were rejected, failed or lost.", true,
+			"Broken: 213 of 250 requests were rejected, failed or got no answer.", true,
 		},
 		{
 			"MostShed",
@@ -98,7 +98,7 @@ func TestVerdictsFollowFromTheCounts(t *testing.T) {
 		},
 		{"SomeLostBesidesCallbacks", Report{Sync: Endpoint{Sent: 9, OK: 8, Failed: 1}, Async: Async{
 			Endpoint: Endpoint{Sent: 3, OK: 3}, Acked: 3, Delivered: 3,
-		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or lost.", false},
+		}}, "Kept its word: all 3 acknowledged requests were called back; 1 of 12 requests were rejected, failed or got no answer.", false},
 	} {
 		if got := test.report.Verdict(); got != test.want || len(test.report.Breaches()) > 0 != test.broken {
 			t.Errorf("%s: got %q and %q, want %q, and broken: %v", test.name, got, test.report.Breaches(), test.want, test.broken)

@@ -2,12 +2,15 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -118,27 +121,47 @@ func (c *client) warmUp() {
 	group.Wait()
 }
 
-// isDeterministic asks the service whether its work gives the same result for the same
-// input. A service that doesn't say so is taken at that.
-func (c *client) isDeterministic() bool {
-	status, body, err := c.get("/works")
-	if err != nil || status != http.StatusOK {
-		return false
+// offers are the kinds of work of a service.
+type offers struct {
+	Default string `json:"default"`
+	Works   []struct {
+		Name          string `json:"name"`
+		Deterministic bool   `json:"deterministic"`
+	} `json:"works"`
+}
+
+// offers asks the service for its kinds of work. They are empty where it doesn't tell them.
+func (c *client) offers() (told offers) {
+	if status, body, err := c.get("/works"); err == nil && status == http.StatusOK {
+		_ = json.Unmarshal(body, &told)
 	}
-	var told struct {
-		Default string `json:"default"`
-		Works   []struct {
-			Name          string `json:"name"`
-			Deterministic bool   `json:"deterministic"`
-		} `json:"works"`
-	}
-	_ = json.Unmarshal(body, &told)
-	for _, work := range told.Works {
-		if work.Name == told.Default {
+	return told
+}
+
+// isDeterministic tells whether the work gives the same result for the same input. A service
+// that doesn't say so is taken at that.
+func (o offers) isDeterministic(name string) bool {
+	for _, work := range o.Works {
+		if work.Name == cmp.Or(name, o.Default) {
 			return work.Deterministic
 		}
 	}
 	return false
+}
+
+// choose returns the name by which to ask for the work of a name, empty for the default.
+func (o offers) choose(name string) (string, error) {
+	names := []string{}
+	for _, work := range o.Works {
+		names = append(names, work.Name)
+	}
+	switch {
+	case len(names) == 0 || o.Default == name:
+		return "", nil
+	case slices.Contains(names, name):
+		return name, nil
+	}
+	return "", fmt.Errorf("the service doesn't offer the work %s, but %s: give an -input for it", name, strings.Join(names, ", "))
 }
 
 func (c *client) get(path string) (status int, body []byte, err error) {

@@ -22,7 +22,7 @@ func (r *Report) Breaches() []string {
 	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
 	add(r.Async.OutOfOrder, called, "requests were called back out of order")
 	if lost := r.lost(); lost > r.Sync.OK+r.Async.OK {
-		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or lost", lost, r.sent()))
+		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or got no answer", lost, r.sent()))
 	}
 	if unsent := r.Unsent(); unsent > 0 {
 		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
@@ -109,13 +109,13 @@ func (r *Report) kept() string {
 	if r.Async.Acked == 0 {
 		return share{"requests", "answered as they should be", r.sent(), r.Sync.OK}.tell(
 			fate{r.Sync.Shed + r.Async.Shed, "were shed"},
-			fate{r.lost(), "were rejected, failed or lost"})
+			fate{r.lost(), "were rejected, failed or got no answer"})
 	}
 	text := share{"acknowledged requests", "called back", r.Async.Acked, r.Async.Delivered}.tell(
 		fate{r.Async.Dead, "went to receivers that take nothing"},
 		fate{r.Async.Pending, "are still to come at slow or flaky ones"})
 	if r.lost() > 0 {
-		text += fmt.Sprintf("; %d of %d requests were rejected, failed or lost", r.lost(), r.sent())
+		text += fmt.Sprintf("; %d of %d requests were rejected, failed or got no answer", r.lost(), r.sent())
 	}
 	return text
 }

@@ -16,6 +16,9 @@ import (
 	"ringback/work/fingerprint"
 )
 
+// WorkName is the name of the sample work.
+const WorkName = "fingerprint"
+
 // Usual is the default pattern.
 const Usual = "text=200,rounds=0,delay=0s"
 
