@@ -106,9 +106,10 @@ func New(config Config) http.Handler {
 	}
 	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
 	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
-	get(reading, "/works", api.handle(api.listWorks))
 	get(reading, listPath, api.handle(api.listRequests))
-	get(reading.Group("", with(api.refuseQuery)), "/requests/:id", with(api.getOrFollow))
+	plain := reading.Group("", with(api.refuseQuery))
+	get(plain, "/works", api.handle(api.listWorks))
+	get(plain, "/requests/:id", with(api.getOrFollow))
 	changing := private.Group("", api.admit(admission{api.posts, nil}), with(api.refuseQuery))
 	one := changing.Group("/requests/:id", with(api.refuseBody))
 	one.POST("/cancel", api.handle(api.cancelRequest))

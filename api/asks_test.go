@@ -192,7 +192,7 @@ func TestBatch(t *testing.T) {
 				told = append(told, r.Problem.Type)
 			}
 		}
-		want := "ok #/requests/1/delay ok #/requests/3/work /problems/malformed-idempotency-key #/requests/5 #/requests/6/callback_url #/requests/7/other"
+		want := "ok #/requests/1/delay ok #/requests/3/work #/requests/4/idempotency_key #/requests/5 #/requests/6/callback_url #/requests/7/other"
 		if strings.Join(told, " ") != want || answer.header.Get("Retry-After") != "1" {
 			t.Errorf("got %q, want %q", strings.Join(told, " "), want)
 		}

@@ -182,6 +182,11 @@ func (a *API) readItem(c *call, i int, raw jsontext.Value) (request db.Request, 
 	if err != nil {
 		return request, key, err
 	}
+	if !isKey(*item.IdempotencyKey) {
+		detail := fmt.Sprintf("must be a string of 1 to %d printable ASCII characters", maxKey)
+		return request, key, newProblem("malformed-idempotency-key", "idempotency_key "+detail+".",
+			fieldProblem{Pointer: "#/idempotency_key", Detail: detail})
+	}
 	key, err = a.newKey(*item.IdempotencyKey, body, request, 0)
 	return request, key, err
 }
@@ -217,6 +222,7 @@ func within(i int, err error) *problem {
 		known = problemOf(err)
 	}
 	moved := *known
+	moved.Detail = strings.Replace(moved.Detail, "The body ", "The request ", 1)
 	moved.Errors = nil
 	for _, field := range known.Errors {
 		if rest, ok := strings.CutPrefix(field.Pointer, "#"); ok {

@@ -51,8 +51,8 @@ func namesOf(stopped db.Stopped) []string {
 func requestID(c *call) (uuid.UUID, error) {
 	id, err := parseID(c.Param("id"))
 	if err != nil {
-		return uuid.UUID{}, newProblem("invalid-parameter", "id must be a request's id.",
-			fieldProblem{Parameter: "id", Detail: "must be a request's id"})
+		return uuid.UUID{}, newProblem("invalid-parameter", "id must be the UUID of a request, which is a webhook-id without its req_.",
+			fieldProblem{Parameter: "id", Detail: "must be the UUID of a request"})
 	}
 	c.requestID = id.String()
 	return id, nil

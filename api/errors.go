@@ -111,10 +111,10 @@ func problemOf(err error) *problem {
 			fieldProblem{Pointer: "#/callback_url", Detail: refused.Error()})
 	case errors.As(err, &field):
 		return invalidInput(field.Pointer, field.Detail)
-	case errors.As(err, &semantic):
-		return invalidInput(string(semantic.JSONPointer), explainSemantic(semantic))
 	case errors.As(err, &syntactic):
 		return explainSyntactic(syntactic)
+	case errors.As(err, &semantic):
+		return invalidInput(string(semantic.JSONPointer), explainSemantic(semantic))
 	case errors.Is(err, pgx.ErrNoRows):
 		return newProblem("not-found", "There is no such request.")
 	}
@@ -183,7 +183,7 @@ func kindName(kind reflect.Kind) string {
 		return "true or false"
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		return "a whole number"
+		return "a whole number, without a fraction or an exponent"
 	case reflect.Float32, reflect.Float64:
 		return "a number"
 	case reflect.Struct, reflect.Map:

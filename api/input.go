@@ -71,6 +71,9 @@ var noNulls = json.UnmarshalFromFunc(func(decoder *jsontext.Decoder, target any)
 	if kind.Kind() == reflect.Pointer || kind == reflect.TypeFor[jsontext.Value]() {
 		return errors.ErrUnsupported
 	}
+	if _, err := decoder.ReadToken(); err != nil { // of a word that begins as null does
+		return err
+	}
 	return errNull
 })
 

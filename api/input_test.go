@@ -37,6 +37,8 @@ func TestBadInput(t *testing.T) {
 		{name: "LoneSurrogate", body: input(`"text":"\ud800"`), status: 400, problem: malformed, fields: []string{"#/input/text"}},
 		{name: "InvalidUTF8", body: input("\"text\":\"\xff\""), status: 400, problem: malformed, fields: []string{"#/input/text"}},
 		{name: "NotAnObject", body: `[]`, status: 422, problem: invalid, fields: []string{"#"}},
+		{name: "BeginsAsNull", body: `nonsense`, status: 400, problem: malformed, fields: []string{"#"}},
+		{name: "BeginsAsNullBelow", body: `{"input":{"text":nope}CALLBACK}`, status: 400, problem: malformed, fields: []string{"#/input/text"}},
 		{name: "Null", body: `null`, status: 422, problem: invalid, fields: []string{"#"}},
 		{name: "MissingInput", body: `{}`, status: 422, problem: invalid, fields: []string{"#/input"}},
 		{name: "InputNotAnObject", body: `{"input":5CALLBACK}`, status: 422, problem: invalid, fields: []string{"#/input"}},

@@ -68,9 +68,21 @@ func (p *parameters) refuseUnknown(known ...string) {
 func oneOf[T ~string](p *parameters, parameter string, known ...T) T {
 	value := T(p.query.Get(parameter))
 	if p.query.Has(parameter) && !slices.Contains(known, value) {
-		p.refuse(parameter, fmt.Sprintf("must be one of %v", known))
+		p.refuse(parameter, "must be "+choice(known))
 	}
 	return value
+}
+
+// choice lists two or more words, as in a, b or c.
+func choice[T ~string](of []T) string {
+	words, last := "", len(of)-1
+	for i, word := range of[:last] {
+		if i > 0 {
+			words += ", "
+		}
+		words += string(word)
+	}
+	return words + " or " + string(of[last])
 }
 
 func (p *parameters) host(parameter string) string {
@@ -149,7 +161,7 @@ func (p *parameters) time(parameter string) (at time.Time) {
 	if p.query.Has(parameter) {
 		var err error
 		if at, err = readTime(p.query.Get(parameter)); err != nil {
-			p.refuse(parameter, err.Error())
+			p.refuse(parameter, err.Error()+", with %2B for the + of a zone")
 		}
 	}
 	return at

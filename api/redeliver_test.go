@@ -354,9 +354,11 @@ func TestCallsAboutOneRequestMeanWhatTheySay(t *testing.T) {
 		s.wantProblem(t, s.call(t, "POST", path+verb, `{"dry_run":true}`), http.StatusUnprocessableEntity, "invalid-input", "#/dry_run")
 		s.wantProblem(t, s.call(t, "POST", path+verb, `null`), http.StatusUnprocessableEntity, "invalid-input", "#")
 		s.wantProblem(t, s.call(t, "POST", path+verb, `dry_run=true`), http.StatusBadRequest, "malformed-json", "#")
+		s.wantProblem(t, s.call(t, "POST", path+verb, `no`), http.StatusBadRequest, "malformed-json", "#")
 		s.wantProblem(t, s.call(t, "POST", path+verb, `{"x":"`+strings.Repeat("x", 4<<10)+`"}`), http.StatusRequestEntityTooLarge, "body-too-large")
 	}
 	s.wantProblem(t, s.call(t, "GET", path+"?wait=10", ""), http.StatusBadRequest, "invalid-parameter", "wait")
+	s.wantProblem(t, s.call(t, "GET", "/works?work=one", ""), http.StatusBadRequest, "invalid-parameter", "work")
 	s.wantProblem(t, s.call(t, "POST", "/async?delay=60", asyncBody), http.StatusBadRequest, "invalid-parameter", "delay")
 	s.wantProblem(t, s.call(t, "POST", "/sync?work=other", `{"input":{"text":"a"}}`), http.StatusBadRequest, "invalid-parameter", "work")
 	if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {

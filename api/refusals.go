@@ -118,7 +118,7 @@ var refusals = [...]refusal{
 	},
 	{
 		reason: "client_secret", problem: unsignable, cause: jobs.ErrUnsignable, retryAfter: keptRetryAfter,
-		detail: "The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.",
+		detail: "The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to start the service with the SECRETS_KEY that sealed your secret, or give you a new API key and secret.",
 	},
 	{
 		reason: jobs.Backlog, problem: busy,
@@ -182,7 +182,7 @@ var refusals = [...]refusal{
 	},
 	{
 		reason: reasonFailed, problem: unavailable,
-		detail: "The database could not finish the call. A POST /async that was under way may yet be called back.",
+		detail: "The database could not finish the call. It may have taken effect all the same: work may be done, and a POST /async may yet be called back.",
 	},
 }
 

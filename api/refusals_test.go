@@ -89,7 +89,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			"client_secret", jobs.ErrUnsignable, "secret-unreadable", 503,
-			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to put the key back with which it was sealed (SECRETS_KEY), or rotate your key.", "",
+			"The service can't read the secret that your callbacks are signed with. Nothing was accepted; tell the operator, who has to start the service with the SECRETS_KEY that sealed your secret, or give you a new API key and secret.", "",
 		},
 		{
 			"queue_full", batch.ErrFull, "temporary-reduced-capacity", 503,
@@ -133,7 +133,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			"database_failed", io.ErrUnexpectedEOF, "unavailable", 503,
-			"The database could not finish the call. A POST /async that was under way may yet be called back.", "",
+			"The database could not finish the call. It may have taken effect all the same: work may be done, and a POST /async may yet be called back.", "",
 		},
 	} {
 		got := problemOf(fmt.Errorf("accepting: %w", test.err))

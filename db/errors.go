@@ -182,7 +182,7 @@ var Faults = map[Fault]string{
 	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
 	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written; or reset default_transaction_read_only, where somebody set it for the server, the database or the role",
 	DiskFull:    "free space on the database's disk or enlarge it",
-	NoResources: "end sessions of other programs (pg_stat_activity), raise max_connections (or the memory) of the database, or lower pool_max_conns in DATABASE_URL; waiting steps go on by themselves",
+	NoResources: "end sessions of other programs (pg_stat_activity), raise max_connections (or the memory) of the database or the CONNECTION LIMIT of the role or database, or lower pool_max_conns in DATABASE_URL; waiting steps go on by themselves",
 	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
 	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, or the table, column or search_path that somebody changed; waiting steps go on by themselves",
 	Broken:      "undo what the error names: an index, trigger, constraint or column that somebody dropped, added or changed; a table that is published without REPLICA IDENTITY; a sequence behind the numbers of its table (setval); or repair a damaged index (REINDEX); waiting steps go on by themselves",

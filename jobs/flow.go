@@ -3,6 +3,7 @@ package jobs
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"sync"
@@ -138,8 +139,20 @@ func tellOfWork(logger *slog.Logger, offer *work.Offer) func(down bool, cause er
 			return
 		}
 		logger.Error("work_down", "work", offer.Name, "service", offer.Service, "cause", cause,
-			"remedy", "start the service of WORK_URL or WORKS, or correct its URL; async requests wait meanwhile, and sync requests get 503")
+			"remedy", remedyOfDown(cause)+"; async requests wait meanwhile, and sync requests get 503")
 	}
+}
+
+// remedyOfDown is what an operator may do about a service that fails one run after the other.
+func remedyOfDown(cause error) string {
+	told, _ := errors.AsType[*work.Error](cause)
+	if _, unreached := errors.AsType[*work.UnreachedError](cause); unreached {
+		return "start the service of WORK_URL or WORKS, or correct its URL"
+	}
+	if told != nil && told.Code == work.CodeDeadline {
+		return "look into the log of the service of WORK_URL or WORKS, raise WORK_TIMEOUT (or its timeout in WORKS), or let it answer 202 and report later"
+	}
+	return "look into the log of the service of WORK_URL or WORKS, and make sure that its URL names the service"
 }
 
 // warnOfWork returns a function that logs that a service refuses all requests.

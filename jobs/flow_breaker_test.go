@@ -215,3 +215,17 @@ func TestFlowProbeThatHangsHoldsUpNobodyForLong(t *testing.T) {
 		t.Errorf("then: got %+v, want slow start", got)
 	}
 }
+
+// The remedy of a service that fails follows from how it fails.
+func TestRemediesOfServicesThatAreDown(t *testing.T) {
+	t.Parallel()
+	for want, cause := range map[string]error{
+		"start the service":                &work.UnreachedError{Err: errors.New("connection refused")},
+		"raise WORK_TIMEOUT":               work.Retry(&work.Error{Code: work.CodeDeadline}, 0),
+		"make sure that its URL names the": work.Retry(&work.Error{Code: "upstream_unreachable"}, 0),
+	} {
+		if got := remedyOfDown(cause); !strings.Contains(got, want) {
+			t.Errorf("%v: got %q, want %q in it", cause, got, want)
+		}
+	}
+}

@@ -170,7 +170,7 @@ func mayBeOffered(request db.Request, now time.Time) bool {
 func (w *runWorker) awaitOffer(ctx context.Context, job *rivertype.JobRow, request db.Request) error {
 	w.queue.metrics.postponed(workUnknown)
 	w.queue.seldom.WarnContext(ctx, "work_unknown", "request_id", request.ID.String(), "job_id", job.ID, "work", request.Work,
-		"remedy", "start a process that offers this kind of work, or put it back into WORKS; without one the request fails 48 hours after it was accepted")
+		"remedy", "start a process that offers this kind of work, or put it back into WORKS (or WORK_URL, for upstream); without one the request fails 48 hours after it was accepted")
 	return river.JobSnooze(jitter(unknownPause, 0.8, 1.2, rand.Float64()))
 }
 

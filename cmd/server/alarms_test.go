@@ -61,7 +61,7 @@ func TestPagesTellOfAlerts(t *testing.T) {
 			}, func() string { return "the queue" })
 		}
 		pause("now()")
-		p.awaitLine(t, "level=WARN msg=queue_paused remedy=\"resume the queues work and callback in River UI")
+		p.awaitLine(t, "level=WARN msg=queue_paused remedy=\"resume in River UI what somebody paused: ")
 		b := openBrowser(t, p)
 		b.open(t, "/")
 		b.do(t, chromedp.WaitVisible("#alarms .alarm", chromedp.ByQuery))

@@ -25,17 +25,17 @@ func TestThatNobodyMayCallIsToldAtOnceAndOnceAMinute(t *testing.T) {
 			}
 			log.Reset()
 		}
-		w.look(t.Context())
+		w.tell(t.Context())
 		want("no_clients", 1)
 		for range 10 * time.Minute / idleInterval {
 			time.Sleep(idleInterval)
-			w.look(t.Context())
+			w.tell(t.Context())
 		}
 		want("no_clients", 10)
 		empty = false
-		w.look(t.Context())
+		w.tell(t.Context())
 		want("no_clients_over", 1)
-		w.look(t.Context())
+		w.tell(t.Context())
 		want("no_clients", 0)
 	})
 }
@@ -47,12 +47,17 @@ func TestNobodyWorksIsToldOnceAMinute(t *testing.T) {
 		var idle bool
 		var err error
 		w := watchWorkers(nil, slog.New(slog.NewTextHandler(&log, nil)))
-		w.idle = func(context.Context) (bool, error) { return idle, err }
+		w.look = func(context.Context) (remedy string, _ error) {
+			if idle {
+				remedy = "start one"
+			}
+			return remedy, err
+		}
 		wantLines := func(after time.Duration, message string, want int) {
 			t.Helper()
 			for range after / idleInterval {
 				time.Sleep(idleInterval)
-				w.look(t.Context())
+				w.tell(t.Context())
 			}
 			if got := strings.Count(log.String(), "msg="+message+" ") + strings.Count(log.String(), "msg="+message+"\n"); got != want {
 				t.Errorf("%s after %s: got %d, want %d:\n%s", message, after, got, want, log.String())

@@ -413,7 +413,7 @@ func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	}
 	if s.config.role != "worker" && !s.config.dev {
 		callers := watchCallers(s.clients.Empty, s.logger)
-		callers.look(watching)
+		callers.tell(watching)
 		go callers.run(watching)
 	}
 	s.handler.set(s.newAPI())

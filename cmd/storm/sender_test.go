@@ -55,7 +55,7 @@ func TestAnswersGoWrong(t *testing.T) {
 		// As the service words the two: before anything was accepted, and perhaps after.
 		answers := []string{
 			"The database doesn't answer, or can't be written. Nothing was accepted; try again.",
-			"The database could not finish the call. A POST /async that was under way may yet be called back.",
+			"The database could not finish the call. It may have taken effect all the same: work may be done, and a POST /async may yet be called back.",
 		}
 		unavailable := func(n int, w http.ResponseWriter) bool {
 			if n > len(answers) {

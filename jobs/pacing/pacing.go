@@ -277,7 +277,9 @@ func (pass *Pass) Leave(sent webhook.Attempt) {
 	p.mu.Unlock()
 	switch {
 	case after.openings > before:
-		p.logger.Warn("receiver_closed", "receiver", r.name, "failures", after.failures, "until", after.until)
+		p.logger.Warn("receiver_closed", "receiver", r.name, "failures", after.failures, "until", after.until,
+			"outcome", sent.Outcome, "status", sent.Status, "cause", sent.Cause,
+			"remedy", "callbacks wait and try again by themselves; once the receiver is well, ringback receiver forget lets them leave at once")
 	case after.openings < before:
 		p.logger.Info("receiver_open", "receiver", r.name)
 	}

@@ -51,7 +51,7 @@ func (e *HeaderError) Error() string { return e.Name + " " + e.Rule }
 // name, that breaks a rule.
 func CheckHeaders(headers map[string]string) (map[string]string, error) {
 	if len(headers) > MaxHeaders {
-		return nil, &HeaderError{Rule: fmt.Sprintf("must be at most %d", MaxHeaders)}
+		return nil, &HeaderError{Rule: fmt.Sprintf("must have at most %d names", MaxHeaders)}
 	}
 	checked := make(map[string]string, len(headers))
 	for _, name := range slices.Sorted(maps.Keys(headers)) {

@@ -48,7 +48,7 @@ func judge(a answer, retryOn []int, now time.Time) (jsontext.Value, error) {
 	case http.StatusNoContent:
 		return jsontext.Value("null"), nil
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return nil, &work.Error{Code: work.CodeRefused, Message: a.reason()}
+		return nil, a.refusal()
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return nil, a.notDone(now)
@@ -108,19 +108,21 @@ func (a answer) notDone(now time.Time) error {
 	}, after)
 }
 
-// reason is the title and detail of a problem (RFC 9457), which callers are told.
-func (a answer) reason() string {
+// refusal tells callers the title and detail of a problem (RFC 9457), and operators the
+// beginning of any other answer.
+func (a answer) refusal() error {
 	var problem struct {
 		Title  string `json:"title"`
 		Detail string `json:"detail"`
 	}
 	media, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
 	if media != "application/problem+json" || json.Unmarshal(a.body, &problem) != nil || problem.Title+problem.Detail == "" {
-		return fmt.Sprintf("The work refuses this input: it answered %d.", a.status)
+		refused := &work.Error{Code: work.CodeRefused, Message: fmt.Sprintf("The work refuses this input: it answered %d.", a.status)}
+		return &detailed{refused, a.excerpt()}
 	}
 	title, detail := strings.TrimSpace(problem.Title), strings.TrimSpace(problem.Detail)
 	if title != "" && detail != "" && !strings.ContainsAny(title[len(title)-1:], ".:!?") {
 		title += ":"
 	}
-	return strings.TrimSpace(title + " " + detail)
+	return &work.Error{Code: work.CodeRefused, Message: strings.TrimSpace(title + " " + detail)}
 }

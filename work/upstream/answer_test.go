@@ -49,6 +49,16 @@ func TestAnswersThatTheOperatorMustActOn(t *testing.T) {
 	}
 }
 
+// Callers are told nothing of an answer that is no problem, and operators its beginning.
+func TestRefusalsWithoutAProblemAreQuotedToOperators(t *testing.T) {
+	t.Parallel()
+	_, err := judge(answer{400, http.Header{"Content-Type": {"text/plain"}}, []byte("no such colour")}, nil, time.Time{})
+	var told *work.Error
+	if !errors.As(err, &told) || told.Code != work.CodeRefused || strings.Contains(told.Message, "colour") || !strings.Contains(err.Error(), "no such colour") {
+		t.Errorf("got %v, of which callers are told %v, want the answer's text for operators alone", err, told)
+	}
+}
+
 func TestReason(t *testing.T) {
 	t.Parallel()
 	problem := http.Header{"Content-Type": {"application/problem+json"}}
@@ -59,8 +69,9 @@ func TestReason(t *testing.T) {
 		`{"detail":"It is in Klingon."}`:                        "It is in Klingon.",
 		`{}`:                                                    "The work refuses this input: it answered 422.",
 	} {
-		if got := (answer{422, problem, []byte(body)}).reason(); got != want {
-			t.Errorf("%s: got %q, want %q", body, got, want)
+		var told *work.Error
+		if err := (answer{422, problem, []byte(body)}).refusal(); !errors.As(err, &told) || told.Message != want {
+			t.Errorf("%s: got %v, want %q", body, err, want)
 		}
 	}
 }

@@ -200,7 +200,10 @@ func explain(ctx context.Context, err error) error {
 	timed, ok := errors.AsType[net.Error](err)
 	dial, dialled := errors.AsType[*net.OpError](err) // of which nothing was sent
 	dialled = dialled && dial.Op == "dial"
-	told := &work.Error{Code: CodeUnreachable, Message: "The service that does the work can't be reached."}
+	told := &work.Error{Code: CodeUnreachable, Message: "The service that does the work gave no valid answer."}
+	if dialled {
+		told.Message = "The service that does the work can't be reached."
+	}
 	if ctx.Err() != nil || ok && timed.Timeout() && !dialled {
 		told = &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}
 	}
