@@ -33,7 +33,7 @@ type Config struct {
 	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored in plain text; otherwise a start without SECRETS_KEY is refused, outside local mode"`
 	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
 	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest time of a run of the work, sync or async"`
-	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, for sync and for async requests each, of async requests three quarters of WORKERS at most, outside local mode; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
+	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, counted for sync and for async requests separately; outside local mode, async runs take three quarters of WORKERS at most; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
 	UnfinishedLimit       int           `env:"UNFINISHED_LIMIT" envDefault:"100000" help:"unfinished async requests of all clients whose next step is due within a minute; more are refused with 503"`
 	ClientRate            int           `env:"CLIENT_RATE" envDefault:"50" help:"POSTs a second from a client to a process, with a burst of twice as many; more are refused with 429. A client may have limits of its own (ringback client set); local mode has none of the CLIENT_ limits, nor DESTINATION_UNFINISHED"`
@@ -62,7 +62,7 @@ type Config struct {
 	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
 	CallbackRate    int     `env:"CALLBACK_RATE" envDefault:"0" help:"the most callbacks a second to a receiver from a process, unless ringback receiver allow gave it more; 0 for no limit but the receiver's own answers"`
-	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: no receiver is asked. The former value earned means off"`
+	CallbackConsent consent `env:"CALLBACK_CONSENT" envDefault:"off" help:"required: a receiver gets callbacks only once it has granted them by the handshake of CloudEvents' HTTP webhook; off: no receiver is asked. The value earned of earlier versions is taken as off"`
 
 	OTelExporterOTLPEndpoint       collectorURL `env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"OpenTelemetry collector that gets the traces, such as http://127.0.0.1:4318, by OTLP over HTTP at /v1/traces below it. Nothing is traced by default"`
 	OTelExporterOTLPTracesEndpoint collectorURL `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" help:"instead of OTEL_EXPORTER_OTLP_ENDPOINT, the whole URL, such as http://127.0.0.1:4318/v1/traces"`
