@@ -123,4 +123,4 @@ disk:
 # The shell reads ID from its environment, where make puts it, and lets through
 # nothing that it could take for more than a word.
 id:
-	@case "$$ID" in '' | *[!0-9a-fA-F-]*) echo "usage: make trace ID=<a request's id>" >&2; exit 2 ;; esac
+	@case "$$ID" in '' | *[!0-9a-fA-F-]*) echo "ID must be the UUID of a request, as in make trace ID=01a21ee9-6313-78c8-9511-0237f2243bcc" >&2; exit 2 ;; esac

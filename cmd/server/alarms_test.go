@@ -97,6 +97,19 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		}
 	})
 
+	t.Run("ThatTheSecretOfAClientCannotBeOpened", func(t *testing.T) {
+		t.Parallel()
+		database := dbtest.New(t)
+		issueTo(t, database, "add", "acme")
+		p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": "b3RoZXItc2VjcmV0LWtleS1vZi0zMi1ieXRlcy0xMjM="}))
+		b := openBrowser(t, p)
+		b.open(t, "/")
+		if got := b.text(t, "#alarms"); !strings.Contains(got, "of the client acme") || !strings.Contains(got, "SECRETS_KEY") {
+			t.Errorf("got %q, want that acme's secret can't be opened, with the remedy", got)
+		}
+		b.wantNothingWrong(t)
+	})
+
 	t.Run("ThatATableIsLockedAServiceIsDownAndCallsAreRefused", func(t *testing.T) {
 		t.Parallel()
 		database := dbtest.New(t)

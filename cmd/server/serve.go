@@ -369,12 +369,12 @@ func (s *server) leaving(next http.Handler) http.Handler {
 // listen takes the addresses. Callers wait until serve.
 func (s *server) listen(ctx context.Context) (err error) {
 	if s.listener, err = listenTCP(ctx, s.config.HTTPAddr); err != nil {
-		return fmt.Errorf("listening for the API: %w", err)
+		return fmt.Errorf("listening for the API (HTTP_ADDR): %w", err)
 	}
 	if s.admin != nil {
 		listener, err := net.Listen("tcp", s.config.AdminAddr)
 		if err != nil {
-			return fmt.Errorf("listening for the admin pages: %w", err)
+			return fmt.Errorf("listening for the admin pages (ADMIN_ADDR): %w", err)
 		}
 		s.adminAddr = listener.Addr().String()
 		go serveOn(listener, s.admin, s.failed)
@@ -382,7 +382,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.metrics != nil {
 		listener, err := net.Listen("tcp", s.config.MetricsAddr)
 		if err != nil {
-			return fmt.Errorf("listening for metrics: %w", err)
+			return fmt.Errorf("listening for metrics (METRICS_ADDR): %w", err)
 		}
 		s.logger.Info("metrics", "addr", listener.Addr().String())
 		go serveOn(listener, s.metrics, s.failed)

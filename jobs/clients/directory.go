@@ -8,6 +8,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -294,9 +296,9 @@ func (s *snapshot) secrets(client string, now time.Time) ([]webhook.Secret, erro
 	return signer.secrets, nil
 }
 
-// Unreadable tells that a client's secrets can't be opened.
-func (d *Directory) Unreadable(client string) bool {
-	return d.latest.Load().unreadable[client] != nil
+// Unreadable returns the clients whose secrets can't be opened, by name.
+func (d *Directory) Unreadable() []string {
+	return slices.Sorted(maps.Keys(d.latest.Load().unreadable))
 }
 
 // Empty tells that nobody may call.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"ringback/db"
 )
@@ -54,6 +55,17 @@ func faultAlarms(lasting map[db.Fault]db.Lasting) (alarms []string) {
 		alarms = append(alarms, alarm)
 	}
 	return alarms
+}
+
+// unreadableAlarm tells of clients whose secrets can't be opened, of which it names few.
+func unreadableAlarm(clients []string) string {
+	const most = 5
+	names := strings.Join(clients[:min(most, len(clients))], ", ")
+	if more := len(clients) - most; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return "The secret can't be opened of the client " + names +
+		": new requests are refused, and callbacks wait. Start with the SECRETS_KEY that sealed it, or rotate the key (ringback client rotate NAME)."
 }
 
 // signs are the figures of a process that alarms are made of.

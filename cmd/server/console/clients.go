@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"ringback/db"
@@ -34,6 +35,7 @@ func (c *Console) clients(r *http.Request) (view, error) {
 		return view{}, err
 	}
 	var page clientsPage
+	unreadable := c.Unreadable()
 	if c.LocalClient != "" {
 		page.Rows = append(page.Rows, clientRow{Name: c.LocalClient})
 	}
@@ -41,7 +43,7 @@ func (c *Console) clients(r *http.Request) (view, error) {
 		page.Rows = append(page.Rows, clientRow{
 			Name: client.Name, CreatedAt: client.CreatedAt, RotatedAt: client.RotatedAt, DisabledAt: client.DisabledAt,
 			Rate: client.Rate, Unfinished: client.Unfinished, PerDestination: client.PerDestination, Dead: client.DeadLetters,
-			Storage: client.Storage, Callbacks: client.Callbacks, Unreadable: c.Unreadable(client.Name),
+			Storage: client.Storage, Callbacks: client.Callbacks, Unreadable: slices.Contains(unreadable, client.Name),
 		})
 	}
 	page.Counted = c.countClients(r.Context(), page.Rows)

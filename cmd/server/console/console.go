@@ -42,7 +42,7 @@ type Config struct {
 	Queue         *jobs.Queue
 	Metrics       prometheus.Gatherer
 	CheckCallback func(client, callbackURL string) error // refuses URLs that callbacks may not go to any more
-	Unreadable    func(client string) bool               // the server can't open the client's secrets
+	Unreadable    func() []string                        // clients whose secrets the server can't open, by name
 	NoClients     func() bool                            // no client may call with a key
 	LocalClient   string                                 // the client without a row, in local mode
 	Version       string

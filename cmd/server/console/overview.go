@@ -59,6 +59,9 @@ func (c *Console) state(ctx context.Context) state {
 	if c.LocalClient == "" && c.NoClients() {
 		s.Alarms = append(s.Alarms, noClients)
 	}
+	if unreadable := c.Unreadable(); len(unreadable) > 0 {
+		s.Alarms = append(s.Alarms, unreadableAlarm(unreadable))
+	}
 	s.Alarms = append(s.Alarms, latest.signs.alarms(before.signs)...)
 	processes, err := db.ListProcesses(ctx, c.Reads)
 	if err != nil {
