@@ -13,6 +13,7 @@ import (
 	"ringback/db"
 	"ringback/db/batch"
 	"ringback/jobs"
+	"ringback/jobs/flow"
 	"ringback/jobs/limit"
 )
 
@@ -157,19 +158,19 @@ var refusals = [...]refusal{
 		detail: "The process has stopped. Nothing was accepted; try again.",
 	},
 	{
-		reason: jobs.WorkDown, problem: unavailable,
+		reason: flow.WorkDown, problem: unavailable,
 		detail: "The service that does the work is down. Nothing was done; try again.",
 	},
 	{
-		reason: jobs.WorkPaused, problem: unavailable,
+		reason: flow.WorkPaused, problem: unavailable,
 		detail: "The service that does the work asked for a pause. Nothing was done; try again.",
 	},
 	{
-		reason: jobs.WorkPace, problem: unavailable,
+		reason: flow.WorkPace, problem: unavailable,
 		detail: "The service that does the work has just come back, and gets little for a moment. Nothing was done; try again.",
 	},
 	{
-		reason: jobs.KindLimit, problem: unavailable,
+		reason: flow.KindLimit, problem: unavailable,
 		detail: "Too many attempts of the work are under way. Nothing was done; try again.",
 	},
 	{

@@ -12,6 +12,7 @@ import (
 
 	"ringback/db/batch"
 	"ringback/jobs"
+	"ringback/jobs/flow"
 	"ringback/jobs/limit"
 )
 
@@ -108,19 +109,19 @@ func TestRefusals(t *testing.T) {
 			"The process has stopped. Nothing was accepted; try again.", "",
 		},
 		{
-			"work_down", refusedBy(jobs.WorkDown), "unavailable", 503,
+			"work_down", refusedBy(flow.WorkDown), "unavailable", 503,
 			"The service that does the work is down. Nothing was done; try again.", "",
 		},
 		{
-			"work_paused", refusedBy(jobs.WorkPaused), "unavailable", 503,
+			"work_paused", refusedBy(flow.WorkPaused), "unavailable", 503,
 			"The service that does the work asked for a pause. Nothing was done; try again.", "",
 		},
 		{
-			"work_pace", refusedBy(jobs.WorkPace), "unavailable", 503,
+			"work_pace", refusedBy(flow.WorkPace), "unavailable", 503,
 			"The service that does the work has just come back, and gets little for a moment. Nothing was done; try again.", "",
 		},
 		{
-			"kind_limit", refusedBy(jobs.KindLimit), "unavailable", 503,
+			"kind_limit", refusedBy(flow.KindLimit), "unavailable", 503,
 			"Too many attempts of the work are under way. Nothing was done; try again.", "",
 		},
 		{

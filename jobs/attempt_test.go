@@ -15,6 +15,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/flow"
 	"ringback/work"
 )
 
@@ -25,7 +26,7 @@ func (q *testQueue) offering(t *testing.T, w work.Work) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.runner.catalog, q.flows = catalog, newFlows(catalog, newWaitingRoom(2, 0, false), false, slog.New(slog.DiscardHandler))
+	q.runner.catalog, q.flows = catalog, flow.OfCatalog(catalog, flow.NewRoom(2, 0, false), false, slog.New(slog.DiscardHandler))
 }
 
 func freshRequest(callbackURL string) db.Request {

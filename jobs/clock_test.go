@@ -3,7 +3,6 @@ package jobs
 import (
 	"bytes"
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/internal/bubble"
-	"ringback/work"
 )
 
 // newSkewed returns a queue on a database whose clock is ahead by an interval: its own
@@ -322,22 +320,4 @@ func TestAnswersInHandAreToldAgain(t *testing.T) {
 			t.Errorf("got %v and %d lines in ten minutes, want 3 to 11, and one of the end:\n%s", err, told, log.String())
 		}
 	})
-}
-
-func TestWorkThatIsDownIsToldAgain(t *testing.T) {
-	t.Parallel()
-	f := newFlow(&work.Offer{Name: "away", Work: work.Work{Paced: true}}, newWaitingRoom(10, 0, false), false)
-	told := 0
-	f.tell = func(down bool, _ error) {
-		if down {
-			told++
-		}
-	}
-	start := time.Unix(1_000_000, 0)
-	for second := range 301 {
-		f.fail(&f.reach, errors.New("refused"), start.Add(time.Duration(second)*time.Second))
-	}
-	if told != 5 {
-		t.Errorf("got %d lines in five minutes, want one a minute", told)
-	}
 }

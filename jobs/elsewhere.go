@@ -19,6 +19,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/flow"
 	"ringback/work"
 )
 
@@ -194,7 +195,7 @@ func (w *runWorker) sleep(request db.Request, lease db.Lease) error {
 	if !request.ExpiresAt.IsZero() {
 		left = min(left, time.Until(w.here(request).ExpiresAt))
 	}
-	return river.JobSnooze(max(soonest, left))
+	return river.JobSnooze(max(flow.Soonest, left))
 }
 
 // look decides on a request whose work goes on elsewhere, when its job wakes.
@@ -218,7 +219,7 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	if !over {
-		return river.JobSnooze(soonest) // it was renewed just now
+		return river.JobSnooze(flow.Soonest) // it was renewed just now
 	}
 	final, next := w.again(ctx, job, offer, here, work.Lost(w.queue.Here(lease.StartedAt)))
 	if next != nil {

@@ -11,6 +11,7 @@ import (
 
 	"ringback/db"
 	"ringback/internal/bubble"
+	"ringback/jobs/flow"
 	"ringback/work"
 )
 
@@ -74,14 +75,14 @@ func TestExpire(t *testing.T) {
 	t.Run("IsSeenAfterTheWaitForAPlace", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			w := &runWorker{queue: &Queue{}, slots: newRunSlots(1, newWaitingRoom(10, 1, false), false), catalog: catalogOf(t, doNothing)}
-			leave, _ := w.slots.enter(t.Context(), "alice", false)
+			w := &runWorker{queue: &Queue{}, slots: flow.NewSlots(1, flow.NewRoom(10, 1, false), false), catalog: catalogOf(t, doNothing)}
+			leave, _ := w.slots.Enter(t.Context(), "alice", false)
 			request := db.Request{Client: "alice", ExpiresAt: time.Now().Add(20 * time.Millisecond)}
 			time.AfterFunc(time.Until(request.ExpiresAt), leave)
 			if outcome, _, err := w.begin(t.Context(), &rivertype.JobRow{}, w.catalog.Default(), request); err != nil || statusOf(outcome) != db.Expired {
 				t.Errorf("got %+v, %v, want it expired", outcome, err)
 			}
-			if w.slots.running() != 0 {
+			if w.slots.Running() != 0 {
 				t.Error("its slot is still taken")
 			}
 		})

@@ -48,8 +48,6 @@ func TestManualTellsTheNumbers(t *testing.T) {
 		fmt.Sprintf("written heartbeats for %d s without a gap", upkeep.TrustAfter/time.Second),
 		fmt.Sprintf("commits are %d ms behind, or when `ASYNC_LIMIT` requests wait for a commit", acceptPatience/time.Millisecond),
 		fmt.Sprintf("whose next step is due within %d s", backlogHorizon/time.Second),
-		fmt.Sprintf("after %d s and then half as often each time, every %d s at least", flowFirstOpening/time.Second, flowLongest/time.Second),
-		fmt.Sprintf("begins with %.0f attempts a second, twice as many each half second", flowStart),
 		fmt.Sprintf("are committed every %d ms at most", 2*settleRest/time.Millisecond),
 		fmt.Sprintf("Processes read it every %d s", clockInterval/time.Second),
 		fmt.Sprintf("a difference of more than %d s is logged", maxSkew/time.Second),

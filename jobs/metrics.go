@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/db"
+	"ringback/jobs/flow"
 	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
 	"ringback/jobs/webhook"
@@ -42,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		}
 		return 0
 	})
-	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.runSlots.running()) })
+	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.runSlots.Running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.local.running()) })
 	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
 		func() float64 { return q.clock.Skew().Seconds() })
@@ -52,7 +53,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
 	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
 		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
-	watchFlows(auto, q.flows)
+	flow.Watch(auto, q.flows)
 	m := &metrics{
 		works: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "ringback_work_duration_seconds", Help: "Runs of the work that ended their request, by the name of the work, the mode of the request, and the status that it ended with.",
@@ -76,7 +77,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 			Buckets: append(durations, 60, 600, 3600, 6*3600, 24*3600),
 		}),
 		waits: limit.NewCount(registerer, "ringback_jobs_postponed_total",
-			"Times that a job was postponed, without an attempt, by the limit that it waits for.", append(pacing.Reasons(), workReasons()...)...),
+			"Times that a job was postponed, without an attempt, by the limit that it waits for.", append(pacing.Reasons(), append(flow.Reasons(), workUnknown)...)...),
 	}
 	m.accepted = auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "ringback_requests_accepted_total", Help: "Requests that are stored, by mode: async requests with their job, sync requests when they have ended.",
@@ -97,30 +98,6 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		m.mended.WithLabelValues(step)
 	}
 	return m
-}
-
-// watchFlows registers the state of each kind of work that has a flow.
-func watchFlows(auto promauto.Factory, flows map[string]*flow) {
-	for name, f := range flows {
-		gauge := func(metric, help string, read func() float64) {
-			auto.NewGaugeFunc(prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: prometheus.Labels{"work": name}}, read)
-		}
-		gauge("ringback_work_sync_waiting", "Sync requests that wait for their turn at a kind of work that has a limit, or whose service has just come back.",
-			func() float64 { return float64(f.waiting.Load()) })
-		if f.paced {
-			for _, state := range []string{stateDown, statePaused} {
-				auto.NewGaugeFunc(prometheus.GaugeOpts{
-					Name: "ringback_works_down", Help: "1 while the service of a kind of work has answered no run since five failures in a row, whosever they were (down), or has asked a client for a pause (paused).",
-					ConstLabels: prometheus.Labels{"work": name, "state": state},
-				}, func() float64 {
-					if f.closedAs(time.Now()) == state {
-						return 1
-					}
-					return 0
-				})
-			}
-		}
-	}
 }
 
 func (m *metrics) postponed(reason limit.Reason) { m.waits.Add(reason, 1) }

@@ -22,6 +22,7 @@ import (
 	"ringback/db"
 	"ringback/db/batch"
 	"ringback/jobs/clients"
+	"ringback/jobs/flow"
 	"ringback/jobs/limit"
 	"ringback/jobs/pacing"
 	"ringback/jobs/tracing"
@@ -100,8 +101,8 @@ type Queue struct {
 	pacing     *pacing.Pacing
 	waits      *waits
 	follows    *waits
-	runSlots   *runSlots
-	flows      map[string]*flow // by the name of the work
+	runSlots   *flow.Slots
+	flows      map[string]*flow.Flow // by the name of the work
 	record     *record
 	tokens     *tokens
 	heard      heard
@@ -138,16 +139,16 @@ func New(config Config) (*Queue, error) {
 	}
 	queue := &Queue{health: config.Health, pool: config.Pool, works: config.Workers > 0, stop: func() {}, grace: config.StopTimeout}
 	shared := config.Limits != nil
-	runs := mostRuns(config.WorkLimit, config.Workers, shared)
-	room := newWaitingRoom(config.Workers, runs, shared)
-	queue.flows = newFlows(config.Catalog, room, shared, config.Logger)
+	runs := flow.MostRuns(config.WorkLimit, config.Workers, shared)
+	room := flow.NewRoom(config.Workers, runs, shared)
+	queue.flows = flow.OfCatalog(config.Catalog, room, shared, config.Logger)
 	queue.record = newRecord(config.Logger, queue.health.Explain)
 	queue.record.finishes, queue.record.settles = newApart(queue.met(db.FinishStep)), newApart(queue.met(db.SettleStep))
 	queue.tracer, queue.seldom = config.Tracer, config.SeldomLogger
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}
 	queue.clock = clockWatch{querier: config.Pool, logger: config.Logger}
-	queue.runSlots = newRunSlots(runs, room, shared)
+	queue.runSlots = flow.NewSlots(runs, room, shared)
 	queue.pacing = pacing.New(pacing.Config{
 		Workers: config.Workers, Shared: shared, Rate: float64(config.CallbackRate), Consent: config.CallbackConsent,
 		Logger: config.Logger, Outside: queue.outside(config.Sender),

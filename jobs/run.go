@@ -17,6 +17,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
+	"ringback/jobs/flow"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -31,7 +32,7 @@ type runWorker struct {
 	queue   *Queue
 	logger  *slog.Logger
 	catalog *work.Catalog
-	slots   *runSlots
+	slots   *flow.Slots
 }
 
 // Timeout is none, for River: run keeps to longest by itself, and an outcome that waits to be
@@ -41,7 +42,7 @@ func (w *runWorker) Timeout(*river.Job[workArgs]) time.Duration { return -1 }
 // longest is how long a run takes at most, with the steps around the work and the waits
 // for slots.
 func (w *runWorker) longest() time.Duration {
-	return w.catalog.Longest() + 2*flowLongestWait + slotPatience + stepTimeout
+	return w.catalog.Longest() + flow.LongestWait + stepTimeout
 }
 
 // NextRetry is retryAt, for River.
@@ -225,12 +226,12 @@ func (w *runWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *wor
 		return outcome, 0, nil
 	}
 	f := w.queue.flows[w.nameOf(request)]
-	leaveDoor, waits := f.await(ctx, request.Client)
+	leaveDoor, waits := f.Await(ctx, request.Client)
 	if leaveDoor == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
 	defer leaveDoor()
-	leave, postponed := w.slots.enter(ctx, request.Client, ranBefore(job))
+	leave, postponed := w.slots.Enter(ctx, request.Client, ranBefore(job))
 	if leave == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, postponed), ctx.Err()
 	}
@@ -238,7 +239,7 @@ func (w *runWorker) begin(ctx context.Context, job *rivertype.JobRow, offer *wor
 	if outcome, over := expire(request, time.Now()); over { // while it waited
 		return outcome, 0, nil
 	}
-	leaveFlow, waits := f.enter(ctx, request.Client)
+	leaveFlow, waits := f.Enter(ctx, request.Client)
 	if leaveFlow == nil {
 		return work.Outcome{}, w.waitOf(ctx, request, waits), ctx.Err()
 	}
@@ -272,7 +273,7 @@ func (w *runWorker) waitOf(ctx context.Context, request db.Request, postponed li
 	if !request.ExpiresAt.IsZero() {
 		wait = min(wait, time.Until(request.ExpiresAt))
 	}
-	return max(soonest, wait)
+	return max(flow.Soonest, wait)
 }
 
 func (w *runWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ringback/jobs/flow"
 	"ringback/jobs/pacing"
 )
 
@@ -85,7 +86,7 @@ func TestThrottleDelayNeverPassesADay(t *testing.T) {
 func TestUnfinishedRequestsAreNeverLessThanNone(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
-	q := &Queue{runSlots: newRunSlots(1, newWaitingRoom(1, 1, false), false), record: newRecord(slog.New(slog.DiscardHandler), nil), pacing: pacing.New(pacing.Config{Workers: 1})}
+	q := &Queue{runSlots: flow.NewSlots(1, flow.NewRoom(1, 1, false), false), record: newRecord(slog.New(slog.DiscardHandler), nil), pacing: pacing.New(pacing.Config{Workers: 1})}
 	q.metrics = newMetrics(registry, q)
 	q.backlog.add(-3) // ended since the sample
 	families, err := registry.Gather()

@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"bytes"
@@ -18,8 +18,10 @@ import (
 	"ringback/work"
 )
 
-func pacedFlow(limit int) *flow {
-	return newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, newWaitingRoom(1000, 0, false), false)
+var morning = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+
+func pacedFlow(limit int) *Flow {
+	return New(&work.Offer{Work: work.Work{Paced: true, Limit: limit}}, NewRoom(1000, 0, false), false)
 }
 
 func came(at time.Time, again *work.Again) work.Outcome {
@@ -28,7 +30,7 @@ func came(at time.Time, again *work.Again) work.Outcome {
 
 // tryEnter is a job's entering at a time, without a wait. With reserve it is told a time of
 // its own.
-func (f *flow) tryEnter(client string, reserve bool, now time.Time) (p pass, decision limit.Decision) {
+func (f *Flow) tryEnter(client string, reserve bool, now time.Time) (p pass, decision limit.Decision) {
 	if f.runs != nil {
 		decision = f.runs.Enter(context.Background(), client, func(limit.Queue) time.Duration { return 0 })
 	}
@@ -42,7 +44,7 @@ func (f *flow) tryEnter(client string, reserve bool, now time.Time) (p pass, dec
 }
 
 // try is one attempt that may begin.
-func (f *flow) try(t *testing.T, now time.Time, again *work.Again) {
+func (f *Flow) try(t *testing.T, now time.Time, again *work.Again) {
 	t.Helper()
 	p, decision := f.tryEnter("alice", false, now)
 	if !decision.OK() {
@@ -57,14 +59,14 @@ func TestFlowBreaker(t *testing.T) {
 	var told []bool
 	f.tell = func(down bool, _ error) { told = append(told, down) }
 	late, _ := f.tryEnter("alice", false, now) // under way all the time
-	for range flowFailures - 1 {
+	for range failuresToOpen - 1 {
 		f.try(t, now, failed)
 	}
 	f.try(t, now, nil) // a success in between
-	for range flowFailures {
+	for range failuresToOpen {
 		f.try(t, now, failed)
 	}
-	opening := flowFirstOpening
+	opening := firstOpening
 	for range 8 {
 		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
 			t.Fatalf("open: got %+v, want it down for %v", got, opening)
@@ -78,7 +80,7 @@ func TestFlowBreaker(t *testing.T) {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
-		opening = min(2*opening, flowLongest)
+		opening = min(2*opening, longestOpening)
 	}
 	f.leave(late, came(now, nil), now)
 	if f.closedAs(now) != stateDown {
@@ -115,32 +117,32 @@ func TestFlowBreaker(t *testing.T) {
 func TestFlowState(t *testing.T) {
 	t.Parallel()
 	f, now, failed := pacedFlow(0), morning, &work.Again{}
-	want := func(what, client string, want WorkState) {
+	want := func(what, client string, want State) {
 		t.Helper()
-		if got := f.state(client, now); got != want {
+		if got := f.State(client, now); got != want {
 			t.Errorf("%s: got %+v, want %+v", what, got, want)
 		}
 	}
-	want("new", "alice", WorkState{State: "up"})
+	want("new", "alice", State{State: "up"})
 	f.try(t, now, &work.Again{After: time.Second})
-	want("after a Retry-After", "alice", WorkState{State: "paused", Until: morning.Add(time.Second)})
-	want("after a Retry-After to another", "bob", WorkState{State: "up"})
+	want("after a Retry-After", "alice", State{State: "paused", Until: morning.Add(time.Second)})
+	want("after a Retry-After to another", "bob", State{State: "up"})
 	now = morning.Add(time.Second)
-	for range flowFailures {
+	for range failuresToOpen {
 		f.try(t, now, failed)
 	}
-	down := WorkState{State: "down", Since: now, Until: now.Add(flowFirstOpening)}
+	down := State{State: "down", Since: now, Until: now.Add(firstOpening)}
 	want("after failures", "alice", down)
-	want("after failures of another", "bob", WorkState{State: "up"})
-	now = now.Add(flowFirstOpening)
-	want("when the probe is due", "alice", WorkState{State: "down", Since: down.Since})
+	want("after failures of another", "bob", State{State: "up"})
+	now = now.Add(firstOpening)
+	want("when the probe is due", "alice", State{State: "down", Since: down.Since})
 	f.try(t, now, failed)
-	want("after its failure", "alice", WorkState{State: "down", Since: down.Since, Until: now.Add(2 * flowFirstOpening)})
-	now = now.Add(2 * flowFirstOpening)
+	want("after its failure", "alice", State{State: "down", Since: down.Since, Until: now.Add(2 * firstOpening)})
+	now = now.Add(2 * firstOpening)
 	f.try(t, now, nil)
-	want("after its success", "alice", WorkState{State: "up"})
-	var none *flow
-	if got := none.state("alice", now); got != (WorkState{State: "up"}) {
+	want("after its success", "alice", State{State: "up"})
+	var none *Flow
+	if got := none.State("alice", now); got != (State{State: "up"}) {
 		t.Errorf("of work that can't be down: got %+v", got)
 	}
 }
@@ -151,7 +153,7 @@ func TestFlowWarnsOfMistakesInTheSettings(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	offer := &work.Offer{Name: "summarize", Work: work.Work{Paced: true}}
-	f := newFlow(offer, newWaitingRoom(1000, 0, false), false)
+	f := New(offer, NewRoom(1000, 0, false), false)
 	f.warn = warnOfWork(slog.New(slog.NewTextHandler(&log, nil)), offer)
 	run := func(now time.Time, cause error) {
 		t.Helper()
@@ -184,12 +186,12 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 		t.Errorf("got %+v, want it paused", got)
 	}
 	f.try(t, morning.Add(20*time.Second), &work.Again{After: time.Hour})
-	f.try(t, morning.Add(20*time.Second+flowPause), nil)
+	f.try(t, morning.Add(20*time.Second+longestPause), nil)
 }
 
 func TestFlowLimitsAttempts(t *testing.T) {
 	t.Parallel()
-	f := newFlow(&work.Offer{Work: work.Work{Limit: 2}}, newWaitingRoom(1000, 0, false), false)
+	f := New(&work.Offer{Work: work.Work{Limit: 2}}, NewRoom(1000, 0, false), false)
 	first, _ := f.tryEnter("alice", true, morning)
 	if _, got := f.tryEnter("alice", true, morning); !got.OK() {
 		t.Fatalf("the second: got %+v, want it to begin", got)
@@ -202,7 +204,7 @@ func TestFlowLimitsAttempts(t *testing.T) {
 		}
 		last = got.RetryAt
 	}
-	for range 2 * flowFailures { // such work isn't paced
+	for range 2 * failuresToOpen { // such work isn't paced
 		f.leave(first, came(morning, &work.Again{}), morning)
 		var got any
 		if first, got = f.tryEnter("alice", true, morning.Add(time.Hour)); first.client == "" {
@@ -214,13 +216,13 @@ func TestFlowLimitsAttempts(t *testing.T) {
 func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 	t.Parallel()
 	f, now := pacedFlow(0), morning
-	for range flowFailures {
+	for range failuresToOpen {
 		f.try(t, now, &work.Again{})
 	}
 	latest := now
 	for range 10_000 {
 		_, got := f.tryEnter("alice", true, now)
-		if got.RetryAt.Before(now.Add(flowFirstOpening)) {
+		if got.RetryAt.Before(now.Add(firstOpening)) {
 			t.Fatalf("got %+v, want it not to come before the probe", got)
 		}
 		latest = got.RetryAt
@@ -231,19 +233,19 @@ func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 }
 
 // job is jobOf alice.
-func (f *flow) job(t *testing.T, takes time.Duration) limit.Decision {
+func (f *Flow) job(t *testing.T, takes time.Duration) limit.Decision {
 	return f.jobOf(t, "alice", takes)
 }
 
 // jobOf is a job's way through a flow by the fake clock: it runs for so long, or is postponed.
-func (f *flow) jobOf(t *testing.T, client string, takes time.Duration) limit.Decision {
-	leave, decision := f.await(t.Context(), client)
+func (f *Flow) jobOf(t *testing.T, client string, takes time.Duration) limit.Decision {
+	leave, decision := f.Await(t.Context(), client)
 	if leave == nil {
 		return decision
 	}
 	defer leave()
 	began := time.Now()
-	end, decision := f.enter(t.Context(), client)
+	end, decision := f.Enter(t.Context(), client)
 	if decision.OK() {
 		time.Sleep(takes)
 		end(work.Outcome{StartedAt: began, FinishedAt: time.Now()})
@@ -283,7 +285,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 
 	for name, test := range map[string]struct{ before, since time.Duration }{
 		"NotOnSlowWork":      {10 * time.Second, 0},
-		"NotOnWorkThatHangs": {time.Millisecond, flowPatience + 1},
+		"NotOnWorkThatHangs": {time.Millisecond, jobPatience + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -310,7 +312,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 	t.Run("HalfOfTheWorkersAtMost", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, newWaitingRoom(20, 0, false), false)
+			f := New(&work.Offer{Work: work.Work{Paced: true, Limit: 2}}, NewRoom(20, 0, false), false)
 			f.job(t, time.Millisecond)
 			var jobs sync.WaitGroup
 			defer jobs.Wait()
@@ -326,7 +328,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 			if got := postponed.Load(); got != 8 {
 				t.Errorf("%d of 20 were postponed at once, want 8: 2 run, and 10 wait", got)
 			}
-			time.Sleep(flowLongestWait)
+			time.Sleep(longestTurn)
 			bubble.Wait()
 			if got := postponed.Load(); got != 18 {
 				t.Errorf("%d of 20 were postponed in the end, want 18", got)
@@ -340,7 +342,7 @@ func TestFlowJobsWaitWhereTheirTurnIsNear(t *testing.T) {
 func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 	t.Parallel()
 	const slots, long, short, burst, soon = 10, 15 * time.Second, 5 * time.Millisecond, 8, time.Second
-	hold := func(t *testing.T, f *flow, hundreds int) {
+	hold := func(t *testing.T, f *Flow, hundreds int) {
 		ctx, stop := context.WithCancel(t.Context())
 		var holding sync.WaitGroup
 		t.Cleanup(func() { stop(); holding.Wait() })
@@ -359,7 +361,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 	t.Run("Jobs", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
+			f := New(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, NewRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {
 				var jobs sync.WaitGroup
@@ -384,7 +386,7 @@ func TestFlowShortRunsDoNotWaitForLongRunsOfAnotherClient(t *testing.T) {
 	t.Run("SyncRequests", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(100, 0, true), true)
+			f := New(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, NewRoom(100, 0, true), true)
 			hold(t, f, 300)
 			for range 50 {
 				for range burst { // they wait, and are refused in the end

@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"sync"
@@ -6,36 +6,36 @@ import (
 	"ringback/jobs/limit"
 )
 
-// waitingRoom bounds the jobs that hold a worker while they wait for a run, of all kinds of
+// Room bounds the jobs that hold a worker while they wait for a run, of all kinds of
 // work together. Clients share it. Each job that waits elsewhere, in a line of its kind of
 // work, say, would count there alone, and the jobs of one client could hold all workers.
-type waitingRoom struct {
+type Room struct {
 	mu    sync.Mutex
 	slots limit.Slots
 }
 
-// newWaitingRoom has room for half of the workers that runs leave. The other half takes up
+// NewRoom has room for half of the workers that runs leave. The other half takes up
 // the jobs of the next client, which run or are postponed at once.
-func newWaitingRoom(workers, runs int, shared bool) *waitingRoom {
-	return &waitingRoom{slots: limit.NewHalves(max(0, workers-runs)/2, shared)}
+func NewRoom(workers, runs int, shared bool) *Room {
+	return &Room{slots: limit.NewHalves(max(0, workers-runs)/2, shared)}
 }
 
 // enter tells whether a job of a client may wait. leave must follow.
-func (r *waitingRoom) enter(client string) bool {
+func (r *Room) enter(client string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.slots.Take(client, 1)
 }
 
-func (r *waitingRoom) leave(client string) {
+func (r *Room) leave(client string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.slots.Release(client, 1)
 }
 
-// mostRuns is how many async requests may run at a time: where clients share the workers,
+// MostRuns is how many async requests may run at a time: where clients share the workers,
 // runs that take long leave workers to jobs of others.
-func mostRuns(workLimit, workers int, shared bool) int {
+func MostRuns(workLimit, workers int, shared bool) int {
 	if !shared {
 		return workLimit
 	}

@@ -1,10 +1,9 @@
-package jobs
+package flow
 
 import (
 	"context"
 	"time"
 
-	"ringback/db"
 	"ringback/jobs/limit"
 	"ringback/work"
 )
@@ -13,25 +12,9 @@ import (
 // waits at most for a slot.
 const syncPatience = 5 * time.Second
 
-// EnterWork lets a sync request run a work of the catalog, once it has its turn: the error
-// is a *limit.Refusal. leave must be called with the outcome, the zero Outcome where the run
-// says nothing of the work.
-func (q *Queue) EnterWork(ctx context.Context, name, client string) (leave func(work.Outcome), err error) {
-	leaveFlow, decision := q.flows[name].enterSync(ctx, client)
-	if err := decision.Err(); err != nil {
-		return nil, err
-	}
-	return func(outcome work.Outcome) {
-		leaveFlow(outcome)
-		if !outcome.FinishedAt.IsZero() && !outcome.Elsewhere {
-			q.metrics.worked(name, db.Sync, outcome)
-		}
-	}, nil
-}
-
-// enterSync is enter for a sync request, which waits where its turn is near, but not while
+// EnterSync is Enter for a sync request, which waits where its turn is near, but not while
 // the service is down or paused. The wait ends with ctx.
-func (f *flow) enterSync(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
+func (f *Flow) EnterSync(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
 		return func(work.Outcome) {}, limit.Decision{}
 	}
@@ -64,7 +47,7 @@ func (f *flow) enterSync(ctx context.Context, client string) (leave func(work.Ou
 
 // awaitPace waits for a sync request's time at the rate of slow start. The time is reserved,
 // so that jobs come after it.
-func (f *flow) awaitPace(ctx context.Context, client string) limit.Decision {
+func (f *Flow) awaitPace(ctx context.Context, client string) limit.Decision {
 	now := time.Now()
 	at := f.reservePace(client, now)
 	if !at.After(now) {
@@ -82,7 +65,7 @@ func (f *flow) awaitPace(ctx context.Context, client string) limit.Decision {
 
 // reservePace returns the next time at the rate of slow start, by the speed then: within
 // its 3 s.
-func (f *flow) reservePace(client string, now time.Time) time.Time {
+func (f *Flow) reservePace(client string, now time.Time) time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.rate(client, now).PerSecond == 0 {
@@ -96,7 +79,7 @@ func (f *flow) reservePace(client string, now time.Time) time.Time {
 
 // turnOf is how long a client's sync request waits for a slot, and in what time its turn comes. Of the
 // turns that are near, no client has more than its share.
-func (f *flow) turnOf(client string, queue limit.Queue, now time.Time) (wait, turn time.Duration) {
+func (f *Flow) turnOf(client string, queue limit.Queue, now time.Time) (wait, turn time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	perSlot := f.perSlot(client)

@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"cmp"
@@ -12,7 +12,7 @@ import (
 
 // leave ends a run with its outcome, the zero Outcome where the run says nothing
 // of the work. The next run knows what the outcome shows.
-func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
+func (f *Flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if f == nil {
 		return
 	}
@@ -48,7 +48,7 @@ func (f *flow) leave(p pass, outcome work.Outcome, now time.Time) {
 }
 
 // learn takes in the outcome of a run that had a connection.
-func (f *flow) learn(c *party, outcome work.Outcome, now time.Time) {
+func (f *Flow) learn(c *party, outcome work.Outcome, now time.Time) {
 	if f.reach.close() {
 		f.reached(now)
 	}
@@ -60,12 +60,12 @@ func (f *flow) learn(c *party, outcome work.Outcome, now time.Time) {
 			c.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
 			f.took = c.took
 		}
-		if f.row >= flowFailures {
+		if f.row >= failuresToOpen {
 			f.tell(false, nil)
 		}
 		f.row = 0
 	case outcome.Again.After > 0:
-		c.pause = limit.Latest(c.pause, now.Add(min(outcome.Again.After, flowPause)))
+		c.pause = limit.Latest(c.pause, now.Add(min(outcome.Again.After, longestPause)))
 	default:
 		f.fail(&c.breaker, outcome.Cause, now)
 	}
@@ -73,26 +73,26 @@ func (f *flow) learn(c *party, outcome work.Outcome, now time.Time) {
 
 // fail counts a failure. A client whose run fails while nobody gets an answer is held up at
 // once.
-func (f *flow) fail(b *breaker, cause error, now time.Time) {
+func (f *Flow) fail(b *breaker, cause error, now time.Time) {
 	f.row++
-	isDown := f.row >= flowFailures
+	isDown := f.row >= failuresToOpen
 	b.fail(isDown, now)
-	if isDown && (f.row == flowFailures || now.Sub(f.told) >= db.ToldAgainAfter) {
+	if isDown && (f.row == failuresToOpen || now.Sub(f.told) >= db.ToldAgainAfter) {
 		f.tell(true, cause)
 		f.told = now
 	}
 }
 
 // reached ends the time in which no connection was possible, for all clients.
-func (f *flow) reached(now time.Time) {
+func (f *Flow) reached(now time.Time) {
 	f.reach.close()
 	f.rise(now)
 	f.back = now
 }
 
 // rise begins slow start, where none lasts: clients that come back together share its rate.
-func (f *flow) rise(now time.Time) {
-	if risen(f.rising, now) >= flowNoLimit {
+func (f *Flow) rise(now time.Time) {
+	if risen(f.rising, now) >= lastRate {
 		f.rising, f.tat = now, now
 	}
 }
@@ -103,46 +103,40 @@ const (
 	statePaused = "paused"
 )
 
-// WorkState tells whether a kind of work is done, as a client's requests to this process meet
+// State tells whether a kind of work is done, as a client's requests to this process meet
 // it.
-type WorkState struct {
+type State struct {
 	State string    // up, down or paused
 	Since time.Time // it is down; zero otherwise
 	Until time.Time // the next probe, or the end of the pause; zero for up, and while the probe is out
 }
 
-// WorkState is the state of a work of the catalog for a client.
-func (q *Queue) WorkState(name, client string) WorkState {
-	state := q.flows[name].state(client, time.Now())
-	state.Since, state.Until = q.clock.At(state.Since), q.clock.At(state.Until)
-	return state
-}
-
-func (f *flow) state(client string, now time.Time) WorkState {
+// State is the state of the work for a client, up for a nil flow.
+func (f *Flow) State(client string, now time.Time) State {
 	if f == nil {
-		return WorkState{State: "up"}
+		return State{State: "up"}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c, state := f.party(client), WorkState{State: "up"}
+	c, state := f.party(client), State{State: "up"}
 	switch {
 	case f.reach.openings > 0 || c.breaker.openings > 0:
-		state = WorkState{State: stateDown, Since: cmp.Or(c.breaker.since, f.reach.since)}
+		state = State{State: stateDown, Since: cmp.Or(c.breaker.since, f.reach.since)}
 		if until := limit.Latest(f.reach.until, c.breaker.until); until.After(now) {
 			state.Until = until
 		}
 	case c.pause.After(now):
-		state = WorkState{State: statePaused, Until: c.pause}
+		state = State{State: statePaused, Until: c.pause}
 	}
 	return state
 }
 
 // closedAs is stateDown while the latest runs failed, whosever they were, statePaused while
 // some client has to wait, and "" otherwise.
-func (f *flow) closedAs(now time.Time) string {
+func (f *Flow) closedAs(now time.Time) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.row >= flowFailures {
+	if f.row >= failuresToOpen {
 		return stateDown
 	}
 	for _, c := range f.parties {

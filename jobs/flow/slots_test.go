@@ -1,19 +1,13 @@
-package jobs
+package flow
 
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
-
-	"ringback/db"
-	"ringback/db/dbtest"
 	"ringback/internal/bubble"
 	"ringback/jobs/limit"
 	"ringback/work"
@@ -22,7 +16,7 @@ import (
 // workForce takes jobs up as River does: so many at a time, the rest in the order
 // in which they come.
 type workForce struct {
-	*runSlots
+	*Slots
 	workers chan struct{}
 	visits  atomic.Int64 // of workers
 }
@@ -32,7 +26,7 @@ func (f *workForce) run(ctx context.Context, client string, takes time.Duration)
 	for cameBack := false; ; cameBack = true {
 		f.workers <- struct{}{}
 		f.visits.Add(1)
-		leave, postponed := f.enter(ctx, client, cameBack)
+		leave, postponed := f.Enter(ctx, client, cameBack)
 		if leave != nil {
 			time.Sleep(takes) // the fake clock's, as below
 			leave()
@@ -52,7 +46,7 @@ func TestRunSlots(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
 			const longWorks, fair = 5000, 80 // of 100 slots
-			f := &workForce{runSlots: newRunSlots(100, newWaitingRoom(500, 100, true), true), workers: make(chan struct{}, 500)}
+			f := &workForce{Slots: NewSlots(100, NewRoom(500, 100, true), true), workers: make(chan struct{}, 500)}
 			random, start := rand.New(rand.NewPCG(1, 2)), time.Now()
 			var long, short sync.WaitGroup
 			var worked time.Duration
@@ -91,13 +85,13 @@ func TestRunSlots(t *testing.T) {
 	t.Run("GoToTheJobThatWaitedLongest", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
-			leave, _ := p.enter(t.Context(), "a", false)
+			p := NewSlots(1, NewRoom(100, 1, false), false)
+			leave, _ := p.Enter(t.Context(), "a", false)
 			var order []int
 			var all sync.WaitGroup
 			for n := range 3 {
 				all.Go(func() {
-					next, _ := p.enter(t.Context(), "a", false)
+					next, _ := p.Enter(t.Context(), "a", false)
 					order = append(order, n)
 					next()
 				})
@@ -114,15 +108,15 @@ func TestRunSlots(t *testing.T) {
 	t.Run("PostponeWhatWaitsForTooLong", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, newWaitingRoom(100, 1, false), false)
+			p := NewSlots(1, NewRoom(100, 1, false), false)
 			start := time.Now()
-			first, _ := p.enter(t.Context(), "a", false)
-			leave, postponed := p.enter(t.Context(), "a", false)
-			if leave != nil || time.Until(postponed.RetryAt) < soonest || postponed.Reason != workSlots || time.Since(start) != slotPatience {
+			first, _ := p.Enter(t.Context(), "a", false)
+			leave, postponed := p.Enter(t.Context(), "a", false)
+			if leave != nil || time.Until(postponed.RetryAt) < Soonest || postponed.Reason != WorkSlots || time.Since(start) != slotPatience {
 				t.Errorf("got %+v after %v, want it postponed after %v", postponed, time.Since(start), slotPatience)
 			}
 			first()
-			if leave, _ := p.enter(t.Context(), "a", true); leave == nil {
+			if leave, _ := p.Enter(t.Context(), "a", true); leave == nil {
 				t.Error("the slot is lost")
 			}
 		})
@@ -131,11 +125,11 @@ func TestRunSlots(t *testing.T) {
 	t.Run("AreWaitedForFirstByWhatWasPostponed", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			p := newRunSlots(1, newWaitingRoom(4, 1, false), false) // room for two that wait
+			p := NewSlots(1, NewRoom(4, 1, false), false) // room for two that wait
 			comes := func(cameBack bool) (postponed bool) {
 				told := make(chan bool, 1)
 				go func() {
-					_, decision := p.enter(t.Context(), "a", cameBack)
+					_, decision := p.Enter(t.Context(), "a", cameBack)
 					told <- !decision.OK()
 				}()
 				bubble.Wait()
@@ -145,7 +139,7 @@ func TestRunSlots(t *testing.T) {
 				}
 				return postponed
 			}
-			leave, _ := p.enter(t.Context(), "a", false)
+			leave, _ := p.Enter(t.Context(), "a", false)
 			if comes(false) || !comes(false) {
 				t.Fatal("want one job to wait, and the next to be postponed")
 			}
@@ -164,7 +158,7 @@ func TestRunSlots(t *testing.T) {
 	t.Run("AreNotLostToWhoGoesAway", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			p := newRunSlots(3, newWaitingRoom(100, 3, true), true)
+			p := NewSlots(3, NewRoom(100, 3, true), true)
 			var all sync.WaitGroup
 			var most, inside atomic.Int64
 			for n := range 200 {
@@ -172,7 +166,7 @@ func TestRunSlots(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n%7)*5*time.Millisecond)
 					defer cancel()
 					time.Sleep(time.Duration(n%11) * 5 * time.Millisecond)
-					if leave, _ := p.enter(ctx, string(rune('a'+n%3)), n%2 == 0); leave != nil {
+					if leave, _ := p.Enter(ctx, string(rune('a'+n%3)), n%2 == 0); leave != nil {
 						if now := inside.Add(1); now > most.Load() {
 							most.Store(now)
 						}
@@ -190,45 +184,16 @@ func TestRunSlots(t *testing.T) {
 	})
 }
 
-func TestLongRunsOfAClientLeaveASlotToOthers(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	url := newServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	do := func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
-		if string(input) == `"long"` {
-			select {
-			case <-release:
-			case <-ctx.Done():
-			}
-		}
-		return input, ctx.Err()
-	}
-	database := dbtest.New(t)
-	q := newQueueOf(t, database, database, do, 12)
-	*q.runSlots = *newRunSlots(5, newWaitingRoom(12, 5, true), true)
-	request := func(client, input string) db.Request {
-		request := newRequest(url)
-		request.Client, request.Input = client, jsontext.Value(input)
-		q.accept(t, request)
-		return request
-	}
-	var long []uuid.UUID
-	for range 20 {
-		long = append(long, request("alice", `"long"`).ID)
-	}
-	q.start(t)
-	short := request("bob", `"short"`).ID
-	q.waitFor(t, short, "callback_state = 'delivered'")
-	close(release)
-	for _, id := range long {
-		q.waitFor(t, id, "callback_state = 'delivered'")
-	}
-}
-
 // Runs and waiting jobs of some clients, of several kinds of work, leave workers to the next
 // client.
 func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 	t.Parallel()
+	sleep := func(ctx context.Context, wait time.Duration) {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
 	hold := func(ctx context.Context, workers chan struct{}, enter func(client string) (leave func(), postponed limit.Decision), client string) {
 		for ctx.Err() == nil {
 			workers <- struct{}{}
@@ -246,9 +211,9 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 			t.Parallel()
 			bubble.Test(t, func(t *testing.T) {
 				const count = 100
-				runs := mostRuns(64, count, true)
-				room := newWaitingRoom(count, runs, true)
-				slots, workers := newRunSlots(runs, room, true), make(chan struct{}, count)
+				runs := MostRuns(64, count, true)
+				room := NewRoom(count, runs, true)
+				slots, workers := NewSlots(runs, room, true), make(chan struct{}, count)
 				ctx, stop := context.WithCancel(t.Context())
 				var all sync.WaitGroup
 				defer all.Wait()
@@ -256,12 +221,12 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 				for _, client := range []string{"m1", "m2", "m3"} {
 					for range count {
 						all.Go(func() {
-							hold(ctx, workers, func(client string) (func(), limit.Decision) { return slots.enter(ctx, client, false) }, client)
+							hold(ctx, workers, func(client string) (func(), limit.Decision) { return slots.Enter(ctx, client, false) }, client)
 						})
 					}
 				}
 				for range kinds {
-					f := newFlow(&work.Offer{Work: work.Work{Limit: 1}}, room, true)
+					f := New(&work.Offer{Work: work.Work{Limit: 1}}, room, true)
 					f.party("m1").took = time.Millisecond
 					for range count {
 						all.Go(func() {
@@ -269,7 +234,7 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 								f.mu.Lock()
 								f.moved = time.Now() // as where runs of a millisecond go on
 								f.mu.Unlock()
-								return f.await(ctx, client)
+								return f.Await(ctx, client)
 							}, "m1")
 						})
 					}

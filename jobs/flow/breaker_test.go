@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"errors"
@@ -17,16 +17,16 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		reason limit.Reason
-		show   func(f *flow, client string)
+		show   func(f *Flow, client string)
 	}{
-		"Failures": {WorkDown, func(f *flow, client string) {
-			for range flowFailures {
+		"Failures": {WorkDown, func(f *Flow, client string) {
+			for range failuresToOpen {
 				if p, got := f.tryEnter(client, false, morning); got.OK() {
 					f.leave(p, came(morning, &work.Again{}), morning)
 				}
 			}
 		}},
-		"RetryAfter": {WorkPaused, func(f *flow, client string) {
+		"RetryAfter": {WorkPaused, func(f *Flow, client string) {
 			p, _ := f.tryEnter(client, false, morning)
 			f.leave(p, came(morning, &work.Again{After: time.Second}), morning)
 		}},
@@ -52,10 +52,10 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 	t.Run("SlowStart", func(t *testing.T) {
 		t.Parallel()
 		f := pacedFlow(0)
-		for range flowFailures {
+		for range failuresToOpen {
 			f.try(t, morning, &work.Again{}) // alice's
 		}
-		later := morning.Add(flowFirstOpening)
+		later := morning.Add(firstOpening)
 		f.try(t, later, nil)
 		for range 100 {
 			p, got := f.tryEnter("bob", false, later)
@@ -89,10 +89,10 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 			return began
 		}
 		each(morning, &work.Again{})
-		for range flowFailures {
+		for range failuresToOpen {
 			each(morning, &work.Again{})
 		}
-		back, began := morning.Add(flowFirstOpening), 0
+		back, began := morning.Add(firstOpening), 0
 		for step := range 100 {
 			began += each(back.Add(time.Duration(step)*10*time.Millisecond), nil)
 		}
@@ -136,11 +136,11 @@ func TestFlowClientsThatFailDoNotHoldUpOthers(t *testing.T) {
 			t.Fatalf("after %v: got %+v, want no client held up by failures of others", now.Sub(morning), got)
 		}
 	}
-	if most := int(flowFirstOpening / step); refused > most {
+	if most := int(firstOpening / step); refused > most {
 		t.Errorf("a client whose run failed once was refused %d times, want at most %d, for a second", refused, most)
 	}
 	for client, failures := range failed {
-		if failures > flowFailures+8 {
+		if failures > failuresToOpen+8 {
 			t.Errorf("%s failed %d times in %d s, want a probe after 1, 2, 4, … 30 s", client, failures, seconds)
 		}
 	}
@@ -154,8 +154,8 @@ func TestFlowSparesAServiceThatIsDown(t *testing.T) {
 		cause           error
 		first, perProbe int // attempts
 	}{
-		"WithoutAConnectionForAll":       {&work.UnreachedError{Err: errors.New("refused")}, flowFailures, 1},
-		"WithoutAnAnswerForEachThatSees": {errors.New("a timeout"), flowFailures + clients - 1, clients},
+		"WithoutAConnectionForAll":       {&work.UnreachedError{Err: errors.New("refused")}, failuresToOpen, 1},
+		"WithoutAnAnswerForEachThatSees": {errors.New("a timeout"), failuresToOpen + clients - 1, clients},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,7 +183,7 @@ func TestFlowSparesAServiceThatIsDown(t *testing.T) {
 func TestFlowProbeThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	t.Parallel()
 	f, now := pacedFlow(0), morning
-	for range flowFailures {
+	for range failuresToOpen {
 		p, _ := f.tryEnter("mallory", false, now)
 		outcome := came(now, &work.Again{})
 		outcome.Cause = fmt.Errorf("a: %w", &work.UnreachedError{Err: errors.New("refused")})
@@ -192,11 +192,11 @@ func TestFlowProbeThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	if got := f.closed("acme", now); got.Reason != WorkDown {
 		t.Fatalf("got %+v, want it down for all", got)
 	}
-	now = now.Add(flowFirstOpening)
+	now = now.Add(firstOpening)
 	if _, got := f.tryEnter("mallory", false, now); !got.OK() {
 		t.Fatalf("got %+v, want a probe", got)
 	}
-	now = now.Add(flowConnects)
+	now = now.Add(longestConnect)
 	if got := f.closed("acme", now); got.Reason != WorkDown {
 		t.Errorf("while the probe may connect: got %+v, want it down", got)
 	}
@@ -228,5 +228,23 @@ func TestRemediesOfServicesThatAreDown(t *testing.T) {
 		if got := remedyOfDown(cause); !strings.Contains(got, want) {
 			t.Errorf("%v: got %q, want %q in it", cause, got, want)
 		}
+	}
+}
+
+func TestWorkThatIsDownIsToldAgain(t *testing.T) {
+	t.Parallel()
+	f := New(&work.Offer{Name: "away", Work: work.Work{Paced: true}}, NewRoom(10, 0, false), false)
+	told := 0
+	f.tell = func(down bool, _ error) {
+		if down {
+			told++
+		}
+	}
+	start := time.Unix(1_000_000, 0)
+	for second := range 301 {
+		f.fail(&f.reach, errors.New("refused"), start.Add(time.Duration(second)*time.Second))
+	}
+	if told != 5 {
+		t.Errorf("got %d lines in five minutes, want one a minute", told)
 	}
 }

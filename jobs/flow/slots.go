@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"context"
@@ -8,14 +8,14 @@ import (
 	"ringback/jobs/limit"
 )
 
-// runSlots bounds the runs at a time, and divides the slots among clients. Jobs outnumber
+// Slots bounds the runs at a time, and divides the slots among clients. Jobs outnumber
 // runs, since a job spends most of its time waiting for Postgres, together with other
 // jobs. Where runs take long, some of the jobs without a slot wait for a slot and the
 // rest are postponed, so that a client with thousands of jobs leaves workers to other
 // clients.
-type runSlots struct {
+type Slots struct {
 	count int
-	room  *waitingRoom
+	room  *Room
 	gate  *limit.Gate
 
 	mu      sync.Mutex
@@ -40,28 +40,29 @@ func (all clienteles) of(client string) *clientele {
 	return c
 }
 
-func newRunSlots(count int, room *waitingRoom, shared bool) *runSlots {
-	gate := limit.NewGate(limit.NewSlots(count, shared), limit.OldestFirst, workSlots, workSlots)
-	return &runSlots{count: count, room: room, gate: gate, clients: clienteles{}}
+// NewSlots has so many slots, of which clients have shares where they are shared.
+func NewSlots(count int, room *Room, shared bool) *Slots {
+	gate := limit.NewGate(limit.NewSlots(count, shared), limit.OldestFirst, WorkSlots, WorkSlots)
+	return &Slots{count: count, room: room, gate: gate, clients: clienteles{}}
 }
 
 const (
-	// workSlots is why a run waits.
-	workSlots limit.Reason = "work_slots"
+	// WorkSlots is why a run waits.
+	WorkSlots limit.Reason = "work_slots"
 	// slotPatience is how long a job waits for a slot at most.
 	slotPatience = 10 * time.Second
 	// assumedWork spaces a client's runs before the first has ended.
 	assumedWork = time.Second
-	// soonest is the shortest time by which a job is postponed.
-	soonest = 10 * time.Millisecond
+	// Soonest is the shortest time by which a job is postponed.
+	Soonest = 10 * time.Millisecond
 	// recallStep is the time between two jobs that come back with nothing reserved.
 	recallStep = time.Millisecond
 )
 
-// enter waits until a run of a client may start, which must call leave when it has
+// Enter waits until a run of a client may start, which must call leave when it has
 // run, or returns when the job may come back. When ctx ends, it does neither. A job
 // that came back has been postponed before.
-func (s *runSlots) enter(ctx context.Context, client string, cameBack bool) (leave func(), postponed limit.Decision) {
+func (s *Slots) Enter(ctx context.Context, client string, cameBack bool) (leave func(), postponed limit.Decision) {
 	waited := false
 	decision := s.gate.Enter(ctx, client, func(limit.Queue) time.Duration {
 		if !cameBack && s.isPromised(client, time.Now()) || !s.room.enter(client) {
@@ -86,7 +87,7 @@ func (s *runSlots) enter(ctx context.Context, client string, cameBack bool) (lea
 
 // isPromised tells whether jobs of a client that were postponed are yet to come back.
 // Jobs that come for the first time queue behind them.
-func (s *runSlots) isPromised(client string, now time.Time) bool {
+func (s *Slots) isPromised(client string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clients.of(client).line.Last().After(now)
@@ -94,7 +95,7 @@ func (s *runSlots) isPromised(client string, now time.Time) bool {
 
 // postpone returns the time for a job to come back: when half of its client's waiting
 // jobs are gone, and then one after the other as slots are free.
-func (s *runSlots) postpone(client string, now time.Time) time.Time {
+func (s *Slots) postpone(client string, now time.Time) time.Time {
 	waiting := s.gate.Waiting(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,11 +105,11 @@ func (s *runSlots) postpone(client string, now time.Time) time.Time {
 		took = assumedWork
 	}
 	gone := took * time.Duration(waiting) / time.Duration(2*s.count)
-	return c.line.Reserve(now.Add(max(soonest, gone)), took/time.Duration(s.count), recallStep)
+	return c.line.Reserve(now.Add(max(Soonest, gone)), took/time.Duration(s.count), recallStep)
 }
 
 // leave gives the slot back.
-func (s *runSlots) leave(client string, took time.Duration) {
+func (s *Slots) leave(client string, took time.Duration) {
 	s.gate.Leave(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,8 +117,8 @@ func (s *runSlots) leave(client string, took time.Duration) {
 	c.took = average(c.took, took)
 }
 
-// running is the number of runs.
-func (s *runSlots) running() int {
+// Running is the number of runs.
+func (s *Slots) Running() int {
 	running, _ := s.gate.Counts()
 	return running
 }

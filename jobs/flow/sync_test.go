@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import (
 	"context"
@@ -19,12 +19,12 @@ type syncCall struct {
 
 // sync is a sync request that runs for so long by the fake clock. Its fate is known once it
 // runs or is refused.
-func (f *flow) sync(t *testing.T, ctx context.Context, client string, takes time.Duration) <-chan syncCall {
+func (f *Flow) sync(t *testing.T, ctx context.Context, client string, takes time.Duration) <-chan syncCall {
 	var running sync.WaitGroup
 	t.Cleanup(running.Wait)
 	fate, came := make(chan syncCall, 1), time.Now()
 	running.Go(func() {
-		leave, decision := f.enterSync(ctx, client)
+		leave, decision := f.EnterSync(ctx, client)
 		began := time.Now()
 		fate <- syncCall{decision, began.Sub(came)}
 		if leave != nil {
@@ -37,8 +37,8 @@ func (f *flow) sync(t *testing.T, ctx context.Context, client string, takes time
 }
 
 // sharedFlow is a flow that has done a run, with clients who share it.
-func sharedFlow(t *testing.T, slots int, takes time.Duration) *flow {
-	f := newFlow(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, newWaitingRoom(1000, 0, true), true)
+func sharedFlow(t *testing.T, slots int, takes time.Duration) *Flow {
+	f := New(&work.Offer{Work: work.Work{Paced: true, Limit: slots}}, NewRoom(1000, 0, true), true)
 	if got := f.job(t, takes); !got.OK() {
 		t.Fatalf("the first: got %+v", got)
 	}
@@ -138,10 +138,10 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 			f := sharedFlow(t, 1, time.Second)
 			fails := make(chan struct{})
 			go func() {
-				for range flowFailures - 1 {
+				for range failuresToOpen - 1 {
 					f.try(t, time.Now(), &work.Again{})
 				}
-				leave, _ := f.enterSync(t.Context(), "alice")
+				leave, _ := f.EnterSync(t.Context(), "alice")
 				<-fails
 				leave(came(time.Now(), &work.Again{}))
 			}()
@@ -173,10 +173,10 @@ func TestSyncRequestsKeepThePaceBeforeTheJobs(t *testing.T) {
 	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		f, ctx := pacedFlow(0), t.Context()
-		for range flowFailures {
+		for range failuresToOpen {
 			f.try(t, time.Now(), &work.Again{})
 		}
-		time.Sleep(flowFirstOpening)
+		time.Sleep(firstOpening)
 		f.try(t, time.Now(), nil)
 		var jobs sync.WaitGroup
 		defer jobs.Wait()

@@ -1,4 +1,7 @@
-package jobs
+// Package flow decides when a run of the work may begin: a job passes the waiting room and
+// the slots of all runs (Slots), and then what its own kind of work takes (Flow), which sync
+// requests pass before the jobs.
+package flow
 
 import (
 	"cmp"
@@ -14,7 +17,7 @@ import (
 	"ringback/work"
 )
 
-// flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
+// Flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
 // (work.Work.Paced) by breakers and a slow start. A run may begin, or gets a time to come
 // back; a job whose turn is near waits for it.
 //
@@ -27,14 +30,14 @@ import (
 //
 // It differs from the breakers of receivers, since the service is the operator's own: it
 // gets full speed from the start, and frequent probes.
-type flow struct {
+type Flow struct {
 	paced bool
 	tell  func(down bool, cause error) // when the breaker opens first, again while it is open, and when it closes
 	warn  func(*work.SettingError)     // of answers that the operator must act on, once a minute
 	limit int                          // runs at a time, 0 for no limit
 	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
 	runs  *limit.Gate                  // nil without a limit; sync requests are before jobs
-	room  *waitingRoom                 // for jobs
+	room  *Room                        // for jobs
 	// shared says that clients share the turns of sync requests.
 	shared  bool
 	waiting atomic.Int64 // sync requests
@@ -61,7 +64,7 @@ type party struct {
 }
 
 // party is a client's party. There are no more than there are clients.
-func (f *flow) party(client string) *party {
+func (f *Flow) party(client string) *party {
 	c := f.parties[client]
 	if c == nil {
 		c = &party{}
@@ -71,24 +74,24 @@ func (f *flow) party(client string) *party {
 }
 
 const (
-	// flowPause is the longest time for which a Retry-After to one request holds up its
+	// longestPause is the longest time for which a Retry-After to one request holds up its
 	// client's others.
-	flowPause = time.Minute
-	// Slow start begins with flowStart runs a second, and doubles them each half second
-	// until flowNoLimit, after 3 s.
-	flowStart    = 20.0
-	flowNoLimit  = 1000.0
-	flowStep     = time.Millisecond // between two runs that come back and ask
-	flowHalfStep = 500 * time.Millisecond
-	// flowPatience is how near a job's turn must be for it to wait. By then 64 slots have done
+	longestPause = time.Minute
+	// Slow start begins with firstRate runs a second, and doubles them each half second
+	// until lastRate, after 3 s.
+	firstRate  = 20.0
+	lastRate   = 1000.0
+	askStep    = time.Millisecond // between two runs that come back and ask
+	risingStep = 500 * time.Millisecond
+	// jobPatience is how near a job's turn must be for it to wait. By then 64 slots have done
 	// as many jobs as may wait by default, 500, if each takes 128 ms.
-	flowPatience = time.Second
-	// flowLongestWait is for runs that take longer than the runs before.
-	flowLongestWait = 2 * flowPatience
+	jobPatience = time.Second
+	// longestTurn is for runs that take longer than the runs before.
+	longestTurn = 2 * jobPatience
 )
 
-// workUnknown is why work waits that this process doesn't offer.
-const workUnknown limit.Reason = "work_unknown"
+// LongestWait is how long a job waits for its run at most, while it holds a worker.
+const LongestWait = 2*longestTurn + slotPatience
 
 // Reasons for which a run waits, besides a slot, and for which a sync request is
 // refused.
@@ -99,16 +102,17 @@ const (
 	WorkPace   limit.Reason = "work_pace"   // it has just come back
 )
 
-func workReasons() []limit.Reason {
-	return []limit.Reason{workSlots, KindLimit, WorkDown, WorkPaused, WorkPace, workUnknown}
+// Reasons are all of them.
+func Reasons() []limit.Reason {
+	return []limit.Reason{WorkSlots, KindLimit, WorkDown, WorkPaused, WorkPace}
 }
 
-// newFlows makes a flow for each kind of work that needs a flow.
-func newFlows(catalog *work.Catalog, room *waitingRoom, shared bool, logger *slog.Logger) map[string]*flow {
-	flows := map[string]*flow{}
+// OfCatalog makes a flow for each kind of work that needs a flow.
+func OfCatalog(catalog *work.Catalog, room *Room, shared bool, logger *slog.Logger) map[string]*Flow {
+	flows := map[string]*Flow{}
 	for _, offer := range catalog.All() {
 		if offer.Paced || offer.Limit > 0 {
-			f := newFlow(offer, room, shared)
+			f := New(offer, room, shared)
 			f.tell, f.warn = tellOfWork(logger, offer), warnOfWork(logger, offer)
 			flows[offer.Name] = f
 		}
@@ -116,8 +120,9 @@ func newFlows(catalog *work.Catalog, room *waitingRoom, shared bool, logger *slo
 	return flows
 }
 
-func newFlow(offer *work.Offer, room *waitingRoom, shared bool) *flow {
-	f := &flow{
+// New returns the flow of a kind of work, which tells nobody what it learns.
+func New(offer *work.Offer, room *Room, shared bool) *Flow {
+	f := &Flow{
 		paced: offer.Paced, limit: offer.Limit, room: room, shared: shared, parties: map[string]*party{},
 		tell: func(bool, error) {}, warn: func(*work.SettingError) {},
 	}
@@ -168,11 +173,11 @@ type pass struct {
 	reach, own int
 }
 
-// enter lets a job begin that await let through, which must call leave with its outcome, or
+// Enter lets a job begin that await let through, which must call leave with its outcome, or
 // returns the reason and the time to come back. The job waits while sync requests are before
-// it, with a slot for runs in its hands, and so not in the waiting room. When ctx ends, enter
+// it, with a slot for runs in its hands, and so not in the waiting room. When ctx ends, Enter
 // does neither. A nil flow lets all begin.
-func (f *flow) enter(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
+func (f *Flow) Enter(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
 		return func(work.Outcome) {}, limit.Decision{}
 	}
@@ -193,13 +198,13 @@ func (f *flow) enter(ctx context.Context, client string) (leave func(work.Outcom
 }
 
 // leaver ends a run now.
-func (f *flow) leaver(p pass) func(work.Outcome) {
+func (f *Flow) leaver(p pass) func(work.Outcome) {
 	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }
 }
 
 // start begins a run that has its slot, or gives the slot back and tells why. A run that
 // isn't timed needs its time at the rate of slow start.
-func (f *flow) start(client string, timed bool, now time.Time) (p pass, decision limit.Decision) {
+func (f *Flow) start(client string, timed bool, now time.Time) (p pass, decision limit.Decision) {
 	defer func() {
 		if !decision.OK() {
 			f.giveBack(client)
@@ -220,18 +225,18 @@ func (f *flow) start(client string, timed bool, now time.Time) (p pass, decision
 }
 
 // giveBack gives a slot to the next.
-func (f *flow) giveBack(client string) {
+func (f *Flow) giveBack(client string) {
 	if f.runs != nil {
 		f.runs.Leave(client)
 	}
 }
 
-// await lets a job through that takes no slot yet, or returns the reason and the time to
+// Await lets a job through that takes no slot yet, or returns the reason and the time to
 // come back. No more jobs are through at a time than there are slots; the next wait where
 // their turn is near. River hands out jobs by the hundred. Without a wait, the slots would be
 // idle until the next hundred, and postponing the rest costs Postgres as much as doing them.
-// A job that is through must call leave. When ctx ends, await does neither.
-func (f *flow) await(ctx context.Context, client string) (leave func(), decision limit.Decision) {
+// A job that is through must call leave. When ctx ends, Await does neither.
+func (f *Flow) Await(ctx context.Context, client string) (leave func(), decision limit.Decision) {
 	if f == nil {
 		return func() {}, limit.Decision{}
 	}
@@ -263,14 +268,14 @@ func (f *flow) await(ctx context.Context, client string) (leave func(), decision
 }
 
 // look tells why no job may begin now, even in a free slot.
-func (f *flow) look(client string, now time.Time) limit.Decision {
+func (f *Flow) look(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.closed(client, now)
 }
 
 // shutNow tells why no run may begin now, even in its time at the rate of slow start.
-func (f *flow) shutNow(client string, now time.Time) limit.Decision {
+func (f *Flow) shutNow(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.shut(client, now)
@@ -278,34 +283,34 @@ func (f *flow) shutNow(client string, now time.Time) limit.Decision {
 
 // patience is how long a client's job waits for a slot: not at all where its turn is far, nor
 // where no run has begun or ended for a while, since the upstream may hang.
-func (f *flow) patience(client string, queue limit.Queue, now time.Time) time.Duration {
+func (f *Flow) patience(client string, queue limit.Queue, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	turn := f.perSlot(client) * time.Duration(queue.All+1)
-	if turn > flowPatience || now.Sub(f.moved) > flowPatience {
+	if turn > jobPatience || now.Sub(f.moved) > jobPatience {
 		return 0
 	}
-	return flowLongestWait
+	return longestTurn
 }
 
 // postpone gives a client's refused job a time of its own to come back. Each client has a
 // line of its own: in a common line, a job of a client with short runs would wait behind
 // hundreds that one client with long runs has waiting.
-func (f *flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
+func (f *Flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	line := &f.party(client).line
-	earliest := limit.Latest(refused.RetryAt, now.Add(soonest))
+	earliest := limit.Latest(refused.RetryAt, now.Add(Soonest))
 	spacing := f.spacing(client, now)
 	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again
 		spacing = max(spacing, now.Sub(f.moved)/2)
 	}
-	refused.RetryAt = line.Reserve(earliest, spacing, flowStep)
+	refused.RetryAt = line.Reserve(earliest, spacing, askStep)
 	return refused
 }
 
 // closed tells why no job of a client may begin now, even in a free slot, and when a job may.
-func (f *flow) closed(client string, now time.Time) limit.Decision {
+func (f *Flow) closed(client string, now time.Time) limit.Decision {
 	if decision := f.shut(client, now); !decision.OK() {
 		return decision
 	}
@@ -314,8 +319,8 @@ func (f *flow) closed(client string, now time.Time) limit.Decision {
 }
 
 // shut is closed, but for slow start.
-func (f *flow) shut(client string, now time.Time) limit.Decision {
-	if f.reach.isOut(flowConnects, now) {
+func (f *Flow) shut(client string, now time.Time) limit.Decision {
+	if f.reach.isOut(longestConnect, now) {
 		f.reached(now)
 	}
 	c := f.party(client)
@@ -331,7 +336,7 @@ func (f *flow) shut(client string, now time.Time) limit.Decision {
 }
 
 // pace decides by the rate of slow start, and returns the new TAT of the rate.
-func (f *flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
+func (f *Flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
 	rate := f.rate(client, now)
 	if rate.PerSecond == 0 {
 		return f.tat, limit.Decision{}
@@ -340,26 +345,26 @@ func (f *flow) pace(client string, now time.Time) (time.Time, limit.Decision) {
 }
 
 // rate is the rate of slow start for a client at a time.
-func (f *flow) rate(client string, at time.Time) limit.Rate {
+func (f *Flow) rate(client string, at time.Time) limit.Rate {
 	if !f.isSlowed(client) {
 		return limit.Rate{Burst: 1}
 	}
 	perSecond := risen(f.rising, at)
-	if perSecond >= flowNoLimit {
+	if perSecond >= lastRate {
 		return limit.Rate{Burst: 1}
 	}
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
 }
 
 // isSlowed tells whether a client came back, alone or with all, since slow start began.
-func (f *flow) isSlowed(client string) bool {
+func (f *Flow) isSlowed(client string) bool {
 	back := limit.Latest(f.back, f.party(client).back)
 	return !f.rising.IsZero() && !back.Before(f.rising)
 }
 
 // spacing is the time between two runs of a client that come back, by the speed of runs then.
 // Clients whose runs wait as well take turns.
-func (f *flow) spacing(client string, now time.Time) time.Duration {
+func (f *Flow) spacing(client string, now time.Time) time.Duration {
 	c := f.party(client)
 	began, opens := time.Time{}, limit.Latest(f.reach.until, c.breaker.until)
 	switch {
@@ -368,8 +373,8 @@ func (f *flow) spacing(client string, now time.Time) time.Duration {
 	case f.isSlowed(client):
 		began = f.rising
 	}
-	spacing := flowStep / 4
-	if at := limit.Latest(now, opens, c.line.Last()); !began.IsZero() && risen(began, at) < flowNoLimit {
+	spacing := askStep / 4
+	if at := limit.Latest(now, opens, c.line.Last()); !began.IsZero() && risen(began, at) < lastRate {
 		spacing = limit.PerSecond(risen(began, at))
 	}
 	if f.limit > 0 {
@@ -387,7 +392,7 @@ func (f *flow) spacing(client string, now time.Time) time.Duration {
 // perSlot is the time from one free slot to the next, while all are in use, by how long a
 // client's own runs take: it has slots that no client with longer runs holds. The first runs
 // of a client aren't taken for long because others' are.
-func (f *flow) perSlot(client string) time.Duration {
+func (f *Flow) perSlot(client string) time.Duration {
 	took := f.party(client).took
 	if took == 0 {
 		took = min(cmp.Or(f.took, assumedWork), assumedWork)
@@ -397,5 +402,5 @@ func (f *flow) perSlot(client string) time.Duration {
 
 // risen is the rate of slow start at a time.
 func risen(began, at time.Time) float64 {
-	return flowStart * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/flowHalfStep.Seconds()))
+	return firstRate * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/risingStep.Seconds()))
 }

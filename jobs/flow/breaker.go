@@ -1,4 +1,4 @@
-package jobs
+package flow
 
 import "time"
 
@@ -20,17 +20,17 @@ type breaker struct {
 }
 
 const (
-	flowFailures     = 5
-	flowFirstOpening = time.Second
-	flowLongest      = 30 * time.Second
-	// flowConnects is longer than a call of a service tries to connect.
-	flowConnects = 4 * time.Second
+	failuresToOpen = 5
+	firstOpening   = time.Second
+	longestOpening = 30 * time.Second
+	// longestConnect is longer than a call of a service tries to connect.
+	longestConnect = 4 * time.Second
 )
 
 // opens is when a run may begin; zero for at any time.
 func (b *breaker) opens(now time.Time) time.Time {
 	if b.openings > 0 && b.inFlight > 0 && !b.until.After(now) { // the probe is out
-		return now.Add(flowHalfStep)
+		return now.Add(risingStep)
 	}
 	return b.until
 }
@@ -61,13 +61,13 @@ func (b *breaker) leave(epoch int) bool {
 // fail counts a failure, which opens the breaker at once where the service is known to be
 // down.
 func (b *breaker) fail(isDown bool, now time.Time) {
-	if b.failures++; b.openings == 0 && b.failures < flowFailures && !isDown {
+	if b.failures++; b.openings == 0 && b.failures < failuresToOpen && !isDown {
 		return
 	}
 	if b.openings == 0 {
 		b.since = now
 	}
-	b.until = now.Add(min(flowFirstOpening<<min(b.openings, 10), flowLongest))
+	b.until = now.Add(min(firstOpening<<min(b.openings, 10), longestOpening))
 	b.openings++
 	b.begin()
 }
