@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/load"
 )
 
 // settle returns when no request is under way, or patience is at its end: the check names
@@ -40,7 +42,7 @@ func (t *trial) settle(ctx context.Context) error {
 	}
 	left, err := t.database.count(ctx, due, t.plan.mine())
 	for began := time.Now(); err == nil && left > 0 && time.Since(began) < patience; {
-		wait(ctx, 500*time.Millisecond)
+		load.Pause(ctx, 500*time.Millisecond)
 		left, err = t.database.count(ctx, due, t.plan.mine())
 	}
 	if err != nil {

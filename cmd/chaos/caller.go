@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
@@ -167,7 +168,7 @@ const unknown = "unknown"
 // follow cancels or redelivers, a moment after the call was acknowledged. A call that the
 // service misses while it is away is not repeated.
 func (c *caller) follow(ctx context.Context, made *call, server int) {
-	if wait(ctx, max(made.CancelAfter, made.RedeliverAfter)); ctx.Err() != nil {
+	if !load.Pause(ctx, max(made.CancelAfter, made.RedeliverAfter)) {
 		return
 	}
 	path := "/requests/" + made.IDs[0]
@@ -192,7 +193,7 @@ func (c *caller) follow(ctx context.Context, made *call, server int) {
 // redeliver has dead letters delivered again, many at a time, every few seconds
 // until ctx ends.
 func (c *caller) redeliver(ctx context.Context, random *rand.Rand) {
-	for wait(ctx, seconds(random, 2, 8)); ctx.Err() == nil; wait(ctx, seconds(random, 2, 8)) {
+	for load.Pause(ctx, seconds(random, 2, 8)) {
 		status, answer := c.post(random.IntN(len(c.servers)), "/redeliveries", "", map[string]int{"rate": 100})
 		var got struct {
 			Redelivered int `json:"redelivered"`

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/postgres"
 )
 
@@ -196,7 +197,7 @@ func lockTable(ctx context.Context, t *trial, f *fault) error {
 	return t.database.connect(ctx, func(conn *pgx.Conn) error {
 		err := postgres.Execute(ctx, conn, "SET application_name = '"+lockName+"'", "BEGIN", "LOCK TABLE "+f.Of+" IN SHARE MODE")
 		if err == nil {
-			wait(ctx, f.Length)
+			load.Pause(ctx, f.Length)
 			f.Length = 0
 		}
 		return err
@@ -286,7 +287,7 @@ func (d *database) await(ctx context.Context, c cluster, sql string, args ...any
 		if err == nil {
 			return answer, nil
 		}
-		if wait(ctx, 50*time.Millisecond); ctx.Err() != nil {
+		if !load.Pause(ctx, 50*time.Millisecond) {
 			return "", errors.Join(fmt.Errorf("waiting for %s: %w", sql, ctx.Err()), err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
 
@@ -99,7 +100,7 @@ func (t *trial) carryOut(ctx context.Context) error {
 	start := time.Now()
 	var lasting sync.WaitGroup
 	for _, f := range t.plan.Faults {
-		if wait(ctx, time.Until(start.Add(f.At))); ctx.Err() != nil {
+		if !load.Pause(ctx, time.Until(start.Add(f.At))) {
 			break
 		}
 		lasting.Go(func() {
@@ -129,7 +130,7 @@ func (t *trial) inject(ctx context.Context, f fault) error {
 	if err != nil {
 		return err
 	}
-	wait(ctx, f.Length)
+	load.Pause(ctx, f.Length)
 	if k.end != nil {
 		err = k.end(context.WithoutCancel(ctx), t, &f)
 	}

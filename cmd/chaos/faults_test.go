@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
 	"ringback/db/dbtest"
@@ -91,7 +92,7 @@ func (t *trial) during(tb testing.TB, f fault, do func()) {
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for !so() {
-		if wait(t.Context(), 10*time.Millisecond); t.Context().Err() != nil || t.Failed() {
+		if !load.Pause(t.Context(), 10*time.Millisecond) || t.Failed() {
 			t.Fatalf("waiting until %s: %v", what, t.Context().Err())
 		}
 	}

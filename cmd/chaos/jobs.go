@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ringback/cmd/internal/load"
 )
 
 // way is a way to take a job away: by SQL, or by River UI's calls.
@@ -41,7 +43,7 @@ func meddle(ctx context.Context, t *trial, f *fault) error {
 		if err != nil && ctx.Err() == nil {
 			failed = err
 		}
-		wait(ctx, 100*time.Millisecond)
+		load.Pause(ctx, 100*time.Millisecond)
 	}
 	if took == 0 {
 		return failed
@@ -99,7 +101,7 @@ func (t *trial) watchJobs(ctx context.Context, died time.Time, clients []string)
 		return
 	}
 	for ctx.Err() == nil && time.Since(died) < recoveryPatience && (err != nil || left > 0) {
-		wait(ctx, 100*time.Millisecond)
+		load.Pause(ctx, 100*time.Millisecond)
 		left, err = t.database.count(ctx, running, clients)
 	}
 	t.ledger.note(func() { t.ledger.returned = append(t.ledger.returned, window{from: died, to: time.Now()}) })

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -64,14 +63,4 @@ func (c *crowd) answer(came *receivers.Callback, status int) int {
 	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, takes(came) && err == nil}
 	c.ledger.tell(came.RequestID(), func(s *story) { s.callbacks = append(s.callbacks, noted) })
 	return status
-}
-
-// wait returns early when ctx ends.
-func wait(ctx context.Context, length time.Duration) {
-	timer := time.NewTimer(length)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

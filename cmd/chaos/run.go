@@ -267,8 +267,8 @@ func (t *trial) callBack(ctx context.Context, s *server) {
 			if t.ledger.hasCome(made.IDs[0]) {
 				return
 			}
-			wait(ctx, 50*time.Millisecond)
+			load.Pause(ctx, 50*time.Millisecond)
 		}
-		wait(ctx, 200*time.Millisecond)
+		load.Pause(ctx, 200*time.Millisecond)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 )
 
@@ -58,7 +59,7 @@ func (s *server) supervise(ctx context.Context, died func()) {
 			s.set(nil)
 			died()
 		}
-		wait(ctx, 300*time.Millisecond)
+		load.Pause(ctx, 300*time.Millisecond)
 	}
 	_ = s.log.Close()
 }
@@ -127,7 +128,7 @@ func (s *server) waitHealthy(ctx context.Context) error {
 		if process, err := s.current(); err == nil && process.WaitHealthy(ctx) == nil {
 			return nil
 		}
-		wait(ctx, 20*time.Millisecond)
+		load.Pause(ctx, 20*time.Millisecond)
 	}
 	return fmt.Errorf("waiting for %s: %w", s.name, ctx.Err())
 }

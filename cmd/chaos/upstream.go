@@ -22,6 +22,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
 
@@ -175,7 +176,7 @@ func (u *upstream) insist(ctx context.Context, r *workRun, offer string, body an
 		if status > 0 && status < http.StatusInternalServerError {
 			return
 		}
-		wait(ctx, 500*time.Millisecond)
+		load.Pause(ctx, 500*time.Millisecond)
 	}
 }
 
@@ -222,7 +223,7 @@ func mannerNames() []manner { return slices.Sorted(maps.Keys(manners)) }
 func answer(u *upstream, w http.ResponseWriter, r *workRun) { fmt.Fprint(w, u.offer(r)) }
 
 func slowly(u *upstream, w http.ResponseWriter, r *workRun) {
-	wait(r.ctx, time.Duration(300+rand.IntN(1200))*time.Millisecond)
+	load.Pause(r.ctx, time.Duration(300+rand.IntN(1200))*time.Millisecond)
 	answer(u, w, r)
 }
 
@@ -255,7 +256,7 @@ func repeat(u *upstream, w http.ResponseWriter, r *workRun) {
 	for _, result := range []string{u.offer(r), `{"request":"another answer"}`} {
 		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(result), result)
 	}
-	wait(u.ctx, 50*time.Millisecond) // or the answer is lost with the connection
+	load.Pause(u.ctx, 50*time.Millisecond) // or the answer is lost with the connection
 }
 
 // fail answers so that the request fails with code.
@@ -272,7 +273,7 @@ func later(pause time.Duration, do func(u *upstream, r *workRun)) treat {
 	return func(u *upstream, w http.ResponseWriter, r *workRun) {
 		w.WriteHeader(http.StatusAccepted)
 		u.ledger.following.Go(func() {
-			wait(u.ctx, pause)
+			load.Pause(u.ctx, pause)
 			do(u, r)
 		})
 	}
@@ -282,7 +283,7 @@ func endLate(u *upstream, r *workRun) { u.end(u.ctx, r) }
 
 func endWithProgress(u *upstream, r *workRun) {
 	exchange(u.ctx, u.client, http.MethodPost, r.address, "", json.RawMessage(`{"progress":{"percent":10}}`))
-	wait(u.ctx, 300*time.Millisecond)
+	load.Pause(u.ctx, 300*time.Millisecond)
 	u.end(u.ctx, r)
 }
 

@@ -76,7 +76,10 @@ func first(status int) func(int, <-chan struct{}) int {
 
 func after(delay time.Duration, status int) func(int, <-chan struct{}) int {
 	return func(_ int, closing <-chan struct{}) int {
-		wait(delay, closing)
+		select {
+		case <-time.After(delay):
+		case <-closing:
+		}
 		return status
 	}
 }
@@ -120,13 +123,4 @@ func (b Behaviour) MayBePending() bool { return behaviours[b].takes == atLast }
 
 func (b Behaviour) answer(earlier int, closing <-chan struct{}) (status int) {
 	return behaviours[b].answer(earlier, closing)
-}
-
-func wait(duration time.Duration, closing <-chan struct{}) {
-	timer := time.NewTimer(duration)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-closing:
-	}
 }
