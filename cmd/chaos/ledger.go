@@ -17,7 +17,8 @@ import (
 // receivers and to the upstream, faults, and the rows of the database.
 type ledger struct {
 	plan      plan
-	following sync.WaitGroup // cancels, redeliveries and reports
+	verifier  *receivers.Verifier // of callbacks, and of the upstream's attempts
+	following sync.WaitGroup      // cancels, redeliveries and reports
 
 	mu          sync.Mutex
 	calls       []*call
@@ -167,7 +168,9 @@ type meddling struct {
 }
 
 func newLedger(p plan) *ledger {
-	return &ledger{plan: p, stories: map[string]*story{}, resumed: map[string]time.Duration{}, listed: map[string]int{}}
+	verifier := receivers.LocalVerifier()
+	verifier.Whenever = p.Skews != nil
+	return &ledger{plan: p, verifier: verifier, stories: map[string]*story{}, resumed: map[string]time.Duration{}, listed: map[string]int{}}
 }
 
 // note lets do write in the ledger.

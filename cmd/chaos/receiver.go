@@ -17,13 +17,11 @@ const steady = receivers.Granting
 // crowd is all receivers, each at a port of its own.
 type crowd struct {
 	receivers map[receivers.Behaviour]*receivers.Receiver
-	verifier  *receivers.Verifier
 	ledger    *ledger
 }
 
-func startCrowd(l *ledger) (*crowd, error) {
-	verifier, err := receivers.NewVerifier(receivers.LocalSecret)
-	c := &crowd{map[receivers.Behaviour]*receivers.Receiver{}, verifier, l}
+func startCrowd(l *ledger) (c *crowd, err error) {
+	c = &crowd{map[receivers.Behaviour]*receivers.Receiver{}, l}
 	for _, behaviour := range append([]receivers.Behaviour{steady}, drawn...) {
 		started, failed := receivers.Start(behaviour, receivers.Book{Came: c.came, Answer: c.answer})
 		if err = errors.Join(err, failed); failed == nil {
@@ -56,11 +54,7 @@ func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 // answer notes a callback.
 func (c *crowd) answer(came *receivers.Callback, status int) int {
 	payload, err := came.Payload()
-	takes := c.verifier.Takes
-	if c.ledger.plan.Skews != nil { // its sender's clock may be wrong
-		takes = c.verifier.TakesWhenever
-	}
-	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, takes(came) && err == nil}
+	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, came.IsSigned(c.ledger.verifier) && err == nil}
 	c.ledger.tell(came.RequestID(), func(s *story) { s.callbacks = append(s.callbacks, noted) })
 	return status
 }

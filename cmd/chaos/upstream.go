@@ -20,8 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
@@ -59,7 +57,6 @@ type finish struct {
 // upstream is a service that does work badly.
 type upstream struct {
 	ledger  *ledger
-	webhook *standardwebhooks.Webhook
 	client  *http.Client
 	ctx     context.Context // ends the runs that go on after an answer
 	file    string          // of the servers' settings
@@ -70,11 +67,7 @@ type upstream struct {
 }
 
 func startUpstream(ctx context.Context, folder string, l *ledger) (*upstream, error) {
-	webhook, err := standardwebhooks.NewWebhook(receivers.LocalSecret)
-	if err != nil {
-		return nil, fmt.Errorf("reading the local secret: %w", err)
-	}
-	u := &upstream{ledger: l, webhook: webhook, client: newClient(), ctx: ctx, file: filepath.Join(folder, "works.json"), address: "127.0.0.1:0"}
+	u := &upstream{ledger: l, client: newClient(), ctx: ctx, file: filepath.Join(folder, "works.json"), address: "127.0.0.1:0"}
 	u.trouble.Store(manner(""))
 	if err := u.listen(); err != nil {
 		return nil, err
@@ -117,7 +110,7 @@ func (u *upstream) serve(w http.ResponseWriter, call *http.Request) {
 		return
 	}
 	r := &workRun{
-		request: call.Header.Get("Idempotency-Key"), At: time.Now(), Signed: u.signed(body, call.Header),
+		request: call.Header.Get("Idempotency-Key"), At: time.Now(), Signed: u.ledger.verifier.Takes(body, call.Header),
 		address: call.Header.Get("Ringback-Finish"), ctx: call.Context(), Manner: does,
 	}
 	r.Attempt, _ = strconv.Atoi(call.Header.Get("Ringback-Attempt"))
@@ -132,15 +125,6 @@ func (u *upstream) serve(w http.ResponseWriter, call *http.Request) {
 		s.runs = append(s.runs, r)
 	})
 	manners[r.Manner](u, w, r)
-}
-
-// signed tells whether a call is signed as it should be, by a server whose clock may be
-// wrong where clocks are skewed.
-func (u *upstream) signed(body []byte, header http.Header) bool {
-	if u.ledger.plan.Skews != nil {
-		return u.webhook.VerifyIgnoringTimestamp(body, header) == nil
-	}
-	return u.webhook.Verify(body, header) == nil
 }
 
 // turnOf reads the turn of an attempt from the address at which it is finished: the last

@@ -14,18 +14,15 @@ import (
 // Ringback.
 type receiver struct {
 	*receivers.Receiver
-	verify *receivers.Verifier
+	verifier *receivers.Verifier
 
 	mu      sync.Mutex
 	arrived map[string]chan time.Time // when its callback was first taken, by request
 }
 
 func newReceiver() (*receiver, error) {
-	verify, err := receivers.NewVerifier(receivers.LocalSecret)
-	if err != nil {
-		return nil, err
-	}
-	r := &receiver{verify: verify, arrived: map[string]chan time.Time{}}
+	r := &receiver{verifier: receivers.LocalVerifier(), arrived: map[string]chan time.Time{}}
+	var err error
 	r.Receiver, err = receivers.Start(receivers.OK, receivers.Book{
 		Came:   func(came *receivers.Callback) (int, bool) { return 0, came.IsPost() },
 		Answer: r.answer,
@@ -38,7 +35,7 @@ func newReceiver() (*receiver, error) {
 
 func (r *receiver) answer(came *receivers.Callback, status int) int {
 	switch {
-	case !r.verify.Takes(came):
+	case !came.IsSigned(r.verifier):
 		return http.StatusUnauthorized
 	case status != http.StatusOK:
 		return status

@@ -107,7 +107,7 @@ func (c *crowd) read(came *receivers.Callback) (told delivery) {
 		told.id, _ = uuid.Parse(came.RequestID())
 		return told
 	}
-	if !c.verifier.Takes(came) {
+	if !came.IsSigned(c.verifier) {
 		told.flags |= badSignature
 	}
 	payload, err := came.Payload()

@@ -27,8 +27,11 @@ func (c *Callback) Payload() (payload Payload, err error) {
 }
 
 // Verifier checks signatures by the specification's own module. A nil Verifier, made of
-// an empty secret, takes every callback.
-type Verifier struct{ webhook *standardwebhooks.Webhook }
+// an empty secret, takes every call.
+type Verifier struct {
+	Whenever bool // signed: the sender's clock may be wrong
+	webhook  *standardwebhooks.Webhook
+}
 
 // NewVerifier returns a verifier of a secret. Its error says that it is none.
 func NewVerifier(secret string) (*Verifier, error) {
@@ -39,25 +42,37 @@ func NewVerifier(secret string) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret: %w", err)
 	}
-	return &Verifier{webhook}, nil
+	return &Verifier{webhook: webhook}, nil
 }
 
-// Takes tells whether a callback is signed as it should be.
-func (v *Verifier) Takes(c *Callback) bool {
-	return v == nil || v.webhook.Verify(c.PostBody(), signature(c)) == nil
+// LocalVerifier is a verifier of LocalSecret.
+func LocalVerifier() *Verifier {
+	verifier, err := NewVerifier(LocalSecret)
+	if err != nil {
+		panic(err) // which is none
+	}
+	return verifier
 }
 
-// TakesWhenever is Takes for a sender whose clock may be wrong.
-func (v *Verifier) TakesWhenever(c *Callback) bool {
-	return v == nil || v.webhook.VerifyIgnoringTimestamp(c.PostBody(), signature(c)) == nil
+// Takes tells whether a call is signed as it should be.
+func (v *Verifier) Takes(body []byte, header http.Header) bool {
+	if v == nil {
+		return true
+	}
+	verify := v.webhook.Verify
+	if v.Whenever {
+		verify = v.webhook.VerifyIgnoringTimestamp
+	}
+	return verify(body, header) == nil
 }
 
-func signature(c *Callback) http.Header {
+// IsSigned tells whether a verifier takes the callback.
+func (c *Callback) IsSigned(verifier *Verifier) bool {
 	headers := make(http.Header, 3)
 	for _, name := range []string{
 		standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature,
 	} {
 		headers.Set(name, string(c.Request.Header.Peek(name)))
 	}
-	return headers
+	return verifier.Takes(c.PostBody(), headers)
 }
