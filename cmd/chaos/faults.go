@@ -186,7 +186,7 @@ func replaceServers(ctx context.Context, t *trial, _ *fault) error {
 		if err != nil {
 			return err
 		}
-		s.replace(t.program)
+		s.path.Store(&t.program)
 		old.Signal(syscall.SIGTERM)
 		if err := errors.Join(old.Wait(ctx), s.waitHealthy(ctx)); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,14 +28,14 @@ type server struct {
 	log     *os.File
 	gate    sync.Mutex // held where nobody reads the log
 
-	mu      sync.Mutex
-	path    string          // of the program that is started next
-	process *program.Server // nil while it is down
+	path    atomic.Pointer[string]         // of the program that is started next
+	process atomic.Pointer[program.Server] // nil while it is down
 }
 
 // newServer keeps the server's log in a file of a folder, or not at all without a folder.
 func newServer(number int, role, path, logs string, environ ...string) (*server, error) {
-	s := &server{name: fmt.Sprint("server-", number), role: role, path: path}
+	s := &server{name: fmt.Sprint("server-", number), role: role}
+	s.path.Store(&path)
 	file := os.DevNull
 	if logs != "" {
 		file = filepath.Join(logs, s.name+".log")
@@ -51,12 +52,12 @@ func newServer(number int, role, path, logs string, environ ...string) (*server,
 func (s *server) supervise(ctx context.Context, died func()) {
 	for ctx.Err() == nil {
 		if process, err := s.start(); err == nil {
-			s.set(process)
+			s.process.Store(process)
 			if process.Wait(ctx) != nil { // the run is over
 				process.Signal(syscall.SIGCONT)
 				_ = process.Stop()
 			}
-			s.set(nil)
+			s.process.Store(nil)
 			died()
 		}
 		load.Pause(ctx, 300*time.Millisecond)
@@ -78,9 +79,7 @@ func (s *server) start() (*program.Server, error) {
 		defer from.Close()
 		_, _ = io.Copy(s, from) // until the process has ended
 	}()
-	s.mu.Lock()
-	command := exec.Command(s.path, "--dev", "--role="+s.role)
-	s.mu.Unlock()
+	command := exec.Command(*s.path.Load(), "--dev", "--role="+s.role)
 	command.Env, command.Stderr = s.environ, to
 	return program.Start(command, s.address)
 }
@@ -94,30 +93,15 @@ func (s *server) Write(piece []byte) (int, error) {
 	return len(piece), nil
 }
 
-func (s *server) set(process *program.Server) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.process = process
-}
-
 // errDown says that there is no process just now.
 var errDown = errors.New("that server is down")
 
 // current is the process that runs.
 func (s *server) current() (*program.Server, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.process == nil {
-		return nil, errDown
+	if process := s.process.Load(); process != nil {
+		return process, nil
 	}
-	return s.process, nil
-}
-
-// replace lets another program be started next.
-func (s *server) replace(path string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.path = path
+	return nil, errDown
 }
 
 // waitHealthy returns when it is there.
