@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
@@ -27,7 +27,7 @@ type attack struct {
 }
 
 // asyncBody is a small request.
-func asyncBody(callbackURL string) []byte {
+func asyncBody(callbackURL string) json.RawMessage {
 	return fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL)
 }
 
@@ -51,7 +51,7 @@ func attacks() []attack {
 				if n%10 != 0 {
 					a.post("/async", asyncBody(a.own[0]+"/gone"))
 				} else {
-					a.post("/redeliveries", []byte(`{"rate":100}`))
+					a.post("/redeliveries", json.RawMessage(`{"rate":100}`))
 				}
 			})
 		}},
@@ -206,7 +206,7 @@ func (s *stage) newAttacker(on *server, key, victim string) *attacker {
 }
 
 // postponed asks for work in an hour.
-func (a *attacker) postponed() []byte {
+func (a *attacker) postponed() json.RawMessage {
 	return fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.Input("x", 0, 0), a.own[0])
 }
 
@@ -222,27 +222,13 @@ func (a *attacker) each(ctx context.Context, perSecond int, do func(n int)) {
 	}()
 }
 
-func (a *attacker) post(path string, body []byte) (answer []byte) {
+func (a *attacker) post(path string, body json.RawMessage) (answer []byte) {
 	return a.call(http.MethodPost, path, "", body)
 }
 
 // call returns an answer, empty where there is none.
-func (a *attacker) call(method, path, prefer string, body []byte) (answer []byte) {
-	request, err := http.NewRequest(method, a.url+path, bytes.NewReader(body))
-	if err != nil {
-		return nil
-	}
-	request.Header.Set("Authorization", "Bearer "+a.key)
-	request.Header.Set("Content-Type", "application/json")
-	if prefer != "" {
-		request.Header.Set("Prefer", prefer)
-	}
-	response, err := a.client.Do(request)
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	answer, _ = io.ReadAll(io.LimitReader(response.Body, 1<<20))
+func (a *attacker) call(method, path, prefer string, body any) (answer []byte) {
+	_, answer, _ = program.Call(context.Background(), a.client, method, a.url+path, body, "Authorization", "Bearer "+a.key, "Prefer", prefer)
 	return answer
 }
 

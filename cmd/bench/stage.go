@@ -150,12 +150,7 @@ func (s *stage) start(v variant, d database, settings ...string) *server {
 	}
 	process, err := program.Start(command, address)
 	s.must(err)
-	s.atEnd(func() error {
-		if !process.Running() {
-			return errors.New("the server ended while it was measured")
-		}
-		return process.Stop()
-	})
+	s.atEnd(process.Stop)
 	s.must(process.WaitHealthy(s.ctx))
 	return &server{process, d}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -214,12 +213,7 @@ func (s *stage) memoryInUse(admin string) (mib float64) {
 }
 
 func (s *stage) get(url string) string {
-	request, err := http.NewRequestWithContext(s.ctx, http.MethodGet, url, nil)
-	s.must(err)
-	response, err := http.DefaultClient.Do(request)
-	s.must(err)
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
+	_, content, err := program.Call(s.ctx, http.DefaultClient, http.MethodGet, url, nil)
 	s.must(err)
 	return string(content)
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
@@ -135,31 +134,14 @@ func (c *caller) post(server int, path, key string, body any) (int, []byte) {
 // exchange calls with JSON. It returns status 0 for no answer, and nobody where nobody
 // listens.
 func exchange(ctx context.Context, client *http.Client, method, address, key string, body any) (int, []byte) {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		panic(err) // strings, numbers, and JSON
-	}
-	request, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(encoded))
-	if err != nil {
-		return http.StatusNotFound, nil // an upstream that was told nonsense
-	}
-	request.Header.Set("Content-Type", "application/json")
-	if key != "" {
-		request.Header.Set("Idempotency-Key", key)
-	}
-	response, err := client.Do(request)
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	status, answer, err := program.Call(ctx, client, method, address, body, "Idempotency-Key", key)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return nobody, nil
-	}
-	if err != nil {
+	case err != nil:
 		return 0, nil
 	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, nil
-	}
-	return response.StatusCode, answer
+	return status, answer
 }
 
 // unknown stands for the work or callback that an unanswered cancel stopped.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,27 +146,13 @@ type request struct {
 
 // call makes a call, and returns how long its answer took.
 func (s *stage) call(ctx context.Context, server *program.Server, method, path string, body any) (status int, answer request, took time.Duration, err error) {
-	var content io.Reader
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return 0, answer, 0, fmt.Errorf("encoding call: %w", err)
-		}
-		content = bytes.NewReader(encoded)
-	}
-	call, err := http.NewRequestWithContext(ctx, method, server.URL+path, content)
-	if err != nil {
-		return 0, answer, 0, fmt.Errorf("making call: %w", err)
-	}
-	call.Header.Set("Content-Type", "application/json")
 	sent := time.Now()
-	response, err := http.DefaultClient.Do(call)
-	if err != nil {
-		return 0, answer, 0, fmt.Errorf("calling %s: %w", path, err)
+	status, content, err := program.Call(ctx, http.DefaultClient, method, server.URL+path, body)
+	took = time.Since(sent)
+	if err == nil {
+		err = json.Unmarshal(content, &answer)
 	}
-	defer response.Body.Close()
-	err = json.NewDecoder(response.Body).Decode(&answer)
-	return response.StatusCode, answer, time.Since(sent), err
+	return status, answer, took, err
 }
 
 func asyncBody(in jsontext.Value, callbackURL string) map[string]any {

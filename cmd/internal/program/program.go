@@ -3,13 +3,17 @@
 package program
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -18,16 +22,19 @@ import (
 type Server struct {
 	URL     string
 	command *exec.Cmd
-	ended   chan error // holds the process's end
+	ended   chan struct{} // closed when the process has
 }
 
 // Start runs a command that serves HTTP on address.
 func Start(command *exec.Cmd, address string) (*Server, error) {
-	s := &Server{URL: "http://" + address, command: command, ended: make(chan error, 1)}
+	s := &Server{URL: "http://" + address, command: command, ended: make(chan struct{})}
 	if err := command.Start(); err != nil {
 		return nil, fmt.Errorf("starting server: %w", err)
 	}
-	go func() { s.ended <- command.Wait() }()
+	go func() {
+		defer close(s.ended)
+		_ = command.Wait() // the process's state tells as much
+	}()
 	return s, nil
 }
 
@@ -51,9 +58,8 @@ func (s *Server) WaitHealthy(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case err := <-s.ended:
-			s.ended <- err
-			return fmt.Errorf("the server ended at once, and -logs shows why: %w", err)
+		case <-s.ended:
+			return fmt.Errorf("the server ended at once (%v), and -logs shows why", s.command.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the server: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
@@ -62,16 +68,38 @@ func (s *Server) WaitHealthy(ctx context.Context) error {
 }
 
 func (s *Server) healthy(ctx context.Context) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/healthz", nil)
-	if err != nil {
-		return false
+	status, _, err := Call(ctx, http.DefaultClient, http.MethodGet, s.URL+"/healthz", nil)
+	return err == nil && status == http.StatusOK
+}
+
+// Call sends JSON, or nothing where body is nil, and returns the whole answer. header holds
+// names, each followed by its value; empty values are left out.
+func Call(ctx context.Context, client *http.Client, method, url string, body any, header ...string) (status int, answer []byte, err error) {
+	var content io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, fmt.Errorf("encoding a call: %w", err)
+		}
+		content = bytes.NewReader(encoded)
 	}
-	response, err := http.DefaultClient.Do(request)
+	request, err := http.NewRequestWithContext(ctx, method, url, content)
 	if err != nil {
-		return false
+		return 0, nil, fmt.Errorf("making a call: %w", err)
 	}
-	response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	request.Header.Set("Content-Type", "application/json")
+	for pair := range slices.Chunk(header, 2) {
+		if pair[1] != "" {
+			request.Header.Set(pair[0], pair[1])
+		}
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, fmt.Errorf("calling a server: %w", err)
+	}
+	defer response.Body.Close()
+	answer, err = io.ReadAll(response.Body)
+	return response.StatusCode, answer, err
 }
 
 // Pid is the process's.
@@ -80,30 +108,24 @@ func (s *Server) Pid() int { return s.command.Process.Pid }
 // Signal sends the process a signal. It ignores a process that has ended.
 func (s *Server) Signal(signal os.Signal) { _ = s.command.Process.Signal(signal) }
 
-// Running tells whether the started process still runs.
-func (s *Server) Running() bool {
-	select {
-	case err := <-s.ended:
-		s.ended <- err
-		return false
-	default:
-		return true
-	}
-}
-
 // Wait returns when the process has ended, or when ctx has.
 func (s *Server) Wait(ctx context.Context) error {
 	select {
-	case err := <-s.ended:
-		s.ended <- err
+	case <-s.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Stop lets the server drain, and kills it when that takes too long.
+// Stop lets the server drain, and kills it when that takes too long. It returns an error
+// for that, and where the server had ended by itself.
 func (s *Server) Stop() error {
+	select {
+	case <-s.ended:
+		return fmt.Errorf("the server ended by itself (%v)", s.command.ProcessState)
+	default:
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	s.Signal(syscall.SIGTERM)
