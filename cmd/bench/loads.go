@@ -92,13 +92,12 @@ func (s *stage) launchRun(run *load.Run, config load.Config) *running {
 	ctx, stop := context.WithCancel(s.ctx)
 	r := &running{Run: run, stop: stop, ended: make(chan struct{})}
 	s.atEnd(func() error { stop(); run.Close(); return nil })
-	started := make(chan struct{})
 	go func() {
 		defer close(r.ended)
-		r.found, r.err = run.Do(ctx, func(context.Context) (stop func()) { close(started); return func() {} })
+		r.found, r.err = run.Do(ctx)
 	}()
 	select {
-	case <-started:
+	case <-run.Started():
 	case <-r.ended:
 	}
 	return r

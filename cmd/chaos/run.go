@@ -220,7 +220,7 @@ func (t *trial) storm(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	found, err := run.Do(ctx, nil)
+	found, err := run.Do(ctx)
 	if err != nil {
 		return err
 	}

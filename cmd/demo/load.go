@@ -29,7 +29,7 @@ func (s *stage) load(ctx context.Context, rate, seconds int, work string) (*load
 	if err != nil {
 		return nil, err
 	}
-	found, err := run.Do(ctx, nil)
+	found, err := run.Do(ctx)
 	if err != nil {
 		return nil, err
 	}

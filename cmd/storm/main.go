@@ -105,7 +105,9 @@ func storm(ctx context.Context, config config, w io.Writer) (*load.Findings, err
 	if err := errors.Join(checkWritable(config.jsonFile), checkWritable(config.htmlFile)); err != nil {
 		return nil, err
 	}
-	found, err := run.Do(ctx, watch(run, w))
+	stop := watch(ctx, run, w)
+	found, err := run.Do(ctx)
+	stop()
 	if err == nil {
 		found.Objectives = config.objectives.check(&found.Report)
 	}

@@ -12,21 +12,23 @@ import (
 
 const interruptedText = "interrupted: sending stops, answers and callbacks are waited for; again to quit at once"
 
-// watch returns a function that prints a line a second about a run, until the function
-// that it returns is called.
-func watch(run *load.Run, w io.Writer) load.Watch {
-	return func(ctx context.Context) (stop func()) {
-		finished := make(chan struct{})
-		var printing sync.WaitGroup
-		printing.Go(func() { printProgress(ctx, run, w, finished) })
-		return func() {
-			close(finished)
-			printing.Wait()
-		}
+// watch prints a line a second about a run that starts, until the function that it
+// returns is called.
+func watch(ctx context.Context, run *load.Run, w io.Writer) (stop func()) {
+	finished := make(chan struct{})
+	var printing sync.WaitGroup
+	printing.Go(func() { printProgress(ctx, run, w, finished) })
+	return func() {
+		close(finished)
+		printing.Wait()
 	}
 }
 
 func printProgress(ctx context.Context, run *load.Run, w io.Writer, finished <-chan struct{}) {
+	select {
+	case <-run.Started():
+	case <-finished:
+	}
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	interrupted := ctx.Done()

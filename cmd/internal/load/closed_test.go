@@ -34,15 +34,15 @@ func TestClosedLoopKeepsToTheWindow(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	started, ended := make(chan struct{}), make(chan *Findings)
+	ended := make(chan *Findings)
 	go func() {
-		found, err := run.Do(ctx, func(context.Context) (stop func()) { close(started); return func() {} })
+		found, err := run.Do(ctx)
 		if err != nil {
 			t.Error(err)
 		}
 		ended <- found
 	}()
-	<-started
+	<-run.Started()
 	acked := func() int { return run.Snapshot(ctx, Snapshot{}).Acked }
 	waitFor(t, func() bool { return acked() == 10 })
 	for _, number := range []int{3, 3, 7, 7} { // a callback that comes again makes no room
@@ -63,7 +63,7 @@ func TestClosedLoopKeepsToTheWindow(t *testing.T) {
 func TestClosedLoopEndsWithItsRequests(t *testing.T) {
 	t.Parallel()
 	run := newClosed(t, startService(t, 0), func(config *Config) { config.Requests, config.Drain = 25, time.Hour })
-	found, err := run.Do(t.Context(), nil)
+	found, err := run.Do(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestClosedLoopEndsWithItsRequests(t *testing.T) {
 func TestClosedLoopEndsWithAFullWindow(t *testing.T) {
 	t.Parallel()
 	run := newClosed(t, startAccepting(t, http.StatusAccepted), func(config *Config) { config.Requests, config.Window = 3, 3 })
-	found, err := run.Do(t.Context(), nil)
+	found, err := run.Do(t.Context())
 	if err != nil || found.Async.Acked != 3 {
 		t.Errorf("got %+v, %v, want 3 acknowledged", found, err)
 	}
@@ -85,7 +85,7 @@ func TestClosedLoopEndsWithAFullWindow(t *testing.T) {
 func TestClosedLoopGoesOnAfterRefusals(t *testing.T) {
 	t.Parallel()
 	run := newClosed(t, startAccepting(t, http.StatusServiceUnavailable), func(config *Config) { config.Requests, config.Window = 20, 2 })
-	found, err := run.Do(t.Context(), nil)
+	found, err := run.Do(t.Context())
 	if err != nil || found.Async.Shed != 20 {
 		t.Errorf("got %+v, %v, want 20 shed", found, err)
 	}

@@ -93,14 +93,6 @@ func (c curve) requests() float64 {
 	return total
 }
 
-func (c curve) duration() time.Duration {
-	var total time.Duration
-	for _, stretch := range c {
-		total += stretch.length
-	}
-	return total
-}
-
 // peak is the highest rate, a second.
 func (c curve) peak() float64 {
 	highest := 0.0
@@ -110,29 +102,19 @@ func (c curve) peak() float64 {
 	return highest
 }
 
-// schedule says when requests are due, independent of earlier requests.
-type schedule struct {
-	curve   curve
-	poisson bool   // independent arrivals, not evenly spaced
-	seed    uint64 // of the Poisson arrivals
-}
-
-func newSchedule(config Config) schedule {
-	return schedule{config.curve(), config.Arrivals == "poisson", config.Seed}
-}
-
-// arrivals yields each request's number and the time at which it is due,
-// counted from the start of sending. It yields the same every time.
-func (s schedule) arrivals() iter.Seq2[int, time.Duration] {
+// arrivals yields each request's number and the time at which it is due, counted from the
+// start of sending and independent of earlier requests. It yields the same every time.
+func (c Config) arrivals() iter.Seq2[int, time.Duration] {
 	return func(yield func(int, time.Duration) bool) {
-		random := rand.New(rand.NewPCG(s.seed, 0))
+		gap := func() float64 { return 1 } // to the next request, in requests
 		number, position := 0, 0.0
-		if s.poisson {
-			position = random.ExpFloat64()
+		if c.Arrivals == "poisson" { // independent arrivals, not evenly spaced
+			gap = rand.New(rand.NewPCG(c.Seed, 0)).ExpFloat64
+			position = gap()
 		}
 		var start time.Duration
 		end := 0.0 // of the stretch, in requests since the start
-		for _, stretch := range s.curve {
+		for _, stretch := range c.curve() {
 			begin := end
 			end += stretch.requests()
 			// A request that rounding alone moves across an edge stays out.
@@ -140,25 +122,20 @@ func (s schedule) arrivals() iter.Seq2[int, time.Duration] {
 				if !yield(number, start+stretch.reach(position-begin)) {
 					return
 				}
-				position += s.gap(random)
+				position += gap()
 			}
 			start += stretch.length
 		}
 	}
 }
 
-// gap is the distance to the next request, in requests.
-func (s schedule) gap(random *rand.Rand) float64 {
-	if s.poisson {
-		return random.ExpFloat64()
+// total is how many requests a run makes, at most.
+func (c Config) total() int {
+	if c.Requests > 0 {
+		return c.Requests
 	}
-	return 1
-}
-
-// total counts the arrivals.
-func (s schedule) total() int {
 	total := 0
-	for range s.arrivals() {
+	for range c.arrivals() {
 		total++
 	}
 	return total

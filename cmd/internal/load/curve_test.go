@@ -20,9 +20,9 @@ func TestProfiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		schedule := schedule{curve: profile.curve(100, 30*time.Second)}
+		config := Config{Profile: profile, Rate: 100, Length: 30 * time.Second}
 		counts := make(map[time.Duration]int) // by second
-		for _, at := range schedule.arrivals() {
+		for _, at := range config.arrivals() {
 			counts[at.Truncate(time.Second)]++
 		}
 		for at, want := range want {
@@ -38,7 +38,7 @@ func TestArrivals(t *testing.T) {
 
 	t.Run("constant ones are evenly spaced", func(t *testing.T) {
 		t.Parallel()
-		at := times(schedule{curve: steadyCurve(4, time.Second)})
+		at := times(Config{Profile: Profiles()[0], Rate: 4, Length: time.Second})
 		if want := []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, 750 * time.Millisecond}; !slices.Equal(at, want) {
 			t.Errorf("got %v, want %v", at, want)
 		}
@@ -46,7 +46,7 @@ func TestArrivals(t *testing.T) {
 
 	t.Run("Poisson ones vary as much as they should", func(t *testing.T) {
 		t.Parallel()
-		at := times(schedule{curve: steadyCurve(1000, 20*time.Second), poisson: true, seed: 1})
+		at := times(Config{Profile: Profiles()[0], Rate: 1000, Length: 20 * time.Second, Arrivals: "poisson", Seed: 1})
 		if !slices.IsSorted(at) {
 			t.Error("not in order")
 		}
@@ -61,18 +61,22 @@ func TestArrivals(t *testing.T) {
 
 	t.Run("the same seed gives the same ones", func(t *testing.T) {
 		t.Parallel()
-		curve := surge(5, time.Second)(100, 3*time.Second)
-		first, again := times(schedule{curve, true, 7}), times(schedule{curve, true, 7})
-		other := times(schedule{curve, true, 8})
+		config := Config{Profile: Profile{curve: surge(5, time.Second)}, Rate: 100, Length: 3 * time.Second, Arrivals: "poisson"}
+		seeded := func(seed uint64) []time.Duration {
+			config.Seed = seed
+			return times(config)
+		}
+		first, again := seeded(7), seeded(7)
+		other := seeded(8)
 		if !slices.Equal(first, again) || slices.Equal(first, other) {
 			t.Errorf("got %d, %d and %d arrivals, want the first two alike and the third not", len(first), len(again), len(other))
 		}
 	})
 }
 
-func times(s schedule) []time.Duration {
+func times(c Config) []time.Duration {
 	var all []time.Duration
-	for _, at := range s.arrivals() {
+	for _, at := range c.arrivals() {
 		all = append(all, at)
 	}
 	return all

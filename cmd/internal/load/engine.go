@@ -16,15 +16,12 @@ type arrival struct {
 // sender makes a request and waits for its answer. Many run at a time.
 type sender func(arrival) answer
 
-// engine sends the requests of a schedule: a dispatcher keeps to it, and each request has
+// engine sends the requests of a run: a dispatcher keeps to its schedule, and each request has
 // a worker while it is under way. There are at most as many workers as connections.
 type engine struct {
-	schedule schedule
-	ledger   *ledger
-	closed   bool          // a closed loop, without a schedule
-	most     int           // workers
-	patience time.Duration // a request that waited for a worker for longer is left out
-	due      chan arrival  // arrivals that wait while all workers are busy
+	config Config
+	ledger *ledger
+	due    chan arrival // arrivals that wait while all workers are busy
 
 	mu      sync.Mutex
 	busy    int // workers
@@ -42,15 +39,12 @@ type engine struct {
 // over in it.
 type second struct{ due, released int }
 
-func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
-	// An arrival at the end of a longer queue would wait beyond patience.
-	capacity := int(schedule.curve.peak()*config.Timeout.Seconds()) + config.Connections
+func newEngine(config Config, ledger *ledger) *engine {
+	// An arrival at the end of a longer queue would wait beyond the timeout.
+	capacity := int(config.curve().peak()*config.Timeout.Seconds()) + config.Connections
 	return &engine{
-		schedule: schedule,
+		config:   config,
 		ledger:   ledger,
-		closed:   config.Requests > 0,
-		most:     config.Connections,
-		patience: config.Timeout,
 		due:      make(chan arrival, min(capacity, len(ledger.requests))),
 		lateness: newHistogram(),
 	}
@@ -60,7 +54,7 @@ func newEngine(config Config, schedule schedule, ledger *ledger) *engine {
 // was sent is answered. Each worker calls send. The error means that no clock
 // is to be had here.
 func (e *engine) run(ctx context.Context, send sender) error {
-	if e.closed {
+	if e.config.Requests > 0 {
 		e.loop(ctx, send)
 		e.ended = e.ledger.clock.now()
 		return nil
@@ -70,7 +64,7 @@ func (e *engine) run(ctx context.Context, send sender) error {
 	if ctx.Err() == nil {
 		// The last request takes up its interval: the last of ten at 10/s
 		// leaves after 0.9 s, and that is 10/s all the same.
-		e.ended = e.schedule.curve.duration()
+		e.ended = e.config.Duration()
 	}
 	e.workers.Wait()
 	return err
@@ -81,7 +75,7 @@ func (e *engine) loop(ctx context.Context, send sender) {
 	entering, allEntered := context.WithCancel(ctx)
 	defer allEntered()
 	var next atomic.Int64
-	for range e.most {
+	for range e.config.Connections {
 		e.workers.Go(func() {
 			for e.ledger.enter(entering) {
 				number := int(next.Add(1)) - 1
@@ -109,7 +103,7 @@ func (e *engine) dispatch(ctx context.Context, send sender) error {
 	}
 	defer pacer.close()
 	now := e.ledger.clock.now()
-	for number, at := range e.schedule.arrivals() {
+	for number, at := range e.config.arrivals() {
 		for now < at {
 			if !pacer.sleep(at - now) {
 				return nil
@@ -153,7 +147,7 @@ func (e *engine) release(ctx context.Context, arrival arrival, send sender) {
 	e.released.Add(1)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.busy < e.most {
+	if e.busy < e.config.Connections {
 		e.busy++
 		e.workers.Go(func() {
 			for next, more := arrival, true; more; next, more = e.next() {
@@ -189,7 +183,7 @@ func (e *engine) work(ctx context.Context, arrival arrival, send sender) outcome
 		return undue
 	}
 	left := e.ledger.clock.now()
-	if left-arrival.at > e.patience {
+	if left-arrival.at > e.config.Timeout {
 		e.ledger.leaveOut(arrival)
 		return unsent
 	}

@@ -90,9 +90,8 @@ func runEngine(t *testing.T, ctx context.Context, adjust func(*Config), send sen
 	config := Defaults()
 	config.Mix, config.Rate, config.Length, config.Connections = Mix{Sync: 1}, 2000, time.Second, 8
 	adjust(&config)
-	schedule := newSchedule(config)
-	ledger := newLedger(config, schedule.total())
-	engine := newEngine(config, schedule, ledger)
+	ledger := newLedger(config, config.total())
+	engine := newEngine(config, ledger)
 	ledger.clock = clock{time.Now()}
 	if err := engine.run(ctx, send); err != nil {
 		t.Fatal(err)

@@ -276,8 +276,8 @@ func (l *ledger) progress(sent int) (sync, async counts, delivered int, oldest t
 	for l.oldest < sent && l.requests[l.oldest].outcome != undue && !l.requests[l.oldest].isOutstanding() {
 		l.oldest++
 	}
-	for _, request := range l.requests[l.oldest:sent] {
-		if request.isOutstanding() {
+	for i := range l.requests[l.oldest:sent] {
+		if request := &l.requests[l.oldest+i]; request.isOutstanding() {
 			oldest = l.clock.now() - request.at.duration()
 			break
 		}

@@ -3,10 +3,8 @@
 package load
 
 import (
-	"cmp"
 	"context"
 	"runtime"
-	"sync"
 	"time"
 
 	"ringback/cmd/internal/receivers"
@@ -17,12 +15,12 @@ import (
 // server that freezes can't hide it.
 type Run struct {
 	config        Config
-	schedule      schedule
 	client        *client
 	ledger        *ledger
 	engine        *engine
 	crowd         *crowd
 	deterministic bool // as the service says of its work
+	started       chan struct{}
 }
 
 // New returns a run of which receivers listen already, once its target has said that it
@@ -48,20 +46,12 @@ func New(ctx context.Context, config Config) (*Run, error) {
 }
 
 func newRun(config Config, client *client) (*Run, error) {
-	schedule := newSchedule(config)
-	ledger := newLedger(config, cmp.Or(config.Requests, schedule.total()))
+	ledger := newLedger(config, config.total())
 	crowd, err := newCrowd(ledger, config)
 	if err != nil {
 		return nil, err
 	}
-	return &Run{
-		config:   config,
-		schedule: schedule,
-		client:   client,
-		ledger:   ledger,
-		engine:   newEngine(config, schedule, ledger),
-		crowd:    crowd,
-	}, nil
+	return &Run{config: config, client: client, ledger: ledger, engine: newEngine(config, ledger), crowd: crowd, started: make(chan struct{})}, nil
 }
 
 // Findings are the results of a run.
@@ -71,8 +61,8 @@ type Findings struct {
 	tally  *tally
 }
 
-// Watch looks at a run until the function that it returns is called.
-type Watch func(context.Context) (stop func())
+// Started is closed when the first request is about to leave.
+func (r *Run) Started() <-chan struct{} { return r.started }
 
 // ReceiverURL is where a receiver of the run listens, without a path.
 func (r *Run) ReceiverURL(behaviour receivers.Behaviour) string {
@@ -84,9 +74,8 @@ func (r *Run) Close() { r.crowd.close() }
 
 // Do sends, waits for the answers, then for the callbacks still due, and returns the
 // findings. Once ctx is done it sends nothing more. An error means that there is nothing
-// to report. watch, if it isn't nil, runs from the first request to the last callback. Do
-// may be called once.
-func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
+// to report. Do may be called once.
+func (r *Run) Do(ctx context.Context) (*Findings, error) {
 	if !r.config.Keep {
 		defer r.crowd.close()
 	}
@@ -94,11 +83,7 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	startedAt := time.Now()
 	before, _ := usage()
 	r.ledger.clock = clock{startedAt}
-	stop := func() {}
-	if watch != nil {
-		stop = sync.OnceFunc(watch(ctx))
-	}
-	defer stop()
+	close(r.started)
 	if err := r.engine.run(ctx, r.send); err != nil {
 		return nil, err
 	}
@@ -106,7 +91,6 @@ func (r *Run) Do(ctx context.Context, watch Watch) (*Findings, error) {
 	drained := r.ledger.clock.now()
 	r.ledger.close()
 	after, _ := usage()
-	stop()
 
 	found := r.summarize(after - before)
 	found.StartedAt = startedAt.UTC()

@@ -60,7 +60,7 @@ func TestSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storm.Do(t.Context(), nil); err != nil {
+	if _, err := storm.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got := storm.Snapshot(t.Context(), Snapshot{})

@@ -54,7 +54,7 @@ func idleEngine(most, requests, room int) *engine {
 	config.Mix, config.Connections, config.Timeout = Mix{Sync: 1}, most, time.Hour
 	ledger := newLedger(config, requests)
 	ledger.clock = clock{time.Now()}
-	engine := newEngine(config, newSchedule(config), ledger)
+	engine := newEngine(config, ledger)
 	engine.due = make(chan arrival, room)
 	return engine
 }
