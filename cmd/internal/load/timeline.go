@@ -41,18 +41,8 @@ type Bands struct {
 	Max Column `json:"max"`
 }
 
-// binOf returns how long a bin is, so that there are 60 to 160 of most runs.
-func binOf(length time.Duration) time.Duration {
-	for _, bin := range []time.Duration{
-		50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
-		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second,
-	} {
-		if length/bin <= 160 {
-			return bin
-		}
-	}
-	return 30 * time.Second
-}
+// leastBin is the unit of the length of a bin. There are some 120 bins of most runs.
+const leastBin = 50 * time.Millisecond
 
 // charting fills a timeline.
 type charting struct {
@@ -67,7 +57,7 @@ func (f *Findings) Timeline() Timeline {
 	for _, request := range f.ledger.requests {
 		last = max(last, request.at+max(request.took, request.called))
 	}
-	bin := toMicros(binOf(last.duration()))
+	bin := toMicros(max(leastBin, (last.duration() / 120).Round(leastBin)))
 	c := newCharting(bin, int(last/bin)+1)
 	for _, request := range f.ledger.requests {
 		c.add(request)
