@@ -23,7 +23,7 @@ const leastSleep = 800 * time.Microsecond
 // same epoll.
 type pacer struct {
 	timer *os.File
-	raw   syscall.RawConn
+	fd    int // of the timer
 	stop  func() bool
 }
 
@@ -35,12 +35,8 @@ func newPacer(ctx context.Context) (*pacer, error) {
 		return nil, fmt.Errorf("creating a timer: %w", err)
 	}
 	timer := os.NewFile(uintptr(fd), "timer")
-	raw, err := timer.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("creating a timer: %w", err)
-	}
 	stop := context.AfterFunc(ctx, func() { _ = timer.SetReadDeadline(time.Unix(1, 0)) })
-	return &pacer{timer, raw, stop}, nil
+	return &pacer{timer, fd, stop}, nil
 }
 
 func (p *pacer) close() {
@@ -51,17 +47,11 @@ func (p *pacer) close() {
 // sleep returns false when ctx is done.
 func (p *pacer) sleep(duration time.Duration) bool {
 	value := unix.NsecToTimespec(max(duration, leastSleep).Nanoseconds())
-	armed := false
-	var err error
-	waitErr := p.raw.Read(func(fd uintptr) bool {
-		if armed {
-			return true // expired: arming it again resets it, so nothing needs to be read
-		}
-		armed = true
-		err = unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Value: value}, nil)
-		return err != nil
-	})
-	return waitErr == nil && err == nil
+	if unix.TimerfdSettime(p.fd, 0, &unix.ItimerSpec{Value: value}, nil) != nil {
+		return false
+	}
+	_, err := p.timer.Read(make([]byte, 8)) // how often it has expired
+	return err == nil
 }
 
 // maxrssPerMiB is the unit of Rusage.Maxrss, which is a kibibyte here.
