@@ -260,7 +260,7 @@ func newLane(p plan, number int) *lane {
 func (l *lane) next() *call {
 	l.calls++
 	text := fmt.Sprintf("%s call %d", l.prefix, l.calls)
-	to := drawn[pick(l.random, 60, 14, 8, 12, 6)]
+	to := drawn[load.Pick(l.random, 60, 14, 8, 12, 6)]
 	var c *call
 	if l.hostile {
 		c = newHostileCall(text, to, l.manners()...)
@@ -278,7 +278,7 @@ func (l *lane) next() *call {
 		c.ExpiresIn = 1 + l.random.IntN(3)
 	}
 	follows := 1 + time.Duration(l.random.IntN(400))*time.Millisecond
-	switch pick(l.random, 6, 6, 88) {
+	switch load.Pick(l.random, 6, 6, 88) {
 	case 0:
 		c.CancelAfter = follows
 	case 1:
@@ -290,7 +290,7 @@ func (l *lane) next() *call {
 // manners are few or none: later attempts than have a manner do the work.
 func (l *lane) manners() []manner {
 	drawn, all := []manner{}, mannerNames()
-	for range pick(l.random, 30, 50, 20) {
+	for range load.Pick(l.random, 30, 50, 20) {
 		drawn = append(drawn, all[l.random.IntN(len(all))])
 	}
 	return drawn

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ringback/cmd/internal/load"
 )
 
 // plan is all that a seed decides.
@@ -109,7 +111,7 @@ func drawFault(random *rand.Rand, among []kind, at time.Duration, p plan) fault 
 	for _, k := range among {
 		shares = append(shares, k.share)
 	}
-	k := among[pick(random, shares...)]
+	k := among[load.Pick(random, shares...)]
 	f := fault{At: at, Kind: k.name, Length: min(seconds(random, k.from, k.to), p.Duration-at).Truncate(time.Millisecond)}
 	if k.of != nil {
 		targets := k.of(len(p.Roles))
@@ -117,21 +119,6 @@ func drawFault(random *rand.Rand, among []kind, at time.Duration, p plan) fault 
 		f.Of = targets[f.Target]
 	}
 	return f
-}
-
-// pick draws an index by its share.
-func pick(random *rand.Rand, shares ...int) int {
-	total := 0
-	for _, share := range shares {
-		total += share
-	}
-	left := random.IntN(total)
-	for i, share := range shares {
-		if left -= share; left < 0 {
-			return i
-		}
-	}
-	return 0
 }
 
 func either(random *rand.Rand, choices ...time.Duration) time.Duration {

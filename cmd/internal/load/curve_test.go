@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ringback/cmd/internal/receivers"
 )
 
 func TestProfiles(t *testing.T) {
@@ -89,6 +91,24 @@ func gaps(at []time.Duration) (mean, deviation float64) {
 		deviation += math.Pow((at[i]-at[i-1]).Seconds()-mean, 2)
 	}
 	return mean, math.Sqrt(deviation / float64(len(at)-1))
+}
+
+func TestSharesAreReadAsTheyAreShown(t *testing.T) {
+	t.Parallel()
+	for b := range receivers.Behaviours {
+		want := AllOf(b)
+		if got, err := ParseShares(want.String()); err != nil || got != want {
+			t.Errorf("%s: got %s, %v", want, got, err)
+		}
+	}
+	if got, err := ParseMix("async=70,sync=30"); err != nil || got != (Mix{Sync: 30, Async: 70}) {
+		t.Errorf("the mix: got %+v, %v", got, err)
+	}
+	for _, text := range []string{"nice=1", "ok=0", "ok=-1", "ok=1001", "ok", "ok=1,ok=2"} {
+		if got, err := ParseShares(text); err == nil {
+			t.Errorf("%s: got %s, want an error", text, got)
+		}
+	}
 }
 
 func TestMixIsExact(t *testing.T) {

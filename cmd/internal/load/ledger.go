@@ -127,7 +127,7 @@ func newLedger(config Config, total int) *ledger {
 	random := rand.New(rand.NewPCG(config.Seed, 2))
 	for i := range l.requests {
 		if config.Mix.isAsync(i) {
-			l.requests[i].isAsync, l.requests[i].kind = true, config.Receivers.draw(random)
+			l.requests[i].isAsync, l.requests[i].kind = true, receivers.Behaviour(Pick(random, config.Receivers[:]...))
 		}
 	}
 	return l

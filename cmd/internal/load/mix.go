@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,32 +25,47 @@ func (m Mix) String() string {
 }
 
 // ParseMix reads shares in String's form.
-func ParseMix(text string) (mix Mix, err error) {
-	err = eachShare(text, func(name string, share int) error {
-		switch name {
-		case "sync":
-			mix.Sync = share
-		case "async":
-			mix.Async = share
-		default:
-			return fmt.Errorf("%s: want sync or async", name)
-		}
-		return nil
-	})
-	if err == nil && mix == (Mix{}) {
-		err = errors.New("want a share above 0")
-	}
-	return mix, err
+func ParseMix(text string) (Mix, error) {
+	shares, err := parseShares(text, []string{"sync", "async"})
+	return Mix{shares[0], shares[1]}, err
 }
 
-func eachShare(text string, f func(name string, share int) error) error {
-	return EachPair(text, func(name, value string) error {
+// parseShares reads the shares of names, and returns them in the order of the names.
+func parseShares(text string, names []string) (shares []int, err error) {
+	shares = make([]int, len(names))
+	total := 0
+	err = EachPair(text, func(name, value string) error {
 		share, err := strconv.Atoi(value)
-		if err != nil || share < 0 || share > 1000 {
+		place := slices.Index(names, name)
+		switch {
+		case place < 0:
+			return fmt.Errorf("%s: want %s", name, strings.Join(names, ", "))
+		case err != nil || share < 0 || share > 1000:
 			return fmt.Errorf("%s: want a whole number from 0 to 1000", name)
 		}
-		return f(name, share)
+		shares[place] = share
+		total += share
+		return nil
 	})
+	if err == nil && total == 0 {
+		err = errors.New("want a share above 0")
+	}
+	return shares, err
+}
+
+// Pick draws the index of a share, with the probability of the share.
+func Pick(random *rand.Rand, shares ...int) int {
+	total := 0
+	for _, share := range shares {
+		total += share
+	}
+	left := random.IntN(total)
+	for i, share := range shares {
+		if left -= share; left < 0 {
+			return i
+		}
+	}
+	return 0
 }
 
 // Shares is how the callbacks are shared out among receivers, by their behaviour.
@@ -71,35 +87,13 @@ func (s Shares) String() string {
 	return strings.Join(parts, ",")
 }
 
-func (s Shares) total() int {
-	total := 0
-	for _, share := range s {
-		total += share
-	}
-	return total
-}
-
-// draw picks a behaviour with the probability of its share.
-func (s Shares) draw(random *rand.Rand) receivers.Behaviour {
-	at := random.IntN(s.total())
-	for b := range receivers.Behaviours {
-		if at < s[b] {
-			return b
-		}
-		at -= s[b]
-	}
-	return receivers.OK
-}
-
 // ParseShares reads shares in String's form.
 func ParseShares(text string) (shares Shares, err error) {
-	err = eachShare(text, func(name string, share int) error {
-		behaviour, err := receivers.Parse(name)
-		shares[behaviour] = share
-		return err
-	})
-	if err == nil && shares.total() == 0 {
-		err = errors.New("want a share above 0")
+	var names []string
+	for b := range receivers.Behaviours {
+		names = append(names, b.String())
 	}
+	read, err := parseShares(text, names)
+	copy(shares[:], read)
 	return shares, err
 }

@@ -3,7 +3,6 @@ package receivers
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -85,18 +84,6 @@ func after(delay time.Duration, status int) func(int, <-chan struct{}) int {
 }
 
 func (b Behaviour) String() string { return behaviours[b].name }
-
-// Parse returns the behaviour of a name.
-func Parse(name string) (Behaviour, error) {
-	var names []string
-	for b := range Behaviours {
-		if b.String() == name {
-			return b, nil
-		}
-		names = append(names, b.String())
-	}
-	return 0, fmt.Errorf("%s: want %s", name, strings.Join(names, ", "))
-}
 
 // Described lists all behaviours by name, with what each does, for a flag's help.
 func Described() []string {
