@@ -127,16 +127,15 @@ func (s *stage) besideAttack(attack attack) (told waits) {
 			fmt.Sprintf("WORKERS=%d", attackWorkers))
 		config := s.atRate(on, attackedRate)
 		config.APIKey, config.Secret, config.Unknown = keys[0], "", answerByPath
-		run, err := load.New(s.ctx, config)
-		s.must(err)
-		a := s.newAttacker(on, keys[1], run.ReceiverURL(receivers.OK))
+		running := s.launch(config)
+		a := s.newAttacker(on, keys[1], running.ReceiverURL(receivers.OK))
 		ctx, stop := context.WithCancel(s.ctx)
 		defer stop()
 		attack.mount(ctx, a)
 		var held atomic.Int64
 		look := time.AfterFunc(config.Warmup, func() { held.Store(a.slow.Load()) })
 		defer look.Stop()
-		report := s.wait(s.launchRun(run, config))
+		report := s.wait(running)
 		told = waits{report.Async.Latency.P99, report.Async.TimeToCallback.P99}
 		s.say("  beside %s: acknowledged p99 %.2f ms, called back p99 %.2f ms; it held %d of %d workers as measuring began",
 			attack.name, told.answer, told.callback, held.Load(), attackWorkers)

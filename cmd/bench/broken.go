@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -42,17 +41,13 @@ func (s *stage) queueCallbacks(on *server, behaviour receivers.Behaviour) {
 }
 
 // awaitCount returns when a count in the database is reached.
-func (s *stage) awaitCount(d database, count string, want int64) {
+func (s *stage) awaitCount(d database, count string, want int) {
 	s.must(d.Connect(s.ctx, func(conn *pgx.Conn) error {
-		deadline := time.Now().Add(queueTimeout)
-		for got := int64(-1); got < want; s.pause(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				return fmt.Errorf("waiting for %d of %s: got to %d", want, count, got)
-			}
-			if err := conn.QueryRow(s.ctx, "SELECT "+count).Scan(&got); err != nil {
-				return fmt.Errorf("waiting for %d of %s: %w", want, count, err)
-			}
-		}
+		s.until(fmt.Sprintf("%d of %s", want, count), func() bool {
+			var got int
+			s.must(conn.QueryRow(s.ctx, "SELECT "+count).Scan(&got))
+			return got >= want
+		})
 		return nil
 	}))
 }

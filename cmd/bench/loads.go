@@ -81,10 +81,6 @@ type running struct {
 func (s *stage) launch(config load.Config) *running {
 	run, err := load.New(s.ctx, config)
 	s.must(err)
-	return s.launchRun(run, config)
-}
-
-func (s *stage) launchRun(run *load.Run, config load.Config) *running {
 	if config.Requests == 0 {
 		threads := runtime.GOMAXPROCS(load.Threads())
 		s.atEnd(func() error { runtime.GOMAXPROCS(threads); return nil })
@@ -103,6 +99,9 @@ func (s *stage) launchRun(run *load.Run, config load.Config) *running {
 	return r
 }
 
+// now is how the load stands.
+func (r *running) now() load.Snapshot { return r.Snapshot(context.Background(), load.Snapshot{}) }
+
 // wait returns the report once all acknowledged requests have been called back.
 func (s *stage) wait(r *running) *load.Report {
 	<-r.ended
@@ -116,12 +115,7 @@ func (s *stage) send(config load.Config) *load.Report { return s.wait(s.launch(c
 
 // await returns when so many requests of a load were accepted.
 func (s *stage) await(r *running, accepted int) {
-	deadline := time.Now().Add(queueTimeout)
-	for r.Snapshot(s.ctx, load.Snapshot{}).Acked < accepted {
-		if s.pause(10 * time.Millisecond); time.Now().After(deadline) {
-			s.must(fmt.Errorf("not all of %d requests were accepted within %v", accepted, queueTimeout))
-		}
-	}
+	s.until(fmt.Sprintf("%d accepted requests", accepted), func() bool { return r.now().Acked >= accepted })
 }
 
 // saturate keeps the window full and returns the usage meanwhile.
@@ -140,8 +134,7 @@ func (s *stage) saturate(v variant, d database, keys int, settings ...string) (u
 func (s *stage) steadily(on *server, config load.Config, warmup, length time.Duration) usage {
 	running := s.launch(config)
 	s.pause(warmup)
-	used, err := s.usageFor(s.ctx, length, on, running.Run)
-	s.must(err)
+	used := s.usageFor(length, on, running)
 	running.stop()
 	s.wait(running)
 	return used

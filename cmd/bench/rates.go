@@ -17,8 +17,7 @@ func rates(s *stage) {
 			config := s.atRate(on, rate)
 			running := s.launch(config)
 			s.pause(config.Warmup)
-			used, err := s.usageFor(s.ctx, config.Length-config.Warmup-margin, on, running.Run)
-			s.must(err)
+			used := s.usageFor(config.Length-config.Warmup-margin, on, running)
 			s.addRate(rate, s.wait(running), used)
 		})
 	}

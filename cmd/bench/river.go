@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -39,70 +37,54 @@ const (
 // per second.
 func (s *stage) riverAlone() (rate float64) {
 	s.scene("River alone", func(s *stage) {
-		jobs, err := measureRiver(s.ctx, s.database("river", "").URL, s.warmup, s.saturated)
-		s.must(err)
-		rate = jobs / emptyJobsPerRequest
+		rate = s.workEmptyJobs(s.database("river", "").URL) / emptyJobsPerRequest
 		s.add("e2e_per_s_river", rate)
 	})
 	return rate
 }
 
-// measureRiver works empty jobs while it inserts new jobs, as River's own benchmark does,
+// workEmptyJobs works empty jobs while it inserts new jobs, as River's own benchmark does,
 // on River's own schema, and returns the jobs per second.
-func measureRiver(ctx context.Context, databaseURL string, warmup, length time.Duration) (rate float64, err error) {
-	pool, err := openRiver(ctx, databaseURL)
-	if err != nil {
-		return 0, err
-	}
-	defer pool.Close()
+func (s *stage) workEmptyJobs(databaseURL string) (rate float64) {
+	pool := s.openRiver(databaseURL)
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &emptyWorker{})
 	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{
-		Workers: workers, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Workers: workers, Logger: slog.New(slog.DiscardHandler),
 		FetchCooldown: riverCooldown, FetchPollInterval: riverPoll,
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: riverWorkers}},
 	})
-	if err != nil {
-		return 0, fmt.Errorf("setting up river: %w", err)
-	}
+	s.must(err)
 	done := countCompleted(client)
-	if err := client.Start(ctx); err != nil {
-		return 0, fmt.Errorf("starting river: %w", err)
-	}
-	stopped, stop := context.WithCancel(ctx)
+	s.must(client.Start(s.ctx))
+	s.atEnd(func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 20*time.Second)
+		defer cancel()
+		return client.StopAndCancel(ctx)
+	})
+	ctx, stop := context.WithCancel(s.ctx)
 	inserting := make(chan error, 1)
-	go func() { inserting <- insertEmptyJobs(stopped, client, done) }()
-	load.Pause(ctx, warmup)
+	go func() { inserting <- insertEmptyJobs(ctx, client, done) }()
+	s.atEnd(func() error { stop(); return <-inserting })
+	s.pause(s.warmup)
 	before, start := done.Load(), time.Now()
-	load.Pause(ctx, length)
-	rate = float64(done.Load()-before) / time.Since(start).Seconds()
-	stop()
-	err = <-inserting
-	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-	defer cancel()
-	return rate, errors.Join(ctx.Err(), err, client.StopAndCancel(stopCtx))
+	s.pause(s.saturated)
+	return float64(done.Load()-before) / time.Since(start).Seconds()
 }
 
 // openRiver makes River's tables as River makes them.
-func openRiver(ctx context.Context, databaseURL string) (*pgxpool.Pool, error) {
+func (s *stage) openRiver(databaseURL string) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(databaseURL)
-	if err != nil {
-		return nil, errors.New("DATABASE_URL is not a connection string")
-	}
+	s.must(err)
 	config.MaxConns = riverConnections
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("opening database pool: %w", err)
-	}
+	pool, err := pgxpool.NewWithConfig(s.ctx, config)
+	s.must(err)
+	s.atEnd(func() error { pool.Close(); return nil })
 	migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
-	if err == nil {
-		_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
-	}
-	if err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("migrating river: %w", err)
-	}
-	return pool, nil
+	s.must(err)
+	_, err = migrator.Migrate(s.ctx, rivermigrate.DirectionUp, nil)
+	s.must(err)
+	return pool
 }
 
 type emptyArgs struct {

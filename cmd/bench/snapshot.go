@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -21,9 +20,7 @@ func snapshot(s *stage) {
 		s.scene(name+" a snapshot", func(s *stage) {
 			on := s.fresh("snapshot")
 			if name == "with" {
-				end, err := openSnapshot(s.ctx, on.rows)
-				s.must(err)
-				s.atEnd(end)
+				s.openSnapshot(on.rows)
 			}
 			config := s.atRate(on, rate)
 			config.Length, config.Warmup, config.Drain = s.plan.snapshot, s.plan.snapshot*4/5, s.plan.snapshot
@@ -36,24 +33,20 @@ func snapshot(s *stage) {
 	s.add("snapshot_p99_ratio", told[1].TimeToCallback.P99/told[0].TimeToCallback.P99)
 }
 
-// openSnapshot opens a transaction that has read and then idles. End ends it, and
-// returns an error if it had ended before.
-func openSnapshot(ctx context.Context, d database) (end func() error, err error) {
-	conn, err := pgx.Connect(ctx, d.URL)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", d.Name, err)
-	}
-	ctx = context.WithoutCancel(ctx)
-	err = postgres.Execute(ctx, conn, "SET idle_in_transaction_session_timeout = 0", "BEGIN ISOLATION LEVEL REPEATABLE READ",
-		"SELECT count(*) FROM requests")
-	if err != nil {
-		return nil, errors.Join(err, conn.Close(ctx))
-	}
-	return func() error {
+// openSnapshot opens a transaction that has read and then idles until the stage ends,
+// which it may not do before.
+func (s *stage) openSnapshot(d database) {
+	conn, err := pgx.Connect(s.ctx, d.URL)
+	s.must(err)
+	ctx := context.WithoutCancel(s.ctx)
+	s.atEnd(func() error { return conn.Close(ctx) })
+	s.must(postgres.Execute(ctx, conn, "SET idle_in_transaction_session_timeout = 0", "BEGIN ISOLATION LEVEL REPEATABLE READ",
+		"SELECT count(*) FROM requests"))
+	s.atEnd(func() error {
 		_, err := conn.Exec(ctx, "ROLLBACK")
 		if err != nil {
 			err = fmt.Errorf("the snapshot ended before the measurement: %w", err)
 		}
-		return errors.Join(err, conn.Close(ctx))
-	}, nil
+		return err
+	})
 }

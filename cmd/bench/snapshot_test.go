@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -29,28 +30,24 @@ func TestSnapshotStaysOpen(t *testing.T) {
 		return pids
 	}
 
-	end, err := openSnapshot(t.Context(), d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := holders(); len(got) != 1 {
-		t.Errorf("holders of a snapshot: got %v, want one", got)
-	}
-	if err := end(); err != nil || len(holders()) != 0 {
+	err := new(bench).on(t.Context(), func(s *stage) {
+		s.openSnapshot(d)
+		if got := holders(); len(got) != 1 {
+			t.Errorf("holders of a snapshot: got %v, want one", got)
+		}
+	})
+	if err != nil || len(holders()) != 0 {
 		t.Errorf("after its end: got %v and %v", err, holders())
 	}
 
-	if end, err = openSnapshot(t.Context(), d); err != nil {
-		t.Fatal(err)
-	}
-	err = d.Connect(t.Context(), func(conn *pgx.Conn) error {
-		_, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend($1)", holders()[0])
-		return err
+	err = new(bench).on(t.Context(), func(s *stage) {
+		s.openSnapshot(d)
+		s.must(d.Connect(t.Context(), func(conn *pgx.Conn) error {
+			_, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend($1)", holders()[0])
+			return err
+		}))
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if end() == nil {
-		t.Error("a snapshot that was ended by others: got no error")
+	if err == nil || !strings.Contains(err.Error(), "the snapshot ended before") {
+		t.Errorf("a snapshot that was ended by others: got %v", err)
 	}
 }

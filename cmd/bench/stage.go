@@ -82,6 +82,16 @@ func (s *stage) pause(d time.Duration) {
 	}
 }
 
+// until returns when it is so, which may take queueTimeout.
+func (s *stage) until(what string, isSo func() bool) {
+	deadline := time.Now().Add(queueTimeout)
+	for !isSo() {
+		if s.pause(10 * time.Millisecond); time.Now().After(deadline) {
+			s.must(fmt.Errorf("waiting for %s took more than %v", what, queueTimeout))
+		}
+	}
+}
+
 // folder is there until the stage ends.
 func (s *stage) folder() string {
 	folder, err := os.MkdirTemp("", "bench-")

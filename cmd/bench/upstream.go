@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -74,16 +76,12 @@ func (s *stage) doer() *doer {
 	address, err := program.FreeAddress()
 	s.must(err)
 	d := &doer{address: address}
-	d.server = fasthttp.Server{Handler: d.serve, NoDefaultServerHeader: true, NoDefaultDate: true, Logger: silent{}}
+	// A log of broken connections would tear the output apart.
+	d.server = fasthttp.Server{Handler: d.serve, NoDefaultServerHeader: true, NoDefaultDate: true, Logger: log.New(io.Discard, "", 0)}
 	s.must(d.listen())
 	s.atEnd(d.server.Shutdown)
 	return d
 }
-
-// silent keeps broken connections from tearing the output apart.
-type silent struct{}
-
-func (silent) Printf(string, ...any) {}
 
 // listen takes connections until the server is shut down, and may then be called again.
 func (d *doer) listen() error {
@@ -155,14 +153,10 @@ func outliveUpstream(s *stage) {
 // watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
 // the upstream has been found and the slow start is over, to nine tenths.
 func (s *stage) watchReturn(running *running) {
-	back, start := time.Now(), running.Snapshot(s.ctx, load.Snapshot{})
+	back, start := time.Now(), running.now()
 	waited := start.Acked - start.Delivered
 	after := func(delivered int) float64 {
-		for running.Snapshot(s.ctx, start).Delivered-start.Delivered < delivered {
-			if s.pause(10 * time.Millisecond); time.Since(back) > queueTimeout {
-				s.must(errors.New("the requests that waited for the upstream were not delivered"))
-			}
-		}
+		s.until("requests that waited for the upstream", func() bool { return running.now().Delivered-start.Delivered >= delivered })
 		return time.Since(back).Seconds()
 	}
 	first, from, to := after(1), after(waited/4), after(waited*9/10)
@@ -187,7 +181,7 @@ func waitForUpstream(s *stage) {
 		config := s.loop(on, s.waiting, 64, 0)
 		config.Work = step.work
 		s.await(s.launch(config), s.waiting)
-		s.awaitCount(on.rows, step.until, int64(s.waiting))
+		s.awaitCount(on.rows, step.until, s.waiting)
 		memory[i] = s.memoryInUse("http://" + admin)
 	}
 	s.add("upstream_waiting_mib", memory[1]-memory[0])

@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/postgres"
 	"ringback/cmd/internal/program"
 )
@@ -63,39 +62,31 @@ func (u usage) since(before usage) usage {
 func (u usage) rate() float64 { return u.delivered / u.seconds }
 
 // readUsage returns the usage so far. Only differences have a meaning.
-func (b *bench) readUsage(ctx context.Context, on *server, run *load.Run) (used usage, err error) {
+func (s *stage) readUsage(on *server, running *running) (used usage) {
 	const sql = `
 		SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^\s*(begin|commit|rollback)'), 0)::float8,
 		       (pg_current_wal_lsn() - '0/0')::float8
 		FROM pg_stat_statements
 		JOIN pg_database ON pg_database.oid = dbid
 		WHERE datname = $1`
-	if err := b.cluster.QueryRow(ctx, sql, on.rows.Name).Scan(&used.statements, &used.wal); err != nil {
-		return used, fmt.Errorf("reading the usage of Postgres: %w", err)
-	}
+	s.must(s.cluster.QueryRow(s.ctx, sql, on.rows.Name).Scan(&used.statements, &used.wal))
 	used.server, used.self = micros(program.CPU(on.Pid())), micros(program.CPU(os.Getpid()))
-	if b.cluster.postmaster != 0 {
-		used.postgres = micros(program.FamilyCPU(b.cluster.postmaster))
+	if s.cluster.postmaster != 0 {
+		used.postgres = micros(program.FamilyCPU(s.cluster.postmaster))
 	}
-	now := run.Snapshot(ctx, load.Snapshot{})
+	now := running.now()
 	used.accepted, used.delivered = float64(now.OK), float64(now.Delivered)
 	used.seconds = float64(time.Now().UnixNano()) / 1e9
-	return used, nil
+	return used
 }
 
 func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
 
 // usageFor returns the usage of a time from now on.
-func (b *bench) usageFor(ctx context.Context, length time.Duration, on *server, run *load.Run) (usage, error) {
-	before, err := b.readUsage(ctx, on, run)
-	if err != nil {
-		return usage{}, err
-	}
-	if !load.Pause(ctx, length) {
-		return usage{}, ctx.Err()
-	}
-	after, err := b.readUsage(ctx, on, run)
-	return after.since(before), err
+func (s *stage) usageFor(length time.Duration, on *server, running *running) usage {
+	before := s.readUsage(on, running)
+	s.pause(length)
+	return s.readUsage(on, running).since(before)
 }
 
 // addCPU adds the CPU of server and Postgres per request, where both are known.
