@@ -21,7 +21,7 @@ var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
 // and times differ. The times are spread over the twelve hours before now: within the
 // retention of jobs, so that River's cleaner has nothing to do.
 func grow(ctx context.Context, d database, rows int) error {
-	all := copies{all: rows, now: time.Now()}
+	all := copies{rows, time.Now()}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, tables := range grownTables {
 		group.Go(func() error {
@@ -38,11 +38,10 @@ func grow(ctx context.Context, d database, rows int) error {
 	return group.Wait()
 }
 
-// copies are the numbers from first to last, of all copies. The last of all has the
-// present time.
+// copies are numbered from 1. The last has the present time.
 type copies struct {
-	first, last, all int
-	now              time.Time
+	count int
+	now   time.Time
 }
 
 func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
@@ -54,22 +53,18 @@ func (c copies) fill(ctx context.Context, conn *pgx.Conn, table string) error {
 	if err != nil {
 		return err
 	}
-	statements := []string{
+	statements := append([]string{
 		"SET synchronous_commit = off",
 		"SET maintenance_work_mem = '512MB'",
 		"SET session_replication_role = replica", // no look-ups for foreign keys
 		"CREATE TEMPORARY TABLE seed AS SELECT row_number() OVER () - 1 AS seed_number, * FROM " + table,
-	}
-	after := append(indexes, "DROP TABLE seed", "VACUUM (ANALYZE) "+table)
+		c.statement(table, columns),
+		"DROP TABLE seed",
+	}, append(indexes, "VACUUM (ANALYZE) "+table)...)
 	if table == "river_job" { // its ids come from a sequence, which must go on after the copies' ids
-		after = append(after, "SELECT setval(pg_get_serial_sequence('river_job', 'id'), (SELECT max(id) FROM river_job))")
+		statements = append(statements, "SELECT setval(pg_get_serial_sequence('river_job', 'id'), (SELECT max(id) FROM river_job))")
 	}
-	const chunk = 500_000 // rows in a transaction
-	for first := 1; first <= c.all; first += chunk {
-		part := copies{first, min(first+chunk-1, c.all), c.all, c.now}
-		statements = append(statements, part.statement(table, columns))
-	}
-	return postgres.Execute(ctx, conn, append(statements, after...)...)
+	return postgres.Execute(ctx, conn, statements...)
 }
 
 // column is a column that a copy fills in.
@@ -126,17 +121,17 @@ func (c copies) statement(table string, columns []column) string {
 	return fmt.Sprintf(`
 		INSERT INTO %s (%s)
 		SELECT %s
-		FROM generate_series(%d, %d) AS n
-		CROSS JOIN LATERAL (SELECT 12 * 3600 * 1000 * (%[6]d - n)::bigint / %[6]d AS ms) AS before
+		FROM generate_series(1, %[4]d) AS n
+		CROSS JOIN LATERAL (SELECT 12 * 3600 * 1000 * (%[4]d - n)::bigint / %[4]d AS ms) AS before
 		CROSS JOIN LATERAL (SELECT before.ms * interval '1 millisecond' AS age) AS ages
 		CROSS JOIN LATERAL (
-			SELECT lpad(to_hex(%[7]d - before.ms), 12, '0') AS ms, md5(n::text) AS hash
+			SELECT lpad(to_hex(%[5]d - before.ms), 12, '0') AS ms, md5(n::text) AS hash
 		) AS parts
 		CROSS JOIN LATERAL (
 			SELECT (parts.ms || '7' || left(hash, 3) || '8' || substr(hash, 4, 15))::uuid AS id
 		) AS request
 		CROSS JOIN seed`,
-		table, strings.Join(names, ", "), strings.Join(values, ", "), c.first, c.last, c.all, c.now.UnixMilli())
+		table, strings.Join(names, ", "), strings.Join(values, ", "), c.count, c.now.UnixMilli())
 }
 
 // firstCopiedJob leaves room for the jobs of the seed.
