@@ -29,7 +29,7 @@ type engine struct {
 
 	// lateness is how late the dispatcher handed each request over: the
 	// generator's own fault, unlike the wait for a free worker.
-	lateness *histogram
+	lateness Quantiles
 	seconds  []second
 	released atomic.Int64  // requests handed over or left out
 	ended    time.Duration // when sending ended, since its start
@@ -43,10 +43,9 @@ func newEngine(config Config, ledger *ledger) *engine {
 	// An arrival at the end of a longer queue would wait beyond the timeout.
 	capacity := int(config.curve().peak()*config.Timeout.Seconds()) + config.Connections
 	return &engine{
-		config:   config,
-		ledger:   ledger,
-		due:      make(chan arrival, min(capacity, len(ledger.requests))),
-		lateness: newHistogram(),
+		config: config,
+		ledger: ledger,
+		due:    make(chan arrival, min(capacity, len(ledger.requests))),
 	}
 }
 

@@ -40,11 +40,11 @@ func (l Lost) isExcused() bool {
 
 // explain looks up the undelivered requests. A dead or pending request that the server
 // doesn't know, or calls done, is missing as well.
-func (r *Run) explain(told *Async, tally *tally) {
+func (r *Run) explain(f *Findings) {
 	if r.config.Unread {
 		return
 	}
-	missing := r.lookUp(tally.missing)
+	missing := r.lookUp(f.missing)
 	excused := func(ids []uuid.UUID, count *int, excuse func(Lost) bool) (rest []Lost) {
 		for _, request := range r.lookUp(ids) {
 			if excuse(request) {
@@ -52,14 +52,14 @@ func (r *Run) explain(told *Async, tally *tally) {
 				continue
 			}
 			missing = append(missing, request)
-			*count, told.Missing = *count-1, told.Missing+1
+			*count, f.Async.Missing = *count-1, f.Async.Missing+1
 		}
 		return rest
 	}
-	excused(tally.uncalled, &told.Dead, Lost.isExcused)
-	pending := excused(tally.pending, &told.Pending, Lost.isPending)
-	told.MissingRequests = missing[:min(len(missing), MaxReported)]
-	told.PendingRequests = pending[:min(len(pending), MaxReported)]
+	excused(f.uncalled, &f.Async.Dead, Lost.isExcused)
+	pending := excused(f.pending, &f.Async.Pending, Lost.isPending)
+	f.Async.MissingRequests = missing[:min(len(missing), MaxReported)]
+	f.Async.PendingRequests = pending[:min(len(pending), MaxReported)]
 }
 
 // lookUp asks the server for each of the ids, up to maxLookups.

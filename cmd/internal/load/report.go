@@ -90,9 +90,9 @@ type Async struct {
 	Unverified     int       `json:"unverified"`          // results that there was no time for
 	TimeToCallback Quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok or granting
 
-	Kinds           map[string]Kind `json:"receiver_kinds,omitempty"`
-	MissingRequests []Lost          `json:"missing_requests,omitempty"` // a thousand at most
-	PendingRequests []Lost          `json:"pending_requests,omitempty"` // likewise
+	Kinds           map[string]*Kind `json:"receiver_kinds,omitempty"`
+	MissingRequests []Lost           `json:"missing_requests,omitempty"` // a thousand at most
+	PendingRequests []Lost           `json:"pending_requests,omitempty"` // likewise
 }
 
 // Kind is the requests with callbacks to receivers of one behaviour.
@@ -123,40 +123,30 @@ type Quantiles struct {
 	P999  float64 `json:"p999"`
 	Max   float64 `json:"max"`
 	Mean  float64 `json:"mean"`
+
+	// recorded has three significant digits, in microseconds; nil where there is none.
+	recorded *hdrhistogram.Histogram
 }
 
-// histogram keeps durations with three significant digits, in microseconds.
-type histogram struct {
-	*hdrhistogram.Histogram
-}
-
-func newHistogram() *histogram {
-	return &histogram{hdrhistogram.New(1, int64(^micros(0)), 3)}
-}
-
-func (h *histogram) record(duration micros) {
-	_ = h.RecordValue(int64(duration)) // fails only out of range
-}
-
-// millis returns a percentile in milliseconds, 0 when nothing is recorded.
-func (h *histogram) millis(percentile float64) float64 {
-	return float64(h.ValueAtPercentile(percentile)) / 1000
-}
-
-func (h *histogram) quantiles() Quantiles {
-	if h.TotalCount() == 0 {
-		return Quantiles{}
+func (q *Quantiles) record(duration micros) {
+	if q.recorded == nil {
+		q.recorded = hdrhistogram.New(1, int64(^micros(0)), 3)
 	}
-	return Quantiles{
-		Count: h.TotalCount(),
-		P50:   h.millis(50),
-		P90:   h.millis(90),
-		P95:   h.millis(95),
-		P99:   h.millis(99),
-		P999:  h.millis(99.9),
-		Max:   h.millis(100),
-		Mean:  h.Mean() / 1000,
+	_ = q.recorded.RecordValue(int64(duration)) // fails only out of range
+}
+
+// millis returns a percentile of what is recorded, in milliseconds.
+func (q *Quantiles) millis(percentile float64) float64 {
+	return float64(q.recorded.ValueAtPercentile(percentile)) / 1000
+}
+
+// close computes the quantiles of what was recorded.
+func (q *Quantiles) close() {
+	if q.recorded == nil {
+		return
 	}
+	q.Count, q.Mean, q.Max = q.recorded.TotalCount(), q.recorded.Mean()/1000, q.millis(100)
+	q.P50, q.P90, q.P95, q.P99, q.P999 = q.millis(50), q.millis(90), q.millis(95), q.millis(99), q.millis(99.9)
 }
 
 // Objective is whether an objective of -slo was met.

@@ -20,7 +20,7 @@ func TestTallyOfAWindow(t *testing.T) {
 		{at: 2 * second, outcome: unsent},
 	}
 	tally := ledger.tally(window{warmup: second, end: 3 * second})
-	report := tally.sync.report(ledger.sync, tally.window)
+	report := tally.Sync
 	if report.Latency.Count != 2 || report.Latency.Max != 1.5 || report.Service.Max != 1 || report.Shedded.Max != 2 {
 		t.Errorf("latencies: got %+v, %+v and %+v", report.Latency, report.Service, report.Shedded)
 	}
@@ -48,10 +48,10 @@ func TestTallyOfCallbacks(t *testing.T) {
 		ledger.requests[i].isAsync = true
 	}
 	tally := ledger.tally(window{warmup: second, end: 3 * second})
-	if got := tally.async.good; got != 2 {
-		t.Errorf("delivered in time: got %d, want 2", got)
+	if got := tally.Async.Goodput; got != 1 {
+		t.Errorf("delivered in time: got %v a second, want 1", got)
 	}
-	if got := tally.callback.quantiles(); got.Count != 2 || got.P50 != 1.5 {
+	if got := tally.Async.TimeToCallback; got.Count != 2 || got.P50 != 1.5 {
 		t.Errorf("times to callback: got %+v, want 1.5 ms and 3 s", got)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/google/uuid"
+
 	"ringback/cmd/internal/receivers"
 )
 
@@ -58,7 +60,11 @@ func newRun(config Config, client *client) (*Run, error) {
 type Findings struct {
 	Report
 	ledger *ledger
-	tally  *tally
+	window
+	lastLeft micros // when the last request left
+
+	missing, pending []uuid.UUID
+	uncalled         []uuid.UUID // of dead requests for which no attempt was made
 }
 
 // Started is closed when the first request is about to leave.

@@ -21,41 +21,30 @@ func (r *Run) summarize(cpu time.Duration) *Findings {
 	if r.config.OrderingKeys > 0 {
 		r.ledger.checkOrder(r.config)
 	}
-	window := window{toMicros(r.config.Warmup), toMicros(r.engine.ended)}
-	tally := r.ledger.tally(window)
-	told := r.settings()
-	told.Sync = tally.sync.report(r.ledger.sync, window)
-	told.Async = r.reportAsync(tally, verified)
-	told.Goodput = Goodput{told.Sync.Goodput, told.Async.Goodput}
-	told.OfferedRate = perSecond(int(r.engine.released.Load()), r.engine.ended)
-	told.AchievedRate = perSecond(told.sent(), max(r.engine.ended, tally.lastLeft.duration()))
-	_, peak := usage() // including the evaluation
-	told.Generator = Generator{
-		Late:            r.engine.lateness.quantiles(),
-		Left:            tally.left.quantiles(),
-		RateError:       percentOff(told.AchievedRate, told.OfferedRate),
-		WorstRateError:  r.engine.worstRateError(),
-		CPUMicroseconds: float64(cpu.Microseconds()) / float64(max(1, told.sent())),
-		PeakMemory:      peak,
+	f := r.ledger.tally(window{toMicros(r.config.Warmup), toMicros(r.engine.ended)})
+	f.addSettings(r.config)
+	f.Async.Verified, f.Async.Unverified = verified, f.Async.Unverified-verified
+	if r.expected() == nil {
+		f.Async.Unverified = 0 // nobody meant to
 	}
-	return &Findings{told, r.ledger, tally}
+	r.explain(f)
+	f.Goodput = Goodput{f.Sync.Goodput, f.Async.Goodput}
+	f.DurationS = r.engine.ended.Seconds()
+	f.OfferedRate = perSecond(int(r.engine.released.Load()), r.engine.ended)
+	f.AchievedRate = perSecond(f.sent(), max(r.engine.ended, f.lastLeft.duration()))
+	r.engine.lateness.close()
+	f.Generator.Late = r.engine.lateness
+	f.Generator.RateError = percentOff(f.AchievedRate, f.OfferedRate)
+	f.Generator.WorstRateError = r.engine.worstRateError()
+	f.Generator.CPUMicroseconds = float64(cpu.Microseconds()) / float64(max(1, f.sent()))
+	_, f.Generator.PeakMemory = usage() // including the evaluation
+	return f
 }
 
-// settings is a report with the settings alone.
-func (r *Run) settings() Report {
-	return Report{
-		Server:      r.config.Target,
-		DurationS:   r.engine.ended.Seconds(),
-		WarmupS:     r.config.Warmup.Seconds(),
-		Profile:     r.config.Profile.Name,
-		Rate:        r.config.Rate,
-		Arrivals:    r.config.Arrivals,
-		Mix:         r.config.Mix.String(),
-		Work:        r.config.Input.String(),
-		Receivers:   r.config.Receivers.String(),
-		Connections: r.config.Connections,
-		Seed:        r.config.Seed,
-	}
+func (r *Report) addSettings(config Config) {
+	r.Server, r.WarmupS, r.Seed, r.Connections = config.Target, config.Warmup.Seconds(), config.Seed, config.Connections
+	r.Profile, r.Rate, r.Arrivals = config.Profile.Name, config.Rate, config.Arrivals
+	r.Mix, r.Work, r.Receivers = config.Mix.String(), config.Input.String(), config.Receivers.String()
 }
 
 func perSecond(count int, duration time.Duration) float64 {
@@ -71,19 +60,6 @@ func percentOff(value, want float64) float64 {
 		return 0
 	}
 	return 100 * math.Abs(value-want) / want
-}
-
-func (r *Run) reportAsync(tally *tally, verified int) Async {
-	told := tally.Async
-	told.Endpoint = tally.async.report(r.ledger.async, tally.window)
-	told.Verified, told.Unverified = verified, told.Unverified-verified
-	if r.expected() == nil {
-		told.Unverified = 0 // nobody meant to
-	}
-	told.TimeToCallback = tally.callback.quantiles()
-	told.Kinds = tally.byKind()
-	r.explain(&told, tally)
-	return told
 }
 
 // verifyLimit bounds how long results are computed or asked for again after a run. Work

@@ -1,11 +1,5 @@
 package load
 
-import (
-	"github.com/google/uuid"
-
-	"ringback/cmd/internal/receivers"
-)
-
 // window is the time that rates and Quantiles are about.
 type window struct {
 	warmup micros // requests due before it are in the counts, and in no quantile
@@ -17,182 +11,136 @@ type window struct {
 func (w window) holds(done micros) bool { return done >= w.warmup && done <= w.end }
 
 // perSecond is a rate within the window.
-func (w window) perSecond(count int) float64 {
+func (w window) perSecond(count float64) float64 {
 	if w.end <= w.warmup {
 		return 0
 	}
-	return float64(count) / (w.end - w.warmup).duration().Seconds()
+	return count / (w.end - w.warmup).duration().Seconds()
 }
 
 // tally goes through a ledger that nobody writes to any more, and holds callbacks against
 // requests.
-type tally struct {
-	window
-	Async       // the counts of callbacks
-	sync, async series
-	callback    *histogram // due to first delivery, at receivers that are prompt
-	kinds       [receivers.Behaviours]kindTally
-	left        *histogram // due to left
-	lastLeft    micros     // when the last request left
-
-	missing, pending []uuid.UUID
-	uncalled         []uuid.UUID // of dead requests for which no attempt was made
-}
-
-// series are the requests of an endpoint.
-type series struct {
-	latency, service, shed *histogram
-	good                   int // done within the window
-}
-
-// kindTally is the tally of receivers of one behaviour.
-type kindTally struct {
-	Kind
-	callback *histogram
-}
-
-func newTally(window window) *tally {
-	newSeries := func() series { return series{newHistogram(), newHistogram(), newHistogram(), 0} }
-	t := &tally{window: window, sync: newSeries(), async: newSeries(), callback: newHistogram(), left: newHistogram()}
-	for kind := range t.kinds {
-		t.kinds[kind].callback = newHistogram()
-	}
-	return t
-}
-
-func (l *ledger) tally(window window) *tally {
-	t := newTally(window)
-	t.Orphans = l.orphans
+func (l *ledger) tally(window window) *Findings {
+	f := &Findings{ledger: l, window: window}
+	f.Async.Orphans, f.Async.Kinds = l.orphans, map[string]*Kind{}
 	for number := range l.requests {
-		t.add(&l.requests[number])
+		f.add(&l.requests[number])
 	}
-	return t
+	f.Sync.close(l.sync, window)
+	f.Async.Endpoint.close(l.async, window)
+	f.Async.TimeToCallback.close()
+	f.Generator.Left.close()
+	for _, kind := range f.Async.Kinds {
+		kind.TimeToCallback.close()
+	}
+	if len(f.Async.Kinds) == 1 { // which is all of them
+		f.Async.Kinds = nil
+	}
+	return f
 }
 
-func (t *tally) add(r *request) {
-	series := &t.sync
+func (f *Findings) add(r *request) {
+	endpoint := &f.Sync
 	if r.isAsync {
-		series = &t.async
-		t.addCallbacks(r)
-	} else if r.outcome == ok && t.holds(r.at+r.took) {
-		series.good++
+		endpoint = &f.Async.Endpoint
+		f.addCallbacks(r)
+	} else if r.outcome == ok && f.holds(r.at+r.took) {
+		endpoint.Goodput++
 	}
 	if r.outcome <= unsent {
 		return
 	}
-	t.lastLeft = max(t.lastLeft, r.at+r.left)
-	if r.at < t.warmup {
+	f.lastLeft = max(f.lastLeft, r.at+r.left)
+	if r.at < f.warmup {
 		return
 	}
-	t.left.record(r.left)
+	f.Generator.Left.record(r.left)
 	switch r.outcome {
 	case ok:
-		series.latency.record(r.took)
-		series.service.record(r.took - min(r.left, r.took))
+		endpoint.Latency.record(r.took)
+		endpoint.Service.record(r.took - min(r.left, r.took))
 	case shed:
-		series.shed.record(r.took)
+		endpoint.Shedded.record(r.took)
 	}
 }
 
-func (t *tally) addCallbacks(r *request) {
+func (f *Findings) addCallbacks(r *request) {
 	switch {
 	case r.outcome == ok:
-		t.addAcknowledged(r)
+		f.addAcknowledged(r)
 	case r.outcome != ambiguous:
-		t.Orphans += int(r.attempts)
+		f.Async.Orphans += int(r.attempts)
 		return
 	case r.taken > 0:
-		t.Unacknowledged++
+		f.Async.Unacknowledged++
 	}
 	if r.taken == 0 {
 		return
 	}
 	if r.hasResult() {
-		t.Unverified++
+		f.Async.Unverified++
 	}
-	t.Duplicates += int(r.taken) - 1
+	f.Async.Duplicates += int(r.taken) - 1
 	count := func(counter *int, flags flag8) {
 		if r.flags&flags != 0 {
 			*counter++
 		}
 	}
-	count(&t.WorkFailed, workFailed)
-	count(&t.Mismatched, otherID|badBody|wrongResult)
-	count(&t.BadSignatures, badSignature)
-	count(&t.OutOfOrder, wrongOrder)
+	count(&f.Async.WorkFailed, workFailed)
+	count(&f.Async.Mismatched, otherID|badBody|wrongResult)
+	count(&f.Async.BadSignatures, badSignature)
+	count(&f.Async.OutOfOrder, wrongOrder)
 }
 
-func (t *tally) addAcknowledged(r *request) {
-	t.Acked++
-	kind := &t.kinds[r.kind]
+func (f *Findings) addAcknowledged(r *request) {
+	kind := f.Async.Kinds[r.kind.String()]
+	if kind == nil {
+		kind = new(Kind)
+		f.Async.Kinds[r.kind.String()] = kind
+	}
+	f.Async.Acked++
 	kind.Acked++
 	kind.Attempts += int(r.attempts)
 	switch {
 	case r.taken > 0:
-		t.Delivered++
+		f.Async.Delivered++
 		kind.Delivered++
-		t.addDelivery(r, kind)
+		f.addDelivery(r, kind)
 	case !r.kind.Delivers():
-		t.Dead++
+		f.Async.Dead++
 		if r.attempts == 0 {
-			t.uncalled = append(t.uncalled, r.id)
+			f.uncalled = append(f.uncalled, r.id)
 		}
 	case r.kind.MayBePending():
-		t.Pending++
-		t.pending = append(t.pending, r.id)
+		f.Async.Pending++
+		f.pending = append(f.pending, r.id)
 	default:
-		t.Missing++
-		t.missing = append(t.missing, r.id)
+		f.Async.Missing++
+		f.missing = append(f.missing, r.id)
 	}
 }
 
-func (t *tally) addDelivery(r *request, kind *kindTally) {
-	if t.holds(r.at + r.called) {
-		t.async.good++
+func (f *Findings) addDelivery(r *request, kind *Kind) {
+	if f.holds(r.at + r.called) {
+		f.Async.Goodput++
 	}
-	if r.at < t.warmup {
+	if r.at < f.warmup {
 		return
 	}
-	kind.callback.record(r.called)
+	kind.TimeToCallback.record(r.called)
 	if r.kind.IsPrompt() { // other kinds are slow by themselves
-		t.callback.record(r.called)
+		f.Async.TimeToCallback.record(r.called)
 	}
 }
 
-// byKind reports on each kind of receiver in the run, if there are several.
-func (t *tally) byKind() map[string]Kind {
-	kinds := make(map[string]Kind)
-	for index, tally := range t.kinds {
-		if tally.Acked > 0 {
-			tally.TimeToCallback = tally.callback.quantiles()
-			kinds[receivers.Behaviour(index).String()] = tally.Kind
-		}
-	}
-	if len(kinds) == 1 {
-		return nil
-	}
-	return kinds
-}
-
-// report tells of an endpoint.
-func (s *series) report(lane lane, window window) Endpoint {
-	sent := 0
-	for _, count := range lane.counts[ok:] {
-		sent += count
-	}
-	return Endpoint{
-		Sent:      sent,
-		OK:        lane.counts[ok],
-		Shed:      lane.counts[shed],
-		Rejected:  lane.counts[rejected],
-		Failed:    lane.counts[failed],
-		Ambiguous: lane.counts[ambiguous],
-		Unsent:    lane.counts[unsent],
-
-		Reasons: lane.reasons,
-		Latency: s.latency.quantiles(),
-		Service: s.service.quantiles(),
-		Shedded: s.shed.quantiles(),
-		Goodput: window.perSecond(s.good),
-	}
+// close completes an endpoint, whose goodput is a count so far.
+func (e *Endpoint) close(lane lane, window window) {
+	e.OK, e.Shed, e.Rejected = lane.counts[ok], lane.counts[shed], lane.counts[rejected]
+	e.Failed, e.Ambiguous, e.Unsent = lane.counts[failed], lane.counts[ambiguous], lane.counts[unsent]
+	e.Sent = e.OK + e.Shed + e.Rejected + e.Failed + e.Ambiguous
+	e.Reasons = lane.reasons
+	e.Goodput = window.perSecond(e.Goodput)
+	e.Latency.close()
+	e.Service.close()
+	e.Shedded.close()
 }

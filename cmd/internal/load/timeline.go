@@ -194,17 +194,17 @@ func (f *Findings) Distribution() Distribution {
 	for i := range int(most/step) + 1 {
 		nines := float64(i) * step
 		d.Nines = append(d.Nines, nines)
-		d.Sync = append(d.Sync, f.tally.sync.latency.atNines(nines))
-		d.Async = append(d.Async, f.tally.async.latency.atNines(nines))
-		d.Callback = append(d.Callback, f.tally.callback.atNines(nines))
+		d.Sync = append(d.Sync, f.Sync.Latency.atNines(nines))
+		d.Async = append(d.Async, f.Async.Latency.atNines(nines))
+		d.Callback = append(d.Callback, f.Async.TimeToCallback.atNines(nines))
 	}
 	return d
 }
 
-func (h *histogram) atNines(nines float64) float64 {
+func (q *Quantiles) atNines(nines float64) float64 {
 	slower := math.Pow(10, -nines)
-	if float64(h.TotalCount())*slower < 1 {
+	if float64(q.Count)*slower < 1 {
 		return math.NaN()
 	}
-	return h.millis(100 * (1 - slower))
+	return q.millis(100 * (1 - slower))
 }
