@@ -62,7 +62,6 @@ type options struct {
 	only        []string // scenarios to run, all of them when empty
 	out         string   // file for the figures, none when empty
 	logs        string   // folder for the servers' logs, nowhere when empty
-	settings    []string // NAME=VALUE for this commit's server, to try a setting out
 	against     string   // an earlier commit, whose server is compared with this commit's; none when empty
 }
 
@@ -98,10 +97,6 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	flags.Func("only", "comma-separated `scenarios` to run:\n"+describeScenarios(), func(text string) error {
 		o.only = strings.Split(text, ",")
 		return checkNames(o.only)
-	})
-	flags.Func("env", "`NAME=VALUE`: a setting for our server as it is now, to try one out; may be repeated", func(text string) error {
-		o.settings = append(o.settings, text)
-		return nil
 	})
 	if err := flags.Parse(args); err != nil {
 		return o, err

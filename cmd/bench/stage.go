@@ -121,17 +121,16 @@ type variant struct {
 	name    string
 	program string // of its server
 	flags   []string
-	env     []string
 }
 
-func (b *bench) ours() variant { return variant{"ours", b.server, []string{"--dev"}, b.settings} }
+func (b *bench) ours() variant { return variant{"ours", b.server, []string{"--dev"}} }
 
 // strict is Ringback with clients, their keys and quotas.
-func (b *bench) strict() variant { return variant{"strict", b.server, nil, nil} }
+func (b *bench) strict() variant { return variant{"strict", b.server, nil} }
 
 // accepting is Ringback without workers.
 func (b *bench) accepting() variant {
-	return variant{"accepting", b.server, []string{"--dev", "--role=api"}, b.settings}
+	return variant{"accepting", b.server, []string{"--dev", "--role=api"}}
 }
 
 // server is a variant on a database, as a separate process.
@@ -151,7 +150,7 @@ func (s *stage) start(v variant, d database, settings ...string) *server {
 	s.must(err)
 	command := exec.Command(v.program, v.flags...)
 	// Nothing of the caller's environment: a setting in it would be measured, too.
-	command.Env = slices.Concat([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings, v.env)
+	command.Env = append([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
 	if s.logs != "" {
 		log, err := os.Create(filepath.Join(s.logs, d.Name+"-"+v.name+".log"))
 		s.must(err)
