@@ -24,8 +24,8 @@ type database struct {
 	name   string        // of the database that connections lead to
 	ahead  time.Duration // of this machine's clock
 
-	clusters   [2]cluster
-	failedOver atomic.Bool // the second is written, not the first
+	clusters [2]cluster
+	written  atomic.Int32 // which of them is
 }
 
 // cluster is a Postgres as the script describes it.
@@ -57,20 +57,10 @@ func (d *database) urlOf(places ...cluster) string {
 func (d *database) everywhere() string { return d.urlOf(d.clusters[:]...) }
 
 // primary is the cluster that can be written.
-func (d *database) primary() cluster {
-	if d.failedOver.Load() {
-		return d.clusters[1]
-	}
-	return d.clusters[0]
-}
+func (d *database) primary() cluster { return d.clusters[d.written.Load()] }
 
 // standby is the other cluster, if it is there.
-func (d *database) standby() cluster {
-	if d.failedOver.Load() {
-		return d.clusters[0]
-	}
-	return d.clusters[1]
-}
+func (d *database) standby() cluster { return d.clusters[1-d.written.Load()] }
 
 // run lets the script do something with a cluster. environ are settings of the script,
 // without the prefix of their names.
@@ -97,14 +87,16 @@ func (d *database) start(ctx context.Context) error { return d.run(ctx, d.primar
 func (d *database) create(ctx context.Context, name string) error {
 	d.name = "ringback"
 	defer func() { d.name = name }()
-	return d.connect(ctx, func(conn *pgx.Conn) error {
-		return postgres.Execute(ctx, conn, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "CREATE DATABASE "+name)
-	})
+	return d.execute(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "CREATE DATABASE "+name)
 }
 
 // connect opens a connection for as long as do runs.
 func (d *database) connect(ctx context.Context, do func(*pgx.Conn) error) error {
 	return postgres.Database{Name: d.name, URL: d.urlOf(d.primary())}.Connect(ctx, do)
+}
+
+func (d *database) execute(ctx context.Context, statements ...string) error {
+	return d.connect(ctx, func(conn *pgx.Conn) error { return postgres.Execute(ctx, conn, statements...) })
 }
 
 // query returns the rows of a query, as scan reads each.
@@ -236,7 +228,7 @@ func failOver(ctx context.Context, t *trial, f *fault) error {
 		undone := context.WithoutCancel(ctx)
 		return errors.Join(err, d.setReadOnly(undone, "off"), removeStandby(undone, t, f))
 	}
-	d.failedOver.Store(!d.failedOver.Load())
+	d.written.Store(1 - d.written.Load())
 	return nil
 }
 
@@ -246,9 +238,7 @@ func removeStandby(ctx context.Context, t *trial, _ *fault) error {
 }
 
 func (d *database) setReadOnly(ctx context.Context, value string) error {
-	return d.connect(ctx, func(conn *pgx.Conn) error {
-		return postgres.Execute(ctx, conn, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
-	})
+	return d.execute(ctx, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 }
 
 // promote loses nothing: it waits until all earlier writers have ended, and until the

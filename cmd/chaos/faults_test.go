@@ -98,13 +98,6 @@ func await(t testing.TB, what string, so func() bool) {
 	}
 }
 
-func (d *database) execute(ctx context.Context, sql string) error {
-	return d.connect(ctx, func(conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, sql)
-		return err
-	})
-}
-
 // isState tells whether Postgres answered with that SQLSTATE.
 func isState(err error, state string) bool {
 	var answer *pgconn.PgError

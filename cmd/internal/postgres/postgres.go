@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -34,12 +35,7 @@ func Open(ctx context.Context, databaseURL string) (*Server, error) {
 
 // Execute runs statements outside of any database that was created here.
 func (s *Server) Execute(ctx context.Context, statements ...string) error {
-	for _, sql := range statements {
-		if _, err := s.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("%s: %w", sql, err)
-		}
-	}
-	return nil
+	return Execute(ctx, s.Pool, statements...)
 }
 
 // Create makes a database, empty or as a copy of a template. It replaces a database of
@@ -82,8 +78,10 @@ func (d Database) Execute(ctx context.Context, statements ...string) error {
 	return d.Connect(ctx, func(conn *pgx.Conn) error { return Execute(ctx, conn, statements...) })
 }
 
-// Execute runs statements, one after the other.
-func Execute(ctx context.Context, conn *pgx.Conn, statements ...string) error {
+// Execute runs statements, one after the other, in the session of conn if it is one.
+func Execute(ctx context.Context, conn interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, statements ...string) error {
 	for _, sql := range statements {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%.100s: %w", sql, err)
