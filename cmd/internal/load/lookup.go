@@ -79,17 +79,15 @@ func (r *Run) lookUp(ids []uuid.UUID) []Lost {
 
 func (c *client) lookUp(id uuid.UUID) Lost {
 	status, body, err := c.get("/requests/" + id.String())
-	if err != nil {
-		return Lost{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
-	}
+	var found foundRequest
 	switch {
+	case err != nil:
+		return Lost{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
 	case status >= http.StatusInternalServerError:
 		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
 	case status != http.StatusOK:
 		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
-	}
-	var found foundRequest
-	if err := json.Unmarshal(body, &found); err != nil {
+	case json.Unmarshal(body, &found) != nil:
 		return Lost{ID: id, Server: "the server's answer can't be read"}
 	}
 	return Lost{ID: id, Server: found.explain(), state: found.CallbackState}
