@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"ringback/cmd/internal/load"
@@ -42,7 +41,7 @@ func (s *stage) buildBefore(repository string) (v variant, found bool) {
 		return v, false
 	}
 	s.say("building the server of %.12s, to compare with", commit)
-	path, err := program.BuildEarlier(s.ctx, repository, commit, filepath.Clean(s.folder()))
+	path, err := program.BuildEarlier(s.ctx, repository, commit, s.folder())
 	s.must(err)
 	return variant{name: before, program: path, flags: []string{"--dev"}}, true
 }

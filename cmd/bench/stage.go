@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"ringback/cmd/internal/load"
@@ -168,11 +167,7 @@ func (s *stage) start(v variant, d database, settings ...string) *server {
 func (s *stage) ringback(d database, args ...string) []byte {
 	command := exec.CommandContext(s.ctx, s.server, args...)
 	command.Env = []string{"DATABASE_URL=" + d.URL, "PLAIN_SECRETS=true"}
-	var said strings.Builder
-	command.Stderr = &said
-	output, err := command.Output()
-	if err != nil {
-		s.must(fmt.Errorf("ringback %s: %w: %s", strings.Join(args, " "), err, said.String()))
-	}
+	output, err := program.Output(command)
+	s.must(err)
 	return output
 }

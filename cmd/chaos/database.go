@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/postgres"
+	"ringback/cmd/internal/program"
 )
 
 // database is the private cluster that scripts/postgres.sh runs for chaos, and the
@@ -74,10 +74,8 @@ func (d *database) run(ctx context.Context, c cluster, what string, environ ...s
 	for _, setting := range environ {
 		command.Env = append(command.Env, "POSTGRES_"+setting)
 	}
-	if output, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("scripts/postgres.sh %s: %w: %s", what, err, bytes.TrimSpace(output))
-	}
-	return nil
+	_, err := program.Output(command)
+	return err
 }
 
 // start returns when the script is content.

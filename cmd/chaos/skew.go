@@ -47,9 +47,9 @@ func skewedNow(source string) (string, error) {
 
 // buildSkewed builds the server with that, into a folder.
 func buildSkewed(ctx context.Context, folder string) (path string, err error) {
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	root, err := program.Output(exec.CommandContext(ctx, "go", "env", "GOROOT"))
 	if err != nil {
-		return "", fmt.Errorf("finding Go: %w", err)
+		return "", err
 	}
 	home := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
 	source, err := os.ReadFile(filepath.Join(home, "time.go"))

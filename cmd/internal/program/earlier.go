@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,25 +9,32 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 )
 
 // FindCommit returns the whole name of a commit, or an error where the clone doesn't
 // hold it.
 func FindCommit(ctx context.Context, repository, name string) (commit string, err error) {
-	return git(ctx, repository, "rev-parse", "--verify", "--quiet", name+"^{commit}")
+	output, err := Output(exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--verify", "--quiet", name+"^{commit}"))
+	return strings.TrimSpace(string(output)), err
 }
 
-// BuildEarlier builds the server of a commit in a worktree of its own, which is
-// gone when it returns, and returns the program's path.
+// BuildEarlier builds the server of a commit, from a copy of its tree, and returns the
+// program's path. The folder is an absolute path.
 func BuildEarlier(ctx context.Context, repository, commit, folder string) (path string, err error) {
-	if path, err = filepath.Abs(filepath.Join(folder, "ringback-before")); err != nil {
-		return "", fmt.Errorf("naming the earlier server: %w", err)
+	tree, packed := filepath.Join(folder, "tree"), filepath.Join(folder, "tree.tar")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return "", fmt.Errorf("making a folder for the earlier server: %w", err)
 	}
-	return path, inWorktree(ctx, repository, commit, filepath.Join(filepath.Dir(path), "tree"), func(tree string) error {
-		return Build(ctx, tree, path)
-	})
+	for _, command := range []*exec.Cmd{
+		exec.CommandContext(ctx, "git", "-C", repository, "archive", "--output", packed, commit),
+		exec.CommandContext(ctx, "tar", "-xf", packed, "-C", tree),
+	} {
+		if _, err := Output(command); err != nil {
+			return "", errors.Join(ctx.Err(), err)
+		}
+	}
+	path = filepath.Join(folder, "ringback-before")
+	return path, Build(ctx, tree, path)
 }
 
 // Build builds the server of a checkout, with further flags of go build.
@@ -34,42 +42,18 @@ func Build(ctx context.Context, tree, path string, flags ...string) error {
 	args := append([]string{"build", "-tags", "nomsgpack", "-trimpath", "-o", path}, flags...)
 	build := exec.CommandContext(ctx, "go", append(args, "./cmd/server")...)
 	build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building a server: %w: %s", errors.Join(ctx.Err(), err), output)
-	}
-	return nil
+	_, err := Output(build)
+	return errors.Join(ctx.Err(), err)
 }
 
-// inWorktree checks a commit out for as long as do runs. The worktree goes also
-// when ctx has ended.
-func inWorktree(ctx context.Context, repository, commit, tree string, do func(tree string) error) error {
-	_, err := git(ctx, repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", tree, commit)
+// Output runs a command and returns what it writes to stdout. An error tells what it wrote
+// to stderr.
+func Output(command *exec.Cmd) ([]byte, error) {
+	var said bytes.Buffer
+	command.Stderr = &said
+	output, err := command.Output()
 	if err != nil {
-		return err // git removes an unfinished worktree
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, bytes.TrimSpace(said.Bytes()))
 	}
-	err = do(tree)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	_, removed := git(ctx, repository, "worktree", "remove", "--force", tree)
-	return errors.Join(err, removed)
-}
-
-func git(ctx context.Context, repository string, args ...string) (output string, err error) {
-	command := exec.CommandContext(ctx, "git", append([]string{"-C", repository}, args...)...)
-	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) } // which it cleans up after
-	command.WaitDelay = 10 * time.Second
-	answer, err := command.Output()
-	if err != nil {
-		var ended *exec.ExitError
-		errors.As(err, &ended)
-		return "", fmt.Errorf("git %s: %w%s", strings.Join(args, " "), err, stderrOf(ended))
-	}
-	return strings.TrimSpace(string(answer)), nil
-}
-
-func stderrOf(ended *exec.ExitError) string {
-	if ended == nil || len(ended.Stderr) == 0 {
-		return ""
-	}
-	return ": " + strings.TrimSpace(string(ended.Stderr))
+	return output, nil
 }
