@@ -27,9 +27,6 @@ const (
 	stormWarmup = 12 * time.Second
 )
 
-// smallWork is a text of 64 bytes.
-func smallWork() string { return sample.Work(64, 0, 0) }
-
 // receiverOf is the receiver of a variant: it knows POST alone. An earlier server may be
 // slow to call a receiver that grants nothing.
 func receiverOf(v variant) receivers.Behaviour {
@@ -39,20 +36,12 @@ func receiverOf(v variant) receivers.Behaviour {
 	return receivers.OK
 }
 
-// atRate is a load of async requests along an open loop, with the cheapest work.
+// atRate is a load of async requests along an open loop, with a text of 64 bytes.
 func (s *stage) atRate(on *server, rate float64) load.Config {
-	config := load.Defaults()
-	config.Target, config.Rate, config.Mix = on.URL, max(1, math.Round(rate)), load.Mix{Async: 1}
+	config := sample.Config(on.URL, sample.Work(64, 0, 0))
+	config.Rate, config.Mix = max(1, math.Round(rate)), load.Mix{Async: 1}
 	config.Warmup, config.Length, config.Drain = stormWarmup, stormWarmup+s.timed, drainTimeout
-	config.Secret, config.Result = receivers.LocalSecret, sample.Result
-	s.setInput(&config, smallWork())
 	return config
-}
-
-func (s *stage) setInput(config *load.Config, work string) {
-	var err error
-	config.Input, err = sample.Pattern(work)
-	s.must(err)
 }
 
 // unbounded is more requests than any measurement of a closed loop makes.

@@ -30,7 +30,7 @@ func storm(s *stage) {
 			capacity := s.capacity(on, mode)
 			config := s.atRate(on, stormMultiple*capacity)
 			config.Mix = mixes[mode]
-			s.setInput(&config, stormWork())
+			config.Input = stormInputs()
 			told := s.send(config).Endpoints(mode)[0]
 			s.add("capacity_"+mode+"_per_s", capacity)
 			s.add("goodput_ratio_5x_"+mode, told.Goodput/capacity)
@@ -57,7 +57,7 @@ func (s *stage) capacity(on *server, mode string) float64 {
 	if mode == "sync" {
 		config.Connections, config.Window = stormWorks*3/2, 0
 	}
-	s.setInput(&config, stormWork())
+	config.Input = stormInputs()
 	var used usage
 	s.scene("finding the capacity", func(s *stage) { used = s.steadily(on, config, s.warmup, s.saturated) })
 	if mode == "sync" {
@@ -68,4 +68,4 @@ func (s *stage) capacity(on *server, mode string) float64 {
 
 var mixes = map[string]load.Mix{"sync": {Sync: 1}, "async": {Async: 1}}
 
-func stormWork() string { return sample.Work(64, stormRounds, stormDelay) }
+func stormInputs() load.Input { return sample.Inputs(sample.Work(64, stormRounds, stormDelay)) }

@@ -15,7 +15,6 @@ import (
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
-	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
 
@@ -204,17 +203,12 @@ func (t *trial) load(ctx context.Context) error {
 
 // storm sends a modest load to one server while the faults last, and waits for the
 // callbacks as long as settling may take.
-func (t *trial) storm(ctx context.Context) (err error) {
-	config := load.Defaults()
-	config.Target = t.servers[0].url("")
+func (t *trial) storm(ctx context.Context) error {
+	config := sample.Config(t.servers[0].url(""), "rounds=100,delay=0s..300ms")
 	config.Rate, config.Length, config.Drain = stormRate, t.plan.Duration, patience
 	config.Timeout = 30 * time.Second
-	config.Secret, config.Result = receivers.LocalSecret, sample.Result
 	if t.ledger.plan.Skews != nil { // its receivers take no signature of a wrong time; the run's own do
 		config.Secret = ""
-	}
-	if config.Input, err = sample.Pattern("rounds=100,delay=0s..300ms"); err != nil {
-		return err
 	}
 	run, err := load.New(ctx, config)
 	if err != nil {

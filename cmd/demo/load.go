@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"ringback/cmd/internal/load"
-	"ringback/cmd/internal/receivers"
 	"ringback/cmd/internal/sample"
 )
 
@@ -18,13 +17,8 @@ func lost(r *load.Report) int { return r.Async.Missing + r.Async.Acked - r.Async
 
 // load sends along an open loop, and compares each callback with its request.
 func (s *stage) load(ctx context.Context, rate, seconds int, work string) (*load.Report, error) {
-	config := load.Defaults()
-	config.Target, config.Secret, config.Result = s.server.URL, receivers.LocalSecret, sample.Result
+	config := sample.Config(s.server.URL, work)
 	config.Rate, config.Length = float64(rate), time.Duration(seconds)*time.Second
-	var err error
-	if config.Input, err = sample.Pattern(work); err != nil {
-		return nil, err
-	}
 	run, err := load.New(ctx, config)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/internal/postgres":  {},
 	"ringback/cmd/internal/program":   {},
 	"ringback/cmd/internal/receivers": {},
-	"ringback/cmd/internal/sample":    {"ringback/cmd/internal/load", "ringback/work/fingerprint"},
+	"ringback/cmd/internal/sample":    {"ringback/cmd/internal/load", "ringback/cmd/internal/receivers", "ringback/work/fingerprint"},
 	"ringback/cmd/internal/uplot":     {},
 	"ringback/cmd/server/cli":         {},
 	"ringback/cmd/server/console":     {"ringback/cmd/internal/uplot", "ringback/db", "ringback/jobs", "ringback/jobs/limit", "ringback/jobs/pacing"},

@@ -44,7 +44,7 @@ func newClient(config Config) *client {
 		target = &url.URL{} // nothing answers there
 	}
 	return &client{config, newAuthor(config.Input, config.Seed), &fasthttp.HostClient{
-		Addr:             hostPort(target),
+		Addr:             fasthttp.AddMissingPort(target.Host, target.Scheme == "https"),
 		IsTLS:            target.Scheme == "https",
 		MaxConns:         config.Connections,
 		ConnPoolStrategy: fasthttp.LIFO,
@@ -72,13 +72,6 @@ func newClient(config Config) *client {
 		DisableHeaderNamesNormalizing: true,
 		DisablePathNormalizing:        true,
 	}}
-}
-
-func hostPort(target *url.URL) string {
-	if target.Port() != "" {
-		return target.Host
-	}
-	return net.JoinHostPort(target.Hostname(), map[string]string{"http": "80", "https": "443"}[target.Scheme])
 }
 
 // ErrInterrupted ends a run before it has begun.

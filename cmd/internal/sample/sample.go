@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/receivers"
 	"ringback/work/fingerprint"
 )
 
@@ -65,6 +66,24 @@ func parse(name, value string) (load.Spread, error) {
 func milliseconds(text string) (int, error) {
 	duration, err := time.ParseDuration(text)
 	return int(duration.Milliseconds()), err
+}
+
+// Config is a load of a server in local mode with the sample work, which Pattern takes.
+// Results are computed again.
+func Config(target, work string) load.Config {
+	config := load.Defaults()
+	config.Target, config.Secret = target, receivers.LocalSecret
+	config.Input, config.Result = Inputs(work), Result
+	return config
+}
+
+// Inputs are those of a pattern that is right.
+func Inputs(work string) load.Input {
+	input, err := Pattern(work)
+	if err != nil {
+		panic(err)
+	}
+	return input
 }
 
 // Work is how much is asked for, as Pattern reads it.
