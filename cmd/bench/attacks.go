@@ -101,7 +101,7 @@ const (
 
 // underAttack asks how much longer one client waits for its answers and its callbacks
 // while another client attacks it, for each known attack.
-func underAttack(s *stage) {
+func underAttack(s *measurement) {
 	alone := s.besideAttack(attack{"nobody", func(context.Context, *attacker) {}})
 	var worst waits
 	for _, attack := range attacks() {
@@ -118,8 +118,8 @@ func underAttack(s *stage) {
 // waits are 99th percentiles, in milliseconds, or ratios of them.
 type waits struct{ answer, callback float64 }
 
-func (s *stage) besideAttack(attack attack) (told waits) {
-	s.scene("beside "+attack.name, func(s *stage) {
+func (s *measurement) besideAttack(attack attack) (told waits) {
+	s.scene("beside "+attack.name, func(s *measurement) {
 		d := s.database("attack", "")
 		keys := s.addClients(d, "attacked", "attacker")
 		on := s.start(s.strict(), d, "PLAIN_SECRETS=true",
@@ -129,7 +129,7 @@ func (s *stage) besideAttack(attack attack) (told waits) {
 		config.APIKey, config.Secret, config.Unknown = keys[0], "", answerByPath
 		running := s.launch(config)
 		a := s.newAttacker(on, keys[1], running.ReceiverURL(receivers.OK))
-		ctx, stop := context.WithCancel(s.ctx)
+		ctx, stop := context.WithCancel(s.Ctx)
 		defer stop()
 		attack.mount(ctx, a)
 		var held atomic.Int64
@@ -159,11 +159,11 @@ func answerByPath(came *receivers.Callback) {
 }
 
 // addClients makes clients, of which the first may send more than attackedRate.
-func (s *stage) addClients(d database, names ...string) (keys []string) {
+func (s *measurement) addClients(d database, names ...string) (keys []string) {
 	s.ringback(d, "migrate")
 	for _, name := range names {
 		var made struct{ Key string }
-		s.must(json.Unmarshal(s.ringback(d, "client", "add", name, "--json"), &made))
+		s.Must(json.Unmarshal(s.ringback(d, "client", "add", name, "--json"), &made))
 		keys = append(keys, made.Key)
 	}
 	s.ringback(d, "client", "set", names[0], "--rate", strconv.Itoa(2*attackedRate))
@@ -180,12 +180,12 @@ type attacker struct {
 }
 
 // newAttacker has receivers that are slow, or take nothing.
-func (s *stage) newAttacker(on *server, key, victim string) *attacker {
+func (s *measurement) newAttacker(on *server, key, victim string) *attacker {
 	a := &attacker{url: on.URL, key: key, victim: victim, client: &http.Client{
 		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}}
-	ctx, stop := context.WithCancel(s.ctx)
-	s.atEnd(func() error { stop(); return nil })
+	ctx, stop := context.WithCancel(s.Ctx)
+	s.AtEnd(func() error { stop(); return nil })
 	book := receivers.Book{
 		Came: func(came *receivers.Callback) (int, bool) { return 0, string(came.Path()) == "/slow" },
 		Answer: func(_ *receivers.Callback, status int) int {
@@ -197,8 +197,8 @@ func (s *stage) newAttacker(on *server, key, victim string) *attacker {
 	}
 	for range slowReceivers {
 		own, err := receivers.Start(receivers.OK, book)
-		s.must(err)
-		s.atEnd(func() error { own.Close(); return nil })
+		s.Must(err)
+		s.AtEnd(func() error { own.Close(); return nil })
 		a.own = append(a.own, own.URL)
 	}
 	return a

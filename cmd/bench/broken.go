@@ -11,10 +11,10 @@ import (
 
 // broken asks how much longer callbacks to other receivers wait while thousands of
 // callbacks to a broken receiver are queued, at a quarter of the rate at saturation.
-func broken(s *stage) {
+func broken(s *measurement) {
 	rate := s.halfRate() / 2
-	beside := func(name string, queue func(*stage, *server)) (p99 float64) {
-		s.scene("beside "+name, func(s *stage) {
+	beside := func(name string, queue func(*measurement, *server)) (p99 float64) {
+		s.scene("beside "+name, func(s *measurement) {
 			on := s.fresh("broken")
 			queue(s, on)
 			p99 = s.timeToCallback(on, rate).P99
@@ -22,17 +22,17 @@ func broken(s *stage) {
 		})
 		return p99
 	}
-	alone := beside("nobody", func(*stage, *server) {})
+	alone := beside("nobody", func(*measurement, *server) {})
 	for name, behaviour := range map[string]receivers.Behaviour{
 		"blackhole": receivers.Hang, "refusing": receivers.Refusing, "failing": receivers.Failing,
 	} {
-		s.add(name+"_ratio", beside(name, func(s *stage, on *server) { s.queueCallbacks(on, behaviour) })/alone)
+		s.add(name+"_ratio", beside(name, func(s *measurement, on *server) { s.queueCallbacks(on, behaviour) })/alone)
 	}
 }
 
 // queueCallbacks fills the queue with callbacks to a receiver, and returns when the work
 // of their requests is done.
-func (s *stage) queueCallbacks(on *server, behaviour receivers.Behaviour) {
+func (s *measurement) queueCallbacks(on *server, behaviour receivers.Behaviour) {
 	const callbacks = 10_000
 	config := s.loop(on, callbacks, 64, 0)
 	config.Receivers, config.Keep = load.AllOf(behaviour), true
@@ -41,11 +41,11 @@ func (s *stage) queueCallbacks(on *server, behaviour receivers.Behaviour) {
 }
 
 // awaitCount returns when a count in the database is reached.
-func (s *stage) awaitCount(d database, count string, want int) {
-	s.must(d.Connect(s.ctx, func(conn *pgx.Conn) error {
+func (s *measurement) awaitCount(d database, count string, want int) {
+	s.Must(d.Connect(s.Ctx, func(conn *pgx.Conn) error {
 		s.until(fmt.Sprintf("%d of %s", want, count), func() bool {
 			var got int
-			s.must(conn.QueryRow(s.ctx, "SELECT "+count).Scan(&got))
+			s.Must(conn.QueryRow(s.Ctx, "SELECT "+count).Scan(&got))
 			return got >= want
 		})
 		return nil

@@ -66,7 +66,7 @@ func TestRiverAlone(t *testing.T) {
 	url := dbtest.NewEmpty(t)
 	b := &bench{options: options{plan: plan{saturated: time.Second}}}
 	for rate := 0.0; rate == 0; { // a busy machine may get no job done in a second
-		if err := b.on(t.Context(), func(s *stage) { rate = s.workEmptyJobs(url) }); err != nil {
+		if err := b.on(t.Context(), func(s *measurement) { rate = s.workEmptyJobs(url) }); err != nil {
 			t.Fatal(err)
 		}
 	}

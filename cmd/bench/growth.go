@@ -14,7 +14,7 @@ var grownSizes = []struct {
 
 // growth asks whether a table full of finished requests slows the service down. The
 // smallest database is a template: a measurement adds more to it than it holds.
-func growth(s *stage) {
+func growth(s *measurement) {
 	grown := make([]database, len(grownSizes))
 	for i, size := range grownSizes {
 		start := time.Now()
@@ -22,10 +22,10 @@ func growth(s *stage) {
 		s.fill(grown[i], size.rows)
 		s.add("fill_s_"+size.name, time.Since(start).Seconds())
 	}
-	rounds(func(s *stage) {
+	rounds(func(s *measurement) {
 		rates := make([]float64, len(grown))
 		for i, d := range grown {
-			s.scene(fmt.Sprintf("with %d requests in the table", grownSizes[i].rows), func(s *stage) {
+			s.scene(fmt.Sprintf("with %d requests in the table", grownSizes[i].rows), func(s *measurement) {
 				if i == 0 {
 					d = s.database("copy", d.Name)
 				}
@@ -40,24 +40,24 @@ func growth(s *stage) {
 }
 
 // fill lets the service itself make the request that is multiplied.
-func (s *stage) fill(d database, rows int) {
-	s.scene("filling the table", func(s *stage) {
+func (s *measurement) fill(d database, rows int) {
+	s.scene("filling the table", func(s *measurement) {
 		s.send(s.loop(s.start(s.ours(), d), 1, 1, 0))
 	})
-	s.must(grow(s.ctx, d, rows))
+	s.Must(grow(s.Ctx, d, rows))
 	s.checkpoint()
 }
 
 // retention asks whether removing old requests slows the service down. All that the table
 // holds at first are too old, so it is removed as fast as it goes.
-func retention(s *stage) {
+func retention(s *measurement) {
 	const tooOld = 300_000
 	template := s.database("swept", "")
 	s.fill(template, tooOld)
-	rounds(func(s *stage) {
+	rounds(func(s *measurement) {
 		var rates [2]float64
 		for i, setting := range []string{"RETENTION=0", "RETENTION=1m"} {
-			s.scene("with "+setting, func(s *stage) {
+			s.scene("with "+setting, func(s *measurement) {
 				rates[i] = s.saturate(s.ours(), s.database("copy", template.Name), 0, setting).rate()
 			})
 		}

@@ -37,7 +37,7 @@ func receiverOf(v variant) receivers.Behaviour {
 }
 
 // atRate is a load of async requests along an open loop, with a text of 64 bytes.
-func (s *stage) atRate(on *server, rate float64) load.Config {
+func (s *measurement) atRate(on *server, rate float64) load.Config {
 	config := sample.Config(on.URL, sample.Work(64, 0, 0))
 	config.Rate, config.Mix = max(1, math.Round(rate)), load.Mix{Async: 1}
 	config.Warmup, config.Length, config.Drain = stormWarmup, stormWarmup+s.timed, drainTimeout
@@ -49,7 +49,7 @@ const unbounded = 1_000_000
 
 // loop is a load of async requests within a window, in a closed loop, at the least cost
 // for the load.
-func (s *stage) loop(on *server, requests, connections, window int) load.Config {
+func (s *measurement) loop(on *server, requests, connections, window int) load.Config {
 	config := s.atRate(on, 1)
 	config.Requests, config.Connections, config.Window = requests, connections, window
 	config.Unread, config.Secret, config.Timeout = true, "", 30*time.Second
@@ -67,16 +67,16 @@ type running struct {
 
 // launch starts a load. An open loop has as few threads as storm, which leave more of the
 // machine to the server.
-func (s *stage) launch(config load.Config) *running {
-	run, err := load.New(s.ctx, config)
-	s.must(err)
+func (s *measurement) launch(config load.Config) *running {
+	run, err := load.New(s.Ctx, config)
+	s.Must(err)
 	if config.Requests == 0 {
 		threads := runtime.GOMAXPROCS(load.Threads())
-		s.atEnd(func() error { runtime.GOMAXPROCS(threads); return nil })
+		s.AtEnd(func() error { runtime.GOMAXPROCS(threads); return nil })
 	}
-	ctx, stop := context.WithCancel(s.ctx)
+	ctx, stop := context.WithCancel(s.Ctx)
 	r := &running{Run: run, stop: stop, ended: make(chan struct{})}
-	s.atEnd(func() error { stop(); run.Close(); return nil })
+	s.AtEnd(func() error { stop(); run.Close(); return nil })
 	go func() {
 		defer close(r.ended)
 		r.found, r.err = run.Do(ctx)
@@ -92,24 +92,24 @@ func (s *stage) launch(config load.Config) *running {
 func (r *running) now() load.Snapshot { return r.Snapshot(context.Background(), load.Snapshot{}) }
 
 // wait returns the report once all acknowledged requests have been called back.
-func (s *stage) wait(r *running) *load.Report {
+func (s *measurement) wait(r *running) *load.Report {
 	<-r.ended
-	s.must(errors.Join(r.err, s.ctx.Err()))
-	s.must(checkReport(&r.found.Report))
+	s.Must(errors.Join(r.err, s.Ctx.Err()))
+	s.Must(checkReport(&r.found.Report))
 	return &r.found.Report
 }
 
 // send is a load from its start to its last callback.
-func (s *stage) send(config load.Config) *load.Report { return s.wait(s.launch(config)) }
+func (s *measurement) send(config load.Config) *load.Report { return s.wait(s.launch(config)) }
 
 // await returns when so many requests of a load were accepted.
-func (s *stage) await(r *running, accepted int) {
+func (s *measurement) await(r *running, accepted int) {
 	s.until(fmt.Sprintf("%d accepted requests", accepted), func() bool { return r.now().Acked >= accepted })
 }
 
 // saturate keeps the window full and returns the usage meanwhile.
-func (s *stage) saturate(v variant, d database, keys int, settings ...string) (used usage) {
-	s.scene("at saturation", func(s *stage) {
+func (s *measurement) saturate(v variant, d database, keys int, settings ...string) (used usage) {
+	s.scene("at saturation", func(s *measurement) {
 		on := s.start(v, d, settings...)
 		config := s.loop(on, unbounded, senders, window)
 		config.Receivers, config.OrderingKeys = load.AllOf(receiverOf(v)), keys
@@ -120,9 +120,9 @@ func (s *stage) saturate(v variant, d database, keys int, settings ...string) (u
 
 // steadily runs a closed loop and returns the usage after its warm-up, once all that was
 // accepted has been called back: a rate that is reached by losing some would be no rate.
-func (s *stage) steadily(on *server, config load.Config, warmup, length time.Duration) usage {
+func (s *measurement) steadily(on *server, config load.Config, warmup, length time.Duration) usage {
 	running := s.launch(config)
-	s.pause(warmup)
+	s.Pause(warmup)
 	used := s.usageFor(length, on, running)
 	running.stop()
 	s.wait(running)
@@ -147,6 +147,6 @@ func checkReport(r *load.Report) error {
 }
 
 // timeToCallback is the time to callback at a rate.
-func (s *stage) timeToCallback(on *server, rate float64) load.Quantiles {
+func (s *measurement) timeToCallback(on *server, rate float64) load.Quantiles {
 	return s.send(s.atRate(on, rate)).Async.TimeToCallback
 }

@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	defer cluster.Close()
 	b := &bench{options: options, cluster: cluster, figures: figures{}, out: stdout}
 	start := time.Now()
-	err = b.on(ctx, func(s *stage) { s.runScenarios(scenarios()) })
+	err = b.on(ctx, func(s *measurement) { s.runScenarios(scenarios()) })
 	b.say("took %s", time.Since(start).Round(time.Second))
 	b.figures.print(stdout)
 	if options.out != "" {

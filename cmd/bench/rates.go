@@ -9,14 +9,14 @@ import (
 
 // rates asks how long a request waits for its acknowledgement and for its callback, and at
 // which cost, at rates that the service can keep up with.
-func rates(s *stage) {
+func rates(s *measurement) {
 	const margin = 500 * time.Millisecond // before the end, so that it sends all the time
 	for _, rate := range []float64{200, 500, 1000} {
-		s.scene(fmt.Sprintf("at %v/s", rate), func(s *stage) {
+		s.scene(fmt.Sprintf("at %v/s", rate), func(s *measurement) {
 			on := s.fresh("rate")
 			config := s.atRate(on, rate)
 			running := s.launch(config)
-			s.pause(config.Warmup)
+			s.Pause(config.Warmup)
 			used := s.usageFor(config.Length-config.Warmup-margin, on, running)
 			s.addRate(rate, s.wait(running), used)
 		})
@@ -33,9 +33,9 @@ func (b *bench) addRate(rate float64, told *load.Report, used usage) {
 }
 
 // timing asks how long a request waits for its callback at half of the rate at saturation.
-func timing(s *stage) {
+func timing(s *measurement) {
 	half := s.halfRate()
-	s.scene("at half of the rate at saturation", func(s *stage) {
+	s.scene("at half of the rate at saturation", func(s *measurement) {
 		took := s.timeToCallback(s.fresh("ttc"), half)
 		s.add("ttc_rate_per_s", half)
 		s.add("ttc_p50_ms", took.P50)
@@ -45,11 +45,11 @@ func timing(s *stage) {
 
 // ordinary asks how much longer a callback takes to an ordinary receiver that is known
 // than to a receiver that the operator allowed.
-func ordinary(s *stage) {
+func ordinary(s *measurement) {
 	const rate = 1000
 	var p99 [2]float64
 	for i, name := range []string{"ordinary", "allowed"} {
-		s.scene("to a receiver that is "+name, func(s *stage) {
+		s.scene("to a receiver that is "+name, func(s *measurement) {
 			on := s.fresh("ordinary")
 			if name == "allowed" {
 				s.ringback(on.rows, "--dev", "receiver", "allow", "127.0.0.1")

@@ -35,8 +35,8 @@ const (
 
 // riverAlone measures River without a service around it, and returns its rate in requests
 // per second.
-func (s *stage) riverAlone() (rate float64) {
-	s.scene("River alone", func(s *stage) {
+func (s *measurement) riverAlone() (rate float64) {
+	s.scene("River alone", func(s *measurement) {
 		rate = s.workEmptyJobs(s.database("river", "").URL) / emptyJobsPerRequest
 		s.add("e2e_per_s_river", rate)
 	})
@@ -45,7 +45,7 @@ func (s *stage) riverAlone() (rate float64) {
 
 // workEmptyJobs works empty jobs while it inserts new jobs, as River's own benchmark does,
 // on River's own schema, and returns the jobs per second.
-func (s *stage) workEmptyJobs(databaseURL string) (rate float64) {
+func (s *measurement) workEmptyJobs(databaseURL string) (rate float64) {
 	pool := s.openRiver(databaseURL)
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &emptyWorker{})
@@ -54,36 +54,36 @@ func (s *stage) workEmptyJobs(databaseURL string) (rate float64) {
 		FetchCooldown: riverCooldown, FetchPollInterval: riverPoll,
 		Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: riverWorkers}},
 	})
-	s.must(err)
+	s.Must(err)
 	done := countCompleted(client)
-	s.must(client.Start(s.ctx))
-	s.atEnd(func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 20*time.Second)
+	s.Must(client.Start(s.Ctx))
+	s.AtEnd(func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.Ctx), 20*time.Second)
 		defer cancel()
 		return client.StopAndCancel(ctx)
 	})
-	ctx, stop := context.WithCancel(s.ctx)
+	ctx, stop := context.WithCancel(s.Ctx)
 	inserting := make(chan error, 1)
 	go func() { inserting <- insertEmptyJobs(ctx, client, done) }()
-	s.atEnd(func() error { stop(); return <-inserting })
-	s.pause(s.warmup)
+	s.AtEnd(func() error { stop(); return <-inserting })
+	s.Pause(s.warmup)
 	before, start := done.Load(), time.Now()
-	s.pause(s.saturated)
+	s.Pause(s.saturated)
 	return float64(done.Load()-before) / time.Since(start).Seconds()
 }
 
 // openRiver makes River's tables as River makes them.
-func (s *stage) openRiver(databaseURL string) *pgxpool.Pool {
+func (s *measurement) openRiver(databaseURL string) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(databaseURL)
-	s.must(err)
+	s.Must(err)
 	config.MaxConns = riverConnections
-	pool, err := pgxpool.NewWithConfig(s.ctx, config)
-	s.must(err)
-	s.atEnd(func() error { pool.Close(); return nil })
+	pool, err := pgxpool.NewWithConfig(s.Ctx, config)
+	s.Must(err)
+	s.AtEnd(func() error { pool.Close(); return nil })
 	migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
-	s.must(err)
-	_, err = migrator.Migrate(s.ctx, rivermigrate.DirectionUp, nil)
-	s.must(err)
+	s.Must(err)
+	_, err = migrator.Migrate(s.Ctx, rivermigrate.DirectionUp, nil)
+	s.Must(err)
 	return pool
 }
 

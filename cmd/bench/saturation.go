@@ -11,8 +11,8 @@ import (
 
 // accept asks how many POST /async a server acknowledges per second. No workers compete
 // for the machine, and nobody calls back.
-func accept(s *stage) {
-	s.scene("accepting", func(s *stage) {
+func accept(s *measurement) {
+	s.scene("accepting", func(s *measurement) {
 		on := s.start(s.accepting(), s.database("accept", ""))
 		config := s.loop(on, unbounded, 64, 0)
 		config.Receivers = load.AllOf(receivers.Refusing)
@@ -30,28 +30,28 @@ const (
 
 // buildBefore returns the variant of the earlier commit. Where the clone doesn't hold that
 // commit, the comparison is left out.
-func (s *stage) buildBefore(repository string) (v variant, found bool) {
+func (s *measurement) buildBefore(repository string) (v variant, found bool) {
 	if s.against == "" {
 		return v, false
 	}
-	commit, err := program.FindCommit(s.ctx, repository, s.against)
+	commit, err := program.FindCommit(s.Ctx, repository, s.against)
 	if err != nil {
-		s.must(s.ctx.Err())
+		s.Must(s.Ctx.Err())
 		s.say("e2e_ratio_before is left out: this clone doesn't hold the commit %s (-against)", s.against)
 		return v, false
 	}
 	s.say("building the server of %.12s, to compare with", commit)
-	path, err := program.BuildEarlier(s.ctx, repository, commit, s.folder())
-	s.must(err)
+	path, err := program.BuildEarlier(s.Ctx, repository, commit, s.Folder())
+	s.Must(err)
 	return variant{name: before, program: path, flags: []string{"--dev"}}, true
 }
 
 // endToEnd asks how many requests per second go all the way, from accepted to delivered,
 // and at which cost each. River alone works two jobs for each request, as many as
 // Ringback.
-func endToEnd(s *stage) {
+func endToEnd(s *measurement) {
 	earlier, hasEarlier := s.buildBefore(".")
-	rounds(func(s *stage) {
+	rounds(func(s *measurement) {
 		rate := s.saturateOurs()
 		if hasEarlier {
 			used := s.saturateFresh(earlier)
@@ -62,12 +62,12 @@ func endToEnd(s *stage) {
 	})(s)
 }
 
-func (s *stage) saturateFresh(v variant) (used usage) {
-	s.scene(v.name, func(s *stage) { used = s.saturate(v, s.database("e2e", ""), 0) })
+func (s *measurement) saturateFresh(v variant) (used usage) {
+	s.scene(v.name, func(s *measurement) { used = s.saturate(v, s.database("e2e", ""), 0) })
 	return used
 }
 
-func (s *stage) saturateOurs() (rate float64) {
+func (s *measurement) saturateOurs() (rate float64) {
 	used := s.saturateFresh(s.ours())
 	s.addUsage(used, "")
 	return used.rate()
@@ -75,7 +75,7 @@ func (s *stage) saturateOurs() (rate float64) {
 
 // halfRate is half of the rate at saturation, which is measured first where it isn't known
 // yet.
-func (s *stage) halfRate() float64 {
+func (s *measurement) halfRate() float64 {
 	if len(s.figures["e2e_per_s"]) == 0 {
 		s.saturateOurs()
 	}
@@ -83,7 +83,7 @@ func (s *stage) halfRate() float64 {
 }
 
 // addUsage adds figures whose keys end in suffix.
-func (s *stage) addUsage(used usage, suffix string) {
+func (s *measurement) addUsage(used usage, suffix string) {
 	n := used.delivered
 	s.add("e2e_per_s"+suffix, used.rate())
 	s.add("sql_per_request"+suffix, used.statements/n)
@@ -98,10 +98,10 @@ func (s *stage) addUsage(used usage, suffix string) {
 
 // ordered asks what ordering keys cost: callbacks of a key leave one after the other, each
 // released by the end of its predecessor.
-func ordered(s *stage) {
+func ordered(s *measurement) {
 	var rates [2]float64
 	for i, keys := range []int{0, 1000} {
-		s.scene(fmt.Sprintf("with %d keys", keys), func(s *stage) {
+		s.scene(fmt.Sprintf("with %d keys", keys), func(s *measurement) {
 			rates[i] = s.saturate(s.ours(), s.database("ordered", ""), keys).rate()
 		})
 	}
@@ -110,15 +110,15 @@ func ordered(s *stage) {
 
 // backlog asks how fast requests that were accepted without a worker are delivered once
 // there is a worker.
-func backlog(s *stage) {
+func backlog(s *measurement) {
 	const (
 		requests = 100_000
 		patience = time.Minute // a slow service needs not deliver all to show how slow it is
 	)
-	s.scene("backlog", func(s *stage) {
+	s.scene("backlog", func(s *measurement) {
 		d := s.database("backlog", "")
 		var running *running
-		s.scene("accepting", func(inner *stage) {
+		s.scene("accepting", func(inner *measurement) {
 			on := inner.start(s.accepting(), d, fmt.Sprintf("UNFINISHED_LIMIT=%d", 2*requests))
 			config := s.loop(on, requests, senders, 0)
 			config.Drain = queueTimeout
@@ -130,7 +130,7 @@ func backlog(s *stage) {
 		start := time.Now()
 		delivered := func() int { return running.now().Delivered }
 		for delivered() < requests && time.Since(start) < patience {
-			s.pause(10 * time.Millisecond)
+			s.Pause(10 * time.Millisecond)
 		}
 		s.add("backlog_per_s", float64(delivered())/time.Since(start).Seconds())
 	})

@@ -8,7 +8,7 @@ type scenario struct {
 	name string // as -only takes it
 	what string
 	long bool // left out of a short run
-	run  func(*stage)
+	run  func(*measurement)
 }
 
 func scenarios() []scenario {
@@ -32,8 +32,8 @@ func scenarios() []scenario {
 
 // rounds measures for every repetition. Inside measure the variants take turns, so that
 // other activity of the machine affects all variants.
-func rounds(measure func(*stage)) func(*stage) {
-	return func(s *stage) {
+func rounds(measure func(*measurement)) func(*measurement) {
+	return func(s *measurement) {
 		for range s.repeat {
 			measure(s)
 		}
@@ -41,7 +41,7 @@ func rounds(measure func(*stage)) func(*stage) {
 }
 
 // runScenarios runs the wanted scenarios, each on a stage of its own.
-func (s *stage) runScenarios(all []scenario) {
+func (s *measurement) runScenarios(all []scenario) {
 	for _, scenario := range all {
 		switch {
 		case len(s.only) > 0 && !slices.Contains(s.only, scenario.name):

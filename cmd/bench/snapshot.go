@@ -13,11 +13,11 @@ import (
 // snapshot asks what it costs that a transaction has read and stays open, as a forgotten
 // prompt's or a long backup's: no version of a row that came to be since can be removed.
 // Such rows pile up as long as it is open, so the last fifth is measured.
-func snapshot(s *stage) {
+func snapshot(s *measurement) {
 	const rate = 800
 	var told [2]load.Async
 	for i, name := range []string{"without", "with"} {
-		s.scene(name+" a snapshot", func(s *stage) {
+		s.scene(name+" a snapshot", func(s *measurement) {
 			on := s.fresh("snapshot")
 			if name == "with" {
 				s.openSnapshot(on.rows)
@@ -35,14 +35,14 @@ func snapshot(s *stage) {
 
 // openSnapshot opens a transaction that has read and then idles until the stage ends,
 // which it may not do before.
-func (s *stage) openSnapshot(d database) {
-	conn, err := pgx.Connect(s.ctx, d.URL)
-	s.must(err)
-	ctx := context.WithoutCancel(s.ctx)
-	s.atEnd(func() error { return conn.Close(ctx) })
-	s.must(postgres.Execute(ctx, conn, "SET idle_in_transaction_session_timeout = 0", "BEGIN ISOLATION LEVEL REPEATABLE READ",
+func (s *measurement) openSnapshot(d database) {
+	conn, err := pgx.Connect(s.Ctx, d.URL)
+	s.Must(err)
+	ctx := context.WithoutCancel(s.Ctx)
+	s.AtEnd(func() error { return conn.Close(ctx) })
+	s.Must(postgres.Execute(ctx, conn, "SET idle_in_transaction_session_timeout = 0", "BEGIN ISOLATION LEVEL REPEATABLE READ",
 		"SELECT count(*) FROM requests"))
-	s.atEnd(func() error {
+	s.AtEnd(func() error {
 		_, err := conn.Exec(ctx, "ROLLBACK")
 		if err != nil {
 			err = fmt.Errorf("the snapshot ended before the measurement: %w", err)

@@ -30,7 +30,7 @@ func TestSnapshotStaysOpen(t *testing.T) {
 		return pids
 	}
 
-	err := new(bench).on(t.Context(), func(s *stage) {
+	err := new(bench).on(t.Context(), func(s *measurement) {
 		s.openSnapshot(d)
 		if got := holders(); len(got) != 1 {
 			t.Errorf("holders of a snapshot: got %v, want one", got)
@@ -40,9 +40,9 @@ func TestSnapshotStaysOpen(t *testing.T) {
 		t.Errorf("after its end: got %v and %v", err, holders())
 	}
 
-	err = new(bench).on(t.Context(), func(s *stage) {
+	err = new(bench).on(t.Context(), func(s *measurement) {
 		s.openSnapshot(d)
-		s.must(d.Connect(t.Context(), func(conn *pgx.Conn) error {
+		s.Must(d.Connect(t.Context(), func(conn *pgx.Conn) error {
 			_, err := conn.Exec(t.Context(), "SELECT pg_terminate_backend($1)", holders()[0])
 			return err
 		}))

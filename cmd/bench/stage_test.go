@@ -1,46 +1,20 @@
 package main
 
 import (
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
 )
-
-func TestStageEndsAtTheFirstErrorAndTakesDownAllOfIt(t *testing.T) {
-	t.Parallel()
-	var order []string
-	failing, left := errors.New("out of order"), errors.New("still there")
-	b := &bench{figures: figures{}, out: io.Discard}
-	err := b.on(t.Context(), func(s *stage) {
-		s.atEnd(func() error { order = append(order, "first"); return nil })
-		s.scene("measuring nothing", func(s *stage) {
-			s.atEnd(func() error { order = append(order, "inner"); return left })
-			s.must(nil)
-			order = append(order, "measured")
-			s.must(failing)
-			t.Error("it goes on after an error")
-		})
-		t.Error("it goes on after a scene that failed")
-	})
-	if !errors.Is(err, failing) || !errors.Is(err, left) || !strings.HasPrefix(err.Error(), "measuring nothing: ") {
-		t.Errorf("got %v, want both errors, and the scene", err)
-	}
-	if want := []string{"measured", "inner", "first"}; !slices.Equal(order, want) {
-		t.Errorf("got %v, want %v", order, want)
-	}
-}
 
 func TestScenariosOfAShortRun(t *testing.T) {
 	t.Parallel()
 	var said strings.Builder
 	var ran []string
 	one := func(name string, long bool) scenario {
-		return scenario{name, "something", long, rounds(func(*stage) { ran = append(ran, name) })}
+		return scenario{name, "something", long, rounds(func(*measurement) { ran = append(ran, name) })}
 	}
 	b := &bench{options: options{plan: plan{short: true, repeat: 2}, only: []string{"quick", "slow"}}, figures: figures{}, out: &said}
-	err := b.on(t.Context(), func(s *stage) {
+	err := b.on(t.Context(), func(s *measurement) {
 		s.runScenarios([]scenario{one("quick", false), one("slow", true), one("other", false)})
 	})
 	if want := []string{"quick", "quick"}; err != nil || !slices.Equal(ran, want) || !strings.Contains(said.String(), "slow: left out") {
@@ -52,7 +26,7 @@ func TestCommitThatIsNotHereIsLeftOut(t *testing.T) {
 	t.Parallel()
 	var said strings.Builder
 	b := &bench{options: options{against: "0123456789012345678901234567890123456789"}, out: &said}
-	err := b.on(t.Context(), func(s *stage) {
+	err := b.on(t.Context(), func(s *measurement) {
 		if v, found := s.buildBefore("."); found {
 			t.Errorf("got %v, want no program", v)
 		}

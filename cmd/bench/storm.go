@@ -22,10 +22,10 @@ const (
 
 // storm asks how the service does above its capacity: goodput, the latency of served and
 // of refused requests, and memory.
-func storm(s *stage) {
+func storm(s *measurement) {
 	worst := map[string]float64{}
 	for _, mode := range []string{"sync", "async"} {
-		s.scene(mode, func(s *stage) {
+		s.scene(mode, func(s *measurement) {
 			on := s.fresh("storm", fmt.Sprintf("WORK_LIMIT=%d", stormWorks), fmt.Sprintf("UNFINISHED_LIMIT=%d", stormUnfinished))
 			capacity := s.capacity(on, mode)
 			config := s.atRate(on, stormMultiple*capacity)
@@ -51,7 +51,7 @@ func storm(s *stage) {
 
 // capacity is the goodput of a closed loop that keeps all slots taken and hardly any
 // request waiting.
-func (s *stage) capacity(on *server, mode string) float64 {
+func (s *measurement) capacity(on *server, mode string) float64 {
 	config := s.loop(on, unbounded, 2*stormWorks, 8*stormWorks)
 	config.Mix = mixes[mode]
 	if mode == "sync" {
@@ -59,7 +59,7 @@ func (s *stage) capacity(on *server, mode string) float64 {
 	}
 	config.Input = stormInputs()
 	var used usage
-	s.scene("finding the capacity", func(s *stage) { used = s.steadily(on, config, s.warmup, s.saturated) })
+	s.scene("finding the capacity", func(s *measurement) { used = s.steadily(on, config, s.warmup, s.saturated) })
 	if mode == "sync" {
 		return used.accepted / used.seconds
 	}

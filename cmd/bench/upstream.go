@@ -25,7 +25,7 @@ import (
 
 // upstream asks the cost of work by an HTTP service on the same machine, and how Ringback
 // does while that service is away, or takes its time.
-func upstream(s *stage) {
+func upstream(s *measurement) {
 	compareUpstream(s)
 	timeUpstream(s)
 	s.scene("while it is away", outliveUpstream)
@@ -33,9 +33,9 @@ func upstream(s *stage) {
 }
 
 // compareUpstream compares the throughput at saturation.
-func compareUpstream(s *stage) {
+func compareUpstream(s *measurement) {
 	here := s.saturateFresh(s.ours())
-	s.scene("by an upstream", func(s *stage) {
+	s.scene("by an upstream", func(s *measurement) {
 		there := s.saturate(s.ours(), s.database("upstream", ""), 0, s.works(s.doer(), 0)...)
 		s.add("upstream_in_process_per_s", here.rate())
 		s.add("upstream_per_s", there.rate())
@@ -45,11 +45,11 @@ func compareUpstream(s *stage) {
 }
 
 // timeUpstream compares the time to a callback.
-func timeUpstream(s *stage) {
+func timeUpstream(s *measurement) {
 	const rate = 200
 	var here, there load.Quantiles
-	s.scene("in process", func(s *stage) { here = s.timeToCallback(s.fresh("upstream_ttc"), rate) })
-	s.scene("by an upstream", func(s *stage) {
+	s.scene("in process", func(s *measurement) { here = s.timeToCallback(s.fresh("upstream_ttc"), rate) })
+	s.scene("by an upstream", func(s *measurement) {
 		there = s.timeToCallback(s.fresh("upstream_ttc", s.works(s.doer(), 0)...), rate)
 	})
 	s.add("upstream_ttc_p50_ms_at_200", there.P50)
@@ -72,14 +72,14 @@ type doer struct {
 const returnWindow = 10 * time.Second
 
 // doer returns a service that listens.
-func (s *stage) doer() *doer {
+func (s *measurement) doer() *doer {
 	address, err := program.FreeAddress()
-	s.must(err)
+	s.Must(err)
 	d := &doer{address: address}
 	// A log of broken connections would tear the output apart.
 	d.server = fasthttp.Server{Handler: d.serve, NoDefaultServerHeader: true, NoDefaultDate: true, Logger: log.New(io.Discard, "", 0)}
-	s.must(d.listen())
-	s.atEnd(d.server.Shutdown)
+	s.Must(d.listen())
+	s.AtEnd(d.server.Shutdown)
 	return d
 }
 
@@ -118,21 +118,21 @@ func (d *doer) serve(c *fasthttp.RequestCtx) {
 
 // works are settings for a server whose work is done by a service, at most limit runs at a
 // time, any number if it is 0. The work called later is accepted by the service, no more.
-func (s *stage) works(service *doer, limit int) (settings []string) {
+func (s *measurement) works(service *doer, limit int) (settings []string) {
 	works := map[string]any{}
 	for _, name := range []string{"do", "later"} {
 		works[name] = map[string]any{"url": "http://" + service.address + "/" + name, "secret": receivers.LocalSecret, "limit": limit}
 	}
 	encoded, err := json.Marshal(works)
-	s.must(err)
-	file := filepath.Join(s.folder(), "works.json")
-	s.must(os.WriteFile(file, encoded, 0o600))
+	s.Must(err)
+	file := filepath.Join(s.Folder(), "works.json")
+	s.Must(os.WriteFile(file, encoded, 0o600))
 	return []string{"WORKS=" + file, "DEFAULT_WORK=do"}
 }
 
 // outliveUpstream accepts requests while the upstream is away, and asks how fast they are
 // done when it is back.
-func outliveUpstream(s *stage) {
+func outliveUpstream(s *measurement) {
 	const (
 		rate  = 500 // at which requests are accepted meanwhile
 		limit = 64  // attempts that the service gets at a time
@@ -141,10 +141,10 @@ func outliveUpstream(s *stage) {
 	config := s.atRate(s.fresh("upstream_away", s.works(service, limit)...), rate)
 	config.Length, config.Drain = config.Warmup+s.upstreamAway, queueTimeout
 	running := s.launch(config)
-	s.pause(config.Warmup)
-	s.must(service.server.ShutdownWithContext(s.ctx))
-	s.pause(s.upstreamAway)
-	s.must(service.listen())
+	s.Pause(config.Warmup)
+	s.Must(service.server.ShutdownWithContext(s.Ctx))
+	s.Pause(s.upstreamAway)
+	s.Must(service.listen())
 	s.watchReturn(running)
 	s.wait(running)
 	s.add("upstream_most_at_return", float64(service.most.Load())/limit)
@@ -152,7 +152,7 @@ func outliveUpstream(s *stage) {
 
 // watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
 // the upstream has been found and the slow start is over, to nine tenths.
-func (s *stage) watchReturn(running *running) {
+func (s *measurement) watchReturn(running *running) {
 	back, start := time.Now(), running.now()
 	waited := start.Acked - start.Delivered
 	after := func(delivered int) float64 {
@@ -169,9 +169,9 @@ func (s *stage) watchReturn(running *running) {
 // waitForUpstream asks how much memory many requests take that wait for an upstream that
 // answers 202. The same service did as many before, so that the process has grown to the
 // load's size.
-func waitForUpstream(s *stage) {
+func waitForUpstream(s *measurement) {
 	admin, err := program.FreeAddress()
-	s.must(err)
+	s.Must(err)
 	on := s.fresh("upstream_waits", append(s.works(s.doer(), 0), "ADMIN_ADDR="+admin)...)
 	var memory [2]float64
 	for i, step := range []struct{ work, until string }{
@@ -189,25 +189,25 @@ func waitForUpstream(s *stage) {
 
 // memoryInUse is a server's memory in use after a collection, in MiB: memory beyond it is
 // the load's garbage, and comes and goes.
-func (s *stage) memoryInUse(admin string) (mib float64) {
+func (s *measurement) memoryInUse(admin string) (mib float64) {
 	s.get(admin + "/debug/pprof/heap?gc=1")
 	for line := range strings.Lines(s.get(admin + "/metrics")) {
 		for _, name := range []string{"go_memstats_heap_inuse_bytes ", "go_memstats_stack_inuse_bytes "} {
 			if value, found := strings.CutPrefix(line, name); found {
 				bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-				s.must(err)
+				s.Must(err)
 				mib += bytes / (1 << 20)
 			}
 		}
 	}
 	if mib == 0 {
-		s.must(errors.New("the server's metrics tell nothing of its memory"))
+		s.Must(errors.New("the server's metrics tell nothing of its memory"))
 	}
 	return mib
 }
 
-func (s *stage) get(url string) string {
-	_, content, err := program.Call(s.ctx, http.DefaultClient, http.MethodGet, url, nil)
-	s.must(err)
+func (s *measurement) get(url string) string {
+	_, content, err := program.Call(s.Ctx, http.DefaultClient, http.MethodGet, url, nil)
+	s.Must(err)
 	return string(content)
 }

@@ -62,14 +62,14 @@ func (u usage) since(before usage) usage {
 func (u usage) rate() float64 { return u.delivered / u.seconds }
 
 // readUsage returns the usage so far. Only differences have a meaning.
-func (s *stage) readUsage(on *server, running *running) (used usage) {
+func (s *measurement) readUsage(on *server, running *running) (used usage) {
 	const sql = `
 		SELECT coalesce(sum(calls) FILTER (WHERE query !~* '^\s*(begin|commit|rollback)'), 0)::float8,
 		       (pg_current_wal_lsn() - '0/0')::float8
 		FROM pg_stat_statements
 		JOIN pg_database ON pg_database.oid = dbid
 		WHERE datname = $1`
-	s.must(s.cluster.QueryRow(s.ctx, sql, on.rows.Name).Scan(&used.statements, &used.wal))
+	s.Must(s.cluster.QueryRow(s.Ctx, sql, on.rows.Name).Scan(&used.statements, &used.wal))
 	used.server, used.self = micros(program.CPU(on.Pid())), micros(program.CPU(os.Getpid()))
 	if s.cluster.postmaster != 0 {
 		used.postgres = micros(program.FamilyCPU(s.cluster.postmaster))
@@ -83,9 +83,9 @@ func (s *stage) readUsage(on *server, running *running) (used usage) {
 func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
 
 // usageFor returns the usage of a time from now on.
-func (s *stage) usageFor(length time.Duration, on *server, running *running) usage {
+func (s *measurement) usageFor(length time.Duration, on *server, running *running) usage {
 	before := s.readUsage(on, running)
-	s.pause(length)
+	s.Pause(length)
 	return s.readUsage(on, running).since(before)
 }
 

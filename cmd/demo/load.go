@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,21 +15,17 @@ import (
 func lost(r *load.Report) int { return r.Async.Missing + r.Async.Acked - r.Async.Delivered }
 
 // load sends along an open loop, and compares each callback with its request.
-func (s *stage) load(ctx context.Context, rate, seconds int, work string) (*load.Report, error) {
+func (s *show) load(rate, seconds int, work string) *load.Report {
 	config := sample.Config(s.server.URL, work)
 	config.Rate, config.Length = float64(rate), time.Duration(seconds)*time.Second
-	run, err := load.New(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	found, err := run.Do(ctx)
-	if err != nil {
-		return nil, err
-	}
+	run, err := load.New(s.Ctx, config)
+	s.Must(err)
+	found, err := run.Do(s.Ctx)
+	s.Must(err)
 	if len(found.Breaches()) > 0 {
-		return nil, fmt.Errorf("a promise was broken: %s", found.Verdict())
+		s.Must(fmt.Errorf("a promise was broken: %s", found.Verdict()))
 	}
-	return &found.Report, nil
+	return &found.Report
 }
 
 // table puts the calm beside the storm.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/stage"
 )
 
 func main() {
@@ -70,24 +71,19 @@ func (o options) orDefault(given, usual string) (string, error) {
 }
 
 // run plays all scenes.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (err error) {
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	o, err := readOptions(args, getenv, stderr)
 	if err != nil {
 		return err
 	}
-	stage, err := newStage(ctx, o, stdout)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stage.close()) }()
-	begun := time.Now()
-	for _, play := range []func(context.Context) error{
-		stage.bothWays, stage.receiverDies, stage.workerDies, stage.evilURLs, stage.calmAndStorm,
-	} {
-		if err := play(ctx); err != nil {
-			return err
-		}
-	}
-	stage.say("That took %.0f seconds. `make run` starts a server to try by hand, README goes on from here.", time.Since(begun).Seconds())
-	return nil
+	return stage.On(ctx, func(s *stage.Stage) {
+		show := newShow(s, o, stdout)
+		begun := time.Now()
+		show.bothWays()
+		show.receiverDies()
+		show.workerDies()
+		show.evilURLs()
+		show.calmAndStorm()
+		show.say("That took %.0f seconds. `make run` starts a server to try by hand, README goes on from here.", time.Since(begun).Seconds())
+	})
 }

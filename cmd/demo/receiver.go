@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -54,17 +52,4 @@ func (r *receiver) of(request string) chan time.Time {
 		r.arrived[request] = make(chan time.Time, 1)
 	}
 	return r.arrived[request]
-}
-
-// await returns the time when the callback of a request was taken. It waits a minute at
-// most.
-func (r *receiver) await(ctx context.Context, request string) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	select {
-	case at := <-r.of(request):
-		return at, nil
-	case <-ctx.Done():
-		return time.Time{}, fmt.Errorf("waiting for the callback of %s: %w", request, ctx.Err())
-	}
 }

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,113 +16,79 @@ import (
 
 	"ringback/cmd/internal/postgres"
 	"ringback/cmd/internal/program"
+	"ringback/cmd/internal/stage"
 )
 
-// stage is the set of the scenes: a database of the demo's own, a server and a receiver.
-type stage struct {
+// show is a stage with a database of the demo's own, a server and a receiver.
+type show struct {
+	*stage.Stage
 	options
 	out      io.Writer
-	postgres *postgres.Server
 	database postgres.Database
-	folder   string // for logs and reports
+	logs     string // folder
 	server   *program.Server
 	receiver *receiver
 }
 
-// newStage starts everything. Where it fails, it leaves nothing behind.
-func newStage(ctx context.Context, o options, out io.Writer) (s *stage, err error) {
-	s = &stage{options: o, out: out}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if s.folder, err = os.MkdirTemp("", "ringback-demo-"); err != nil {
-		return s, fmt.Errorf("making a folder for logs: %w", err)
-	}
-	if s.postgres, err = postgres.Open(ctx, s.databaseURL); err != nil {
-		return s, err
-	}
-	if s.database, err = s.postgres.Create(ctx, fmt.Sprintf("ringback_demo_%d", os.Getpid()), ""); err != nil {
-		return s, err
-	}
-	if s.receiver, err = newReceiver(); err != nil {
-		return s, err
-	}
-	if s.server, err = s.startServer(ctx, "server", s.address, s.adminAddress); err != nil {
-		return s, err
-	}
-	s.title("Ringback: the same work inline and with a callback, on nothing but Postgres")
-	s.say("The operator's pages show all of this live: http://%s/", s.adminAddress)
-	s.pause(4)
-	return s, nil
+// newShow starts everything.
+func newShow(s *stage.Stage, o options, out io.Writer) *show {
+	cluster, err := postgres.Open(s.Ctx, o.databaseURL)
+	s.Must(err)
+	s.AtEnd(func() error { cluster.Close(); return nil })
+	d := s.Database(cluster, fmt.Sprintf("ringback_demo_%d", os.Getpid()), "")
+	receiver, err := newReceiver()
+	s.Must(err)
+	s.AtEnd(func() error { receiver.Close(); return nil })
+	show := &show{Stage: s, options: o, out: out, database: d, logs: s.Folder(), receiver: receiver}
+	show.server = show.start("server", o.address, o.adminAddress)
+	s.AtEnd(show.server.Stop)
+	show.title("Ringback: the same work inline and with a callback, on nothing but Postgres")
+	show.say("The operator's pages show all of this live: http://%s/", o.adminAddress)
+	show.pause(4)
+	return show
 }
 
 // workLimit is how many runs go on at a time. It keeps the server's capacity small, so that
 // a storm of five times that capacity needs no large machine.
 const workLimit = 8
 
-// startServer starts a server in local mode, with its log in the folder.
-func (s *stage) startServer(ctx context.Context, name, address, adminAddress string) (*program.Server, error) {
+// start starts a server in local mode. Its log is told where it fails.
+func (s *show) start(name, address, adminAddress string) *program.Server {
 	for _, wanted := range []string{address, adminAddress} {
 		if wanted == "none" {
 			continue
 		}
 		listener, err := net.Listen("tcp", wanted)
 		if err != nil { // another server would answer in its place
-			return nil, fmt.Errorf("%w: stop what listens there, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err)
+			s.Must(fmt.Errorf("%w: stop what listens there, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err))
 		}
 		listener.Close()
 	}
-	log, err := os.Create(filepath.Join(s.folder, name+".log"))
-	if err != nil {
-		return nil, fmt.Errorf("making a log: %w", err)
-	}
+	log, err := os.Create(filepath.Join(s.logs, name+".log"))
+	s.Must(err)
 	defer log.Close()
 	command := exec.Command(s.options.server, "--dev")
 	command.Env = append(os.Environ(), "DATABASE_URL="+s.database.URL, "HTTP_ADDR="+address, "ADMIN_ADDR="+adminAddress,
 		fmt.Sprintf("WORK_LIMIT=%d", workLimit), "WORK_URL=", "WORKS=", "DEFAULT_WORK=") // the sample's work
 	command.Stdout, command.Stderr = log, log
 	started, err := program.Start(command, address)
-	if err != nil {
-		return nil, err
-	}
-	if err := started.WaitHealthy(ctx); err != nil {
+	s.Must(err)
+	if err := started.WaitHealthy(s.Ctx); err != nil {
 		started.Signal(os.Kill)
 		told, _ := os.ReadFile(log.Name())
-		return nil, fmt.Errorf("%w\n%s", err, told)
+		s.Must(fmt.Errorf("%w\n%s", err, told))
 	}
-	return started, nil
+	return started
 }
 
-// close stops servers and receiver, and removes the database and the folder.
-func (s *stage) close() (err error) {
-	if s.server != nil {
-		err = s.server.Stop()
-	}
-	if s.receiver != nil {
-		s.receiver.Close()
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if s.postgres != nil {
-		err = errors.Join(err, s.postgres.Drop(ctx, s.database))
-		s.postgres.Close()
-	}
-	if s.folder != "" {
-		err = errors.Join(err, os.RemoveAll(s.folder))
-	}
-	return err
-}
-
-func (s *stage) title(text string) {
+func (s *show) title(text string) {
 	fmt.Fprintf(s.out, "\n\n%s\n%s\n\n", text, strings.Repeat("─", len([]rune(text))))
 }
 
-func (s *stage) say(format string, args ...any) { fmt.Fprintf(s.out, "  "+format+"\n", args...) }
+func (s *show) say(format string, args ...any) { fmt.Fprintf(s.out, "  "+format+"\n", args...) }
 
 // pause leaves seconds to read in.
-func (s *stage) pause(seconds float64) {
+func (s *show) pause(seconds float64) {
 	if !s.fast {
 		time.Sleep(time.Duration(seconds * float64(time.Second)))
 	}
@@ -145,14 +109,13 @@ type request struct {
 }
 
 // call makes a call, and returns how long its answer took.
-func (s *stage) call(ctx context.Context, server *program.Server, method, path string, body any) (status int, answer request, took time.Duration, err error) {
+func (s *show) call(server *program.Server, method, path string, body any) (status int, answer request, took time.Duration) {
 	sent := time.Now()
-	status, content, err := program.Call(ctx, http.DefaultClient, method, server.URL+path, body)
+	status, content, err := program.Call(s.Ctx, http.DefaultClient, method, server.URL+path, body)
 	took = time.Since(sent)
-	if err == nil {
-		err = json.Unmarshal(content, &answer)
-	}
-	return status, answer, took, err
+	s.Must(err)
+	s.Must(json.Unmarshal(content, &answer))
+	return status, answer, took
 }
 
 func asyncBody(in jsontext.Value, callbackURL string) map[string]any {
@@ -160,27 +123,26 @@ func asyncBody(in jsontext.Value, callbackURL string) map[string]any {
 }
 
 // accept makes an async request that has to be acknowledged.
-func (s *stage) accept(ctx context.Context, server *program.Server, in jsontext.Value, callbackURL string) (answer request, took time.Duration, err error) {
-	status, answer, took, err := s.call(ctx, server, http.MethodPost, "/async", asyncBody(in, callbackURL))
-	if err == nil && status != http.StatusAccepted {
-		err = fmt.Errorf("POST /async: got %d (%s), want 202", status, answer.Detail)
+func (s *show) accept(server *program.Server, in jsontext.Value) (answer request, took time.Duration) {
+	status, answer, took := s.call(server, http.MethodPost, "/async", asyncBody(in, s.receiver.URL))
+	if status != http.StatusAccepted {
+		s.Must(fmt.Errorf("POST /async: got %d (%s), want 202", status, answer.Detail))
 	}
-	return answer, took, err
+	return answer, took
 }
 
-// until asks until the answer is yes, for a minute at most.
-func until(ctx context.Context, what string, is func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		done, err := is(ctx)
-		if err != nil || done {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+// called returns the time when the callback of a request was taken.
+func (s *show) called(id string) time.Time {
+	select {
+	case at := <-s.receiver.of(id):
+		return at
+	case <-time.After(patience):
+		s.Must(fmt.Errorf("waiting for the callback of %s took more than %v", id, patience))
+	case <-s.Ctx.Done():
+		s.Must(s.Ctx.Err())
 	}
+	return time.Time{}
 }
+
+// patience is how long each wait may take.
+const patience = time.Minute

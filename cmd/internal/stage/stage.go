@@ -1,0 +1,91 @@
+// Package stage is where the tools put up what they measure or show: folders, databases
+// and servers.
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"ringback/cmd/internal/load"
+	"ringback/cmd/internal/postgres"
+)
+
+// Stage is where something is put up. As testing.T does, it ends at the first error, and
+// then takes down all that was put up, the last first. Its methods are called by the
+// stage's own goroutine.
+type Stage struct {
+	Ctx  context.Context
+	err  error
+	down []func() error
+}
+
+// On runs do on a stage of its own.
+func On(ctx context.Context, do func(*Stage)) error {
+	s := &Stage{Ctx: ctx}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		do(s)
+	}()
+	<-ended
+	for _, takeDown := range slices.Backward(s.down) {
+		s.err = errors.Join(s.err, takeDown())
+	}
+	return s.err
+}
+
+// Scene runs do on a stage within this one, which says what it was about if it fails.
+func (s *Stage) Scene(about string, do func(*Stage)) {
+	if err := On(s.Ctx, do); err != nil {
+		s.Must(fmt.Errorf("%s: %w", about, err))
+	}
+}
+
+// Must ends the stage where there is an error.
+func (s *Stage) Must(err error) {
+	if err != nil {
+		s.err = err
+		runtime.Goexit()
+	}
+}
+
+// AtEnd takes something down when the stage ends.
+func (s *Stage) AtEnd(takeDown func() error) { s.down = append(s.down, takeDown) }
+
+// Pause ends the stage where its context ends first.
+func (s *Stage) Pause(d time.Duration) {
+	if !load.Pause(s.Ctx, d) {
+		s.Must(s.Ctx.Err())
+	}
+}
+
+// Until returns when it is so, and ends the stage where that takes longer than patience.
+func (s *Stage) Until(what string, patience time.Duration, isSo func() bool) {
+	deadline := time.Now().Add(patience)
+	for !isSo() {
+		if s.Pause(10 * time.Millisecond); time.Now().After(deadline) {
+			s.Must(fmt.Errorf("waiting for %s took more than %v", what, patience))
+		}
+	}
+}
+
+// Folder returns a folder that is there until the stage ends.
+func (s *Stage) Folder() string {
+	folder, err := os.MkdirTemp("", "ringback-")
+	s.Must(err)
+	s.AtEnd(func() error { return os.RemoveAll(folder) })
+	return folder
+}
+
+// Database makes a database of a server, as a copy of another if template isn't empty.
+func (s *Stage) Database(server *postgres.Server, name, template string) postgres.Database {
+	d, err := server.Create(s.Ctx, name, template)
+	s.Must(err)
+	s.AtEnd(func() error { return server.Drop(s.Ctx, d) })
+	return d
+}
