@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"ringback/cmd/internal/load"
 )
 
 // settle returns when no request is under way, or patience is at its end: the check names
@@ -18,7 +15,7 @@ import (
 // fault is left, so each must succeed. Callbacks of requests whose input doesn't hold the
 // run's own text are storm's, which may have left: settle waits only for its acknowledged
 // requests.
-func (t *trial) settle(ctx context.Context) error {
+func (t *trial) settle() {
 	const due = `
 		WITH due AS (
 			UPDATE river_job
@@ -36,24 +33,20 @@ func (t *trial) settle(ctx context.Context) error {
 		          AND id NOT IN (SELECT callback_job_id FROM storms))
 		     - (SELECT count(*) FROM storms)`
 	for _, s := range t.servers {
-		if err := s.waitHealthy(ctx); err != nil {
-			return err
+		t.Must(s.waitHealthy(t.Ctx))
+	}
+	for began := time.Now(); time.Since(began) < patience; t.Pause(500 * time.Millisecond) {
+		left, err := t.database.count(t.Ctx, due, t.plan.mine())
+		if t.Must(err); left <= 0 {
+			break
 		}
 	}
-	left, err := t.database.count(ctx, due, t.plan.mine())
-	for began := time.Now(); err == nil && left > 0 && time.Since(began) < patience; {
-		load.Pause(ctx, 500*time.Millisecond)
-		left, err = t.database.count(ctx, due, t.plan.mine())
-	}
-	if err != nil {
-		return fmt.Errorf("waiting for calls under way: %w", err)
-	}
 	t.ledger.following.Wait()
-	return t.audit(ctx)
+	t.audit()
 }
 
 // audit reads the database's rows and the API's listings.
-func (t *trial) audit(ctx context.Context) error {
+func (t *trial) audit() {
 	const ofRequests = `
 		SELECT id::text, seq, mode, status, coalesce(error ->> 'code', ''), coalesce(callback_state, ''),
 		       coalesce(callback_url, ''), coalesce(input ->> 'text', ''), coalesce(work, ''), coalesce(result::text, ''), coalesce(work_job_id, 0),
@@ -62,10 +55,8 @@ func (t *trial) audit(ctx context.Context) error {
 		       ARRAY(SELECT outcome FROM callback_attempts WHERE request_id = id ORDER BY attempt),
 		       (SELECT coalesce(max(attempt), 0) FROM callback_attempts WHERE request_id = id)
 		FROM requests`
-	rows, err := query(ctx, t.database, pgx.RowToStructByPos[row], ofRequests)
-	if err != nil {
-		return fmt.Errorf("reading requests: %w", err)
-	}
+	rows, err := query(t.Ctx, t.database, pgx.RowToStructByPos[row], ofRequests)
+	t.Must(err)
 	for _, r := range rows {
 		s := t.ledger.story(r.ID)
 		s.stored, s.row = true, r
@@ -73,24 +64,19 @@ func (t *trial) audit(ctx context.Context) error {
 	const ofJobs = `
 		SELECT id, kind, state::text, coalesce(args ->> 'request_id', ''), attempt, coalesce((metadata ->> 'snoozes')::integer, 0), errors
 		FROM river_job`
-	jobs, err := query(ctx, t.database, pgx.RowToStructByPos[job], ofJobs)
-	if err != nil {
-		return fmt.Errorf("reading jobs: %w", err)
-	}
+	jobs, err := query(t.Ctx, t.database, pgx.RowToStructByPos[job], ofJobs)
+	t.Must(err)
 	for _, j := range jobs {
 		s := t.ledger.story(j.RequestID)
 		s.jobs = append(s.jobs, j)
 	}
 	for _, mode := range []string{"sync", "async"} {
-		if t.ledger.listed[mode], err = countListed(ctx, t.caller, mode); err != nil {
-			return err
-		}
+		t.ledger.listed[mode] = t.countListed(mode)
 	}
-	return nil
 }
 
 // countListed pages through the API's listing.
-func countListed(ctx context.Context, c *caller, mode string) (count int, err error) {
+func (t *trial) countListed(mode string) (count int) {
 	seen := map[string]bool{}
 	query := url.Values{"mode": {mode}, "limit": {"100"}}
 	for {
@@ -100,15 +86,15 @@ func countListed(ctx context.Context, c *caller, mode string) (count int, err er
 			} `json:"requests"`
 			Next string `json:"next_cursor"`
 		}
-		status, answer := exchange(ctx, c.client, http.MethodGet, c.at(0).url("/requests?"+query.Encode()), "", nil)
+		status, answer := exchange(t.Ctx, t.caller.client, http.MethodGet, t.caller.at(0).url("/requests?"+query.Encode()), "", nil)
 		if err := json.Unmarshal(answer, &page); err != nil || status != http.StatusOK {
-			return 0, fmt.Errorf("listing %s requests: status %d: %w", mode, status, err)
+			t.Must(fmt.Errorf("listing %s requests: status %d: %w", mode, status, err))
 		}
 		for _, request := range page.Requests {
 			seen[request.ID] = true
 		}
 		if page.Next == "" {
-			return len(seen), nil
+			return len(seen)
 		}
 		query.Set("cursor", page.Next)
 	}

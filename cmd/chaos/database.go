@@ -140,10 +140,10 @@ func (d *database) leader(ctx context.Context) (server string, err error) {
 }
 
 // setClock lets the database's clock differ as planned, where it can.
-func (t *trial) setClock(ctx context.Context) error {
+func (t *trial) setClock() {
 	d := t.database
 	if t.plan.Ahead != 0 {
-		if err := d.run(ctx, d.primary(), "faketime"); err != nil {
+		if err := d.run(t.Ctx, d.primary(), "faketime"); err != nil {
 			t.say("  not done: %s: %v", clocks, err)
 			t.plan.Ahead = 0
 		}
@@ -151,14 +151,11 @@ func (t *trial) setClock(ctx context.Context) error {
 	if t.plan.Ahead != 0 {
 		t.say("  the database's clock is %s ahead", t.plan.Ahead)
 	}
-	if t.plan.Ahead == d.ahead {
-		return nil
+	if t.plan.Ahead != d.ahead {
+		t.Must(d.run(t.Ctx, d.primary(), "down"))
+		d.ahead = t.plan.Ahead
+		t.Must(d.start(t.Ctx))
 	}
-	if err := d.run(ctx, d.primary(), "down"); err != nil {
-		return err
-	}
-	d.ahead = t.plan.Ahead
-	return d.start(ctx)
 }
 
 // script lets the script do something with the cluster that can be written. down ends

@@ -21,6 +21,7 @@ import (
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/receivers"
+	"ringback/cmd/internal/stage"
 	"ringback/db/dbtest"
 )
 
@@ -104,19 +105,26 @@ func isState(err error, state string) bool {
 	return errors.As(err, &answer) && answer.Code == state
 }
 
-// newTrial has a database of the test's own.
-func newTrial(t *testing.T) *trial {
+// onTrial has a database of the test's own.
+func onTrial(t *testing.T, do func(*trial)) {
 	t.Helper()
 	p := plan{Roles: []string{"all"}}
-	return &trial{
-		plan: p, logs: t.TempDir(), folder: t.TempDir(),
-		database: startCluster(t), ledger: newLedger(p), say: t.Logf,
+	tr := &trial{plan: p, logs: t.TempDir(), database: startCluster(t), ledger: newLedger(p), say: t.Logf}
+	err := stage.On(t.Context(), func(s *stage.Stage) {
+		tr.Stage = s
+		do(tr)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
 func TestFaultsOfTheDatabase(t *testing.T) {
 	t.Parallel()
-	tr := newTrial(t)
+	onTrial(t, func(tr *trial) { testFaultsOfTheDatabase(t, tr) })
+}
+
+func testFaultsOfTheDatabase(t *testing.T, tr *trial) {
 	d := tr.database
 	if err := d.execute(t.Context(), "CREATE TABLE requests (text text)"); err != nil {
 		t.Fatal(err)
@@ -176,9 +184,15 @@ func TestFaultsOfTheDatabase(t *testing.T) {
 	t.Run("TheClockDiffers", func(t *testing.T) {
 		for _, ahead := range []time.Duration{72 * time.Hour, -10 * time.Minute, 0} {
 			tr.plan.Ahead = ahead
-			err := tr.setClock(t.Context())
-			now, failed := query(t.Context(), d, pgx.RowTo[time.Time], "SELECT clock_timestamp()")
-			if err = errors.Join(err, failed); err != nil {
+			var now []time.Time
+			err := stage.On(t.Context(), func(s *stage.Stage) {
+				tr.Stage = s
+				tr.setClock()
+				var err error
+				now, err = query(t.Context(), d, pgx.RowTo[time.Time], "SELECT clock_timestamp()")
+				s.Must(err)
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			// Where it can't differ, the plan says so now.
@@ -227,47 +241,42 @@ func (t *trial) testFailover(tb testing.TB, write string) {
 	}
 }
 
-// startTrial starts a server, and receivers, on a database of the test's own.
-func startTrial(t *testing.T) *trial {
+// onServer starts a server, and receivers, on a database of the test's own.
+func onServer(t *testing.T, do func(*trial)) {
 	t.Helper()
-	tr := newTrial(t)
-	tr.program = filepath.Join(t.TempDir(), "ringback")
-	if err := program.Build(t.Context(), "../..", tr.program); err != nil {
-		t.Fatal(err)
-	}
-	ctx, end := context.WithCancel(context.Background())
-	t.Cleanup(func() {
-		if process, err := tr.servers[0].current(); err == nil {
-			process.Signal(syscall.SIGKILL)
-		}
-		if err := tr.stop(end); err != nil {
-			t.Error(err)
-		}
+	onTrial(t, func(tr *trial) {
+		tr.program = filepath.Join(t.TempDir(), "ringback")
+		tr.Must(program.Build(t.Context(), "../..", tr.program))
+		tr.start()
+		tr.AtEnd(func() error {
+			if process, err := tr.servers[0].current(); err == nil {
+				process.Signal(syscall.SIGKILL)
+			}
+			return nil
+		})
+		do(tr)
 	})
-	if err := tr.start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return tr
 }
 
 func TestFaultsOfAServer(t *testing.T) {
 	t.Parallel()
-	tr := startTrial(t)
-	for _, way := range ways {
-		t.Run("ACallbackIsStillOwed, "+way.name, func(t *testing.T) { tr.testCallbackTaken(t, way) })
-		if way.ends {
-			t.Run("ARequestEnds, "+way.name, func(t *testing.T) { tr.testWorkTaken(t, way) })
+	onServer(t, func(tr *trial) {
+		for _, way := range ways {
+			t.Run("ACallbackIsStillOwed, "+way.name, func(t *testing.T) { tr.testCallbackTaken(t, way) })
+			if way.ends {
+				t.Run("ARequestEnds, "+way.name, func(t *testing.T) { tr.testWorkTaken(t, way) })
+			}
 		}
-	}
-	t.Run("ALogIsNotReadAndTheServiceGoesOn", func(t *testing.T) { tr.testLog(t) })
-	t.Run("AServerThatGoesOnIsMeasured", func(t *testing.T) {
-		tr.resume(t.Context())
-		if took := tr.ledger.resumed; len(took) != 1 || took["server-0"] <= 0 {
-			t.Errorf("got %v, want the one server", took)
-		}
+		t.Run("ALogIsNotReadAndTheServiceGoesOn", func(t *testing.T) { tr.testLog(t) })
+		t.Run("AServerThatGoesOnIsMeasured", func(t *testing.T) {
+			tr.resume(t.Context())
+			if took := tr.ledger.resumed; len(took) != 1 || took["server-0"] <= 0 {
+				t.Errorf("got %v, want the one server", took)
+			}
+		})
+		t.Run("TheLeaderIsPausedAndGoesOn", func(t *testing.T) { tr.testLeader(t) })
+		t.Run("JobsOfAKilledProcessAreGivenBack", func(t *testing.T) { tr.testKill(t) })
 	})
-	t.Run("TheLeaderIsPausedAndGoesOn", func(t *testing.T) { tr.testLeader(t) })
-	t.Run("JobsOfAKilledProcessAreGivenBack", func(t *testing.T) { tr.testKill(t) })
 }
 
 // isHealthy asks a server's process once.
@@ -418,7 +427,10 @@ func (t *trial) traceOf(tb testing.TB, id string) (row string) {
 // TestManners meets each manner of the upstream with a server.
 func TestManners(t *testing.T) {
 	t.Parallel()
-	tr := startTrial(t)
+	onServer(t, func(tr *trial) { testManners(t, tr) })
+}
+
+func testManners(t *testing.T, tr *trial) {
 	refused := map[manner]string{"garbles": "upstream_failed", "refuses": "refused", "fails": "upstream_failed", "errs": "no_page"}
 	attempts := map[manner]int{"breaks": 2, "cuts": 2, hangs: 2, "busy": 2, "too-late": 2, "silent": 2} // at least
 	ids := map[manner]string{}
@@ -459,9 +471,7 @@ func TestManners(t *testing.T) {
 		}
 	}
 	tr.ledger.following.Wait()
-	if err := tr.audit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	tr.audit()
 	if found := check(tr.ledger); len(found) > 0 {
 		t.Errorf("found %+v, want nothing", found)
 	}

@@ -24,6 +24,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ringback/cmd/internal/stage"
 )
 
 func main() {
@@ -118,7 +120,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	found := newReport()
 	for _, p := range options.plans() {
-		err := runPlan(ctx, p, database, options.logs, stdout, found)
+		err := stage.On(ctx, func(s *stage.Stage) { runPlan(s, p, database, options.logs, stdout, found) })
 		if errors.Is(err, errNoCommit) {
 			fmt.Fprintf(stdout, "NOT DONE: an upgrade from %s, a commit that this clone doesn't hold\n", p.From)
 		} else if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
@@ -20,20 +19,13 @@ type crowd struct {
 	ledger    *ledger
 }
 
-func startCrowd(l *ledger) (c *crowd, err error) {
-	c = &crowd{map[receivers.Behaviour]*receivers.Receiver{}, l}
+func (t *trial) startCrowd() {
+	t.crowd = &crowd{map[receivers.Behaviour]*receivers.Receiver{}, t.ledger}
 	for _, behaviour := range append([]receivers.Behaviour{steady}, drawn...) {
-		started, failed := receivers.Start(behaviour, receivers.Book{Came: c.came, Answer: c.answer})
-		if err = errors.Join(err, failed); failed == nil {
-			c.receivers[behaviour] = started
-		}
-	}
-	return c, err
-}
-
-func (c *crowd) close() {
-	for _, receiver := range c.receivers {
-		receiver.Close()
+		started, err := receivers.Start(behaviour, receivers.Book{Came: t.crowd.came, Answer: t.crowd.answer})
+		t.Must(err)
+		t.AtEnd(func() error { started.Close(); return nil })
+		t.crowd.receivers[behaviour] = started
 	}
 }
 

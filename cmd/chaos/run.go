@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/sample"
+	"ringback/cmd/internal/stage"
 )
 
 const (
@@ -27,11 +27,11 @@ const (
 
 // trial is one run with everything that it starts.
 type trial struct {
+	*stage.Stage
 	plan     plan
 	program  string // the path of the server's
 	first    string // the path of the program that servers begin with
 	logs     string
-	folder   string // of the files that the run makes
 	database *database
 	ledger   *ledger
 	say      func(format string, args ...any)
@@ -46,68 +46,49 @@ type trial struct {
 }
 
 // runPlan starts everything on a fresh database, injects the faults, lets the service
-// settle, and judges. An error says that the run itself failed; what it finds is in the
+// settle, and judges. The stage fails where the run itself does; what it finds is in the
 // report.
-func runPlan(ctx context.Context, p plan, d *database, logs string, out io.Writer, found *report) (err error) {
+func runPlan(s *stage.Stage, p plan, d *database, logs string, out io.Writer, found *report) {
 	t := &trial{
-		plan: p, program: "bin/ringback", logs: logs, database: d,
+		Stage: s, plan: p, program: "bin/ringback", logs: logs, database: d,
 		say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) },
 	}
 	t.say("%s: servers %v, %d faults in %s", p, p.Roles, len(p.Faults), p.Duration)
 	for _, f := range t.plan.Faults {
 		t.say("  %s", f)
 	}
-	if t.folder, err = os.MkdirTemp("", "chaos-"); err != nil {
-		return fmt.Errorf("making a folder for the run: %w", err)
-	}
-	defer os.RemoveAll(t.folder)
-	running, end := context.WithCancel(ctx)
-	defer func() { err = errors.Join(err, t.stop(end)) }()
-	if err := t.start(running); err != nil {
-		return err
-	}
-	if err := t.load(ctx); err != nil {
-		return err
-	}
+	t.start()
+	t.load()
 	settling := time.Now()
-	if err := t.settle(ctx); err != nil {
-		return err
-	}
+	t.settle()
 	result := outcome{t.plan, check(t.ledger), time.Since(settling).Seconds()}
 	t.say("  settled in %.1f s", result.Settled)
 	for i := range result.Violations {
 		v := &result.Violations[i]
-		v.Trace, _ = query(ctx, d, pgx.RowTo[string], "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", v.ID)
+		v.Trace, _ = query(t.Ctx, d, pgx.RowTo[string], "SELECT row_to_json(request_trace)::text FROM request_trace WHERE request_id::text = $1", v.ID)
 	}
 	result.print(out)
 	found.Runs = append(found.Runs, result)
 	found.count(t.ledger)
-	return nil
 }
 
 // start returns when all servers are healthy.
-func (t *trial) start(ctx context.Context) error {
-	steps := []func(context.Context) error{t.setClock, t.build, t.open, t.startServers}
-	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	t.caller = newCaller(t.servers, t.crowd)
-	return nil
-}
-
-// open starts all that servers need.
-func (t *trial) open(ctx context.Context) (err error) {
+func (t *trial) start() {
+	folder := t.Folder()
+	t.setClock()
+	t.build(folder)
 	t.ledger = newLedger(t.plan)
-	t.crowd, err = startCrowd(t.ledger)
-	if err == nil {
-		t.upstream, err = startUpstream(ctx, t.folder, t.ledger)
-	}
-	if err == nil {
-		err = t.database.create(ctx, t.plan.database())
-	}
-	return err
+	t.startCrowd()
+	running, end := context.WithCancel(t.Ctx)
+	t.startUpstream(running, folder)
+	t.Must(t.database.create(t.Ctx, t.plan.database()))
+	t.AtEnd(func() error {
+		end()
+		t.supervisors.Wait()
+		return nil
+	})
+	t.startServers(running)
+	t.caller = newCaller(t.servers, t.crowd)
 }
 
 // errNoCommit is a commit that this clone doesn't hold.
@@ -115,29 +96,24 @@ var errNoCommit = errors.New("no such commit here")
 
 // build makes the program that servers begin with, where the plan wants an earlier commit
 // or another clock.
-func (t *trial) build(ctx context.Context) (err error) {
+func (t *trial) build(folder string) {
 	t.first = t.program
-	if t.plan.From != "" {
-		commit, err := program.FindCommit(ctx, ".", t.plan.From)
+	switch {
+	case t.plan.From != "":
+		commit, err := program.FindCommit(t.Ctx, ".", t.plan.From)
 		if err != nil {
-			return errors.Join(errNoCommit, ctx.Err())
+			t.Must(errors.Join(errNoCommit, t.Ctx.Err()))
 		}
-		t.first, err = program.BuildEarlier(ctx, ".", commit, t.folder)
-		return err
+		t.first, err = program.BuildEarlier(t.Ctx, ".", commit, folder)
+		t.Must(err)
+	case t.plan.Skews != nil:
+		t.say("  building a server whose clock is another one, which takes minutes the first time")
+		t.buildSkewed(folder)
 	}
-	if t.plan.Skews == nil {
-		return nil
-	}
-	t.say("  building a server whose clock is another one, which takes minutes the first time")
-	if t.first, err = buildSkewed(ctx, t.folder); errors.Is(err, errNoSkew) {
-		t.say("  not done: %s: %v", serverClocks, err)
-		t.first, err, t.plan.Skews = t.program, nil, nil
-	}
-	return err
 }
 
 // startServers starts them one after the other, since the first migrates the schema.
-func (t *trial) startServers(ctx context.Context) error {
+func (t *trial) startServers(ctx context.Context) {
 	for number, role := range t.plan.Roles {
 		var clock time.Duration
 		if t.plan.Skews != nil {
@@ -152,37 +128,20 @@ func (t *trial) startServers(ctx context.Context) error {
 			environ = append(environ, "WORKS="+t.upstream.file)
 		}
 		s, err := newServer(number, role, t.first, t.logs, environ...)
-		if err != nil {
-			return err
-		}
+		t.Must(err)
 		t.servers = append(t.servers, s)
 		t.supervisors.Go(func() {
 			s.supervise(ctx, func() { t.ledger.note(func() { t.ledger.deaths = append(t.ledger.deaths, time.Now()) }) })
 		})
-		if err := s.waitHealthy(ctx); err != nil {
-			return err
-		}
+		t.Must(s.waitHealthy(ctx))
 	}
-	return nil
-}
-
-func (t *trial) stop(end context.CancelFunc) (err error) {
-	end()
-	t.supervisors.Wait()
-	if t.crowd != nil {
-		t.crowd.close()
-	}
-	if t.upstream != nil {
-		err = t.upstream.die()
-	}
-	return err
 }
 
 // load calls, storms and breaks for the plan's duration. It returns when the last
 // fault is over and all goes on; storm then waits for its callbacks until all is
 // settled.
-func (t *trial) load(ctx context.Context) error {
-	calling, end := context.WithTimeout(ctx, t.plan.Duration)
+func (t *trial) load() {
+	calling, end := context.WithTimeout(t.Ctx, t.plan.Duration)
 	defer end()
 	callers := lanes + hostileLanes
 	if t.plan.From != "" {
@@ -193,12 +152,12 @@ func (t *trial) load(ctx context.Context) error {
 		calls.Go(func() { t.caller.run(calling, newLane(t.plan, number), lanes*time.Second/callRate) })
 	}
 	calls.Go(func() { t.caller.redeliver(calling, rand.New(rand.NewPCG(t.plan.Seed, 0))) })
-	t.ledger.following.Go(func() { t.ledger.stormBroke = t.storm(ctx) })
-	err := t.carryOut(ctx)
-	t.resume(ctx)
+	t.ledger.following.Go(func() { t.ledger.stormBroke = t.storm(t.Ctx) })
+	err := t.carryOut(t.Ctx)
+	t.resume(t.Ctx)
 	t.watching.Wait()
 	calls.Wait()
-	return err
+	t.Must(err)
 }
 
 // storm sends a modest load to one server while the faults last, and waits for the

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,30 +43,27 @@ func skewedNow(source string) (string, error) {
 	return strings.Replace(source, now, now+"\tsec += ahead\n", 1), nil
 }
 
-// buildSkewed builds the server with that, into a folder.
-func buildSkewed(ctx context.Context, folder string) (path string, err error) {
-	root, err := program.Output(exec.CommandContext(ctx, "go", "env", "GOROOT"))
-	if err != nil {
-		return "", err
-	}
+// buildSkewed builds the server with that, into a folder, where this Go can.
+func (t *trial) buildSkewed(folder string) {
+	root, err := program.Output(exec.CommandContext(t.Ctx, "go", "env", "GOROOT"))
+	t.Must(err)
 	home := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
 	source, err := os.ReadFile(filepath.Join(home, "time.go"))
-	if err != nil {
-		return "", fmt.Errorf("reading package time: %w", err)
-	}
+	t.Must(err)
 	changed, err := skewedNow(string(source))
 	if err != nil {
-		return "", err
+		t.say("  not done: %s: %v", serverClocks, err)
+		t.plan.Skews = nil
+		return
 	}
-	overlay, replaced := filepath.Join(folder, "overlay.json"), map[string]string{}
+	replaced := map[string]string{}
 	for name, source := range map[string]string{"time.go": changed, "ahead.go": aheadSource} {
 		replaced[filepath.Join(home, name)] = filepath.Join(folder, name)
-		err = errors.Join(err, os.WriteFile(filepath.Join(folder, name), []byte(source), 0o644))
+		t.Must(os.WriteFile(filepath.Join(folder, name), []byte(source), 0o644))
 	}
-	encoded, failed := json.Marshal(map[string]any{"Replace": replaced})
-	if err = errors.Join(err, failed, os.WriteFile(overlay, encoded, 0o644)); err != nil {
-		return "", fmt.Errorf("changing package time: %w", err)
-	}
-	path = filepath.Join(folder, "ringback-skewed")
-	return path, program.Build(ctx, ".", path, "-overlay", overlay)
+	encoded, err := json.Marshal(map[string]any{"Replace": replaced})
+	overlay := filepath.Join(folder, "overlay.json")
+	t.Must(errors.Join(err, os.WriteFile(overlay, encoded, 0o644)))
+	t.first = filepath.Join(folder, "ringback-skewed")
+	t.Must(program.Build(t.Ctx, ".", t.first, "-overlay", overlay))
 }

@@ -66,20 +66,17 @@ type upstream struct {
 	trouble atomic.Value // the manner of all attempts for a while, or ""
 }
 
-func startUpstream(ctx context.Context, folder string, l *ledger) (*upstream, error) {
-	u := &upstream{ledger: l, client: newClient(), ctx: ctx, file: filepath.Join(folder, "works.json"), address: "127.0.0.1:0"}
+func (t *trial) startUpstream(ctx context.Context, folder string) {
+	u := &upstream{ledger: t.ledger, client: newClient(), ctx: ctx, file: filepath.Join(folder, "works.json"), address: "127.0.0.1:0"}
 	u.trouble.Store(manner(""))
-	if err := u.listen(); err != nil {
-		return nil, err
-	}
+	t.Must(u.listen())
+	t.AtEnd(func() error { return u.die() })
 	encoded, err := json.Marshal(map[string]map[string]any{upstreamWork: {
 		"url": "http://" + u.address + "/do", "secret": receivers.LocalSecret, "retries": upstreamRetries,
 		"timeout": upstreamTimeout.String(), "lease": upstreamLease.String(),
 	}})
-	if err = errors.Join(err, os.WriteFile(u.file, encoded, 0o600)); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing the upstream's settings: %w", err), u.die())
-	}
-	return u, nil
+	t.Must(errors.Join(err, os.WriteFile(u.file, encoded, 0o600)))
+	t.upstream = u
 }
 
 // listen takes connections, at the address that it had before.

@@ -31,7 +31,7 @@ var importRules = map[string][]string{
 	"ringback/cmd/receiver":     {},
 	"ringback/cmd/storm":        {"ringback/cmd/internal/load", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/cmd/internal/uplot"},
 	"ringback/cmd/bench":        {"ringback/cmd/internal/load", "ringback/cmd/internal/postgres", "ringback/cmd/internal/program", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/cmd/internal/stage"},
-	"ringback/cmd/chaos":        {"ringback/cmd/internal/load", "ringback/cmd/internal/postgres", "ringback/cmd/internal/program", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/work"},
+	"ringback/cmd/chaos":        {"ringback/cmd/internal/load", "ringback/cmd/internal/postgres", "ringback/cmd/internal/program", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/cmd/internal/stage", "ringback/work"},
 	"ringback/cmd/demo":         {"ringback/cmd/internal/load", "ringback/cmd/internal/postgres", "ringback/cmd/internal/program", "ringback/cmd/internal/receivers", "ringback/cmd/internal/sample", "ringback/cmd/internal/stage"},
 
 	"ringback/cmd/internal/load":      {"ringback/cmd/internal/receivers"},
