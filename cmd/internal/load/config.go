@@ -84,9 +84,6 @@ func (c Config) Duration() time.Duration {
 	return c.Profile.Duration
 }
 
-// path is where a call asks for the work.
-func (c Config) path(call string) string { return strings.TrimSuffix(call+"/"+c.Work, "/") }
-
 func (c Config) curve() curve { return c.Profile.curve(c.Rate, c.Duration()) }
 
 // Check tells all that is wrong with values that are each right by themselves.

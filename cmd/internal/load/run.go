@@ -107,9 +107,9 @@ func (r *Run) Do(ctx context.Context) (*Findings, error) {
 
 func (r *Run) send(arrival arrival) answer {
 	if !r.config.Mix.isAsync(arrival.number) {
-		return r.client.callSync(arrival.number)
+		return r.client.call(arrival.number, "", "")
 	}
-	return r.client.callAsync(arrival.number, r.crowd.url(arrival.number), r.config.orderingKey(arrival.number))
+	return r.client.call(arrival.number, r.crowd.url(arrival.number), r.config.orderingKey(arrival.number))
 }
 
 // drain waits until nothing is due any more, but not longer than configured.

@@ -164,26 +164,20 @@ func (c *client) get(path string) (status int, body []byte, err error) {
 	return status, body, err
 }
 
-// callSync makes a sync request, callAsync an async one.
-func (c *client) callSync(number int) answer {
-	return c.post("/sync", append(c.startBody(number), '}'), expectedOfSync)
-}
-
-func (c *client) callAsync(number int, callbackURL, orderingKey string) answer {
-	body := fmt.Appendf(c.startBody(number), `,"callback_url":%q`, callbackURL)
+// call makes a request, a sync request where there is no callback URL.
+func (c *client) call(number int, callbackURL, orderingKey string) (got answer) {
+	const usual = 512 // bytes, so that a body seldom grows
+	body := c.author.appendInput(append(make([]byte, 0, usual), `{"input":`...), number)
+	expected := expectedOfSync
+	if callbackURL != "" {
+		expected = expectedOfAsync
+		body = fmt.Appendf(body, `,"callback_url":%q`, callbackURL)
+	}
 	if orderingKey != "" {
 		body = fmt.Appendf(body, `,"ordering_key":%q`, orderingKey)
 	}
-	return c.post("/async", append(body, '}'), expectedOfAsync)
-}
-
-func (c *client) startBody(number int) []byte {
-	const usual = 512 // bytes, so that a body seldom grows
-	return c.author.appendInput(append(make([]byte, 0, usual), `{"input":`...), number)
-}
-
-func (c *client) post(call string, body []byte, expected expected) (got answer) {
-	err := c.do(http.MethodPost, c.config.path(call), body, func(response *fasthttp.Response) {
+	path := strings.TrimSuffix(expected.path+"/"+c.config.Work, "/")
+	err := c.do(http.MethodPost, path, append(body, '}'), func(response *fasthttp.Response) {
 		got = judge(response.StatusCode(), response.Body(), expected)
 	})
 	if err != nil {
@@ -229,8 +223,9 @@ func judgeError(err error) answer {
 	}
 }
 
-// expected describes a good answer, and the meaning of other answers.
+// expected describes a call's good answer, and the meaning of other answers.
 type expected struct {
+	path      string
 	status    int
 	state     string // the answer's field "status"
 	otherwise outcome
@@ -239,9 +234,9 @@ type expected struct {
 var (
 	// The caller of a sync request has no result unless the status is 200, so most else is
 	// a failure.
-	expectedOfSync = expected{http.StatusOK, "succeeded", failed}
+	expectedOfSync = expected{"/sync", http.StatusOK, "succeeded", failed}
 	// Any server error may stand for a request that was accepted before something broke.
-	expectedOfAsync = expected{http.StatusAccepted, "accepted", ambiguous}
+	expectedOfAsync = expected{"/async", http.StatusAccepted, "accepted", ambiguous}
 )
 
 func judge(status int, body []byte, expected expected) answer {

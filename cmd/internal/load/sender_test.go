@@ -22,7 +22,7 @@ func TestPostTellsHowItFailed(t *testing.T) {
 		config := Defaults()
 		config.Target, config.Timeout = target, time.Second // enough to connect on a busy machine
 		config.Input = aText(t)
-		if got := newClient(config).callSync(0); got != want {
+		if got := newClient(config).call(0, "", ""); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -115,7 +115,7 @@ func (r *Run) expected() expectation {
 		}
 	case r.deterministic:
 		return func(_ context.Context, number int) (jsontext.Value, error) {
-			answer := r.client.callSync(number)
+			answer := r.client.call(number, "", "")
 			if answer.outcome != ok {
 				return nil, fmt.Errorf("asking for a result again: %s", cmp.Or(answer.reason, "shed"))
 			}
