@@ -107,40 +107,27 @@ func (r *Report) finding() string {
 // kept describes the result of a run that isn't broken.
 func (r *Report) kept() string {
 	if r.Async.Acked == 0 {
-		return share{"requests", "answered as they should be", r.sent(), r.Sync.OK}.tell(
-			fate{r.Sync.Shed + r.Async.Shed, "were shed"},
-			fate{r.lost(), "were rejected, failed or got no answer"})
+		if r.Sync.OK == r.sent() {
+			return fmt.Sprintf("all %d requests were answered as they should be", r.sent())
+		}
+		return fmt.Sprintf("of %d requests, %d were answered as they should be", r.sent(), r.Sync.OK) +
+			besides(r.Sync.Shed+r.Async.Shed, ", %d were shed") + besides(r.lost(), ", %d were rejected, failed or got no answer")
 	}
-	text := share{"acknowledged requests", "called back", r.Async.Acked, r.Async.Delivered}.tell(
-		fate{r.Async.Dead, "went to receivers that take nothing"},
-		fate{r.Async.Pending, "are still to come at slow or flaky ones"})
+	text := fmt.Sprintf("all %d acknowledged requests were called back", r.Async.Acked)
+	if r.Async.Delivered < r.Async.Acked {
+		text = fmt.Sprintf("of %d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered) +
+			besides(r.Async.Dead, ", %d went to receivers that take nothing") + besides(r.Async.Pending, ", %d are still to come at slow or flaky ones")
+	}
 	if r.lost() > 0 {
 		text += fmt.Sprintf("; %d of %d requests were rejected, failed or got no answer", r.lost(), r.sent())
 	}
 	return text
 }
 
-// share is how many of some things went well.
-type share struct {
-	things, well string
-	all, good    int
-}
-
-// fate is how many did otherwise.
-type fate struct {
-	count int
-	text  string
-}
-
-func (s share) tell(others ...fate) string {
-	if s.good == s.all {
-		return fmt.Sprintf("all %d %s were %s", s.all, s.things, s.well)
+// besides tells of a count, if there is any.
+func besides(count int, format string) string {
+	if count == 0 {
+		return ""
 	}
-	text := fmt.Sprintf("of %d %s, %d were %s", s.all, s.things, s.good, s.well)
-	for _, other := range others {
-		if other.count > 0 {
-			text += fmt.Sprintf(", %d %s", other.count, other.text)
-		}
-	}
-	return text
+	return fmt.Sprintf(format, count)
 }
