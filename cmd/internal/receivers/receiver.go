@@ -38,12 +38,14 @@ type Book struct {
 type Receiver struct {
 	URL       string // without a path
 	Behaviour Behaviour
+	// Close ends waiting answers, and takes no more connections. Open connections end with
+	// the service's.
+	Close func()
 
 	book     Book
 	trouble  atomic.Uint32 // a temporary behaviour, plus 1; 0 for none
 	listener net.Listener
 	closing  chan struct{}
-	close    func()
 }
 
 // Start returns a receiver that listens, unless its behaviour is Refusing.
@@ -56,12 +58,12 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 		URL: "http://" + listener.Addr().String(), Behaviour: behaviour,
 		book: book, listener: listener, closing: make(chan struct{}),
 	}
-	r.close = sync.OnceFunc(func() {
+	r.Close = sync.OnceFunc(func() {
 		close(r.closing)
 		_ = r.listener.Close()
 	})
 	if behaviour == Refusing {
-		r.close()
+		r.Close()
 		return r, nil
 	}
 	server := &fasthttp.Server{
@@ -77,10 +79,6 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 	go func() { _ = server.Serve(listener) }() // returns when it is closed
 	return r, nil
 }
-
-// Close ends waiting answers, and takes no more connections. Open connections end with
-// the service's.
-func (r *Receiver) Close() { r.close() }
 
 // Suffer lets a receiver behave otherwise until Recover is called.
 func (r *Receiver) Suffer(trouble Behaviour) { r.trouble.Store(uint32(trouble) + 1) }
