@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -190,24 +189,20 @@ func waitForUpstream(s *measurement) {
 // memoryInUse is a server's memory in use after a collection, in MiB: memory beyond it is
 // the load's garbage, and comes and goes.
 func (s *measurement) memoryInUse(admin string) (mib float64) {
-	s.get(admin + "/debug/pprof/heap?gc=1")
-	for line := range strings.Lines(s.get(admin + "/metrics")) {
-		for _, name := range []string{"go_memstats_heap_inuse_bytes ", "go_memstats_stack_inuse_bytes "} {
+	_, profile, err := program.Call(s.Ctx, http.DefaultClient, http.MethodGet, admin+"/debug/pprof/heap?gc=1&debug=1", nil)
+	s.Must(err)
+	for line := range strings.Lines(string(profile)) {
+		for _, name := range []string{"# HeapInuse = ", "# Stack = "} {
 			if value, found := strings.CutPrefix(line, name); found {
-				bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				var bytes float64
+				_, err := fmt.Sscan(value, &bytes)
 				s.Must(err)
 				mib += bytes / (1 << 20)
 			}
 		}
 	}
 	if mib == 0 {
-		s.Must(errors.New("the server's metrics tell nothing of its memory"))
+		s.Must(errors.New("the server's profile tells nothing of its memory"))
 	}
 	return mib
-}
-
-func (s *measurement) get(url string) string {
-	_, content, err := program.Call(s.Ctx, http.DefaultClient, http.MethodGet, url, nil)
-	s.Must(err)
-	return string(content)
 }
