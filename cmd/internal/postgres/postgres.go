@@ -78,12 +78,15 @@ func (d Database) Execute(ctx context.Context, statements ...string) error {
 	return d.Connect(ctx, func(conn *pgx.Conn) error { return Execute(ctx, conn, statements...) })
 }
 
-// Execute runs statements, one after the other, in the session of conn if it is one.
-func Execute(ctx context.Context, conn interface {
+// executor is a connection, or a pool of connections.
+type executor interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}, statements ...string) error {
+}
+
+// Execute runs statements, one after the other.
+func Execute(ctx context.Context, by executor, statements ...string) error {
 	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
+		if _, err := by.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%.100s: %w", sql, err)
 		}
 	}
