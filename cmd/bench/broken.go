@@ -35,7 +35,7 @@ func broken(s *measurement) {
 func (s *measurement) queueCallbacks(on *server, behaviour receivers.Behaviour) {
 	const callbacks = 10_000
 	config := s.loop(on, callbacks, 64, 0)
-	config.Receivers, config.Keep = load.AllOf(behaviour), true
+	config.Receivers = load.AllOf(behaviour)
 	s.wait(s.launch(config))
 	s.awaitCount(on.rows, "(SELECT count(*) FROM requests WHERE status <> 'accepted')", callbacks)
 }

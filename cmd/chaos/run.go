@@ -173,6 +173,7 @@ func (t *trial) storm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer run.Close()
 	found, err := run.Do(ctx)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ func (s *show) load(rate, seconds int, work string) *load.Report {
 	config.Rate, config.Length = float64(rate), time.Duration(seconds)*time.Second
 	run, err := load.New(s.Ctx, config)
 	s.Must(err)
+	defer run.Close()
 	found, err := run.Do(s.Ctx)
 	s.Must(err)
 	if len(found.Breaches()) > 0 {

@@ -30,7 +30,7 @@ func TestClosedLoopKeepsToTheWindow(t *testing.T) {
 	t.Parallel()
 	url := startAccepting(t, http.StatusAccepted)
 	run := newClosed(t, url, func(config *Config) {
-		config.Requests, config.Window, config.Work, config.Keep = 1000, 10, "some", true
+		config.Requests, config.Window, config.Work = 1000, 10, "some"
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -54,7 +54,7 @@ func TestClosedLoopKeepsToTheWindow(t *testing.T) {
 		t.Errorf("got %+v, want 12 acknowledged, of which two were delivered, twice each", found.Async)
 	}
 	if response, err := http.Get(run.crowd.receivers[0].URL); err != nil {
-		t.Errorf("a receiver that is kept: got %v", err)
+		t.Errorf("a receiver after the run: got %v", err)
 	} else {
 		response.Body.Close()
 	}

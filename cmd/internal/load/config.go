@@ -53,7 +53,6 @@ type Config struct {
 	Window   int    // requests of a closed loop that may be sent and not called back; 0 is no bound
 	Work     string // name of the work that is asked for; empty is the service's default
 	Unread   bool   // callbacks are counted, and neither read nor explained: that costs the least
-	Keep     bool   // receivers stay until Close, though the run has ended
 
 	// Unknown answers callbacks of no request of the run. Where it is nil, they are answered
 	// 410.

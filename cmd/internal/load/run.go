@@ -75,16 +75,13 @@ func (r *Run) ReceiverURL(behaviour receivers.Behaviour) string {
 	return r.crowd.receivers[behaviour].URL
 }
 
-// Close ends the receivers of a run, as Do does unless they are kept.
+// Close ends the receivers of a run.
 func (r *Run) Close() { r.crowd.close() }
 
 // Do sends, waits for the answers, then for the callbacks still due, and returns the
 // findings. Once ctx is done it sends nothing more. An error means that there is nothing
 // to report. Do may be called once.
 func (r *Run) Do(ctx context.Context) (*Findings, error) {
-	if !r.config.Keep {
-		defer r.crowd.close()
-	}
 	r.client.warmUp()
 	startedAt := time.Now()
 	before, _ := usage()

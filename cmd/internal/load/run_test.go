@@ -60,6 +60,7 @@ func TestSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(storm.Close)
 	if _, err := storm.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
