@@ -44,7 +44,7 @@ type Config struct {
 	// Result computes what the work must answer to an input. Where it is nil, callbacks are
 	// compared with the answers of POST /sync, if the work declares itself deterministic.
 	Result   func(ctx context.Context, input []byte) (jsontext.Value, error)
-	ResultOf string // name of the work that Result computes, which is asked for where it isn't the default
+	ResultOf string // name of the work that Result computes, which is asked for where it isn't the default; empty is the default
 
 	// Requests, if above 0, makes the run a closed loop of so many requests at most: each
 	// connection sends its next request after its last answer, whatever Rate and Profile say.

@@ -149,7 +149,7 @@ func (o offers) choose(name string) (string, error) {
 		names = append(names, work.Name)
 	}
 	switch {
-	case len(names) == 0 || o.Default == name:
+	case name == "" || len(names) == 0 || o.Default == name:
 		return "", nil
 	case slices.Contains(names, name):
 		return name, nil

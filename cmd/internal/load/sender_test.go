@@ -1,11 +1,31 @@
 package load
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 )
+
+func TestWorkIsAskedForByItsNameWhereItIsNotTheDefault(t *testing.T) {
+	t.Parallel()
+	var told offers
+	if err := json.Unmarshal([]byte(`{"default":"one","works":[{"name":"one"},{"name":"two"}]}`), &told); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"": "", "one": "", "two": "two"} {
+		if got, err := told.choose(name); err != nil || got != want {
+			t.Errorf("%q: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if got, err := told.choose("three"); err == nil {
+		t.Errorf("work that isn't there: got %q", got)
+	}
+	if got, err := (offers{}).choose("one"); err != nil || got != "" {
+		t.Errorf("a service that doesn't tell its work: got %q, %v, want the default", got, err)
+	}
+}
 
 func TestPostTellsHowItFailed(t *testing.T) {
 	t.Parallel()
