@@ -89,7 +89,7 @@ func TestSlotsOfSeveral(t *testing.T) {
 
 func TestWindow(t *testing.T) {
 	t.Parallel()
-	w := NewWindow(20, time.Second, true)
+	w := NewWindow(NewSlots(20, true), time.Second)
 	took := func(client string, at time.Duration) (count int) {
 		for w.Take(client, morning.Add(at)) {
 			count++

@@ -16,10 +16,8 @@ type held struct {
 	until  time.Time
 }
 
-// NewWindow allows count within a period.
-func NewWindow(count int, period time.Duration, shared bool) Window {
-	return Window{slots: NewSlots(count, shared), period: period}
-}
+// NewWindow allows as many within a period as there are slots.
+func NewWindow(slots Slots, period time.Duration) Window { return Window{slots: slots, period: period} }
 
 // Room tells whether a client may use n now.
 func (w *Window) Room(client string, now time.Time, n int) bool {

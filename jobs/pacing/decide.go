@@ -40,8 +40,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	default:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserve(r, c, a, now, now)}
 	}
-	stranger := !r.proven && !r.word.isAllowed()
-	if stranger {
+	if r.isStranger() {
 		if decision := p.strangerRoom(r, callback, now); !decision.OK() {
 			return nil, decision
 		}
@@ -49,7 +48,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	if p.holdsItsShare(callback, now) {
 		return nil, p.awaitWorker(callback.Client, now)
 	}
-	return p.pass(r, c, a, stranger, ask || p.required && r.mayAsk(c, now) && !r.word.isAllowed(), now), limit.Decision{}
+	return p.pass(r, c, a, ask || p.required && r.mayAsk(c, now) && !r.word.isAllowed(), now), limit.Decision{}
 }
 
 // holdsItsShare tells whether a client's callbacks leave no worker of its share to a callback.
@@ -122,6 +121,9 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 		full = false
 	}
 	limited, ownLimited := !a.rate.Room(r.pace.tat, now, need), !a.own.Room(c.pace.tat, now, own)
+	if r.isStranger() {
+		limited = limited || !r.attempts.Room(c.client, now, r.attemptsFor(c))
+	}
 	r.pace.refused(limited, full, now)
 	c.pace.refused(ownLimited, ownFull, now)
 	return !full && !ownFull && !limited && !ownLimited
@@ -198,21 +200,23 @@ type allowance struct {
 }
 
 func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
-	a := allowance{rate: r.pace.limit(), most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	a := allowance{rate: limit.Rate{Burst: 1}, most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	if r.proven {
+		a.rate = r.pace.limit()
+	}
 	a.ceiling = p.ceiling(r)
 	if r.word.isAllowed() {
 		a.rate, a.most = r.word.rate(), cmp.Or(r.word.Concurrency, p.share)
 	} else if a.ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > a.ceiling) {
 		a.rate = limit.Rate{PerSecond: a.ceiling, Burst: burst(a.ceiling)}
 	}
-	if c.bound && !r.word.isAllowed() {
+	switch {
+	case r.word.isAllowed():
+	case r.isStranger() && c.hasFailed():
+		a.own, a.ownMost = limit.Rate{PerSecond: c.pace.rate, Burst: 1}, 1
+	case r.isStranger():
+	case c.bound:
 		a.own, a.ownMost = c.pace.limit(), c.most(now)
-	}
-	if !r.proven && !r.word.isAllowed() {
-		a.rate.Burst = 1
-		if c.isNew() && r.number < firstClients { // whatever others met there
-			a.rate = limit.Rate{Burst: 1}
-		}
 	}
 	switch {
 	case r.word.isAllowed():
@@ -220,7 +224,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 		a.part = r.part(c, a.most)
 	default:
 		a.most = min(a.most, r.mostUntilTogether(c, now))
-		if !r.awaits(c).After(now) && (r.proven || r.inFlight < firstClients) {
+		if !r.awaits(c).After(now) {
 			a.part = 1
 		}
 	}
@@ -236,10 +240,6 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	return a
 }
-
-// firstClients is how many clients may have a callback each in flight to a stranger. With one
-// in all, a client whose callbacks hang there would keep the others out.
-const firstClients = 8
 
 // part is a client's part of the slots at a receiver, for each client that has some the
 // same. Else a client whose callbacks take long would hold all of them. It exceeds the
@@ -267,6 +267,23 @@ func (r *receiver) clients(c *party) int {
 // takesTurns tells whether clients take turns at a receiver's slot, since it has not shown that
 // it takes two callbacks at once.
 func (r *receiver) takesTurns() bool { return r.proven && !r.together }
+
+// A stranger gets so many attempts within a period, of all clients together. Each client's
+// attempts slow down by its own failures alone, and leave some to clients that haven't failed
+// there: else clients whose callbacks fail would keep the others from proving it.
+const (
+	strangerAttempts = 20
+	strangerPeriod   = 10 * time.Second
+	leftToFirst      = 2
+)
+
+// attemptsFor is how many of a stranger's attempts must be left for a client's next.
+func (r *receiver) attemptsFor(c *party) int {
+	if c.hasFailed() {
+		return 1 + leftToFirst
+	}
+	return 1
+}
 
 const (
 	// courtesy is how long a callback under way keeps other clients waiting at a receiver that

@@ -111,7 +111,7 @@ func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Tim
 		r.consent = r.consent.seenAt(r.address, now)
 	}
 	if k == good && !r.proven {
-		r.proven, r.pace = true, newPace(now)
+		r.prove(now)
 	}
 	switch isNew := r.address.IsValid() && !r.isProvenAt(r.address); {
 	case isNew && r.proven && r.isProof(k):
@@ -119,6 +119,14 @@ func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Tim
 		pass.party.trial = trial{underWay: pass.party.trial.underWay}
 	case pass.trial && k != good:
 		pass.party.trial.fail(k, now)
+	}
+}
+
+// prove takes in that a stranger took a callback. What it refused before says nothing of its pace.
+func (r *receiver) prove(now time.Time) {
+	r.proven, r.pace = true, newPace(now)
+	for _, c := range r.parties {
+		c.pace = newPace(now)
 	}
 }
 
@@ -134,14 +142,14 @@ func (r *receiver) isProof(k kind) bool {
 const fewTroubled = 5
 
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
-// client. It binds all clients where it came before HTTP, and where the receiver is a
-// stranger: else clients on paths that fail for them would slow it for the others.
+// client, and all clients where it came before HTTP: else clients on paths that fail for them
+// would slow it for the others.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.troubled <= fewTroubled && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
 	shown := c.health.note(k, took, pass.few, slowed, now)
 	if !r.proven {
-		r.pace.fail(k)
+		c.pace.fail(k)
 		return
 	}
 	if shown == noTrouble {

@@ -28,7 +28,7 @@ type Pass struct {
 }
 
 // pass takes the slots that a callback holds while it is under way.
-func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, now time.Time) *Pass {
+func (p *Pacing) pass(r *receiver, c *party, a allowance, ask bool, now time.Time) *Pass {
 	if client := p.clientele(c.client); p.slots.Of(c.client) == 0 {
 		client.moved = now
 	}
@@ -42,7 +42,7 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 	r.number++
 	pass := &Pass{
 		pacing: p, receiver: r, party: c, left: now, number: r.number,
-		few: 4*r.inFlight <= a.most && (!c.bound || 4*c.inFlight <= int(c.pace.flight)), stranger: stranger, ask: ask,
+		few: 4*r.inFlight <= a.most && (!c.bound || 4*c.inFlight <= int(c.pace.flight)), stranger: r.isStranger(), ask: ask,
 		probe: r.breaker.isOpen(now) || r.hearsay.binds(c.client, now),
 	}
 	c.probing = c.probing || pass.probe
@@ -58,7 +58,8 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, stranger, ask bool, no
 		meanwhile := now.Add(askPatience + halfASec) // the others don't ask
 		r.consent.askAt, c.refusal.askAt = meanwhile, meanwhile
 	}
-	if stranger {
+	if pass.stranger {
+		r.attempts.Take(c.client, now)
 		p.strangers.window.Take(c.client, now)
 		p.strangerSlots.Take(c.client, 1)
 	}

@@ -1,6 +1,7 @@
 package pacing
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +25,7 @@ type receiver struct {
 
 	answeredFrom []netip.Prefix // the addresses at which it has proven itself
 	proven       bool           // it took a callback
+	attempts     limit.Window   // of all clients, until then
 	address      netip.Prefix   // of the latest attempt, zero when not known
 	took         time.Duration  // moving average of an attempt, 0 before the first
 	outcome      webhook.Outcome
@@ -71,8 +73,15 @@ type taken struct {
 }
 
 func newReceiver(name string, now time.Time) *receiver {
-	return &receiver{name: name, pace: newPace(now), used: now, parties: map[string]*party{}, loading: make(chan struct{})}
+	return &receiver{
+		name: name, pace: newPace(now), attempts: limit.NewWindow(limit.NewHalves(strangerAttempts, true), strangerPeriod), used: now,
+		parties: map[string]*party{}, loading: make(chan struct{}),
+	}
 }
+
+// isStranger tells whether a receiver has proven itself neither by a callback that it took nor by
+// the operator's word.
+func (r *receiver) isStranger() bool { return !r.proven && !r.word.isAllowed() }
 
 func (r *receiver) isProvenAt(address netip.Prefix) bool {
 	return slices.Contains(r.answeredFrom, address)
@@ -101,35 +110,38 @@ func (r *receiver) forgetParties(now time.Time) {
 	}
 }
 
-// isNew tells whether no callback of the client has left for the receiver.
-func (c *party) isNew() bool { return c.inFlight == 0 && c.latest[0] == 0 }
+// hasFailed tells whether an attempt of the client at a stranger was no success.
+func (c *party) hasFailed() bool { return c.pace.rate < startRate }
 
 func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
 
 // attemptTimeOf is how long an attempt of a client may be expected to take: its callbacks
 // may be quick where those of another client take long.
 func (r *receiver) attemptTimeOf(c *party) time.Duration {
-	if c.health.recent > 0 {
+	switch {
+	case c.health.recent > 0:
 		return c.health.recent
+	case r.isStranger():
+		return cmp.Or(c.latest[0], unknownTime)
 	}
 	return r.attemptTime()
 }
 
+// unknownTime stands for the time of a first attempt.
+const unknownTime = 100 * time.Millisecond
+
 // attemptTime is how long an attempt may be expected to take.
 func (r *receiver) attemptTime() time.Duration {
-	if r.took == 0 {
-		return 100 * time.Millisecond
-	}
-	return r.took
+	return cmp.Or(r.took, unknownTime)
 }
 
 // expected is attemptTimeOf for callbacks that wait. With attempts under way of which none
 // ends, it grows, and with two long attempts in a row it is as long at once: else the
 // callbacks to a receiver that takes seconds would come back for each of its usual answers.
-// Where clients have parts of their own, slow callbacks of others say nothing.
+// Where clients have parts of their own, as at strangers, slow callbacks of others say nothing.
 func (r *receiver) expected(c *party, now time.Time) time.Duration {
 	quiet := silence(r.inFlight, r.moved, now)
-	if r.together {
+	if r.together || r.isStranger() {
 		quiet = silence(c.inFlight, c.moved, now)
 	}
 	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), quiet/2)

@@ -26,7 +26,7 @@ func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time)
 	head := earliest
 	if r.takesTurns() {
 		spacing = max(a.rate.Interval(), a.own.Interval(), r.expected(c, now))
-		earliest = limit.Latest(a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1), r.again)
+		earliest = limit.Latest(r.freeAt(c, a, now), r.again)
 	}
 	spacing = max(spacing+spacing/8, leastWait) // a callback that comes just before the slot is free loses its turn
 	at := limit.Latest(earliest, now.Add(spacing), c.again.Add(spacing))
@@ -51,7 +51,7 @@ const leastWait = time.Millisecond
 func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
 	spacing = r.spacing(c, a, p.share, at, now)
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
-	earliest = limit.Latest(from, a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
+	earliest = limit.Latest(from, r.freeAt(c, a, now))
 	if !earliest.After(now) {
 		earliest = now.Add(min(spacing, r.expected(c, now)))
 		if until := r.awaits(c); r.keeps(c, now) && until.Before(earliest) {
@@ -61,11 +61,20 @@ func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.
 	return earliest, spacing
 }
 
+// freeAt is when the rates have room for a client's callback.
+func (r *receiver) freeAt(c *party, a allowance, now time.Time) time.Time {
+	free := limit.Latest(a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
+	if r.isStranger() {
+		free = limit.Latest(free, r.attempts.FreeAt(now))
+	}
+	return free
+}
+
 // spacing is the time between two callbacks of a client at a time, where others
 // wait as well.
 func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
-	if !r.word.isAllowed() && (r.proven || r.outcome == "") {
+	if !r.word.isAllowed() && (r.proven || !c.hasFailed()) {
 		rate, most = r.pace.rateAt(at, now, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
 		if a.ceiling > 0 {
 			rate = min(rate, a.ceiling)
@@ -73,7 +82,7 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 	}
 	waiting := 1
 	for _, other := range r.parties {
-		if other != c && other.line.Due(now, now.Add(limit.Horizon)) {
+		if !r.isStranger() && other != c && other.line.Due(now, now.Add(limit.Horizon)) {
 			waiting++
 		}
 	}

@@ -25,7 +25,7 @@ type budget struct {
 }
 
 func newBudget(perSecond int, shared bool) *budget {
-	return &budget{window: limit.NewWindow(perSecond, time.Second, shared), lines: map[string]*limit.Line{}}
+	return &budget{window: limit.NewWindow(limit.NewSlots(perSecond, shared), time.Second), lines: map[string]*limit.Line{}}
 }
 
 func (b *budget) line(client string) *limit.Line {
