@@ -41,7 +41,7 @@ func (q *Queue) AdmitWithoutCallback(client string) error {
 }
 
 func (q *Queue) admit(d demand) error {
-	if err := q.backlog.admit(); err != nil {
+	if err := q.backlog.admit(q.quotas.held(d.Client)); err != nil {
 		return err
 	}
 	if err := q.quotas.admit(d); err != nil {
@@ -103,10 +103,11 @@ func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) 
 // it was not.
 func (q *Queue) enter(request db.Request) error {
 	d := demandOf(request)
+	held := q.quotas.held(d.Client)
 	if err := q.quotas.enter(d); err != nil {
 		return err
 	}
-	err := q.backlog.enter()
+	err := q.backlog.enter(held)
 	if err != nil {
 		q.quotas.leave(d)
 	}

@@ -10,7 +10,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Backlog is the reason for which nothing is accepted while too much is unfinished.
+// Backlog is the reason for which nothing is accepted, of a client or of all, while too much is
+// unfinished.
 const Backlog limit.Reason = "unfinished"
 
 // ErrAway is why nothing is accepted while the database is away.
@@ -35,7 +36,9 @@ const (
 	backlogHorizon = time.Minute
 )
 
-// backlog bounds the unfinished requests whose next step is due soon. Counting them at
+// backlog bounds the unfinished requests whose next step is due soon. Clients share them as
+// they share slots, by limit.Fair, so that the next client finds room, however many requests
+// of others are unfinished. Counting them at
 // each call would cost more than accepting, so the backlog takes a sample about every
 // second and adds the requests that this process has accepted since. The sample also
 // tells whether the database answers.
@@ -52,21 +55,24 @@ type backlog struct {
 // ofAll is the key of a sample with a single key.
 type ofAll struct{}
 
-func (b *backlog) admit() error { return b.take(0) }
+// admit tells whether there is room for a request of a client that has so many unfinished.
+func (b *backlog) admit(held int64) error { return b.take(0, held) }
 
-// enter counts a request that is about to be accepted; leave takes it back
-// where it was not.
-func (b *backlog) enter() error { return b.take(1) }
+// enter counts a request that is about to be accepted, of a client that has so many
+// unfinished; leave takes it back where it was not.
+func (b *backlog) enter(held int64) error { return b.take(1, held) }
 
 func (b *backlog) leave() { b.add(-1) }
 
-func (b *backlog) take(n int64) error {
+func (b *backlog) take(n, held int64) error {
 	if b.away.Load() {
 		return ErrAway
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.limit > 0 && b.unfinished.Of(ofAll{}) >= b.limit {
+	count := b.unfinished.Of(ofAll{})
+	// Most of what the client has unfinished may be due later, which isn't counted here.
+	if b.limit > 0 && !limit.Fair(int(min(held, count)), int(b.limit-count)) {
 		return limit.Decision{Reason: Backlog}.Err()
 	}
 	b.unfinished.Add(ofAll{}, n)

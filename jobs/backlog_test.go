@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,11 +11,12 @@ import (
 	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/internal/bubble"
+	"ringback/jobs/clients"
 )
 
 // admits is how many more requests a backlog lets in, up to most.
 func admits(b *backlog, most int) (count int) {
-	for count < most && b.enter() == nil {
+	for count < most && b.enter(0) == nil {
 		count++
 	}
 	return count
@@ -37,7 +39,7 @@ func TestBacklog(t *testing.T) {
 			if got := admits(b, 2*limit); got != want {
 				t.Errorf("%d unfinished: got %d admitted, want %d", unfinished, got, want)
 			}
-			if err := b.admit(); !errors.Is(err, refusedBy(Backlog)) {
+			if err := b.admit(0); !errors.Is(err, refusedBy(Backlog)) {
 				t.Errorf("at the limit: got %v, want %v", err, Backlog)
 			}
 		}
@@ -67,7 +69,7 @@ func TestBacklog(t *testing.T) {
 	t.Run("CountsWhatEntersDuringTheSample", func(t *testing.T) {
 		t.Parallel()
 		b := counting(0)
-		b.count = func(context.Context, int64) (int64, error) { return 0, b.enter() }
+		b.count = func(context.Context, int64) (int64, error) { return 0, b.enter(0) }
 		b.sample(t.Context())
 		if got := admits(b, 2*limit); got != 9 {
 			t.Errorf("with 1 request that the sample may have missed: got %d admitted, want 9", got)
@@ -137,7 +139,7 @@ func TestBacklog(t *testing.T) {
 			defer cancel()
 			go b.watch(ctx)
 			time.Sleep(sampleTimeout + backlogInterval + awayAfter + time.Millisecond)
-			if err := b.admit(); !errors.Is(err, ErrAway) {
+			if err := b.admit(0); !errors.Is(err, ErrAway) {
 				t.Errorf("got %v, want %v", err, ErrAway)
 			}
 		})
@@ -160,16 +162,16 @@ func TestBacklog(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			hangs.Store(true)
 			time.Sleep(500*time.Millisecond + awayAfter - time.Millisecond)
-			if err := b.admit(); err != nil {
+			if err := b.admit(0); err != nil {
 				t.Errorf("shortly before: got %v, want admission", err)
 			}
 			time.Sleep(2 * time.Millisecond)
-			if err := b.enter(); !errors.Is(err, ErrAway) {
+			if err := b.enter(0); !errors.Is(err, ErrAway) {
 				t.Errorf("after it: got %v, want %v", err, ErrAway)
 			}
 			hangs.Store(false)
 			time.Sleep(backlogInterval)
-			if err := b.admit(); err != nil {
+			if err := b.admit(0); err != nil {
 				t.Errorf("when it answers again: got %v, want admission", err)
 			}
 		})
@@ -207,6 +209,61 @@ func TestQueueBacklog(t *testing.T) {
 		q.backlog.sample(t.Context())
 		q.accept(t, newRequest("http://127.0.0.1:9/"))
 		refuses("full again")
+	})
+
+	t.Run("LeavesRoomForTheNextClientInEveryProcess", func(t *testing.T) {
+		t.Parallel()
+		const greedy, each, total = 10, 10, 100
+		url := dbtest.New(t)
+		open := func() *testQueue {
+			q := newQueueAt(t, url, url, nil)
+			q.backlog.limit = total
+			q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Unfinished: each})})
+			return q
+		}
+		first, second := open(), open()
+		accepts := func(q *testQueue, client string, most int) (accepted int) {
+			for _, q := range []*testQueue{first, second} {
+				q.backlog.sample(t.Context())
+				q.quotas.sampleUnfinished(t.Context())
+			}
+			for accepted < most {
+				request := newRequest("http://127.0.0.1:9/")
+				request.Client = client
+				err := q.Accept(t.Context(), request)
+				if errors.Is(err, refusedBy(Backlog)) || errors.Is(err, refusedBy(UnfinishedQuota)) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				accepted++
+			}
+			return accepted
+		}
+		all := 0
+		for n := range greedy {
+			all += accepts(first, fmt.Sprint("greedy", n), total)
+		}
+		if all < 9*total/10 {
+			t.Errorf("got %d accepted of greedy clients, want most of %d", all, total)
+		}
+		if got := accepts(first, "alice", 1); got != 1 {
+			t.Error("alice isn't accepted beside them")
+		}
+		if got := accepts(second, "bob", 1); got != 1 {
+			t.Error("bob isn't accepted beside them, in another process")
+		}
+		if got := accepts(second, "bob", total); all+2+got > total {
+			t.Errorf("got %d accepted in all, want at most %d", all+2+got, total)
+		}
+		second.exec(t, "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = (SELECT min(id) FROM river_job)")
+		if got := accepts(second, "greedy0", 1); got != 0 {
+			t.Error("a greedy client gets the room that became free")
+		}
+		if got := accepts(second, "carol", 1); got != 1 {
+			t.Error("carol doesn't get it")
+		}
 	})
 
 	for name, takeAway := range map[string]func(*dbtest.Proxy){"Down": (*dbtest.Proxy).Refuse, "Silent": (*dbtest.Proxy).Freeze} {

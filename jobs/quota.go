@@ -297,6 +297,17 @@ const leastDue = 1000
 // the most that all clients together have waiting.
 const unboundedDue = 100_000
 
+// held is how many requests a client has unfinished, whenever they are due. Nil quotas tell
+// no clients apart: each has none.
+func (q *quotas) held(client string) int64 {
+	if q == nil {
+		return 0
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return max(0, q.unfinished.Of(db.Destination{Client: client}))
+}
+
 // left is how many more requests a client may have unfinished.
 func (q *quotas) left(client string) int64 {
 	q.mu.Lock()

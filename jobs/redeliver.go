@@ -111,7 +111,7 @@ func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
 	if !q.signs(r.Client) {
 		return ErrUnsignable
 	}
-	if err := q.backlog.admit(); err != nil {
+	if err := q.backlog.admit(q.quotas.held(r.Client)); err != nil {
 		return err
 	}
 	if err := q.quotas.enter(r.demand()); err != nil {
