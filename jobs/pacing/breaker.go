@@ -53,10 +53,11 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 // opening. To the breaker for all clients they count where they came before
 // HTTP, and otherwise where two clients saw as many.
 type evidence struct {
-	since   time.Time      // the first of them
-	of      map[string]int // by client
-	preHTTP int
-	counted int // that the breaker has been told
+	since    time.Time      // the first of them
+	of       map[string]int // by client
+	preHTTP  int
+	answered bool // one of them, at least
+	counted  int  // that the breaker has been told
 }
 
 // add takes in a failure, and returns how many more count now.
@@ -65,6 +66,7 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 		e.since, e.of = now, map[string]int{}
 	}
 	e.of[client]++
+	e.answered = e.answered || k == failing
 	if k == unreachable {
 		e.preHTTP++
 	}

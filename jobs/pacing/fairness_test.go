@@ -455,6 +455,58 @@ func TestThreeClientsTogetherDoNotHoldUpAFourth(t *testing.T) {
 	}
 }
 
+// Thirty clients fail on paths of their own while a receiver has trouble with acme for two
+// seconds. Acme's pace is back afterwards as soon as without them, nearly.
+func TestClientsThatFailDoNotSlowTheRegrowthOfAnother(t *testing.T) {
+	t.Parallel()
+	late := func(says answer) (late int) {
+		s, shared := newSimulation(500), newOrdinary(0)
+		shared.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+			switch {
+			case call.client != "acme":
+				return says(call)
+			case call.at > 30*second && call.at < 32*second:
+				return webhook.HTTPStatus, 503, 2 * time.Millisecond
+			}
+			return takes(10 * time.Millisecond)(call)
+		}
+		s.sendEvery("acme", shared, 300, 0, 2*time.Minute)
+		if says != nil {
+			for n := range 30 {
+				s.sendEvery(fmt.Sprintf("mallory%d", n), shared, 10, 10*second, 2*time.Minute)
+			}
+		}
+		s.run(4 * time.Minute)
+		for _, wait := range shared.waitsOf("acme", 30*second) {
+			if wait > calm {
+				late++
+			}
+		}
+		return late
+	}
+	every := func(nth int) answer {
+		calls := 0
+		return func(call simCall) (webhook.Outcome, int, time.Duration) {
+			if calls++; calls%nth == 0 {
+				return fails(call)
+			}
+			return takes(10 * time.Millisecond)(call)
+		}
+	}
+	notFound := func(simCall) (webhook.Outcome, int, time.Duration) {
+		return webhook.HTTPStatus, 404, 20 * time.Millisecond
+	}
+	alone := late(nil)
+	for name, says := range map[string]answer{"404": notFound, "500": fails, "500 to every other": every(2), "500 to one in five": every(5), "no answer": hangs} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := late(says); got > 2*alone {
+				t.Errorf("got %d of acme's callbacks late, want at most twice the %d without the others", got, alone)
+			}
+		})
+	}
+}
+
 func allSent(receivers []*simReceiver) (sent []time.Duration) {
 	for _, o := range receivers {
 		sent = append(sent, o.sent...)

@@ -58,7 +58,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 func (r *receiver) roll(c *party, now time.Time) {
 	slope := c.health.slope()
 	if c.bound && now.Sub(c.pace.now.began) >= halfASec {
-		c.pace.troubled = r.troubled(now)
+		c.pace.troubled, c.pace.share = r.troubled(c, now)
 	}
 	r.pace.roll(now, 1, r.attemptTime())
 	c.pace.roll(now, slope, r.attemptTime())
@@ -67,14 +67,23 @@ func (r *receiver) roll(c *party, now time.Time) {
 	}
 }
 
-// troubled is how many clients had trouble in the last minute.
-func (r *receiver) troubled(now time.Time) (clients int) {
+// troubled is how many clients had trouble in the last minute, and a client's share of the growth
+// that one of them would have: by number, or by the callbacks that the receiver takes, where that
+// is more. Else many clients that fail on purpose would leave none to another. The shares of all
+// are two at most.
+func (r *receiver) troubled(c *party, now time.Time) (clients int, share float64) {
+	taken := 0.0
 	for _, other := range r.parties {
 		if other.bound && now.Sub(other.pace.halved) < time.Minute {
 			clients++
+			taken += other.pace.takenRate(now)
 		}
 	}
-	return clients
+	share = 1 / float64(max(1, clients))
+	if taken > 0 {
+		share = max(share, min(1, c.pace.takenRate(now)/taken))
+	}
+	return clients, share
 }
 
 // catchUp raises the limit in flight of a receiver in slow start so that a client has as
@@ -209,15 +218,14 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
 		return
 	}
-	answered := k == failing
 	c.failed = now
-	c.breaker = c.breaker.afterFailure(answered, now, now)
+	c.breaker = c.breaker.afterFailure(k == failing, now, now)
 	if r.breaker.isOpen(now) {
 		return // it was under way
 	}
 	openings := r.breaker.openings
 	for range r.failed.add(c.client, k, now) {
-		r.breaker = r.breaker.afterFailure(answered, r.failed.since, now)
+		r.breaker = r.breaker.afterFailure(r.failed.answered, r.failed.since, now)
 	}
 	if r.breaker.openings > openings {
 		r.failed, r.closedAt = evidence{}, now

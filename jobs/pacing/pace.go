@@ -1,6 +1,7 @@
 package pacing
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -17,7 +18,8 @@ type pace struct {
 	steady   bool    // slow start is over
 	knee     float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
 	worst    float64 // the knee of troubles that followed each other: well below it, a pace is slower than load demands
-	troubled int     // clients that had trouble lately, with this one: they share one growth
+	troubled int     // clients that had trouble lately, with this one
+	share    float64 // of one client's growth, which they share; 0 for all of it
 	clean    int     // half seconds without trouble since it reached the knee
 
 	tat    time.Time // of the rate
@@ -151,7 +153,7 @@ func (p *pace) faster() float64 {
 		next = min(p.knee, 2*next)
 	default:
 		p.clean++
-		next += max(0.5, next*0.01*float64(min(p.clean, 5))) / float64(max(1, p.troubled))
+		next += max(0.5, next*0.01*float64(min(p.clean, 5))) * cmp.Or(p.share, 1)
 	}
 	if next >= Unlimited {
 		return 2 * Unlimited
@@ -283,8 +285,13 @@ func (p *pace) threshold(now time.Time) float64 {
 // carried is the rate at which callbacks were taken until there was trouble, within this
 // period and the last. It is no less than the starting rate, unless the pace is.
 func (p *pace) carried(now time.Time) float64 {
+	return min(p.rate, max(startRate, p.takenRate(now)))
+}
+
+// takenRate is how many callbacks a second were taken within this period and the last.
+func (p *pace) takenRate(now time.Time) float64 {
 	took, taken := p.before.took+now.Sub(p.now.began), p.before.good+p.now.good
-	return min(p.rate, max(startRate, float64(taken)/max(halfASec, took).Seconds()))
+	return float64(taken) / max(halfASec, took).Seconds()
 }
 
 // fail answers any attempt at a receiver that has never taken a callback.
