@@ -322,7 +322,7 @@ func (r *receiver) keeps(c *party, now time.Time) bool {
 func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
 	found, latest := 0, time.Time{}
 	for _, other := range r.parties {
-		if other.oneByOne.After(now) {
+		if other.oneByOne.After(now) && !other.shookHands {
 			latest = limit.Latest(latest, other.oneByOne.Add(-oneByOneFor))
 			found++
 		}

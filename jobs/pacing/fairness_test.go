@@ -199,6 +199,34 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		}
 	})
 
+	// Mallory's callbacks are answered alone and hang beside others, as if the receiver served one
+	// connection at a time. Acme needs ten at a time.
+	t.Run("ByOneThatHangsBesideOthers", func(t *testing.T) {
+		t.Parallel()
+		for _, first := range []time.Duration{second + 3*time.Millisecond, 4 * second, 20 * second} {
+			s, fresh := newSimulation(500), newOrdinary(0)
+			fresh.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
+				switch {
+				case call.client == "acme":
+					return takes(100 * time.Millisecond)(call)
+				case call.underWay > 1:
+					return hangs(call)
+				}
+				return takes(300 * time.Millisecond)(call)
+			}
+			s.sendEvery("mallory", fresh, 10, 0, 3*time.Minute)
+			s.sendEvery("acme", fresh, 100, first, 3*time.Minute)
+			s.run(5 * time.Minute)
+			if hung := len(fresh.failed); hung == 0 {
+				t.Error("mallory's callbacks never hung: this attacks nothing")
+			}
+			waits := fresh.waitsOf("acme", first+second)
+			if p95 := quantile(waits, 95); p95 > calm {
+				t.Errorf("from %v on: got waits of %v at the 95th percentile, want hardly any", first, p95)
+			}
+		}
+	})
+
 	// Clients whose callbacks a stranger doesn't take slow down there alone.
 	t.Run("ByWhatFailsAtTheFirstMeeting", func(t *testing.T) {
 		t.Parallel()

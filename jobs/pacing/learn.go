@@ -194,6 +194,7 @@ func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time
 		}
 	case sent.Outcome == webhook.Timeout && !r.together && r.taken.end.After(pass.left):
 		pass.party.oneByOne = now.Add(oneByOneFor)
+		pass.party.shookHands = sent.Conn != "" && strings.HasPrefix(r.name, "https:")
 		return true
 	}
 	return false

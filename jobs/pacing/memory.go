@@ -37,6 +37,7 @@ type closing struct {
 	Paused   time.Time `json:"paused_until,omitzero"`
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
 	Claimed  time.Time `json:"claimed_until,omitzero"` // hearsay, of this client
+	Shook    bool      `json:"shook_hands,omitzero"`   // as a party's shookHands
 }
 
 // recall takes in the database's row, the zero row where there is none.
@@ -58,7 +59,7 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	for client, closed := range closingsOf(row) {
 		c := r.party(client, now)
 		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
-		c.pause, c.oneByOne = closed.Paused, closed.OneByOne
+		c.pause, c.oneByOne, c.shookHands = closed.Paused, closed.OneByOne, closed.Shook
 		if closed.Claimed.After(r.hearsay.until) {
 			r.hearsay = hearsay{client: client, until: closed.Claimed}
 		}
@@ -114,7 +115,7 @@ func ByClock(row db.Receiver, clock func(time.Time) time.Time) db.Receiver {
 	row.GrantedUntil, row.ClosedUntil, row.ExpiresAt = clock(row.GrantedUntil), clock(row.ClosedUntil), clock(row.ExpiresAt)
 	closings := closingsOf(row)
 	for client, c := range closings {
-		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne), clock(c.Claimed)}
+		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne), clock(c.Claimed), c.Shook}
 	}
 	if len(closings) > 0 {
 		row.Closings = encodeClosings(closings)
@@ -205,7 +206,7 @@ func (r *receiver) closings(now time.Time) map[string]closing {
 			claimed = r.hearsay.until
 		}
 		if !claimed.IsZero() || limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
-			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne, claimed}
+			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne, claimed, c.shookHands}
 		}
 	}
 	return found

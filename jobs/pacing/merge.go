@@ -61,7 +61,9 @@ func (c closing) over(stored, before closing, now time.Time) closing {
 		c.Down, c.Openings = down, stored.Openings
 	}
 	c.Paused = later(c.Paused, stored.Paused, before.Paused)
-	c.OneByOne = later(c.OneByOne, stored.OneByOne, before.OneByOne)
+	if oneByOne := later(c.OneByOne, stored.OneByOne, before.OneByOne); !oneByOne.Equal(c.OneByOne) {
+		c.OneByOne, c.Shook = oneByOne, stored.Shook
+	}
 	c.Claimed = later(c.Claimed, stored.Claimed, before.Claimed)
 	return c
 }

@@ -17,7 +17,7 @@ func TestChangeKeepsWhatOthersStored(t *testing.T) {
 	soon, later, latest := now.Add(2*time.Minute), now.Add(10*time.Minute), now.Add(time.Hour)
 	to := func(closings map[string]closing) db.Receiver { return db.Receiver{Closings: encodeClosings(closings)} }
 	alice := func(c closing) db.Receiver { return to(map[string]closing{"alice": c}) }
-	all := closing{Openings: 3, Down: later, Paused: latest, OneByOne: latest, Claimed: soon}
+	all := closing{Openings: 3, Down: later, Paused: latest, OneByOne: latest, Claimed: soon, Shook: true}
 	bob := map[string]closing{"bob": {Paused: latest}}
 	took := db.Receiver{Rate: 100, InFlight: 4, AnsweredFrom: prefixes(here)}
 	granted := db.Receiver{GrantedUntil: latest, PerMinute: 60, Prefixes: prefixes(here)}

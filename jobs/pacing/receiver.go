@@ -56,14 +56,17 @@ type party struct {
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time
-	refusal  refusal
-	trial    trial
-	probing  bool // with the receiver closed by what other clients saw
-	inFlight int
-	line     limit.Line
-	again    time.Time // the latest time of a callback that came back and found no room
-	moved    time.Time // as a receiver's
-	turn     time.Time // when a callback left last
+	// The callback that showed so hung after the TLS handshake. So the receiver had taken its
+	// connection, and it may have been for its path: other clients find out for themselves.
+	shookHands bool
+	refusal    refusal
+	trial      trial
+	probing    bool // with the receiver closed by what other clients saw
+	inFlight   int
+	line       limit.Line
+	again      time.Time // the latest time of a callback that came back and found no room
+	moved      time.Time // as a receiver's
+	turn       time.Time // when a callback left last
 }
 
 // taken is the latest callback that a receiver took.

@@ -380,6 +380,13 @@ func TestASecondConnectionThatHungIsTriedAgain(t *testing.T) {
 			t.Errorf("%s after %v: got %d, want %d", test.client.client, test.after, got, test.want)
 		}
 	}
+	r.party("trudy", morning).oneByOne, r.party("trudy", morning).shookHands = morning.Add(triedAgain).Add(oneByOneFor), true
+	if got := r.mostUntilTogether(acme, morning.Add(triedAgain)); got != 2 {
+		t.Errorf("after another's callback hung past its handshake: got %d, want a try", got)
+	}
+	if got := r.mostUntilTogether(r.party("trudy", morning), morning.Add(triedAgain)); got != 1 {
+		t.Errorf("after its own callback hung past its handshake: got %d, want none", got)
+	}
 	r.party("malvina", morning).oneByOne = morning.Add(oneByOneFor)
 	if got := r.mostUntilTogether(acme, morning.Add(2*triedAgain-1)); got != 1 {
 		t.Errorf("after two clients' callbacks hung: got %d, want it rested for twice as long", got)
@@ -452,7 +459,7 @@ func oneConnection(took time.Duration) answer {
 	var servedUntil time.Duration
 	return func(call simCall) (webhook.Outcome, int, time.Duration) {
 		if call.at < servedUntil {
-			return hangs(call)
+			return webhook.Timeout, inHandshake, 10 * second
 		}
 		servedUntil = call.at + took
 		return takes(took)(call)

@@ -199,6 +199,9 @@ func (s *simulation) attempt(job *simJob, pass *Pass) {
 		sent := webhook.Attempt{
 			StartedAt: started, EndedAt: s.now, Outcome: outcome, Status: status, Address: address, Conn: strconv.Itoa(conn), Connect: dialled,
 		}
+		if outcome == webhook.Timeout && status == inHandshake {
+			sent.Conn, sent.Status = "", 0
+		}
 		if outcome == webhook.Throttled {
 			sent.RetryAfter = time.Duration(status) * time.Second // stands for it
 		}
@@ -255,6 +258,10 @@ func takes(took time.Duration) answer {
 func hangs(simCall) (webhook.Outcome, int, time.Duration) {
 	return webhook.Timeout, 0, 10 * time.Second
 }
+
+// inHandshake stands for the status of a callback whose connection nobody served: no TLS handshake
+// was done.
+const inHandshake = -1
 
 func fails(simCall) (webhook.Outcome, int, time.Duration) {
 	return webhook.HTTPStatus, 500, 10 * time.Millisecond
