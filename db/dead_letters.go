@@ -56,19 +56,26 @@ type DeadLetterGroup struct {
 	LatestRequest uuid.UUID
 }
 
-// GroupDeadLetters groups the latest dead letters of each client, up to most of them, the
-// largest group first. Where a client has more dead letters, the groups count too few.
-func GroupDeadLetters(ctx context.Context, q Querier, clients []string, most int) ([]DeadLetterGroup, error) {
-	sql := fmt.Sprintf(`
+// GroupDeadLetters groups the latest dead letters of each client, the largest group first. It
+// takes up to each of a client, and up to all in all, as many of each client that has any.
+// Where a client has more dead letters, the groups count too few.
+func GroupDeadLetters(ctx context.Context, q Querier, clients []string, each, all int) ([]DeadLetterGroup, error) {
+	const sql = `
+		WITH named AS MATERIALIZED (
+			SELECT client
+			FROM unnest($1::text[]) AS named (client)
+			WHERE EXISTS (SELECT FROM dead_letters WHERE dead_letters.client = named.client)
+			LIMIT $3
+		)
 		SELECT client, callback_host, coalesce(outcome, ''), coalesce(http_status, 0), coalesce(cause, ''),
 		       count(*), min(accepted_at), max(accepted_at), (array_agg(request_id ORDER BY request_id DESC))[1]
-		FROM unnest($1::text[]) AS named (client)
+		FROM named
 		CROSS JOIN LATERAL (
 			SELECT request_id, callback_host, accepted_at
 			FROM dead_letters
 			WHERE dead_letters.client = named.client
 			ORDER BY request_id DESC
-			LIMIT %d
+			LIMIT (SELECT least($2, $3 / greatest(1, count(*))) FROM named)
 		) AS dead
 		LEFT JOIN LATERAL (
 			SELECT outcome, http_status, cause
@@ -79,8 +86,8 @@ func GroupDeadLetters(ctx context.Context, q Querier, clients []string, most int
 		) AS latest ON true
 		GROUP BY 1, 2, 3, 4, 5
 		ORDER BY 6 DESC, 1, 2
-		LIMIT 500`, most)
-	rows, err := q.Query(ctx, sql, clients)
+		LIMIT 500`
+	rows, err := q.Query(ctx, sql, clients, each, all)
 	if err != nil {
 		return nil, fmt.Errorf("grouping dead letters: %w", err)
 	}

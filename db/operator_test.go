@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -90,7 +91,7 @@ func TestOperatorReadsOfARequest(t *testing.T) {
 	if err != nil || len(seen) != 2 || seen[0].Attempt != 2 || seen[1].Connect != 1500*time.Microsecond || seen[1].Cause != "because" {
 		t.Errorf("got %+v, %v, want the latest two in order, with their causes", seen, err)
 	}
-	groups, err := db.GroupDeadLetters(t.Context(), pool, []string{"acme", "nobody"}, 100)
+	groups, err := db.GroupDeadLetters(t.Context(), pool, []string{"acme", "nobody"}, 100, 1000)
 	if err != nil || len(groups) != 3 {
 		t.Fatalf("got %+v, %v, want three groups", groups, err)
 	}
@@ -110,5 +111,38 @@ func TestListProcesses(t *testing.T) {
 	processes, err := db.ListProcesses(t.Context(), pool)
 	if err != nil || len(processes) != 1 || processes[0].ID != "one" || processes[0].Silent < 0 {
 		t.Errorf("got %+v, %v, want the process", processes, err)
+	}
+}
+
+// The page of dead letters reads so many in all, whoever has how many.
+func TestGroupedDeadLettersAreBoundedInAll(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	dead := kind{db.Async, db.Succeeded, db.CallbackDead}
+	for n, client := range []string{"acme", "mallory", "malvina"} {
+		plantKind(t, pool, client, dead, 1+100*n, 50+100*n, 1)
+	}
+	plantKind(t, pool, "bob", dead, 400, 400, 1)
+	clients := []string{"acme", "bob", "mallory", "malvina", "nobody"}
+	for _, test := range []struct {
+		each, all int
+		want      map[string]int64
+	}{
+		{100, 1000, map[string]int64{"acme": 50, "bob": 1, "mallory": 50, "malvina": 50}},
+		{20, 1000, map[string]int64{"acme": 20, "bob": 1, "mallory": 20, "malvina": 20}},
+		{100, 40, map[string]int64{"acme": 10, "bob": 1, "mallory": 10, "malvina": 10}},
+		{100, 2, map[string]int64{"acme": 1, "bob": 1}},
+	} {
+		groups, err := db.GroupDeadLetters(t.Context(), pool, clients, test.each, test.all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int64{}
+		for _, group := range groups {
+			got[group.Client] += group.Count
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%d of each and %d in all (-want +got):\n%s", test.each, test.all, diff)
+		}
 	}
 }

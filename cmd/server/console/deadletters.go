@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// groupedLetters is how many of a client's dead letters are grouped, the latest first:
-	// each takes a look at its latest attempt.
+	// groupedLetters is how many of a client's dead letters are grouped, the latest first, and
+	// groupedInAll how many of all clients: each takes a look at its latest attempt.
 	groupedLetters = 1000
+	groupedInAll   = 10_000
 	// redeliveredAtOnce is how many dead letters a click delivers again.
 	redeliveredAtOnce = 1000
 	redeliveryRate    = 10 // a second
@@ -43,8 +44,8 @@ func (g letterGroup) Redeliver() string {
 }
 
 type deadLettersPage struct {
-	Groups []letterGroup
-	Most   int
+	Groups      []letterGroup
+	Most, InAll int
 }
 
 func (c *Console) deadLetters(r *http.Request) (view, error) {
@@ -52,11 +53,11 @@ func (c *Console) deadLetters(r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	groups, err := db.GroupDeadLetters(r.Context(), c.Reads, names, groupedLetters)
+	groups, err := db.GroupDeadLetters(r.Context(), c.Reads, names, groupedLetters, groupedInAll)
 	if err != nil {
 		return view{}, err
 	}
-	page := deadLettersPage{Groups: make([]letterGroup, len(groups)), Most: groupedLetters}
+	page := deadLettersPage{Groups: make([]letterGroup, len(groups)), Most: groupedLetters, InAll: groupedInAll}
 	for i, group := range groups {
 		page.Groups[i] = letterGroup{group}
 	}
