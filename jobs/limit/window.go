@@ -44,6 +44,12 @@ func (w *Window) release(now time.Time) {
 	w.held = w.held[over:]
 }
 
+// Used is how many were used within the period.
+func (w *Window) Used(now time.Time) int {
+	w.release(now)
+	return len(w.held)
+}
+
 // FreeAt is when the next slot is free.
 func (w *Window) FreeAt(now time.Time) time.Time {
 	if w.release(now); w.slots.Free() > 0 || len(w.held) == 0 {

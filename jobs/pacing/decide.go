@@ -122,7 +122,7 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 	}
 	limited, ownLimited := !a.rate.Room(r.pace.tat, now, need), !a.own.Room(c.pace.tat, now, own)
 	if r.isStranger() {
-		limited = limited || !r.attempts.Room(c.client, now, r.attemptsFor(c))
+		limited = limited || !r.mayTry(c, now)
 	}
 	r.pace.refused(limited, full, now)
 	c.pace.refused(ownLimited, ownFull, now)
@@ -277,12 +277,16 @@ const (
 	leftToFirst      = 2
 )
 
-// attemptsFor is how many of a stranger's attempts must be left for a client's next.
-func (r *receiver) attemptsFor(c *party) int {
-	if c.hasFailed() {
-		return 1 + leftToFirst
+// mayTry tells whether a stranger has an attempt left for a client. Once it took none of the
+// first, clients that failed there get half as many.
+func (r *receiver) mayTry(c *party, now time.Time) bool {
+	switch {
+	case !c.hasFailed():
+		return r.attempts.Room(c.client, now, 1)
+	case r.number >= strangerAttempts && r.attempts.Used(now) >= strangerAttempts/2:
+		return false
 	}
-	return 1
+	return r.attempts.Room(c.client, now, 1+leftToFirst)
 }
 
 const (

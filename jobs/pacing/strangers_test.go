@@ -47,6 +47,12 @@ func TestStrangers(t *testing.T) {
 			if most := mostWithin(many.sent, 10*second); most > 20 {
 				t.Errorf("from fifty clients: got %d within ten seconds, want at most 20", most)
 			}
+			for at := time.Minute; at < 10*time.Minute; at += second {
+				if got := countWithin(many.sent, at, 10*second); got > 10 {
+					t.Errorf("from fifty clients that all failed: got %d in the ten seconds from %v on, want at most 10", got, at)
+					break
+				}
+			}
 			sent := map[string]int{}
 			for _, job := range many.jobs {
 				sent[job.client] += job.attempts
