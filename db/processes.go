@@ -86,6 +86,11 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, beat time.Time,
 // nothing is read: with an old snapshot open, the dead rows of all jobs that ran stand
 // among the running ones. The notification is River's, so that the jobs are fetched at
 // once.
+//
+// Work that takes its process down takes the other jobs of the process with it. If all of
+// them always ran again together, each would be given up as the cause. So a job that was
+// lost three times comes back at a random time, after 8 s at most, and twice as long each
+// time, after 5 minutes at most.
 func returnLost(condition string) string {
 	return `lost AS MATERIALIZED (
 			SELECT id
@@ -99,7 +104,7 @@ func returnLost(condition string) string {
 		), returned AS (
 			UPDATE river_job
 			SET state = 'available',
-			    scheduled_at = now(),
+			    scheduled_at = now() + CASE WHEN kind <> $1 AND ` + crashes + ` >= 3 THEN random() * least(2 ^ least(` + crashes + `, 9), 300) ELSE 0 END * interval '1 second',
 			    attempt = CASE kind WHEN $1 THEN attempt - 1 ELSE attempt END
 			WHERE id = ANY (ARRAY(SELECT id FROM lost))
 			RETURNING queue
@@ -110,6 +115,9 @@ func returnLost(condition string) string {
 		SELECT coalesce(sum(jobs), 0)::bigint
 		FROM notified`
 }
+
+// crashes is how many attempts of a job were charged for no run that ended.
+const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS failed WHERE failed ->> 'error' LIKE '` + WorkNotDone + `%'))`
 
 // RunningJobs returns the unfinished jobs that a process took up longer ago than longer.
 func RunningJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {

@@ -16,7 +16,7 @@ func runIn(t *testing.T, pool *pgxpool.Pool, process, kind string, seconds int) 
 	t.Helper()
 	const sql = `
 		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
-		VALUES ('{}', $2, $2, 1000, 'running', 3, now() - $3 * interval '1 second', ARRAY['an earlier one', $1])
+		VALUES ('{}', $2, $2, 1000, 'running', 2, now() - $3 * interval '1 second', ARRAY['an earlier one', $1])
 		RETURNING id`
 	if err := pool.QueryRow(t.Context(), sql, process, kind, seconds).Scan(&id); err != nil {
 		t.Fatal(err)
@@ -42,11 +42,11 @@ func TestReturnJobs(t *testing.T) {
 		state         string
 		attempt       int
 	}{
-		{"WorkOfASilentProcessKeepsItsAttempt", 11, 60, "work", "available", 3},
-		{"CallbackOfASilentProcessGetsItBack", 11, 60, "callback", "available", 2},
-		{"JobOfALivingProcessStays", 5, 60, "work", "running", 3},
-		{"JobThatBeganJustNowStays", 11, 1, "work", "running", 3},
-		{"JobOfAProcessThatNobodyKnowsStays", -1, 60, "work", "running", 3},
+		{"WorkOfASilentProcessKeepsItsAttempt", 11, 60, "work", "available", 2},
+		{"CallbackOfASilentProcessGetsItBack", 11, 60, "callback", "available", 1},
+		{"JobOfALivingProcessStays", 5, 60, "work", "running", 2},
+		{"JobThatBeganJustNowStays", 11, 1, "work", "running", 2},
+		{"JobOfAProcessThatNobodyKnowsStays", -1, 60, "work", "running", 2},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -70,6 +70,51 @@ func TestReturnJobs(t *testing.T) {
 		})
 	}
 
+	// Work that takes its process down, and the jobs beside it, don't all run again together.
+	t.Run("WorkThatIsLostAgainAndAgainComesBackSpread", func(t *testing.T) {
+		t.Parallel()
+		tests := []struct {
+			name            string
+			kind            string
+			attempt, failed int // charged, and of these for runs that did not do the work
+			most            int // seconds until the last of them is due; 0 for at once
+		}{
+			{"Twice", "work", 2, 0, 0},
+			{"ThreeTimes", "work", 3, 0, 8},
+			{"FourTimes", "work", 4, 0, 16},
+			{"FailedTwiceAndLostTwice", "work", 4, 2, 0},
+			{"FailedTwiceAndLostThreeTimes", "work", 5, 2, 8},
+			{"SetByHand", "work", 32767, 0, 300},
+			{"Callback", "callback", 9, 0, 0},
+		}
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
+				const jobs = 100
+				pool := dbtest.NewPool(t)
+				beatAt(t, pool, "this one", 11)
+				for range jobs {
+					runIn(t, pool, "this one", test.kind, 60)
+				}
+				lose := `UPDATE river_job SET attempt = $1, errors = array_fill('{"error": "' || $3 || 'busy"}'::text, ARRAY[$2::int])::jsonb[] || '{"error": "a fault"}'::jsonb || '7'::jsonb`
+				if _, err := pool.Exec(t.Context(), lose, test.attempt, test.failed, db.WorkNotDone); err != nil {
+					t.Fatal(err)
+				}
+				if returned, err := db.ReturnJobs(t.Context(), pool, "callback", now(t, pool), silence); err != nil || returned != jobs {
+					t.Fatalf("returned: got %d, %v, want %d", returned, err, jobs)
+				}
+				var first, last float64
+				const due = "SELECT extract(epoch FROM min(scheduled_at) - now())::float8, extract(epoch FROM max(scheduled_at) - min(scheduled_at))::float8 FROM river_job WHERE state = 'available'"
+				if err := pool.QueryRow(t.Context(), due).Scan(&first, &last); err != nil {
+					t.Fatal(err)
+				}
+				if spread := last > float64(test.most)/2; spread != (test.most > 0) || last > float64(test.most) || first > float64(test.most)/2 {
+					t.Errorf("got the first due in %.1f s and the last %.1f s later, want them spread over %d s", first, last, test.most)
+				}
+			})
+		}
+	})
+
 	t.Run("IsDoneOnceBySeveral", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
@@ -91,7 +136,7 @@ func TestReturnJobs(t *testing.T) {
 			t.Errorf("returned in all: got %d, want 50", all)
 		}
 		var wrong int
-		const sql = "SELECT count(*) FROM river_job WHERE state <> 'available' OR attempt <> 2"
+		const sql = "SELECT count(*) FROM river_job WHERE state <> 'available' OR attempt <> 1"
 		if err := pool.QueryRow(t.Context(), sql).Scan(&wrong); err != nil || wrong != 0 {
 			t.Errorf("got %d jobs that are not available with one attempt less, %v, want none", wrong, err)
 		}
