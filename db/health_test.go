@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"ringback/db"
@@ -215,6 +217,42 @@ func TestHealth(t *testing.T) {
 			})
 		}
 	})
+
+	// Postgres has no pid for it, and a coordinator may have prepared many.
+	for held, test := range map[string]struct{ lock, remedy string }{
+		"Table": {"LOCK TABLE callback_attempts IN SHARE MODE", "the lock on callback_attempts"},
+		"Row":   {"SELECT FROM reconciliation FOR UPDATE", "the lock"},
+	} {
+		t.Run("NamesThePreparedTransactionThatHoldsA"+held, func(t *testing.T) {
+			t.Parallel()
+			url := dbtest.New(t)
+			health, log := newHealth(t, url)
+			health.Note(db.AcceptStep, nil) // wrote just now, so a check need not write
+			locker, waiter := connect(t, url), connect(t, url+"&application_name=ringback")
+			gid := "somebody's " + uuid.NewString() // of the whole cluster
+			prepare(t, locker, "innocent "+uuid.NewString(), "INSERT INTO write_checks (id, filling) VALUES (gen_random_uuid(), '')")
+			prepare(t, locker, gid, test.lock)
+			literal := "'" + strings.ReplaceAll(gid, "'", "''") + "'"
+			gaveUp := make(chan error, 1)
+			const want = "SELECT FROM reconciliation FOR UPDATE; LOCK TABLE callback_attempts IN ROW EXCLUSIVE MODE"
+			go func() { gaveUp <- query(t.Context(), waiter, "BEGIN; "+want) }()
+			wait(t, dbtest.Pool(t, url), "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1 AND waitstart < clock_timestamp() - interval '1 s')", waiter.PgConn().PID())
+			_ = health.Check(t.Context())
+			remedy := "end the prepared transaction that holds " + test.remedy + ": ROLLBACK PREPARED " + literal + ", or COMMIT PREPARED where its program wants that"
+			if got := health.Lasting()[db.Locked]; got.Remedy != remedy || !strings.HasPrefix(got.BlockedBy, "the prepared transaction "+literal+" (of user ringback, ") || strings.Contains(got.BlockedBy, "innocent") {
+				t.Errorf("got %+v, want the transaction and the remedy %q; the log:\n%s", got, remedy, log)
+			}
+			if err := query(t.Context(), locker, "ROLLBACK PREPARED "+literal); err != nil {
+				t.Error(err)
+			}
+			if err := <-gaveUp; err != nil {
+				t.Error(err)
+			}
+			if _ = health.Check(t.Context()); health.Lasts(db.Locked) {
+				t.Error("the fault lasts, want it over with the lock")
+			}
+		})
+	}
 
 	t.Run("TellsWhoHasLockedRows", func(t *testing.T) {
 		t.Parallel()
@@ -428,6 +466,24 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("CheckURL(%q): got %v, want %q", parameters, err, want)
 		}
 	}
+}
+
+// prepare leaves a transaction prepared, at most until the end of the test.
+func prepare(t *testing.T, conn *pgx.Conn, gid, sql string) {
+	t.Helper()
+	literal := "'" + strings.ReplaceAll(gid, "'", "''") + "'"
+	var most int
+	if err := conn.QueryRow(t.Context(), "SELECT current_setting('max_prepared_transactions')::int").Scan(&most); err != nil {
+		t.Fatal(err)
+	} else if most == 0 {
+		t.Skip("this Postgres takes no prepared transactions: max_prepared_transactions is 0")
+	}
+	if err := query(t.Context(), conn, "BEGIN; "+sql+"; PREPARE TRANSACTION "+literal); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = conn.Exec(context.WithoutCancel(t.Context()), "ROLLBACK PREPARED "+literal) // it may have ended
+	})
 }
 
 // The runbook's query names the session that holds a lock, also when its last statement is

@@ -8,11 +8,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// holder is a session that holds a lock, or prepared transactions, which have no session
-// and wait for their COMMIT PREPARED.
+// holder is a session that holds a lock, or a prepared transaction, which has no session
+// and waits for its COMMIT PREPARED.
 type holder struct {
-	PID    int      // 0 for prepared transactions
+	PID    int      // 0 for a prepared transaction
 	Told   string   // what is known of it, for an operator
+	GID    string   // of a prepared transaction, as an SQL literal
 	Tables []string // of this schema that it locks
 }
 
@@ -37,7 +38,7 @@ func (h holders) remedy() string {
 		}
 		remedies[i] = fmt.Sprintf("end the session that holds %s: SELECT pg_terminate_backend(%d)", lock, holder.PID)
 		if holder.PID == 0 {
-			remedies[i] = fmt.Sprintf("end the prepared transaction that holds %s: ROLLBACK PREPARED with its gid of pg_prepared_xacts", lock)
+			remedies[i] = fmt.Sprintf("end the prepared transaction that holds %s: ROLLBACK PREPARED %s, or COMMIT PREPARED where its program wants that", lock, holder.GID)
 		}
 	}
 	return strings.Join(remedies, "; ")
@@ -95,16 +96,47 @@ const waitedForRows = `
 	  AND waiting.application_name = current_setting('application_name')
 	  AND other.application_name IS DISTINCT FROM current_setting('application_name')`
 
+// preparedHolders are the prepared transactions of this database that hold a lock which
+// keeps others from writing a table of this schema, or which others wait for. A lock of a
+// prepared transaction has no pid; its virtual transaction is that of the lock on its own id.
+const preparedHolders = `
+	SELECT gid, owner, prepared AS prepared_at, own.virtualtransaction
+	FROM pg_prepared_xacts
+	JOIN pg_locks AS own ON own.transactionid = transaction AND own.pid IS NULL AND own.granted
+	WHERE pg_prepared_xacts.database = current_database()
+	  AND EXISTS (
+	      SELECT
+	      FROM pg_locks AS held
+	      LEFT JOIN pg_class ON pg_class.oid = relation
+	      WHERE held.virtualtransaction = own.virtualtransaction
+	        AND held.pid IS NULL
+	        AND (` + ofThisSchema + ` AND mode IN ` + writersWait + `
+	             OR EXISTS (
+	                 SELECT
+	                 FROM pg_locks AS wanted
+	                 WHERE NOT wanted.granted
+	                   AND (wanted.relation = held.relation OR wanted.transactionid = held.transactionid)
+	             ))
+	  )`
+
 // described are the columns of a holder. It locks the tables that others can't write, and
 // the tables that others wait for.
 const described = `
 	holder.pid,
-	format('%s (%s of user %s, %s, its transaction is %s s old)',
-	    coalesce('pid ' || nullif(holder.pid, 0), 'a prepared transaction of pg_prepared_xacts'),
-	    coalesce(nullif(session.application_name, ''), session.backend_type, 'unknown'),
-	    coalesce(session.usename, 'unknown'),
-	    coalesce(session.state, 'unknown'),
-	    coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?')),
+	CASE WHEN holder.pid = 0 THEN
+	    format('the prepared transaction %s (of user %s, %s s old)',
+	        coalesce(quote_literal(gid), 'of pg_prepared_xacts'),
+	        coalesce(owner, 'unknown'),
+	        coalesce(extract(epoch FROM clock_timestamp() - prepared_at)::bigint::text, '?'))
+	ELSE
+	    format('pid %s (%s of user %s, %s, its transaction is %s s old)',
+	        holder.pid,
+	        coalesce(nullif(session.application_name, ''), session.backend_type, 'unknown'),
+	        coalesce(session.usename, 'unknown'),
+	        coalesce(session.state, 'unknown'),
+	        coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?'))
+	END,
+	coalesce(quote_literal(gid), 'with its gid of pg_prepared_xacts'),
 	ARRAY(
 	    SELECT DISTINCT relname::text
 	    FROM pg_locks AS held
@@ -113,6 +145,7 @@ const described = `
 	      AND granted
 	      AND relkind IN ('r', 'p')
 	      AND coalesce(pid, 0) = holder.pid
+	      AND held.virtualtransaction = coalesce(prepared.virtualtransaction, held.virtualtransaction)
 	      AND (mode IN ` + writersWait + `
 	           OR EXISTS (SELECT FROM pg_locks AS wanted WHERE NOT wanted.granted AND wanted.relation = held.relation))
 	    ORDER BY 1
@@ -127,8 +160,9 @@ func findHolders(ctx context.Context, q Querier, found string) (holders, error) 
 		SELECT ` + described + `
 		FROM (` + found + `) AS holder
 		LEFT JOIN pg_stat_activity AS session USING (pid)
+		LEFT JOIN (` + preparedHolders + `) AS prepared ON holder.pid = 0
 		WHERE session.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause
-		ORDER BY holder.pid
+		ORDER BY holder.pid, prepared_at
 		LIMIT $1`
 	rows, err := q.Query(ctx, sql, mostHolders)
 	if err != nil {
