@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -168,7 +169,7 @@ const (
 	Untrusted   Fault = "untrusted" // by its certificate
 	ReadOnly    Fault = "read_only"
 	DiskFull    Fault = "disk_full"
-	NoResources Fault = "no_resources" // such as connections or memory
+	NoResources Fault = "no_resources" // such as connections or memory, or open files of this process
 	Locked      Fault = "locked"
 	Denied      Fault = "denied"     // a privilege, the login, or a table or column that is gone
 	Broken      Fault = "broken"     // the schema isn't as the migrations left it, or can't be read
@@ -182,7 +183,7 @@ var Faults = map[Fault]string{
 	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
 	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written; or reset default_transaction_read_only, where somebody set it for the server, the database or the role",
 	DiskFull:    "free space on the database's disk or enlarge it",
-	NoResources: "end sessions of other programs (pg_stat_activity), raise max_connections (or the memory) of the database or the CONNECTION LIMIT of the role or database, or lower pool_max_conns in DATABASE_URL; waiting steps go on by themselves",
+	NoResources: "end sessions of other programs (pg_stat_activity), raise max_connections (or the memory) of the database or the CONNECTION LIMIT of the role or database, or lower pool_max_conns in DATABASE_URL; where the error says too many open files, raise the limit of this process (ulimit -n, LimitNOFILE); waiting steps go on by themselves",
 	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
 	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, or the table, column or search_path that somebody changed; waiting steps go on by themselves",
 	Broken:      "undo what the error names: an index, trigger, constraint or column that somebody dropped, added or changed; a table that is published without REPLICA IDENTITY; a sequence behind the numbers of its table (setval); or repair a damaged index (REINDEX); waiting steps go on by themselves",
@@ -208,6 +209,8 @@ func faultOf(err error) Fault {
 		return ReadOnly
 	case isMistrust(err):
 		return Untrusted
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return NoResources
 	case errors.As(err, &answer) && isBreakage(answer):
 		return Broken
 	case errors.As(err, &answer) && isWraparound(answer):

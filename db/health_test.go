@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +92,16 @@ func TestFaultOf(t *testing.T) {
 	}
 	if err := ping(t, closedPort(t)); db.FaultOf(err) != db.Away {
 		t.Errorf("FaultOf(%v): got %q, want %q", err, db.FaultOf(err), db.Away)
+	}
+	config, err := pgx.ParseConfig(dbtest.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DialFunc = func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+	}
+	if _, err := pgx.ConnectConfig(t.Context(), config); db.FaultOf(err) != db.NoResources {
+		t.Errorf("FaultOf(%v): got %q, want %q, since the database may be there", err, db.FaultOf(err), db.NoResources)
 	}
 	for _, fault := range []db.Fault{db.Away, db.ReadOnly, db.DiskFull, db.NoResources, db.Locked, db.Slow} {
 		if db.Faults[fault] == "" {
