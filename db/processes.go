@@ -63,7 +63,7 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 //
 // Only jobs that began longer ago than silence are given back: a process that was merely
 // paused may have taken a job up just now, before its next heartbeat. A process without a
-// row isn't known to have ended, so its jobs are left to River's rescue.
+// row isn't known to have ended: see StrayJobs.
 func ReturnJobs(ctx context.Context, q Querier, refunded string, beat time.Time, silence time.Duration) (int64, error) {
 	sql := `
 		WITH dead AS (
@@ -105,7 +105,7 @@ func returnLost(condition string) string {
 			UPDATE river_job
 			SET state = 'available',
 			    scheduled_at = now() + CASE WHEN kind <> $1 AND ` + crashes + ` >= 3 THEN random() * least(2 ^ least(` + crashes + `, 9), 300) ELSE 0 END * interval '1 second',
-			    attempt = CASE kind WHEN $1 THEN attempt - 1 ELSE attempt END
+			    attempt = CASE kind WHEN $1 THEN greatest(attempt - 1, 0) ELSE attempt END
 			WHERE id = ANY (ARRAY(SELECT id FROM lost))
 			RETURNING queue
 		), notified AS MATERIALIZED (
@@ -119,14 +119,22 @@ func returnLost(condition string) string {
 // crashes is how many attempts of a job were charged for no run that ended.
 const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS failed WHERE failed ->> 'error' LIKE '` + WorkNotDone + `%'))`
 
-// RunningJobs returns the unfinished jobs that a process took up longer ago than longer.
-func RunningJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {
+// strayJobs are the unfinished jobs that the process $1 took up longer ago than $2, or a
+// process that has no row. A job that somebody set to running by hand may have no process
+// and no time.
+const strayJobs = `
+		      state = 'running'
+		  AND coalesce(attempted_at, created_at) < now() - $2::interval
+		  AND (attempted_by[array_upper(attempted_by, 1)] = $1
+		       OR NOT EXISTS (SELECT FROM processes WHERE id = attempted_by[array_upper(attempted_by, 1)]))`
+
+// StrayJobs returns the unfinished jobs that a process took up longer ago than longer, or a
+// process that doesn't live: it has no row, and a process that lives writes it again.
+func StrayJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {
 	const sql = `
 		SELECT id
 		FROM river_job
-		WHERE state = 'running'
-		  AND attempted_by[array_upper(attempted_by, 1)] = $1
-		  AND attempted_at < now() - $2::interval
+		WHERE ` + strayJobs + `
 		ORDER BY queue, priority, scheduled_at, id` // River's index for fetching
 	return readColumn[int64](ctx, q, "reading running jobs", sql, process, longer)
 }
@@ -142,31 +150,16 @@ func JobsElsewhere(ctx context.Context, q Querier, process string, ids []int64) 
 	return readColumn[int64](ctx, q, "reading jobs of other processes", sql, ids, process)
 }
 
-// LivingJobs returns which of the jobs run in a process that has not been silent for
-// longer than silence, and took the job up at most the given time ago.
-func LivingJobs(ctx context.Context, q Querier, ids []int64, silence, most time.Duration) ([]int64, error) {
-	const sql = `
-		SELECT river_job.id
-		FROM river_job
-		JOIN processes ON processes.id = attempted_by[array_upper(attempted_by, 1)]
-		WHERE river_job.id = ANY ($1::bigint[])
-		  AND beat_at >= now() - $2::interval
-		  AND attempted_at >= now() - $3::interval`
-	return readColumn[int64](ctx, q, "reading jobs of living processes", sql, ids, silence, most)
-}
-
-// ReturnStrays gives back the jobs that RunningJobs would still return, with their
+// ReturnStrays gives back the jobs that StrayJobs would still return, with their
 // attempt, and returns how many jobs that were.
 func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Duration, ids []int64) (int64, error) {
 	const sql = `
 		UPDATE river_job
 		SET state = 'available',
 		    scheduled_at = now(),
-		    attempt = attempt - 1
+		    attempt = greatest(attempt - 1, 0)
 		WHERE id = ANY ($3)
-		  AND state = 'running'
-		  AND attempted_by[array_upper(attempted_by, 1)] = $1
-		  AND attempted_at < now() - $2::interval`
+		  AND ` + strayJobs
 	tag, err := q.Exec(ctx, sql, process, longer, ids)
 	if err != nil {
 		return 0, fmt.Errorf("returning stray jobs: %w", err)

@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -141,6 +142,45 @@ func TestReturnJobs(t *testing.T) {
 			t.Errorf("got %d jobs that are not available with one attempt less, %v, want none", wrong, err)
 		}
 	})
+}
+
+func TestReturnStrays(t *testing.T) {
+	t.Parallel()
+	pool := dbtest.NewPool(t)
+	beatAt(t, pool, "this one", 1)
+	beatAt(t, pool, "another", 1000) // dead, and left to ReturnJobs
+	const longer = 10 * time.Second
+	runs := map[string]int64{}
+	for _, process := range []string{"this one", "another", "unknown"} {
+		runs[process+", for long"] = runIn(t, pool, process, "work", 60)
+		runs[process+", just now"] = runIn(t, pool, process, "work", 1)
+	}
+	byHand := `
+		INSERT INTO river_job (args, kind, queue, max_attempts, state, created_at)
+		VALUES ('{}', 'work', 'work', 1000, 'running', now() - interval '1 minute')
+		RETURNING id`
+	var nobodys int64
+	if err := pool.QueryRow(t.Context(), byHand).Scan(&nobodys); err != nil {
+		t.Fatal(err)
+	}
+	want := []int64{runs["this one, for long"], runs["unknown, for long"], nobodys}
+	slices.Sort(want)
+	got, err := db.StrayJobs(t.Context(), pool, "this one", longer)
+	slices.Sort(got)
+	if err != nil || !slices.Equal(got, want) {
+		t.Fatalf("strays: got %v, %v, want %v of %v", got, err, want, runs)
+	}
+	if _, err := pool.Exec(t.Context(), "INSERT INTO processes (id, beat_at) VALUES ('unknown', now())"); err != nil { // it lives after all
+		t.Fatal(err)
+	}
+	if returned, err := db.ReturnStrays(t.Context(), pool, "this one", longer, got); err != nil || returned != 2 {
+		t.Errorf("returned: got %d, %v, want 2", returned, err)
+	}
+	var attempts []int
+	const sql = "SELECT array_agg(attempt ORDER BY id) FROM river_job WHERE state = 'available' AND scheduled_at <= now()"
+	if err := pool.QueryRow(t.Context(), sql).Scan(&attempts); err != nil || !slices.Equal(attempts, []int{1, 0}) {
+		t.Errorf("attempts of the jobs that were given back: got %v, %v, want one less, and at least 0", attempts, err)
+	}
 }
 
 func TestProcesses(t *testing.T) {

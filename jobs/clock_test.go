@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river/riverdriver"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -148,21 +147,6 @@ func TestTwoClocks(t *testing.T) {
 					defer q.waitFor(t, request.ID, "status = '"+want+"'")
 				}
 				q.start(t)
-			})
-
-			t.Run("RescuesByTheDatabase", func(t *testing.T) {
-				t.Parallel()
-				q := newSkewed(t, ahead)
-				q.clock.read(t.Context())
-				q.exec(t, `
-					INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
-					SELECT '{}', 'callback', 'callback', 1000, 'running', 1, now() - minutes * interval '1 minute', ARRAY['unknown']
-					FROM unnest(ARRAY[1, 3]) AS minutes`)
-				exec := newDriver(q.direct, nil, nil, nil, &q.clock.Clock, q.health, nil).GetExecutor()
-				stuck, err := exec.JobGetStuck(t.Context(), &riverdriver.JobGetStuckParams{Max: 10, StuckHorizon: time.Now().Add(-2 * time.Minute)})
-				if err != nil || len(stuck) != 1 {
-					t.Errorf("got %d stuck jobs, %v, want one", len(stuck), err)
-				}
 			})
 
 			t.Run("RedeliversWhenItIsWanted", func(t *testing.T) {

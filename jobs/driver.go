@@ -17,16 +17,15 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"ringback/db"
-	"ringback/jobs/upkeep"
 )
 
-// driver is River's driver for pgx, with eight differences. A fetch goes through the lane
+// driver is River's driver for pgx, with seven differences. A fetch goes through the lane
 // of its queue. A job that the statement of its step completed is not completed again. A
-// job that another process runs by now is left to that process.
-// Cancellations reach the jobs that River doesn't know to run here. No job is rescued
-// from a living process. The times that River takes from this process's clock become the
-// database's. Faults of the database that a fetch meets are noted, and the connection for
-// notifications closes with the pools'. Jobs that a fetch can't read are mended.
+// job that another process runs by now is left to that process. Cancellations reach the
+// jobs that River doesn't know to run here. The times that River takes from this process's
+// clock become the database's. Faults of the database that a fetch meets are noted, and the
+// connection for notifications closes with the pools'. Jobs that a fetch can't read are
+// mended.
 type driver struct {
 	*riverpgxv5.Driver
 	pool    *pgxpool.Pool
@@ -186,54 +185,11 @@ func (f *fetcher) JobSetStateIfRunningMany(ctx context.Context, params *riverdri
 	return f.Executor.JobSetStateIfRunningMany(ctx, &left)
 }
 
-// longestJob is how long a living process may keep a job running: it may have an answer that
-// can't be recorded. Beyond that, the job hangs.
-const longestJob = time.Hour
-
-// JobGetStuck is River's look for jobs to rescue.
-func (f *fetcher) JobGetStuck(ctx context.Context, params *riverdriver.JobGetStuckParams) ([]*rivertype.JobRow, error) {
-	page := *params
-	page.StuckHorizon = f.clock.At(params.StuckHorizon)
-	for {
-		stuck, err := f.Executor.JobGetStuck(ctx, &page)
-		if err != nil || len(stuck) == 0 {
-			return nil, err
-		}
-		all, last := len(stuck), stuck[len(stuck)-1].ID
-		ids := make([]int64, len(stuck))
-		for i, job := range stuck {
-			ids[i] = job.ID
-		}
-		living, err := db.LivingJobs(ctx, f.pool, ids, upkeep.DeathAfter, longestJob)
-		if err != nil {
-			return nil, err
-		}
-		stuck = slices.DeleteFunc(stuck, func(j *rivertype.JobRow) bool { return slices.Contains(living, j.ID) })
-		if len(stuck) > 0 || all < params.Max {
-			return stuck, nil
-		}
-		page.AfterID = last
-	}
-}
-
 // QueueDeleteExpired removes queues that no process has used for long.
 func (f *fetcher) QueueDeleteExpired(ctx context.Context, params *riverdriver.QueueDeleteExpiredParams) ([]string, error) {
 	expired := *params
 	expired.UpdatedAtHorizon = f.clock.At(params.UpdatedAtHorizon)
 	return f.Executor.QueueDeleteExpired(ctx, &expired)
-}
-
-// JobRescueMany is River's rescue of the jobs that it looked for.
-func (f *fetcher) JobRescueMany(ctx context.Context, params *riverdriver.JobRescueManyParams) (*struct{}, error) {
-	rescue := *params
-	rescue.StuckHorizon = f.clock.At(params.StuckHorizon)
-	rescue.ScheduledAt = slices.Clone(params.ScheduledAt)
-	for i, state := range params.State {
-		if state == string(rivertype.JobStateRetryable) { // the others keep their time
-			rescue.ScheduledAt[i] = f.clock.At(params.ScheduledAt[i])
-		}
-	}
-	return f.Executor.JobRescueMany(ctx, &rescue)
 }
 
 type hearer struct {

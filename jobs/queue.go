@@ -296,11 +296,7 @@ func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config
 		// processes that only insert, too.
 		FetchCooldown:     10 * time.Millisecond,
 		FetchPollInterval: fetchPollInterval,
-		// The net below the heartbeat, for jobs that the heartbeat doesn't give back. It is
-		// well above the longest job, since a job that still runs would run twice. (River's
-		// default is one hour.)
-		RescueStuckJobsAfter: 2 * max(time.Minute, config.Catalog.Longest()+stepTimeout),
-		MaxAttempts:          maxJobAttempts,
+		MaxAttempts:       maxJobAttempts,
 		// Ended jobs go with the requests that point to them. River's cleaner takes jobs in the
 		// order of ids in any state, and may read a whole table to find no job.
 		CompletedJobRetentionPeriod: -1,

@@ -333,6 +333,20 @@ func TestJobsMadeByHand(t *testing.T) {
 		}
 	})
 
+	// River's own rescue takes no job that has no timeout.
+	for name, by := range map[string]string{"NoProcess": "NULL", "AProcessWithoutARow": "ARRAY['gone']"} {
+		t.Run("RunAgainThoughTheyRunIn"+name, func(t *testing.T) {
+			t.Parallel()
+			q, receiver := newQueue(t, nil), newReceiver(t, always(http.StatusOK))
+			request := newRequest(receiver.URL)
+			q.accept(t, request)
+			q.exec(t, "UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 minute', attempted_by = "+by)
+			q.start(t)
+			receiver.next(t)
+			q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_attempt = 1 AND work_job_state = 'completed'")
+		})
+	}
+
 	// River UI's retry.
 	t.Run("AreNoneWhereARunningJobIsRetried", func(t *testing.T) {
 		t.Parallel()

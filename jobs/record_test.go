@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/riverqueue/river/riverdriver"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -241,42 +240,4 @@ func TestAnswersInHandAreRecordedNotProducedAgain(t *testing.T) {
 			t.Errorf("got attempts %v, want %v", numbers, want)
 		}
 	})
-}
-
-// A job whose answer can't be recorded runs for longer than River allows.
-func TestRescueSparesProcessesThatLive(t *testing.T) {
-	t.Parallel()
-	q := newQueue(t, nil)
-	if _, err := db.Beat(t.Context(), q.direct, "alive", false); err != nil {
-		t.Fatal(err)
-	}
-	q.exec(t, "INSERT INTO processes (id, beat_at) VALUES ('silent', now() - interval '11 seconds')")
-	const insert = `
-		INSERT INTO river_job (args, kind, queue, max_attempts, state, attempt, attempted_at, attempted_by)
-		SELECT '{}', 'callback', 'callback', 1000, 'running', 1, now() - $1::interval, ARRAY[$2]`
-	for _, job := range []struct {
-		running time.Duration
-		process string
-	}{
-		{3 * time.Minute, "alive"}, {3 * time.Minute, "alive"}, {longestJob + time.Minute, "alive"}, {3 * time.Minute, "silent"}, {3 * time.Minute, "unknown"},
-	} {
-		q.exec(t, insert, job.running, job.process)
-	}
-	exec := newDriver(q.direct, nil, nil, nil, &q.clock.Clock, q.health, nil).GetExecutor()
-	var got []int64
-	for after := int64(0); ; {
-		// River asks for page after page until a page is not full.
-		stuck, err := exec.JobGetStuck(t.Context(), &riverdriver.JobGetStuckParams{AfterID: after, Max: 1, StuckHorizon: time.Now().Add(-2 * time.Minute)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(stuck) == 0 {
-			break
-		}
-		after = stuck[0].ID
-		got = append(got, after)
-	}
-	if want := []int64{3, 4, 5}; !slices.Equal(got, want) {
-		t.Errorf("stuck: got jobs %v, want %v", got, want)
-	}
 }

@@ -90,7 +90,7 @@ func (t *trial) take(ctx context.Context, text string, w way) (done bool, err er
 	return len(at) > 0, err
 }
 
-const recoveryPatience = 4 * time.Minute // beyond River's own rescue
+const recoveryPatience = 4 * time.Minute // far beyond what is promised
 
 // watchJobs measures how long the jobs that a killed process was running stay its own.
 // Where the database is away, nobody can tell which they are, and nothing is measured.

@@ -34,8 +34,7 @@ const (
 	// strayShare is how many times longer than a look for stray jobs the pause after it
 	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
 	strayShare = 20
-	// forgetAfter is how long the row of a silent process stays. A process that was paused
-	// for longer, and dies as soon as it goes on, leaves its jobs to River's rescue.
+	// forgetAfter is how long the row of a silent process stays.
 	forgetAfter = time.Hour
 )
 
@@ -50,12 +49,14 @@ const (
 // Heartbeat also gives back stray jobs: the database has them as running in this process,
 // which doesn't run them. A connection that breaks may lose the answer to a fetch after
 // its commit, and River gives up recording the end of a job while the database is away.
+// So are jobs of a process that has no row, such as after its row was deleted by hand: River's
+// own rescue leaves jobs alone that have no timeout.
 type Heartbeat struct {
 	process  string
 	isLocal  bool   // in local mode
 	refunded string // kind of jobs
 	holds    func(job int64) bool
-	strays   []int64 // jobs that didn't run here at the last look
+	strays   map[int64]time.Time // jobs that were stray at the last look, since when
 	lock     lock
 	met      func(error) // takes how each beat went
 	pool     *pgxpool.Pool
@@ -189,18 +190,18 @@ func (h *Heartbeat) returnJobsOf(ctx context.Context, gone []db.Process) {
 	h.logReturned(ctx, "lock", returned, err)
 }
 
-// returnStrays gives back jobs that were stray at two looks. One look is not enough: a job
-// may have ended just now, before River recorded it.
+// returnStrays gives back jobs that were stray for TrustAfter. One look is not enough: a job
+// may have ended just now, before River recorded it, and a process that lives writes its row
+// again with its next beat.
 func (h *Heartbeat) returnStrays(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	running, err := db.RunningJobs(ctx, h.pool, h.process, DeathAfter)
-	strays := slices.DeleteFunc(running, h.holds)
-	twice := slices.DeleteFunc(slices.Clone(strays), func(id int64) bool { return !slices.Contains(h.strays, id) })
-	h.strays = strays
+	running, err := db.StrayJobs(ctx, h.pool, h.process, DeathAfter)
+	var lasting []int64
+	h.strays, lasting = straysAt(time.Now(), h.strays, slices.DeleteFunc(running, h.holds))
 	var returned int64
-	if err == nil && len(twice) > 0 {
-		returned, err = db.ReturnStrays(ctx, h.pool, h.process, DeathAfter, twice)
+	if err == nil && len(lasting) > 0 {
+		returned, err = db.ReturnStrays(ctx, h.pool, h.process, DeathAfter, lasting)
 	}
 	if returned > 0 {
 		h.logger.WarnContext(ctx, "stray_jobs_returned", "jobs", returned)
@@ -208,6 +209,23 @@ func (h *Heartbeat) returnStrays(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		h.logger.WarnContext(ctx, "stray_jobs_not_returned", "error", err)
 	}
+}
+
+// straysAt returns since when jobs that a look found are stray, and which have been for
+// TrustAfter.
+func straysAt(now time.Time, before map[int64]time.Time, found []int64) (strays map[int64]time.Time, lasting []int64) {
+	strays = make(map[int64]time.Time, len(found))
+	for _, job := range found {
+		since, known := before[job]
+		if !known {
+			since = now
+		}
+		strays[job] = since
+		if now.Sub(since) >= TrustAfter {
+			lasting = append(lasting, job)
+		}
+	}
+	return strays, lasting
 }
 
 // vigil is the time for which this process has beaten without a gap, while nobody set the

@@ -3,6 +3,7 @@ package upkeep
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,5 +70,22 @@ func TestHeartbeatThatIsStartedAgainBeatsOnce(t *testing.T) {
 		}
 	case <-time.After(dbtest.Patience):
 		t.Fatal("End waits for a heartbeat that nothing ends")
+	}
+}
+
+func TestStraysLastForAWhile(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	strays, lasting := straysAt(start, nil, []int64{1, 2})
+	if len(lasting) > 0 {
+		t.Errorf("at the first look: got %v, want none", lasting)
+	}
+	strays, lasting = straysAt(start.Add(BeatInterval), strays, []int64{1})
+	if len(lasting) > 0 {
+		t.Errorf("at the second look: got %v, want none, since a process that lives may not have beaten", lasting)
+	}
+	_, lasting = straysAt(start.Add(TrustAfter), strays, []int64{1, 2})
+	if !slices.Equal(lasting, []int64{1}) {
+		t.Errorf("later: got %v, want the job that was stray at each look", lasting)
 	}
 }
