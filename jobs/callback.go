@@ -247,7 +247,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 	}
 	secrets, err := w.secrets(request.Client)
 	if err != nil {
-		return webhook.Attempt{}, &fault{"the callback can't be signed", err}
+		return webhook.Attempt{}, &fault{unsigned, err}
 	}
 	message := webhook.Message{
 		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets, Admit: admit,
@@ -257,7 +257,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 	}
 	if request.CallbackHeaders != "" {
 		if message.Headers, err = w.headers(request.Client, request.CallbackHeaders); err != nil {
-			return webhook.Attempt{}, &fault{"the headers of the callback can't be opened", err}
+			return webhook.Attempt{}, &fault{sealed, err}
 		}
 	}
 	sent := w.sender.Send(ctx, message)

@@ -34,6 +34,21 @@ func (f *fault) Error() string { return faultPrefix + f.what }
 
 func (f *fault) Unwrap() error { return f.cause }
 
+// Faults for which SECRETS_KEY is the cause, or a row of clients.
+const (
+	unsigned = "the callback can't be signed"
+	sealed   = "the headers of the callback can't be opened"
+)
+
+// remedy is what an operator may do about it.
+func (f *fault) remedy() string {
+	const bound = "the step is tried again, and given up after 7 faults in a row, about 43 minutes"
+	if f.what == unsigned || f.what == sealed {
+		return "put the former SECRETS_KEY behind the new key, with a comma; or give the client a secret again: ringback client rotate, or ringback client add where its row was deleted; " + bound
+	}
+	return "mend what the error names; " + bound
+}
+
 // faultOf is the fault behind an error of a step.
 func faultOf(err error) *fault {
 	var known *fault
@@ -70,7 +85,7 @@ func (q *Queue) postpone(ctx context.Context, logger *slog.Logger, job *rivertyp
 	}
 	found := faultOf(err)
 	q.metrics.faults.WithLabelValues(job.Queue).Inc()
-	logger.ErrorContext(ctx, lines.failed, "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause)
+	logger.ErrorContext(ctx, lines.failed, "request_id", request, "job_id", job.ID, "fault", found.what, "error", found.cause, "remedy", found.remedy())
 	return found
 }
 

@@ -129,8 +129,11 @@ func (recorder) Enabled(context.Context, slog.Level) bool { return true }
 func (r recorder) Handle(_ context.Context, record slog.Record) error {
 	r.pass(record.Message)
 	record.Attrs(func(attr slog.Attr) bool {
-		if attr.Key == "request_id" {
+		switch attr.Key {
+		case "request_id":
 			r.pass(record.Message + " " + attr.Value.String())
+		case "remedy":
+			r.pass(record.Message + ": " + attr.Value.String())
 		}
 		return true
 	})

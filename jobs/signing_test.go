@@ -46,7 +46,7 @@ func TestSigning(t *testing.T) {
 		request.Client = unreadable
 		q.start(t)
 		q.accept(t, request)
-		q.waitForLog(t, "callback_not_made")
+		q.waitForLog(t, "callback_not_made: "+(&fault{what: unsigned}).remedy())
 		q.waitFor(t, request.ID, "callback_state = 'pending' AND attempt IS NULL AND callback_job_state IN ('available', 'retryable')")
 		if !q.holds(t, `SELECT errors[1] ->> 'error' = 'fault: the callback can''t be signed' FROM river_job WHERE kind = 'callback'`) {
 			t.Error("the job doesn't say why it waits")
