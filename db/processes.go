@@ -120,11 +120,10 @@ func returnLost(condition string) string {
 const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS failed WHERE failed ->> 'error' LIKE '` + WorkNotDone + `%'))`
 
 // strayJobs are the unfinished jobs that the process $1 took up longer ago than $2, or a
-// process that has no row. A job that somebody set to running by hand may have no process
-// and no time.
+// process that has no row.
 const strayJobs = `
 		      state = 'running'
-		  AND coalesce(attempted_at, created_at) < now() - $2::interval
+		  AND attempted_at < now() - $2::interval
 		  AND (attempted_by[array_upper(attempted_by, 1)] = $1
 		       OR NOT EXISTS (SELECT FROM processes WHERE id = attempted_by[array_upper(attempted_by, 1)]))`
 

@@ -136,9 +136,9 @@ type Mended struct {
 func (m Mended) Any() bool { return m.Work+m.Callbacks+m.Order+len(m.Cancelled) > 0 }
 
 // Mend gives requests that have lost the job of their next step another job, which is due
-// at once. A request whose work job was cancelled ends as cancelled, with reason as its
-// error, as with CancelRequest. Requests that another transaction writes are noted for the
-// next look.
+// at the request's own time, or else at once. A request whose work job was cancelled ends as
+// cancelled, with reason as its error, as with CancelRequest. Requests that another
+// transaction writes are noted for the next look.
 func Mend(ctx context.Context, tx pgx.Tx, work, callback Jobs, ids []uuid.UUID, reason jsontext.Value) (m Mended, err error) {
 	if len(ids) == 0 {
 		return Mended{}, nil
@@ -284,7 +284,7 @@ func cancelLost(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, reason jsontext
 func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, mayBePending, first string, ids []uuid.UUID) (int, error) {
 	sql := `
 		WITH lost AS MATERIALIZED (
-			SELECT requests.id, client, ordering_key, seq, redelivered_at, ` + job + ` AS earlier_job_id,
+			SELECT requests.id, client, ordering_key, seq, redelivered_at, greatest(now(), run_at, redelivered_at) AS due_at, ` + job + ` AS earlier_job_id,
 			       nextval('river_job_id_seq') AS job_id, 1 AS position
 			FROM requests
 			LEFT JOIN river_job ON river_job.id = ` + job + `
@@ -301,7 +301,7 @@ func remakeJobs(ctx context.Context, tx pgx.Tx, jobs Jobs, job, owed, mayBePendi
 			-- No row would lead to the earlier job any more to remove it.
 			DELETE FROM river_job
 			WHERE id = ANY (ARRAY(SELECT earlier_job_id FROM lost))
-		), ` + insertJobs("lost", "now()", first) + `
+		), ` + insertJobs("lost", "due_at", first) + `
 		SELECT count(*)
 		FROM jobs
 		WHERE (SELECT count(*) >= 0 FROM notified)

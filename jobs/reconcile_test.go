@@ -60,6 +60,38 @@ func TestReconciler(t *testing.T) {
 		})
 	}
 
+	// The request keeps its own time, so that it can be cancelled until then.
+	for step, make := range map[string]func(*testing.T, *testQueue, db.Request){
+		"Work": func(t *testing.T, q *testQueue, request db.Request) {
+			request.RunAt = q.Now().Add(time.Hour)
+			q.accept(t, request)
+		},
+		"Redelivery": func(t *testing.T, q *testQueue, request db.Request) {
+			q.accept(t, request)
+			q.end(t, request, db.CallbackDead)
+			q.redeliver(t, db.Redelivery{RequestID: request.ID, Client: request.Client, At: q.Now().Add(time.Hour)})
+		},
+	} {
+		t.Run("Gives"+step+"ThatIsDueLaterItsTime", func(t *testing.T) {
+			t.Parallel()
+			q, request := newQueue(t, doNothing), newRequest("http://127.0.0.1:9/")
+			make(t, q, request)
+			q.exec(t, "DELETE FROM river_job WHERE state::text = 'available'")
+			q.start(t)
+			waitUntil(t, func() bool {
+				return q.holds(t, `
+					SELECT EXISTS (
+						SELECT
+						FROM requests
+						JOIN river_job ON river_job.id IN (work_job_id, callback_job_id)
+						WHERE scheduled_at = greatest(run_at, redelivered_at)
+						  AND scheduled_at > now() + interval '50 minutes'
+						  AND attempt = 0
+					)`)
+			})
+		})
+	}
+
 	// Each leaves a job that has not ended, and that no worker takes up for its request.
 	changes := map[string]string{
 		"GivenAnotherKind":         "kind = 'other'",
@@ -334,18 +366,16 @@ func TestJobsMadeByHand(t *testing.T) {
 	})
 
 	// River's own rescue takes no job that has no timeout.
-	for name, by := range map[string]string{"NoProcess": "NULL", "AProcessWithoutARow": "ARRAY['gone']"} {
-		t.Run("RunAgainThoughTheyRunIn"+name, func(t *testing.T) {
-			t.Parallel()
-			q, receiver := newQueue(t, nil), newReceiver(t, always(http.StatusOK))
-			request := newRequest(receiver.URL)
-			q.accept(t, request)
-			q.exec(t, "UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 minute', attempted_by = "+by)
-			q.start(t)
-			receiver.next(t)
-			q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_attempt = 1 AND work_job_state = 'completed'")
-		})
-	}
+	t.Run("RunAgainThoughTheyRunInAProcessWithoutARow", func(t *testing.T) {
+		t.Parallel()
+		q, receiver := newQueue(t, nil), newReceiver(t, always(http.StatusOK))
+		request := newRequest(receiver.URL)
+		q.accept(t, request)
+		q.exec(t, "UPDATE river_job SET state = 'running', attempt = 1, attempted_at = now() - interval '1 minute', attempted_by = ARRAY['gone']")
+		q.start(t)
+		receiver.next(t)
+		q.waitFor(t, request.ID, "callback_state = 'delivered' AND work_job_attempt = 1 AND work_job_state = 'completed'")
+	})
 
 	// River UI's retry.
 	t.Run("AreNoneWhereARunningJobIsRetried", func(t *testing.T) {
