@@ -8,6 +8,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
+
+	"ringback/db"
 )
 
 // reply is the answer of a handler when all went well.
@@ -61,7 +63,7 @@ func (a *API) writeProblem(c *call, err error) {
 }
 
 func (a *API) write(c *call, status int, contentType string, body any) {
-	encoded, err := json.Marshal(body)
+	encoded, err := json.Marshal(body, db.AsStored())
 	if err != nil {
 		_ = c.Error(fmt.Errorf("encoding answer: %w", err))
 		status, contentType = http.StatusInternalServerError, "application/problem+json"

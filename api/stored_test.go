@@ -21,6 +21,33 @@ func (s *service) endAs(t *testing.T, status, result, failure string) {
 	}
 }
 
+// Postgres takes from SQL what no caller may send.
+func TestRequestThatWasChangedBySQLIsShown(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ text, shown string }{
+		"NameTwice": {`{"a":1,"a":{"b":2,"b":3}}`, `{"a":1,"a":{"b":2,"b":3}}`},
+		"HalfAPair": {`"\ud800"`, "\"\uFFFD\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, nil)
+			stored := s.located(t, s.call(t, "POST", "/sync", syncBody, "Prefer", "respond-async"))
+			s.endAs(t, "succeeded", test.text, "")
+			if _, err := s.pool.Exec(t.Context(), "UPDATE requests SET input = $1::text::json", test.text); err != nil {
+				t.Fatal(err)
+			}
+			location := "/requests/" + stored.ID.String()
+			got := s.call(t, "GET", location, "")
+			if body := string(got.body); got.status != http.StatusOK || !strings.Contains(body, `"input":`+test.shown) || !strings.Contains(body, `"result":`+test.shown) {
+				t.Errorf("got %d %s, want %s", got.status, body, test.shown)
+			}
+			if event := s.follow(t, location).next(); !strings.Contains(event.data, `"result":`+test.shown) {
+				t.Errorf("events: got %+v, want %s", event, test.shown)
+			}
+		})
+	}
+}
+
 // TestStoredSync holds what POST /sync does for callers that prefer respond-async.
 func TestStoredSync(t *testing.T) {
 	t.Parallel()

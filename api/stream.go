@@ -149,7 +149,7 @@ func (s *stream) tell(progress db.Progress) {
 
 // send writes one event.
 func (s *stream) send(event, id string, data any) {
-	encoded, err := json.Marshal(data)
+	encoded, err := json.Marshal(data, db.AsStored())
 	if err != nil {
 		_ = s.c.Error(fmt.Errorf("encoding event: %w", err))
 		s.broken = true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -44,6 +45,13 @@ const (
 	CallbackDead      CallbackState = "dead"
 	CallbackCancelled CallbackState = "cancelled"
 )
+
+// AsStored returns the options by which JSON of a row is encoded as it stands. No caller may
+// send a name twice in an object, or half a surrogate pair, but Postgres takes them from SQL.
+// Half a pair becomes U+FFFD.
+func AsStored() json.Options {
+	return json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
 
 // Request is a row of requests.
 type Request struct {

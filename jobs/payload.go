@@ -44,7 +44,7 @@ func callbackBody(r db.Request) (jsontext.Value, error) {
 		ID: r.ID, Mode: r.Mode, Work: r.Work, Status: r.Status, Result: r.Result, Error: r.Error,
 		CallbackURL: r.CallbackURL, CallbackState: r.CallbackState, OrderingKey: r.OrderingKey, Sequence: r.Sequence, Traceparent: r.Traceparent,
 		AcceptedAt: r.AcceptedAt, StartedAt: r.StartedAt, FinishedAt: r.FinishedAt, RunAt: r.RunAt, ExpiresAt: r.ExpiresAt,
-	}})
+	}}, db.AsStored())
 	if err != nil {
 		return nil, fmt.Errorf("encoding callback: %w", err)
 	}

@@ -1,6 +1,9 @@
 package jobs
 
 import (
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 
 	"ringback/db"
@@ -11,6 +14,27 @@ func newStored() db.Request {
 	request := newRequest("")
 	request.Mode, request.CallbackURL, request.CallbackState = db.Sync, "", ""
 	return request
+}
+
+// Postgres takes from SQL what no work may return.
+func TestResultThatWasChangedBySQLIsCalledBack(t *testing.T) {
+	t.Parallel()
+	bodies := make(chan string, 10)
+	q, request := newQueue(t, doNothing), newRequest(newServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // checked below
+		bodies <- string(body)
+	}))
+	q.accept(t, request)
+	if err := q.finish(t.Context(), request, succeeded); err != nil {
+		t.Fatal(err)
+	}
+	const text = `{"a":1,"a":2}`
+	q.exec(t, "UPDATE requests SET result = $1::text::json", text)
+	q.start(t)
+	q.waitFor(t, request.ID, "callback_state = 'delivered'")
+	if got := <-bodies; !strings.Contains(got, `"result":`+text) {
+		t.Errorf("got %s, want the result as it stands", got)
+	}
 }
 
 func TestRequestWithoutACallback(t *testing.T) {

@@ -146,7 +146,7 @@ func (c *Console) requestJSON(w http.ResponseWriter, r *http.Request) {
 		c.write(w, r, c.failed(r, err))
 		return
 	}
-	encoded, err := json.Marshal(toldOf(whole), jsontext.WithIndent("  "))
+	encoded, err := json.Marshal(toldOf(whole), jsontext.WithIndent("  "), db.AsStored())
 	if err != nil {
 		c.write(w, r, c.failed(r, fmt.Errorf("encoding request: %w", err)))
 		return
