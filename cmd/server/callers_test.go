@@ -394,7 +394,7 @@ func TestProblemsAreToldInASentence(t *testing.T) {
 		}
 		return err != nil
 	}, func() string { return "a call over the rate" })
-	if !strings.Contains(last, "(429 quota-exceeded, retry after 1s)") {
+	if !strings.Contains(last, "(429 quota-exceeded, retry after 2s)") {
 		t.Errorf("got %q, want when to try again", last)
 	}
 }
