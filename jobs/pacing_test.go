@@ -38,13 +38,13 @@ func TestPacing(t *testing.T) {
 		}
 		q.start(t)
 		first := <-times
-		const callbacks = 6
+		const callbacks = 10
 		for range callbacks - 2 {
 			<-times
 		}
-		// 20 a second, and half of it after each: 1/20 s after the first, 1/10 after the
-		// second, and so on. Taking longer does no harm.
-		if took, least := (<-times).Sub(first), time.Second*31/20/2; took < least {
+		// Of each client 20 a second, and half of it after each of its own: 1/10 s after its
+		// first, 1/5 after its second, and so on. Taking longer does no harm.
+		if took, least := (<-times).Sub(first), time.Second*(1+2+4+8)/10/2; took < least {
 			t.Errorf("got %d callbacks within %v, want it to take %v at least", callbacks, took, least)
 		}
 		waitUntil(t, func() bool {

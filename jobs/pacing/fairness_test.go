@@ -236,8 +236,8 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 		later := func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Throttled, 2, time.Millisecond }
 		gone := func(simCall) (webhook.Outcome, int, time.Duration) { return webhook.Gone, 410, time.Millisecond }
 		for name, says := range map[string]answer{"404": slowly, "500": fails, "410": gone, "429": later, "no answer": hangs} {
-			for _, after := range []time.Duration{second / 2, second + 3*time.Millisecond, 3 * second, 10 * second, 30 * second} {
-				for mallories, want := range map[int]time.Duration{1: second, 3: 4 * second, 8: 17 * second} {
+			for _, after := range []time.Duration{second + 3*time.Millisecond, 3 * second, 30 * second} {
+				for mallories, want := range map[int]time.Duration{1: second, 8: 17 * second} {
 					s, fresh := newSimulation(500), newOrdinary(0)
 					fresh.answer = func(call simCall) (webhook.Outcome, int, time.Duration) {
 						if call.client != "acme" {
