@@ -25,7 +25,7 @@ type refusal struct {
 	problem string
 	detail  string
 	policy  string // the quota that is used up, if it is one
-	cause   error  // that stands for it, where what refuses is no limit of ours
+	cause   error  // the error that means this refusal, where no limit refuses
 
 	retryAfter int // seconds, where it takes long
 }

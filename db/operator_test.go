@@ -114,7 +114,7 @@ func TestListProcesses(t *testing.T) {
 	}
 }
 
-// The page of dead letters reads so many in all, whoever has how many.
+// The page of dead letters reads a bounded number in all, of however many clients.
 func TestGroupedDeadLettersAreBoundedInAll(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.NewPool(t)

@@ -34,7 +34,7 @@ func (p *postponed) Error() string { return "the callback waits: " + string(p.re
 func (p *postponed) Unwrap() error { return river.JobSnooze(p.delay) }
 
 // jobNote is stored as the output of a callback's job, by the statement that lets the job
-// come back anyway. So every process knows why a callback waits, whichever postponed it.
+// come back anyway. So every process knows why a callback waits, also where another postponed it.
 type jobNote struct {
 	WaitsFor limit.Reason `json:"waits_for"`
 }

@@ -233,7 +233,7 @@ func TestDatabaseThatWasCopiedWithoutItsSequences(t *testing.T) {
 	}
 }
 
-// The defaults of an old database, or of one that others use, too, change nothing.
+// The defaults of an old database, or of a database that other programs use, change nothing.
 func TestDatabaseWithDefaultsOfItsOwn(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)

@@ -55,7 +55,7 @@ func (c consent) covers(address netip.Prefix, now time.Time) bool {
 
 func (c consent) due(now time.Time) bool { return !c.askAt.After(now) }
 
-// answered is the consent after it was asked for. What is no grant leaves it as it is.
+// answered is the consent after it was asked for. An answer that grants nothing changes nothing.
 func (c consent) answered(answer webhook.Consent, err error, now time.Time) consent {
 	c.asked = now
 	if err != nil || !answer.Granted {
