@@ -47,7 +47,7 @@ func (q *Queue) admit(d demand) error {
 	if err := q.quotas.admit(d); err != nil {
 		return err
 	}
-	return q.accepts.Admit()
+	return q.accepts.Admit(d.Client)
 }
 
 // ErrUnsignable says that the secret of a client can't be had, so that no callback could

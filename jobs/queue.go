@@ -224,6 +224,7 @@ func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
 	q.accepts = batch.New(batch.Config[acceptance, db.Holder]{
 		Flush: q.acceptAll, Size: func(call acceptance) int { return sizeOf(call.request) },
+		Party: func(call acceptance) string { return call.request.Client }, Fair: fairIf(config.Limits != nil),
 		Queue: config.AsyncLimit, QueueBytes: acceptQueueBytes, Rest: acceptRest, Patience: acceptPatience, Met: q.met(db.AcceptStep), Blames: db.IsRefused,
 	})
 	q.records = batch.New(batch.Config[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep), Blames: db.IsRefused})
@@ -240,6 +241,14 @@ func (q *Queue) startBatchers(config Config) {
 		Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep), Blames: db.IsRefused,
 	})
 	q.meetings = batch.New(batch.Config[string, db.Receiver]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
+}
+
+// fairIf is the rule by which clients share what waits, nil where they don't.
+func fairIf(shared bool) func(held, free int) bool {
+	if !shared {
+		return nil
+	}
+	return limit.Fair
 }
 
 // met returns the function that takes a step's result.

@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -49,11 +48,10 @@ var (
 // durable: 25,000 items a second without a delay, 8,000 with a delay of 2 ms.)
 type Batcher[T, R any] struct {
 	config Config[T, R]
-	calls  chan *call[T, R]
-	bytes  atomic.Int64 // of the items in calls
-	waited atomic.Int64 // nanoseconds that the first item of the latest batch had waited
+	line   line[T, R]
+	comes  chan struct{} // gets a value for each item in the line
 
-	stopping sync.RWMutex // held for writing by Stop, so that it closes calls when nobody sends
+	stopping sync.RWMutex // held for writing by Stop, so that it closes comes when nobody sends
 	stopped  bool
 	flushers sync.WaitGroup
 }
@@ -67,9 +65,14 @@ type Config[T, R any] struct {
 	Queue int              // items that may wait for a flusher
 	// QueueBytes is how many bytes the waiting items may take, 0 for no limit.
 	QueueBytes int
-	// Patience is how long items should wait for a flusher, 0 for no limit: when
-	// the latest batch had waited longer, no more items are taken until the queue
-	// is empty. So the wait stays the same on slow machines as on fast ones.
+	// Party is whose item it is: parties take turns. Nil where all items are of one party.
+	Party func(item T) string
+	// Fair tells whether a party that has so many items or bytes waiting may have more, with
+	// so much of Queue or QueueBytes free. Nil where it may have all.
+	Fair func(held, free int) bool
+	// Patience is how long items should wait for a flusher, 0 for no limit: when a
+	// party's first item in its latest batch had waited longer, no more of its items are
+	// taken until none waits. So the wait stays the same on slow machines as on fast ones.
 	Patience time.Duration
 	// Rest is the least time from the start of one flush to the next: batches grow at the
 	// price of latency, which is nothing where a flush takes as long. After a batch of several
@@ -107,6 +110,12 @@ func New[T, R any](config Config[T, R]) *Batcher[T, R] {
 	if config.Size == nil {
 		config.Size = func(T) int { return 0 }
 	}
+	if config.Party == nil {
+		config.Party = func(T) string { return "" }
+	}
+	if config.Fair == nil {
+		config.Fair = func(int, int) bool { return true }
+	}
 	if config.Urgent == nil {
 		config.Urgent = func(T) bool { return false }
 	}
@@ -119,7 +128,8 @@ func New[T, R any](config Config[T, R]) *Batcher[T, R] {
 	if config.Flushers == 0 {
 		config.Flushers = 1
 	}
-	b := &Batcher[T, R]{config: config, calls: make(chan *call[T, R], config.Queue)}
+	b := &Batcher[T, R]{config: config, comes: make(chan struct{}, config.Queue)}
+	b.line.of = map[string]*party[T, R]{}
 	for range config.Flushers {
 		b.flushers.Go(b.run)
 	}
@@ -148,50 +158,41 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 	if b.stopped {
 		return ErrStopped
 	}
-	if b.late() {
-		return ErrLate
+	if err := b.line.add(b.config.Party(c.item), c, func(held party[T, R]) error { return b.refuse(held, c.size) }); err != nil {
+		return err
 	}
-	if bytes := b.bytes.Add(int64(c.size)); b.tooLarge(bytes) {
-		b.bytes.Add(-int64(c.size))
-		return ErrLarge
-	}
-	select {
-	case b.calls <- c:
-		return nil
-	default:
-		b.bytes.Add(-int64(c.size))
-		return ErrFull
-	}
+	b.comes <- struct{}{} // has room for each item that the line takes
+	return nil
 }
 
-func (b *Batcher[T, R]) tooLarge(bytes int64) bool {
-	return b.config.QueueBytes > 0 && bytes > int64(b.config.QueueBytes)
-}
-
-func (b *Batcher[T, R]) late() bool {
-	return b.config.Patience > 0 && time.Duration(b.waited.Load()) > b.config.Patience && len(b.calls) > 0
-}
-
-// Admit returns the error with which Do would refuse an item now, nil for none. It is for
-// callers that ask before they prepare an item.
-func (b *Batcher[T, R]) Admit() error {
+// refuse tells why no more of a party is taken, by what it has waiting.
+func (b *Batcher[T, R]) refuse(held party[T, R], size int) error {
+	free, bytes := b.config.Queue-b.line.items, b.config.QueueBytes-b.line.bytes-size
 	switch {
-	case b.late():
+	case b.config.Patience > 0 && held.waited > b.config.Patience && len(held.waiting) > 0:
 		return ErrLate
-	case b.tooLarge(b.bytes.Load() + 1):
+	case b.config.QueueBytes > 0 && (bytes < 0 || !b.config.Fair(held.bytes, bytes+1)):
 		return ErrLarge
-	case len(b.calls) == cap(b.calls):
+	case free <= 0 || !b.config.Fair(len(held.waiting), free):
 		return ErrFull
 	}
 	return nil
 }
+
+// Admit returns the error with which Do would refuse an item of a party now, nil for none.
+// It is for callers that ask before they prepare an item.
+func (b *Batcher[T, R]) Admit(party string) error {
+	return b.line.look(party, b.refuseAny)
+}
+
+func (b *Batcher[T, R]) refuseAny(held party[T, R]) error { return b.refuse(held, 1) }
 
 // Stop takes no more items and returns when those it has are flushed.
 func (b *Batcher[T, R]) Stop() {
 	b.stopping.Lock()
 	if !b.stopped {
 		b.stopped = true
-		close(b.calls)
+		close(b.comes)
 	}
 	b.stopping.Unlock()
 	b.flushers.Wait()
@@ -202,16 +203,13 @@ func (b *Batcher[T, R]) run() {
 	var left *call[T, R] // was taken, but didn't fit
 	var rested time.Time // the next flush isn't before
 	for {
+		b.line.begin(left == nil && len(b.comes) == 0)
 		first := left
 		if first == nil {
-			if len(b.calls) == 0 {
-				b.waited.Store(0) // this flusher is free: the next call doesn't wait
-			}
-			next, ok := <-b.calls
-			if !ok {
+			if _, ok := <-b.comes; !ok {
 				return
 			}
-			first = next
+			first = b.line.next()
 		}
 		runtime.Gosched() // who is ready to send goes first, which costs nothing when nobody is
 		var batch []*call[T, R]
@@ -227,9 +225,7 @@ func (b *Batcher[T, R]) run() {
 // come, unless an urgent item is among them. It returns an item that doesn't fit
 // separately.
 func (b *Batcher[T, R]) collect(first *call[T, R], rested time.Time) (batch []*call[T, R], left *call[T, R]) {
-	batch = append(make([]*call[T, R], 0, min(len(b.calls)+1, maxItems)), first)
-	b.bytes.Add(-int64(first.size))
-	b.waited.Store(int64(time.Since(first.since)))
+	batch = append(make([]*call[T, R], 0, min(len(b.comes)+1, maxItems)), first)
 	size, urgent := first.size, b.config.Urgent(first.item)
 	for len(batch) < maxItems {
 		next := b.next(urgent, rested)
@@ -240,7 +236,6 @@ func (b *Batcher[T, R]) collect(first *call[T, R], rested time.Time) (batch []*c
 			return batch, next
 		}
 		batch, size, urgent = append(batch, next), size+next.size, urgent || b.config.Urgent(next.item)
-		b.bytes.Add(-int64(next.size))
 	}
 	return batch, nil
 }
@@ -249,8 +244,8 @@ func (b *Batcher[T, R]) collect(first *call[T, R], rested time.Time) (batch []*c
 // nil where there is none.
 func (b *Batcher[T, R]) next(urgent bool, rested time.Time) *call[T, R] {
 	select {
-	case next := <-b.calls:
-		return next
+	case _, ok := <-b.comes:
+		return b.taken(ok)
 	default:
 	}
 	rest := time.Until(rested)
@@ -260,11 +255,19 @@ func (b *Batcher[T, R]) next(urgent bool, rested time.Time) *call[T, R] {
 	timer := time.NewTimer(rest)
 	defer timer.Stop()
 	select {
-	case next := <-b.calls:
-		return next
+	case _, ok := <-b.comes:
+		return b.taken(ok)
 	case <-timer.C:
 		return nil
 	}
+}
+
+// taken is the next call of the line, nil where the batcher stops and has none left.
+func (b *Batcher[T, R]) taken(ok bool) *call[T, R] {
+	if !ok {
+		return nil
+	}
+	return b.line.next()
 }
 
 // flush answers every call of a batch. An item that is to blame must not fail its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -94,6 +95,9 @@ func wantResults(t *testing.T, callers []*caller) {
 	}
 }
 
+// tens is the party of an item: 10 of 10 to 19, and so on.
+func tens(item int) string { return strconv.Itoa(item / 10 * 10) }
+
 func wantBatch(t *testing.T, got []int, want ...int) {
 	t.Helper()
 	if !slices.Equal(got, want) {
@@ -175,9 +179,19 @@ func TestBatcherCollects(t *testing.T) {
 				d.end <- nil
 			}
 			wantResults(t, callers)
-			if got := b.bytes.Load(); got != 0 {
+			if got := b.line.bytes; got != 0 {
 				t.Errorf("bytes counted as queued: got %d, want none", got)
 			}
+		},
+		// Else a small item waits for all large items of others that came before it.
+		"ItemsOfPartiesInTurn": func(t *testing.T) {
+			b, d := newDesk(t, Config[int, int]{Party: tens, Size: func(item int) int { return item % 10 << 18 }})
+			callers := ask(t.Context(), b, 14, 14, 14, 14, 20, 20, 30)
+			for _, want := range [][]int{{14}, {14, 20, 30}, {14, 20}, {14}} {
+				wantBatch(t, d.next(), want...)
+				d.end <- nil
+			}
+			wantResults(t, callers)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -192,7 +206,7 @@ func TestBatcherRefuses(t *testing.T) {
 	refuses := func(t *testing.T, b *Batcher[int, int], want error) {
 		t.Helper()
 		bubble.Wait()
-		if got := b.Admit(); !errors.Is(got, want) {
+		if got := b.Admit(""); !errors.Is(got, want) {
 			t.Errorf("admit: got %v, want %v", got, want)
 		}
 		if c := ask(t.Context(), b, 1)[0]; !c.done || !errors.Is(c.err, want) {
@@ -202,7 +216,7 @@ func TestBatcherRefuses(t *testing.T) {
 	takes := func(t *testing.T, b *Batcher[int, int]) (taken []*caller) {
 		t.Helper()
 		bubble.Wait()
-		if got := b.Admit(); got != nil {
+		if got := b.Admit(""); got != nil {
 			t.Errorf("admit: got %v, want none", got)
 		}
 		taken = ask(t.Context(), b, 1)
@@ -233,9 +247,44 @@ func TestBatcherRefuses(t *testing.T) {
 				d.end <- nil
 			}
 			wantResults(t, callers)
-			if got := b.bytes.Load(); got != 0 {
+			if got := b.line.bytes; got != 0 {
 				t.Errorf("bytes counted as queued: got %d, want none", got)
 			}
+		},
+		"APartyBeyondItsShareAlone": func(t *testing.T) {
+			b, d := newDesk(t, Config[int, int]{
+				QueueBytes: 10, Size: func(item int) int { return item % 10 }, Party: tens,
+				Fair: func(held, free int) bool { return held < free },
+			})
+			callers := ask(t.Context(), b, 11, 15) // the first is being flushed
+			if err := b.Admit("10"); !errors.Is(err, ErrLarge) {
+				t.Errorf("the party that has half of the queue: got %v, want %v", err, ErrLarge)
+			}
+			if err := b.Admit("20"); err != nil {
+				t.Errorf("another party: got %v, want none", err)
+			}
+			callers = append(callers, ask(t.Context(), b, 24)...)
+			for range callers[1:] {
+				d.end <- nil
+			}
+			wantResults(t, callers)
+		},
+		"APartyWhoseItemsWaitTooLongAlone": func(t *testing.T) {
+			b, d := newDesk(t, Config[int, int]{Patience: 40 * time.Millisecond, Party: tens, Size: func(item int) int { return item % 10 << 20 }})
+			callers := ask(t.Context(), b, 11, 11, 11, 11) // each fills a batch
+			time.Sleep(41 * time.Millisecond)
+			d.end <- nil
+			bubble.Wait()
+			if err := b.Admit("10"); !errors.Is(err, ErrLate) {
+				t.Errorf("the party whose item waited: got %v, want %v", err, ErrLate)
+			}
+			if err := b.Admit("20"); err != nil {
+				t.Errorf("another party: got %v, want none", err)
+			}
+			d.end <- nil
+			d.end <- nil
+			d.end <- nil
+			wantResults(t, callers)
 		},
 		"NothingForItsSizeWithoutALimit": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{Size: func(int) int { return 1 << 30 }})
