@@ -66,6 +66,7 @@ type API struct {
 	answers  *answerBudget
 	reads    *limit.Gate
 	posts    *rates // nil where clients have no limits
+	getting  *rates // likewise, of reads
 	metrics  *metrics
 
 	strangers seldomLines // lines of calls without a valid key
@@ -86,7 +87,7 @@ func New(config Config) http.Handler {
 		reads:    newReads(config.ReadLimit, config.areShared()),
 		metrics:  newMetrics(config.Metrics),
 	}
-	api.posts = api.newRates()
+	api.posts, api.getting = api.newRates(), api.newReadRates()
 	watchGate(config.Metrics, api.sync)
 	watchAnswers(config.Metrics, api.answers)
 	router := api.newRouter()
@@ -105,7 +106,7 @@ func New(config Config) http.Handler {
 		newAsync.POST("/async"+work, api.traced(api.postAsync)...)
 	}
 	newAsync.POST("/async/batch", api.traced(api.postBatch)...)
-	reading := private.Group("", api.admit(admission{api.newReadRates(), nil}))
+	reading := private.Group("", api.admit(admission{api.getting, nil}))
 	get(reading, listPath, api.handle(api.listRequests))
 	plain := reading.Group("", with(api.refuseQuery))
 	get(plain, "/works", api.handle(api.listWorks))

@@ -48,7 +48,21 @@ func weightOfRead(c *call) int {
 	if p.problem() != nil {
 		return 1 // a refusal
 	}
-	return (requests + 9) / 10
+	return weightOfPage(requests)
+}
+
+func weightOfPage(requests int) int { return (requests + 9) / 10 }
+
+// listMany is list for a call about many callbacks. Its page counts as reads, too: at the
+// rate of POSTs, a client would have a hundred thousand requests looked at a second.
+func (a *API) listMany(c *call, filter db.Filter) (db.Page, error) {
+	if a.getting != nil {
+		now, client := time.Now(), a.getting.client(c.client, time.Now())
+		if decision, _, _ := client.take(min(weightOfPage(filter.Limit), client.limit.Burst), reasonReadRate, now); !decision.OK() {
+			return db.Page{}, decision.Err()
+		}
+	}
+	return a.list(c, filter)
 }
 
 // startsOf is how fast the reads of a burst begin: some at once, the rest at twice the rate.

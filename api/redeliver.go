@@ -124,7 +124,7 @@ func (a *API) redeliver(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	page, err := a.list(c, filter)
+	page, err := a.listMany(c, filter)
 	if err != nil {
 		return reply{}, err
 	}
