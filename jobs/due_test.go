@@ -6,6 +6,8 @@ import (
 
 	"ringback/db"
 	"ringback/jobs/clients"
+	"ringback/jobs/flow"
+	"ringback/jobs/limit"
 )
 
 func TestDueTimesOfAClientAreSpread(t *testing.T) {
@@ -86,6 +88,29 @@ func TestDueTimesOfAClientAreSpread(t *testing.T) {
 			t.Error("another client's second was dropped")
 		}
 	})
+}
+
+func TestWorkOfAClientThatExpiresAtOneMomentComesBackInTurn(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, nil)
+	q.quotas = newQuotas(Config{Pool: q.direct, Limits: limited(clients.Limits{Rate: 50})})
+	expires := time.Now().Add(time.Minute)
+	waits := func(client string) time.Duration {
+		request := db.Request{Client: client, ExpiresAt: expires}
+		return q.runner.waitOf(t.Context(), request, limit.Decision{Reason: flow.WorkSlots, RetryAt: expires.Add(time.Hour)})
+	}
+	in := map[int]int{} // by the second after that moment
+	for range 1000 {
+		in[int((time.Now().Add(waits("hostile")).Sub(expires)+time.Second/2)/time.Second)]++
+	}
+	for second := range 10 {
+		if in[second] != 100 {
+			t.Errorf("back %d s after the moment: got %d, want twice the rate of 50", second, in[second])
+		}
+	}
+	if late := time.Now().Add(waits("honest")).Sub(expires); late > time.Second/2 {
+		t.Errorf("another client's is back %v after the moment, want then", late)
+	}
 }
 
 func TestDueTimesOfRequestsThatAreNotOwedAreGivenBack(t *testing.T) {

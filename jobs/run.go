@@ -262,18 +262,19 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 }
 
 // waitOf is how long a job is postponed, 0 where ctx has ended. It comes back in time to
-// expire.
+// expire, unless thousands of its client's expire with it: all at one moment, they would be
+// before the jobs of others.
 func (w *runWorker) waitOf(ctx context.Context, request db.Request, postponed limit.Decision) time.Duration {
 	if postponed.OK() {
 		return 0
 	}
 	w.queue.metrics.postponed(postponed.Reason)
 	w.logger.DebugContext(ctx, "work_waits", "request_id", request.ID.String(), "reason", postponed.Reason, "until", postponed.RetryAt)
-	wait := time.Until(postponed.RetryAt)
-	if !request.ExpiresAt.IsZero() {
-		wait = min(wait, time.Until(request.ExpiresAt))
+	until := postponed.RetryAt
+	if !request.ExpiresAt.IsZero() && request.ExpiresAt.Before(until) {
+		until = w.queue.quotas.dueAt(request.Client, request.ExpiresAt, time.Now())
 	}
-	return max(flow.Soonest, wait)
+	return max(flow.Soonest, time.Until(until))
 }
 
 func (w *runWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) (work.Outcome, error) {
