@@ -20,7 +20,7 @@ import (
 // asyncBody is the body of POST /async.
 type asyncBody struct {
 	Input       jsontext.Value `json:"input"`
-	CallbackURL string         `json:"callback_url"`
+	CallbackURL callbackURL    `json:"callback_url"`
 	Callback    *callbackBody  `json:"callback"`   // instead of callback_url
 	Delay       *int           `json:"delay"`      // seconds until the work is due
 	RunAt       *time.Time     `json:"run_at"`     // when it is due, instead of delay
@@ -30,8 +30,23 @@ type asyncBody struct {
 
 // callbackBody is a callback that carries the caller's headers.
 type callbackBody struct {
-	URL     string            `json:"url"`
+	URL     callbackURL       `json:"url"`
 	Headers map[string]string `json:"headers"`
+}
+
+// callbackURL is a URL in a body, empty where there is none.
+type callbackURL string
+
+// errEmpty is an empty text where there must be none.
+var errEmpty = errors.New("must not be empty")
+
+// UnmarshalText refuses an empty text, which would pass for none.
+func (u *callbackURL) UnmarshalText(text []byte) error {
+	*u = callbackURL(text)
+	if len(text) == 0 {
+		return errEmpty
+	}
+	return nil
 }
 
 const (
@@ -139,7 +154,7 @@ func (a *API) setCallback(request *db.Request, body asyncBody) (err error) {
 	if raw == "" {
 		return invalidInput(pointer, "is required")
 	}
-	request.CallbackURL, err = a.checkCallback(request.Client, raw)
+	request.CallbackURL, err = a.checkCallback(request.Client, string(raw))
 	var refused *webhook.RefusedError
 	if errors.As(err, &refused) {
 		return newProblem("invalid-callback-url", refused.Rule, fieldProblem{Pointer: "#" + pointer, Detail: refused.Rule})

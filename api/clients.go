@@ -37,7 +37,7 @@ func (a *API) authenticate(c *call) {
 
 // clientOf returns the client of a call, or why it has none.
 func (a *API) clientOf(c *call) (client string, unknown clients.Unknown) {
-	authorization := c.GetHeader("Authorization")
+	authorization := combined(c.Request.Header, "Authorization")
 	if authorization == "" {
 		client = a.LocalClient
 	}

@@ -167,6 +167,8 @@ func explainSemantic(err *json.SemanticError) string {
 		return errNotAHost.Error()
 	case errors.Is(err, errNotATime):
 		return errNotATime.Error()
+	case errors.Is(err, errEmpty):
+		return errEmpty.Error()
 	case err.GoType != nil && err.JSONKind != 0:
 		return "must be " + kindName(err.GoType.Kind())
 	default:

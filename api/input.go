@@ -43,14 +43,20 @@ func (a *API) decodeUpTo(c *call, most int64, target any) (body []byte, err erro
 
 // checkMedia refuses a body that isn't plain JSON by its headers.
 func checkMedia(c *call) error {
-	media, params, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	media, params, err := mime.ParseMediaType(combined(c.Request.Header, "Content-Type"))
 	if charset, ok := params["charset"]; err != nil || media != "application/json" || ok && !strings.EqualFold(charset, "utf-8") {
 		return newProblem("unsupported-media-type", "Content-Type must be application/json.")
 	}
-	if encoding := c.GetHeader("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := combined(c.Request.Header, "Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return newProblem("unsupported-media-type", "Content-Encoding is not supported.")
 	}
 	return nil
+}
+
+// combined is the value of a field (RFC 9110, section 5.3), of all its lines: none is
+// overlooked where a field that should stand once stands twice.
+func combined(header http.Header, field string) string {
+	return strings.Join(header.Values(field), ", ")
 }
 
 func unmarshal(body []byte, target any) error {

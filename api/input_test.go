@@ -80,6 +80,7 @@ func TestBadInput(t *testing.T) {
 	for name, test := range map[string]struct{ callback, problem string }{
 		"Missing":         {``, invalid},
 		"Empty":           {`,"callback_url":""`, invalid},
+		"EmptyBesideIt":   {`,"callback_url":"","callback":{"url":"` + hook + `"}`, invalid},
 		"NotAString":      {`,"callback_url":5`, invalid},
 		"NotHTTPS":        {`,"callback_url":"http://hooks.example.com/"`, "invalid-callback-url"},
 		"Loopback":        {`,"callback_url":"https://127.0.0.1/"`, "invalid-callback-url"},
@@ -165,3 +166,38 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error { return nil }
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A field that should stand once may not stand twice: proxies and services in front would
+// take the one, and Ringback the other.
+func TestFieldsOfTheHeadThatStandTwice(t *testing.T) {
+	t.Parallel()
+	s := newService(t, keyed(map[string]string{"a-key": "alice"}))
+	for name, test := range map[string]struct {
+		field  string
+		values []string
+		want   int
+	}{
+		"Types":          {"Content-Type", []string{"application/json", "text/plain"}, http.StatusUnsupportedMediaType},
+		"Encodings":      {"Content-Encoding", []string{"identity", "gzip"}, http.StatusUnsupportedMediaType},
+		"Keys":           {"Authorization", []string{"Bearer a-key", "Bearer b-key"}, http.StatusUnauthorized},
+		"IdentityAtOnce": {"Content-Encoding", []string{"Identity"}, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			call, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/sync", strings.NewReader(`{"input":{"text":"a"}}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			call.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer a-key"}}
+			call.Header[test.field] = test.values
+			got, err := http.DefaultClient.Do(call)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer got.Body.Close()
+			if got.StatusCode != test.want {
+				t.Errorf("%s %q: got %d, want %d", test.field, test.values, got.StatusCode, test.want)
+			}
+		})
+	}
+}

@@ -181,7 +181,7 @@ func (p *parameters) number(parameter string, otherwise, most int) int {
 func (p *parameters) cursor(parameter string) (id uuid.UUID) {
 	if p.query.Has(parameter) {
 		var err error
-		if id, err = parseID(p.query.Get(parameter)); err != nil {
+		if id, err = parseCursor(p.query.Get(parameter)); err != nil {
 			p.refuse(parameter, "must be a next_cursor of an earlier page")
 		}
 	}

@@ -86,8 +86,9 @@ type redeliveriesBody struct {
 	Cursor string `json:"cursor"`
 }
 
-// noCursor marks a body without a cursor: an empty cursor is refused.
-const noCursor = "none"
+// noCursor marks a body without a cursor: an empty cursor is refused. No JSON text can hold
+// it.
+const noCursor = "\xff"
 
 // noEnd is the end of a filter that names none: the last time that RFC 3339 can write.
 var noEnd = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
@@ -218,14 +219,15 @@ func (a *API) readRedeliveries(c *call) (filter db.Filter, body redeliveriesBody
 func selected(filter db.Filter, cursor string) (db.Filter, error) {
 	var err error
 	if cursor != noCursor {
-		if filter.Cursor, err = parseID(cursor); err != nil {
+		if filter.Cursor, err = parseCursor(cursor); err != nil {
 			return filter, invalidInput("/cursor", "must be the next_cursor of an earlier answer")
 		}
 	}
+	if !filter.From.Before(filter.To) {
+		return filter, invalidInput("/filter/to", "must be after from")
+	}
 	if filter.To.Equal(noEnd) {
 		filter.To = time.Time{}
-	} else if !filter.From.Before(filter.To) {
-		return filter, invalidInput("/filter/to", "must be after from")
 	}
 	return filter, nil
 }

@@ -307,9 +307,9 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		`{"filter":{"callback_host":"127.1"}}`:                                   {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"hooks"}}`:                                   {"#/filter/callback_host", notAHost},
 		`{"filter":{"from":null}}`:                                               {"#/filter/from", "must not be null"},
-		`{"filter":{"from":1}}`:                                                  {"#/filter/from", "must be a time, as in RFC 3339"},
+		`{"filter":{"from":1}}`:                                                  {"#/filter/from", notATime},
 		`{"filter":{"to":null}}`:                                                 {"#/filter/to", "must not be null"},
-		`{"filter":{"to":""}}`:                                                   {"#/filter/to", "must be a time, as in RFC 3339"},
+		`{"filter":{"to":""}}`:                                                   {"#/filter/to", notATime},
 		`{"filter":{"to":"0001-01-01T00:00:00Z"}}`:                               {"#/filter/to", "must be after from"},
 		`{"filter":{"from":"2026-03-02T00:00:00Z","to":"2026-03-02T00:00:00Z"}}`: {"#/filter/to", "must be after from"},
 		`{"dry_run":null}`:                                                       {"#/dry_run", "must not be null"},
@@ -317,6 +317,9 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		`{"dry_run":1}`:                                                          {"#/dry_run", "must be true or false"},
 		`{"cursor":null}`:                                                        {"#/cursor", "must not be null"},
 		`{"cursor":""}`:                                                          {"#/cursor", "must be the next_cursor of an earlier answer"},
+		`{"cursor":"none"}`:                                                      {"#/cursor", "must be the next_cursor of an earlier answer"},
+		`{"cursor":"00000000-0000-0000-0000-000000000000"}`:                      {"#/cursor", "must be the next_cursor of an earlier answer"},
+		`{"filter":{"from":"9999-12-31T23:59:59.999999999Z"}}`:                   {"#/filter/to", "must be after from"},
 		`{"cursor":[]}`:                                                          {"#/cursor", "must be a string"},
 	} {
 		for _, path := range []string{"/redeliveries", "/discards"} {
@@ -368,5 +371,7 @@ func TestCallsAboutOneRequestMeanWhatTheySay(t *testing.T) {
 		t.Errorf("with an empty object: got %d, want 202", answer.status)
 	}
 }
+
+const notATime = "must be a time with its zone, as in 2026-11-24T00:00:00Z (RFC 3339)"
 
 const notAHost = "must be a host as it stands in a callback URL, with its port if that is neither 443 nor 80, as in hooks.example.com"

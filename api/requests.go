@@ -125,6 +125,16 @@ func parseID(text string) (uuid.UUID, error) {
 	return id, err
 }
 
+// parseCursor is parseID for a page's next_cursor, which is never the id of zeros: that would
+// be taken for no cursor.
+func parseCursor(text string) (uuid.UUID, error) {
+	id, err := parseID(text)
+	if err == nil && id == uuid.Nil {
+		err = fmt.Errorf("no page ends there")
+	}
+	return id, err
+}
+
 // wholeRequest is the answer to GET /requests/{id}.
 type wholeRequest struct {
 	shownRequest

@@ -144,7 +144,7 @@ func TestListRequests(t *testing.T) {
 	})
 
 	for query, wrong := range map[string][]string{
-		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=0197ab00000070008000000000000000": {"cursor"},
+		"cursor=": {"cursor"}, "cursor=1": {"cursor"}, "cursor=00000000-0000-0000-0000-000000000000": {"cursor"}, "cursor=0197ab00000070008000000000000000": {"cursor"},
 		"mode=sync&callback=dead": {"callback"}, "mode=sync&callback_host=h.example.com": {"callback_host"}, "status=accepted&callback=dead": {"callback"}, "mode=sync&status=expired": {"status"},
 		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example.com/": {"callback_host"}, "callback_host=h.example.com.": {"callback_host"}, "callback_host=h.example.com:443": {"callback_host"}, "callback_host=h.example.com:65536": {"callback_host"},
 		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},

@@ -52,6 +52,16 @@ func TestRequestThatWasChangedBySQLIsShown(t *testing.T) {
 func TestStoredSync(t *testing.T) {
 	t.Parallel()
 
+	for _, prefer := range []string{"respond-async=false", `x="y, respond-async, z"`} {
+		t.Run("IsNotFor/"+prefer, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, nil)
+			if got := s.call(t, "POST", "/sync", syncBody, "Prefer", prefer); got.status != http.StatusOK || got.header.Get("Preference-Applied") != "" {
+				t.Errorf("got %d, applied %q, want the result", got.status, got.header.Get("Preference-Applied"))
+			}
+		})
+	}
+
 	t.Run("IsAcceptedWithAJobAndWithoutACallback", func(t *testing.T) {
 		t.Parallel()
 		s := newService(t, nil)

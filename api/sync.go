@@ -24,8 +24,8 @@ const respondAsync = "respond-async"
 
 // isStored tells whether a caller prefers that a sync request that takes long isn't lost.
 func isStored(header http.Header) bool {
-	_, preferred := preference(header, respondAsync)
-	return preferred
+	value, preferred := preference(header, respondAsync)
+	return preferred && value == "" // it has none; false, say, would not mean it
 }
 
 // postSync does the work while the caller waits, and records the outcome.

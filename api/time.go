@@ -13,7 +13,7 @@ import (
 // timeForm is RFC 3339, section 5.6, in capital letters.
 var timeForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
-var errNotATime = errors.New("must be a time, as in RFC 3339")
+var errNotATime = errors.New("must be a time with its zone, as in 2026-11-24T00:00:00Z (RFC 3339)")
 
 // readTime reads a time in either letter case. A leap second, which Go's clock doesn't
 // have, is the second that follows it.

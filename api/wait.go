@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,25 +21,38 @@ const maxWait = 60 * time.Second
 // An invalid wait is ignored, as the standard asks.
 func preferredWait(header http.Header) time.Duration {
 	value, _ := preference(header, "wait")
-	seconds, err := strconv.Atoi(value)
-	if err != nil || seconds < 1 {
+	seconds, err := strconv.ParseUint(value, 10, 31)
+	if err != nil {
 		return 0
 	}
-	return time.Duration(min(seconds, int(maxWait/time.Second))) * time.Second
+	return min(time.Duration(seconds)*time.Second, maxWait)
 }
+
+// preferenceForm is one preference of a list. A comma within quotes parts none.
+var preferenceForm = regexp.MustCompile(`(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|$))+`)
 
 // preference returns the value of the first preference of a name (RFC 7240, section 2).
 func preference(header http.Header, wanted string) (value string, found bool) {
 	for _, values := range header.Values("Prefer") {
-		for one := range strings.SplitSeq(values, ",") {
+		for _, one := range preferenceForm.FindAllString(values, -1) {
 			one, _, _ = strings.Cut(one, ";") // its parameters
 			name, value, _ := strings.Cut(one, "=")
 			if strings.EqualFold(strings.TrimSpace(name), wanted) {
-				return strings.Trim(strings.TrimSpace(value), `"`), true
+				return unquoted(strings.TrimSpace(value)), true
 			}
 		}
 	}
 	return "", false
+}
+
+// unquoted takes a pair of quotes away.
+func unquoted(value string) string {
+	if rest, found := strings.CutPrefix(value, `"`); found {
+		if inner, found := strings.CutSuffix(rest, `"`); found {
+			return inner
+		}
+	}
+	return value
 }
 
 // await holds a call for at most wait: until the work of its request may have ended, the

@@ -91,7 +91,7 @@ func TestWait(t *testing.T) {
 		}
 	})
 
-	for _, prefer := range []string{"wait", "wait=", "wait=x", "wait=0", "wait=-1", "waiting=5", "respond-async"} {
+	for _, prefer := range []string{"wait", "wait=", "wait=x", "wait=0", "wait=-1", "wait=+5", "wait=\"5", "waiting=5", "x=\"y, wait=5\"", "respond-async"} {
 		t.Run("IsNotDoneFor/"+prefer, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, nil)
