@@ -34,6 +34,8 @@ func CheckURL(url string) error {
 		return fmt.Errorf("names a file that can't be read: %w", file)
 	case err != nil && strings.Contains(err.Error(), "unable to add CA to cert pool"):
 		return errors.New("names by sslrootcert a file that holds no certificate")
+	case err != nil && strings.Contains(err.Error(), "pool_max_conns"):
+		return errors.New("sets a pool_max_conns that is not a whole number above 0, such as pool_max_conns=20")
 	case err != nil:
 		return errors.New("must be a connection string, such as postgres://user:password@host:5432/database")
 	}

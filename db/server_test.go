@@ -38,6 +38,8 @@ func TestCheckURL(t *testing.T) {
 		"?statement_cache_capacity=0":                                          "statement_cache_capacity",
 		"?default_query_exec_mode=cache_describe&description_cache_capacity=0": "description_cache_capacity",
 		"?client_encoding=LATIN1":                                              "client_encoding",
+		"?pool_max_conns=0":                                                    "pool_max_conns=20",
+		"?pool_max_conns=1e2":                                                  "pool_max_conns=20",
 		"?target_session_attrs=anything":                                       "connection string",
 		"?sslmode=verify-full&sslrootcert=/nowhere/ca.crt":                     "can't be read: open /nowhere/ca.crt",
 		"?sslmode=verify-full&sslrootcert=health_test.go":                      "no certificate",

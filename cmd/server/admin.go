@@ -107,7 +107,7 @@ func notFromPages(next http.HandlerFunc) http.Handler {
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "" && !isLocal(r.Host) { // browsers always name a host; some probes speak HTTP/1.0
-			http.Error(w, "Open this page by a loopback address.", http.StatusForbidden)
+			http.Error(w, "This server has no login, so it takes calls to a loopback address or to localhost alone. The Host of this call is another.", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

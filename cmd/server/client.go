@@ -82,7 +82,7 @@ func (c *clientCommand) takeName(_ *cobra.Command, args []string) error {
 		return errors.New("the name of a client is missing")
 	case 1:
 		c.name = args[0]
-		return nil
+		return clients.CheckName(c.name)
 	}
 	return fmt.Errorf("unknown argument %q", args[1])
 }

@@ -81,7 +81,7 @@ wrongly.`,
 		RunE:             l.serve,
 	}
 	root.PersistentFlags().SortFlags = false
-	root.PersistentFlags().BoolVar(&l.json, "json", false, "print JSON, for programs")
+	cli.Switch(root.PersistentFlags(), &l.json, "json", "", "print JSON, for programs")
 	l.servingFlags(root)
 	root.AddGroup(
 		&cobra.Group{ID: serving, Title: "To serve:"},
@@ -137,7 +137,7 @@ var roles = [...]string{"all", "api", "worker"}
 func (l *commandLine) servingFlags(command *cobra.Command) {
 	flags := command.Flags()
 	flags.SortFlags = false
-	flags.BoolVar(&l.dev, "dev", l.dev, "local mode: loopback only, no API key needed, callbacks by http and to loopback allowed, logs for people")
+	cli.Switch(flags, &l.dev, "dev", "", "local mode: loopback only, no API key needed, callbacks by http and to loopback allowed, logs for people")
 	l.role = roles[0]
 	flags.Var(cli.Choice(&l.role, roles[:]...), "role", "all, api: accepts only, worker: runs jobs only")
 	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(roles[:], cobra.ShellCompDirectiveNoFileComp)) // the flag is there

@@ -29,6 +29,8 @@ const anID = "01a20bd7-2978-722f-bf9b-7fdc9ae0399b"
 
 func TestWrongUsageIsToldBeforeAnythingBegins(t *testing.T) {
 	t.Parallel()
+	ended, end := context.WithCancel(t.Context()) // a command that begins all the same ends at once
+	end()
 	for args, want := range map[string]string{
 		"--colour":                "unknown flag: --colour",
 		"--role=king":             "must be all, api or worker",
@@ -97,11 +99,26 @@ func TestWrongUsageIsToldBeforeAnythingBegins(t *testing.T) {
 		"listen --addr=":                                               "must not be empty",
 		"listen --secret=":                                             "must not be empty",
 		"listen --forward-to localhost:3000":                           "must be a URL such as",
+		"listen --secret nonsense":                                     "--secret must be whsec_ and the base64",
+		"listen --addr 127.0.0.1":                                      `"--addr" flag: must be host:port`,
+		"listen --addr http://127.0.0.1:9999":                          `"--addr" flag: must be host:port`,
+		"listen --addr *:9999":                                         `"--addr" flag: must be host:port`,
+		"listen --addr 127.0.0.1:99999":                                `"--addr" flag: must be host:port`,
+		"listen --forward-to http://127.0.0.1:99999/":                  "must be a URL such as",
+		"listen --forward-to http://127.0.0.1/#f":                      "must be a URL such as",
+		"requests list --url http://127.0.0.1:99999":                   "must be a URL such as",
+		"requests list --json=perhaps":                                 `"--json" flag: must be true or false`,
+		"requests redeliver --all --dry-run=no":                        `"--dry-run" flag: must be true or false`,
+		"serve --dev=on":                                               `"--dev" flag: must be true or false`,
+		"client add acme/x":                                            "a client's name must be",
+		"client show *":                                                "a client's name must be",
+		"receiver deny [fe80::1%eth0]":                                 "a receiver must be a host",
+		"receiver deny [fe80::1%eth0]:443":                             "a receiver must be a host",
 		"works x":                                                      "unknown",
 	} {
 		// An address where nobody answers, and settings that can't be read: neither is looked at.
 		environ := map[string]string{"RINGBACK_URL": "http://127.0.0.1:1", "WORKERS": "none"}
-		stdout, stderr, err := typed(t.Context(), environ, strings.Fields(args)...)
+		stdout, stderr, err := typed(ended, environ, strings.Fields(args)...)
 		if !errors.Is(err, errUsage) || exitStatus(err) != 2 || stdout != "" || !strings.Contains(stderr, want) || !strings.Contains(stderr, "--help") {
 			t.Errorf("ringback %s: got %v, %q and %q, want wrong usage with %q", args, err, stdout, stderr, want)
 		}

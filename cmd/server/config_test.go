@@ -105,9 +105,12 @@ func TestReadConfig(t *testing.T) {
 		{"EveryMistakeOfAnUpstream", []string{"WORKS=" + writeTemp(t, `{
 			"a": {"url": "ftp://x/", "tiemout": "5s", "timeout": "0s", "lease": "-1s", "limit": null, "retries": "5", "retry_on": null, "schema": null, "secret": ""},
 			"b": {"url": null, "timeout": 5, "lease": null, "limit": -1, "retries": 11, "schema": {"$ref": "http://192.0.2.1/"}, "secret": ["hunter2"]}, "c": null}`)}, options{dev: true}, []string{
-			`"tiemout" is not a known field`, `timeout must be a duration such as "30s"`, `lease must be a duration`, "limit must be a whole number", "retries must be from 0 to 10",
+			`"tiemout" is not a known field`, `timeout must be a duration above 0, such as "30s"`, `lease must be a duration`, "limit must be a whole number", "retries must be a whole number from 0 to 10",
 			"retry_on must be [500] or []", "schema must be a JSON Schema", "secret must be one secret", "url must begin with http", `work "b": `, "url must be a URL", "its limit must be",
 			"its retries must be at most 10", "a schema must be whole", `work "c": must be an object`,
+		}},
+		{"NumbersOfAnUpstreamThatAreWrittenOtherwise", []string{"WORKS=" + writeTemp(t, `{"a": {"url": "http://x/", "limit": 1.0, "retries": 1e1}}`)}, options{dev: true}, []string{
+			"limit must be a whole number from 0 to 10000, without a fraction or an exponent", "retries must be a whole number from 0 to 10, without a fraction or an exponent",
 		}},
 		{"UpstreamsThatAreNone", []string{"WORKS=" + bad, "WORKERS=0"}, options{}, []string{
 			`work "a": url must begin`, "timeout must be", "secret must be", "retries must be", "retry_on must be [500]", `work "b"`, "colour",

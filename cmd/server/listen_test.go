@@ -116,7 +116,7 @@ func TestListenTakesTheSecretOfAClient(t *testing.T) {
 	if got := deliver(t, url, clients.LocalSecret, "req_1", "{}"); got.StatusCode != http.StatusUnauthorized {
 		t.Errorf("got %s, want 401", got.Status)
 	}
-	if _, _, err := typed(t.Context(), nil, "listen", "--addr", strings.TrimPrefix(strings.TrimSuffix(url, "/hook"), "http://")); err == nil || !strings.Contains(err.Error(), "listening for callbacks") {
+	if _, _, err := typed(t.Context(), nil, "listen", "--addr", strings.TrimPrefix(strings.TrimSuffix(url, "/hook"), "http://")); err == nil || !strings.Contains(err.Error(), "listening for callbacks (--addr)") {
 		t.Errorf("at a port that is taken: got %v", err)
 	}
 }

@@ -89,8 +89,8 @@ func (c *receiverCommand) readConcurrency(text string) (err error) {
 func readReceiver(text string) (host, port string, err error) {
 	wrong := fmt.Errorf("a receiver must be a host name or address, with a port if it is for that port alone, such as hooks.example.com:8443, not %q", text)
 	host = strings.ToLower(strings.TrimSuffix(text, "."))
-	if address, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return address.String(), "", nil
+	if address, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil && address.Zone() == "" {
+		return address.Unmap().String(), "", nil
 	}
 	if name, number, err := net.SplitHostPort(host); err == nil {
 		if value, err := strconv.ParseUint(number, 10, 16); err != nil || value == 0 || strconv.FormatUint(value, 10) != number {
@@ -98,8 +98,8 @@ func readReceiver(text string) (host, port string, err error) {
 		}
 		host, port = name, number
 	}
-	if address, err := netip.ParseAddr(host); err == nil {
-		return address.String(), port, nil
+	if address, err := netip.ParseAddr(host); err == nil && address.Zone() == "" {
+		return address.Unmap().String(), port, nil
 	}
 	if host == "localhost" {
 		return host, port, nil

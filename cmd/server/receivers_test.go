@@ -190,13 +190,14 @@ func TestReadReceiver(t *testing.T) {
 		"2001:db8::1":            {"2001:db8::1", ""},
 		"[2001:db8::1]:443":      {"2001:db8::1", "443"},
 		"localhost":              {"localhost", ""},
+		"::ffff:192.0.2.1":       {"192.0.2.1", ""}, // callback URLs name it so
 	} {
 		host, port, err := readReceiver(text)
 		if err != nil || host != want[0] || port != want[1] {
 			t.Errorf("%s: got %s and %s, %v, want %s", text, host, port, err, want)
 		}
 	}
-	for _, text := range []string{"", "https://a.example.com", "a.example.com:0", "a.example.com:99999", "a.example.com:https", "a b"} {
+	for _, text := range []string{"", "https://a.example.com", "a.example.com:0", "a.example.com:99999", "a.example.com:https", "a b", "[fe80::1%eth0]", "[fe80::1%eth0]:443"} {
 		if host, port, err := readReceiver(text); err == nil {
 			t.Errorf("%q: got %s and %s, want an error", text, host, port)
 		}

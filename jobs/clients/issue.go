@@ -29,12 +29,20 @@ const keyBytes = 32
 // validName is the form of a client's name; the schema says the same.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
+// CheckName refuses a name that no client can have.
+func CheckName(client string) error {
+	if !validName.MatchString(client) {
+		return errors.New("a client's name must be 1 to 100 letters, digits, dots, hyphens and underscores, and begin with a letter or digit")
+	}
+	return nil
+}
+
 // Add makes a client.
 func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
-	switch {
-	case !validName.MatchString(client):
-		return Credentials{}, errors.New("a client's name must be 1 to 100 letters, digits, dots, hyphens and underscores, and begin with a letter or digit")
-	case client == Local:
+	if err := CheckName(client); err != nil {
+		return Credentials{}, err
+	}
+	if client == Local {
 		return Credentials{}, fmt.Errorf("the name %s belongs to the caller without a key in local mode", Local)
 	}
 	issued, row := issue(keys, client)

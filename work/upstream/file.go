@@ -53,9 +53,11 @@ type duration time.Duration
 // UnmarshalText reads it.
 func (d *duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
-	*d = duration(parsed)
 	if err == nil && parsed <= 0 {
 		err = errors.New("it is not positive")
+	}
+	if err == nil {
+		*d = duration(parsed)
 	}
 	return err
 }
@@ -94,11 +96,11 @@ func (e *entry) fields() map[string]field {
 	return map[string]field{
 		"url":      {&e.URL, "a URL such as http://127.0.0.1:9000/summarize"},
 		"schema":   {&e.Schema, "a JSON Schema"},
-		"timeout":  {&e.Timeout, "a duration such as \"30s\""},
-		"limit":    {&e.Limit, "a whole number, 0 for no limit"},
-		"retries":  {&e.Retries, "from 0 to 10"},
+		"timeout":  {&e.Timeout, "a duration above 0, such as \"30s\""},
+		"limit":    {&e.Limit, "a whole number from 0 to 10000, without a fraction or an exponent, 0 for no limit"},
+		"retries":  {&e.Retries, "a whole number from 0 to 10, without a fraction or an exponent"},
 		"retry_on": {&e.RetryOn, "[500] or []"},
-		"lease":    {&e.Lease, "a duration such as \"10m\""},
+		"lease":    {&e.Lease, "a duration above 0, such as \"10m\""},
 		"secret":   {&e.Secret, "one secret, or two with a comma between them, each whsec_ and the base64 of 24 to 64 bytes"},
 	}
 }

@@ -58,8 +58,8 @@ func (b *bulk) command(short, long, example string) *cobra.Command {
 	flags.Var(&b.filter.from, "from", "accepted then or later: a time, or how long ago, such as 2h")
 	flags.Var(&b.filter.to, "to", "accepted before then")
 	addCursor(flags, &b.cursor)
-	flags.BoolVar(&b.all, "all", false, "all dead letters, where no other flag picks some")
-	flags.BoolVar(&b.dryRun, "dry-run", false, "count them only")
+	Switch(flags, &b.all, "all", "", "all dead letters, where no other flag picks some")
+	Switch(flags, &b.dryRun, "dry-run", "", "count them only")
 	return command
 }
 

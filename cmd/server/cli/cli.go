@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,6 +118,39 @@ func (t *text) Set(value string) error {
 	}
 	*t = text(value)
 	return nil
+}
+
+// Switch adds a flag that stands alone, or before true or false.
+func Switch(flags *pflag.FlagSet, value *bool, name, short, usage string) {
+	flags.VarPF((*onOff)(value), name, short, usage).NoOptDefVal = "true"
+}
+
+type onOff bool
+
+func (o *onOff) String() string { return strconv.FormatBool(bool(*o)) }
+func (o *onOff) Type() string   { return "bool" }
+
+func (o *onOff) Set(text string) error {
+	read, err := strconv.ParseBool(text)
+	if err != nil {
+		return errors.New("must be true or false")
+	}
+	*o = onOff(read)
+	return nil
+}
+
+// webURL reads a URL by http or https that names a host, with a port that there is.
+func webURL(text string) (*url.URL, bool) {
+	read, err := url.Parse(text)
+	if err != nil || read.Scheme != "http" && read.Scheme != "https" || read.Hostname() == "" || read.Fragment != "" {
+		return nil, false
+	}
+	return read, read.Port() == "" || isPort(read.Port())
+}
+
+func isPort(text string) bool {
+	number, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && number > 0
 }
 
 // moment is a flag that takes a time, or how long ago it was.

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -36,15 +35,20 @@ loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 		Example: `  ringback listen
   ringback listen --forward-to http://127.0.0.1:3000/hooks/ringback
   RINGBACK_SECRET=whsec_… ringback listen --addr 127.0.0.1:9000 --json`,
-		Args: cobra.NoArgs,
+	}
+	command.Args = func(_ *cobra.Command, args []string) error {
+		if err := cobra.NoArgs(command, args); err != nil || secret == "" {
+			return err
+		}
+		_, err := verifierOf("--secret", secret)
+		return err
 	}
 	flags := command.Flags()
 	flags.SortFlags = false
-	flags.Var(given(&addr), "addr", "`HOST:PORT` to listen on")
+	flags.Var((*hostPort)(&addr), "addr", "`HOST:PORT` to listen on")
 	flags.Var(given(&secret), "secret", "`SECRET` of the client (RINGBACK_SECRET, which other users of the machine can't see)")
 	flags.Func("forward-to", "`URL` of your receiver", func(text string) error {
-		target, err := url.Parse(text)
-		if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" {
+		if _, ok := webURL(text); !ok {
 			return errors.New("must be a URL such as http://127.0.0.1:3000/hook")
 		}
 		forwardTo = text
@@ -52,7 +56,7 @@ loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 	})
 	command.RunE = func(command *cobra.Command, _ []string) (err error) {
 		l.command, l.forwardTo = command, forwardTo
-		if l.webhook, err = verifierOf(cmp.Or(secret, p.Environ["RINGBACK_SECRET"], p.LocalSecret)); err != nil {
+		if l.webhook, err = verifierOf("RINGBACK_SECRET", cmp.Or(secret, p.Environ["RINGBACK_SECRET"], p.LocalSecret)); err != nil {
 			return err
 		}
 		return l.serve(command.Context(), addr)
@@ -61,9 +65,9 @@ loopback addresses only where CALLBACK_ALLOW_CIDRS has them.`,
 }
 
 // verifierOf takes a secret of Standard Webhooks. Any other text would verify nothing, and
-// an empty secret a signature of anybody.
-func verifierOf(secret string) (*standardwebhooks.Webhook, error) {
-	wrong := errors.New("RINGBACK_SECRET must be whsec_ and the base64 of 24 to 64 bytes, as ringback client add prints it")
+// an empty secret a signature of anybody. The name says where the secret comes from.
+func verifierOf(name, secret string) (*standardwebhooks.Webhook, error) {
+	wrong := errors.New(name + " must be whsec_ and the base64 of 24 to 64 bytes, as ringback client add prints it")
 	encoded, prefixed := strings.CutPrefix(secret, "whsec_")
 	if key, err := base64.StdEncoding.DecodeString(encoded); err != nil || !prefixed || len(key) < 24 || len(key) > 64 {
 		return nil, wrong
@@ -73,6 +77,24 @@ func verifierOf(secret string) (*standardwebhooks.Webhook, error) {
 		return nil, wrong
 	}
 	return webhook, nil
+}
+
+// hostPort is a flag that takes an address to listen on. Port 0 stands for any that is free.
+type hostPort string
+
+func (h *hostPort) String() string { return string(*h) }
+func (h *hostPort) Type() string   { return "string" }
+
+func (h *hostPort) Set(text string) error {
+	if text == "" {
+		return errors.New("must not be empty")
+	}
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || port != "0" && !isPort(port) || strings.ContainsAny(host, " */") {
+		return errors.New("must be host:port, such as 127.0.0.1:9999")
+	}
+	*h = hostPort(text)
+	return nil
 }
 
 // listener takes callbacks.
@@ -101,7 +123,7 @@ const (
 func (l *listener) serve(ctx context.Context, addr string) error {
 	socket, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("listening for callbacks: %w", err)
+		return fmt.Errorf("listening for callbacks (--addr): %w", err)
 	}
 	server := &http.Server{Handler: l, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	l.note("listening on http://%s/hook", socket.Addr())

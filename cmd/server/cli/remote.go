@@ -50,8 +50,8 @@ func (r *remote) flags(command *cobra.Command) {
 }
 
 func baseOf(text string) (*url.URL, error) {
-	base, err := url.Parse(text)
-	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "" {
+	base, ok := webURL(text)
+	if !ok || base.RawQuery != "" {
 		return nil, errors.New("must be a URL such as https://ringback.example.com")
 	}
 	return base, nil

@@ -282,7 +282,7 @@ until all steps have ended: each step as it happens, and then the outcome (with
 		Args:              idArgs(&ids, 1, 1),
 		ValidArgsFunction: r.recentIDs,
 	}
-	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until all steps have ended")
+	Switch(command.Flags(), &follow, "follow", "f", "go on until all steps have ended")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if follow {
 			return r.follow(command, ids[0])
