@@ -125,9 +125,9 @@ func newFlags(config *config) *flag.FlagSet {
 	flags.Var(setting[time.Duration]{&config.Drain, parseDuration(0)}, "drain",
 		"how much `time` to wait for callbacks after the last answer")
 	flags.Func("api-key", "`key` sent as a bearer token (default $RINGBACK_API_KEY)",
-		func(key string) error { config.APIKey = key; return nil })
-	flags.StringVar(&config.jsonFile, "json", "", "`file` to write the report to, as JSON; - is stdout, instead of the summary")
-	flags.StringVar(&config.htmlFile, "html", "", "`file` to write the report to, as a page with charts")
+		func(key string) (err error) { config.APIKey, err = parseGiven(key); return err })
+	flags.Var(setting[string]{&config.jsonFile, parseGiven}, "json", "`file` to write the report to, as JSON; - is stdout, instead of the summary")
+	flags.Var(setting[string]{&config.htmlFile, parsePage}, "html", "`file` to write the report to, as a page with charts")
 	addCallbackFlags(flags, config)
 	return flags
 }
@@ -141,7 +141,7 @@ func addCallbackFlags(flags *flag.FlagSet, config *config) {
 	flags.Var(setting[int]{&config.OrderingKeys, parseCount(1_000_000)}, "ordering-keys",
 		"`number` of ordering keys to spread async requests over, and to check the order of callbacks by")
 	flags.Func("secret", "`key` that callbacks must be signed with, whsec_…; the default is $RINGBACK_SECRET,\nand without an API key the secret of local mode",
-		func(secret string) error { config.Secret = secret; return nil })
+		func(secret string) (err error) { config.Secret, err = parseGiven(secret); return err })
 	flags.Func("slo", "`objectives` that end the run with status 99 if not met, as in\n"+
 		"async.time_to_callback.p99<250ms,sync.p99<100ms,shed<1%; those of several -slo all count",
 		func(text string) error {
@@ -213,11 +213,33 @@ func parseCount(most int) func(string) (int, error) {
 	}
 }
 
+// parseGiven refuses an empty text, as of a shell's variable that isn't set: it would mean the
+// same as no flag.
+func parseGiven(text string) (string, error) {
+	if text == "" {
+		return "", errors.New("want a text that is not empty")
+	}
+	return text, nil
+}
+
+// parsePage refuses -, which is stdout to -json, and would be a file here.
+func parsePage(text string) (string, error) {
+	if text == "-" {
+		return "", errors.New("want a file: the summary goes to stdout")
+	}
+	return parseGiven(text)
+}
+
 func parseTarget(text string) (string, error) {
 	target, err := url.Parse(strings.TrimSuffix(text, "/"))
 	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" ||
 		*target != (url.URL{Scheme: target.Scheme, Host: target.Host}) {
 		return "", errors.New("want http://host:port and nothing more")
+	}
+	if port := target.Port(); port != "" {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return "", errors.New("want a port from 1 to 65535")
+		}
 	}
 	return target.String(), nil
 }

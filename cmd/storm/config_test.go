@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 	"ringback/jobs/clients"
 )
@@ -37,6 +38,12 @@ func TestRunRefuses(t *testing.T) {
 		runStorm(t, "-work", "text=1,text=2").want(t, exitUsage, "text stands twice")
 		runStorm(t, "-mix", "sync=1,async=0", "-ordering-keys", "5").want(t, exitUsage, "-ordering-keys: -mix sends no async requests")
 		runStorm(t, "-mix", "sync=1,async=0", "-receivers", "slow=1").want(t, exitUsage, "-receivers: -mix sends no async requests")
+		for _, name := range []string{"-secret", "-api-key", "-html"} {
+			runStorm(t, name, "").want(t, exitUsage, "flag "+name+": want a text that is not empty")
+		}
+		runStormPlainly(t, "-json", "").want(t, exitUsage, "flag -json: want a text that is not empty")
+		runStorm(t, "-html", "-").want(t, exitUsage, "flag -html: want a file")
+		runStorm(t, "-target", "http://127.0.0.1:99999").want(t, exitUsage, "flag -target: want a port from 1 to 65535")
 	})
 
 	t.Run("target that is not on loopback", func(t *testing.T) {
@@ -51,9 +58,9 @@ func TestRunRefuses(t *testing.T) {
 		} {
 			runStorm(t, "-target", target).want(t, exitUsage, "want http://host:port and nothing more")
 		}
-		for _, target := range []string{"http://localhost:1/", "http://[::1]:1", "http://127.0.0.2"} {
-			if _, err := parseTarget(target); err != nil {
-				t.Errorf("%s: got %v, want no error", target, err)
+		for _, target := range []string{"http://localhost:1/", "http://[::1]:1", "http://127.0.0.2", "http://LOCALHOST:1", "http://localhost.:1"} {
+			if _, err := parseTarget(target); err != nil || !load.IsLoopback(target) {
+				t.Errorf("%s: got %v, on loopback: %v, want no error, and true", target, err, load.IsLoopback(target))
 			}
 		}
 	})

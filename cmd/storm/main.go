@@ -15,6 +15,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -121,8 +122,10 @@ func finish(found *load.Findings, config config, stdout, stderr io.Writer) int {
 	if config.jsonFile == "-" {
 		err = errors.Join(err, found.WriteJSON(stdout))
 	} else {
-		printSummary(stdout, &found.Report)
-		err = errors.Join(err, saveTo(config.jsonFile, found.WriteJSON))
+		var summary bytes.Buffer
+		printSummary(&summary, &found.Report)
+		_, printed := stdout.Write(summary.Bytes()) // a verdict that nobody sees is none
+		err = errors.Join(err, printed, saveTo(config.jsonFile, found.WriteJSON))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)

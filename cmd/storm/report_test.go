@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -83,5 +84,21 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 	}
 	if got := service.syncCount.Load(); got != 0 {
 		t.Errorf("requests: got %d, want none before the files are open", got)
+	}
+}
+
+func TestVerdictThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	closed, err := os.CreateTemp(t.TempDir(), "stdout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	found := &load.Findings{}
+	if got := finish(found, config{}, closed, &stderr); got != exitUsage || !strings.Contains(stderr.String(), "file already closed") {
+		t.Errorf("got status %d and %q, want %d and why nobody saw it", got, stderr.String(), exitUsage)
 	}
 }

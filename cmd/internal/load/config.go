@@ -123,5 +123,5 @@ func IsLoopback(address string) bool {
 		return false
 	}
 	ip := net.ParseIP(target.Hostname())
-	return target.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	return strings.EqualFold(strings.TrimSuffix(target.Hostname(), "."), "localhost") || ip != nil && ip.IsLoopback()
 }
