@@ -61,7 +61,7 @@ func causeOf(status int) string {
 	switch {
 	case status < 100:
 		return noValidAnswer
-	case status >= 300 && status <= 399:
+	case status >= 300 && status <= 399 && status != http.StatusNotModified:
 		return "redirects are not followed"
 	}
 	return ""

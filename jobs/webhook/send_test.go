@@ -119,6 +119,13 @@ func TestSendFollowsNoRedirect(t *testing.T) {
 	}
 }
 
+// 304 names no other place.
+func TestSendCallsNotModifiedNoRedirect(t *testing.T) {
+	t.Parallel()
+	server := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) })
+	expect(t, localSender(t).Send(t.Context(), message(server.URL)), Attempt{Outcome: HTTPStatus, Status: http.StatusNotModified})
+}
+
 func TestSendNoConnection(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
