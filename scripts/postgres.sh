@@ -31,7 +31,7 @@ readonly root
 
 main() {
 	case $version_wanted in *[!0-9]*) fail "POSTGRES must be a major version such as 18, not $version_wanted" ;; esac
-	case $port in '' | *[!0-9]*) fail "POSTGRES_PORT must be a number, not $port" ;; esac
+	[[ $port =~ ^[1-9][0-9]{0,4}$ ]] && [ "$port" -le 65535 ] || fail "POSTGRES_PORT must be a port from 1 to 65535, not $port"
 	case $folder in . | .. | .git | */* | [!.]*) fail "POSTGRES_FOLDER must be a name that begins with a dot, not $folder" ;; esac
 	case ${1:-} in
 	up | down | clean | fill | free) lock && "$1" ;;

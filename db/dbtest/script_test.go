@@ -49,6 +49,20 @@ func TestPostgresInOddFolders(t *testing.T) {
 	}
 }
 
+func TestPostgresAtNoPort(t *testing.T) {
+	t.Parallel()
+	root := checkout(t)
+	for _, port := range []string{"0", "65536", "99999999999999999999", "05433", "5433x", " 5433", "-1"} {
+		command := exec.Command("bash", "scripts/postgres.sh", "url")
+		command.Dir = root
+		command.Env = append(withoutDatabase(), "POSTGRES=", "POSTGRES_PORT="+port)
+		out, err := command.CombinedOutput()
+		if want := "POSTGRES_PORT must be a port from 1 to 65535, not " + port; err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%q: got %v and %s, want %s", port, err, out, want)
+		}
+	}
+}
+
 // Go tells in words of its own that it has no place for its caches.
 func TestMakeWithoutAHome(t *testing.T) {
 	t.Parallel()
