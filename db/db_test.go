@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -51,6 +52,24 @@ func TestOpen(t *testing.T) {
 		}
 	})
 
+	t.Run("DependsOnNoDefaultOfTheDatabase", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.NewEmpty(t)
+		for setting, value := range map[string]string{
+			"synchronous_commit": "off", "default_transaction_isolation": "serializable", "idle_session_timeout": "1s", "transaction_timeout": "1s",
+		} {
+			setDefault(t, url, setting, value)
+		}
+		pool := dbtest.Pool(t, url)
+		for setting, want := range map[string]string{
+			"synchronous_commit": "on", "transaction_isolation": "read committed", "idle_session_timeout": "0", "transaction_timeout": "0",
+		} {
+			if got := valueOf[*string](t, pool, "SELECT current_setting($1, true)", setting); got != nil && *got != want {
+				t.Errorf("%s: got %q, want %q", setting, *got, want)
+			}
+		}
+	})
+
 	t.Run("LetsTheURLWin", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.Pool(t, url+"&statement_timeout=777&pool_max_conns=3")
@@ -94,6 +113,20 @@ func TestOpen(t *testing.T) {
 			t.Errorf("opening %q: got error %v, want one without the password", bad, err)
 		}
 	})
+}
+
+// setDefault gives the database at url a default of its own, where its Postgres knows the
+// setting.
+func setDefault(t *testing.T, url, setting, value string) {
+	t.Helper()
+	const sql = `
+		DO $do$ BEGIN
+			EXECUTE format('ALTER DATABASE %%I SET %[1]s = %%L', current_database(), '%[2]s');
+		EXCEPTION WHEN undefined_object THEN
+		END $do$`
+	if err := query(t.Context(), connect(t, url), fmt.Sprintf(sql, setting, value)); err != nil {
+		t.Fatalf("%s: %v", setting, err)
+	}
 }
 
 func TestInTx(t *testing.T) {

@@ -64,6 +64,9 @@ func Open(ctx context.Context, url string, statementTimeout time.Duration) (*pgx
 	// Every row of a step is found by an index. A table that was never analyzed looks small
 	// enough to read whole, and a plan made then is kept while the table grows.
 	setDefault(config.ConnConfig.RuntimeParams, "enable_seqscan", "off")
+	// A commit that is acknowledged is on the disk, whatever somebody set to make a database
+	// faster.
+	setDefault(config.ConnConfig.RuntimeParams, "synchronous_commit", "on")
 	return openPool(ctx, config)
 }
 
@@ -111,8 +114,6 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	// An idle transaction keeps dead rows from being removed: a single idle transaction
 	// halves the queue's throughput within a minute.
 	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
-	// Idle connections wait for the next step, hold the lock of the process, and listen.
-	setDefault(config.ConnConfig.RuntimeParams, "idle_session_timeout", "0")
 	// The statements unnest arrays, whose length Postgres can't foresee: planning
 	// each run anew costs more than it finds, and where it takes a batch for large
 	// it may read a whole table.
@@ -152,8 +153,17 @@ func parseURL(url string) (*pgxpool.Config, error) {
 	setDefault(conn.RuntimeParams, "application_name", "ringback")
 	setDefault(conn.RuntimeParams, "client_encoding", "UTF8") // regardless of the role's default
 	conn.RuntimeParams["standard_conforming_strings"] = "on"  // likewise; pgx quotes no strings without it
+	// Each statement is written to see what was committed before it. In any stricter isolation,
+	// Postgres ends steps that meet each other.
+	conn.RuntimeParams["default_transaction_isolation"] = "read committed"
+	// Idle connections wait for the next step, hold the lock of the process, and listen.
+	setDefault(conn.RuntimeParams, "idle_session_timeout", "0")
+	setDefault(conn.RuntimeParams, transactionTimeout, "0") // statements are bounded, and so are idle transactions
 	return config, nil
 }
+
+// transactionTimeout is a parameter since Postgres 17.
+const transactionTimeout = "transaction_timeout"
 
 // atStart are the parameters that poolers take when a connection begins. All others are
 // set once it is there.
@@ -185,8 +195,9 @@ func setParameters(ctx context.Context, conn *pgx.Conn, names, values []string) 
 	}
 	const sql = `
 		SELECT set_config(name, value, false)
-		FROM unnest($1::text[], $2::text[]) AS parameter (name, value)`
-	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol, names, values); err != nil {
+		FROM unnest($1::text[], $2::text[]) AS parameter (name, value)
+		WHERE name <> $3 OR current_setting('server_version_num')::integer >= 170000`
+	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol, names, values, transactionTimeout); err != nil {
 		return fmt.Errorf("setting the parameters of a connection: %w", err)
 	}
 	return nil

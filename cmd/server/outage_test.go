@@ -241,6 +241,7 @@ func TestDatabaseWithDefaultsOfItsOwn(t *testing.T) {
 	for setting, value := range map[string]string{
 		"standard_conforming_strings": "off", "datestyle": "German, DMY", "timezone": "Pacific/Chatham", "intervalstyle": "sql_standard",
 		"bytea_output": "escape", "extra_float_digits": "-15", "default_transaction_isolation": "serializable", "statement_timeout": "1s",
+		"synchronous_commit": "off", "lock_timeout": "1s", "idle_session_timeout": "1s",
 	} {
 		var sql string
 		const alter = "SELECT format('ALTER DATABASE %I SET %I = %L', current_database(), $1::text, $2::text)"
