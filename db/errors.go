@@ -18,6 +18,7 @@ import (
 const (
 	readOnlyTransaction = "25006"
 	abortedTransaction  = "25P02"
+	notReady            = "55000" // an object isn't in the state that is needed
 	lockNotAvailable    = "55P03"
 	queryCancelled      = "57014" // by statement_timeout, or by an operator
 )
@@ -74,7 +75,7 @@ func isDenial(code string) bool {
 // migrations left it, or can't be read.
 func isBreakage(answer *pgconn.PgError) bool {
 	switch answer.Code {
-	case "55000", // such as a published table without a replica identity
+	case notReady, // such as a published table without a replica identity
 		"2200H", // a sequence at its end
 		"23502": // no value for a column that is required: the statements give one to each column of the migrations
 		return true
@@ -166,7 +167,7 @@ type Fault string
 // All kinds of it.
 const (
 	Away        Fault = "away"
-	Untrusted   Fault = "untrusted" // by its certificate
+	Untrusted   Fault = "untrusted" // by its certificate, or for want of TLS
 	ReadOnly    Fault = "read_only"
 	DiskFull    Fault = "disk_full"
 	NoResources Fault = "no_resources" // such as connections or memory, or open files of this process
@@ -180,12 +181,12 @@ const (
 // Faults are all kinds of trouble, each with its remedy.
 var Faults = map[Fault]string{
 	Away:        "bring the database back, or name its new address in DATABASE_URL; waiting steps go on by themselves",
-	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL",
+	Untrusted:   "renew the certificate of the database, or name the authority that signed it by sslrootcert in DATABASE_URL; or, where the database refused TLS, set ssl = on there",
 	ReadOnly:    "promote a standby, or name the primary in DATABASE_URL (several addresses may stand there, with commas); new connections take the first address that can be written; or reset default_transaction_read_only, where somebody set it for the server, the database or the role",
 	DiskFull:    "free space on the database's disk or enlarge it",
 	NoResources: "end sessions of other programs (pg_stat_activity), raise max_connections (or the memory) of the database or the CONNECTION LIMIT of the role or database, or lower pool_max_conns in DATABASE_URL; where the error says too many open files, raise the limit of this process (ulimit -n, LimitNOFILE); waiting steps go on by themselves",
 	Locked:      "end the session that holds the lock: SELECT pg_terminate_backend(pid)",
-	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, or the table, column or search_path that somebody changed; waiting steps go on by themselves",
+	Denied:      "give back what the error names: a privilege (GRANT), the login or password of DATABASE_URL's role, the database (ALTER DATABASE … ALLOW_CONNECTIONS), or the table, column or search_path that somebody changed; waiting steps go on by themselves",
 	Broken:      "undo what the error names: an index, trigger, constraint or column that somebody dropped, added or changed; a table that is published without REPLICA IDENTITY; a sequence behind the numbers of its table (setval); or repair a damaged index (REINDEX); waiting steps go on by themselves",
 	Wraparound:  "VACUUM the database, once the oldest transactions (pg_stat_activity), prepared transactions (pg_prepared_xacts) and replication slots (pg_replication_slots) are ended; waiting steps go on by themselves",
 	Slow:        "look in pg_stat_activity for the wait of the statements: a lock (end the session that holds it), SyncRep (a synchronous standby that is gone: bring it back, or take it out of synchronous_standby_names), or a disk that is too slow",
@@ -207,6 +208,8 @@ func faultOf(err error) Fault {
 		return ""
 	case strings.Contains(err.Error(), "read only connection"): // pgconn has no name for it
 		return ReadOnly
+	case errors.As(err, &answer) && answer.Code == notReady && isConnectError(err): // by ALLOW_CONNECTIONS false
+		return Denied
 	case isMistrust(err):
 		return Untrusted
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):

@@ -67,6 +67,21 @@ func tablesOf(t *testing.T) []string {
 	return valueOf[[]string](t, dbtest.Pool(t, dbtest.New(t)), sql)
 }
 
+// closedDatabase is the URL of a database that takes no connections.
+func closedDatabase(t *testing.T) string {
+	t.Helper()
+	url := dbtest.NewEmpty(t)
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sql := "ALTER DATABASE " + pgx.Identifier{config.Database}.Sanitize() + " ALLOW_CONNECTIONS false"
+	if err := query(t.Context(), connect(t, dbtest.NewEmpty(t)), sql); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
 func TestFaultOf(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -102,6 +117,13 @@ func TestFaultOf(t *testing.T) {
 	}
 	if _, err := pgx.ConnectConfig(t.Context(), config); db.FaultOf(err) != db.NoResources {
 		t.Errorf("FaultOf(%v): got %q, want %q, since the database may be there", err, db.FaultOf(err), db.NoResources)
+	}
+	config, err = pgx.ParseConfig(closedDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pgx.ConnectConfig(t.Context(), config); db.FaultOf(err) != db.Denied {
+		t.Errorf("FaultOf(%v): got %q, want %q, since the schema is as it should be", err, db.FaultOf(err), db.Denied)
 	}
 	for _, fault := range []db.Fault{db.Away, db.ReadOnly, db.DiskFull, db.NoResources, db.Locked, db.Slow} {
 		if db.Faults[fault] == "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -35,7 +36,7 @@ func distrust(config *pgx.ConnConfig, err error) string {
 		return fmt.Sprintf("the certificate of the database can't be used (%v): give the database another one", invalid)
 	case errors.As(err, &alert) && isRefusal(alert):
 		return fmt.Sprintf("the database refuses TLS with this client (%v): look at sslcert and sslkey in DATABASE_URL, and at ssl_ca_file and ssl_min_protocol_version of the database", alert)
-	case err != nil && strings.Contains(err.Error(), "server refused TLS connection"): // pgconn has no name for it
+	case isRefusedTLS(err):
 		return "the database doesn't speak TLS, which sslmode in DATABASE_URL asks for: set ssl = on there, or sslmode=disable where nobody else is on the network"
 	}
 	return ""
@@ -47,12 +48,27 @@ func needsTLS(config *pgx.ConnConfig) bool {
 	return config.TLSConfig != nil && !slices.ContainsFunc(config.Fallbacks, plain)
 }
 
-// isMistrust tells whether err shows a certificate that can't be verified.
+// isMistrust tells whether err shows TLS that can't be as DATABASE_URL asks: a certificate
+// that can't be verified or is refused, or a server without TLS.
 func isMistrust(err error) bool {
 	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
-	return errors.As(err, &name) || errors.As(err, &authority) || errors.As(err, &invalid)
+	var alert tls.AlertError
+	return errors.As(err, &name) || errors.As(err, &authority) || errors.As(err, &invalid) ||
+		errors.As(err, &alert) && isRefusal(alert) || isRefusedTLS(err) && !wentOn(err)
+}
+
+// wentOn tells whether another attempt followed, without TLS or at another address.
+func wentOn(err error) bool {
+	var answer *pgconn.PgError
+	var network *net.OpError
+	return errors.As(err, &answer) || errors.As(err, &network)
+}
+
+// isRefusedTLS tells whether a server doesn't speak TLS. pgconn has no name for it.
+func isRefusedTLS(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "server refused TLS connection")
 }
 
 // isRefusal tells whether an alert is about a certificate or the version of the protocol

@@ -40,6 +40,14 @@ func TestDatabaseOverTLS(t *testing.T) {
 	l.awaitAcked(t, 50)
 	p.awaitMetric(t, `ringback_database_fault{fault="untrusted"} 0`)
 	p.wantOneFault(t, "untrusted")
+
+	cluster.Set(t, "ssl", "off")
+	cluster.Execute(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ringback'")
+	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+	p.awaitMetric(t, `ringback_database_fault{fault="untrusted"} 1`)
+	cluster.Set(t, "ssl", "on")
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	p.awaitMetric(t, `ringback_database_fault{fault="untrusted"} 0`)
 	expectAll(t, r, l.stop())
 	wantNoOrphans(t, cluster.URL)
 }
