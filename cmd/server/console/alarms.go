@@ -34,7 +34,7 @@ const (
 // faultWords say what a fault of the database is.
 var faultWords = map[db.Fault]string{
 	db.Away:        "The database doesn't answer",
-	db.Untrusted:   "The certificate of the database isn't trusted",
+	db.Untrusted:   "TLS with the database isn't as DATABASE_URL asks",
 	db.ReadOnly:    "The database is read-only",
 	db.DiskFull:    "The database's disk is full",
 	db.NoResources: "The database is out of connections or memory",
@@ -76,6 +76,7 @@ type signs struct {
 	unread              int               // samples in a row in which lines waited
 	dropped             float64           // lines of the log, since the start
 	calls, unauthorized float64           // likewise, without calls of monitors
+	unoffered           float64           // times that jobs were postponed for work that this process doesn't offer, likewise
 }
 
 // alarms tell what the latest signs show, and the changes since the signs before.
@@ -87,6 +88,9 @@ func (s signs) alarms(before signs) (alarms []string) {
 			continue
 		}
 		tell("The service of the work %s is down: async requests wait, and sync requests get 503. Start it, or correct its URL in WORK_URL or WORKS. The log line work_down has its address and the cause.", name)
+	}
+	if s.unoffered > before.unoffered { // as the alert RingbackWorkUnknown tells it
+		tell("Requests wait for work that this process doesn't offer, and fail 48 hours after they were accepted. The log line work_unknown names the work: put it back into WORKS (or WORK_URL).")
 	}
 	if math.Abs(s.skew) > skewedBy {
 		side := "ahead"

@@ -82,6 +82,7 @@ func TestAlarms(t *testing.T) {
 	skew, full := gauge("ringback_clock_skew_seconds"), gauge("ringback_log_buffer_ratio")
 	dropped := auto.NewCounter(prometheus.CounterOpts{Name: "ringback_log_lines_dropped_total"})
 	problems := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_http_problems_total"}, []string{"problem"})
+	postponed := auto.NewCounterVec(prometheus.CounterOpts{Name: "ringback_jobs_postponed_total"}, []string{"reason"})
 	calls := auto.NewHistogramVec(prometheus.HistogramOpts{Name: "ringback_http_request_duration_seconds"}, []string{"route", "status"})
 	call := func(route, status string, times int) {
 		for range times {
@@ -120,6 +121,12 @@ func TestAlarms(t *testing.T) {
 	down.WithLabelValues("b", "paused").Set(1)
 	want(1, "services", "work a is down", "work b asked for a pause")
 	down.Reset()
+
+	postponed.WithLabelValues("work_slots").Inc()
+	want(1, "a job that waits for a slot")
+	postponed.WithLabelValues("work_unknown").Inc()
+	want(1, "a job of work that nobody offers", "put it back into WORKS")
+	want(alarmSpan, "work that was offered again")
 
 	skew.Set(62)
 	want(1, "a clock ahead", "differ by 62 s (the process is ahead)")

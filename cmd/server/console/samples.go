@@ -201,6 +201,10 @@ func (s *signs) read(name string, metric *dto.Metric) {
 		s.logFull = metric.GetGauge().GetValue()
 	case "ringback_log_lines_dropped_total":
 		s.dropped = metric.GetCounter().GetValue()
+	case "ringback_jobs_postponed_total":
+		if labels(metric)["reason"] == "work_unknown" {
+			s.unoffered = metric.GetCounter().GetValue()
+		}
 	case "ringback_http_problems_total":
 		if labels(metric)["problem"] == "unauthorized" {
 			s.unauthorized = metric.GetCounter().GetValue()
