@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -130,7 +131,7 @@ func parseID(text string) (uuid.UUID, error) {
 func parseCursor(text string) (uuid.UUID, error) {
 	id, err := parseID(text)
 	if err == nil && id == uuid.Nil {
-		err = fmt.Errorf("no page ends there")
+		err = errors.New("no page ends there")
 	}
 	return id, err
 }

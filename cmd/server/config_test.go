@@ -101,6 +101,7 @@ func TestReadConfig(t *testing.T) {
 		{"UnknownDefault", []string{"DEFAULT_WORK=none"}, options{}, []string{`DEFAULT_WORK must be one of ["fingerprint"]`}},
 		{"NoFile", []string{"WORKS=/none"}, options{}, []string{"WORKS can't be read"}},
 		{"NoUpstreamIsListed", []string{"WORKS=" + writeTemp(t, `{}`)}, options{dev: true}, []string{"with one service at least"}},
+		{"UpstreamsInAnArray", []string{"WORKS=" + writeTemp(t, `[{"url": "http://x/"}]`)}, options{dev: true}, []string{"with one service at least"}},
 		{"UpstreamsThatAreNull", []string{"WORKS=" + writeTemp(t, `null`)}, options{dev: true}, []string{"with one service at least"}},
 		{"EveryMistakeOfAnUpstream", []string{"WORKS=" + writeTemp(t, `{
 			"a": {"url": "ftp://x/", "tiemout": "5s", "timeout": "0s", "lease": "-1s", "limit": null, "retries": "5", "retry_on": null, "schema": null, "secret": ""},

@@ -119,7 +119,7 @@ func newFlags(config *config) *flag.FlagSet {
 		})
 	flags.Var(setting[int]{&config.Connections, parseCount(10_000)}, "connections",
 		"`number` of connections to the server, which is how many requests can wait for an answer at a time")
-	flags.Uint64Var(&config.Seed, "seed", config.Seed, "`number` that everything random follows from; 0 picks one")
+	flags.Var(setting[uint64]{&config.Seed, parseSeed}, "seed", "`number` that everything random follows from; 0 picks one")
 	flags.Var(setting[time.Duration]{&config.Timeout, parseDuration(time.Millisecond)}, "timeout",
 		"how much `time` a request may take, and may wait for a connection before it counts as unsent")
 	flags.Var(setting[time.Duration]{&config.Drain, parseDuration(0)}, "drain",
@@ -211,6 +211,14 @@ func parseCount(most int) func(string) (int, error) {
 		}
 		return count, nil
 	}
+}
+
+func parseSeed(text string) (uint64, error) {
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, errors.New("want a whole number of 0 or more")
+	}
+	return seed, nil
 }
 
 // parseGiven refuses an empty text, as of a shell's variable that isn't set: it would mean the

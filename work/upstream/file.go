@@ -114,11 +114,13 @@ func ReadFile(path string, secrets Secrets, identity string) (map[string]Config,
 		return nil, fmt.Errorf("can't be read: %w", err)
 	}
 	var raw map[string]jsontext.Value
-	if err := json.Unmarshal(content, &raw); err != nil {
-		return nil, fmt.Errorf("must name a file with a JSON object of name and service: %w", err)
-	}
-	if len(raw) == 0 {
+	err = json.Unmarshal(content, &raw)
+	var mistyped *json.SemanticError
+	switch {
+	case errors.As(err, &mistyped), err == nil && len(raw) == 0:
 		return nil, errors.New("must name a file with a JSON object of name and service, with one service at least")
+	case err != nil:
+		return nil, fmt.Errorf("must name a file with a JSON object of name and service: %w", err)
 	}
 	listed := map[string]Config{}
 	var mistakes []error
