@@ -226,7 +226,7 @@ func TestBulkTellsWhatWasRefused(t *testing.T) {
 	acme := issueTo(t, database, "add", "acme")
 	storeDead(t, database, "acme", 2)
 	// Outside local mode no callback goes to loopback, even to a URL accepted before.
-	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey}))
+	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey, "CLIENT_READ_RATE": "1000"}))
 	p.awaitStatus(t, "/readyz", http.StatusOK)
 	out, note, err := typed(t.Context(), callerOf(p, acme.Key), "requests", "redeliver", "--all", "--dry-run")
 	if err != nil || out != "0 would be redelivered.\n" || !strings.HasPrefix(note, "2 would be refused: ") {
@@ -240,6 +240,21 @@ func TestBulkTellsWhatWasRefused(t *testing.T) {
 	if err == nil || !strings.Contains(out, `"refused":[{"count":2,"problem":{"type":"/problems/invalid-callback-url"`) {
 		t.Errorf("--json: got %q, %v", out, err)
 	}
+}
+
+// The pages count as more reads than the client has.
+func TestBulkWaitsForItsReads(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	acme := issueTo(t, database, "add", "acme")
+	storeDead(t, database, "acme", 1001) // two pages
+	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": sealingKey, "CLIENT_READ_RATE": "60"}))
+	p.awaitStatus(t, "/readyz", http.StatusOK)
+	out, note, err := typed(t.Context(), callerOf(p, acme.Key), "requests", "discard", "--all", "--dry-run")
+	if err != nil || out != "1001 would be discarded.\n" || note != "" {
+		t.Errorf("got %q, %q and %v, want all of them and nothing to read", out, note, err)
+	}
+	p.awaitMetric(t, `ringback_http_problems_total{problem="quota-exceeded"} 1`)
 }
 
 func TestShowFollowsToTheEnd(t *testing.T) {

@@ -232,7 +232,8 @@ const (
 	lastPause  = 30 * time.Second
 )
 
-// patience repeats calls that failed for a time, and tells so once.
+// patience repeats calls that failed for a time, and tells so once. It is silent where it calls
+// too often: to wait is all there is to do.
 type patience struct {
 	*remote
 	out   io.Writer
@@ -250,11 +251,12 @@ func (p *patience) do(ctx context.Context, c call, answer any) error {
 		if !p.known || ctx.Err() != nil || !isTemporary(err) {
 			return err
 		}
-		if pause == firstPause {
+		var refused *refusal
+		isRefused := errors.As(err, &refused)
+		if pause == firstPause && !(isRefused && refused.status == http.StatusTooManyRequests) {
 			fmt.Fprintf(p.out, "ringback: %v; trying again\n", err)
 		}
-		var refused *refusal
-		if errors.As(err, &refused) {
+		if isRefused {
 			pause = max(pause, refused.retryAfter)
 		}
 		if err := sleep(ctx, pause); err != nil {
