@@ -18,11 +18,16 @@ type Line struct {
 }
 
 // Reserve reserves the next free time in the line: no sooner than earliest, and spacing
-// after the last reservation. Where that time is beyond the horizon, Reserve returns a
+// after the last reservation. Where that time is beyond the Horizon, Reserve returns a
 // time to come back and ask instead, step after the last such time.
 func (l *Line) Reserve(earliest time.Time, spacing, step time.Duration) time.Time {
+	return l.ReserveWithin(Horizon, earliest, spacing, step)
+}
+
+// ReserveWithin is Reserve with a horizon of its own.
+func (l *Line) ReserveWithin(horizon time.Duration, earliest time.Time, spacing, step time.Duration) time.Time {
 	at := Latest(earliest, l.last.Add(spacing))
-	if beyond := earliest.Add(Horizon); at.After(beyond) {
+	if beyond := earliest.Add(horizon); at.After(beyond) {
 		return l.Recall(beyond, step)
 	}
 	if l.waiting == 0 || !l.last.Add(overdue).After(earliest) {

@@ -53,6 +53,7 @@ type party struct {
 	pause   time.Time        // by Retry-After
 	failed  time.Time        // when a callback last found the receiver down
 	latest  [2]time.Duration // of its attempts: how long they took
+	slow    time.Time        // since when they are expected to take much longer than usual; zero if they aren't
 	// Until this time the receiver is believed to serve one connection at a time. Such a
 	// receiver never accepts a second connection while the first is open.
 	oneByOne time.Time

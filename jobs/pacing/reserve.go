@@ -11,7 +11,24 @@ import (
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	earliest, spacing := p.opening(r, c, a, from, at, now)
-	return c.line.Reserve(earliest, spacing, r.recallStep(a))
+	return c.line.ReserveWithin(r.horizon(c, now), earliest, spacing, r.recallStep(a))
+}
+
+// horizon is how far ahead a client's callbacks reserve times. While callbacks take much
+// longer than usual, it is half as long as they have done so: the receiver may be well again
+// soon, and new callbacks would then pass callbacks whose times are far ahead.
+func (r *receiver) horizon(c *party, now time.Time) time.Duration {
+	expected, usual := r.expected(c, now), c.health.usual
+	switch {
+	case expected <= usual+slack:
+		c.slow = time.Time{}
+	case expected > 2*usual+slack && c.slow.IsZero():
+		c.slow = now
+	}
+	if c.slow.IsZero() {
+		return limit.Horizon
+	}
+	return min(max(time.Second, now.Sub(c.slow)/2), limit.Horizon)
 }
 
 // reserveAgain is reserve for a callback that came back at its time and found no room. The
@@ -53,7 +70,7 @@ func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
 	earliest = limit.Latest(from, r.freeAt(c, a, now))
 	if !earliest.After(now) {
-		earliest = now.Add(min(spacing, r.expected(c, now)))
+		earliest = now.Add(min(spacing, r.expected(c, now), r.horizon(c, now)))
 		if until := r.awaits(c); r.keeps(c, now) && until.Before(earliest) {
 			earliest = until
 		}
