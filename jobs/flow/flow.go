@@ -301,11 +301,11 @@ func (f *Flow) postpone(client string, refused limit.Decision, now time.Time) li
 	defer f.mu.Unlock()
 	line := &f.party(client).line
 	earliest := limit.Latest(refused.RetryAt, now.Add(Soonest))
-	spacing := f.spacing(client, now)
-	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again
-		spacing = max(spacing, now.Sub(f.moved)/2)
+	spacing, horizon := f.spacing(client, now), limit.Horizon
+	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again, or not
+		spacing, horizon = max(spacing, now.Sub(f.moved)/2), limit.Near(line.Stood(now))
 	}
-	refused.RetryAt = line.Reserve(earliest, spacing, askStep)
+	refused.RetryAt = line.ReserveWithin(horizon, earliest, spacing, askStep)
 	return refused
 }
 

@@ -189,6 +189,21 @@ func TestFlowObeysRetryAfter(t *testing.T) {
 	f.try(t, morning.Add(20*time.Second+longestPause), nil)
 }
 
+// The work may go on as soon as it stood still, and new jobs would then pass jobs whose times
+// are far ahead.
+func TestFlowPostponesNoFartherThanItsJobsHaveWaited(t *testing.T) {
+	t.Parallel()
+	f := New(&work.Offer{Work: work.Work{Limit: 2}}, NewRoom(1000, 0, false), false)
+	f.tryEnter("alice", true, morning)
+	f.tryEnter("alice", true, morning)
+	for stood := time.Duration(0); stood < 10*time.Second; stood += 10 * time.Millisecond {
+		_, got := f.tryEnter("alice", true, morning.Add(stood))
+		if ahead := got.RetryAt.Sub(morning.Add(stood)); got.Reason != KindLimit || ahead > max(time.Second, stood)+time.Second {
+			t.Fatalf("after %v: got %+v, %v ahead, want it no farther ahead than so long, or a second", stood, got, ahead)
+		}
+	}
+}
+
 func TestFlowLimitsAttempts(t *testing.T) {
 	t.Parallel()
 	f := New(&work.Offer{Work: work.Work{Limit: 2}}, NewRoom(1000, 0, false), false)
@@ -197,9 +212,9 @@ func TestFlowLimitsAttempts(t *testing.T) {
 		t.Fatalf("the second: got %+v, want it to begin", got)
 	}
 	last := morning
-	for range 100 { // come back one after another, as slots get free
+	for range 100 { // come back one after another, as slots get free, or to ask
 		_, got := f.tryEnter("alice", true, morning)
-		if got.Reason != KindLimit || !got.RetryAt.After(last) || got.RetryAt.Sub(last) > assumedWork {
+		if got.Reason != KindLimit || got.RetryAt.Before(last) || got.RetryAt.Sub(last) > assumedWork {
 			t.Fatalf("beyond the limit: got %+v after %v", got, last)
 		}
 		last = got.RetryAt

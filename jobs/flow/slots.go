@@ -94,7 +94,8 @@ func (s *Slots) isPromised(client string, now time.Time) bool {
 }
 
 // postpone returns the time for a job to come back: when half of its client's waiting
-// jobs are gone, and then one after the other as slots are free.
+// jobs are gone, and then one after the other as slots are free. It is at most about as far
+// ahead as the client's jobs have had to wait so far: runs may take less time again.
 func (s *Slots) postpone(client string, now time.Time) time.Time {
 	waiting := s.gate.Waiting(client)
 	s.mu.Lock()
@@ -105,7 +106,8 @@ func (s *Slots) postpone(client string, now time.Time) time.Time {
 		took = assumedWork
 	}
 	gone := took * time.Duration(waiting) / time.Duration(2*s.count)
-	return c.line.Reserve(now.Add(max(Soonest, gone)), took/time.Duration(s.count), recallStep)
+	near := limit.Near(c.line.Stood(now))
+	return c.line.ReserveWithin(near, now.Add(max(Soonest, min(gone, near))), took/time.Duration(s.count), recallStep)
 }
 
 // leave gives the slot back.

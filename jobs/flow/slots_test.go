@@ -19,6 +19,17 @@ type workForce struct {
 	*Slots
 	workers chan struct{}
 	visits  atomic.Int64 // of workers
+
+	// Between these times the work stands still. Zero for never.
+	stands, goesOn time.Time
+}
+
+// work takes so long, or until it goes on.
+func (f *workForce) work(takes time.Duration) {
+	if now := time.Now(); !now.Before(f.stands) && now.Before(f.goesOn) {
+		takes = max(takes, f.goesOn.Sub(now))
+	}
+	time.Sleep(takes) // the fake clock's, as below
 }
 
 // run does a client's work, however often it is postponed.
@@ -28,7 +39,7 @@ func (f *workForce) run(ctx context.Context, client string, takes time.Duration)
 		f.visits.Add(1)
 		leave, postponed := f.Enter(ctx, client, cameBack)
 		if leave != nil {
-			time.Sleep(takes) // the fake clock's, as below
+			f.work(takes)
 			leave()
 		}
 		<-f.workers
@@ -78,6 +89,33 @@ func TestRunSlots(t *testing.T) {
 						t.Errorf("a short run of another client at %v: got %v, want that it waits for nothing", came.Sub(start), took)
 					}
 				})
+			}
+		})
+	})
+
+	t.Run("AreTakenSoonOnceTheWorkGoesOn", func(t *testing.T) {
+		t.Parallel()
+		bubble.Test(t, func(t *testing.T) {
+			const stall = 4 * time.Second
+			start := time.Now()
+			f := &workForce{Slots: NewSlots(8, NewRoom(1000, 8, false), false), workers: make(chan struct{}, 1000)}
+			f.stands = start.Add(5 * time.Second)
+			f.goesOn = f.stands.Add(stall)
+			var all sync.WaitGroup
+			var last atomic.Int64 // nanoseconds from goesOn until the last run ended that waited
+			for time.Since(start) < 30*time.Second {
+				came := time.Now()
+				all.Go(func() {
+					f.run(t.Context(), "acme", 2*time.Millisecond)
+					if ended := time.Since(f.goesOn); came.Before(f.goesOn) && ended > time.Duration(last.Load()) {
+						last.Store(int64(ended))
+					}
+				})
+				time.Sleep(5 * time.Millisecond)
+			}
+			all.Wait()
+			if got := time.Duration(last.Load()); got > stall {
+				t.Errorf("the last run that waited ended %v after the work went on, want it within %v", got, stall)
 			}
 		})
 	})

@@ -6,6 +6,11 @@ import "time"
 // grown.
 const Horizon = time.Minute
 
+// Near is a horizon for times that were reserved because of something that has lasted so
+// long, and may end as soon: callers with times far ahead would then be passed by callers
+// that come anew. A caller asks about as often as that doubles.
+func Near(lasted time.Duration) time.Duration { return min(max(time.Second, lasted), Horizon) }
+
 // overdue is how long a caller that doesn't come at its time is waited for.
 const overdue = time.Second
 
@@ -15,6 +20,7 @@ type Line struct {
 	first, last time.Time // reserved
 	waiting     int       // reservations between them
 	recalled    time.Time // the last time given without a reservation
+	began       time.Time // since then somebody was to come back all the time
 }
 
 // Reserve reserves the next free time in the line: no sooner than earliest, and spacing
@@ -26,6 +32,9 @@ func (l *Line) Reserve(earliest time.Time, spacing, step time.Duration) time.Tim
 
 // ReserveWithin is Reserve with a horizon of its own.
 func (l *Line) ReserveWithin(horizon time.Duration, earliest time.Time, spacing, step time.Duration) time.Time {
+	if !Latest(l.last, l.recalled).Add(overdue).After(earliest) {
+		l.began = earliest
+	}
 	at := Latest(earliest, l.last.Add(spacing))
 	if beyond := earliest.Add(horizon); at.After(beyond) {
 		return l.Recall(beyond, step)
@@ -74,6 +83,14 @@ func (l *Line) Missed(now time.Time) (missed bool) {
 		missed = true
 	}
 	return missed
+}
+
+// Stood is for how long callers of Reserve have been in the line without a gap.
+func (l *Line) Stood(now time.Time) time.Duration {
+	if !Latest(l.last, l.recalled).Add(overdue).After(now) {
+		return 0
+	}
+	return now.Sub(l.began)
 }
 
 // Last is the last time that was reserved.

@@ -28,7 +28,7 @@ func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 	if c.slow.IsZero() {
 		return limit.Horizon
 	}
-	return min(max(time.Second, now.Sub(c.slow)/2), limit.Horizon)
+	return limit.Near(now.Sub(c.slow) / 2)
 }
 
 // reserveAgain is reserve for a callback that came back at its time and found no room. The
