@@ -124,7 +124,7 @@ func (j *judge) checkOutcome(c *call, s *story) {
 		early := time.Duration(c.ExpiresIn)*time.Second - s.FinishedAt.Sub(s.AcceptedAt)
 		// Where its next attempt would come too late, a request ends when an attempt fails,
 		// charged or not.
-		j.hold(early <= clockError || len(s.runs) > 0, "only what may expire does", s.id, "it expired %s too early", early)
+		j.hold(early <= clockError || s.wasTried(), "only what may expire does", s.id, "it expired %s too early", early)
 		j.hold(s.StartedAt.IsZero(), "what expired was not begun", s.id, "its work began at %s", s.StartedAt)
 	case s.Status == "cancelled":
 		j.hold(len(c.Stopped) > 0 || s.meddled.cancelled, "only what was cancelled is", s.id, "nobody asked for it")

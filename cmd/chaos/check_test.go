@@ -390,6 +390,11 @@ func TestCheckAllowsOfAnUpstream(t *testing.T) {
 			v.call.Stopped, v.call.StoppedAt = []string{"work", "callback"}, at(106)
 			v.callbacks, v.finishes, v.jobs[0].Attempt = nil, nil, 1
 		}),
+		"an attempt while the upstream was away, in a request that expires before the next": of("w", func(w *story) {
+			w.expire()
+			w.call.ExpiresIn, w.runs = 60, nil
+			w.jobs[0].Attempt, w.jobs[0].Errors = 2, []jobError{{1, "not done: upstream_unreachable"}}
+		}),
 		"an attempt that a stop broke off, in a request that expired before the next": of("w", func(w *story) {
 			w.expire()
 			w.jobs[0].Attempt, w.jobs[0].Errors = 0, []jobError{{1, "not charged: cut_off"}}

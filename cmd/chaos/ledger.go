@@ -143,6 +143,12 @@ func (s *story) job(id int64) job {
 	return job{}
 }
 
+// wasTried tells whether an attempt may have ended that did not do the work: the upstream saw
+// it, or was away and the job has its error, which goes with a job that is taken away.
+func (s *story) wasTried() bool {
+	return len(s.runs) > 0 || len(s.workJob().Errors) > 0 || s.meddled.times > 0
+}
+
 func (s *story) workJob() job { return s.job(s.WorkJobID) }
 
 // callback is a callback that reached a receiver.
