@@ -55,6 +55,19 @@ func attacks() []attack {
 				}
 			})
 		}},
+		{"dry_runs", func(ctx context.Context, a *attacker) { // over hundreds of dead letters
+			a.each(ctx, defaultPosts, func(n int) {
+				if n < 500 {
+					a.post("/async", asyncBody(a.own[0]+"/gone"))
+				} else {
+					a.post("/redeliveries", json.RawMessage(`{"dry_run":true}`))
+				}
+			})
+		}},
+		{"bodies", func(ctx context.Context, a *attacker) { // as large as they may be
+			body := fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.Input(strings.Repeat("ringback ", 28_000), 0, 0), a.own[0]+"/")
+			a.each(ctx, defaultPosts, func(int) { a.post("/async", body) })
+		}},
 		{"strangers", func(ctx context.Context, a *attacker) { // ever new addresses where nobody listens
 			a.each(ctx, defaultPosts, func(n int) {
 				a.post("/async", asyncBody(fmt.Sprintf("http://127.1.%d.%d:9/", n/250%250, 1+n%250)))
