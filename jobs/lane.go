@@ -19,7 +19,7 @@ type lane struct {
 	fetched int           // jobs that River runs here, or is fetching
 	drained chan struct{} // closed once the lane is closed and born is 0
 
-	clear  bool      // the latest fetch left nothing, and no insert has lacked a worker since
+	clear  bool      // the latest fetch left nothing, and since then every insert has found a worker
 	asOf   time.Time // when that fetch began
 	hungry bool      // the latest fetch left jobs for want of a worker that a job born running holds
 }

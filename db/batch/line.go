@@ -21,8 +21,8 @@ type line[T, R any] struct {
 type party[T, R any] struct {
 	waiting []*call[T, R] // oldest first
 	bytes   int
-	batch   int           // that took its latest item
-	waited  time.Duration // its first item in that batch
+	batch   int           // number of the batch that took its latest item
+	waited  time.Duration // how long its first item in that batch had waited
 }
 
 // add puts an item at the end of its party's, unless refuse says why not.

@@ -3,6 +3,7 @@
 package dbtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -156,12 +157,14 @@ func migrationsDigest(t testing.TB) string {
 	return hex.EncodeToString(digest.Sum(nil)[:8])
 }
 
-// serverURL is where the tests' databases are made.
+// serverURL is where the tests' databases are made: the Postgres that `make up` starts, with
+// the same variables.
 func serverURL() string {
 	if url := os.Getenv("DATABASE_URL"); url != "" {
 		return url
 	}
-	return "postgres://ringback:ringback@127.0.0.1:5433/ringback?sslmode=disable"
+	port := cmp.Or(os.Getenv("POSTGRES_PORT"), "5433")
+	return "postgres://ringback:ringback@127.0.0.1:" + port + "/ringback?sslmode=disable"
 }
 
 // IsShared tells whether a URL leads straight to the server of New's databases, which is

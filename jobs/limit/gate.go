@@ -16,8 +16,8 @@ type Gate struct {
 	mu      sync.Mutex
 	slots   Slots
 	waiting []*waiter            // oldest first, after the hurried
-	hurried int                  // that wait, at the head
-	of      map[string]int       // that wait, by client
+	hurried int                  // callers of Hurry that wait, at the head
+	of      map[string]int       // callers that wait, by client
 	since   time.Time            // from then on somebody has waited all the time
 	came    map[string]time.Time // when each client last came; no more than there are clients
 }

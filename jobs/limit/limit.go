@@ -15,7 +15,7 @@ type Reason string
 type Decision struct {
 	Reason  Reason
 	RetryAt time.Time // zero for yes, for never, and where nobody knows
-	Most    int64     // that the limit allows, where the client may know it
+	Most    int64     // the most that the limit allows, where the client may know it
 }
 
 // OK tells that nothing refused.

@@ -49,7 +49,7 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 	return b
 }
 
-// evidence is whose failures in a row there were, since the last success or
+// evidence counts the failures in a row, by client, since the last success or
 // opening. To the breaker for all clients they count where they came before
 // HTTP, and otherwise where two clients saw as many.
 type evidence struct {

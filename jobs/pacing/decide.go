@@ -129,7 +129,7 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 	return !full && !ownFull && !limited && !ownLimited
 }
 
-// owed is how many other clients wait for a slot that had none for longer. A client whose
+// owed is how many other clients wait whose last slot was longer ago. A client whose
 // callback doesn't come for its slot has had its turn.
 func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	if len(r.parties) == 1 {
@@ -160,7 +160,7 @@ func (r *receiver) comes(c *party, now, before time.Time) bool {
 	return c.line.Due(now, before)
 }
 
-// soon is the time before which a slot that is taken now is not free again.
+// soon is the earliest time at which a slot that is taken now may be free again.
 func (r *receiver) soon(a allowance, now time.Time) time.Time {
 	return now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
 }
@@ -315,7 +315,7 @@ func (r *receiver) awaits(c *party) (until time.Time) {
 	return until
 }
 
-// keeps tells whether a callback under way keeps a client's first waiting.
+// keeps tells whether a callback under way keeps a client's first callback waiting.
 func (r *receiver) keeps(c *party, now time.Time) bool {
 	return c.inFlight == 0 && r.awaits(c).After(now)
 }

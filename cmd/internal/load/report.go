@@ -11,7 +11,7 @@ import (
 )
 
 // Report is all that a run found out. Its JSON is a contract: fields are added
-// to it, never renamed and never given another meaning. Rates are a second,
+// to it, never renamed and never given another meaning. Rates are per second,
 // fields that end in _s are seconds, fields that end in _ms milliseconds.
 type Report struct {
 	Server      string    `json:"server"` // the value of -target

@@ -5,6 +5,8 @@ WORK_SECRET=whsec_… python3 words.py 9000     WORK_URL=http://127.0.0.1:9000/ 
 import base64, hashlib, hmac, json, os, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+if not os.environ.get("WORK_SECRET"):
+    sys.exit("Set WORK_SECRET to the secret that Ringback signs with: whsec_ and the base64 of 32 bytes.")
 KEYS = [base64.b64decode(secret.strip()[len("whsec_"):]) for secret in os.environ["WORK_SECRET"].split(",")]
 done = {}  # by Idempotency-Key; in earnest, a table in which the result commits with what the work changes
 
