@@ -253,7 +253,7 @@ func TestSize(t *testing.T) {
 
 func TestASilentProcessIsMarked(t *testing.T) {
 	t.Parallel()
-	for silent, want := range map[time.Duration]string{2 * time.Second: "2.0 s ago", 3 * time.Minute: "silent for 3m"} {
+	for silent, want := range map[time.Duration]string{2 * time.Second: "2.0 s ago", 3 * time.Minute: "silent for 3m: its jobs go to other processes"} {
 		if got := beat(db.WorkingProcess{Silent: silent}); got != want {
 			t.Errorf("%s: got %q, want %q", silent, got, want)
 		}

@@ -91,7 +91,7 @@ func (c *Console) state(ctx context.Context) state {
 // beat tells of a process's last heartbeat. The row of a killed process stays for an hour.
 func beat(p db.WorkingProcess) string {
 	if p.Lost() {
-		return "silent for " + took(p.Silent)
+		return "silent for " + took(p.Silent) + ": its jobs go to other processes"
 	}
 	return took(p.Silent) + " ago"
 }
