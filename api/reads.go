@@ -57,7 +57,8 @@ func weightOfPage(requests int) int { return (requests + 9) / 10 }
 // rate of POSTs, a client would have a hundred thousand requests looked at a second.
 func (a *API) listMany(c *call, filter db.Filter) (db.Page, error) {
 	if a.getting != nil {
-		now, client := time.Now(), a.getting.client(c.client, time.Now())
+		now := time.Now()
+		client := a.getting.client(c.client, now)
 		if decision, _, _ := client.take(min(weightOfPage(filter.Limit), client.limit.Burst), reasonReadRate, now); !decision.OK() {
 			return db.Page{}, decision.Err()
 		}

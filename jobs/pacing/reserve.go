@@ -16,7 +16,8 @@ func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time
 
 // horizon is how far ahead a client's callbacks reserve times. While callbacks take much
 // longer than usual, it is half as long as they have done so: the receiver may be well again
-// soon, and new callbacks would then pass callbacks whose times are far ahead.
+// soon, and new callbacks would then pass callbacks whose times are far ahead. It notes since
+// when they take so long.
 func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 	expected, usual := r.expected(c, now), c.health.usual
 	switch {
