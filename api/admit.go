@@ -79,9 +79,23 @@ func (a *API) newRates() *rates {
 		return nil
 	}
 	return &rates{
-		reason: reasonRate, name: ratePolicy, limits: a.Limits, policies: policiesOf,
+		reason: reasonRate, name: ratePolicy, limits: a.Limits, policies: policiesOf, weigh: weightOfPost,
 		left: func(client string) string { return fmt.Sprintf(`, "%s";r=%d`, unfinishedPolicy, a.Queue.Left(client)) },
 	}
+}
+
+// weightOfPost counts a body as one POST for each 64 KiB that it begins, since a large body
+// costs as much as many small ones. A body that is longer than any may be is refused unread.
+func weightOfPost(c *call) int {
+	if c.Request.ContentLength > maxBatchBytes {
+		return 1
+	}
+	return weightOfBody(int(c.Request.ContentLength))
+}
+
+func weightOfBody(length int) int {
+	const unit = 64 << 10
+	return max(1, (length+unit-1)/unit)
 }
 
 func policiesOf(l clients.Limits) string {
@@ -118,6 +132,7 @@ func (r *rates) count(c *call, now time.Time) error {
 	if r.weigh != nil {
 		weight = r.weigh(c)
 	}
+	c.weight = weight
 	decision, left, reset := client.take(weight, r.reason, now)
 	rest := ""
 	if r.left != nil {
@@ -146,14 +161,25 @@ func pause(ctx context.Context, wait time.Duration) {
 	}
 }
 
-// countMore uses the rate of POSTs for one more request of a call.
-func (a *API) countMore(c *call) error {
-	if a.posts == nil {
+// countItem uses the rate of POSTs for the request of a batch that has the index i, unless
+// the call was counted for it.
+func (a *API) countItem(c *call, i int) error {
+	if a.posts == nil || i < c.weight {
 		return nil
 	}
 	now := time.Now()
 	decision, _, _ := a.posts.client(c.client, now).take(1, reasonRate, now)
 	return decision.Err()
+}
+
+// countUndeclared uses the rate of POSTs for a body whose length was unknown until it was
+// read. The body isn't refused, but what follows it may be.
+func (a *API) countUndeclared(c *call, length int) {
+	if more := weightOfBody(length) - c.weight; c.weight > 0 && more > 0 {
+		now := time.Now()
+		a.posts.client(c.client, now).spend(more, now)
+		c.weight += more
+	}
 }
 
 // callRate is the calls a second of one client.
@@ -215,6 +241,13 @@ func (r *callRate) take(weight int, reason limit.Reason, now time.Time) (decisio
 		room = r.limit.FreeAt(r.tat, weight)
 	}
 	return decision, left, secondsUntil(room, now)
+}
+
+// spend uses the rate beyond its room, too.
+func (r *callRate) spend(weight int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tat = r.limit.Spend(r.tat, now, weight)
 }
 
 // secondsUntil is in whole seconds, upwards.

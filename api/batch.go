@@ -156,13 +156,10 @@ func (a *API) acceptEach(c *call, items []checkedItem) []batchResult {
 	return results
 }
 
-// readItem decodes and checks one request of a batch. All but the first count against the
-// client's rate here; the call was counted for the first.
+// readItem decodes and checks one request of a batch.
 func (a *API) readItem(c *call, i int, raw jsontext.Value) (request db.Request, key db.Key, err error) {
-	if i > 0 {
-		if err := a.countMore(c); err != nil {
-			return request, key, err
-		}
+	if err := a.countItem(c, i); err != nil {
+		return request, key, err
 	}
 	if len(raw) > maxBodyBytes {
 		return request, key, &http.MaxBytesError{Limit: maxBodyBytes}

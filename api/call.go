@@ -29,6 +29,7 @@ type call struct {
 	unknown   clients.Unknown // why the call has no client
 	streams   bool            // the answer is a stream of events
 
+	weight   int    // of the call in its client's rate, 0 where it counts in none
 	bodyRead bool   // to its end
 	decoding func() // lets the next large body be decoded
 	release  func() // gives back the body's part of the budget

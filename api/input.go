@@ -101,6 +101,9 @@ func (a *API) readBody(c *call, most int64) ([]byte, error) {
 	switch {
 	case err == nil:
 		c.bodyEnded()
+		if c.Request.ContentLength < 0 {
+			a.countUndeclared(c, body.Len())
+		}
 		return body.Bytes(), a.beginDecoding(c, body.Len())
 	case errors.As(err, &tooLarge):
 		return nil, err

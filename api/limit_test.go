@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,4 +169,76 @@ func TestPagesCountByTheRequestsThatTheyMayHold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A body costs about as much as a small one for each 64 KiB, and counts as so many POSTs,
+// also where its length is told by its end alone; a batch counts as its requests where those
+// are more.
+func TestBodiesCountByTheirSize(t *testing.T) {
+	t.Parallel()
+	const unit, burst = 64 << 10, 100
+	spent := func(t *testing.T, use func(a *API, c *call), length int64) (posts int) {
+		bubble.Test(t, func(t *testing.T) {
+			a := &API{
+				Config:   Config{Limits: func(string) clients.Limits { return clients.Limits{Rate: burst / burstSeconds} }},
+				bodies:   newBodyBudget(maxBudget, true),
+				decoding: newDecoding(true),
+			}
+			a.posts = a.newRates()
+			a.posts.left = nil // asks the queue
+			c := newTestCall(t, http.MethodPost, length)
+			now := time.Now()
+			if err := a.posts.count(c, now); err != nil {
+				t.Fatalf("counting: got %v, want it admitted", err)
+			}
+			if use != nil {
+				use(a, c)
+			}
+			_, left, _ := a.posts.client(c.client, now).take(0, reasonRate, now)
+			posts = burst - left
+		})
+		return posts
+	}
+	for length, want := range map[int64]int{
+		0: 1, 1: 1, unit: 1, unit + 1: 2, maxBodyBytes: 4, maxBatchBytes: 64,
+		maxBatchBytes + 1: 1, math.MaxInt64: 1, -1: 1,
+	} {
+		if got := spent(t, nil, length); got != want {
+			t.Errorf("a body of %d bytes: got it counted as %d, want %d", length, got, want)
+		}
+	}
+	read := func(a *API, c *call) {
+		c.Request.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 2*unit+1)))
+		if _, err := a.readBody(c, maxBodyBytes); err != nil {
+			t.Errorf("reading: got %v", err)
+		}
+		c.decoded()
+	}
+	for length, want := range map[int64]int{-1: 3, 2*unit + 1: 3} {
+		if got := spent(t, read, length); got != want {
+			t.Errorf("a body of three units, %d declared: got it counted as %d, want %d", length, got, want)
+		}
+	}
+	items := func(n int) func(*API, *call) {
+		return func(a *API, c *call) {
+			for i := range n {
+				if err := a.countItem(c, i); err != nil {
+					t.Errorf("request %d of a batch: got %v", i, err)
+				}
+			}
+		}
+	}
+	for n, want := range map[int]int{1: 3, 3: 3, 20: 20} {
+		if got := spent(t, items(n), 3*unit); got != want {
+			t.Errorf("a batch of %d requests in three units: got it counted as %d, want %d", n, got, want)
+		}
+	}
+}
+
+// newTestCall is a call of the client acme with a body of a length, -1 for one that isn't told.
+func newTestCall(t *testing.T, method string, length int64) *call {
+	raw := gin.CreateTestContextOnly(httptest.NewRecorder(), gin.New())
+	raw.Request = httptest.NewRequestWithContext(t.Context(), method, "/", nil)
+	raw.Request.ContentLength = length
+	return &call{Context: raw, client: "acme", decoding: func() {}, release: func() {}}
 }
