@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/internal/bubble"
 	"ringback/jobs/clients"
@@ -292,13 +291,7 @@ func TestQueueBacklog(t *testing.T) {
 // acceptAgain accepts as soon as the queue admits again.
 func acceptAgain(t *testing.T, q *testQueue) {
 	t.Helper()
-	waitUntil(t, func() bool {
-		err := q.Accept(t.Context(), newRequest("http://127.0.0.1:9/"))
-		if err != nil && !db.IsUnavailable(err) && !errors.Is(err, ErrAway) {
-			t.Fatalf("accepting again: %v", err)
-		}
-		return err == nil
-	})
+	untilInTime(t, func() error { return q.Accept(t.Context(), newRequest("http://127.0.0.1:9/")) })
 }
 
 // waitUntil returns when condition is true.

@@ -89,7 +89,8 @@ func TestStrangersCountWhereTheirCallbacksGo(t *testing.T) {
 	waitUntil(t, func() bool {
 		return q.holds(t, "SELECT count(*) > $1 FROM callback_attempts", names/2)
 	})
-	if q.holds(t, "SELECT EXISTS (SELECT FROM callback_attempts WHERE http_status IS DISTINCT FROM 404)") {
+	// On a busy machine an answer may come too late.
+	if q.holds(t, "SELECT EXISTS (SELECT FROM callback_attempts WHERE http_status IS DISTINCT FROM 404 AND outcome <> 'timeout')") {
 		t.Error("a callback that was turned away stands in the log of attempts")
 	}
 	if !q.holds(t, "SELECT EXISTS (SELECT FROM river_job WHERE metadata ? 'snoozes')") {

@@ -64,15 +64,18 @@ func (p *program) awaitLine(t *testing.T, part string) {
 	until(t, func() bool { return strings.Contains(p.log.String(), part) }, func() string { return "a line with " + part })
 }
 
-// wantOneFault wants exactly one line about a kind of fault, and one about its end.
+// wantOneFault wants one line about a kind of fault, and one about its end. On a busy
+// machine the fault may come back, and be told of again.
 func (p *program) wantOneFault(t *testing.T, fault string) {
 	t.Helper()
+	const several = 5 // far fewer than the steps that failed
 	log := p.log.String()
-	if got := strings.Count(log, "level=ERROR msg=database_fault fault="+fault); got != 1 {
-		t.Errorf("got %d lines that tell of %s, want one", got, fault)
+	begun := strings.Count(log, "level=ERROR msg=database_fault fault="+fault)
+	if begun < 1 || begun > several {
+		t.Errorf("got %d lines that tell of %s, want one", begun, fault)
 	}
-	if got := strings.Count(log, "msg=database_fault_over fault="+fault); got != 1 {
-		t.Errorf("got %d lines that tell of the end of %s, want one", got, fault)
+	if got := strings.Count(log, "msg=database_fault_over fault="+fault); got != begun {
+		t.Errorf("got %d lines that tell of the end of %s, want %d", got, fault, begun)
 	}
 }
 

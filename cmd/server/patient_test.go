@@ -28,6 +28,7 @@ var ofABusyMachine = []string{
 	"The database could not finish the call.",
 	"The database can't be reached at the moment, or takes too long.",
 	"The database doesn't answer",
+	"The database can't be written (slow).",
 	"Requests wait too long to be stored.",
 	"Too many reads are under way.",
 }
