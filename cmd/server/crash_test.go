@@ -227,6 +227,7 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 	callers.Wait()
 	expectAll(t, r, acked)
 	wantNothingCharged(t, database)
+	expectPosts(t, r, database, 1)
 }
 
 // wantNothingCharged checks that each job was charged for the run that ended it, and for

@@ -86,17 +86,27 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	r := newReceiver(t, nil)
 	l := startLoad(t, p, r.URL)
 	l.awaitAcked(t, 50)
-	for setting, fault := range map[string]string{"default_transaction_read_only": "read_only", "synchronous_standby_names": "slow"} {
-		cluster.Set(t, setting, map[string]string{"read_only": "on", "slow": "nobody"}[fault])
+	setting := func(name, value string) func() (end func()) {
+		return func() func() {
+			cluster.Set(t, name, value)
+			return func() { cluster.Set(t, name, "") }
+		}
+	}
+	for fault, begin := range map[string]func() (end func()){
+		"read_only": setting("default_transaction_read_only", "on"),
+		"slow":      setting("synchronous_standby_names", "nobody"),
+		"locked":    func() func() { return lockRequests(t, cluster.URL) },
+	} {
+		end := begin()
 		l.awaitRefused(t)
 		p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
-		p.awaitStatus(t, "/readyz", http.StatusServiceUnavailable)
+		p.awaitAnswer(t, "/readyz", "("+fault+")")
 		p.awaitMetric(t, `ringback_database_unwritable 1`)
 		p.awaitMetric(t, `ringback_database_fault{fault="`+fault+`"} 1`)
 		if got := p.probe("/livez"); got != http.StatusOK {
 			t.Errorf("/livez: got %d, want 200", got)
 		}
-		cluster.Set(t, setting, "")
+		end()
 		p.awaitStatus(t, "/healthz", http.StatusOK)
 		l.awaitAcked(t, 50)
 		p.awaitMetric(t, `ringback_database_unwritable 0`)
@@ -105,6 +115,20 @@ func TestDatabaseThatCannotBeWritten(t *testing.T) {
 	}
 	expectAll(t, r, l.stop())
 	wantNoOrphans(t, cluster.URL)
+	expectPosts(t, r, cluster.URL, 2)
+}
+
+// lockRequests locks the table of requests as CREATE INDEX does, until end is called.
+func lockRequests(t *testing.T, superuser string) (end func()) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), superuser)
+	if err == nil {
+		_, err = conn.Exec(t.Context(), "BEGIN; LOCK TABLE requests IN SHARE MODE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = conn.Close(context.Background()) }
 }
 
 // What an operator takes away by mistake, and gives back, is a fault of the database while
@@ -349,6 +373,7 @@ func TestDiskThatIsFull(t *testing.T) {
 	cluster.Fill(t)
 	l.awaitRefused(t)
 	p.awaitStatus(t, "/healthz", http.StatusServiceUnavailable)
+	p.awaitAnswer(t, "/readyz", "(disk_full)")
 	if got := p.probe("/livez"); got != http.StatusOK {
 		t.Errorf("/livez: got %d, want 200", got)
 	}
