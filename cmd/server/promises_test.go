@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -263,6 +265,67 @@ func TestStopInAStormLosesNothingThatWasAcknowledged(t *testing.T) {
 		t.Errorf("the process ended with %v, want status 0", first.err)
 	}
 	startProcess(t, database, nil)
+	expectAll(t, r, acked)
+}
+
+// Beyond its capacity the service refuses each call with a reason and a time to come back,
+// and does all that it acknowledged.
+func TestStormBeyondTheCapacityLosesNothing(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	open := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(open)
+	p := startHere(t, dbtest.New(t), map[string]string{"UNFINISHED_LIMIT": "20", "WORK_LIMIT": "2"}, func(ctx context.Context, input jsontext.Value) (jsontext.Value, error) {
+		<-release
+		return fingerprint.Do(ctx, input)
+	})
+	r := newReceiver(t, nil)
+	var mu sync.Mutex
+	acked, refused := map[string]bool{}, map[string]int{} // the latter by path
+	post := func(path, body string) {
+		answer, err := http.Post(p.url+path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer answer.Body.Close()
+		var told struct{ ID, Type, Detail string }
+		if err := json.NewDecoder(answer.Body).Decode(&told); err != nil {
+			t.Errorf("POST %s: %v", path, err)
+		}
+		after, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+		reason := map[string]string{"/sync": "Too many sync requests are under way.", "/async": "Too many requests are unfinished."}[path]
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case answer.StatusCode == http.StatusAccepted:
+			acked[told.ID] = true
+		case answer.StatusCode == http.StatusOK:
+		case answer.StatusCode == http.StatusServiceUnavailable && err == nil && after > 0 && strings.HasPrefix(told.Detail, reason):
+			refused[path]++
+		default:
+			t.Errorf("POST %s: got %s with Retry-After %q and %+v, want it done, or 503 with a time and %q", path, answer.Status, answer.Header.Get("Retry-After"), told, reason)
+		}
+	}
+	var async, sync sync.WaitGroup
+	for range 8 {
+		sync.Go(func() { post("/sync", `{"input":{"text":"x"}}`) })
+		async.Go(func() {
+			for range 10 {
+				post("/async", asyncBody(`{"text":"x"}`, r.URL))
+			}
+		})
+	}
+	async.Wait()
+	until(t, func() bool { mu.Lock(); defer mu.Unlock(); return refused["/sync"] == 6 }, func() string { return "six of eight sync calls to be refused" })
+	// A sample of the unfinished overlooks those whose commit is under way.
+	if len(acked) < 20 || refused["/async"] == 0 || len(acked)+refused["/async"] != 80 {
+		t.Errorf("got %d acknowledged and %d refused, want 20 or some more of 80 acknowledged, and the others refused", len(acked), refused["/async"])
+	}
+	p.awaitMetric(t, `ringback_http_refusals_total{reason="sync"} 6`)
+	p.awaitMetric(t, fmt.Sprintf(`ringback_http_refusals_total{reason="unfinished"} %d`, refused["/async"]))
+	open()
+	sync.Wait()
 	expectAll(t, r, acked)
 }
 
