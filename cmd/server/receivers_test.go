@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -86,23 +87,39 @@ func TestOperatorDeniesAReceiver(t *testing.T) {
 func TestOperatorAllowsAReceiver(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
-	r := newReceiver(t, nil)
+	var underWay atomic.Int64
+	release := make(chan struct{})
+	r := newReceiver(t, func(_ http.ResponseWriter, call *http.Request) {
+		underWay.Add(1)
+		defer underWay.Add(-1)
+		select {
+		case <-release:
+		case <-call.Context().Done(): // the attempt was given up
+		}
+	})
+	t.Cleanup(func() { close(release) }) // before the receiver waits for its calls
 	target, err := url.Parse(r.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=50")
-	p := startHere(t, database, nil, fingerprint.Do)
-	for range 20 { // more than a stranger takes within half a second
-		p.accept(t, `{"text":"x"}`, r.URL)
+	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=3")
+	p := startHere(t, database, map[string]string{"WORKERS": "40"}, fingerprint.Do)
+	reaches := func(count int64) {
+		t.Helper()
+		until(t, func() bool {
+			if underWay.Load() < count {
+				p.accept(t, `{"text":"x"}`, r.URL)
+			}
+			return underWay.Load() == count
+		}, func() string { return fmt.Sprintf("%d callbacks at a time, got %d", count, underWay.Load()) })
 	}
-	for range 20 {
-		r.next(t)
+	reaches(3) // a stranger gets one
+	runReceiver(t, database, "allow", target.Host, "--rate", "500", "--concurrency=5")
+	reaches(5) // the running server has heard of it
+	if got := listReceivers(t, database)[target.Host]; got.Word != "allowed" || got.WordRate != 500 || got.WordMost != 5 {
+		t.Errorf("got %+v, want it allowed 500 a second, 5 at a time", got)
 	}
-	if got := listReceivers(t, database)[target.Host]; got.Word != "allowed" || got.WordRate != 500 || got.WordMost != 50 {
-		t.Errorf("got %+v, want it allowed 500 a second, 50 at a time", got)
-	}
-	if got := runReceiver(t, database, "list"); !strings.Contains(got, "allowed 500/s, 50 at a time") {
+	if got := runReceiver(t, database, "list"); !strings.Contains(got, "allowed 500/s, 5 at a time") {
 		t.Errorf("got %q, want it allowed", got)
 	}
 }
