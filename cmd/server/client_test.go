@@ -281,6 +281,31 @@ func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
 	r.next(t)
 }
 
+// A client whose secret was sealed with another key stops neither the start nor others.
+func TestSecretThatCannotBeReadIsItsClientsAlone(t *testing.T) {
+	t.Parallel()
+	const otherKey = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
+	database := dbtest.New(t)
+	acme := issueTo(t, database, "add", "acme")
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"client", "add", "other"}, environment(database, map[string]string{"SECRETS_KEY": otherKey}), &out, io.Discard, works); err != nil {
+		t.Fatal(err)
+	}
+	other := issued.FindStringSubmatch(out.String())
+	r := newReceiver(t, nil)
+	p := startStrict(t, environment(database, map[string]string{"SECRETS_KEY": otherKey, "CALLBACK_ALLOW_CIDRS": "127.0.0.0/8", "CALLBACK_PORTS": "80"}))
+	if got := p.probe("/readyz"); got != http.StatusOK {
+		t.Errorf("/readyz: got %d, want 200", got)
+	}
+	if got := p.postAs(t, acme.Key, "/async", asyncBody(`{"text":"x"}`, r.URL)); got.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("POST /async of acme: got %s, want 503", got.Status)
+	}
+	p.awaitLine(t, `"msg":"client_secret_unreadable","client":"acme"`)
+	p.awaitMetric(t, `ringback_http_refusals_total{reason="client_secret"} 1`)
+	p.acceptAs(t, other[1], r.URL)
+	r.next(t)
+}
+
 func TestOpenAddressNeedsAClient(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)
