@@ -15,6 +15,7 @@ import (
 	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/internal/bubble"
+	"ringback/jobs/upkeep"
 )
 
 // newSkewed returns a queue on a database whose clock is ahead by an interval: its own
@@ -160,6 +161,27 @@ func TestTwoClocks(t *testing.T) {
 					t.Fatalf("got %d redelivered, want 1", got)
 				}
 				receiver.next(t)
+			})
+
+			t.Run("RemovesWhatIsOldByTheDatabase", func(t *testing.T) {
+				t.Parallel()
+				q := newSkewed(t, ahead)
+				q.clock.read(t.Context())
+				old, young := newRequest("http://127.0.0.1:9/"), newRequest("http://127.0.0.1:9/")
+				old.ID, young.ID = madeAt(old.ID, q.Now().Add(-25*time.Hour)), q.NewID()
+				for _, request := range []db.Request{old, young} {
+					q.accept(t, request)
+					q.end(t, request, db.CallbackDelivered)
+				}
+				q.exec(t, "UPDATE requests SET settled_at = now() - CASE WHEN id = $1 THEN interval '25 hours' ELSE interval '0' END", old.ID)
+				q.exec(t, "UPDATE retention SET next_at = now()") // which was written by the other clock
+				sweeper, _ := upkeep.NewSweepers(q.direct, q.health, slog.New(slog.DiscardHandler), upkeep.Retention{Requests: 24 * time.Hour})
+				if _, err := sweeper.RemoveBatch(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !q.holds(t, "SELECT array_agg(id) = ARRAY[$1::uuid] FROM requests", young.ID) {
+					t.Error("want the request that has just ended left, and not the request that ended a day ago")
+				}
 			})
 
 			t.Run("KeepsAKeyThatAnotherProcessTook", func(t *testing.T) {

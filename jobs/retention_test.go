@@ -20,11 +20,8 @@ func TestRetention(t *testing.T) {
 	q := newQueue(t, doNothing)
 	receiver, gone := newReceiver(t, always(http.StatusOK)), newReceiver(t, always(http.StatusGone))
 	old, dead, young := newRequest(receiver.URL), newRequest(gone.URL), newRequest(receiver.URL)
-	dayAgo := time.Now().Add(-24 * time.Hour).UnixMilli()
 	for _, request := range []*db.Request{&old, &dead} {
-		for i := range 6 {
-			request.ID[i] = byte(dayAgo >> (40 - 8*i))
-		}
+		request.ID = madeAt(request.ID, time.Now().Add(-24*time.Hour))
 	}
 	q.start(t)
 	for _, request := range []db.Request{old, dead, young} {
@@ -44,6 +41,14 @@ func TestRetention(t *testing.T) {
 		t.Error("want their attempts and jobs left, and no others")
 	}
 	q.wantNoOrphans(t)
+}
+
+// madeAt is an id with another time in it.
+func madeAt(id uuid.UUID, at time.Time) uuid.UUID {
+	for i, milliseconds := 5, at.UnixMilli(); i >= 0; i, milliseconds = i-1, milliseconds>>8 {
+		id[i] = byte(milliseconds)
+	}
+	return id
 }
 
 func TestDeadLettersGoWithTheirAge(t *testing.T) {
