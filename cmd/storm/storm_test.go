@@ -27,6 +27,9 @@ func TestEverythingIsCalledBack(t *testing.T) {
 		output.wantAsync(t, requests{ok: 20})
 		output.wantCallbacks(t, callbacks{delivered: 20})
 		checkFigures(t, output.report)
+		if strings.ContainsAny(output.stdout+output.stderr, "\x1b\r\b") {
+			t.Errorf("a terminal may not know what moves its cursor, got\n%q\n%q", output.stdout, output.stderr)
+		}
 		for line := range strings.Lines(output.stdout) {
 			if utf8.RuneCountInString(line) > 111 {
 				t.Errorf("line of %d columns, want at most 110: %s", len(line)-1, line)
