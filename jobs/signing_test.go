@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"ringback/db"
@@ -54,7 +55,27 @@ func TestSigning(t *testing.T) {
 		if got := len(receiver.calls); got != 0 {
 			t.Errorf("got %d callbacks, want none", got)
 		}
+		if got := q.faults(t, callbackQueue); got == 0 {
+			t.Error("the metrics don't count the fault")
+		}
 	})
+}
+
+// faults is how many faults of a step the metrics count.
+func (q *testQueue) faults(t *testing.T, step string) (count float64) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(q.metrics.faults)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metric := range families[0].GetMetric() {
+		if metric.GetLabel()[0].GetValue() == step {
+			count += metric.GetCounter().GetValue()
+		}
+	}
+	return count
 }
 
 func TestNothingIsAcceptedThatCannotBeSigned(t *testing.T) {
@@ -150,6 +171,9 @@ func TestFaultsThatLastEndTheStep(t *testing.T) {
 		q.waitFor(t, request.ID, "status = 'failed' AND error_code = 'result_not_storable' AND callback_state = 'delivered'")
 		if runs != 1 {
 			t.Errorf("the work ran %d times, want once", runs)
+		}
+		if got := q.faults(t, workQueue); got != 1 {
+			t.Errorf("the metrics count %v faults of the work, want one", got)
 		}
 	})
 }
