@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
@@ -197,12 +198,18 @@ func kindName(kind reflect.Kind) string {
 	}
 }
 
+// explainSyntactic names the place of the mistake, and the field that stands twice.
 func explainSyntactic(err *jsontext.SyntacticError) *problem {
-	detail := "The body is not well-formed JSON"
-	if errors.Is(err, jsontext.ErrDuplicateName) {
-		detail = "A field stands twice"
+	sentence, detail := "The body is not well-formed JSON.", printable(err.Err.Error())
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		detail = "stands twice"
+		sentence = fmt.Sprintf("The field %q %s.", printable(err.JSONPointer.LastToken()), detail)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		detail = "ends too early"
+		sentence = "The body ends before its JSON does."
 	}
-	return newProblem("malformed-json", detail+".", fieldProblem{Pointer: "#" + printable(string(err.JSONPointer)), Detail: printable(err.Err.Error())})
+	return newProblem("malformed-json", sentence, fieldProblem{Pointer: "#" + printable(string(err.JSONPointer)), Detail: detail})
 }
 
 func (a *API) noRoute(*call) (reply, error) {

@@ -14,6 +14,25 @@ import (
 	"ringback/work/fingerprint"
 )
 
+// The sentences name the field, and are no texts of Go's libraries.
+func TestMalformedBodiesAreToldInSentences(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	for _, test := range []struct{ name, body, sentence, detail string }{
+		{"FieldTwice", `{"input":{"text":"a","text":"b"}}`, `The field "text" stands twice.`, "stands twice"},
+		{"CutOff", `{"input":{"text":"a"`, "The body ends before its JSON does.", "ends too early"},
+		{"NoValue", " ", "The body ends before its JSON does.", "ends too early"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := s.call(t, "POST", "/sync", test.body)
+			told := decode[problem](t, got, http.StatusBadRequest)
+			if told.Detail != test.sentence || len(told.Errors) != 1 || told.Errors[0].Detail != test.detail {
+				t.Errorf("%s: got %s, want %q and %q", test.body, got.body, test.sentence, test.detail)
+			}
+		})
+	}
+}
+
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	s := newService(t, nil)

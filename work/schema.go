@@ -2,6 +2,7 @@ package work
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json" // as the library, which keeps numbers as json.Number
 	"errors"
 	"fmt"
@@ -111,6 +112,19 @@ func collectMistakes(broken *jsonschema.ValidationError, all *Mistakes) {
 	}
 }
 
+// typesOf names the types that a value may have, in the words of the API's own fields.
+func typesOf(types []string) string {
+	names := map[string]string{
+		"string": "a string", "integer": "a whole number", "number": "a number",
+		"boolean": "true or false", "object": "an object", "array": "an array",
+	}
+	said := make([]string, len(types))
+	for i, name := range types {
+		said[i] = cmp.Or(names[name], name) // null is its own name
+	}
+	return strings.Join(said, " or ")
+}
+
 func isChoice(broken jsonschema.ErrorKind) bool {
 	switch broken.(type) {
 	case *kind.AnyOf, *kind.OneOf, *kind.PropertyNames, *kind.Contains, *kind.MinContains:
@@ -123,7 +137,7 @@ func isChoice(broken jsonschema.ErrorKind) bool {
 func ruleOf(broken jsonschema.ErrorKind) string {
 	switch k := broken.(type) {
 	case *kind.Type:
-		return "must be of type " + strings.Join(k.Want, " or ")
+		return "must be " + typesOf(k.Want)
 	case *kind.Enum:
 		return "must be one of " + valuesOf(k.Want...)
 	case *kind.Const:

@@ -559,7 +559,7 @@ func TestAddressInUseIsOneClearError(t *testing.T) {
 	defer taken.Close()
 	environ := environment(dbtest.New(t), map[string]string{"HTTP_ADDR": taken.Addr().String()})
 	err = run(t.Context(), []string{"--dev"}, environ, httptest.NewRecorder(), httptest.NewRecorder(), works)
-	if err == nil || !strings.Contains(err.Error(), "address already in use") {
-		t.Errorf("got %v, want an error that says that the address is in use", err)
+	if err == nil || !strings.Contains(err.Error(), "address already in use: set HTTP_ADDR to an address with a free port") {
+		t.Errorf("got %v, want an error that says what to do about the address in use", err)
 	}
 }

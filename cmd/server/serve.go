@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -369,12 +370,12 @@ func (s *server) leaving(next http.Handler) http.Handler {
 // listen takes the addresses. Callers wait until serve.
 func (s *server) listen(ctx context.Context) (err error) {
 	if s.listener, err = listenTCP(ctx, s.config.HTTPAddr); err != nil {
-		return fmt.Errorf("listening for the API (HTTP_ADDR): %w", err)
+		return cannotListen("the API", "HTTP_ADDR", err)
 	}
 	if s.admin != nil {
 		listener, err := net.Listen("tcp", s.config.AdminAddr)
 		if err != nil {
-			return fmt.Errorf("listening for the admin pages (ADMIN_ADDR): %w", err)
+			return cannotListen("the admin pages", "ADMIN_ADDR", err)
 		}
 		s.adminAddr = listener.Addr().String()
 		go serveOn(listener, s.admin, s.failed)
@@ -382,12 +383,21 @@ func (s *server) listen(ctx context.Context) (err error) {
 	if s.metrics != nil {
 		listener, err := net.Listen("tcp", s.config.MetricsAddr)
 		if err != nil {
-			return fmt.Errorf("listening for metrics (METRICS_ADDR): %w", err)
+			return cannotListen("metrics", "METRICS_ADDR", err)
 		}
 		s.logger.Info("metrics", "addr", listener.Addr().String())
 		go serveOn(listener, s.metrics, s.failed)
 	}
 	return nil
+}
+
+// cannotListen names the setting that mends the error.
+func cannotListen(what, setting string, err error) error {
+	err = fmt.Errorf("listening for %s (%s): %w", what, setting, err)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: set %s to an address with a free port", err, setting)
+	}
+	return err
 }
 
 // serve begins to answer calls, once.
