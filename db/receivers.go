@@ -64,7 +64,7 @@ func LockReceivers(ctx context.Context, tx pgx.Tx, names []string) (map[string]R
 	return LoadReceivers(ctx, tx, names)
 }
 
-// receiverFields are the columns of callback_origins but for the operator's word.
+// receiverFields are the columns of callback_origins but for the operator's ruling.
 var receiverFields = fields[Receiver]{
 	written("origin", "text", func(o Receiver) string { return o.Name }, func(o *Receiver) any { return &o.Name }),
 	written("rate", "double precision", func(o Receiver) zeronull.Float8 { return zeronull.Float8(o.Rate) },
@@ -117,7 +117,7 @@ const MostReceivers = 100_000
 // SaveReceivers writes receivers, none of them twice. It removes up to twice as many
 // receivers that have expired, or that would expire first where there are more than
 // MostReceivers, so that the table doesn't grow with receivers that are never met again.
-// The operator's words count, and stay.
+// The operator's rulings count, and stay.
 func SaveReceivers(ctx context.Context, q Querier, origins []Receiver) error {
 	sql := `
 		WITH expired AS (
@@ -163,25 +163,26 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 	return strings.Join(texts, " ")
 }
 
-// The operator's words on a receiver. A forgotten word stays for a minute more, for
-// running processes to read it.
+// Effects of a ruling. A ruling that is forgotten stays for a minute more, for running
+// processes to read it.
 const (
 	ReceiverAllowed   = "allowed"
 	ReceiverDenied    = "denied"
 	ReceiverForgotten = "forgotten"
 )
 
-// ReceiverWord is the operator's word on a receiver: a row of callback_origins of its own.
-type ReceiverWord struct {
+// Ruling is the operator's decision about a receiver: a row of callback_origins beside the
+// receiver's row.
+type Ruling struct {
 	Target      string    // *://host:port, or *://host:* for all ports
-	Word        string    // one of the three
+	Effect      string    // ReceiverAllowed, ReceiverDenied or ReceiverForgotten
 	Rate        float64   // callbacks a second that are allowed, 0 for no limit
 	Concurrency int       // callbacks at a time that are allowed, 0 for the share of any receiver
-	At          time.Time // when it was said, by the database's clock
+	At          time.Time // when the operator decided, by the database's clock
 }
 
-// ReceiverWords returns all of the operator's words.
-func ReceiverWords(ctx context.Context, q Querier) ([]ReceiverWord, error) {
+// Rulings returns all rulings of the operator.
+func Rulings(ctx context.Context, q Querier) ([]Ruling, error) {
 	const sql = `
 		SELECT origin, word, word_rate, coalesce(word_concurrency, 0), word_at
 		FROM callback_origins
@@ -189,19 +190,19 @@ func ReceiverWords(ctx context.Context, q Querier) ([]ReceiverWord, error) {
 		  AND expires_at > now()`
 	rows, err := q.Query(ctx, sql)
 	if err != nil {
-		return nil, fmt.Errorf("reading the operator's words of receivers: %w", err)
+		return nil, fmt.Errorf("reading the operator's rulings on receivers: %w", err)
 	}
-	words, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w ReceiverWord, err error) {
-		return w, row.Scan(&w.Target, &w.Word, (*zeronull.Float8)(&w.Rate), &w.Concurrency, &w.At)
+	rulings, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Ruling, err error) {
+		return r, row.Scan(&r.Target, &r.Effect, (*zeronull.Float8)(&r.Rate), &r.Concurrency, &r.At)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the operator's words of receivers: %w", err)
+		return nil, fmt.Errorf("reading the operator's rulings on receivers: %w", err)
 	}
-	return words, nil
+	return rulings, nil
 }
 
-// SayOfReceiver replaces the operator's word on a receiver.
-func SayOfReceiver(ctx context.Context, q Querier, word ReceiverWord) error {
+// SetRuling replaces the operator's ruling on a receiver.
+func SetRuling(ctx context.Context, q Querier, ruling Ruling) error {
 	const sql = `
 		INSERT INTO callback_origins (origin, openings, word, word_rate, word_concurrency, word_at, expires_at)
 		VALUES ($1, 0, $2, $3, $4, now(), CASE $2 WHEN 'forgotten' THEN now() + interval '1 minute' ELSE now() + interval '1000 years' END)
@@ -211,43 +212,61 @@ func SayOfReceiver(ctx context.Context, q Querier, word ReceiverWord) error {
 		    word_concurrency = excluded.word_concurrency,
 		    word_at = excluded.word_at,
 		    expires_at = excluded.expires_at`
-	_, err := q.Exec(ctx, sql, word.Target, word.Word, zeronull.Float8(word.Rate), zeronull.Int4(word.Concurrency))
+	_, err := q.Exec(ctx, sql, ruling.Target, ruling.Effect, zeronull.Float8(ruling.Rate), zeronull.Int4(ruling.Concurrency))
 	if err != nil {
-		return fmt.Errorf("storing the operator's word of a receiver: %w", err)
+		return fmt.Errorf("storing the operator's ruling on a receiver: %w", err)
 	}
 	return nil
 }
 
-// ForgetReceiver removes the receivers of a host and port, of all ports where that is "*",
-// and takes back the operator's word on them.
-func ForgetReceiver(ctx context.Context, tx pgx.Tx, host, port string) error {
-	if err := RemoveReceivers(ctx, tx, host, port); err != nil {
-		return err
-	}
-	return SayOfReceiver(ctx, tx, ReceiverWord{Target: "*://" + host + ":" + port, Word: ReceiverForgotten})
+// Forgotten is what ForgetReceiver found. It is zero where nothing was known.
+type Forgotten struct {
+	Effect    string // of the ruling: ReceiverAllowed, ReceiverDenied, or empty for no ruling
+	Receivers int64  // how many receivers were stored: a host may have several ports
 }
 
-// RemoveReceivers removes the receivers of a host and port, of all ports where that is "*".
-func RemoveReceivers(ctx context.Context, q Querier, host, port string) error {
+// ForgetReceiver removes the receivers of a host and port, and the operator's ruling on
+// them. The port "*" stands for all ports.
+func ForgetReceiver(ctx context.Context, tx pgx.Tx, host, port string) (found Forgotten, err error) {
+	target := "*://" + host + ":" + port
+	const sql = `
+		SELECT coalesce(max(word), '')
+		FROM callback_origins
+		WHERE origin = $1
+		  AND word <> 'forgotten'
+		  AND expires_at > now()`
+	if err := tx.QueryRow(ctx, sql, target).Scan(&found.Effect); err != nil {
+		return found, fmt.Errorf("reading the operator's ruling on a receiver: %w", err)
+	}
+	if found.Receivers, err = RemoveReceivers(ctx, tx, host, port); err != nil {
+		return found, err
+	}
+	return found, SetRuling(ctx, tx, Ruling{Target: target, Effect: ReceiverForgotten})
+}
+
+// RemoveReceivers removes the receivers of a host and port, and returns their number. The
+// port "*" stands for all ports.
+func RemoveReceivers(ctx context.Context, q Querier, host, port string) (int64, error) {
 	const sql = `
 		DELETE FROM callback_origins
 		WHERE word IS NULL
 		  AND (origin IN ('http://' || $1::text || ':' || $2::text, 'https://' || $1 || ':' || $2)
 		       OR $2 = '*' AND regexp_replace(origin, '^https?://(.*):[0-9]+$', '\1') = $1)`
-	if _, err := q.Exec(ctx, sql, host, port); err != nil {
-		return fmt.Errorf("forgetting a receiver: %w", err)
+	tag, err := q.Exec(ctx, sql, host, port)
+	if err != nil {
+		return 0, fmt.Errorf("forgetting a receiver: %w", err)
 	}
-	return nil
+	return tag.RowsAffected(), nil
 }
 
 // ListedReceiver is a row of callback_origins, for the operator to read.
 type ListedReceiver struct {
 	Receiver
-	ReceiverWord
-	SavedAt time.Time // zero for a word
+	Ruling
+	SavedAt time.Time // zero for a ruling
 }
 
-// ListReceivers returns the operator's words and the receivers that were saved last, so many
+// ListReceivers returns the operator's rulings and the receivers that were saved last, so many
 // together (0 for all), by name, and how many more there are.
 func ListReceivers(ctx context.Context, q Querier, most int) (receivers []ListedReceiver, more int, err error) {
 	sql := `
@@ -268,7 +287,7 @@ func ListReceivers(ctx context.Context, q Querier, most int) (receivers []Listed
 	}
 	total := 0
 	receivers, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r ListedReceiver, err error) {
-		err = row.Scan(append(receiverFields.targets(&r.Receiver), &r.Word, (*zeronull.Float8)(&r.ReceiverWord.Rate), &r.Concurrency,
+		err = row.Scan(append(receiverFields.targets(&r.Receiver), &r.Effect, (*zeronull.Float8)(&r.Ruling.Rate), &r.Concurrency,
 			(*zeronull.Timestamptz)(&r.At), (*zeronull.Timestamptz)(&r.SavedAt), &total)...)
 		r.Target = r.Name
 		return r, err

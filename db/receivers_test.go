@@ -73,8 +73,8 @@ func TestSaveAndLoadReceivers(t *testing.T) {
 	t.Run("AreForgottenWhereThereAreTooMany", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		word := db.ReceiverWord{Target: "*://a.example.com:*", Word: db.ReceiverDenied}
-		if err := db.SayOfReceiver(t.Context(), pool, word); err != nil {
+		ruling := db.Ruling{Target: "*://a.example.com:*", Effect: db.ReceiverDenied}
+		if err := db.SetRuling(t.Context(), pool, ruling); err != nil {
 			t.Fatal(err)
 		}
 		fill(t, pool, db.MostReceivers+9)
@@ -89,7 +89,7 @@ func TestSaveAndLoadReceivers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rows != db.MostReceivers+2 || kept != 3 {
-			t.Errorf("got %d rows, %d of the word and the receivers that are met, want %d and 3", rows, kept, db.MostReceivers+2)
+			t.Errorf("got %d rows, %d of the ruling and the receivers that are met, want %d and 3", rows, kept, db.MostReceivers+2)
 		}
 		if first != 2 {
 			t.Errorf("%d of the receivers that expire first stay, want none but the receivers that are met", first-2)
@@ -122,19 +122,19 @@ func TestReceivers(t *testing.T) {
 	known := db.Receiver{Name: "https://a.example.com:443", Rate: 20, InFlight: 1, AnsweredFrom: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, ExpiresAt: later}
 	plain := db.Receiver{Name: "http://a.example.com:80", ExpiresAt: later}
 	other := db.Receiver{Name: "https://xa.example.com:443", ExpiresAt: later}
-	say := func(t *testing.T, q db.Querier, word db.ReceiverWord) {
+	rule := func(t *testing.T, q db.Querier, ruling db.Ruling) {
 		t.Helper()
-		if err := db.SayOfReceiver(t.Context(), q, word); err != nil {
+		if err := db.SetRuling(t.Context(), q, ruling); err != nil {
 			t.Fatal(err)
 		}
 	}
-	words := func(t *testing.T, q db.Querier) map[string]db.ReceiverWord {
+	rulings := func(t *testing.T, q db.Querier) map[string]db.Ruling {
 		t.Helper()
-		rows, err := db.ReceiverWords(t.Context(), q)
+		rows, err := db.Rulings(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found := map[string]db.ReceiverWord{}
+		found := map[string]db.Ruling{}
 		for _, row := range rows {
 			if row.At.IsZero() {
 				t.Errorf("%+v has no time", row)
@@ -156,18 +156,18 @@ func TestReceivers(t *testing.T) {
 		return names
 	}
 
-	t.Run("HaveTheOperatorsLatestWord", func(t *testing.T) {
+	t.Run("HaveTheOperatorsLatestRuling", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		say(t, pool, db.ReceiverWord{Target: "*://a.example.com:443", Word: db.ReceiverAllowed, Rate: 5, Concurrency: 2})
-		say(t, pool, db.ReceiverWord{Target: "*://a.example.com:443", Word: db.ReceiverDenied})
-		allowed := db.ReceiverWord{Target: "*://b.example.com:*", Word: db.ReceiverAllowed, Rate: 0.5, Concurrency: 3}
-		say(t, pool, allowed)
-		saveOrigins(t, pool, known) // is no word
-		want := map[string]db.ReceiverWord{
-			"*://a.example.com:443": {Target: "*://a.example.com:443", Word: db.ReceiverDenied}, allowed.Target: allowed,
+		rule(t, pool, db.Ruling{Target: "*://a.example.com:443", Effect: db.ReceiverAllowed, Rate: 5, Concurrency: 2})
+		rule(t, pool, db.Ruling{Target: "*://a.example.com:443", Effect: db.ReceiverDenied})
+		allowed := db.Ruling{Target: "*://b.example.com:*", Effect: db.ReceiverAllowed, Rate: 0.5, Concurrency: 3}
+		rule(t, pool, allowed)
+		saveOrigins(t, pool, known) // is no ruling
+		want := map[string]db.Ruling{
+			"*://a.example.com:443": {Target: "*://a.example.com:443", Effect: db.ReceiverDenied}, allowed.Target: allowed,
 		}
-		if diff := cmp.Diff(want, words(t, pool)); diff != "" {
+		if diff := cmp.Diff(want, rulings(t, pool)); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
 		if diff := cmp.Diff([]string{"*://a.example.com:443", known.Name, allowed.Target}, names(t, pool)); diff != "" {
@@ -181,16 +181,23 @@ func TestReceivers(t *testing.T) {
 			pool := dbtest.NewPool(t)
 			saveOrigins(t, pool, known, plain, other)
 			target := "*://a.example.com:" + port
-			say(t, pool, db.ReceiverWord{Target: target, Word: db.ReceiverDenied})
-			err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error { return db.ForgetReceiver(t.Context(), tx, "a.example.com", port) })
+			rule(t, pool, db.Ruling{Target: target, Effect: db.ReceiverDenied})
+			var found db.Forgotten
+			err := db.InTx(t.Context(), pool, func(tx pgx.Tx) (err error) {
+				found, err = db.ForgetReceiver(t.Context(), tx, "a.example.com", port)
+				return err
+			})
+			if want := (db.Forgotten{Effect: db.ReceiverDenied, Receivers: int64(3 - len(want))}); found != want {
+				t.Errorf("port %s: got %+v, want %+v", port, found, want)
+			}
 			got := names(t, pool)
 			slices.Sort(got)
 			slices.Sort(want)
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("port %s: %v, -want +got:\n%s", port, err, diff)
 			}
-			if got := words(t, pool)[target].Word; got != db.ReceiverForgotten {
-				t.Errorf("port %s: got the word %q, want that running processes hear of it", port, got)
+			if got := rulings(t, pool)[target].Effect; got != db.ReceiverForgotten {
+				t.Errorf("port %s: got the ruling %q, want that running processes learn of it", port, got)
 			}
 		}
 	})
@@ -199,7 +206,7 @@ func TestReceivers(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		fill(t, pool, 5)
-		say(t, pool, db.ReceiverWord{Target: "*://z.example.com:443", Word: db.ReceiverDenied})
+		rule(t, pool, db.Ruling{Target: "*://z.example.com:443", Effect: db.ReceiverDenied})
 		for most, want := range map[int][]string{
 			3: {"https://made-up-4.example:443", "https://made-up-5.example:443", "*://z.example.com:443"},
 			6: names(t, pool), 0: names(t, pool),

@@ -14,39 +14,39 @@ import (
 )
 
 const (
-	// wordsLooked is how often new words of the operator are looked for, in memory.
-	wordsLooked = time.Second
-	// knownAfter is the age of a word that all running processes know: a process
-	// that doesn't know it would postpone the callback anew, or send it.
+	// lookInterval is how often the expediter looks for new rulings, in memory.
+	lookInterval = time.Second
+	// knownAfter is the age at which all running processes know a ruling. A process that
+	// doesn't know it would postpone the callback anew, or send it.
 	knownAfter = 5 * time.Second
-	// newFor is for how long a word is new to a process that has just started. Callbacks
-	// that wait for the pace that an older word allows are not asked for anew at each start.
+	// newFor is for how long a ruling is new to a process that has just started. Callbacks
+	// that wait for the pace of an older ruling are not made due at each start.
 	newFor = time.Minute
 	// expeditedAtOnce is how many waiting callbacks are looked at in a statement.
 	expeditedAtOnce = 500
-	// expeditePatience is how long the next batch waits for the last one to leave.
+	// expeditePatience is how long the next batch waits for the last batch to leave.
 	expeditePatience = time.Minute
 )
 
-// expediter makes waiting callbacks due that a new word of the operator concerns. They
-// would otherwise wait until their time, a day later say. Their workers end callbacks to a
-// denied receiver as dead letters, as they end any. Where the operator allows or forgets
-// a receiver, callbacks that its pace has postponed leave, or wait for the new pace;
-// failed ones wait for their retry all the same.
+// expediter makes waiting callbacks due when the operator has decided about their receiver.
+// Otherwise they would wait until their time, such as a day later. Workers end callbacks to
+// a denied receiver as dead letters. Where the operator allows or forgets a receiver,
+// callbacks that its pace has postponed leave, or wait for the new pace. Callbacks that
+// failed still wait for their retry.
 //
-// Each process goes through all waiting callbacks once for a word, and at its start, so
-// that nobody has to store how far another came. The next batch comes once the last has
-// left, so a hundred thousand callbacks hold up no others.
+// Each process goes through all waiting callbacks once for a ruling, and at its start, so
+// processes need no record of each other's progress. A batch starts after the batch before
+// it has left, so a hundred thousand callbacks delay no other callback.
 type expediter struct {
 	pool     *pgxpool.Pool
 	logger   *slog.Logger
 	now      func() time.Time // by the database's clock
-	latest   func() time.Time // when the operator said the latest word
+	latest   func() time.Time // when the operator last decided
 	concerns func(callbackURL string, since time.Time) pacing.Concern
-	done     time.Time // the latest word that was followed
+	done     time.Time // of the latest ruling that was followed
 }
 
-// run looks for new words until ctx ends.
+// run looks for new rulings until ctx ends.
 func (e *expediter) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if latest := e.latest(); latest.After(e.done) && e.now().Sub(latest) > knownAfter {
@@ -62,11 +62,11 @@ func (e *expediter) run(ctx context.Context) {
 				e.logger.InfoContext(ctx, "callbacks_expedited", "count", count, "cause", "the operator denied, allowed or forgot their receiver")
 			}
 		}
-		sleep(ctx, wordsLooked)
+		sleep(ctx, lookInterval)
 	}
 }
 
-// follow goes through all waiting callbacks, and returns how many of them it has made due.
+// follow goes through all waiting callbacks, and returns how many callbacks it made due.
 func (e *expediter) follow(ctx context.Context) (count int, err error) {
 	since := limit.Latest(e.done, e.now().Add(-newFor))
 	for _, from := range db.WaitingFrom(callbackQueue, e.now()) {
@@ -81,8 +81,8 @@ func (e *expediter) follow(ctx context.Context) (count int, err error) {
 	return count, ctx.Err()
 }
 
-// followBatch makes the jobs of a batch due that new words concern, and waits until they
-// have left or wait anew.
+// followBatch makes the jobs in a batch due whose receivers have a new ruling, and waits until
+// these jobs have left or wait anew.
 func (e *expediter) followBatch(ctx context.Context, from db.WaitingPosition, since time.Time) (next db.WaitingPosition, count int, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, expeditePatience)
 	defer cancel()

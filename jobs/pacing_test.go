@@ -182,9 +182,9 @@ func TestPacing(t *testing.T) {
 			q.waitFor(t, request.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
 		}
 		q.exec(t, "UPDATE river_job SET state = 'retryable' WHERE id = (SELECT callback_job_id FROM requests WHERE id = $1)", failed.ID)
-		denied := db.ReceiverWord{Target: pacing.WordFor("127.0.0.1", ""), Word: db.ReceiverDenied}
+		denied := db.Ruling{Target: pacing.RulingTarget("127.0.0.1", ""), Effect: db.ReceiverDenied}
 		err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error {
-			if err := db.SayOfReceiver(t.Context(), tx, denied); err != nil {
+			if err := db.SetRuling(t.Context(), tx, denied); err != nil {
 				return err
 			}
 			_, err := tx.Exec(t.Context(), "UPDATE callback_origins SET word_at = now() - interval '1 minute' WHERE word IS NOT NULL")
@@ -219,7 +219,7 @@ func TestForgottenReceiverGetsWhatWaitedForIt(t *testing.T) {
 	q.waitFor(t, told.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
 	q.accept(t, waiting)
 	q.waitFor(t, waiting.ID, "callback_job_state = 'scheduled' AND callback_job_scheduled_at > now() + '50m'")
-	if err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error { return db.ForgetReceiver(t.Context(), tx, "127.0.0.1", "*") }); err != nil {
+	if err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error { _, err := db.ForgetReceiver(t.Context(), tx, "127.0.0.1", "*"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	q.waitFor(t, told.ID, "callback_state = 'delivered'")
@@ -229,8 +229,8 @@ func TestForgottenReceiverGetsWhatWaitedForIt(t *testing.T) {
 func TestWaitOf(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, doNothing)
-	denied := db.ReceiverWord{Target: pacing.WordFor("denied.example.com", ""), Word: db.ReceiverDenied}
-	if err := db.SayOfReceiver(t.Context(), q.direct, denied); err != nil {
+	denied := db.Ruling{Target: pacing.RulingTarget("denied.example.com", ""), Effect: db.ReceiverDenied}
+	if err := db.SetRuling(t.Context(), q.direct, denied); err != nil {
 		t.Fatal(err)
 	}
 	q.pacing.Run(t.Context())

@@ -16,13 +16,14 @@ import (
 // outside lets the pacing use the database and the sender.
 func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	return pacing.Outside{
-		Load:  func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
-		Save:  q.saveReceivers,
-		Words: func(ctx context.Context) ([]db.ReceiverWord, error) { return db.ReceiverWords(ctx, q.pool) },
+		Load:    func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
+		Save:    q.saveReceivers,
+		Rulings: func(ctx context.Context) ([]db.Ruling, error) { return db.Rulings(ctx, q.pool) },
 		Forget: func(ctx context.Context, target string) error {
 			_, hostPort, _ := strings.Cut(target, "://")
 			port := strings.LastIndex(hostPort, ":")
-			return db.RemoveReceivers(ctx, q.pool, hostPort[:port], hostPort[port+1:])
+			_, err := db.RemoveReceivers(ctx, q.pool, hostPort[:port], hostPort[port+1:])
+			return err
 		},
 		Ask: sender.Ask,
 	}

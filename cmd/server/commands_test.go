@@ -321,6 +321,11 @@ func TestCommandsOnTheDatabasePrintJSON(t *testing.T) {
 	if got := answer("receiver", "forget", "a.example.com"); got["receiver"] != "a.example.com" || got["word"] != nil {
 		t.Errorf("forget: got %v", got)
 	}
+	for name, want := range map[string]string{"a.example.com:8443": "forgotten: it was allowed", "unknown.example.com": "nothing was stored of it"} {
+		if stdout, _, err := typed(t.Context(), environ, "receiver", "forget", name); err != nil || !strings.HasPrefix(stdout, name+": "+want+".") {
+			t.Errorf("forget %s: got %q, %v, want %q", name, stdout, err, want)
+		}
+	}
 }
 
 func TestAddingAClientNeedsTheSecretsKey(t *testing.T) {

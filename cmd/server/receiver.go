@@ -22,9 +22,9 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// receiverCommand is `ringback receiver …`: the operator's words about receivers.
+// receiverCommand is `ringback receiver …`: the operator's rulings on receivers.
 type receiverCommand struct {
-	host, port  string // no port for all of them
+	host, port  string // an empty port stands for all ports
 	rate        float64
 	concurrency int
 }
@@ -53,7 +53,7 @@ receivers that were saved first, and says how many; --json lists all.`,
 	allow.Flags().Func("concurrency", "`N` callbacks at a time, from 1 to 10000", c.readConcurrency)
 	group.AddCommand(list, allow,
 		c.command(l, "deny HOST[:PORT]", "Refuse requests that name a receiver, and send it nothing", "  ringback receiver deny hooks.example.com:8443", c.deny),
-		c.command(l, "forget HOST[:PORT]", "Take the word back, and drop the receiver's known pace", "  ringback receiver forget hooks.example.com", c.forget),
+		c.command(l, "forget HOST[:PORT]", "Take the decision back, and drop the receiver's known pace", "  ringback receiver forget hooks.example.com", c.forget),
 	)
 	return group
 }
@@ -111,35 +111,54 @@ func readReceiver(text string) (host, port string, err error) {
 }
 
 func (c *receiverCommand) allow(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	if err := db.SayOfReceiver(ctx, pool, c.word(db.ReceiverAllowed)); err != nil {
+	if err := db.SetRuling(ctx, pool, c.ruling(db.ReceiverAllowed)); err != nil {
 		return err
 	}
 	return c.tell(config, stdout, db.ReceiverAllowed, "allowed "+limits(c.rate, c.concurrency))
 }
 
 func (c *receiverCommand) deny(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	if err := db.SayOfReceiver(ctx, pool, c.word(db.ReceiverDenied)); err != nil {
+	if err := db.SetRuling(ctx, pool, c.ruling(db.ReceiverDenied)); err != nil {
 		return err
 	}
 	return c.tell(config, stdout, db.ReceiverDenied, "denied; requests that name it are refused, and callbacks that wait for it end as dead letters")
 }
 
 func (c *receiverCommand) forget(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	err := db.InTx(ctx, pool, func(tx pgx.Tx) error { return db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port)) })
+	var found db.Forgotten
+	err := db.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
+		found, err = db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port))
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	return c.tell(config, stdout, "", "forgotten")
+	return c.tell(config, stdout, "", forgotten(found))
 }
 
-func (c *receiverCommand) word(word string) db.ReceiverWord {
-	return db.ReceiverWord{Target: pacing.WordFor(c.host, c.port), Word: word, Rate: c.rate, Concurrency: c.concurrency}
+// forgotten says what was known of a receiver.
+func forgotten(found db.Forgotten) string {
+	var known []string
+	if found.Effect != "" {
+		known = append(known, "it was "+found.Effect)
+	}
+	if found.Receivers > 0 {
+		known = append(known, fmt.Sprintf("stored with %d ports", found.Receivers))
+	}
+	if len(known) == 0 {
+		return "nothing was stored of it"
+	}
+	return "forgotten: " + strings.Join(known, ", ")
+}
+
+func (c *receiverCommand) ruling(effect string) db.Ruling {
+	return db.Ruling{Target: pacing.RulingTarget(c.host, c.port), Effect: effect, Rate: c.rate, Concurrency: c.concurrency}
 }
 
 // tell prints the new state.
-func (c *receiverCommand) tell(config Config, stdout io.Writer, word, sentence string) error {
+func (c *receiverCommand) tell(config Config, stdout io.Writer, effect, sentence string) error {
 	if config.json {
-		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: word, WordRate: c.rate, WordMost: c.concurrency})
+		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: effect, WordRate: c.rate, WordMost: c.concurrency})
 	}
 	_, err := fmt.Fprintf(stdout, "%s: %s. Running servers follow within three seconds.\n", c.name(), sentence)
 	return err
@@ -181,7 +200,7 @@ func orAll(port string) string {
 // listedReceiver is a receiver as list shows it.
 type listedReceiver struct {
 	Receiver    string    `json:"receiver"`
-	Word        string    `json:"word,omitzero"` // the operator's
+	Word        string    `json:"word,omitzero"` // the effect of the operator's ruling
 	WordRate    float64   `json:"allowed_rate,omitzero"`
 	WordMost    int       `json:"allowed_concurrency,omitzero"`
 	Rate        float64   `json:"rate,omitzero"`         // callbacks a second that it was known to take
@@ -195,12 +214,12 @@ type listedReceiver struct {
 
 func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 	row := listedReceiver{
-		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Word, WordRate: r.ReceiverWord.Rate, WordMost: r.Concurrency,
+		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Effect, WordRate: r.Ruling.Rate, WordMost: r.Concurrency,
 		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
 	row.Takes, row.ClosedUntil = pacing.Takes(r.Receiver, now)
 	switch {
-	case r.Word != "":
+	case r.Effect != "":
 		row.Takes = ""
 	case r.Openings == 0:
 		row.Breaker = "closed"

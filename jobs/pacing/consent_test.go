@@ -289,9 +289,9 @@ func TestConsentIsRequired(t *testing.T) {
 	t.Run("ButNotOfAReceiverThatTheOperatorAllowed", func(t *testing.T) {
 		t.Parallel()
 		bubble.Test(t, func(t *testing.T) {
-			stub := &outsideStub{words: []db.ReceiverWord{{Target: WordFor("a.example.com", ""), Word: db.ReceiverAllowed}}}
+			stub := &outsideStub{rulings: []db.Ruling{{Target: RulingTarget("a.example.com", ""), Effect: db.ReceiverAllowed}}}
 			p := newTestPacing(required, stub)
-			p.readWords(t.Context())
+			p.readRulings(t.Context())
 			if left, told := enterAll(t.Context(), p, "acme", 50); len(left) != 50 || stub.asked != 0 {
 				t.Errorf("got %d left, %+v, %d asked, want all and none", len(left), told, stub.asked)
 			}

@@ -8,7 +8,7 @@ import (
 )
 
 // decide lets a callback leave, or says when it may come back, and why. It asks the
-// operator's word first, then the client's own closing, the receiver's closing, consent,
+// operator's ruling first, then the client's own closing, the receiver's closing, consent,
 // pace, strangers' budgets and workers. The shared slots come last, so that no slot is
 // taken and left unused.
 func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, limit.Decision) {
@@ -18,9 +18,9 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 		c.line.CameBack()
 	}
 	r.roll(c, now)
-	r.word = p.wordOf(r.name)
+	r.ruling = p.rulingOf(r.name)
 	a := p.allowance(r, c, now)
-	if r.word.isDenied() {
+	if r.ruling.isDenied() {
 		return nil, limit.Decision{Reason: Denied}
 	}
 	if closed := r.closed(c, now); !closed.OK() {
@@ -48,7 +48,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	if p.holdsItsShare(callback, now) {
 		return nil, p.awaitWorker(callback.Client, now)
 	}
-	return p.pass(r, c, a, ask || p.required && r.mayAsk(c, now) && !r.word.isAllowed(), now), limit.Decision{}
+	return p.pass(r, c, a, ask || p.required && r.mayAsk(c, now) && !r.ruling.isAllowed(), now), limit.Decision{}
 }
 
 // holdsItsShare tells whether a client's callbacks leave no worker of its share to a callback.
@@ -95,7 +95,7 @@ func (r *receiver) failedSince(c *party) bool { return !c.failed.Before(r.closed
 
 // mustAsk tells whether a receiver has to consent to a client's callbacks and has not.
 func (p *Pacing) mustAsk(r *receiver, c *party, now time.Time) bool {
-	return p.required && !r.word.isAllowed() && (c.refusal.stands || !r.consent.covers(r.address, now))
+	return p.required && !r.ruling.isAllowed() && (c.refusal.stands || !r.consent.covers(r.address, now))
 }
 
 // mayAsk tells whether a receiver may be asked now by a callback of a client.
@@ -205,13 +205,13 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 		a.rate = r.pace.limit()
 	}
 	a.ceiling = p.ceiling(r)
-	if r.word.isAllowed() {
-		a.rate, a.most = r.word.rate(), cmp.Or(r.word.Concurrency, p.share)
+	if r.ruling.isAllowed() {
+		a.rate, a.most = r.ruling.rate(), cmp.Or(r.ruling.Concurrency, p.share)
 	} else if a.ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > a.ceiling) {
 		a.rate = limit.Rate{PerSecond: a.ceiling, Burst: burst(a.ceiling)}
 	}
 	switch {
-	case r.word.isAllowed():
+	case r.ruling.isAllowed():
 	case r.isStranger() && c.hasFailed():
 		a.own, a.ownMost = limit.Rate{PerSecond: c.pace.rate, Burst: 1}, 1
 	case r.isStranger():
@@ -219,7 +219,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 		a.own, a.ownMost = c.pace.limit(), c.most(now)
 	}
 	switch {
-	case r.word.isAllowed():
+	case r.ruling.isAllowed():
 	case r.together:
 		a.part = r.part(c, a.most)
 	default:

@@ -25,7 +25,7 @@ type outsideStub struct {
 	address       netip.Addr
 	row           db.Receiver
 	loadErr       error
-	words         []db.ReceiverWord
+	rulings       []db.Ruling
 	saved         chan []db.Receiver
 }
 
@@ -70,10 +70,10 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 			stub.saved <- rows
 			return nil
 		},
-		Words: func(context.Context) ([]db.ReceiverWord, error) {
+		Rulings: func(context.Context) ([]db.Ruling, error) {
 			stub.mu.Lock()
 			defer stub.mu.Unlock()
-			return stub.words, nil
+			return stub.rulings, nil
 		},
 		Forget: func(context.Context, string) error { return nil },
 	}
@@ -337,7 +337,7 @@ func TestMemory(t *testing.T) {
 			pass.Leave(sentTo(here, webhook.Delivered, 204))
 			stub.row = db.Receiver{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
 			stub.change(func() {
-				stub.words = []db.ReceiverWord{{Target: WordFor("a.example.com", "443"), Word: db.ReceiverForgotten, At: time.Now()}}
+				stub.rulings = []db.Ruling{{Target: RulingTarget("a.example.com", "443"), Effect: db.ReceiverForgotten, At: time.Now()}}
 			})
 			time.Sleep(3 * time.Second)
 			_, _ = p.Enter(ctx, Callback{URL: hookURL})

@@ -51,10 +51,10 @@ type Config struct {
 
 // Outside is a Pacing's calls of other packages.
 type Outside struct {
-	Load  func(ctx context.Context, name string) (db.Receiver, error)
-	Save  func(ctx context.Context, changes []Change) error
-	Words func(ctx context.Context) ([]db.ReceiverWord, error)
-	// Forget removes what is stored of the receivers of a word.
+	Load    func(ctx context.Context, name string) (db.Receiver, error)
+	Save    func(ctx context.Context, changes []Change) error
+	Rulings func(ctx context.Context) ([]db.Ruling, error)
+	// Forget removes the stored receivers of a ruling's target.
 	Forget func(ctx context.Context, target string) error
 	Ask    func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
 }
@@ -75,7 +75,7 @@ type Pacing struct {
 	strangerSlots limit.Slots // half of the workers
 	addresses     map[netip.Prefix]*budget
 	clients       map[string]*clientele
-	words         map[string]word // the operator's, by WordFor
+	rulings       map[string]ruling // the operator's, by RulingTarget
 	unsaved       map[string]*receiver
 }
 
@@ -93,7 +93,7 @@ func New(config Config) *Pacing {
 	return &Pacing{
 		workers: workers, share: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
 		logger: config.Logger, outside: config.Outside,
-		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientele{}, words: map[string]word{},
+		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientele{}, rulings: map[string]ruling{},
 		slots:     limit.NewSlots(workers, config.Shared),
 		strangers: newBudget(strangersRate, config.Shared), strangerSlots: limit.NewSlots(max(1, workers/2), config.Shared),
 		unsaved: map[string]*receiver{},

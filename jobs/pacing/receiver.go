@@ -13,8 +13,8 @@ import (
 // receiver is the state of a scheme, host and port, for callbacks of all clients.
 type receiver struct {
 	name    string
-	word    word // the operator's
-	pace    pace // of all clients together
+	ruling  ruling // the operator's
+	pace    pace   // of all clients together
 	breaker breaker
 	failed  evidence // of its breaker
 	// closedAt is when this process last learned of an opening of the breaker.
@@ -84,8 +84,8 @@ func newReceiver(name string, now time.Time) *receiver {
 }
 
 // isStranger tells whether a receiver has proven itself neither by a callback that it took nor by
-// the operator's word.
-func (r *receiver) isStranger() bool { return !r.proven && !r.word.isAllowed() }
+// the operator's ruling.
+func (r *receiver) isStranger() bool { return !r.proven && !r.ruling.isAllowed() }
 
 func (r *receiver) isProvenAt(address netip.Prefix) bool {
 	return slices.Contains(r.answeredFrom, address)

@@ -396,10 +396,10 @@ func TestASecondConnectionThatHungIsTriedAgain(t *testing.T) {
 func TestOperatorsWord(t *testing.T) {
 	t.Parallel()
 	s := newSimulation(500)
-	say := func(word db.ReceiverWord) { s.words[word.Target] = wordOf(word) }
-	say(db.ReceiverWord{Target: WordFor("allowed.example.com", ""), Word: db.ReceiverAllowed, Rate: 50, Concurrency: 3})
-	say(db.ReceiverWord{Target: WordFor("free.example.com", "8443"), Word: db.ReceiverAllowed})
-	say(db.ReceiverWord{Target: WordFor("denied.example.com", ""), Word: db.ReceiverDenied})
+	rule := func(decided db.Ruling) { s.rulings[decided.Target] = ruling{decided} }
+	rule(db.Ruling{Target: RulingTarget("allowed.example.com", ""), Effect: db.ReceiverAllowed, Rate: 50, Concurrency: 3})
+	rule(db.Ruling{Target: RulingTarget("free.example.com", "8443"), Effect: db.ReceiverAllowed})
+	rule(db.Ruling{Target: RulingTarget("denied.example.com", ""), Effect: db.ReceiverDenied})
 
 	t.Run("AllowsARateAndSoManyAtATime", func(t *testing.T) {
 		allowed := &simReceiver{name: "https://allowed.example.com:443", address: here, answer: takes(100 * time.Millisecond)}
@@ -434,7 +434,6 @@ func TestOperatorsWord(t *testing.T) {
 	})
 }
 
-func wordOf(said db.ReceiverWord) word { return word{said} }
 
 // servesAtATime answers in the order in which callbacks come, so many at a time.
 func servesAtATime(count int, took time.Duration) answer {

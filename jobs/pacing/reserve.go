@@ -92,7 +92,7 @@ func (r *receiver) freeAt(c *party, a allowance, now time.Time) time.Time {
 // wait as well.
 func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
-	if !r.word.isAllowed() && (r.proven || !c.hasFailed()) {
+	if !r.ruling.isAllowed() && (r.proven || !c.hasFailed()) {
 		rate, most = r.pace.rateAt(at, now, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
 		if a.ceiling > 0 {
 			rate = min(rate, a.ceiling)
@@ -110,7 +110,7 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 // recallStep is the time between two that come to ask when there is no telling how
 // fast the receiver will be.
 func (r *receiver) recallStep(a allowance) time.Duration {
-	if a.rate.PerSecond == 0 && (r.proven || r.word.isAllowed()) {
+	if a.rate.PerSecond == 0 && (r.proven || r.ruling.isAllowed()) {
 		return limit.PerSecond(Unlimited)
 	}
 	return limit.PerSecond(max(50, a.rate.PerSecond))

@@ -93,7 +93,7 @@ func (p *Pacing) admit(pass *Pass, address netip.Prefix, keeps bool, now time.Ti
 	r, client := pass.receiver, pass.party.client
 	isGranted := !p.required || pass.ask || r.consent.covers(address, now)
 	switch {
-	case r.word.isAllowed() || isGranted && r.isProvenAt(address):
+	case r.ruling.isAllowed() || isGranted && r.isProvenAt(address):
 		pass.dialled = now
 		return limit.Decision{}
 	case keeps || pass.over: // its dial goes on when it doesn't need it any more

@@ -37,7 +37,7 @@ var staticFiles embed.FS
 
 // Config holds the parts and settings of a Console.
 type Config struct {
-	Pool          *pgxpool.Pool // for the operator's words about receivers
+	Pool          *pgxpool.Pool // for the operator's rulings on receivers
 	Reads         *pgxpool.Pool // made by db.OpenReads
 	Queue         *jobs.Queue
 	Metrics       prometheus.Gatherer
@@ -79,8 +79,8 @@ func (c *Console) routes() *http.ServeMux {
 	mux.HandleFunc("GET /requests/{id}/{action}", c.page(c.askRequest))
 	mux.HandleFunc("POST /requests/{id}/{action}", c.page(c.changeRequest))
 	mux.HandleFunc("GET /receivers", c.page(c.receivers))
-	mux.HandleFunc("GET /receivers/{word}", c.page(c.askReceiver))
-	mux.HandleFunc("POST /receivers/{word}", c.page(c.changeReceiver))
+	mux.HandleFunc("GET /receivers/{action}", c.page(c.askReceiver))
+	mux.HandleFunc("POST /receivers/{action}", c.page(c.changeReceiver))
 	mux.HandleFunc("GET /dead-letters", c.page(c.deadLetters))
 	mux.HandleFunc("GET /dead-letters/redeliver", c.page(c.askRedeliver))
 	mux.HandleFunc("POST /dead-letters/redeliver", c.page(c.redeliver))

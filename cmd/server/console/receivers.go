@@ -56,9 +56,9 @@ func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
 	}
 	row.Takes, row.Closed = pacing.Takes(r.Receiver, now)
 	switch {
-	case r.Word != "":
+	case r.Effect != "":
 		row.Takes = ""
-		if row.Paced = strconv.FormatFloat(r.ReceiverWord.Rate, 'f', -1, 64) + "/s"; r.ReceiverWord.Rate == 0 {
+		if row.Paced = strconv.FormatFloat(r.Ruling.Rate, 'f', -1, 64) + "/s"; r.Ruling.Rate == 0 {
 			row.Paced = "any rate"
 		}
 	case r.Receiver.Rate >= pacing.Unlimited:
@@ -69,23 +69,23 @@ func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
 	return row
 }
 
-// wordForm is the operator's word about a receiver.
-type wordForm struct {
-	word, host, port string
-	rate             float64
-	concurrency      int
+// rulingForm is what the operator sends to allow, deny or forget a receiver.
+type rulingForm struct {
+	action, host, port string
+	rate               float64
+	concurrency        int
 }
 
-func readWord(r *http.Request) (f wordForm, err error) {
+func readRuling(r *http.Request) (f rulingForm, err error) {
 	if err := r.ParseForm(); err != nil {
 		return f, mistake("the form can't be read")
 	}
-	f = wordForm{word: r.PathValue("word"), host: strings.ToLower(strings.TrimSpace(r.Form.Get("host"))), port: strings.TrimSpace(r.Form.Get("port"))}
-	if f.word != "allow" && f.word != "deny" && f.word != "forget" {
+	f = rulingForm{action: r.PathValue("action"), host: strings.ToLower(strings.TrimSpace(r.Form.Get("host"))), port: strings.TrimSpace(r.Form.Get("port"))}
+	if f.action != "allow" && f.action != "deny" && f.action != "forget" {
 		return f, errNoPage
 	}
 	if f.host == "" || strings.ContainsAny(f.host, "/ @?#") {
-		return f, mistake("a receiver is a host name or address, with a port if the word is for that port alone")
+		return f, mistake("a receiver is a host name or address, with a port where only that port is meant")
 	}
 	if n, err := strconv.ParseUint(f.port, 10, 16); f.port != "" && (err != nil || n == 0) {
 		return f, mistake("a port is from 1 to 65535")
@@ -103,7 +103,7 @@ func readWord(r *http.Request) (f wordForm, err error) {
 	return f, nil
 }
 
-func (f wordForm) name() string {
+func (f rulingForm) name() string {
 	if f.port == "" {
 		return f.host
 	}
@@ -111,7 +111,7 @@ func (f wordForm) name() string {
 }
 
 func (c *Console) askReceiver(r *http.Request) (view, error) {
-	f, err := readWord(r)
+	f, err := readRuling(r)
 	if err != nil {
 		return view{}, err
 	}
@@ -121,18 +121,18 @@ func (c *Console) askReceiver(r *http.Request) (view, error) {
 			q.Fields[name] = value
 		}
 	}
-	switch f.word {
+	switch f.action {
 	case "allow":
 		q.Does, q.Asks = "Allow "+f.name(), fmt.Sprintf("Let callbacks go to %s at %s, regardless of its record?", f.name(), f.pace())
 	case "deny":
 		q.Does, q.Asks, q.Danger = "Deny "+f.name(), fmt.Sprintf("Send nothing more to %s? Requests that name it are refused, and callbacks that wait for it end as dead letters.", f.name()), true
 	case "forget":
-		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget the record of %s, and the operator's word about it? It begins as a stranger.", f.name())
+		q.Does, q.Asks = "Forget "+f.name(), fmt.Sprintf("Forget the record of %s, and the operator's decision about it? It begins as a stranger.", f.name())
 	}
 	return view{page: "question", title: q.Does, data: q}, nil
 }
 
-func (f wordForm) pace() string {
+func (f rulingForm) pace() string {
 	text := "any rate"
 	if f.rate > 0 {
 		text = strconv.FormatFloat(f.rate, 'f', -1, 64) + " a second"
@@ -144,9 +144,9 @@ func (f wordForm) pace() string {
 }
 
 func (c *Console) changeReceiver(r *http.Request) (view, error) {
-	f, err := readWord(r)
+	f, err := readRuling(r)
 	if err == nil {
-		err = c.say(r.Context(), f)
+		err = c.decide(r.Context(), f)
 	}
 	if err != nil {
 		return view{}, err
@@ -154,21 +154,24 @@ func (c *Console) changeReceiver(r *http.Request) (view, error) {
 	return view{redirect: "/receivers"}, nil
 }
 
-func (c *Console) say(ctx context.Context, f wordForm) error {
-	said := db.ReceiverWord{Target: pacing.WordFor(strings.Trim(f.host, "[]"), f.port), Rate: f.rate, Concurrency: f.concurrency}
-	switch f.word {
+func (c *Console) decide(ctx context.Context, f rulingForm) error {
+	ruling := db.Ruling{Target: pacing.RulingTarget(strings.Trim(f.host, "[]"), f.port), Rate: f.rate, Concurrency: f.concurrency}
+	switch f.action {
 	case "allow":
-		said.Word = db.ReceiverAllowed
+		ruling.Effect = db.ReceiverAllowed
 	case "deny":
-		said.Word = db.ReceiverDenied
+		ruling.Effect = db.ReceiverDenied
 	default:
 		port := f.port
 		if port == "" {
 			port = "*"
 		}
-		return db.InTx(ctx, c.Pool, func(tx pgx.Tx) error { return db.ForgetReceiver(ctx, tx, bracketed(f.host), port) })
+		return db.InTx(ctx, c.Pool, func(tx pgx.Tx) error {
+			_, err := db.ForgetReceiver(ctx, tx, bracketed(f.host), port)
+			return err
+		})
 	}
-	return db.SayOfReceiver(ctx, c.Pool, said)
+	return db.SetRuling(ctx, c.Pool, ruling)
 }
 
 // bracketed is a host as it stands before a port.
@@ -179,7 +182,7 @@ func bracketed(host string) string {
 	return host
 }
 
-// URL leads to the question about a word for the receiver.
-func (r receiverRow) URL(word string) string {
-	return "/receivers/" + word + "?" + url.Values{"host": {r.Host}, "port": {r.Port}}.Encode()
+// URL leads to the question that confirms an action: allow, deny or forget.
+func (r receiverRow) URL(action string) string {
+	return "/receivers/" + action + "?" + url.Values{"host": {r.Host}, "port": {r.Port}}.Encode()
 }

@@ -1,0 +1,164 @@
+package pacing
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"time"
+
+	"ringback/db"
+	"ringback/jobs/limit"
+)
+
+// ruling is the operator's decision about a receiver. The zero ruling is no decision.
+type ruling struct{ db.Ruling }
+
+func (r ruling) isAllowed() bool { return r.Effect == db.ReceiverAllowed }
+func (r ruling) isDenied() bool  { return r.Effect == db.ReceiverDenied }
+
+// rate is the rate that the operator allowed. A ruling without a number sets no limit.
+func (r ruling) rate() limit.Rate {
+	return limit.Rate{PerSecond: r.Rate, Burst: burst(r.Rate)}
+}
+
+// rulingOf returns the operator's ruling on a receiver's host and port, or else the ruling
+// on its host.
+func (p *Pacing) rulingOf(name string) ruling {
+	if len(p.rulings) == 0 {
+		return ruling{}
+	}
+	parsed, err := url.Parse(name)
+	if err != nil {
+		return ruling{}
+	}
+	if said, ok := p.rulings[RulingTarget(parsed.Hostname(), parsed.Port())]; ok {
+		return said
+	}
+	return p.rulings[RulingTarget(parsed.Hostname(), "")]
+}
+
+// RulingTarget is the name in callback_origins of a ruling on a host and port, for any
+// scheme. An empty port stands for all ports.
+func RulingTarget(host, port string) string {
+	if port == "" {
+		port = "*"
+	}
+	return "*://" + net.JoinHostPort(host, port)
+}
+
+// IsDenied tells whether the operator denied the receiver of a callback.
+func (p *Pacing) IsDenied(callbackURL string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rulingOf(ReceiverOf(callbackURL)).isDenied()
+}
+
+// LatestRuling is when the operator last decided, by the database's clock. It is zero for
+// never.
+func (p *Pacing) LatestRuling() (latest time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, said := range p.rulings {
+		latest = limit.Latest(latest, said.At)
+	}
+	return latest
+}
+
+// Concern is the effect of a ruling on a callback that waits.
+type Concern int
+
+// All concerns.
+const (
+	Nothing Concern = iota
+	Frees           // the callback may leave earlier: the ruling may have ended its reason to wait
+	Ends            // the callback becomes a dead letter
+)
+
+// Concerns tells the effect of the ruling on a waiting callback's receiver. A denial always
+// ends the callback; any other ruling frees it if the operator decided after since.
+func (p *Pacing) Concerns(callbackURL string, since time.Time) Concern {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch said := p.rulingOf(ReceiverOf(callbackURL)); {
+	case said.isDenied():
+		return Ends
+	case said.At.After(since):
+		return Frees
+	}
+	return Nothing
+}
+
+// rulingsInterval is how old this process's copy of the rulings is at most, while the
+// database answers.
+const rulingsInterval = 2 * time.Second
+
+// Run keeps up with the operator's rulings, and saves changed receivers, until ctx ends.
+// It reads the rulings once before it returns.
+func (p *Pacing) Run(ctx context.Context) {
+	p.readRulings(ctx)
+	go p.remember(ctx)
+	go func() {
+		tick := time.NewTicker(rulingsInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				p.readRulings(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// readRulings reads all rulings, which are few. While the database is away, the rulings of
+// the last reading stand.
+func (p *Pacing) readRulings(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	rows, err := p.outside.Rulings(ctx)
+	if err != nil {
+		if ctx.Err() == nil && (!db.IsUnavailable(err) || db.IsDenied(err)) {
+			p.logger.ErrorContext(ctx, "receiver_words_not_read", "error", err)
+		}
+		return
+	}
+	for _, target := range p.takeRulings(rows) {
+		// This process may have saved the receiver after the operator's ruling.
+		if err := p.outside.Forget(ctx, target); err != nil && ctx.Err() == nil {
+			p.logger.WarnContext(ctx, "receiver_not_forgotten", "receiver", target, "error", err, "remedy", "say ringback receiver forget again")
+		}
+		p.mu.Lock()
+		p.forget(target) // the receiver may have been loaded meanwhile
+		p.mu.Unlock()
+	}
+}
+
+// takeRulings replaces the rulings, and returns the targets of new rulings that forget
+// receivers.
+func (p *Pacing) takeRulings(rows []db.Ruling) (forgotten []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.rulings
+	p.rulings = make(map[string]ruling, len(rows))
+	for _, row := range rows {
+		p.rulings[row.Target] = ruling{row}
+		if row.Effect == db.ReceiverForgotten && !row.At.Equal(before[row.Target].At) {
+			p.forget(row.Target)
+			forgotten = append(forgotten, row.Target)
+		}
+	}
+	return forgotten
+}
+
+// forget drops this process's knowledge of a ruling's receivers. Callbacks under way keep
+// the receiver that they began with.
+func (p *Pacing) forget(target string) {
+	for name, r := range p.receivers {
+		parsed, err := url.Parse(name)
+		if err == nil && r.memory.loaded && (RulingTarget(parsed.Hostname(), parsed.Port()) == target || RulingTarget(parsed.Hostname(), "") == target) {
+			delete(p.receivers, name)
+			delete(p.unsaved, name)
+		}
+	}
+}
