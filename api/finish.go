@@ -36,15 +36,15 @@ var (
 	ownCodes = []string{work.CodeAbandoned, work.CodeNotDone, "cancelled", "expired"}
 )
 
-// postReport takes a report on an attempt that goes on elsewhere. The token in the address
-// replaces an API key, for that attempt alone.
+// postReport takes a report on a run that goes on elsewhere. The token in the address
+// replaces an API key, for that run alone.
 func (a *API) postReport(c *call) {
 	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
-	attempt, err := a.Queue.Attempt(ctx, c.Param("token"))
+	run, err := a.Queue.RunOf(ctx, c.Param("token"))
 	if err == nil {
-		c.requestID = attempt.RequestID().String()
-		err = a.report(c, attempt)
+		c.requestID = run.RequestID().String()
+		err = a.report(c, run)
 	}
 	if err != nil {
 		a.writeProblem(c, reportProblem(err))
@@ -53,14 +53,14 @@ func (a *API) postReport(c *call) {
 	c.Status(http.StatusNoContent)
 }
 
-func (a *API) report(c *call, attempt jobs.Attempt) error {
+func (a *API) report(c *call, run jobs.Run) error {
 	report, err := a.readReport(c)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := a.databaseContext(c.Request.Context()) // anew: the body took its time
 	defer cancel()
-	return a.Queue.Report(ctx, attempt, report)
+	return a.Queue.Report(ctx, run, report)
 }
 
 // reportProblem tells why a report isn't taken.
@@ -76,7 +76,7 @@ func reportProblem(err error) error {
 	return err
 }
 
-// readReport reads and checks a body. An empty body is a sign of life.
+// readReport reads and checks a body. An empty body says that the run goes on.
 func (a *API) readReport(c *call) (report work.Report, err error) {
 	defer c.decoded()
 	raw, err := a.readBody(c, maxBodyBytes)

@@ -175,8 +175,8 @@ func CancelLease(ctx context.Context, q Querier, request uuid.UUID, workJob int6
 	return nil
 }
 
-// Sign is a report that a run of a request lives, with its progress, if it told any.
-type Sign struct {
+// Renewal is a report that a run goes on, with its progress, if the report has any.
+type Renewal struct {
 	RequestID uuid.UUID
 	Run       int
 	Lease     time.Duration // from now
@@ -193,9 +193,9 @@ type Renewed struct {
 
 // RenewLeases begins leases anew, stores the progress, and returns which it renewed. It
 // stores no progress within pause of the latest stored progress, nor progress that is
-// older. A sign of life alone renews no lease that was renewed within pause. No run may be in
+// older. A report without progress renews no lease that was renewed within pause. No run may be in
 // the set twice.
-func RenewLeases(ctx context.Context, q Querier, signs []Sign, pause time.Duration) ([]Renewed, error) {
+func RenewLeases(ctx context.Context, q Querier, renewals []Renewal, pause time.Duration) ([]Renewed, error) {
 	// Locked in order, so that two processes don't wait for each other.
 	const sql = `
 		WITH due AS MATERIALIZED (
@@ -221,11 +221,11 @@ func RenewLeases(ctx context.Context, q Querier, signs []Sign, pause time.Durati
 		  AND turn = due.run
 		RETURNING request_id, turn, ` + progressNumber
 	rows, err := q.Query(ctx, sql,
-		column(signs, func(s Sign) pgtype.UUID { return uuidOf(s.RequestID) }),
-		column(signs, func(s Sign) int { return s.Run }),
-		column(signs, func(s Sign) time.Duration { return s.Lease }),
-		column(signs, func(s Sign) []byte { return s.Progress }),
-		column(signs, func(s Sign) time.Duration { return s.Age }),
+		column(renewals, func(r Renewal) pgtype.UUID { return uuidOf(r.RequestID) }),
+		column(renewals, func(r Renewal) int { return r.Run }),
+		column(renewals, func(r Renewal) time.Duration { return r.Lease }),
+		column(renewals, func(r Renewal) []byte { return r.Progress }),
+		column(renewals, func(r Renewal) time.Duration { return r.Age }),
 		pause)
 	if err != nil {
 		return nil, fmt.Errorf("renewing leases: %w", err)

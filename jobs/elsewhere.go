@@ -26,9 +26,9 @@ import (
 // Work that goes on elsewhere holds no worker: its job is snoozed for as long as its
 // lease, and the lease is a row. A report renews the lease or ends the request.
 //
-//	attempt ── 202 ──► lease ── report of progress, or of life ──► lease, from now
-//	                     ├───── report of a result or an error ──► finish
-//	                     └───── silence ──► the job wakes ──► lost: another attempt
+//	run ── 202 ──► lease ── report with or without progress ──► lease, from now
+//	                 ├───── report of a result or an error ──► finish
+//	                 └───── silence ──► the job wakes ──► lost: another run
 
 // Why a report isn't taken.
 var (
@@ -38,25 +38,25 @@ var (
 )
 
 const (
-	// reportPause is the time after a stored report in which no other report is stored: two
-	// a second.
+	// reportPause is the time after a stored report in which no other report is stored: at
+	// most two reports a second are.
 	reportPause = 500 * time.Millisecond
-	// keyTimeout bounds a read of the key, for which a caller may wait.
+	// keyTimeout bounds a read of the key of the tokens. A caller may wait for it.
 	keyTimeout = 1500 * time.Millisecond
-	// notYet is how long after it was called an upstream may be faster than the record of
-	// its call, besides the work's timeout.
+	// notYet is how long a request may be missing from the database, besides the work's
+	// timeout: an upstream may report before the record of its call is written.
 	notYet = 30 * time.Second
 )
 
-// attempt names a run of the work of a request. No two runs of a request have the same
-// number, also where they were charged nothing, but for a run that a stopping process broke
-// off: it is made again.
-type attempt struct {
+// runID names a run of a request's work. Each run of a request has a number of its own, also
+// a run that was charged nothing. Only a run that a stopping process broke off is repeated
+// under its number.
+type runID struct {
 	request uuid.UUID
 	run     int
 }
 
-// runOf is the number of the run that a job makes.
+// runOf is the number of a job's present run.
 func runOf(job *rivertype.JobRow) int {
 	var metadata struct {
 		Snoozes int `json:"snoozes"`
@@ -65,9 +65,9 @@ func runOf(job *rivertype.JobRow) int {
 	return job.Attempt + metadata.Snoozes
 }
 
-// tokens makes and reads the tokens of attempts. A token names its attempt. Making a
-// token takes the key, so no token is stored. The owner of a token can report on its
-// attempt, and learns nothing.
+// tokens makes and reads the tokens of runs. A token names its run. Only the key makes
+// tokens, so no token is stored. The owner of a token can report on its run, and can read
+// nothing.
 type tokens struct {
 	find func(ctx context.Context) ([]byte, error)
 
@@ -97,29 +97,29 @@ const (
 
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
-func (t *tokens) of(ctx context.Context, a attempt) (string, error) {
+func (t *tokens) of(ctx context.Context, id runID) (string, error) {
 	key, err := t.load(ctx)
 	if err != nil {
 		return "", err
 	}
-	named := binary.BigEndian.AppendUint32(a.request[:], uint32(a.run))
+	named := binary.BigEndian.AppendUint32(id.request[:], uint32(id.run))
 	return tokenEncoding.EncodeToString(append(named, macOf(key, named)...)), nil
 }
 
-func (t *tokens) read(ctx context.Context, token string) (attempt, error) {
+func (t *tokens) read(ctx context.Context, token string) (runID, error) {
 	raw, err := tokenEncoding.DecodeString(token)
 	if err != nil || len(raw) != attemptBytes+macBytes {
-		return attempt{}, ErrUnknownToken
+		return runID{}, ErrUnknownToken
 	}
 	key, err := t.load(ctx)
 	if err != nil {
-		return attempt{}, err
+		return runID{}, err
 	}
 	named, mac := raw[:attemptBytes], raw[attemptBytes:]
 	if !hmac.Equal(mac, macOf(key, named)) {
-		return attempt{}, ErrUnknownToken
+		return runID{}, ErrUnknownToken
 	}
-	return attempt{uuid.UUID(named[:16]), int(binary.BigEndian.Uint32(named[16:]))}, nil
+	return runID{uuid.UUID(named[:16]), int(binary.BigEndian.Uint32(named[16:]))}, nil
 }
 
 func macOf(key, named []byte) []byte {
@@ -129,7 +129,7 @@ func macOf(key, named []byte) []byte {
 	return mac.Sum(nil)[:macBytes]
 }
 
-// SyncCall is the attempt that a sync caller waits for.
+// SyncCall is the run that a sync caller waits for.
 func (q *Queue) SyncCall(ctx context.Context, offer *work.Offer, request db.Request) (work.Call, error) {
 	return q.call(ctx, offer, request, 1, 1)
 }
@@ -139,13 +139,13 @@ func (q *Queue) call(ctx context.Context, offer *work.Offer, request db.Request,
 	if offer.Lease == 0 {
 		return call, nil
 	}
-	token, err := q.tokens.of(ctx, attempt{request.ID, run})
+	token, err := q.tokens.of(ctx, runID{request.ID, run})
 	call.FinishURL = q.publicURL + "/work/" + token
 	return call, err
 }
 
 // AcceptElsewhere stores a sync request whose work goes on elsewhere, with the job that
-// will look after it.
+// wakes at the end of the lease.
 func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request db.Request, startedAt time.Time) error {
 	request.Status = db.Accepted
 	q.quotas.keep(request)
@@ -158,7 +158,7 @@ func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request 
 	})
 }
 
-// hold lets a job sleep while its work goes on elsewhere.
+// hold takes a lease for work that goes on elsewhere, and snoozes its job.
 func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
 	lease := db.Lease{RequestID: request.ID, Run: runOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
 	var held bool
@@ -169,15 +169,15 @@ func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work
 	if err != nil {
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
-	if !held { // it was finished before we knew that it goes on, or another attempt goes on
+	if !held { // the run was finished before its lease, or another run goes on
 		return w.leaveEnded(ctx, job, request.ID)
 	}
 	w.logger.InfoContext(ctx, "work_goes_on_elsewhere", tellTrace([]any{"request_id", request.ID.String(), "job_id", job.ID, "work", w.nameOf(request), "attempt", job.Attempt}, request)...)
 	return w.sleep(request, lease)
 }
 
-// leaveEnded completes a job whose request has ended, and leaves any other to the process
-// that has it by now.
+// leaveEnded completes a job whose request has ended. A job of an unfinished request is left
+// to the process that runs it by now.
 func (w *runWorker) leaveEnded(ctx context.Context, job *rivertype.JobRow, id uuid.UUID) error {
 	request, err := w.load(ctx, id)
 	switch {
@@ -207,7 +207,7 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 	here := w.here(request)
 	ended, over := expire(here, time.Now())
 	switch {
-	case !found: // it was given up meanwhile
+	case !found: // the run was given up meanwhile
 		return w.run(ctx, job, request)
 	case over:
 		ended.Error.Message = "The work was not done when its time was over."
@@ -219,7 +219,7 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	if !over {
-		return river.JobSnooze(flow.Soonest) // it was renewed just now
+		return river.JobSnooze(flow.Soonest) // the lease was renewed just now
 	}
 	final, next := w.again(ctx, job, offer, here, work.Lost(w.queue.Here(lease.StartedAt)))
 	if next != nil {
@@ -236,21 +236,21 @@ func (w *runWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, req
 	return nil
 }
 
-// Report takes a report on a token's attempt. It fails with ErrUnknownToken, ErrGivenUp
-// or ErrNotYet. A report that ends the work is committed when Report returns. Of reports of
-// progress, the first in each half second is stored at once, and the last when the half
-// second is over, unless this process dies before.
-func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error {
+// Report takes a report on a token's run. It fails with ErrUnknownToken, ErrGivenUp
+// or ErrNotYet. A report that ends the work is committed when Report returns. The first
+// progress in each half second is stored at once, and the last when the half second is over,
+// unless this process dies before.
+func (q *Queue) Report(ctx context.Context, id Run, report work.Report) error {
 	taken := time.Now()
 	if report.Ends() {
-		q.heard.forget(a.attempt)
-	} else if q.heard.takes(a.attempt, report.Progress, taken) {
+		q.heard.forget(id.runID)
+	} else if q.heard.takes(id.runID, report.Progress, taken) {
 		return nil
 	}
-	request, lease, held, err := q.reported(ctx, a.attempt)
+	request, lease, held, err := q.reported(ctx, id.runID)
 	switch {
 	case errors.Is(err, ErrGivenUp):
-		q.heard.forget(a.attempt)
+		q.heard.forget(id.runID)
 		return err
 	case err != nil:
 		return err
@@ -260,41 +260,42 @@ func (q *Queue) Report(ctx context.Context, a Attempt, report work.Report) error
 	if offer := q.runner.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
 		lease.Left = offer.Lease
 	}
-	return q.hear(ctx, a.attempt, report.Progress, lease.Left, held, taken)
+	return q.hear(ctx, id.runID, report.Progress, lease.Left, held, taken)
 }
 
-// hear takes a report that ends nothing. Where held is false, it has not been recorded yet
-// that the attempt goes on.
-func (q *Queue) hear(ctx context.Context, a attempt, progress jsontext.Value, lease time.Duration, held bool, taken time.Time) error {
+// hear takes a report that doesn't end the work. Where held is false, the lease of the run
+// is not recorded yet.
+func (q *Queue) hear(ctx context.Context, id runID, progress jsontext.Value, lease time.Duration, held bool, taken time.Time) error {
 	if held {
-		renewed, err := q.renew(ctx, []db.Sign{{RequestID: a.request, Run: a.run, Lease: lease, Progress: progress, Age: time.Since(taken)}}, reportPause)
+		renewed, err := q.renew(ctx, []db.Renewal{{RequestID: id.request, Run: id.run, Lease: lease, Progress: progress, Age: time.Since(taken)}}, reportPause)
 		if err != nil {
 			return err
 		}
 		if len(renewed) > 0 {
-			q.heard.stored(sign{a, progress != nil}, lease, taken, time.Now())
+			q.heard.stored(reportKind{id, progress != nil}, lease, taken, time.Now())
 			return nil
 		}
 	}
 	if progress != nil {
-		q.heard.keep(a, lease, progress, taken)
+		q.heard.keep(id, lease, progress, taken)
 	}
 	return nil
 }
 
-// renew renews leases, and tells the callers of this process who follow the requests.
-func (q *Queue) renew(ctx context.Context, signs []db.Sign, pause time.Duration) ([]db.Renewed, error) {
-	renewed, err := db.RenewLeases(ctx, q.pool, signs, pause)
+// renew renews leases, and sends the progress to this process's callers who follow the
+// requests.
+func (q *Queue) renew(ctx context.Context, renewals []db.Renewal, pause time.Duration) ([]db.Renewed, error) {
+	renewed, err := db.RenewLeases(ctx, q.pool, renewals, pause)
 	if err != nil {
 		return nil, err
 	}
-	told := make(map[attempt]jsontext.Value, len(signs))
-	for _, s := range signs {
-		told[attempt{s.RequestID, s.Run}] = s.Progress
+	told := make(map[runID]jsontext.Value, len(renewals))
+	for _, s := range renewals {
+		told[runID{s.RequestID, s.Run}] = s.Progress
 	}
 	var news []db.Progress
 	for _, r := range renewed {
-		if value := told[attempt{r.RequestID, r.Run}]; value != nil {
+		if value := told[runID{r.RequestID, r.Run}]; value != nil {
 			news = append(news, db.Progress{RequestID: r.RequestID, Number: r.Number, Value: value})
 		}
 	}
@@ -302,30 +303,31 @@ func (q *Queue) renew(ctx context.Context, signs []db.Sign, pause time.Duration)
 	return renewed, nil
 }
 
-// Attempt is an attempt whose token is valid.
-type Attempt struct{ attempt }
+// Run is a run whose token is valid.
+type Run struct{ runID }
 
-// RequestID is the request that the attempt is of.
-func (a Attempt) RequestID() uuid.UUID { return a.request }
+// RequestID is the request of the run.
+func (r Run) RequestID() uuid.UUID { return r.request }
 
-// Attempt returns the attempt of a token, whether it goes on or not, or ErrUnknownToken.
-func (q *Queue) Attempt(ctx context.Context, token string) (Attempt, error) {
-	a, err := q.tokens.read(ctx, token)
-	return Attempt{a}, err
+// RunOf returns the run of a token, whether it goes on or has ended. It fails with
+// ErrUnknownToken.
+func (q *Queue) RunOf(ctx context.Context, token string) (Run, error) {
+	id, err := q.tokens.read(ctx, token)
+	return Run{id}, err
 }
 
-// reported returns the request of an attempt that goes on.
-func (q *Queue) reported(ctx context.Context, a attempt) (request db.Request, lease db.Lease, held bool, err error) {
-	found, err := db.LoadWork(ctx, q.pool, []uuid.UUID{a.request})
+// reported returns the request of a run that goes on, and its lease.
+func (q *Queue) reported(ctx context.Context, id runID) (request db.Request, lease db.Lease, held bool, err error) {
+	found, err := db.LoadWork(ctx, q.pool, []uuid.UUID{id.request})
 	if err != nil {
 		return db.Request{}, db.Lease{}, false, err
 	}
-	request, unfinished := found[a.request]
+	request, unfinished := found[id.request]
 	if !unfinished {
-		return db.Request{}, db.Lease{}, false, q.missing(ctx, a.request)
+		return db.Request{}, db.Lease{}, false, q.missing(ctx, id.request)
 	}
 	lease, held, err = db.FindRun(ctx, q.pool, request)
-	if err == nil && lease.Run != a.run {
+	if err == nil && lease.Run != id.run {
 		err = ErrGivenUp
 	}
 	return request, lease, held, err
@@ -345,7 +347,7 @@ func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
 }
 
 // finishElsewhere writes a reported outcome, unless another outcome was written first. The
-// attempt is charged also where its job has only just been put to sleep.
+// run is charged also where its job has only just been snoozed.
 func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome work.Outcome) error {
 	request.Elsewhere = true
 	first, err := q.finishFirst(ctx, request, outcome)

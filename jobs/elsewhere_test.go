@@ -79,7 +79,7 @@ func noContent(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.Stat
 
 func (e *elsewhere) report(t *testing.T, token string, report work.Report) error {
 	t.Helper()
-	attempt, err := e.Attempt(t.Context(), token)
+	attempt, err := e.RunOf(t.Context(), token)
 	if err != nil {
 		return err
 	}
@@ -180,11 +180,11 @@ func TestElsewhere(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)
 		request := newRequest(newServer(t, noContent))
-		attempt, err := e.Attempt(t.Context(), e.begin(t, request))
+		attempt, err := e.RunOf(t.Context(), e.begin(t, request))
 		if err != nil {
 			t.Fatal(err)
 		}
-		loaded, _, held, err := e.reported(t.Context(), attempt.attempt) // by both, before either has ended it
+		loaded, _, held, err := e.reported(t.Context(), attempt.runID) // by both, before either has ended it
 		if err != nil || !held {
 			t.Fatalf("got %v, %v, want an attempt that goes on", held, err)
 		}
@@ -237,10 +237,10 @@ func TestElsewhere(t *testing.T) {
 		e := newElsewhere(t)
 		var loaded db.Request
 		e.began = func(ctx context.Context, token string) {
-			attempt, err := e.Attempt(ctx, token)
+			attempt, err := e.RunOf(ctx, token)
 			if err == nil {
 				var held bool
-				if loaded, _, held, err = e.reported(ctx, attempt.attempt); held {
+				if loaded, _, held, err = e.reported(ctx, attempt.runID); held {
 					t.Error("got a lease before the attempt went on")
 				}
 			}
@@ -378,7 +378,7 @@ func TestElsewhere(t *testing.T) {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	e := newElsewhere(t)
-	a := attempt{e.NewID(), 3}
+	a := runID{e.NewID(), 3}
 	token, err := e.Queue.tokens.of(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
@@ -388,7 +388,7 @@ func TestTokens(t *testing.T) {
 
 	t.Run("NameTheirAttempt", func(t *testing.T) {
 		t.Parallel()
-		if got, err := e.Attempt(t.Context(), token); err != nil || got.attempt != a {
+		if got, err := e.RunOf(t.Context(), token); err != nil || got.runID != a {
 			t.Errorf("got %+v, %v, want %+v", got, err, a)
 		}
 	})
@@ -406,11 +406,11 @@ func TestTokens(t *testing.T) {
 			raw[i] ^= 1
 		}
 		for _, text := range forged {
-			if _, err := e.Attempt(t.Context(), text); !errors.Is(err, ErrUnknownToken) {
+			if _, err := e.RunOf(t.Context(), text); !errors.Is(err, ErrUnknownToken) {
 				t.Errorf("%s: got %v, want ErrUnknownToken", text, err)
 			}
 		}
-		if _, err := other.Attempt(t.Context(), token); !errors.Is(err, ErrUnknownToken) {
+		if _, err := other.RunOf(t.Context(), token); !errors.Is(err, ErrUnknownToken) {
 			t.Errorf("with another key: got %v, want ErrUnknownToken", err)
 		}
 	})
@@ -425,14 +425,14 @@ func TestTokens(t *testing.T) {
 
 	t.Run("MayBeFasterThanTheRecordOfTheirRequest", func(t *testing.T) {
 		t.Parallel()
-		fresh, err := e.Queue.tokens.of(t.Context(), attempt{e.NewID(), 1})
+		fresh, err := e.Queue.tokens.of(t.Context(), runID{e.NewID(), 1})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := e.report(t, fresh, hasResult); !errors.Is(err, ErrNotYet) {
 			t.Errorf("got %v, want ErrNotYet", err)
 		}
-		old, err := e.Queue.tokens.of(t.Context(), attempt{uuid.MustParse("01900000-0000-7000-8000-000000000000"), 1})
+		old, err := e.Queue.tokens.of(t.Context(), runID{uuid.MustParse("01900000-0000-7000-8000-000000000000"), 1})
 		if err != nil {
 			t.Fatal(err)
 		}

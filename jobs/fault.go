@@ -108,9 +108,9 @@ func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 	return count, latest
 }
 
-// attemptWait is how long a work job waits after a run that did not do the work,
+// workRetryDelay is how long a work job waits after a run that did not do the work,
 // or a fault: longer each time.
-func attemptWait(job *rivertype.JobRow) time.Duration {
+func workRetryDelay(job *rivertype.JobRow) time.Duration {
 	charged := 0
 	for _, attempt := range job.Errors {
 		if !strings.HasPrefix(attempt.Error, db.WorkUncharged) {

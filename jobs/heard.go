@@ -11,95 +11,95 @@ import (
 )
 
 const (
-	// keptFor is how long progress is kept that can't be stored: it may be faster than the
-	// record of its attempt, which takes as long as the upstream's 202, or the database may
-	// be away.
+	// keptFor is how long progress is kept that can't be stored. It may arrive before the
+	// record of its run, which is written after the upstream's 202, or the database may be
+	// away.
 	keptFor = time.Minute
-	// maxKept bounds the progress that is kept, in bytes. A report beyond it is dropped.
+	// maxKept bounds the kept progress, in bytes. A report that doesn't fit is dropped.
 	maxKept = 16 << 20
-	// keptOverhead is what kept progress takes besides its text.
+	// keptOverhead is the memory of kept progress besides its text, in bytes.
 	keptOverhead = 256
-	// maxSigns is how many reports a statement stores.
-	maxSigns = 1000
+	// maxRenewals is how many reports a statement stores.
+	maxRenewals = 1000
 	// storeRest is the least time between two looks at the kept progress.
 	storeRest = 50 * time.Millisecond
 	// storeTimeout bounds a statement.
 	storeTimeout = 2 * time.Second
 )
 
-// heard are the attempts that were just heard of, so that a service which reports each of a
-// million steps costs the database two looks a second. Progress that comes too soon to be
-// stored is kept, the latest of each attempt, and stored when the half second is over.
+// heard knows the runs whose reports were stored in this half second. A service that reports
+// each of a million steps so costs the database two writes a second. Of progress that comes
+// too soon to be stored, the latest of each run is kept, and stored after the half second.
 type heard struct {
-	store func(ctx context.Context, signs []db.Sign, pause time.Duration) ([]db.Renewed, error)
+	store func(ctx context.Context, renewals []db.Renewal, pause time.Duration) ([]db.Renewed, error)
 
 	mu      sync.Mutex
 	since   time.Time
-	recent  map[sign]time.Duration // the lease of each
-	kept    map[attempt]kept
-	bytes   int  // of kept
-	storing bool // a goroutine stores what is kept
+	recent  map[reportKind]time.Duration // the lease of each run
+	kept    map[runID]kept
+	bytes   int  // of the kept progress
+	storing bool // a goroutine stores the kept progress
 }
 
-// sign is a kind of report that ends nothing.
-type sign struct {
-	attempt
+// reportKind tells two kinds of reports of a run apart: with progress, and without.
+type reportKind struct {
+	runID
 	progress bool
 }
 
-// kept is the latest progress of an attempt that is not stored yet.
+// kept is the latest progress of a run that is not stored yet.
 type kept struct {
 	lease    time.Duration
 	progress jsontext.Value
 	at       time.Time // when it was taken
 	due      time.Time
-	first    time.Time // when the progress that it replaced was taken, and so on
+	first    time.Time // when the earliest progress was taken that this progress replaces
 }
 
 func (k kept) size() int { return len(k.progress) + keptOverhead }
 
-// takes tells whether nothing of a report goes to the database now, since a report like it
-// was stored in the current half second. Its progress is kept.
-func (h *heard) takes(a attempt, progress jsontext.Value, now time.Time) bool {
+// takes tells whether a report needs no statement now, since a report of its kind was stored
+// in the current half second. Its progress is kept.
+func (h *heard) takes(id runID, progress jsontext.Value, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	lease, recent := h.recent[sign{a, progress != nil}]
+	lease, recent := h.recent[reportKind{id, progress != nil}]
 	if !recent || now.Sub(h.since) >= reportPause {
 		return false
 	}
 	if progress != nil {
-		h.put(a, kept{lease: lease, progress: progress, at: now})
+		h.put(id, kept{lease: lease, progress: progress, at: now})
 	}
 	return true
 }
 
-// keep is for progress that was not stored, since another process has stored some in this
-// half second, or since it is not recorded yet that the attempt goes on.
-func (h *heard) keep(a attempt, lease time.Duration, progress jsontext.Value, at time.Time) {
+// keep is for progress that was not stored: another process has stored progress of the run
+// in this half second, or the lease of the run is not recorded yet.
+func (h *heard) keep(id runID, lease time.Duration, progress jsontext.Value, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.put(a, kept{lease: lease, progress: progress, at: at})
+	h.put(id, kept{lease: lease, progress: progress, at: at})
 }
 
 // put keeps progress, unless later progress is kept.
-func (h *heard) put(a attempt, k kept) {
+func (h *heard) put(id runID, k kept) {
 	k.due, k.first = k.at.Add(reportPause), k.at
-	earlier, replaces := h.kept[a]
+	earlier, replaces := h.kept[id]
 	if replaces {
 		if earlier.at.After(k.at) {
 			return
 		}
 		k.due, k.first = earlier.due, earlier.first
 		h.bytes -= earlier.size()
-		delete(h.kept, a)
+		delete(h.kept, id)
 	}
 	if h.bytes+k.size() > maxKept {
 		return
 	}
 	if h.kept == nil {
-		h.kept = map[attempt]kept{}
+		h.kept = map[runID]kept{}
 	}
-	h.kept[a] = k
+	h.kept[id] = k
 	h.bytes += k.size()
 	if !h.storing {
 		h.storing = true
@@ -107,36 +107,36 @@ func (h *heard) put(a attempt, k kept) {
 	}
 }
 
-// stored notes that a report was stored. Progress that was taken before is kept no more.
-func (h *heard) stored(s sign, lease time.Duration, taken, now time.Time) {
+// stored notes that a report was stored, and drops progress that was taken before it.
+func (h *heard) stored(s reportKind, lease time.Duration, taken, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.recent == nil || now.Sub(h.since) >= reportPause {
-		h.recent, h.since = map[sign]time.Duration{}, now
+		h.recent, h.since = map[reportKind]time.Duration{}, now
 	}
 	h.recent[s] = lease
-	if s.progress && !h.kept[s.attempt].at.After(taken) {
-		h.drop(s.attempt)
+	if s.progress && !h.kept[s.runID].at.After(taken) {
+		h.drop(s.runID)
 	}
 }
 
-func (h *heard) drop(a attempt) {
-	if earlier, found := h.kept[a]; found {
+func (h *heard) drop(id runID) {
+	if earlier, found := h.kept[id]; found {
 		h.bytes -= earlier.size()
-		delete(h.kept, a)
+		delete(h.kept, id)
 	}
 }
 
-// forget is for an attempt that ends.
-func (h *heard) forget(a attempt) {
+// forget is for a run that ends.
+func (h *heard) forget(id runID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.recent, sign{a, true})
-	delete(h.recent, sign{a, false})
-	h.drop(a)
+	delete(h.recent, reportKind{id, true})
+	delete(h.recent, reportKind{id, false})
+	h.drop(id)
 }
 
-// storeKept stores what is due until nothing is kept.
+// storeKept stores progress that is due, until none is kept.
 func (h *heard) storeKept() {
 	for {
 		wait, any := h.untilDue(time.Now())
@@ -148,8 +148,8 @@ func (h *heard) storeKept() {
 	}
 }
 
-// untilDue is the time until the first kept progress is due. Without any, the next begins
-// the storing again.
+// untilDue is the time until the first kept progress is due. Where none is kept, the next
+// kept progress starts the storing again.
 func (h *heard) untilDue(now time.Time) (wait time.Duration, any bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -161,7 +161,7 @@ func (h *heard) untilDue(now time.Time) (wait time.Duration, any bool) {
 	return wait, h.storing
 }
 
-// storeAll stores what is kept, for a process that stops.
+// storeAll stores all kept progress, for a process that stops.
 func (h *heard) storeAll(ctx context.Context) {
 	for h.storeDue(ctx, time.Now().Add(time.Hour), 0) {
 	}
@@ -171,49 +171,49 @@ func (h *heard) storeAll(ctx context.Context) {
 func (h *heard) storeDue(ctx context.Context, due time.Time, pause time.Duration) (any bool) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	signs, taken := h.due(due)
-	if len(signs) == 0 {
+	renewals, taken := h.due(due)
+	if len(renewals) == 0 {
 		return false
 	}
-	renewed, _ := h.store(ctx, signs, pause) // a database that is away is told of elsewhere
+	renewed, _ := h.store(ctx, renewals, pause) // the health of the database is watched by db.Health
 	now := time.Now()
 	for _, r := range renewed {
-		a := attempt{r.RequestID, r.Run}
-		h.stored(sign{a, true}, taken[a].lease, taken[a].at, now)
+		id := runID{r.RequestID, r.Run}
+		h.stored(reportKind{id, true}, taken[id].lease, taken[id].at, now)
 	}
 	h.postpone(taken, now)
 	return len(renewed) > 0
 }
 
-// due returns kept progress that is due, with the time and lease of each.
-func (h *heard) due(at time.Time) (signs []db.Sign, taken map[attempt]kept) {
+// due returns kept progress that is due, by run and as renewals.
+func (h *heard) due(at time.Time) (renewals []db.Renewal, taken map[runID]kept) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	taken = map[attempt]kept{}
-	for a, k := range h.kept {
-		if k.due.After(at) || len(signs) == maxSigns {
+	taken = map[runID]kept{}
+	for id, k := range h.kept {
+		if k.due.After(at) || len(renewals) == maxRenewals {
 			continue
 		}
-		taken[a] = k
-		signs = append(signs, db.Sign{RequestID: a.request, Run: a.run, Lease: k.lease, Progress: k.progress, Age: time.Since(k.at)})
+		taken[id] = k
+		renewals = append(renewals, db.Renewal{RequestID: id.request, Run: id.run, Lease: k.lease, Progress: k.progress, Age: time.Since(k.at)})
 	}
-	return signs, taken
+	return renewals, taken
 }
 
-// postpone lets progress that was not stored be stored later, unless it was kept for too
-// long already.
-func (h *heard) postpone(tried map[attempt]kept, now time.Time) {
+// postpone makes progress due again that was not stored, unless it was kept for longer than
+// keptFor.
+func (h *heard) postpone(tried map[runID]kept, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for a := range tried {
-		k, still := h.kept[a]
+	for id := range tried {
+		k, still := h.kept[id]
 		switch {
 		case !still:
 		case now.Sub(k.first) > keptFor:
-			h.drop(a)
+			h.drop(id)
 		default:
 			k.due = now.Add(reportPause)
-			h.kept[a] = k
+			h.kept[id] = k
 		}
 	}
 }

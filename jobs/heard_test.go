@@ -18,21 +18,21 @@ import (
 func TestHeard(t *testing.T) {
 	t.Parallel()
 	var h heard
-	one, life, other := sign{attempt{run: 1}, true}, sign{attempt{run: 1}, false}, sign{attempt{run: 2}, true}
-	wants := func(at time.Duration, want ...sign) {
+	one, life, other := reportKind{runID{run: 1}, true}, reportKind{runID{run: 1}, false}, reportKind{runID{run: 2}, true}
+	wants := func(at time.Duration, want ...reportKind) {
 		t.Helper()
-		for _, s := range []sign{one, life, other} {
+		for _, s := range []reportKind{one, life, other} {
 			h.storing = true // nothing is stored meanwhile
 			var progress jsontext.Value
 			if s.progress {
 				progress = jsontext.Value("1")
 			}
-			if got := h.takes(s.attempt, progress, morning.Add(at)); got != slices.Contains(want, s) {
+			if got := h.takes(s.runID, progress, morning.Add(at)); got != slices.Contains(want, s) {
 				t.Errorf("after %s: got %v of %+v", at, got, s)
 			}
 		}
 	}
-	stored := func(s sign, at time.Duration) {
+	stored := func(s reportKind, at time.Duration) {
 		h.stored(s, time.Minute, morning.Add(at), morning.Add(at))
 	}
 	wants(0)
@@ -44,30 +44,30 @@ func TestHeard(t *testing.T) {
 	stored(life, reportPause)
 	wants(2*reportPause-1, life)
 	stored(other, reportPause)
-	h.forget(attempt{run: 1})
+	h.forget(runID{run: 1})
 	wants(reportPause, other)
 }
 
 // keeper is a table of leases that lets progress be stored where no later progress is.
 type keeper struct {
 	heard
-	away   bool
-	signs  []string // that were stored
-	tries  int
-	paused time.Duration
+	away     bool
+	renewals []string // that were stored
+	tries    int
+	paused   time.Duration
 }
 
 func newKeeper() *keeper {
 	k := &keeper{}
-	k.store = func(_ context.Context, signs []db.Sign, pause time.Duration) (renewed []db.Renewed, err error) {
+	k.store = func(_ context.Context, renewals []db.Renewal, pause time.Duration) (renewed []db.Renewed, err error) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.tries++; k.away {
 			return nil, errors.New("away")
 		}
 		k.paused = pause
-		for _, s := range signs {
-			k.signs = append(k.signs, string(s.Progress)+" "+s.Age.String())
+		for _, s := range renewals {
+			k.renewals = append(k.renewals, string(s.Progress)+" "+s.Age.String())
 			renewed = append(renewed, db.Renewed{RequestID: s.RequestID, Run: s.Run})
 		}
 		return renewed, nil
@@ -79,8 +79,8 @@ func (k *keeper) wants(t *testing.T, want ...string) {
 	t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !slices.Equal(k.signs, want) {
-		t.Errorf("got %q stored, want %q", k.signs, want)
+	if !slices.Equal(k.renewals, want) {
+		t.Errorf("got %q stored, want %q", k.renewals, want)
 	}
 	if len(k.kept) == 0 && (k.bytes != 0 || k.storing) {
 		t.Errorf("got %d bytes, storing %v, with nothing kept", k.bytes, k.storing)
@@ -89,7 +89,7 @@ func (k *keeper) wants(t *testing.T, want ...string) {
 
 func TestKeptProgress(t *testing.T) {
 	t.Parallel()
-	a := attempt{run: 1}
+	a := runID{run: 1}
 	text := func(i int) jsontext.Value { return jsontext.Value(strconv.Itoa(i)) }
 
 	t.Run("IsTheLatestAndStoredAfterHalfASecond", func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestKeptProgress(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			k := newKeeper()
 			k.keep(a, time.Minute, text(1), time.Now())
-			k.stored(sign{a, true}, time.Minute, time.Now().Add(1), time.Now())
+			k.stored(reportKind{a, true}, time.Minute, time.Now().Add(1), time.Now())
 			time.Sleep(time.Second)
 			k.wants(t)
 		})
@@ -143,7 +143,7 @@ func TestKeptProgress(t *testing.T) {
 			k.mu.Lock()
 			k.away = false
 			k.mu.Unlock()
-			k.keep(attempt{run: 2}, time.Minute, text(2), time.Now())
+			k.keep(runID{run: 2}, time.Minute, text(2), time.Now())
 			time.Sleep(time.Second)
 			k.wants(t, "2 500ms")
 			k.mu.Lock()
@@ -160,7 +160,7 @@ func TestKeptProgress(t *testing.T) {
 			k := newKeeper()
 			large := jsontext.Value(strings.Repeat("x", 4<<10))
 			for i := range 10_000 {
-				k.keep(attempt{run: i}, time.Minute, large, time.Now())
+				k.keep(runID{run: i}, time.Minute, large, time.Now())
 			}
 			k.mu.Lock()
 			kept, bytes := len(k.kept), k.bytes
@@ -171,8 +171,8 @@ func TestKeptProgress(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			k.mu.Lock()
 			defer k.mu.Unlock()
-			if len(k.signs) != kept {
-				t.Errorf("got %d stored, want %d", len(k.signs), kept)
+			if len(k.renewals) != kept {
+				t.Errorf("got %d stored, want %d", len(k.renewals), kept)
 			}
 		})
 	})

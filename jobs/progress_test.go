@@ -41,7 +41,7 @@ func TestProgress(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.exec(t, "UPDATE work_leases SET heard_at = now() - interval '1 second', progress_at = now() - interval '1 hour'")
-		attempt, err := e.Attempt(t.Context(), token)
+		attempt, err := e.RunOf(t.Context(), token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,8 +49,8 @@ func TestProgress(t *testing.T) {
 			age  time.Duration
 			want int
 		}{{2 * time.Hour, 0}, {30 * time.Minute, 1}} {
-			sign := db.Sign{RequestID: request.ID, Run: attempt.run, Lease: time.Minute, Progress: jsontext.Value("2"), Age: step.age}
-			renewed, err := e.renew(t.Context(), []db.Sign{sign}, reportPause)
+			renewal := db.Renewal{RequestID: request.ID, Run: attempt.run, Lease: time.Minute, Progress: jsontext.Value("2"), Age: step.age}
+			renewed, err := e.renew(t.Context(), []db.Renewal{renewal}, reportPause)
 			if err != nil || len(renewed) != step.want {
 				t.Errorf("a report of %s ago: got %+v, %v, want %d stored", step.age, renewed, err, step.want)
 			}

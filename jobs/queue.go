@@ -224,7 +224,7 @@ func (q *Queue) startBatchers(config Config) {
 	room := 2 * config.Workers
 	q.accepts = batch.New(batch.Config[acceptance, db.Holder]{
 		Flush: q.acceptAll, Size: func(call acceptance) int { return sizeOf(call.request) },
-		Party: func(call acceptance) string { return call.request.Client }, Fair: fairIf(config.Limits != nil),
+		Client: func(call acceptance) string { return call.request.Client }, Fair: fairIf(config.Limits != nil),
 		Queue: config.AsyncLimit, QueueBytes: acceptQueueBytes, Rest: acceptRest, Patience: acceptPatience, Met: q.met(db.AcceptStep), Blames: db.IsRefused,
 	})
 	q.records = batch.New(batch.Config[db.Request, struct{}]{Flush: q.recordAll, Size: sizeOf, Queue: maxRecords, Met: q.met(db.RecordStep), Blames: db.IsRefused})

@@ -51,7 +51,7 @@ func (w *runWorker) NextRetry(job *river.Job[workArgs]) time.Time { return w.ret
 // retryAt is when a job comes back after a run that did not do the work, or a
 // fault.
 func (w *runWorker) retryAt(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(attemptWait(job))
+	return time.Now().Add(workRetryDelay(job))
 }
 
 // Work is River's way to run: it loads the request first.
@@ -284,7 +284,7 @@ func (w *runWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work
 			Code: "unknown_work", Message: "The work that was asked for is not offered any more.",
 		}}, nil
 	}
-	if job.Attempt-failedAttempts(job) > maxCrashes {
+	if job.Attempt-failedRuns(job) > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",

@@ -27,7 +27,7 @@ func newClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: answerTimeout}
 }
 
-// caller makes the calls of the lanes and notes their results.
+// caller makes the calls of the peacefulSeries and notes the results.
 type caller struct {
 	client  *http.Client
 	servers []*server // that take calls
@@ -40,9 +40,9 @@ func newCaller(servers []*server, c *crowd) *caller {
 	return &caller{newClient(), takers, c, c.ledger}
 }
 
-// run makes a lane's calls until ctx ends, at least pause apart. The cancel or redelivery
+// run makes a series's calls until ctx ends, at least pause apart. The cancel or redelivery
 // that follows a call may end later.
-func (c *caller) run(ctx context.Context, l *lane, pause time.Duration) {
+func (c *caller) run(ctx context.Context, l *series, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
@@ -234,13 +234,13 @@ func newHostileCall(text string, to receivers.Behaviour, has ...manner) *call {
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
 const (
-	lanes        = 16 // callers
-	hostileLanes = 4  // callers whose work the upstream does, beside them
-	ordered      = 8  // lanes with an ordering key, whose callbacks must arrive in the order of the calls
+	peacefulSeries = 16
+	hostileSeries  = 4 // peacefulSeries whose work the upstream does, beside the other peacefulSeries
+	ordered        = 8 // peacefulSeries with an ordering key, whose callbacks must arrive in the order of the calls
 )
 
-// lane is one caller, which waits for its answer before its next call.
-type lane struct {
+// series draws the calls of one caller, who waits for each answer before the next call.
+type series struct {
 	prefix  string // of its texts
 	key     string // its ordering key, empty for none
 	hostile bool
@@ -248,16 +248,16 @@ type lane struct {
 	calls   int
 }
 
-func newLane(p plan, number int) *lane {
-	l := &lane{prefix: fmt.Sprintf("%slane %d", p.mine(), number), hostile: number >= lanes, random: rand.New(rand.NewPCG(p.Seed, 1+uint64(number)))}
+func newSeries(p plan, number int) *series {
+	l := &series{prefix: fmt.Sprintf("%sseries %d", p.mine(), number), hostile: number >= peacefulSeries, random: rand.New(rand.NewPCG(p.Seed, 1+uint64(number)))}
 	if number < ordered {
 		l.key = fmt.Sprintf("key-%d-%d", p.Seed, number)
 	}
 	return l
 }
 
-// next draws the lane's next call.
-func (l *lane) next() *call {
+// next draws the next call.
+func (l *series) next() *call {
 	l.calls++
 	text := fmt.Sprintf("%s call %d", l.prefix, l.calls)
 	to := drawn[load.Pick(l.random, 60, 14, 8, 12, 6)]
@@ -287,8 +287,9 @@ func (l *lane) next() *call {
 	return c
 }
 
-// manners are few or none: later attempts than have a manner do the work.
-func (l *lane) manners() []manner {
+// manners draws the behaviours of the first attempts, at most two. Later attempts do the
+// work.
+func (l *series) manners() []manner {
 	drawn, all := []manner{}, mannerNames()
 	for range load.Pick(l.random, 30, 50, 20) {
 		drawn = append(drawn, all[l.random.IntN(len(all))])
@@ -297,11 +298,11 @@ func (l *lane) manners() []manner {
 }
 
 // delay is now and then long enough that a kill meets the work.
-func (l *lane) delay() time.Duration {
+func (l *series) delay() time.Duration {
 	if l.chance(12) {
 		return seconds(l.random, 1, 4)
 	}
 	return seconds(l.random, 0, 0.15)
 }
 
-func (l *lane) chance(percent int) bool { return l.random.IntN(100) < percent }
+func (l *series) chance(percent int) bool { return l.random.IntN(100) < percent }

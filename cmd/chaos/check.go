@@ -73,8 +73,8 @@ func (j *judge) index() {
 	}
 }
 
-// hold notes a violation unless the invariant holds.
-func (j *judge) hold(holds bool, invariant, id, format string, args ...any) {
+// check notes a violation unless the invariant holds.
+func (j *judge) check(holds bool, invariant, id, format string, args ...any) {
 	if holds {
 		return
 	}
@@ -90,17 +90,17 @@ const busy = "/problems/temporary-reduced-capacity"
 // checkCall compares the answer to a caller with the stored request.
 func (j *judge) checkCall(c *call) {
 	served := c.acknowledged() || c.Status == http.StatusServiceUnavailable && c.Problem == busy
-	j.hold(served || j.plan.From == "", "an upgrade fails no call", "", "call %q to %s got %d %s", c.Text, c.Server, c.Status, c.Problem)
+	j.check(served || j.plan.From == "", "an upgrade fails no call", "", "call %q to %s got %d %s", c.Text, c.Server, c.Status, c.Problem)
 	ids := slices.Compact(slices.Sorted(slices.Values(c.IDs)))
 	if c.IdempotencyKey != "" || c.Sent == 1 {
-		j.hold(len(ids) <= 1, "one request for a key", strings.Join(ids, " "), "call %q was answered with %d ids", c.Text, len(ids))
-		j.hold(j.texts[c.Text] <= 1, "no request twice", "", "call %q, sent %d times, made %d requests", c.Text, c.Sent, j.texts[c.Text])
+		j.check(len(ids) <= 1, "one request for a key", strings.Join(ids, " "), "call %q was answered with %d ids", c.Text, len(ids))
+		j.check(j.texts[c.Text] <= 1, "no request twice", "", "call %q, sent %d times, made %d requests", c.Text, c.Sent, j.texts[c.Text])
 	}
 	for _, id := range ids {
 		s := j.story(id)
-		j.hold(s.stored, "nothing acknowledged is lost", id, "%q was acknowledged with %d and is not stored", c.Text, c.Status)
+		j.check(s.stored, "nothing acknowledged is lost", id, "%q was acknowledged with %d and is not stored", c.Text, c.Status)
 		if s.stored {
-			j.hold(s.Text == c.Text, "an id names its request", id, "%q was asked, %q is stored", c.Text, s.Text)
+			j.check(s.Text == c.Text, "an id names its request", id, "%q was asked, %q is stored", c.Text, s.Text)
 			j.checkOutcome(c, s)
 			j.checkCancel(c, s)
 			j.checkDelivery(c, s)
@@ -117,26 +117,26 @@ func (j *judge) checkOutcome(c *call, s *story) {
 		j.checkOffered(c, s)
 	case s.Status == "succeeded":
 		want, err := sample.Result(context.Background(), c.Input)
-		j.hold(err == nil && compact(want) == compact(s.Result), "results equal the work's", s.id, "stored is %.80s, want %.80s", s.Result, want)
-		j.hold(!c.Sync || compact(want) == compact(c.Result), "results equal the work's", s.id, "answered was %.80s, want %.80s", c.Result, want)
+		j.check(err == nil && compact(want) == compact(s.Result), "results equal the work's", s.id, "stored is %.80s, want %.80s", s.Result, want)
+		j.check(!c.Sync || compact(want) == compact(c.Result), "results equal the work's", s.id, "answered was %.80s, want %.80s", c.Result, want)
 	case s.Status == "expired":
-		j.hold(c.ExpiresIn > 0, "only what may expire does", s.id, "it expired")
+		j.check(c.ExpiresIn > 0, "only what may expire does", s.id, "it expired")
 		early := time.Duration(c.ExpiresIn)*time.Second - s.FinishedAt.Sub(s.AcceptedAt)
 		// Where its next attempt would come too late, a request ends when an attempt fails,
 		// charged or not.
-		j.hold(early <= clockError || s.wasTried(), "only what may expire does", s.id, "it expired %s too early", early)
-		j.hold(s.StartedAt.IsZero(), "what expired was not begun", s.id, "its work began at %s", s.StartedAt)
+		j.check(early <= clockError || s.wasTried(), "only what may expire does", s.id, "it expired %s too early", early)
+		j.check(s.StartedAt.IsZero(), "what expired was not begun", s.id, "its work began at %s", s.StartedAt)
 	case s.Status == "cancelled":
-		j.hold(len(c.Stopped) > 0 || s.meddled.cancelled, "only what was cancelled is", s.id, "nobody asked for it")
+		j.check(len(c.Stopped) > 0 || s.meddled.cancelled, "only what was cancelled is", s.id, "nobody asked for it")
 	default:
-		j.hold(false, "every request has an outcome", s.id, "it is %s (%s)", s.Status, s.ErrorCode)
+		j.check(false, "every request has an outcome", s.id, "it is %s (%s)", s.Status, s.ErrorCode)
 	}
 }
 
 func (j *judge) checkCancel(c *call, s *story) {
 	stopped, at := slices.Contains(c.Stopped, "work"), s.meddled.at
-	j.hold(c.Sync || !stopped || s.Status == "cancelled", "what was cancelled stays so", s.id, "its work was stopped, and it is %s", s.Status)
-	j.hold(c.Sync || at.IsZero() || s.Status == "cancelled" || s.StartedAt.Before(at.Add(clockError)),
+	j.check(c.Sync || !stopped || s.Status == "cancelled", "what was cancelled stays so", s.id, "its work was stopped, and it is %s", s.Status)
+	j.check(c.Sync || at.IsZero() || s.Status == "cancelled" || s.StartedAt.Before(at.Add(clockError)),
 		"what was cancelled stays so", s.id, "its job was cancelled at %s, its work began at %s", at, s.StartedAt)
 }
 
@@ -144,58 +144,58 @@ func (j *judge) checkCancel(c *call, s *story) {
 func (j *judge) checkDelivery(c *call, s *story) {
 	switch s.CallbackState {
 	case "delivered":
-		j.hold(s.hasCome(), "every outcome is called back", s.id, "it is delivered, and no receiver took it")
-		j.hold(c.Receiver != receivers.Gone, "a receiver that is gone gets nothing", s.id, "it is delivered to %s", c.Receiver)
+		j.check(s.hasCome(), "every outcome is called back", s.id, "it is delivered, and no receiver took it")
+		j.check(c.Receiver != receivers.Gone, "a receiver that is gone gets nothing", s.id, "it is delivered to %s", c.Receiver)
 	case "dead":
-		j.hold(c.Receiver == receivers.Gone, "only what nobody takes is dead", s.id, "its receiver is %s", c.Receiver)
-		j.hold(s.Dead, "dead letters are listed", s.id, "it is dead and not listed")
+		j.check(c.Receiver == receivers.Gone, "only what nobody takes is dead", s.id, "its receiver is %s", c.Receiver)
+		j.check(s.Dead, "dead letters are listed", s.id, "it is dead and not listed")
 	case "cancelled":
 		asked := len(c.Stopped) > 0 || s.Status == "cancelled" && s.meddled.cancelled
-		j.hold(asked, "only what was cancelled is", s.id, "nobody asked for it")
-		j.hold(s.Status != "cancelled" || len(s.callbacks) == 0, "what was cancelled is not called back", s.id, "%d callbacks came", len(s.callbacks))
+		j.check(asked, "only what was cancelled is", s.id, "nobody asked for it")
+		j.check(s.Status != "cancelled" || len(s.callbacks) == 0, "what was cancelled is not called back", s.id, "%d callbacks came", len(s.callbacks))
 	}
 }
 
 // checkRow checks every stored request, storm's included.
 func (j *judge) checkRow(s *story) {
-	j.hold(s.Status != "accepted", "every request has an outcome", s.id, "it is accepted, job %d %s", s.WorkJobID, s.workJob().State)
+	j.check(s.Status != "accepted", "every request has an outcome", s.id, "it is accepted, job %d %s", s.WorkJobID, s.workJob().State)
 	accepted := s.AcceptedAt
 	if j.plan.Ahead != 0 || j.plan.Skews != nil { // each process reads the database's clock for itself
 		accepted = accepted.Add(-clockError)
 	}
-	j.hold(!s.StartedAt.Before(accepted) || s.StartedAt.IsZero(), "the trace is complete", s.id, "it was begun before it was accepted")
-	j.hold(!s.FinishedAt.Before(s.StartedAt), "the trace is complete", s.id, "it ended before it was begun")
+	j.check(!s.StartedAt.Before(accepted) || s.StartedAt.IsZero(), "the trace is complete", s.id, "it was begun before it was accepted")
+	j.check(!s.FinishedAt.Before(s.StartedAt), "the trace is complete", s.id, "it ended before it was begun")
 	late := s.FinishedAt.Add(-j.plan.Ahead).Sub(j.quiet)
 	before := s.AcceptedAt.Add(-j.plan.Ahead).Before(j.quiet)
-	j.hold(late <= resumeLimit || !before || s.Work == upstreamWork, // whose job is hastened
+	j.check(late <= resumeLimit || !before || s.Work == upstreamWork, // whose job is hastened
 		"all goes on by itself", s.id, "its work ended %s after the last fault", late)
 	if s.Mode == "sync" {
 		return
 	}
 	left := s.meddled.times > 0 // by a meddler who may have deleted the ended job
-	j.hold(left || s.workJob().ID != 0, "every request has its jobs", s.id, "its work job %d is missing", s.WorkJobID)
+	j.check(left || s.workJob().ID != 0, "every request has its jobs", s.id, "its work job %d is missing", s.WorkJobID)
 	if s.Status == "accepted" || s.Status == "cancelled" {
 		return
 	}
 	called := s.job(s.CallbackJobID)
-	j.hold(left || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
+	j.check(left || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
 	// Settling gave each callback all the time that it takes; storm itself reports its
 	// missing callbacks.
-	j.hold(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.plan.mine()), "every outcome is called back", s.id,
+	j.check(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.plan.mine()), "every outcome is called back", s.id,
 		"its callback is pending, job %d %s", s.CallbackJobID, called.State)
-	j.hold(s.LastAttempt == len(s.Attempts), "the trace is complete", s.id, "its last attempt of %d is number %d", len(s.Attempts), s.LastAttempt)
-	j.hold(s.CallbackState != "delivered" || slices.Contains(s.Attempts, "delivered"), "the trace is complete", s.id,
+	j.check(s.LastAttempt == len(s.Attempts), "the trace is complete", s.id, "its last attempt of %d is number %d", len(s.Attempts), s.LastAttempt)
+	j.check(s.CallbackState != "delivered" || slices.Contains(s.Attempts, "delivered"), "the trace is complete", s.id,
 		"it is delivered without such an attempt in the log")
-	j.hold(s.CallbackState != "dead" || len(s.Attempts) > 0, "the trace is complete", s.id, "it is dead without an attempt in the log")
+	j.check(s.CallbackState != "dead" || len(s.Attempts) > 0, "the trace is complete", s.id, "it is dead without an attempt in the log")
 }
 
 // checkJobs finds jobs that nobody waits for.
 func (j *judge) checkJobs(s *story) {
 	for _, found := range s.jobs {
-		j.hold(s.stored, "no job is an orphan", s.id, "%s job %d has no request", found.Kind, found.ID)
-		j.hold(found.State != "discarded" || s.meddled.times > 0, "no job is discarded", s.id, "%s job %d is", found.Kind, found.ID)
+		j.check(s.stored, "no job is an orphan", s.id, "%s job %d has no request", found.Kind, found.ID)
+		j.check(found.State != "discarded" || s.meddled.times > 0, "no job is discarded", s.id, "%s job %d is", found.Kind, found.ID)
 		waited := found.ID == s.WorkJobID && s.Status == "accepted" || found.ID == s.CallbackJobID && s.CallbackState == "pending"
-		j.hold(waited || !found.live(), "no job is an orphan", s.id, "%s job %d is %s, and its request is %s with callback %s",
+		j.check(waited || !found.live(), "no job is an orphan", s.id, "%s job %d is %s, and its request is %s with callback %s",
 			found.Kind, found.ID, found.State, s.Status, s.CallbackState)
 	}
 }
@@ -203,16 +203,16 @@ func (j *judge) checkJobs(s *story) {
 // checkCallbacks looks at each callback that came.
 func (j *judge) checkCallbacks(s *story) {
 	for _, came := range s.callbacks {
-		j.hold(came.Signed, "callbacks are signed", s.id, "receiver %s got one that is not", came.Receiver)
-		j.hold(s.stored, "callbacks are of requests", s.id, "receiver %s got one of no request", came.Receiver)
+		j.check(came.Signed, "callbacks are signed", s.id, "receiver %s got one that is not", came.Receiver)
+		j.check(s.stored, "callbacks are of requests", s.id, "receiver %s got one of no request", came.Receiver)
 		if !s.stored || !came.Signed {
 			continue
 		}
-		j.hold(came.Data.ID == s.id, "callbacks say what is stored", s.id, "its id in the body is %s", came.Data.ID)
-		j.hold(strings.HasSuffix(s.CallbackURL, "/"+came.Receiver.String()), "callbacks go where they should", s.id, "%s got it", came.Receiver)
-		j.hold(came.Data.Status == s.Status && came.Type == "request."+s.Status, "every request has one outcome", s.id,
+		j.check(came.Data.ID == s.id, "callbacks say what is stored", s.id, "its id in the body is %s", came.Data.ID)
+		j.check(strings.HasSuffix(s.CallbackURL, "/"+came.Receiver.String()), "callbacks go where they should", s.id, "%s got it", came.Receiver)
+		j.check(came.Data.Status == s.Status && came.Type == "request."+s.Status, "every request has one outcome", s.id,
 			"a callback said %s (%s), stored is %s", came.Data.Status, came.Type, s.Status)
-		j.hold(compact(came.Data.Result) == compact(s.Result), "callbacks say what is stored", s.id, "it said %.80s, stored is %.80s", came.Data.Result, s.Result)
+		j.check(compact(came.Data.Result) == compact(s.Result), "callbacks say what is stored", s.id, "it said %.80s, stored is %.80s", came.Data.Result, s.Result)
 	}
 }
 
@@ -225,7 +225,7 @@ func (j *judge) checkRepeats(s *story) {
 		return
 	}
 	first, last := taken[0].At, taken[len(taken)-1].At
-	j.hold(j.died(first, last), "what was delivered comes twice at most", s.id, "it was taken %d times, %s apart", len(taken), last.Sub(first))
+	j.check(j.died(first, last), "what was delivered comes twice at most", s.id, "it was taken %d times, %s apart", len(taken), last.Sub(first))
 }
 
 // died tells whether a process ended in between.
@@ -249,20 +249,20 @@ func (j *judge) checkOrder() {
 }
 
 func (j *judge) checkPair(first, second *story) {
-	j.hold(first.Seq < second.Seq, "acceptance order is kept", second.id, "%d was acknowledged before %d was sent", first.Seq, second.Seq)
+	j.check(first.Seq < second.Seq, "acceptance order is kept", second.id, "%d was acknowledged before %d was sent", first.Seq, second.Seq)
 	taken := slices.IndexFunc(first.callbacks, callback.taken)
 	if first.CallbackState != "delivered" || len(second.callbacks) == 0 || taken < 0 {
 		return // said elsewhere
 	}
 	tried, at := second.callbacks[0].At, first.callbacks[taken].Answered
-	j.hold(!tried.Before(at), "order is held per key", second.id, "it came at %s, and %s, before it, was taken at %s",
+	j.check(!tried.Before(at), "order is held per key", second.id, "it came at %s, and %s, before it, was taken at %s",
 		tried.Format("15:04:05.000"), first.id, at.Format("15:04:05.000"))
 }
 
 // checkResumed: everything goes on when the last fault is over.
 func (j *judge) checkResumed() {
 	for name, took := range j.resumed {
-		j.hold(took <= resumeLimit, "all goes on by itself", "", "%s took %s after the last fault", name, took)
+		j.check(took <= resumeLimit, "all goes on by itself", "", "%s took %s after the last fault", name, took)
 	}
 }
 
@@ -285,7 +285,7 @@ func (j *judge) checkRedelivered() {
 			least--
 		}
 	}
-	j.hold(tries >= least, "what is redelivered is tried again", "", "%d attempts found a receiver gone, want at least %d", tries, least)
+	j.check(tries >= least, "what is redelivered is tried again", "", "%d attempts found a receiver gone, want at least %d", tries, least)
 }
 
 // checkCounts compares storm, the API and SQL.
@@ -301,9 +301,9 @@ func (j *judge) checkCounts() {
 		}
 	}
 	for mode, count := range stored {
-		j.hold(j.listed[mode] == count, "counts agree", "", "the API lists %d %s requests, %d are stored", j.listed[mode], mode, count)
+		j.check(j.listed[mode] == count, "counts agree", "", "the API lists %d %s requests, %d are stored", j.listed[mode], mode, count)
 	}
-	j.hold(ofStorm >= j.storm.Acked && ofStorm <= j.storm.Acked+j.storm.Ambiguous, "counts agree", "",
+	j.check(ofStorm >= j.storm.Acked && ofStorm <= j.storm.Acked+j.storm.Ambiguous, "counts agree", "",
 		"storm had %d acknowledged and %d without an answer, and %d are stored", j.storm.Acked, j.storm.Ambiguous, ofStorm)
-	j.hold(j.stormBroke == nil, "storm finds nothing broken", "", "%v", j.stormBroke)
+	j.check(j.stormBroke == nil, "storm finds nothing broken", "", "%v", j.stormBroke)
 }

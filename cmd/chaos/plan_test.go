@@ -77,26 +77,26 @@ func TestDrawKeepsToTheKindsThatAreWanted(t *testing.T) {
 func TestLanesFollowFromTheSeedAndHaveEveryManner(t *testing.T) {
 	t.Parallel()
 	texts, inputs := map[string]bool{}, ""
-	for number := range lanes + hostileLanes {
-		a, b := newLane(plan{Seed: 7}, number), newLane(plan{Seed: 7}, number)
+	for number := range peacefulSeries + hostileSeries {
+		a, b := newSeries(plan{Seed: 7}, number), newSeries(plan{Seed: 7}, number)
 		for range 200 {
 			one, two := a.next(), b.next()
 			if !reflect.DeepEqual(one, two) {
 				t.Fatalf("one seed gave %+v and %+v", one, two)
 			}
-			if one.Hostile != (number >= lanes) || (one.OrderingKey != "") != (number < ordered) {
-				t.Errorf("lane %d: got %+v", number, one)
+			if one.Hostile != (number >= peacefulSeries) || (one.OrderingKey != "") != (number < ordered) {
+				t.Errorf("series %d: got %+v", number, one)
 			}
 			texts[one.Text] = true
 			inputs += string(one.Input)
 		}
 	}
-	if want := 200 * (lanes + hostileLanes); len(texts) != want {
+	if want := 200 * (peacefulSeries + hostileSeries); len(texts) != want {
 		t.Errorf("got %d texts, want %d: the check tells calls apart by it", len(texts), want)
 	}
 	for _, m := range mannerNames() {
 		if !strings.Contains(inputs, `"`+string(m)+`"`) {
-			t.Errorf("no lane has the manner %s", m)
+			t.Errorf("no series has the manner %s", m)
 		}
 	}
 }

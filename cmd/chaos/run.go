@@ -143,13 +143,13 @@ func (t *trial) startServers(ctx context.Context) {
 func (t *trial) load() {
 	calling, end := context.WithTimeout(t.Ctx, t.plan.Duration)
 	defer end()
-	callers := lanes + hostileLanes
+	callers := peacefulSeries + hostileSeries
 	if t.plan.From != "" {
-		callers = lanes // nor does the upstream work for it
+		callers = peacefulSeries // nor does the upstream work for it
 	}
 	var calls sync.WaitGroup
 	for number := range callers {
-		calls.Go(func() { t.caller.run(calling, newLane(t.plan, number), lanes*time.Second/callRate) })
+		calls.Go(func() { t.caller.run(calling, newSeries(t.plan, number), peacefulSeries*time.Second/callRate) })
 	}
 	calls.Go(func() { t.caller.redeliver(calling, rand.New(rand.NewPCG(t.plan.Seed, 0))) })
 	t.ledger.following.Go(func() { t.ledger.stormBroke = t.storm(t.Ctx) })

@@ -22,8 +22,8 @@ func (j *judge) checkOffered(c *call, s *story) {
 	notDone := s.ErrorCode == work.CodeNotDone || s.ErrorCode == work.CodeDeadline
 	failed, _ := s.workJob().ends()
 	gaveUp := s.Mode == "sync" && notDone || len(failed) > upstreamRetries
-	j.hold(offered || gaveUp, "outcomes are what the upstream said", s.id, "it is %s with %s", s.Status, s.outcome())
-	j.hold(len(c.Result) == 0 || compact(c.Result) == compact(s.Result), "outcomes are what the upstream said", s.id,
+	j.check(offered || gaveUp, "outcomes are what the upstream said", s.id, "it is %s with %s", s.Status, s.outcome())
+	j.check(len(c.Result) == 0 || compact(c.Result) == compact(s.Result), "outcomes are what the upstream said", s.id,
 		"answered was %.80s, stored is %.80s", c.Result, s.Result)
 }
 
@@ -32,10 +32,10 @@ func (j *judge) checkOffered(c *call, s *story) {
 func (j *judge) checkUpstream(s *story) {
 	known := s.knownAt()
 	for _, r := range s.runs {
-		j.hold(r.Signed, "calls of the upstream are signed", s.id, "attempt %d is not", r.Attempt)
+		j.check(r.Signed, "calls of the upstream are signed", s.id, "attempt %d is not", r.Attempt)
 		// A process that was paused doesn't know.
 		late := !known.IsZero() && r.At.After(known.Add(runSlack)) && !j.stalled(known, r.At)
-		j.hold(!late, "nothing runs after its outcome", s.id, "attempt %d came %s after the outcome was told", r.Attempt, r.At.Sub(known))
+		j.check(!late, "nothing runs after its outcome", s.id, "attempt %d came %s after the outcome was told", r.Attempt, r.At.Sub(known))
 	}
 	if len(s.runs) > 0 && s.stored && s.meddled.times == 0 { // a sync request may be gone with its process
 		j.checkAttempts(s)
@@ -76,7 +76,7 @@ func (j *judge) checkAttempts(s *story) {
 	const invariant = "runs are the attempts of the trace"
 	traced, first, last := s.workJob(), s.runs[0], s.runs[len(s.runs)-1]
 	if traced.ID == 0 {
-		j.hold(s.Mode == "sync" && len(s.runs) == 1, invariant, s.id, "%d runs, and no job", len(s.runs))
+		j.check(s.Mode == "sync" && len(s.runs) == 1, invariant, s.id, "%d runs, and no job", len(s.runs))
 		return
 	}
 	failed, cutOff := traced.ends()
@@ -97,17 +97,17 @@ func (j *judge) checkAttempts(s *story) {
 			continue
 		}
 		charged[r.Attempt]++
-		j.hold(r.Attempt >= 1 && r.Attempt <= most, invariant, s.id, "attempt %d came, of %d", r.Attempt, traced.Attempt)
+		j.check(r.Attempt >= 1 && r.Attempt <= most, invariant, s.id, "attempt %d came, of %d", r.Attempt, traced.Attempt)
 	}
 	if last.Manner == throttles && s.Status != "succeeded" { // it would have come too late again, and was the last
 		free--
 	}
-	j.hold(free <= traced.Snoozes || disturbed, invariant, s.id, "%d attempts were charged nothing, the trace has %d", free, traced.Snoozes)
+	j.check(free <= traced.Snoozes || disturbed, invariant, s.id, "%d attempts were charged nothing, the trace has %d", free, traced.Snoozes)
 	ended := s.Status == "succeeded" || s.Status == "failed"
 	for number := 1; number <= traced.Attempt; number++ {
-		j.hold(charged[number] <= 1+cutOff[number] || disturbed, invariant, s.id, "attempt %d came %d times", number, charged[number])
+		j.check(charged[number] <= 1+cutOff[number] || disturbed, invariant, s.id, "attempt %d came %d times", number, charged[number])
 		came := charged[number] > 0 || isUnanswered(failed[number])
-		j.hold(came || !ended || disturbed, invariant, s.id, "attempt %d of the trace (%s) did not come", number, failed[number])
+		j.check(came || !ended || disturbed, invariant, s.id, "attempt %d of the trace (%s) did not come", number, failed[number])
 	}
 }
 
@@ -119,11 +119,11 @@ func isUnanswered(failed string) bool {
 // checkFinish: an accepted report is the outcome, and belongs to the latest attempt.
 func (j *judge) checkFinish(f *finish, s *story) {
 	answered := f.Status == http.StatusNoContent || f.Status == http.StatusGone
-	j.hold(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", s.id, "one was answered with %d", f.Status)
+	j.check(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", s.id, "one was answered with %d", f.Status)
 	if f.Status != http.StatusNoContent {
 		return
 	}
-	j.hold(s.outcome() == f.Offer, "a report that is taken is the outcome", s.id, "%s was taken, stored is %s", f.Offer, s.outcome())
+	j.check(s.outcome() == f.Offer, "a report that is taken is the outcome", s.id, "%s was taken, stored is %s", f.Offer, s.outcome())
 	later := slices.ContainsFunc(s.runs, func(r *workRun) bool { return r.Turn > f.Turn && r.At.Before(f.Sent) })
-	j.hold(!later || s.meddled.times > 0, "what was given up stays so", s.id, "a report on turn %d was taken, after a later one had come", f.Turn)
+	j.check(!later || s.meddled.times > 0, "what was given up stays so", s.id, "a report on turn %d was taken, after a later one had come", f.Turn)
 }

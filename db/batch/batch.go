@@ -65,13 +65,14 @@ type Config[T, R any] struct {
 	Queue int              // items that may wait for a flusher
 	// QueueBytes is how many bytes the waiting items may take, 0 for no limit.
 	QueueBytes int
-	// Party is whose item it is: parties take turns. Nil where all items are of one party.
-	Party func(item T) string
-	// Fair tells whether a party that has so many items or bytes waiting may have more, with
-	// so much of Queue or QueueBytes free. Nil where it may have all.
+	// Client names the client of an item: clients take turns. Nil where all items are of one
+	// client.
+	Client func(item T) string
+	// Fair tells whether a client that has so many items or bytes waiting may have more, with
+	// so much of Queue or QueueBytes free. Nil where a client may have all.
 	Fair func(held, free int) bool
 	// Patience is how long items should wait for a flusher, 0 for no limit: when a
-	// party's first item in its latest batch had waited longer, no more of its items are
+	// client's first item in its latest batch had waited longer, no more of its items are
 	// taken until none waits. So the wait stays the same on slow machines as on fast ones.
 	Patience time.Duration
 	// Rest is the least time from the start of one flush to the next: batches grow at the
@@ -87,7 +88,7 @@ type Config[T, R any] struct {
 	// Met, unless nil, takes the result of each flush.
 	Met func(err error)
 	// Blames tells whether a single item may have caused a flush's error. Its batch is
-	// then split until that item stands alone, and the others succeed. Nil for never:
+	// then split until that item stands alone, and all other items succeed. Nil for never:
 	// all items of the batch get the error.
 	Blames func(err error) bool
 }
@@ -110,8 +111,8 @@ func New[T, R any](config Config[T, R]) *Batcher[T, R] {
 	if config.Size == nil {
 		config.Size = func(T) int { return 0 }
 	}
-	if config.Party == nil {
-		config.Party = func(T) string { return "" }
+	if config.Client == nil {
+		config.Client = func(T) string { return "" }
 	}
 	if config.Fair == nil {
 		config.Fair = func(int, int) bool { return true }
@@ -129,7 +130,7 @@ func New[T, R any](config Config[T, R]) *Batcher[T, R] {
 		config.Flushers = 1
 	}
 	b := &Batcher[T, R]{config: config, comes: make(chan struct{}, config.Queue)}
-	b.line.of = map[string]*party[T, R]{}
+	b.line.of = map[string]*client[T, R]{}
 	for range config.Flushers {
 		b.flushers.Go(b.run)
 	}
@@ -158,15 +159,15 @@ func (b *Batcher[T, R]) send(c *call[T, R]) error {
 	if b.stopped {
 		return ErrStopped
 	}
-	if err := b.line.add(b.config.Party(c.item), c, func(held party[T, R]) error { return b.refuse(held, c.size) }); err != nil {
+	if err := b.line.add(b.config.Client(c.item), c, func(held client[T, R]) error { return b.refuse(held, c.size) }); err != nil {
 		return err
 	}
 	b.comes <- struct{}{} // has room for each item that the line takes
 	return nil
 }
 
-// refuse tells why no more of a party is taken, by what it has waiting.
-func (b *Batcher[T, R]) refuse(held party[T, R], size int) error {
+// refuse tells why a client may have no more items waiting.
+func (b *Batcher[T, R]) refuse(held client[T, R], size int) error {
 	free, bytes := b.config.Queue-b.line.items, b.config.QueueBytes-b.line.bytes-size
 	switch {
 	case b.config.Patience > 0 && held.waited > b.config.Patience && len(held.waiting) > 0:
@@ -179,13 +180,13 @@ func (b *Batcher[T, R]) refuse(held party[T, R], size int) error {
 	return nil
 }
 
-// Admit returns the error with which Do would refuse an item of a party now, nil for none.
+// Admit returns the error with which Do would refuse an item of a client now, or nil.
 // It is for callers that ask before they prepare an item.
-func (b *Batcher[T, R]) Admit(party string) error {
-	return b.line.look(party, b.refuseAny)
+func (b *Batcher[T, R]) Admit(name string) error {
+	return b.line.look(name, b.refuseAny)
 }
 
-func (b *Batcher[T, R]) refuseAny(held party[T, R]) error { return b.refuse(held, 1) }
+func (b *Batcher[T, R]) refuseAny(held client[T, R]) error { return b.refuse(held, 1) }
 
 // Stop takes no more items and returns when those it has are flushed.
 func (b *Batcher[T, R]) Stop() {

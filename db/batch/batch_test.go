@@ -95,7 +95,7 @@ func wantResults(t *testing.T, callers []*caller) {
 	}
 }
 
-// tens is the party of an item: 10 of 10 to 19, and so on.
+// tens is the client of an item: 10 of 10 to 19, and so on.
 func tens(item int) string { return strconv.Itoa(item / 10 * 10) }
 
 func wantBatch(t *testing.T, got []int, want ...int) {
@@ -185,7 +185,7 @@ func TestBatcherCollects(t *testing.T) {
 		},
 		// Else a small item waits for all large items of others that came before it.
 		"ItemsOfPartiesInTurn": func(t *testing.T) {
-			b, d := newDesk(t, Config[int, int]{Party: tens, Size: func(item int) int { return item % 10 << 18 }})
+			b, d := newDesk(t, Config[int, int]{Client: tens, Size: func(item int) int { return item % 10 << 18 }})
 			callers := ask(t.Context(), b, 14, 14, 14, 14, 20, 20, 30)
 			for _, want := range [][]int{{14}, {14, 20, 30}, {14, 20}, {14}} {
 				wantBatch(t, d.next(), want...)
@@ -251,17 +251,17 @@ func TestBatcherRefuses(t *testing.T) {
 				t.Errorf("bytes counted as queued: got %d, want none", got)
 			}
 		},
-		"APartyBeyondItsShareAlone": func(t *testing.T) {
+		"AClientBeyondItsShareAlone": func(t *testing.T) {
 			b, d := newDesk(t, Config[int, int]{
-				QueueBytes: 10, Size: func(item int) int { return item % 10 }, Party: tens,
+				QueueBytes: 10, Size: func(item int) int { return item % 10 }, Client: tens,
 				Fair: func(held, free int) bool { return held < free },
 			})
 			callers := ask(t.Context(), b, 11, 15) // the first is being flushed
 			if err := b.Admit("10"); !errors.Is(err, ErrLarge) {
-				t.Errorf("the party that has half of the queue: got %v, want %v", err, ErrLarge)
+				t.Errorf("the client that has half of the queue: got %v, want %v", err, ErrLarge)
 			}
 			if err := b.Admit("20"); err != nil {
-				t.Errorf("another party: got %v, want none", err)
+				t.Errorf("another client: got %v, want none", err)
 			}
 			callers = append(callers, ask(t.Context(), b, 24)...)
 			for range callers[1:] {
@@ -269,17 +269,17 @@ func TestBatcherRefuses(t *testing.T) {
 			}
 			wantResults(t, callers)
 		},
-		"APartyWhoseItemsWaitTooLongAlone": func(t *testing.T) {
-			b, d := newDesk(t, Config[int, int]{Patience: 40 * time.Millisecond, Party: tens, Size: func(item int) int { return item % 10 << 20 }})
+		"AClientWhoseItemsWaitTooLongAlone": func(t *testing.T) {
+			b, d := newDesk(t, Config[int, int]{Patience: 40 * time.Millisecond, Client: tens, Size: func(item int) int { return item % 10 << 20 }})
 			callers := ask(t.Context(), b, 11, 11, 11, 11) // each fills a batch
 			time.Sleep(41 * time.Millisecond)
 			d.end <- nil
 			bubble.Wait()
 			if err := b.Admit("10"); !errors.Is(err, ErrLate) {
-				t.Errorf("the party whose item waited: got %v, want %v", err, ErrLate)
+				t.Errorf("the client whose item waited: got %v, want %v", err, ErrLate)
 			}
 			if err := b.Admit("20"); err != nil {
-				t.Errorf("another party: got %v, want none", err)
+				t.Errorf("another client: got %v, want none", err)
 			}
 			d.end <- nil
 			d.end <- nil

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// line is the items that wait for a flusher. Parties take turns in it, so that the next item
-// of a party waits for one item of each other party, however many they have waiting.
+// line is the items that wait for a flusher. Clients take turns, so the next
+// item of a client waits for at most one item of each other client.
 type line[T, R any] struct {
 	mu    sync.Mutex
-	of    map[string]*party[T, R]
-	turns []*party[T, R] // that have items waiting, whose turn is next first
+	of    map[string]*client[T, R]
+	turns []*client[T, R] // clients with waiting items, in the order of their turns
 	items int
 	bytes int
-	batch int // its number
+	batch int // number of the latest batch
 }
 
-// party is whose items wait: a client, say.
-type party[T, R any] struct {
+// client is the waiting items of a client.
+type client[T, R any] struct {
 	waiting []*call[T, R] // oldest first
 	bytes   int
 	batch   int           // number of the batch that took its latest item
-	waited  time.Duration // how long its first item in that batch had waited
+	waited  time.Duration // for how long the client's first item in that batch had waited
 }
 
-// add puts an item at the end of its party's, unless refuse says why not.
-func (l *line[T, R]) add(name string, c *call[T, R], refuse func(held party[T, R]) error) error {
+// add puts an item behind its client's waiting items, unless refuse returns an error.
+func (l *line[T, R]) add(name string, c *call[T, R], refuse func(held client[T, R]) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.of[name]
 	if p == nil {
-		p = &party[T, R]{}
+		p = &client[T, R]{}
 	}
 	if err := refuse(*p); err != nil {
 		return err
@@ -48,17 +48,17 @@ func (l *line[T, R]) add(name string, c *call[T, R], refuse func(held party[T, R
 }
 
 // begin comes before the items of a batch are taken. A free flusher takes the next item at
-// once: how long items waited before says nothing of it.
+// once, so earlier waits say nothing of the next wait.
 func (l *line[T, R]) begin(free bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.batch++
 	if free {
-		maps.DeleteFunc(l.of, func(_ string, p *party[T, R]) bool { return len(p.waiting) == 0 })
+		maps.DeleteFunc(l.of, func(_ string, p *client[T, R]) bool { return len(p.waiting) == 0 })
 	}
 }
 
-// next takes the oldest item of the party whose turn it is. There must be one.
+// next takes the oldest item of the client whose turn it is. An item must be waiting.
 func (l *line[T, R]) next() *call[T, R] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,12 +78,12 @@ func (l *line[T, R]) next() *call[T, R] {
 	return c
 }
 
-// look tells what refuse says of another item of a party.
-func (l *line[T, R]) look(name string, refuse func(held party[T, R]) error) error {
+// look returns the error of refuse for another item of a client.
+func (l *line[T, R]) look(name string, refuse func(held client[T, R]) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p := l.of[name]; p != nil {
 		return refuse(*p)
 	}
-	return refuse(party[T, R]{})
+	return refuse(client[T, R]{})
 }

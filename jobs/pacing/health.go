@@ -68,22 +68,23 @@ const (
 	slack      = 250 * time.Millisecond
 	calmEvery  = 10 * time.Second // how often the usual time is measured at least, or 20 answers
 	tolerance  = 1.5              // times the usual that leave the limit in flight as it is
-	failSlack  = 0.03             // share of failures that is no sign of load
+	failSlack  = 0.03             // share of failures that is no evidence of load
 	maxFailing = 0.2              // share that may pass for a receiver's own
 )
 
-// sign is an attempt's evidence of a receiver's load.
-type sign int
+// trouble is an attempt's evidence that a receiver has too much load.
+type trouble int
 
 const (
-	noTrouble   sign = iota
-	slowAnswers      // they take twice the usual time and the slack more
-	failures         // more failures than it has anyway
+	noTrouble   trouble = iota
+	slowAnswers         // answers take twice the usual time and the slack more
+	failures            // more failures than are usual for the receiver
 )
 
-// note takes in an attempt, and returns its sign. few says that few callbacks were in
-// flight when it left, slowed that the pace had been halved not long before.
-func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) sign {
+// note takes in an attempt, and returns the trouble that it shows. few says that few
+// callbacks were in flight when the attempt left, slowed that the pace had been halved not
+// long before.
+func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) trouble {
 	h.roll(now)
 	h.answered++
 	if slowed {

@@ -180,8 +180,8 @@ func (c *party) bind(r *receiver) {
 
 // learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
 // sent together one got no answer, and no two were answered at once on two connections. An
-// answer with which a connection was closed is no sign that the receiver takes two. Then the
-// missing answer is no sign of too much load: a halved rate would give the callbacks that
+// answer with which a connection was closed is no evidence that the receiver takes two. Then the
+// missing answer is no evidence of too much load: a halved rate would give the callbacks that
 // wait times of their own up to a minute ahead.
 func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) (explained bool) {
 	switch {

@@ -237,7 +237,7 @@ func (p *pace) answered(v verdict) {
 // Failures halve the rate and the limit in flight. Slow answers halve the limit alone: as
 // they take longer, they come more rarely by themselves. Halving the rate as well would
 // keep a recovered receiver at a few callbacks a second for minutes.
-func (p *pace) answer(shown sign, left, now time.Time) {
+func (p *pace) answer(shown trouble, left, now time.Time) {
 	p.now.trouble = true
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
 		return

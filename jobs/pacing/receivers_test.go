@@ -434,7 +434,6 @@ func TestOperatorsWord(t *testing.T) {
 	})
 }
 
-
 // servesAtATime answers in the order in which callbacks come, so many at a time.
 func servesAtATime(count int, took time.Duration) answer {
 	free := make([]time.Duration, count)

@@ -96,7 +96,7 @@ type ledger struct {
 
 	mu          sync.Mutex
 	requests    []request
-	sync, async lane
+	sync, async endpointCounts
 	delivered   int // requests
 	outstanding int // requests that are acknowledged, and whose callback is due
 	orphans     int // callbacks to paths that this run never gave away
@@ -106,8 +106,8 @@ type ledger struct {
 	closed      bool          // nothing is noted any more
 }
 
-// lane counts the requests of one endpoint.
-type lane struct {
+// endpointCounts counts the requests of one endpoint.
+type endpointCounts struct {
 	counts  counts
 	reasons map[string]int // of rejected, failed and ambiguous requests
 }
@@ -118,8 +118,8 @@ type counts [outcomes]int
 func newLedger(config Config, total int) *ledger {
 	l := &ledger{
 		requests: make([]request, total),
-		sync:     lane{reasons: make(map[string]int)},
-		async:    lane{reasons: make(map[string]int)},
+		sync:     endpointCounts{reasons: make(map[string]int)},
+		async:    endpointCounts{reasons: make(map[string]int)},
 	}
 	if config.Window > 0 {
 		l.window = make(chan struct{}, config.Window)
@@ -146,7 +146,7 @@ func (l *ledger) leaveOut(arrival arrival) {
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
 	request.at, request.outcome = toMicros(arrival.at), unsent
-	l.lane(request).counts[unsent]++
+	l.endpoint(request).counts[unsent]++
 }
 
 // record notes the answer to a request that left at some time and was answered now.
@@ -156,10 +156,10 @@ func (l *ledger) record(arrival arrival, left time.Duration, answer answer) {
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
 	request.outcome, request.left, request.took = answer.outcome, toMicros(left-arrival.at), took
-	lane := l.lane(request)
-	lane.counts[answer.outcome]++
+	at := l.endpoint(request)
+	at.counts[answer.outcome]++
 	if answer.reason != "" {
-		lane.reasons[answer.reason]++
+		at.reasons[answer.reason]++
 	}
 	if answer.outcome == ok && request.isAsync {
 		request.see(answer.id)
@@ -192,7 +192,7 @@ func (l *ledger) leave() {
 	}
 }
 
-func (l *ledger) lane(request *request) *lane {
+func (l *ledger) endpoint(request *request) *endpointCounts {
 	if request.isAsync {
 		return &l.async
 	}

@@ -134,11 +134,11 @@ func (f *Findings) addDelivery(r *request, kind *Kind) {
 }
 
 // close completes an endpoint, whose goodput is a count so far.
-func (e *Endpoint) close(lane lane, window window) {
-	e.OK, e.Shed, e.Rejected = lane.counts[ok], lane.counts[shed], lane.counts[rejected]
-	e.Failed, e.Ambiguous, e.Unsent = lane.counts[failed], lane.counts[ambiguous], lane.counts[unsent]
+func (e *Endpoint) close(at endpointCounts, window window) {
+	e.OK, e.Shed, e.Rejected = at.counts[ok], at.counts[shed], at.counts[rejected]
+	e.Failed, e.Ambiguous, e.Unsent = at.counts[failed], at.counts[ambiguous], at.counts[unsent]
 	e.Sent = e.OK + e.Shed + e.Rejected + e.Failed + e.Ambiguous
-	e.Reasons = lane.reasons
+	e.Reasons = at.reasons
 	e.Goodput = window.perSecond(e.Goodput)
 	e.Latency.close()
 	e.Service.close()

@@ -68,8 +68,8 @@ func unreadableAlarm(clients []string) string {
 		": new requests are refused, and callbacks wait. Start with the SECRETS_KEY that sealed it, or rotate the key (ringback client rotate NAME)."
 }
 
-// signs are the figures of a process that alarms are made of.
-type signs struct {
+// readings are a process's figures from which alarms are made.
+type readings struct {
 	works               map[string]string // states of the kinds of work whose service isn't called
 	skew                float64           // of the process's clock, in seconds
 	logFull             float64           // part of the log's buffer
@@ -79,8 +79,8 @@ type signs struct {
 	unoffered           float64           // times that jobs were postponed for work that this process doesn't offer, likewise
 }
 
-// alarms tell what the latest signs show, and the changes since the signs before.
-func (s signs) alarms(before signs) (alarms []string) {
+// alarms tell of the latest readings, and of the changes since the readings before.
+func (s readings) alarms(before readings) (alarms []string) {
 	tell := func(format string, args ...any) { alarms = append(alarms, fmt.Sprintf(format, args...)) }
 	for _, name := range slices.Sorted(maps.Keys(s.works)) {
 		if s.works[name] == "paused" {

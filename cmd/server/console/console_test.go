@@ -101,7 +101,7 @@ func TestAlarms(t *testing.T) {
 			second++
 		}
 		before, latest := h.span(alarmSpan)
-		got := latest.signs.alarms(before.signs)
+		got := latest.readings.alarms(before.readings)
 		if len(got) != len(parts) {
 			t.Errorf("%s: got %q, want %q", what, got, parts)
 			return

@@ -62,7 +62,7 @@ func (c *Console) state(ctx context.Context) state {
 	if unreadable := c.Unreadable(); len(unreadable) > 0 {
 		s.Alarms = append(s.Alarms, unreadableAlarm(unreadable))
 	}
-	s.Alarms = append(s.Alarms, latest.signs.alarms(before.signs)...)
+	s.Alarms = append(s.Alarms, latest.readings.alarms(before.readings)...)
 	processes, err := db.ListProcesses(ctx, c.Reads)
 	if err != nil {
 		c.unread(ctx, "processes_not_read", err)

@@ -27,8 +27,8 @@ type sample struct {
 	Dead       float64            `json:"dead"`       // dead letters that are kept
 	Away       bool               `json:"away"`       // the database doesn't answer, or can't be written
 
-	totals totals
-	signs  signs
+	totals   totals
+	readings readings
 }
 
 // totals are counters. The differences between them are samples.
@@ -59,8 +59,8 @@ func (h *history) add(next sample) {
 	defer h.mu.Unlock()
 	if n := len(h.samples); n > 0 {
 		next.compare(h.samples[n-1].totals, h.samples[max(0, n-lookBack)].totals)
-		if next.signs.logFull > unreadRatio {
-			next.signs.unread = h.samples[n-1].signs.unread + 1
+		if next.readings.logFull > unreadRatio {
+			next.readings.unread = h.samples[n-1].readings.unread + 1
 		}
 	}
 	if len(h.samples) == kept {
@@ -150,11 +150,11 @@ func takeSample(metrics prometheus.Gatherer, now time.Time) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{At: now.Unix(), Jobs: map[string]float64{}, totals: totals{refused: map[string]float64{}}, signs: signs{works: map[string]string{}}}
+	s := sample{At: now.Unix(), Jobs: map[string]float64{}, totals: totals{refused: map[string]float64{}}, readings: readings{works: map[string]string{}}}
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
 			s.read(family.GetName(), metric)
-			s.signs.read(family.GetName(), metric)
+			s.readings.read(family.GetName(), metric)
 		}
 	}
 	return s, nil
@@ -188,8 +188,8 @@ func (s *sample) read(name string, metric *dto.Metric) {
 	}
 }
 
-// read adds a metric to the signs, if an alarm needs it.
-func (s *signs) read(name string, metric *dto.Metric) {
+// read adds a metric to the readings, if an alarm needs it.
+func (s *readings) read(name string, metric *dto.Metric) {
 	switch name {
 	case "ringback_works_down":
 		if of := labels(metric); metric.GetGauge().GetValue() > 0 {

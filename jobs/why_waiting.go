@@ -21,8 +21,8 @@ const (
 	waitsForRedelivery limit.Reason = "redelivery" // its redelivery isn't due
 )
 
-// postponed is a callback job's result that lets it come back later, for a reason. River
-// takes it for its own snooze.
+// postponed is the result of a callback job that comes back later, for a reason. River reads
+// it as a snooze.
 type postponed struct {
 	delay  time.Duration
 	reason limit.Reason
@@ -33,15 +33,15 @@ func (p *postponed) Error() string { return "the callback waits: " + string(p.re
 // Unwrap is for River.
 func (p *postponed) Unwrap() error { return river.JobSnooze(p.delay) }
 
-// jobNote is stored as the output of a callback's job, by the statement that lets the job
-// come back anyway. So every process knows why a callback waits, also where another postponed it.
+// jobNote is stored as the output of a callback's job, by the statement that postpones the
+// job. So every process knows why a callback waits, whichever process postponed it.
 type jobNote struct {
 	WaitsFor limit.Reason `json:"waits_for"`
 }
 
 // noteOf is the member of a job's metadata that River would store for a jobNote.
 func noteOf(err error) string {
-	return fmt.Sprintf(`"output": {"waits_for": %q}`, reasonOf(err)) // a word of our own
+	return fmt.Sprintf(`"output": {"waits_for": %q}`, reasonOf(err)) // a reason needs no escaping
 }
 
 // reasonOf tells why a callback job comes back with an error.
@@ -55,8 +55,8 @@ func reasonOf(err error) limit.Reason {
 	return waitsForRetry
 }
 
-// Wait is why a pending callback has not left, in a word that says nothing of other
-// clients, and when it is asked for again. Both are zero where it is on its way.
+// Wait is why a pending callback has not left, and when its job comes back. The reason tells
+// nothing of other clients. Both fields are zero where the callback is on its way.
 type Wait struct {
 	Reason limit.Reason
 	Until  time.Time // by the database's clock; zero where nobody knows

@@ -131,7 +131,7 @@ func TestServicesThatThrottleForeverAreAskedLessAndLess(t *testing.T) {
 	if asked < 250 || asked > 350 || age < maxCallbackAge-12*time.Minute {
 		t.Errorf("got %d attempts in %s, want some 300 in 48 hours", asked, age)
 	}
-	if got := attemptWait(job); got > 6*time.Second {
+	if got := workRetryDelay(job); got > 6*time.Second {
 		t.Errorf("got %s after the second charged attempt, want that no uncharged attempt counts", got)
 	}
 }

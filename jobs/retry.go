@@ -12,15 +12,15 @@ import (
 	"ringback/work"
 )
 
-// notDone makes River charge the attempt and ask NextRetry. It is stored in the job
-// row, so it says no more than a caller may see.
+// notDone makes River charge the run and ask NextRetry. River stores its text in the job's
+// row, and callers see it.
 type notDone struct{ code string }
 
 func (e notDone) Error() string { return db.WorkNotDone + e.code }
 
-// failedAttempts is how many runs of a job were charged because they did not do the
-// work. The others were charged for a crash.
-func failedAttempts(job *rivertype.JobRow) (failed int) {
+// failedRuns is how many runs of a job were charged because they did not do the work. All
+// other charged runs crashed.
+func failedRuns(job *rivertype.JobRow) (failed int) {
 	for _, attempt := range job.Errors {
 		if strings.HasPrefix(attempt.Error, db.WorkNotDone) {
 			failed++
@@ -32,8 +32,8 @@ func failedAttempts(job *rivertype.JobRow) (failed int) {
 // codeCutOff is the code of runs that a stopping process broke off.
 const codeCutOff = "cut_off"
 
-// throttledAttempts is how many runs of a job charged nothing because of a Retry-After.
-func throttledAttempts(job *rivertype.JobRow) (throttled int) {
+// throttledRuns is how many runs of a job charged nothing because of a Retry-After.
+func throttledRuns(job *rivertype.JobRow) (throttled int) {
 	for _, attempt := range job.Errors {
 		if code, isUncharged := strings.CutPrefix(attempt.Error, db.WorkUncharged); isUncharged && code != codeCutOff {
 			throttled++
@@ -55,11 +55,11 @@ func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *wor
 	if outcome.Again == nil {
 		return outcome, nil
 	}
-	failed := failedAttempts(job) + 1
-	delay := attemptWait(job)
+	failed := failedRuns(job) + 1
+	delay := workRetryDelay(job)
 	next = notDone{outcome.Error.Code}
 	if after := outcome.Again.After; after > 0 { // charged nothing
-		delay = throttleDelay(max(after, workFloor(throttledAttempts(job))))
+		delay = throttleDelay(max(after, workFloor(throttledRuns(job))))
 		next = river.JobSnooze(delay)
 		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
 			return outcome, nil
