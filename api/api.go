@@ -50,7 +50,7 @@ type Config struct {
 
 	Tracer *tracing.Tracer // nil for none
 
-	Heartbeat       time.Duration // between two signs of life of an event stream at most; 0 for 15 s
+	Heartbeat       time.Duration // longest silence of an event stream; 0 for 15 s
 	DatabaseTimeout time.Duration // of the statements of a call; 0 for 1.5 s
 	BodyTimeout     time.Duration // for a body to arrive; 0 for 10 s
 

@@ -208,7 +208,7 @@ func setTimes(request *db.Request, body asyncBody) error {
 	switch {
 	case request.RunAt.IsZero():
 	case request.OrderingKey != "":
-		return invalidInput("/ordering_key", "must not be given for work that is due later, which would hold up all behind it")
+		return invalidInput("/ordering_key", "must not be given for work that is due later, since later callbacks of the key would wait for it")
 	case !request.ExpiresAt.IsZero() && !request.ExpiresAt.After(request.RunAt):
 		return invalidInput("/expires_in", "must be longer than it takes until the work is due")
 	}

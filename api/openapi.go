@@ -14,7 +14,7 @@ import (
 	"ringback/work"
 )
 
-// document is the only description of the API. Tests hold the code to it.
+// document is the only description of the API. Tests check the code against it.
 //
 //go:embed openapi.yaml
 var document []byte

@@ -59,7 +59,7 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 // Process is a process and when it last lived.
 type Process struct {
 	ID     string
-	SeenAt time.Time // its last sign of life: a heartbeat, or that it holds its lock
+	SeenAt time.Time // when it last wrote a heartbeat, or held its lock
 }
 
 // FreeLocks returns the other processes whose rows say that they hold their lock, but
@@ -85,7 +85,7 @@ func FreeLocks(ctx context.Context, q Querier, process string) ([]Process, error
 }
 
 // ReturnJobsOf gives back the jobs of processes whose lock is still free and that gave no
-// sign of life since SeenAt. Like ReturnJobs, it refunds the attempts of a kind of job,
+// heartbeat or lock since SeenAt. Like ReturnJobs, it refunds the attempts of a kind of job,
 // and returns how many jobs it gave back. Jobs that turn out later to run in such a
 // process are left to ReturnJobs. q must not be in a transaction.
 func ReturnJobsOf(ctx context.Context, q Querier, refunded string, processes []Process) (int64, error) {

@@ -309,7 +309,7 @@ func TestElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !e.holds(t, "SELECT lease_until > now() + interval '9 minutes' AND progress IS NULL AND progress_number = 0 FROM work_leases") {
-			t.Error("a sign of life didn't renew the lease")
+			t.Error("a report without progress didn't renew the lease")
 		}
 		e.wakeUp(t)
 		e.waitFor(t, request.ID, "(SELECT state = 'scheduled' AND scheduled_at > now() + interval '9 minutes' FROM river_job WHERE id = work_job_id)")

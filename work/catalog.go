@@ -140,7 +140,7 @@ func (o *Offer) Accept(input jsontext.Value) (jsontext.Value, error) {
 	return nil, err
 }
 
-// allow holds an input against the schema.
+// allow checks an input against the schema.
 func (o *Offer) allow(input jsontext.Value) error {
 	if depthOf(input) > maxDepth {
 		return &FieldError{"", fmt.Sprintf("must not be nested more than %d deep", maxDepth)}

@@ -14,7 +14,7 @@ var ErrElsewhere = errors.New("the work goes on elsewhere")
 // CodeLeaseExpired is the code of a run that sent no report for its lease.
 const CodeLeaseExpired = "lease_expired"
 
-// Report is a message about work that goes on elsewhere. The zero Report is a sign of life.
+// Report is a message about work that goes on elsewhere. The zero Report renews the lease.
 type Report struct {
 	Result   jsontext.Value // ends the work as succeeded
 	Error    *Error         // ends the work as failed

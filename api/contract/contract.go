@@ -1,5 +1,5 @@
-// Package contract holds the answers and callbacks that tests get to
-// api/openapi.yaml, so that the document and the code can't part.
+// Package contract checks answers and callbacks in tests against api/openapi.yaml, so that
+// the document and the code stay alike.
 package contract
 
 import (

@@ -13,7 +13,7 @@ import (
 // watched are the tests that run a service, by its host.
 var watched sync.Map // of testing.TB
 
-// Watch holds every answer from a service to the document, until the test ends. Install
+// Watch checks every answer from a service against the document, until the test ends. Install
 // comes first. Only http.DefaultClient is watched.
 func Watch(t testing.TB, service string) {
 	t.Helper()
@@ -70,7 +70,7 @@ func bodyOf(call *http.Request) []byte {
 	return content
 }
 
-// Receiver holds the callbacks that come to a receiver to the document.
+// Receiver checks the callbacks to a receiver against the document.
 func Receiver(t testing.TB, next http.HandlerFunc) http.Handler {
 	contract := Load(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, call *http.Request) {
@@ -86,7 +86,7 @@ func Receiver(t testing.TB, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// CheckRaw holds an answer to the document that came on a connection of the test's own.
+// CheckRaw checks an answer from a test's raw connection against the document.
 // head is the head of the call, as in "POST /sync HTTP/1.1".
 func CheckRaw(t testing.TB, head string, answer *http.Response) {
 	t.Helper()

@@ -42,7 +42,7 @@ const (
 // died. A paused process does no harm when it goes on: its steps commit before the
 // steps of the process that took its jobs, or find nothing to do.
 //
-// Two signs show that a process is dead: a free lock, seen within two seconds, or silence.
+// Either of two facts shows that a process is dead: a free lock, seen within two seconds, or silence.
 // Silence counts where the lock outlives the process, as after the loss of a machine, and
 // where there is no lock.
 //

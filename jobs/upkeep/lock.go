@@ -117,8 +117,8 @@ func (l *lock) close(ctx context.Context) {
 	}
 }
 
-// absences tells since when the locks of processes have been free at every look, with no
-// sign of life from the processes.
+// absences tells since when the locks of processes have been free at every look, without a
+// heartbeat of the processes.
 type absences struct {
 	from  time.Time // the earliest start of an absence: until then processes may connect again
 	last  time.Time // look

@@ -163,5 +163,5 @@ func (g *guard) control(network, address string, _ syscall.RawConn) error {
 // allows adds this machine's addresses, public addresses included, to the policy's
 // refusals. Addresses in a range that the operator allows are allowed.
 func (g *guard) allows(address netip.Addr) bool {
-	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.hold(address))
+	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.has(address))
 }

@@ -23,9 +23,9 @@ const interfacesAge = time.Minute
 
 func newInterfaces() *interfaces { return &interfaces{read: net.InterfaceAddrs} }
 
-// hold reports whether an address is this machine's. While the interfaces can't be read,
+// has reports whether an address is this machine's. While the interfaces can't be read,
 // every address counts as this machine's.
-func (i *interfaces) hold(address netip.Addr) bool {
+func (i *interfaces) has(address netip.Addr) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if time.Since(i.readAt) >= interfacesAge {

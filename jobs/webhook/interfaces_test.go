@@ -20,7 +20,7 @@ func TestInterfacesAreReadAgain(t *testing.T) {
 		}}
 		hold := func(step, asked string, want bool, wantReads int) {
 			t.Helper()
-			if got := own.hold(netip.MustParseAddr(asked)); got != want || reads != wantReads {
+			if got := own.has(netip.MustParseAddr(asked)); got != want || reads != wantReads {
 				t.Errorf("%s: holds %s is %v after %d reads; want %v after %d", step, asked, got, reads, want, wantReads)
 			}
 		}
@@ -43,7 +43,7 @@ func TestInterfacesAreReadAgain(t *testing.T) {
 
 func TestInterfacesOfThisMachine(t *testing.T) {
 	t.Parallel()
-	if !newInterfaces().hold(netip.MustParseAddr("127.0.0.1")) {
+	if !newInterfaces().has(netip.MustParseAddr("127.0.0.1")) {
 		t.Error("127.0.0.1 isn't held; want the addresses of the machine")
 	}
 }

@@ -78,7 +78,7 @@ func Check(raw jsontext.Value) (jsontext.Value, error) {
 		return nil, &work.FieldError{Pointer: "/text", Detail: "is required and must not be empty"}
 	case len(input.Text) > MaxTextBytes:
 		return nil, &work.FieldError{Pointer: "/text", Detail: fmt.Sprintf("must be at most %d bytes", MaxTextBytes)}
-	case strings.ContainsRune(input.Text, 0): // Postgres can't hold it
+	case strings.ContainsRune(input.Text, 0): // Postgres can't store it
 		return nil, &work.FieldError{Pointer: "/text", Detail: "must not contain U+0000"}
 	case input.Rounds < 0 || input.Rounds > MaxRounds:
 		return nil, &work.FieldError{Pointer: "/rounds", Detail: fmt.Sprintf("must be from 0 to %d", MaxRounds)}

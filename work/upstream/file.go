@@ -81,7 +81,7 @@ type retryOn []int
 func (r *retryOn) UnmarshalJSON(value []byte) error {
 	err := json.Unmarshal(value, (*[]int)(r))
 	if err == nil && slices.ContainsFunc(*r, func(status int) bool { return status != http.StatusInternalServerError }) {
-		err = errors.New("it holds another status")
+		err = errors.New("it has another status")
 	}
 	return err
 }
