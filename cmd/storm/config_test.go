@@ -37,6 +37,8 @@ func TestRunRefuses(t *testing.T) {
 		runStorm(t, "-receivers", "ok=1,slow=1,ok=2").want(t, exitUsage, "ok stands twice")
 		runStorm(t, "-work", "text=1,text=2").want(t, exitUsage, "text stands twice")
 		runStorm(t, "-mix", "sync=1,async=0", "-ordering-keys", "5").want(t, exitUsage, "-ordering-keys: -mix sends no async requests")
+		runStorm(t, "-rate", "10", "-duration", "1s", "-ordering-keys", "5").want(t, exitUsage,
+			"-ordering-keys 5: the run makes 5 async requests, no two of which would have the same key")
 		runStorm(t, "-mix", "sync=1,async=0", "-receivers", "slow=1").want(t, exitUsage, "-receivers: -mix sends no async requests")
 		for _, name := range []string{"-secret", "-api-key", "-html"} {
 			runStorm(t, name, "").want(t, exitUsage, "flag "+name+": want a text that is not empty")

@@ -8,7 +8,10 @@ import (
 // No callback comes here: the server's answers about the requests decide.
 func TestLookUpOfRequestsThatNobodyCalled(t *testing.T) {
 	t.Parallel()
-	found := func(state string) string { return `{"status":"succeeded","callback_state":"` + state + `"}` }
+	found := func(state string) string {
+		return `{"status":"succeeded","callback_state":"` + state + `","attempts":[{"attempt":1,"outcome":"connection_failed"}]}`
+	}
+	const untried = `{"status":"succeeded","callback_state":"pending","attempts":[]}`
 	for name, test := range map[string]struct {
 		receivers, answer string
 		callbacks         callbacks
@@ -16,7 +19,9 @@ func TestLookUpOfRequestsThatNobodyCalled(t *testing.T) {
 	}{
 		"pending at one that takes nothing":   {"gone=1", found("pending"), callbacks{dead: 20}, exitOK},
 		"delivered to one that takes nothing": {"gone=1", found("delivered"), callbacks{missing: 20}, exitBroken},
-		"one that takes nothing, no answer":   {"gone=1", "", callbacks{dead: 20}, exitOK},
+		"one that takes nothing, no answer":   {"gone=1", "", callbacks{dead: 20}, exitBroken},
+		"untried at one that takes nothing":   {"gone=1", untried, callbacks{dead: 20}, exitBroken},
+		"untried at a slow one":               {"slow=1", untried, callbacks{pending: 20}, exitBroken},
 		"pending at a flaky one":              {"flaky=1", found("pending"), callbacks{pending: 20}, exitOK},
 		"work not done for a slow one":        {"slow=1", found("waiting"), callbacks{pending: 20}, exitOK},
 		"given up at a flaky one":             {"flaky=1", found("dead"), callbacks{missing: 20}, exitBroken},
@@ -50,7 +55,7 @@ func TestPendingCallbacksAreExplained(t *testing.T) {
 		},
 	})
 	output := runStorm(t, against(service, "-receivers", "flaky=1", "-drain", "50ms")...)
-	output.want(t, exitOK, "20 are still to come at slow or flaky ones", "Still to be called back",
+	output.want(t, exitBroken, "Broken: not one of 20 acknowledged requests was called back, nor was that tried", "Still to be called back",
 		": work succeeded, callback pending, never attempted\n", "and 10 more")
 	if got := output.report.Async.PendingRequests; len(got) != 20 {
 		t.Errorf("explained in the report: got %d, want all 20", len(got))

@@ -38,7 +38,7 @@ func TestInterrupt(t *testing.T) {
 			accept(job, w)
 		}})
 		output := runStormUntil(t, ctx, "-target", service.url, "-duration", "1h", "-rate", "100")
-		output.want(t, exitOK, "interrupted:", "ept its word")
+		output.want(t, exitOK, "interrupted:", "steady, interrupted after ", "ept its word")
 		if got := output.report; got.Sync.Sent != got.Sync.OK || got.Async.Sent != got.Async.OK || !got.Interrupted {
 			t.Errorf("want no request to fail because of the interrupt, got\n%s", output.stdout)
 		}

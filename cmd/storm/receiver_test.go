@@ -184,7 +184,11 @@ func TestSignatures(t *testing.T) {
 
 	t.Run("no matter with an API key and no secret", func(t *testing.T) {
 		t.Parallel()
-		runStorm(t, against(start(t, signing(secret)), "-api-key", "key")...).want(t, exitOK)
+		output := runStorm(t, against(start(t, signing(secret)), "-api-key", "key")...)
+		output.want(t, exitOK, "Signatures of callbacks were not checked")
+		if output.report.Async.SignaturesRead {
+			t.Error("the report says that signatures were read")
+		}
 	})
 }
 

@@ -23,7 +23,7 @@ sync.latency_ms.p999 sync.latency_ms.max sync.latency_ms.mean sync.service_ms.p9
 async.sent async.ok async.shed async.rejected async.failed async.ambiguous async.unsent async.goodput_per_s
 async.latency_ms.p99 async.service_ms.p99 async.shed_ms.p99 async.time_to_callback_ms.p99
 async.acked async.delivered async.dead async.pending async.missing async.duplicates async.orphans async.mismatched
-async.bad_signatures async.out_of_order async.work_failed async.unacknowledged async.verified async.unverified
+async.attempts async.signatures_read async.bad_signatures async.out_of_order async.work_failed async.unacknowledged async.verified async.unverified
 generator.late_ms.p99 generator.left_ms.p99 generator.rate_error_percent
 generator.worst_second_rate_error_percent generator.cpu_us_per_request generator.peak_memory_mib`
 

@@ -85,8 +85,10 @@ func findMetric(name string) (m metric, known bool) {
 		return metric{endpoint, []string{name + "_per_s"}, []string{endpoint + ".sent"}, false, parseNumber}, true
 	case "achieved_rate":
 		return metric{"", []string{name}, []string{"sync.sent", "async.sent"}, false, parseNumber}, true
-	case "missing", "pending", "duplicates", "orphans", "mismatched": // about acknowledged requests
+	case "missing", "pending", "orphans": // about acknowledged requests
 		return metric{"async", []string{"async." + name}, []string{"async.acked"}, false, parseNumber}, true
+	case "duplicates", "mismatched": // about callbacks
+		return metric{"async", []string{"async." + name}, []string{"async.delivered", "async.unacknowledged"}, false, parseNumber}, true
 	}
 	endpoints := []string{endpoint}
 	if rest == "" {

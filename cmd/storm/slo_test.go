@@ -67,6 +67,16 @@ func TestObjectivesWithoutASample(t *testing.T) {
 			t.Errorf("%s: got %+v, want it not met for want of a sample", text, got)
 		}
 	}
+	r.Async.Acked = 5 // at receivers that take nothing
+	for _, text := range []string{"duplicates<1", "mismatched<1"} {
+		objectives, err := parseObjectives(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := objectives.check(r)[0]; got.Met || !got.NoSample {
+			t.Errorf("%s without a callback: got %+v, want it not met for want of a sample", text, got)
+		}
+	}
 	for _, text := range []string{"shed<1%", "async.shed<1%", "achieved_rate>=0", "async.goodput>=0"} {
 		objectives, err := parseObjectives(text)
 		if err != nil {

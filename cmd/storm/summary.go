@@ -27,8 +27,12 @@ func exitStatus(r *load.Report) int {
 
 // printSummary writes the summary as plain text that fits 110 columns.
 func printSummary(w io.Writer, r *load.Report) {
-	fmt.Fprintf(w, "Storm on %s, %s for %.1f s: %.1f requests/s offered, %.1f/s sent\n",
-		r.Server, r.Profile, r.DurationS, r.OfferedRate, r.AchievedRate)
+	length := " for"
+	if r.Interrupted {
+		length = ", interrupted after"
+	}
+	fmt.Fprintf(w, "Storm on %s, %s%s %.1f s: %.1f requests/s offered, %.1f/s sent\n",
+		r.Server, r.Profile, length, r.DurationS, r.OfferedRate, r.AchievedRate)
 	for _, table := range tables(r) {
 		table.print(w)
 	}
@@ -168,6 +172,9 @@ func notes(r *load.Report) (notes []string) {
 		if found.count > 0 {
 			notes = append(notes, fmt.Sprintf("%s: %d", found.text, found.count))
 		}
+	}
+	if r.Async.Delivered+r.Async.Unacknowledged > 0 && !r.Async.SignaturesRead {
+		notes = append(notes, "Signatures of callbacks were not checked, for want of the secret: -secret or RINGBACK_SECRET names it.")
 	}
 	g := r.Generator
 	notes = append(notes, fmt.Sprintf("Storm itself: rate off by %.2f %% (worst second %.2f %%), p99 %.1f ms late, %.0f µs CPU a request, %.0f MiB.",

@@ -99,7 +99,11 @@ func (c Config) Check() error {
 		mistake("-rate %v makes %v requests a second at the height of -profile %s: want at most %d",
 			c.Rate, curve.peak(), c.Profile, MaxRate)
 	}
-	if total := curve.requests(); total < 1-1e-6 || total > maxRequests {
+	total := curve.requests()
+	if asyncs := c.Mix.asyncs(int(total)); c.OrderingKeys > 0 && c.OrderingKeys >= asyncs {
+		mistake("-ordering-keys %d: the run makes %d async requests, no two of which would have the same key", c.OrderingKeys, asyncs)
+	}
+	if total < 1-1e-6 || total > maxRequests {
 		mistake("-rate %v for -duration %v makes %.0f requests: want 1 to %d", c.Rate, c.Duration(), total, maxRequests)
 	}
 	return mistakes

@@ -25,6 +25,8 @@ type Lost struct {
 	ID     uuid.UUID `json:"id"`
 	Server string    `json:"server"` // the answer of GET /requests/{id}
 	state  string    // of the callback, as the server tells it
+
+	attempts int // at the callback, likewise
 }
 
 const unknown = "unknown" // the state where the server can't be asked
@@ -56,8 +58,13 @@ func (r *Run) explain(f *Findings) {
 		}
 		return rest
 	}
-	excused(f.uncalled, &f.Async.Dead, Lost.isExcused)
+	dead := excused(f.uncalled, &f.Async.Dead, Lost.isExcused)
 	pending := excused(f.pending, &f.Async.Pending, Lost.isPending)
+	if f.Async.Attempts == 0 { // at receivers that refuse connections, nothing comes
+		for _, request := range slices.Concat(dead, pending) {
+			f.Async.Attempts += request.attempts
+		}
+	}
 	f.Async.MissingRequests = missing[:min(len(missing), MaxReported)]
 	f.Async.PendingRequests = pending[:min(len(pending), MaxReported)]
 }
@@ -90,7 +97,7 @@ func (c *client) lookUp(id uuid.UUID) Lost {
 	case json.Unmarshal(body, &found) != nil:
 		return Lost{ID: id, Server: "the server's answer can't be read"}
 	}
-	return Lost{ID: id, Server: found.explain(), state: found.CallbackState}
+	return Lost{ID: id, Server: found.explain(), state: found.CallbackState, attempts: len(found.Attempts)}
 }
 
 // foundRequest is the checked part of the answer to GET /requests/{id}.

@@ -76,13 +76,15 @@ type Async struct {
 	Endpoint
 	Acked          int       `json:"acked"`
 	Delivered      int       `json:"delivered"`
-	Dead           int       `json:"dead"`    // owed to a receiver that takes none: as expected
-	Pending        int       `json:"pending"` // owed to a slow or flaky receiver, and the server says that it is to come
-	Missing        int       `json:"missing"` // acknowledged and not called back
+	Dead           int       `json:"dead"`     // owed to a receiver that takes none: as expected
+	Pending        int       `json:"pending"`  // owed to a slow or flaky receiver, and the server says that it is to come
+	Missing        int       `json:"missing"`  // acknowledged and not called back
+	Attempts       int       `json:"attempts"` // at callbacks of acknowledged requests: those that came or, where none did, those that the server tells of
 	Duplicates     int       `json:"duplicates"`
 	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
 	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
 	BadSignatures  int       `json:"bad_signatures"`      // called back with a missing or wrong signature
+	SignaturesRead bool      `json:"signatures_read"`     // otherwise no secret is known, and bad_signatures is 0
 	OutOfOrder     int       `json:"out_of_order"`        // called back after a later request of the same ordering key
 	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
 	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back

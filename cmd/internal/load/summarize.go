@@ -44,6 +44,7 @@ func (r *Run) summarize(cpu time.Duration) *Findings {
 func (r *Report) addSettings(config Config) {
 	r.Server, r.WarmupS, r.Seed, r.Connections = config.Target, config.Warmup.Seconds(), config.Seed, config.Connections
 	r.Profile, r.Rate, r.Arrivals = config.Profile.Name, config.Rate, config.Arrivals
+	r.Async.SignaturesRead = config.Secret != "" && !config.Unread
 	r.Mix, r.Work, r.Receivers = config.Mix.String(), config.Input.String(), config.Receivers.String()
 }
 

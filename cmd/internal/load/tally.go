@@ -101,6 +101,7 @@ func (f *Findings) addAcknowledged(r *request) {
 	f.Async.Acked++
 	kind.Acked++
 	kind.Attempts += int(r.attempts)
+	f.Async.Attempts += int(r.attempts)
 	switch {
 	case r.taken > 0:
 		f.Async.Delivered++

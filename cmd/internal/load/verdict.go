@@ -17,6 +17,9 @@ func (r *Report) Breaches() []string {
 		}
 	}
 	add(r.Async.Missing, r.Async.Acked, "acknowledged requests were not called back")
+	if r.Async.Acked > 0 && r.Async.Missing == 0 && r.Async.Delivered+r.Async.Attempts == 0 {
+		breaches = append(breaches, fmt.Sprintf("not one of %d acknowledged requests was called back, nor was that tried", r.Async.Acked))
+	}
 	called := r.Async.Delivered + r.Async.Unacknowledged
 	add(r.Async.Mismatched, called, "requests were called back wrongly")
 	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
