@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"ringback/db"
@@ -34,13 +36,23 @@ func (a *API) discardRequest(c *call) (reply, error) {
 
 // discardsBody is the body of POST /discards.
 type discardsBody struct {
-	Filter struct {
-		CallbackHost callbackHost `json:"callback_host"`
-		From         time.Time    `json:"from"` // of accepted_at
-		To           time.Time    `json:"to"`   // excluded
-	} `json:"filter"`
-	DryRun bool   `json:"dry_run"`
-	Cursor string `json:"cursor"`
+	Filter discardsFilter `json:"filter"`
+	DryRun bool           `json:"dry_run"`
+	Cursor string         `json:"cursor"`
+}
+
+type discardsFilter struct {
+	CallbackHost callbackHost `json:"callback_host"`
+	From         time.Time    `json:"from"` // of accepted_at
+	To           time.Time    `json:"to"`   // excluded
+	given        bool         // what is given up is lost, so that no filter must not mean all
+}
+
+// UnmarshalJSONFrom notes that there is a filter.
+func (f *discardsFilter) UnmarshalJSONFrom(decoder *jsontext.Decoder) error {
+	type plain discardsFilter // without this method
+	f.given = true
+	return json.UnmarshalDecode(decoder, (*plain)(f))
 }
 
 // discards is the answer to POST /discards.
@@ -58,6 +70,9 @@ func (a *API) discard(c *call) (reply, error) {
 	defer c.decoded()
 	if _, err := a.decode(c, &body); err != nil {
 		return reply{}, err
+	}
+	if !body.Filter.given {
+		return reply{}, invalidInput("/filter", "is required: {} picks all dead letters")
 	}
 	filter, err := selected(db.Filter{
 		Client: c.client, Mode: db.Async, CallbackState: db.CallbackDead, CallbackHost: string(body.Filter.CallbackHost),

@@ -116,15 +116,15 @@ func TestQuotas(t *testing.T) {
 		for _, path := range []string{"/redeliveries", "/discards"} {
 			s := newLimited(t, clients.Limits{Rate: 100, Unfinished: 10, PerDestination: 10}) // two pages of a thousand at once
 			start, served := time.Now(), 0
-			last := s.call(t, "POST", path, `{"dry_run":true}`, "Authorization", alice)
+			last := s.call(t, "POST", path, `{"filter":{},"dry_run":true}`, "Authorization", alice)
 			for ; last.status == http.StatusOK; served++ {
-				last = s.call(t, "POST", path, `{"dry_run":true}`, "Authorization", alice)
+				last = s.call(t, "POST", path, `{"filter":{},"dry_run":true}`, "Authorization", alice)
 			}
 			if most := 2 + int(time.Since(start)/time.Second) + 1; served < 2 || served > most {
 				t.Errorf("%s: got %d served, want 2 to %d", path, served, most)
 			}
 			s.wantQuotaExceeded(t, last, "reads")
-			if got := s.call(t, "POST", path, `{"dry_run":true}`, "Authorization", bob); got.status != http.StatusOK {
+			if got := s.call(t, "POST", path, `{"filter":{},"dry_run":true}`, "Authorization", bob); got.status != http.StatusOK {
 				t.Errorf("%s: bob: got %d with %s, want 200", path, got.status, got.body)
 			}
 		}

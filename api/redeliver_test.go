@@ -323,6 +323,9 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		`{"cursor":[]}`:                                                          {"#/cursor", "must be a string"},
 	} {
 		for _, path := range []string{"/redeliveries", "/discards"} {
+			if path == "/discards" && !strings.Contains(body, `"filter"`) && strings.HasPrefix(body, "{") {
+				body = `{"filter":{},` + body[1:]
+			}
 			answer := s.call(t, "POST", path, body)
 			s.wantProblem(t, answer, http.StatusUnprocessableEntity, "invalid-input", want.field)
 			got := decode[problem](t, answer, http.StatusUnprocessableEntity)
@@ -335,10 +338,17 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=true", `{}`), http.StatusBadRequest, "invalid-parameter", "dry_run")
 		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=%zz", `{}`), http.StatusBadRequest, "invalid-parameter")
 	}
+	for _, body := range []string{`{}`, `{"dry_run":false}`, `{"dry_run":true}`} { // what is given up is lost
+		answer := s.call(t, "POST", "/discards", body)
+		s.wantProblem(t, answer, http.StatusUnprocessableEntity, "invalid-input", "#/filter")
+		if !strings.Contains(string(answer.body), "filter is required: {} picks all dead letters") {
+			t.Errorf("/discards with %s: got %s, want how to pick all", body, answer.body)
+		}
+	}
 	if !s.holds(t, "SELECT count(*) = 1 FROM dead_letters") {
 		t.Error("a call that was refused touched a dead letter")
 	}
-	for _, body := range []string{`{"filter":{"callback_host":"HOOKS.example.com"},"dry_run":true}`, `{"filter":{"from":"0001-01-01T00:00:00Z"},"dry_run":true}`, `{"dry_run":true}`} {
+	for _, body := range []string{`{"filter":{"callback_host":"HOOKS.example.com"},"dry_run":true}`, `{"filter":{"from":"0001-01-01T00:00:00Z"},"dry_run":true}`, `{"filter":{},"dry_run":true}`} {
 		for _, path := range []string{"/redeliveries", "/discards"} {
 			if got := decode[map[string]any](t, s.call(t, "POST", path, body), http.StatusOK); got["matched"] != 1.0 {
 				t.Errorf("%s with %s: got %v, want one match", path, body, got)

@@ -137,9 +137,9 @@ class Client:
         """Sends many callbacks again, a thousand a call; fields: rate, dry_run, cursor."""
         return self._call("redeliver", body={"filter": filter or {}, **fields})
 
-    def discard_all(self, filter=None, **fields):
-        """Gives many dead letters up, a thousand a call; fields: dry_run, cursor."""
-        return self._call("discard", body={"filter": filter or {}, **fields})
+    def discard_all(self, filter, **fields):
+        """Gives many dead letters up, a thousand a call; {} picks all; fields: dry_run, cursor."""
+        return self._call("discard", body={"filter": filter, **fields})
 
     def _work(self, mode, body, work, idempotency_key, wait=None):
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4()), **_prefer(wait)}

@@ -264,8 +264,8 @@ export class Client {
     return this.call("redeliver", { body: { filter, ...fields } });
   }
 
-  /** Gives many dead letters up, a thousand a call. */
-  discardAll(filter: Selection = {}, fields: { dry_run?: boolean; cursor?: string } = {}): Promise<Discards> {
+  /** Gives many dead letters up, a thousand a call; {} picks all. */
+  discardAll(filter: Selection, fields: { dry_run?: boolean; cursor?: string } = {}): Promise<Discards> {
     return this.call("discard", { body: { filter, ...fields } });
   }
 
