@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -128,9 +130,13 @@ func problemOf(err error) *problem {
 // invalidInput names a field by its RFC 6901 pointer into the body.
 func invalidInput(pointer, detail string) *problem {
 	pointer = printable(pointer)
-	name := strings.ReplaceAll(strings.TrimPrefix(pointer, "/"), "/", ".")
-	if name == "" {
-		name = "The body"
+	name := "The body"
+	if path, below := strings.CutPrefix(pointer, "/"); below {
+		fields := strings.Split(path, "/")
+		for i, field := range fields {
+			fields[i] = named(ofPointer.Replace(field))
+		}
+		name = strings.Join(fields, ".")
 	}
 	return newProblem("invalid-input", name+" "+detail+".", fieldProblem{Pointer: "#" + pointer, Detail: detail})
 }
@@ -147,6 +153,19 @@ func invalidInputs(pointer string, mistakes work.Mistakes) *problem {
 		whole.Detail += one.Detail
 	}
 	return whole
+}
+
+// ofPointer reads a part of a pointer (RFC 6901, section 4).
+var ofPointer = strings.NewReplacer("~1", "/", "~0", "~")
+
+var plainName = regexp.MustCompile(`^[\p{L}\p{N}_.…-]+$`)
+
+// named quotes a name that can't be told from the sentence around it, such as an empty name.
+func named(name string) string {
+	if plainName.MatchString(name) {
+		return name
+	}
+	return strconv.Quote(name)
 }
 
 // printable makes a name that the caller chose fit for an answer.
@@ -170,6 +189,8 @@ func explainSemantic(err *json.SemanticError) string {
 		return errNotATime.Error()
 	case errors.Is(err, errEmpty):
 		return errEmpty.Error()
+	case errors.Is(err, strconv.ErrRange):
+		return "must be a number of fewer digits"
 	case err.GoType != nil && err.JSONKind != 0:
 		return "must be " + kindName(err.GoType.Kind())
 	default:

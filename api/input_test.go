@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"strings"
@@ -218,5 +219,28 @@ func TestFieldsOfTheHeadThatStandTwice(t *testing.T) {
 				t.Errorf("%s %q: got %d, want %d", test.field, test.values, got.StatusCode, test.want)
 			}
 		})
+	}
+}
+
+// The sentence names a field that could not be told from it otherwise, and says what to write.
+func TestMistakesNameTheField(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	for _, test := range []struct{ method, path, body, detail string }{
+		{"POST", "/redeliveries", `{"dry_run ":true}`, `"dry_run " is not a known field.`},
+		{"POST", "/redeliveries", `{"filter":{"":1}}`, `filter."" is not a known field.`},
+		{"POST", "/redeliveries", `{"a/b":1}`, `"a/b" is not a known field.`},
+		{"POST", "/redeliveries", `{"größe":1}`, `größe is not a known field.`},
+		{"POST", "/redeliveries", `{"rate":99999999999999999999}`, `rate must be a number of fewer digits.`},
+		{"POST", "/redeliveries", `{"rate":-99999999999999999999}`, `rate must be a number of fewer digits.`},
+		{"POST", "/redeliveries", `{"rate":1e1}`, `rate must be a whole number, without a fraction or an exponent.`},
+		{"GET", "/requests?=1", "", `"" is not a known parameter.`},
+		{"GET", "/requests?mode%20=sync", "", `"mode " is not a known parameter.`},
+	} {
+		var got problem
+		answer := s.call(t, test.method, test.path, test.body)
+		if err := json.Unmarshal(answer.body, &got); err != nil || got.Detail != test.detail {
+			t.Errorf("%s %s with %s: got %q (%v), want %q", test.method, test.path, test.body, got.Detail, err, test.detail)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 
@@ -86,9 +86,9 @@ func choice[T ~string](of []T) string {
 }
 
 func (p *parameters) host(parameter string) string {
-	host := strings.ToLower(p.query.Get(parameter))
-	if p.query.Has(parameter) && !mayBeHost(host) {
-		p.refuse(parameter, errNotAHost.Error())
+	host, err := readHost(p.query.Get(parameter))
+	if p.query.Has(parameter) && err != nil {
+		p.refuse(parameter, err.Error())
 	}
 	return host
 }
@@ -117,6 +117,16 @@ var hostForm = regexp.MustCompile(`^([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]
 // anyHost is a policy that knows no more than the form of hosts.
 var anyHost = webhook.Policy{Local: true, Allowed: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
 
+// readHost reads a host in either letter case, which callback URLs have in lower case.
+func readHost(text string) (host string, err error) {
+	ascii := !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
+	host = strings.ToLower(text) // of other letters, some would become ASCII
+	if !ascii || !mayBeHost(host) {
+		return "", errNotAHost
+	}
+	return host, nil
+}
+
 // mayBeHost tells whether a callback URL in canonical form may have it, under the policy of
 // some day. That form leaves the port of its scheme out.
 func mayBeHost(host string) bool {
@@ -142,11 +152,9 @@ type callbackHost string
 
 // UnmarshalText refuses a host that no callback URL can match.
 func (h *callbackHost) UnmarshalText(text []byte) error {
-	*h = callbackHost(bytes.ToLower(text))
-	if !mayBeHost(string(*h)) {
-		return errNotAHost
-	}
-	return nil
+	host, err := readHost(string(text))
+	*h = callbackHost(host)
+	return err
 }
 
 func (p *parameters) work(parameter string) string {
@@ -194,5 +202,5 @@ func (p *parameters) problem() error {
 		return nil
 	}
 	slices.SortFunc(p.wrong, func(a, b fieldProblem) int { return cmp.Compare(a.Parameter, b.Parameter) })
-	return newProblem("invalid-parameter", p.wrong[0].Parameter+" "+p.wrong[0].Detail+".", p.wrong...)
+	return newProblem("invalid-parameter", named(p.wrong[0].Parameter)+" "+p.wrong[0].Detail+".", p.wrong...)
 }

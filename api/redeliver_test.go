@@ -304,6 +304,7 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		`{"filter":{"callback_host":"hooks.example.com."}}`:                      {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"*.example.com"}}`:                           {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"[0:0:0:0:0:0:0:1]"}}`:                       {"#/filter/callback_host", notAHost},
+		`{"filter":{"callback_host":"hoo\u212as.example.com"}}`:                  {"#/filter/callback_host", notAHost}, // which would be a k in lower case
 		`{"filter":{"callback_host":"127.1"}}`:                                   {"#/filter/callback_host", notAHost},
 		`{"filter":{"callback_host":"hooks"}}`:                                   {"#/filter/callback_host", notAHost},
 		`{"filter":{"from":null}}`:                                               {"#/filter/from", "must not be null"},

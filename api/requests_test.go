@@ -149,7 +149,7 @@ func TestListRequests(t *testing.T) {
 		"from=2026-03-02T00:00:00Z&to=2026-03-02T00:00:00Z": {"to"}, "callback_host=https://h.example.com/": {"callback_host"}, "callback_host=h.example.com.": {"callback_host"}, "callback_host=h.example.com:443": {"callback_host"}, "callback_host=h.example.com:65536": {"callback_host"},
 		"mode=": {"mode"}, "mode=later": {"mode"}, "status=done": {"status"}, "callback=lost": {"callback"},
 		"limit=": {"limit"}, "limit=0": {"limit"}, "limit=101": {"limit"}, "limit=-1": {"limit"}, "limit=ten": {"limit"}, "limit=99999999999999999999": {"limit"},
-		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"}, "from=": {"from"}, "to=yesterday": {"to"}, "callback_host=": {"callback_host"}, "callback_host=%00": {"callback_host"},
+		"client=bob": {"client"}, "mode=sync&mode=async": {"mode"}, "from=": {"from"}, "to=yesterday": {"to"}, "callback_host=": {"callback_host"}, "callback_host=%00": {"callback_host"}, "callback_host=hoo%E2%84%AAs.example.com": {"callback_host"},
 		"to=0001-01-01T00:00:00Z": {"to"}, "limit=0&mode=x&status=x&callback=x&callback_host=+&from=x&to=x&cursor=x&extra=x": {"callback", "callback_host", "cursor", "extra", "from", "limit", "mode", "status", "to"},
 	} {
 		t.Run("NamesEveryBadParameter/"+query, func(t *testing.T) {

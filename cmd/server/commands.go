@@ -46,6 +46,7 @@ func (l *commandLine) execute(ctx context.Context, args []string, stdout, stderr
 	root.SetArgs(append([]string{}, args...)) // nil would mean the process's arguments
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	refuseUnknown(root)
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
 	command, err := root.ExecuteContextC(ctx)
@@ -94,6 +95,27 @@ wrongly.`,
 	root.AddCommand(l.versionCommand())
 	explain(root)
 	return root
+}
+
+// refuseUnknown lets the library's own commands refuse what they don't know, which they would
+// answer with a help and status 0.
+func refuseUnknown(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, command := range root.Commands() {
+		switch command.Name() {
+		case "help":
+			command.Args = func(_ *cobra.Command, args []string) error {
+				if found, rest, err := root.Find(args); err != nil || found == nil || len(rest) > 0 {
+					return fmt.Errorf("there is no command %q to explain", strings.Join(args, " "))
+				}
+				return nil
+			}
+		case "completion":
+			shells := cli.Group(command.Name(), "", "")
+			command.Args, command.RunE = shells.Args, shells.RunE
+		}
+	}
 }
 
 // The groups of commands in the help.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -89,8 +90,13 @@ func (c *receiverCommand) readConcurrency(text string) (err error) {
 func readReceiver(text string) (host, port string, err error) {
 	wrong := fmt.Errorf("a receiver must be a host name or address, with a port if it is for that port alone, such as hooks.example.com:8443, not %q", text)
 	host = strings.ToLower(strings.TrimSuffix(text, "."))
-	if address, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil && address.Zone() == "" {
+	inside, opened := strings.CutPrefix(text, "[")
+	inside, closed := strings.CutSuffix(inside, "]")
+	if address, err := netip.ParseAddr(inside); err == nil && address.Zone() == "" && opened == closed && (!opened || address.Is6()) {
 		return address.Unmap().String(), "", nil
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) { // some would become ASCII in lower case
+		return "", "", wrong
 	}
 	if name, number, err := net.SplitHostPort(host); err == nil {
 		if value, err := strconv.ParseUint(number, 10, 16); err != nil || value == 0 || strconv.FormatUint(value, 10) != number {

@@ -52,7 +52,7 @@ func TestRunRefuses(t *testing.T) {
 	t.Run("target that is not on loopback", func(t *testing.T) {
 		t.Parallel()
 		for _, target := range []string{
-			"http://192.0.2.1:8080", "http://example.com", "http://127.0.0.1.example.com", "http://0.0.0.0:8080",
+			"http://192.0.2.1:8080", "http://example.com", "http://127.0.0.1.example.com", "http://0.0.0.0:8080", "http://localho\u017ft:8080",
 		} {
 			runStorm(t, "-target", target).want(t, exitUsage, "not a loopback address")
 		}

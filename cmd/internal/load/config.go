@@ -127,5 +127,5 @@ func IsLoopback(address string) bool {
 		return false
 	}
 	ip := net.ParseIP(target.Hostname())
-	return strings.EqualFold(strings.TrimSuffix(target.Hostname(), "."), "localhost") || ip != nil && ip.IsLoopback()
+	return strings.ToLower(strings.TrimSuffix(target.Hostname(), ".")) == "localhost" || ip != nil && ip.IsLoopback()
 }
