@@ -149,7 +149,9 @@ func (s *measurement) besideAttack(attack attack) (told waits) {
 		look := time.AfterFunc(config.Warmup, func() { held.Store(a.slow.Load()) })
 		defer look.Stop()
 		report := s.wait(running)
-		told = waits{report.Async.Latency.P99, report.Async.TimeToCallback.P99}
+		told = waits{
+			s.sampled("acknowledgement", report.Async.Latency).P99, s.sampled("time to a callback", report.Async.TimeToCallback).P99,
+		}
 		s.say("  beside %s: acknowledged p99 %.2f ms, called back p99 %.2f ms; it held %d of %d workers as measuring began",
 			attack.name, told.answer, told.callback, held.Load(), attackWorkers)
 	})

@@ -148,5 +148,18 @@ func checkReport(r *load.Report) error {
 
 // timeToCallback is the time to callback at a rate.
 func (s *measurement) timeToCallback(on *server, rate float64) load.Quantiles {
-	return s.send(s.atRate(on, rate)).Async.TimeToCallback
+	return s.sampled("time to a callback", s.send(s.atRate(on, rate)).Async.TimeToCallback)
+}
+
+// sampled are quantiles of something: those of nothing are 0, which would reach any goal.
+func (s *measurement) sampled(name string, of load.Quantiles) load.Quantiles {
+	s.Must(checkSampled(name, of))
+	return of
+}
+
+func checkSampled(name string, of load.Quantiles) error {
+	if of.Count == 0 {
+		return fmt.Errorf("not one %s was measured", name)
+	}
+	return nil
 }

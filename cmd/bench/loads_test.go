@@ -3,6 +3,7 @@ package main
 import (
 	"testing"
 
+	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/receivers"
 )
 
@@ -11,5 +12,16 @@ func TestAnEarlierServerCallsAReceiverThatGrants(t *testing.T) {
 	b := new(bench)
 	if before, now := receiverOf(variant{name: before}), receiverOf(b.ours()); before != receivers.Granting || now != receivers.OK {
 		t.Errorf("got %s and %s, want granting and ok", before, now)
+	}
+}
+
+// The quantiles of nothing are 0, which is below each goal.
+func TestQuantilesOfNothingAreNoFigure(t *testing.T) {
+	t.Parallel()
+	if err := checkSampled("callback", load.Quantiles{}); err == nil {
+		t.Error("without a sample: got no error")
+	}
+	if err := checkSampled("callback", load.Quantiles{Count: 1, P99: 3}); err != nil {
+		t.Errorf("with a sample: got %v", err)
 	}
 }

@@ -18,7 +18,10 @@ func rates(s *measurement) {
 			running := s.launch(config)
 			s.Pause(config.Warmup)
 			used := s.usageFor(config.Length-config.Warmup-margin, on, running)
-			s.addRate(rate, s.wait(running), used)
+			told := s.wait(running)
+			s.sampled("acknowledgement", told.Async.Latency)
+			s.sampled("time to a callback", told.Async.TimeToCallback)
+			s.addRate(rate, told, used)
 		})
 	}
 }

@@ -25,6 +25,7 @@ func snapshot(s *measurement) {
 			config := s.atRate(on, rate)
 			config.Length, config.Warmup, config.Drain = s.plan.snapshot, s.plan.snapshot*4/5, s.plan.snapshot
 			told[i] = s.send(config).Async
+			s.sampled("time to a callback", told[i].TimeToCallback)
 			s.add("snapshot_per_s_"+name, told[i].Goodput)
 			s.add("snapshot_ttc_p99_ms_"+name, told[i].TimeToCallback.P99)
 		})

@@ -35,8 +35,8 @@ func storm(s *measurement) {
 			s.add("capacity_"+mode+"_per_s", capacity)
 			s.add("goodput_ratio_5x_"+mode, told.Goodput/capacity)
 			for key, value := range map[string]float64{
-				"served_p99_ms_5x":  told.Latency.P99,
-				"refused_p99_ms_5x": told.Shedded.P99,
+				"served_p99_ms_5x":  s.sampled("served request", told.Latency).P99,
+				"refused_p99_ms_5x": s.sampled("refused request", told.Shedded).P99,
 				"rss_mib_5x":        program.PeakMemory(on.Pid()) / (1 << 20),
 			} {
 				s.add(key+"_"+mode, value)

@@ -49,6 +49,7 @@ func check(l *ledger) []violation {
 	j.checkRedelivered()
 	j.checkResumed()
 	j.checkCounts()
+	j.checkSomething()
 	var violations []violation
 	for _, v := range j.broken {
 		violations = append(violations, *v)
@@ -286,6 +287,23 @@ func (j *judge) checkRedelivered() {
 		}
 	}
 	j.check(tries >= least, "what is redelivered is tried again", "", "%d attempts found a receiver gone, want at least %d", tries, least)
+}
+
+// checkSomething: a run without calls, callbacks or faults shows nothing.
+func (j *judge) checkSomething() {
+	const invariant = "a run shows something"
+	acknowledged, called := 0, 0
+	for _, c := range j.calls {
+		if c.acknowledged() {
+			acknowledged++
+		}
+	}
+	for _, s := range j.stories {
+		called += len(s.callbacks)
+	}
+	j.hold(acknowledged > 0, invariant, "", "not one of %d calls was acknowledged", len(j.calls))
+	j.hold(called > 0, invariant, "", "not one callback came")
+	j.hold(len(j.windows) > 0 || len(j.plan.Faults) == 0, invariant, "", "not one of %d faults was injected", len(j.plan.Faults))
 }
 
 // checkCounts compares storm, the API and SQL.

@@ -93,6 +93,13 @@ type wrong struct {
 func TestCheckNames(t *testing.T) {
 	t.Parallel()
 	testCheckNames(t, flawless, []wrong{
+		{"a run shows something", func(l *ledger, _ *story) { l.calls = nil }},
+		{"a run shows something", func(l *ledger, _ *story) {
+			for _, s := range l.stories {
+				s.callbacks = nil
+			}
+		}},
+		{"a run shows something", func(l *ledger, _ *story) { l.plan.Faults = []fault{{Kind: "kill"}} }},
 		{"nothing acknowledged is lost", func(_ *ledger, a *story) { a.forget() }},
 		{"every request has an outcome", func(_ *ledger, a *story) { a.Status = "accepted" }},
 		{"every request has an outcome", func(_ *ledger, a *story) { a.Status = "failed" }},

@@ -82,6 +82,8 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 		return o, errors.New("POSTGRES_FOLDER and POSTGRES_PORT must name a Postgres that may be stopped: run scripts/chaos.sh")
 	case o.runs < 1 || o.duration < 5*time.Second:
 		return o, errors.New("-runs must be at least 1, -duration at least 5s")
+	case len(o.plans()) == 0:
+		return o, errors.New("-faults upgrade needs a commit to upgrade from: -from names it")
 	}
 	return o, nil
 }
@@ -101,6 +103,9 @@ func (o options) plans() (plans []plan) {
 	}
 	return plans
 }
+
+// errNothing is no run at all, of which nothing can be said.
+var errNothing = errors.New("not one run was done")
 
 // errBroken is a run that completed, and found a broken invariant.
 var errBroken = errors.New("an invariant is broken")
@@ -128,8 +133,5 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		}
 	}
 	found.print(stdout)
-	if err := found.write(options.out); err != nil || found.broken() == 0 {
-		return err
-	}
-	return errBroken
+	return errors.Join(found.write(options.out), found.verdict())
 }

@@ -109,6 +109,7 @@ func TestPlansAreTheUpgradesAndTheSeeds(t *testing.T) {
 		"-seed 7 -faults kill":         {"seed 7"},
 		"-faults upgrade -from a":      {"upgrade from a"},
 		"-faults kill,upgrade -from a": {"upgrade from a", "seed 1"},
+		"-faults upgrade -from=":       nil,
 		"-faults kills":                nil,
 		"-runs 0":                      nil,
 		"-duration 1s":                 nil,

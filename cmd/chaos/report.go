@@ -135,6 +135,17 @@ func (r *report) broken() (count int) {
 	return count
 }
 
+// verdict is nil where there were runs and none was broken.
+func (r *report) verdict() error {
+	switch {
+	case len(r.Runs) == 0:
+		return errNothing
+	case r.broken() > 0:
+		return errBroken
+	}
+	return nil
+}
+
 func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "\n%d runs, %d broken\n", len(r.Runs), r.broken())
 	for _, name := range slices.Sorted(maps.Keys(r.Counts)) {
