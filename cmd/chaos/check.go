@@ -301,9 +301,9 @@ func (j *judge) checkSomething() {
 	for _, s := range j.stories {
 		called += len(s.callbacks)
 	}
-	j.hold(acknowledged > 0, invariant, "", "not one of %d calls was acknowledged", len(j.calls))
-	j.hold(called > 0, invariant, "", "not one callback came")
-	j.hold(len(j.windows) > 0 || len(j.plan.Faults) == 0, invariant, "", "not one of %d faults was injected", len(j.plan.Faults))
+	j.check(acknowledged > 0, invariant, "", "not one of %d calls was acknowledged", len(j.calls))
+	j.check(called > 0, invariant, "", "not one callback came")
+	j.check(len(j.windows) > 0 || len(j.plan.Faults) == 0, invariant, "", "not one of %d faults was injected", len(j.plan.Faults))
 }
 
 // checkCounts compares storm, the API and SQL.
