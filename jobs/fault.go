@@ -43,7 +43,10 @@ const (
 // remedy is what an operator may do about it.
 func (f *fault) remedy() string {
 	const bound = "the step is tried again, and given up after 7 faults in a row, about 43 minutes"
-	if f.what == unsigned || f.what == sealed {
+	switch f.what {
+	case sealed:
+		return "put the former SECRETS_KEY behind the new key, with a comma, and run ringback client reseal before it is dropped again; " + bound
+	case unsigned:
 		return "put the former SECRETS_KEY behind the new key, with a comma; or give the client a secret again: ringback client rotate, or ringback client add where its row was deleted; " + bound
 	}
 	return "mend what the error names; " + bound

@@ -43,7 +43,7 @@ and limits. Running servers follow a change within three seconds.`)
 		c.command(c.line.readOnlyConfig, "show NAME", "Show the limits that count for a client, and the hosts of its callbacks", showHelp, c.show),
 		c.command(c.line.readOnlyConfig, "disable NAME", "Take the keys of a client away for good", disableHelp, c.disable),
 		c.command(c.line.readOnlyConfig, "list", "Show all clients, and their own limits", "", c.list),
-		c.command(c.line.config, "reseal", "Seal all secrets again, with the first SECRETS_KEY", resealHelp, c.reseal),
+		c.command(c.line.config, "reseal", "Seal all secrets and headers again, with the first SECRETS_KEY", resealHelp, c.reseal),
 	)
 	return group
 }
@@ -58,8 +58,9 @@ at once.`
 delivered.`
 	showHelp = `Shows each limit of a client, with the word default where the settings of this
 environment count.`
-	resealHelp = `Stores the secrets of all clients again, sealed with the first SECRETS_KEY: the
-last step of replacing that key.`
+	resealHelp = `Stores the secrets of all clients, and the headers of all callbacks, again,
+sealed with the first SECRETS_KEY: the last step of replacing that key. Before it,
+start all servers with that key first.`
 	setHelp = `Gives a client limits of its own instead of CLIENT_RATE and so on, and the hosts
 that its callbacks may name: host, host:port or *.suffix. The word default takes
 a limit back.`
@@ -231,14 +232,14 @@ func (c *clientCommand) disable(ctx context.Context, pool *pgxpool.Pool, config 
 }
 
 func (c *clientCommand) reseal(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	count, err := clients.Reseal(ctx, pool, config.SecretsKey)
+	done, err := clients.Reseal(ctx, pool, config.SecretsKey)
 	if err != nil {
 		return err
 	}
 	if config.json {
-		return cli.WriteJSON(stdout, map[string]int{"resealed": count})
+		return cli.WriteJSON(stdout, map[string]int{"resealed": done.Clients, "callbacks": done.Callbacks})
 	}
-	_, err = fmt.Fprintf(stdout, "The secrets of %d clients are sealed with the first SECRETS_KEY.\n", count)
+	_, err = fmt.Fprintf(stdout, "The secrets of %d clients are sealed with the first SECRETS_KEY, and so are the headers of all callbacks (%d were not before).\n", done.Clients, done.Callbacks)
 	return err
 }
 

@@ -1,9 +1,13 @@
 package clients
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+
+	"ringback/db"
 )
 
 // headersOf is the name that headers are sealed for, apart from the client's secrets.
@@ -29,4 +33,38 @@ func (d *Directory) OpenHeaders(client, stored string) (headers map[string]strin
 		return nil, fmt.Errorf("reading the headers of a callback of client %s: %w", client, err)
 	}
 	return headers, nil
+}
+
+// resealHeaders seals the headers of all callbacks with the first of keys, and returns how
+// many had to be.
+func resealHeaders(ctx context.Context, q db.Querier, keys Keys) (count int, err error) {
+	var after uuid.UUID
+	unopened := 0
+	for {
+		page, err := db.ListHeaders(ctx, q, after)
+		if err != nil {
+			return count, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, stored := range page {
+			sealed, err := keys.again(headersOf(stored.Client), stored.Headers)
+			if err != nil {
+				unopened++
+			}
+			if sealed == "" {
+				continue
+			}
+			if err := db.ResealHeaders(ctx, q, stored.Request, sealed); err != nil {
+				return count, err
+			}
+			count++
+		}
+		after = page[len(page)-1].Request
+	}
+	if unopened > 0 {
+		return count, fmt.Errorf("the headers of %d callbacks are sealed with a key that is not in SECRETS_KEY, so these callbacks can't be sent; everything else is sealed with the first key", unopened)
+	}
+	return count, nil
 }

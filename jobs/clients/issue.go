@@ -88,23 +88,32 @@ func Disable(ctx context.Context, q db.Querier, client string, now time.Time) er
 	return err
 }
 
-// Reseal stores every secret again, sealed with the first of keys, and returns the number
-// of clients. After it, no other key is needed to open them.
-func Reseal(ctx context.Context, q db.Querier, keys Keys) (count int, err error) {
+// Resealed counts what Reseal stored again.
+type Resealed struct {
+	Clients   int // whose secrets are sealed with the first key
+	Callbacks int // whose headers were sealed with another key, or not sealed
+}
+
+// Reseal stores every secret again, sealed with the first of keys, and the headers of every
+// callback that is kept. After it, no other key is needed to open them, if the servers seal
+// with the first key as well. Where no key opens the headers of some callbacks, all others
+// are sealed, and the error counts them.
+func Reseal(ctx context.Context, q db.Querier, keys Keys) (done Resealed, err error) {
 	if len(keys) == 0 {
-		return 0, errors.New("there is no key to seal with: set SECRETS_KEY")
+		return done, errors.New("there is no key to seal with: set SECRETS_KEY")
 	}
 	rows, err := db.ListClients(ctx, q)
 	if err != nil {
-		return 0, err
+		return done, err
 	}
 	for _, row := range rows {
 		if err := reseal(ctx, q, keys, row); err != nil {
-			return count, fmt.Errorf("sealing the secret of client %s: %w", row.Name, err)
+			return done, fmt.Errorf("sealing the secret of client %s: %w", row.Name, err)
 		}
-		count++
+		done.Clients++
 	}
-	return count, nil
+	done.Callbacks, err = resealHeaders(ctx, q, keys)
+	return done, err
 }
 
 func reseal(ctx context.Context, q db.Querier, keys Keys, row db.Client) error {

@@ -101,8 +101,8 @@ func TestReseal(t *testing.T) {
 	if _, err := Reseal(t.Context(), pool, nil); err == nil {
 		t.Error("without a key: got no error")
 	}
-	if count, err := Reseal(t.Context(), pool, keys(t, keyB, keyA)); err != nil || count != 2 {
-		t.Fatalf("got %d, %v, want both", count, err)
+	if count, err := Reseal(t.Context(), pool, keys(t, keyB, keyA)); err != nil || count.Clients != 2 {
+		t.Fatalf("got %+v, %v, want both clients", count, err)
 	}
 	want := map[string][2]string{"plain": {issued[0].Secret, ""}, "sealed": {rotated.Secret, issued[1].Secret}}
 	for _, row := range list(t, pool) {

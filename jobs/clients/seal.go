@@ -74,5 +74,18 @@ func (k Keys) open(client, stored string) (string, error) {
 	return "", errSealed
 }
 
+// again seals with the first key what is stored in another form. It returns "" where nothing
+// is stored, or the first key sealed it.
+func (k Keys) again(client, stored string) (string, error) {
+	if _, err := k[:1].open(client, stored); stored == "" || err == nil && isSealed(stored) {
+		return "", nil
+	}
+	secret, err := k.open(client, stored)
+	if err != nil {
+		return "", err
+	}
+	return k.seal(client, secret), nil
+}
+
 // isSealed tells how a secret is stored.
 func isSealed(stored string) bool { return strings.HasPrefix(stored, sealedPrefix) }
