@@ -69,7 +69,8 @@ type Sender struct {
 	userAgent string
 	origin    string // this service, in a CloudEvents handshake and after it
 	guard     *guard
-	transport *http.Transport // keeps connections
+	transport *http.Transport // as those of kept
+	kept      *Kept           // keeps connections
 	fresh     *http.Transport // makes a connection for each request
 	exchange  time.Duration   // bounds an attempt from the first dial to the status line
 	drain     time.Duration   // bounds the reading of the body after it
@@ -97,6 +98,7 @@ func NewSender(policy Policy, version string) *Sender {
 		origin:    requestOrigin(policy),
 		guard:     guard,
 		transport: transport,
+		kept:      NewKept(transport),
 		fresh:     withoutKeptConnections(transport),
 		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
 		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
@@ -153,7 +155,7 @@ func userAgent(policy Policy, version string) string {
 }
 
 // Close drops the idle connections. Attempts that are under way go on.
-func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+func (s *Sender) Close() { s.kept.Close() }
 
 // Send makes an attempt, which takes at most 10 s and then 1 s to leave the connection
 // clean. Expected results of the network, the receiver and the policy are values. An
@@ -202,7 +204,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 // postOnceOrTwice posts the message, and again on a fresh connection where the first post
 // found none to keep, or failed on a kept connection.
 func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http.Response, seen sighting, again bool, err error) {
-	response, seen, err = s.post(ctx, s.transport, m)
+	response, seen, err = s.post(ctx, s.kept.Transport(), m)
 	again = err != nil && seen.reused && !seen.answered
 	if ctx.Err() != nil || !again && !errors.Is(err, ErrTurnedAway) {
 		return response, seen, false, err
@@ -225,7 +227,7 @@ func isTurnedAway(err error, seen sighting) bool {
 // malformed Location.
 func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message) (*http.Response, sighting, error) {
 	var followed phases
-	ctx = withAdmission(ctx, m.Admit, transport == s.transport)
+	ctx = withAdmission(ctx, m.Admit, transport != s.fresh)
 	request, err := s.newPost(httptrace.WithClientTrace(ctx, followed.trace()), m)
 	if err != nil {
 		return nil, followed.report(), err

@@ -42,7 +42,7 @@ const defaultLease = 10 * time.Minute
 // New makes the work. It doesn't connect: a service that is away at the start is
 // called when there is work for it.
 func New(config Config) work.Work {
-	u := &upstream{config: config, transport: newTransport()}
+	u := &upstream{config: config, kept: webhook.NewKept(newTransport())}
 	return work.Work{
 		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
 		Retry: work.Policy{Times: config.Retries}, Paced: true, Service: placeOf(config.URL), Lease: cmp.Or(config.Lease, defaultLease),
@@ -93,8 +93,8 @@ func (c Config) IsExposed() bool {
 }
 
 type upstream struct {
-	config    Config
-	transport *http.Transport
+	config Config
+	kept   *webhook.Kept
 }
 
 const (
@@ -131,7 +131,7 @@ func (u *upstream) do(ctx context.Context, call work.Call) (jsontext.Value, erro
 	if err != nil {
 		return nil, err
 	}
-	response, err := u.transport.RoundTrip(request)
+	response, err := u.kept.Transport().RoundTrip(request)
 	if err != nil {
 		return nil, explain(ctx, err)
 	}

@@ -345,3 +345,22 @@ func TestServiceIsTheURLWithoutSecrets(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceThatMovesIsFound(t *testing.T) {
+	t.Parallel()
+	var callers []string
+	service := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		callers = append(callers, r.RemoteAddr)
+		_, _ = io.WriteString(w, "{}")
+	})
+	u := &upstream{Config{URL: service.URL}, webhook.NewKept(newTransport())}
+	for range 2 {
+		u.kept.Outlive()
+		if _, err := u.do(t.Context(), work.Call{Input: jsontext.Value(`{}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if callers[0] == callers[1] {
+		t.Errorf("got both calls from %s, want a connection of its own for the second, which the name leads to now", callers[0])
+	}
+}
