@@ -166,7 +166,8 @@ func releaseFirst(places []Place) statement {
 	const release = `
 		WITH released AS (
 			UPDATE river_job
-			SET state = 'available'
+			SET state = 'available',
+			    scheduled_at = least(scheduled_at, now()) -- which lies ahead once the clock was set back
 			FROM unnest($1::text[], $2::text[]) AS keys (client, ordering_key)
 			CROSS JOIN LATERAL (
 				SELECT request_id

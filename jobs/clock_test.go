@@ -209,11 +209,18 @@ func TestNothingWaitsLongerForAClockThatIsSetBack(t *testing.T) {
 	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 	queued, retried, later := newRequest(receiver.URL), newRequest(receiver.URL), newRequest(receiver.URL)
 	later.RunAt = q.Now().Add(2 * time.Hour)
-	for _, request := range []db.Request{queued, retried, later} {
+	first, heldBack := newRequest(receiver.URL), newRequest(receiver.URL)
+	first.OrderingKey, heldBack.OrderingKey = "key", "key"
+	for _, request := range []db.Request{queued, retried, later, first, heldBack} {
 		q.accept(t, request)
 	}
-	if err := q.finish(t.Context(), retried, succeeded); err != nil {
-		t.Fatal(err)
+	for _, request := range []db.Request{retried, first, heldBack} {
+		if err := q.finish(t.Context(), request, succeeded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, request := range []db.Request{first, heldBack} {
+		q.exec(t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour' WHERE id = $1", q.get(t, request.ID).CallbackJobID)
 	}
 	q.exec(t, "UPDATE river_job SET scheduled_at = now() + interval '1 hour' WHERE id = $1", q.get(t, queued.ID).WorkJobID)
 	q.exec(t, `
@@ -228,9 +235,10 @@ func TestNothingWaitsLongerForAClockThatIsSetBack(t *testing.T) {
 	q.exec(t, "UPDATE reconciliation SET next_at = now() + interval '1 hour'")
 	q.start(t)
 	q.waitForLog(t, "database_clock_set_back")
-	receiver.next(t)
-	receiver.next(t)
-	for _, request := range []db.Request{queued, retried} {
+	for range 4 {
+		receiver.next(t)
+	}
+	for _, request := range []db.Request{queued, retried, first, heldBack} {
 		q.waitFor(t, request.ID, "callback_state = 'delivered'")
 	}
 	waitUntil(t, func() bool {
