@@ -140,8 +140,15 @@ func (w *callbackWorker) conclude(ctx context.Context, job *rivertype.JobRow, re
 		"duration_ms", sent.EndedAt.Sub(sent.StartedAt).Milliseconds(),
 		"state", string(next.state), "retry_in_ms", next.delay.Milliseconds(),
 	}, request)...)
+	if sent.Refused {
+		w.queue.seldom.WarnContext(ctx, "callback_not_allowed",
+			"request_id", request.ID.String(), "job_id", job.ID, "client", request.Client, "cause", sent.Cause, "remedy", remedyOfRefused)
+	}
 	return next, nil
 }
+
+// remedyOfRefused is for a URL that was allowed when its request was accepted.
+const remedyOfRefused = "give all processes the same CALLBACK_PORTS, CALLBACK_ALLOW_CIDRS and PUBLIC_HOSTS, or allow what the cause names again, there or by ringback client set --callbacks; the callback is tried again, charged, and is a dead letter 48 hours after the work ended"
 
 // shortage is why an attempt was not made: the process is out of a resource of its machine,
 // such as open files. It charges nothing, since it says nothing of the receiver.

@@ -1,8 +1,10 @@
 package jobs
 
 import (
+	"log/slog"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -15,6 +17,8 @@ import (
 func TestHostsOfOneClientSayNothingAboutAReceiver(t *testing.T) {
 	t.Parallel()
 	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+	seldom := make(chan string, 1000)
+	q.seldom = slog.New(recorder{slog.DiscardHandler, seldom}) // thousands may wait
 	q.caller.hosts = func(client string) webhook.Hosts {
 		return map[string]webhook.Hosts{"mallory": {"elsewhere.example.com"}}[client]
 	}
@@ -28,6 +32,14 @@ func TestHostsOfOneClientSayNothingAboutAReceiver(t *testing.T) {
 	q.start(t)
 	for _, id := range refused {
 		q.waitFor(t, id, "outcome = 'connection_failed' AND callback_state = 'pending'")
+	}
+	select {
+	case got := <-seldom:
+		if got != "callback_not_allowed" {
+			t.Errorf("got a line %s, want callback_not_allowed", got)
+		}
+	case <-time.After(patience):
+		t.Error("got no line, want callback_not_allowed: an operator narrowed what was allowed")
 	}
 	request := newRequest(receiver.URL)
 	q.accept(t, request)
