@@ -59,8 +59,8 @@ delivered.`
 	showHelp = `Shows each limit of a client, with the word default where the settings of this
 environment count.`
 	resealHelp = `Stores the secrets of all clients, and the headers of all callbacks, again,
-sealed with the first SECRETS_KEY: the last step of replacing that key. Before it,
-start all servers with that key first.`
+sealed with the first SECRETS_KEY: the last step of replacing that key. All servers
+must run with that key in the first place by then.`
 	setHelp = `Gives a client limits of its own instead of CLIENT_RATE and so on, and the hosts
 that its callbacks may name: host, host:port or *.suffix. The word default takes
 a limit back.`
