@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -346,6 +347,44 @@ func TestMemory(t *testing.T) {
 			}
 			cancel()
 		})
+	})
+}
+
+// A save that began before the operator's ruling would bring a receiver's pause back.
+func TestForgettingWaitsForASaveAndIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	bubble.Test(t, func(t *testing.T) {
+		stub := &outsideStub{row: known}
+		p := newTestPacing(Config{Workers: 400}, stub)
+		var saves, forgotten, saving atomic.Int32
+		p.outside.Save = func(context.Context, []Change) error {
+			saves.Add(1)
+			saving.Add(1)
+			time.Sleep(5 * time.Second)
+			saving.Add(-1)
+			return nil
+		}
+		p.outside.Forget = func(context.Context, string) error {
+			if saving.Load() > 0 {
+				t.Error("the receiver is forgotten while it is saved")
+			}
+			if forgotten.Add(1) == 1 {
+				return errors.New("the database is away")
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		p.Run(ctx)
+		pass, _ := p.Enter(ctx, Callback{URL: hookURL})
+		pass.Leave(sentTo(here, webhook.HTTPStatus, 500))
+		stub.change(func() {
+			stub.rulings = []db.Ruling{{Target: RulingTarget("a.example.com", "443"), Effect: db.ReceiverForgotten, At: time.Now()}}
+		})
+		time.Sleep(20 * time.Second)
+		if saves.Load() != 1 || forgotten.Load() != 2 {
+			t.Errorf("got %d saves, and %d tries to forget, want one and two, of which the first failed", saves.Load(), forgotten.Load())
+		}
 	})
 }
 

@@ -260,7 +260,7 @@ func (p *Pacing) remember(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			p.save(ctx, p.takeUnsaved(time.Now(), saveAgain))
+			p.save(ctx, saveAgain)
 		case <-ctx.Done():
 			return
 		}
@@ -276,7 +276,7 @@ func (p *Pacing) SaveAll(ctx context.Context) {
 		}
 	}
 	p.mu.Unlock()
-	p.save(ctx, p.takeUnsaved(time.Now(), 0))
+	p.save(ctx, 0)
 }
 
 // takeUnsaved returns the changes that have waited for so long to be saved.
@@ -298,8 +298,12 @@ func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (changes []Chan
 // saveTimeout bounds one write.
 const saveTimeout = 10 * time.Second
 
-// save writes changes. After a failure they are tried with the next changes.
-func (p *Pacing) save(ctx context.Context, changes []Change) {
+// save writes the changes that have waited for so long. After a failure they are tried with
+// the next changes.
+func (p *Pacing) save(ctx context.Context, since time.Duration) {
+	p.writing <- struct{}{}
+	defer func() { <-p.writing }()
+	changes := p.takeUnsaved(time.Now(), since)
 	if len(changes) == 0 {
 		return
 	}

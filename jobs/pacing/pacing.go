@@ -67,6 +67,7 @@ type Pacing struct {
 	shared         bool
 	logger         *slog.Logger
 	outside        Outside
+	writing        chan struct{} // has an element while stored receivers are saved or forgotten
 
 	mu            sync.Mutex
 	receivers     map[string]*receiver
@@ -92,7 +93,7 @@ func New(config Config) *Pacing {
 	workers := max(1, config.Workers)
 	return &Pacing{
 		workers: workers, share: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
-		logger: config.Logger, outside: config.Outside,
+		logger: config.Logger, outside: config.Outside, writing: make(chan struct{}, 1),
 		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientele{}, rulings: map[string]ruling{},
 		slots:     limit.NewSlots(workers, config.Shared),
 		strangers: newBudget(strangersRate, config.Shared), strangerSlots: limit.NewSlots(max(1, workers/2), config.Shared),

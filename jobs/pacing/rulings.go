@@ -2,6 +2,7 @@ package pacing
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/url"
 	"time"
@@ -123,13 +124,27 @@ func (p *Pacing) readRulings(ctx context.Context) {
 		}
 		return
 	}
-	for _, target := range p.takeRulings(rows) {
-		// This process may have saved the receiver after the operator's ruling.
-		if err := p.outside.Forget(ctx, target); err != nil && ctx.Err() == nil {
-			p.logger.WarnContext(ctx, "receiver_not_forgotten", "receiver", target, "error", err, "remedy", "say ringback receiver forget again")
+	if forgotten := p.takeRulings(rows); len(forgotten) > 0 {
+		p.forgetStored(ctx, forgotten)
+	}
+}
+
+// forgetStored removes the stored receivers of rulings, which this process may have saved
+// after the operator's ruling, or may be saving: their pauses would come back. After a
+// failure the next reading takes the ruling for a new ruling.
+func (p *Pacing) forgetStored(ctx context.Context, targets []string) {
+	p.writing <- struct{}{}
+	defer func() { <-p.writing }()
+	for _, target := range targets {
+		err := p.outside.Forget(ctx, target)
+		if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+			p.logger.WarnContext(ctx, "receiver_not_forgotten", "receiver", target, "error", err, "remedy", "none needed: it is tried again")
 		}
 		p.mu.Lock()
 		p.forget(target) // the receiver may have been loaded meanwhile
+		if err != nil {
+			delete(p.rulings, target)
+		}
 		p.mu.Unlock()
 	}
 }
