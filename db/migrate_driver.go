@@ -38,6 +38,7 @@ type migrationDriver struct {
 	ctx    context.Context // golang-migrate hands none on
 	config *pgxpool.Config
 	conn   *pgx.Conn
+	other  *pgx.Conn // looks for the sessions that a migration waits for; nil until one may wait
 	logger *slog.Logger
 	schema string
 	lockID string // golang-migrate's own, for programs of earlier versions
@@ -88,10 +89,13 @@ func (d *migrationDriver) Open(string) (database.Driver, error) {
 	return nil, errors.New("open by openMigrations")
 }
 
-// Close ends the connection, and with it the lock.
+// Close ends the connections, and with them the lock.
 func (d *migrationDriver) Close() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), time.Second)
 	defer cancel()
+	if d.other != nil {
+		_ = d.other.Close(ctx)
+	}
 	return d.conn.Close(ctx)
 }
 
@@ -206,23 +210,29 @@ func (d *migrationDriver) watch(ctx context.Context) (blockers string) {
 	if pause(ctx, blockersInterval) != nil {
 		return "" // there was nothing to wait for
 	}
-	conn, err := connectWithParameters(ctx, d.config)
-	if err != nil {
+	if d.connectOther() != nil {
 		return ""
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
 	for {
-		if found, err := findHolders(context.WithoutCancel(ctx), conn, waitedFor); err == nil && len(found) > 0 {
+		if found, err := findHolders(context.WithoutCancel(ctx), d.other, waitedFor); err == nil && len(found) > 0 {
 			blockers = found.String()
 		}
 		if pause(ctx, blockersInterval) != nil {
 			return blockers
 		}
 	}
+}
+
+// connectOther makes the other connection where there is none. That may take longer than an
+// attempt waits, so the connection is kept for the next attempt.
+func (d *migrationDriver) connectOther() (err error) {
+	if d.other != nil && !d.other.IsClosed() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
+	defer cancel()
+	d.other, err = connectWithParameters(ctx, d.config)
+	return err
 }
 
 // Drop is for golang-migrate's own command.
@@ -232,11 +242,18 @@ func (d *migrationDriver) Drop() error { return errors.New("nothing is dropped")
 type waits struct {
 	logger *slog.Logger
 	told   time.Time
+	named  bool // the blockers
 }
 
+// tell logs a wait, at once when its blockers are seen first. They may be overlooked at the
+// first attempt.
 func (w *waits) tell(ctx context.Context, blockers string, version int) {
-	if now := time.Now(); now.Sub(w.told) >= waitingInterval {
+	now := time.Now()
+	switch {
+	case blockers == "" && w.told.IsZero():
 		w.told = now
+	case now.Sub(w.told) >= waitingInterval, blockers != "" && !w.named:
+		w.told, w.named = now, w.named || blockers != ""
 		w.logger.WarnContext(ctx, "migration_waits", "version", version, "for", blockers,
 			"remedy", "nothing is held up meanwhile; to go on at once, end that session: SELECT pg_terminate_backend(pid)")
 	}

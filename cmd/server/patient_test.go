@@ -30,6 +30,7 @@ var ofABusyMachine = []string{
 	"The database doesn't answer",
 	"The database can't be written (slow).",
 	"Requests wait too long to be stored.",
+	"The process is starting.",
 	"Too many reads are under way.",
 }
 
