@@ -45,7 +45,7 @@ type discardsFilter struct {
 	CallbackHost callbackHost `json:"callback_host"`
 	From         time.Time    `json:"from"` // of accepted_at
 	To           time.Time    `json:"to"`   // excluded
-	given        bool         // what is given up is lost, so that no filter must not mean all
+	given        bool         // a body without a filter must not give up all dead letters
 }
 
 // UnmarshalJSONFrom notes that there is a filter.

@@ -235,7 +235,7 @@ func TestBodiesCountByTheirSize(t *testing.T) {
 	}
 }
 
-// newTestCall is a call of the client acme with a body of a length, -1 for one that isn't told.
+// newTestCall is a call of the client acme with a body of a length, -1 for an undeclared length.
 func newTestCall(t *testing.T, method string, length int64) *call {
 	raw := gin.CreateTestContextOnly(httptest.NewRecorder(), gin.New())
 	raw.Request = httptest.NewRequestWithContext(t.Context(), method, "/", nil)

@@ -339,7 +339,7 @@ func TestSelectionsOfDeadLettersMeanWhatTheySay(t *testing.T) {
 		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=true", `{}`), http.StatusBadRequest, "invalid-parameter", "dry_run")
 		s.wantProblem(t, s.call(t, "POST", path+"?dry_run=%zz", `{}`), http.StatusBadRequest, "invalid-parameter")
 	}
-	for _, body := range []string{`{}`, `{"dry_run":false}`, `{"dry_run":true}`} { // what is given up is lost
+	for _, body := range []string{`{}`, `{"dry_run":false}`, `{"dry_run":true}`} { // dead letters that are given up are lost
 		answer := s.call(t, "POST", "/discards", body)
 		s.wantProblem(t, answer, http.StatusUnprocessableEntity, "invalid-input", "#/filter")
 		if !strings.Contains(string(answer.body), "filter is required: {} picks all dead letters") {

@@ -48,7 +48,7 @@ const (
 	notYet = 30 * time.Second
 )
 
-// runID names a run of a request's work. Each run of a request has a number of its own, also
+// runID names a run of a request's work. Each run of a request has another number, also
 // a run that was charged nothing. Only a run that a stopping process broke off is repeated
 // under its number.
 type runID struct {

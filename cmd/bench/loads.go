@@ -151,7 +151,8 @@ func (s *measurement) timeToCallback(on *server, rate float64) load.Quantiles {
 	return s.sampled("time to a callback", s.send(s.atRate(on, rate)).Async.TimeToCallback)
 }
 
-// sampled are quantiles of something: those of nothing are 0, which would reach any goal.
+// sampled returns quantiles, and ends the run where nothing was measured: quantiles of no
+// sample are 0, and would reach any goal.
 func (s *measurement) sampled(name string, of load.Quantiles) load.Quantiles {
 	s.Must(checkSampled(name, of))
 	return of

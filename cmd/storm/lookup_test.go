@@ -17,16 +17,16 @@ func TestLookUpOfRequestsThatNobodyCalled(t *testing.T) {
 		callbacks         callbacks
 		status            int
 	}{
-		"pending at one that takes nothing":   {"gone=1", found("pending"), callbacks{dead: 20}, exitOK},
-		"delivered to one that takes nothing": {"gone=1", found("delivered"), callbacks{missing: 20}, exitBroken},
-		"one that takes nothing, no answer":   {"gone=1", "", callbacks{dead: 20}, exitBroken},
-		"untried at one that takes nothing":   {"gone=1", untried, callbacks{dead: 20}, exitBroken},
-		"untried at a slow one":               {"slow=1", untried, callbacks{pending: 20}, exitBroken},
-		"pending at a flaky one":              {"flaky=1", found("pending"), callbacks{pending: 20}, exitOK},
-		"work not done for a slow one":        {"slow=1", found("waiting"), callbacks{pending: 20}, exitOK},
-		"given up at a flaky one":             {"flaky=1", found("dead"), callbacks{missing: 20}, exitBroken},
-		"a flaky one, no answer":              {"flaky=1", "", callbacks{missing: 20}, exitBroken},
-		"pending at one that is ok":           {"ok=1", found("pending"), callbacks{missing: 20}, exitBroken},
+		"pending at one that takes nothing":        {"gone=1", found("pending"), callbacks{dead: 20}, exitOK},
+		"delivered to one that takes nothing":      {"gone=1", found("delivered"), callbacks{missing: 20}, exitBroken},
+		"a receiver that takes nothing, no answer": {"gone=1", "", callbacks{dead: 20}, exitBroken},
+		"untried at a receiver that takes nothing": {"gone=1", untried, callbacks{dead: 20}, exitBroken},
+		"untried at a slow one":                    {"slow=1", untried, callbacks{pending: 20}, exitBroken},
+		"pending at a flaky one":                   {"flaky=1", found("pending"), callbacks{pending: 20}, exitOK},
+		"work not done for a slow one":             {"slow=1", found("waiting"), callbacks{pending: 20}, exitOK},
+		"given up at a flaky one":                  {"flaky=1", found("dead"), callbacks{missing: 20}, exitBroken},
+		"a flaky one, no answer":                   {"flaky=1", "", callbacks{missing: 20}, exitBroken},
+		"pending at one that is ok":                {"ok=1", found("pending"), callbacks{missing: 20}, exitBroken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

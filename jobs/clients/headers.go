@@ -64,7 +64,7 @@ func resealHeaders(ctx context.Context, q db.Querier, keys Keys) (count int, err
 		after = page[len(page)-1].Request
 	}
 	if unopened > 0 {
-		return count, fmt.Errorf("the headers of %d callbacks are sealed with a key that is not in SECRETS_KEY, so these callbacks can't be sent; everything else is sealed with the first key", unopened)
+		return count, fmt.Errorf("the headers of %d callbacks are sealed with a key that is not in SECRETS_KEY, so these callbacks can't be sent; all other headers and secrets are sealed with the first key", unopened)
 	}
 	return count, nil
 }

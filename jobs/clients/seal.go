@@ -74,8 +74,8 @@ func (k Keys) open(client, stored string) (string, error) {
 	return "", errSealed
 }
 
-// again seals with the first key what is stored in another form. It returns "" where nothing
-// is stored, or the first key sealed it.
+// again seals a text with the first key where it is stored in another form. It returns ""
+// where no text is stored, or the first key sealed it.
 func (k Keys) again(client, stored string) (string, error) {
 	if _, err := k[:1].open(client, stored); stored == "" || err == nil && isSealed(stored) {
 		return "", nil

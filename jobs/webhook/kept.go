@@ -32,7 +32,7 @@ func (k *Kept) Transport() *http.Transport {
 	defer k.mu.Unlock()
 	if now := time.Now(); k.now == nil || now.Sub(k.since) >= keptFor {
 		if k.now != nil {
-			k.now.CloseIdleConnections() // and those that become idle later
+			k.now.CloseIdleConnections() // and, later, connections that are busy now
 		}
 		k.now, k.since = k.like.Clone(), now
 	}

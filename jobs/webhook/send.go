@@ -69,7 +69,7 @@ type Sender struct {
 	userAgent string
 	origin    string // this service, in a CloudEvents handshake and after it
 	guard     *guard
-	transport *http.Transport // as those of kept
+	transport *http.Transport // the pattern of kept
 	kept      *Kept           // keeps connections
 	fresh     *http.Transport // makes a connection for each request
 	exchange  time.Duration   // bounds an attempt from the first dial to the status line

@@ -361,6 +361,6 @@ func TestServiceThatMovesIsFound(t *testing.T) {
 		}
 	}
 	if callers[0] == callers[1] {
-		t.Errorf("got both calls from %s, want a connection of its own for the second, which the name leads to now", callers[0])
+		t.Errorf("got both calls from %s, want the second on a new connection, to where the name leads now", callers[0])
 	}
 }

@@ -79,7 +79,7 @@ type Async struct {
 	Dead           int       `json:"dead"`     // owed to a receiver that takes none: as expected
 	Pending        int       `json:"pending"`  // owed to a slow or flaky receiver, and the server says that it is to come
 	Missing        int       `json:"missing"`  // acknowledged and not called back
-	Attempts       int       `json:"attempts"` // at callbacks of acknowledged requests: those that came or, where none did, those that the server tells of
+	Attempts       int       `json:"attempts"` // at callbacks of acknowledged requests that came or, where no attempt came, that the server tells of
 	Duplicates     int       `json:"duplicates"`
 	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
 	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
