@@ -116,8 +116,9 @@ func returnLost(condition string) string {
 		FROM notified`
 }
 
-// crashes is how many attempts of a job were charged for no run that ended.
-const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS failed WHERE failed ->> 'error' LIKE '` + WorkNotDone + `%'))`
+// crashes is how many attempts of a job were charged for runs that never ended: a charged
+// run that ends with work not done, a fault or a panic leaves an error in the job's row.
+const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS ended WHERE ended ->> 'error' NOT LIKE '` + WorkUncharged + `%'))`
 
 // strayJobs are the unfinished jobs that the process $1 took up longer ago than $2, or a
 // process that has no row.

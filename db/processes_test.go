@@ -75,18 +75,21 @@ func TestReturnJobs(t *testing.T) {
 	t.Run("WorkThatIsLostAgainAndAgainComesBackSpread", func(t *testing.T) {
 		t.Parallel()
 		tests := []struct {
-			name            string
-			kind            string
-			attempt, failed int // charged, and of these for runs that did not do the work
-			most            int // seconds until the last of them is due; 0 for at once
+			name           string
+			kind           string
+			attempt, ended int    // charged, and how many of these ended
+			as             string // how they ended
+			most           int    // seconds until the last of them is due; 0 for at once
 		}{
-			{"Twice", "work", 2, 0, 0},
-			{"ThreeTimes", "work", 3, 0, 8},
-			{"FourTimes", "work", 4, 0, 16},
-			{"FailedTwiceAndLostTwice", "work", 4, 2, 0},
-			{"FailedTwiceAndLostThreeTimes", "work", 5, 2, 8},
-			{"SetByHand", "work", 32767, 0, 300},
-			{"Callback", "callback", 9, 0, 0},
+			{"Twice", "work", 2, 0, "", 0},
+			{"ThreeTimes", "work", 3, 0, "", 8},
+			{"FourTimes", "work", 4, 0, "", 16},
+			{"FailedTwiceAndLostTwice", "work", 4, 2, db.WorkNotDone + "busy", 0},
+			{"FailedTwiceAndLostThreeTimes", "work", 5, 2, db.WorkNotDone + "busy", 8},
+			{"MetFaultsAndLostTwice", "work", 6, 4, "fault: a step failed", 0},
+			{"PostponedTwiceAndLostThreeTimes", "work", 3, 2, db.WorkUncharged + "busy", 8},
+			{"SetByHand", "work", 32767, 0, "", 300},
+			{"Callback", "callback", 9, 0, "", 0},
 		}
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
@@ -97,8 +100,8 @@ func TestReturnJobs(t *testing.T) {
 				for range jobs {
 					runIn(t, pool, "this one", test.kind, 60)
 				}
-				lose := `UPDATE river_job SET attempt = $1, errors = array_fill('{"error": "' || $3 || 'busy"}'::text, ARRAY[$2::int])::jsonb[] || '{"error": "a fault"}'::jsonb || '7'::jsonb`
-				if _, err := pool.Exec(t.Context(), lose, test.attempt, test.failed, db.WorkNotDone); err != nil {
+				lose := `UPDATE river_job SET attempt = $1, errors = array_fill(jsonb_build_object('error', $3::text), ARRAY[$2::int]) || '7'::jsonb`
+				if _, err := pool.Exec(t.Context(), lose, test.attempt, test.ended, test.as); err != nil {
 					t.Fatal(err)
 				}
 				if returned, err := db.ReturnJobs(t.Context(), pool, "callback", now(t, pool), silence); err != nil || returned != jobs {

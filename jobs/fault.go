@@ -114,12 +114,6 @@ func faultsInARow(job *rivertype.JobRow) (count int, latest string) {
 // workRetryDelay is how long a work job waits after a run that did not do the work,
 // or a fault: longer each time.
 func workRetryDelay(job *rivertype.JobRow) time.Duration {
-	charged := 0
-	for _, attempt := range job.Errors {
-		if !strings.HasPrefix(attempt.Error, db.WorkUncharged) {
-			charged++
-		}
-	}
-	delay, _ := retryDelay(job.ID, min(charged+1, len(retrySchedule)))
+	delay, _ := retryDelay(job.ID, min(endedRuns(job)+1, len(retrySchedule)))
 	return delay
 }

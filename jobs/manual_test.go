@@ -42,7 +42,7 @@ func TestManualTellsTheNumbers(t *testing.T) {
 		"**Retries** are due after " + scheduled(retrySchedule[:]) + " (±20 %)",
 		fmt.Sprintf("or %d hours after the work ended", maxCallbackAge/time.Hour),
 		"After " + scheduled(retrySchedule[:work.DefaultRetries]) + " (±20 %)",
-		fmt.Sprintf("down %d times in a row is given up", maxCrashes),
+		fmt.Sprintf("down %d times is given up", maxCrashes),
 		fmt.Sprintf("%d in a row, about %.0f minutes for a new request", maxFaults, untilFault.Minutes()),
 		fmt.Sprintf("each process writes one every %d s, and the jobs of a process that has been silent for %d s go back", upkeep.BeatInterval/time.Second, upkeep.DeathAfter/time.Second),
 		fmt.Sprintf("written heartbeats for %d s without a gap", upkeep.TrustAfter/time.Second),

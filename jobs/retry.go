@@ -18,8 +18,7 @@ type notDone struct{ code string }
 
 func (e notDone) Error() string { return db.WorkNotDone + e.code }
 
-// failedRuns is how many runs of a job were charged because they did not do the work. All
-// other charged runs crashed.
+// failedRuns is how many runs of a job were charged because they did not do the work.
 func failedRuns(job *rivertype.JobRow) (failed int) {
 	for _, attempt := range job.Errors {
 		if strings.HasPrefix(attempt.Error, db.WorkNotDone) {
@@ -27,6 +26,17 @@ func failedRuns(job *rivertype.JobRow) (failed int) {
 		}
 	}
 	return failed
+}
+
+// endedRuns is how many runs of a job were charged and ended, each with an error in the
+// job's row: of work that was not done, a fault or a panic. All other charged runs crashed.
+func endedRuns(job *rivertype.JobRow) (ended int) {
+	for _, attempt := range job.Errors {
+		if !strings.HasPrefix(attempt.Error, db.WorkUncharged) {
+			ended++
+		}
+	}
+	return ended
 }
 
 // codeCutOff is the code of runs that a stopping process broke off.

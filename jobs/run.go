@@ -284,13 +284,13 @@ func (w *runWorker) work(ctx context.Context, job *rivertype.JobRow, offer *work
 			Code: "unknown_work", Message: "The work that was asked for is not offered any more.",
 		}}, nil
 	}
-	if job.Attempt-failedRuns(job) > maxCrashes {
+	if job.Attempt-endedRuns(job) > maxCrashes {
 		now := time.Now()
 		return work.Outcome{StartedAt: now, FinishedAt: now, Error: &work.Error{
 			Code: "crashed", Message: "The process that did the work went down every time.",
 		}}, nil
 	}
-	call, err := w.queue.call(ctx, offer, request, job.Attempt, runOf(job))
+	call, err := w.queue.call(ctx, offer, request, job.Attempt, runNumber(job))
 	if err != nil {
 		return work.Outcome{}, err
 	}
@@ -387,7 +387,7 @@ func (q *Queue) finishAll(ctx context.Context, all []db.Request) ([]bool, error)
 	}
 	for _, request := range running {
 		request.CallbackJobID, request.CallbackState = finished[request.ID].CallbackJobID, db.CallbackPending
-		q.handoff.start(task{q.callback, q.caller, q.handoff.born(request.CallbackJobID, callbackJobs), request})
+		q.handoff.start(task{q.callback, q.callbackWorker, q.handoff.born(request.CallbackJobID, callbackJobs), request})
 	}
 	q.wake(slices.Collect(maps.Keys(finished)))
 	written := make([]bool, len(all))
@@ -451,7 +451,7 @@ func statusOf(outcome work.Outcome) db.Status {
 	case outcome.Error.Code == work.CodeAbandoned:
 		return db.Cancelled
 	case outcome.Error.Code == codeExpired && outcome.StartedAt.IsZero():
-		return db.Expired // the work's own error of that name has begun
+		return db.Expired // work may return the code itself: such a run has begun
 	default:
 		return db.Failed
 	}

@@ -249,8 +249,17 @@ func TestProcessWorker(t *testing.T) {
 		}
 	})
 
-	for crashes, wantStatus := range map[int]string{maxCrashes - 1: "succeeded", maxCrashes: "failed"} {
-		t.Run(fmt.Sprintf("After%dCrashesIs%s", crashes, wantStatus), func(t *testing.T) {
+	const endedByFaults = maxFaults - 1
+	for name, test := range map[string]struct {
+		attempts, ended int // charged ones, and how many of them ended
+		wantStatus      string
+	}{
+		"AlmostTooOftenSucceeds":             {maxCrashes - 1, 0, "succeeded"},
+		"TooOftenFails":                      {maxCrashes, 0, "failed"},
+		"AlmostTooOftenBesideFaultsSucceeds": {maxCrashes - 1 + endedByFaults, endedByFaults, "succeeded"},
+		"TooOftenBesideFaultsFails":          {maxCrashes + endedByFaults, endedByFaults, "failed"},
+	} {
+		t.Run("ThatCrashed"+name, func(t *testing.T) {
 			t.Parallel()
 			var runs atomic.Int32
 			q := newQueue(t, func(context.Context, jsontext.Value) (jsontext.Value, error) {
@@ -260,11 +269,14 @@ func TestProcessWorker(t *testing.T) {
 			receiver := newReceiver(t, always(http.StatusOK))
 			request := newRequest(receiver.URL)
 			q.accept(t, request)
-			q.exec(t, "UPDATE river_job SET attempt = $1", crashes)
+			q.exec(t, `
+				UPDATE river_job
+				SET attempt = $1, errors = array_fill(jsonb_build_object('at', now(), 'attempt', 1, 'error', $3::text, 'trace', ''), ARRAY[$2::int])`,
+				test.attempts, test.ended, faultPrefix+"a step failed")
 			q.start(t)
 			receiver.next(t)
-			q.waitFor(t, request.ID, "work_job_state = 'completed' AND coalesce(error_code, '') = CASE status WHEN 'failed' THEN 'crashed' ELSE '' END AND status = '"+wantStatus+"'")
-			if got, want := runs.Load() == 1, wantStatus == "succeeded"; got != want {
+			q.waitFor(t, request.ID, "work_job_state = 'completed' AND coalesce(error_code, '') = CASE status WHEN 'failed' THEN 'crashed' ELSE '' END AND status = '"+test.wantStatus+"'")
+			if got, want := runs.Load() == 1, test.wantStatus == "succeeded"; got != want {
 				t.Errorf("the work ran: got %v, want %v", got, want)
 			}
 		})
