@@ -120,11 +120,16 @@ func TestHealth(t *testing.T) {
 		if err := query(t.Context(), locker, "BEGIN; LOCK TABLE callback_attempts IN SHARE MODE"); err != nil {
 			t.Fatal(err)
 		}
-		_, cause := connect(t, url+"&statement_timeout=50").Exec(t.Context(), "DELETE FROM callback_attempts")
-		if got := db.FaultOf(cause); got != db.Slow {
-			t.Fatalf("writing a locked table: got %q of %v, want it too slow", got, cause)
+		writer := connect(t, url+"&statement_timeout=50")
+		var cause error
+		// On a busy machine the holder isn't found in time, and the next step asks again.
+		for turn := 0; turn < 100 && !health.Lasts(db.Locked); turn++ {
+			_, cause = writer.Exec(t.Context(), "DELETE FROM callback_attempts")
+			if got := db.FaultOf(cause); got != db.Slow {
+				t.Fatalf("writing a locked table: got %q of %v, want it too slow", got, cause)
+			}
+			health.Note(db.SettleStep, cause)
 		}
-		health.Note(db.SettleStep, cause)
 		if !health.Lasts(db.Locked) || health.Lasts(db.Slow) || health.Met(db.Locked) != 1 {
 			t.Errorf("got locked %v, slow %v, met %d times, want it locked once", health.Lasts(db.Locked), health.Lasts(db.Slow), health.Met(db.Locked))
 		}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"ringback/db/dbtest"
 	"ringback/work/fingerprint"
 )
@@ -30,7 +32,8 @@ func startLoad(t *testing.T, p *program, callbackURL string) *load {
 					return
 				default:
 				}
-				status, answer, err := p.post("/async", asyncBody(`{"text":"x"}`, callbackURL))
+				// A key lets the client repeat a call that no server read.
+				status, answer, err := p.postOnce("/async", asyncBody(`{"text":"x"}`, callbackURL), uuid.NewString())
 				if err != nil || status != http.StatusAccepted && status != http.StatusServiceUnavailable {
 					t.Errorf("POST /async: got %d, %v, want 202 or 503", status, err)
 					return
