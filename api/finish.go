@@ -41,7 +41,7 @@ var (
 func (a *API) postReport(c *call) {
 	ctx, cancel := a.databaseContext(c.Request.Context())
 	defer cancel()
-	run, err := a.Queue.RunOf(ctx, c.Param("token"))
+	run, err := a.Queue.RunByToken(ctx, c.Param("token"))
 	if err == nil {
 		c.requestID = run.RequestID().String()
 		err = a.report(c, run)

@@ -56,10 +56,10 @@ var ErrUnsignable = errors.New("the client's callbacks can't be signed")
 
 // signs tells whether the callbacks of a client can be signed.
 func (q *Queue) signs(client string) bool {
-	if q.caller.secrets == nil {
+	if q.callbackWorker.secrets == nil {
 		return true
 	}
-	_, err := q.caller.secrets(client)
+	_, err := q.callbackWorker.secrets(client)
 	return err == nil
 }
 
@@ -134,7 +134,7 @@ func (q *Queue) acceptAll(ctx context.Context, calls []acceptance) (holders []db
 	for _, request := range requests {
 		q.metrics.accepted.WithLabelValues(string(request.Mode)).Inc()
 	}
-	running := requests[:min(ready(requests), reserved)]
+	running := requests[:min(dueNow(requests), reserved)]
 	q.work.inserted(reserved, len(running))
 	for _, request := range running {
 		q.handoff.start(task{q.work, q.runner, q.handoff.born(request.WorkJobID, workJobs), request})
@@ -161,9 +161,9 @@ func (q *Queue) insert(ctx context.Context, calls []acceptance, running int) (ho
 	return holders, requests, err
 }
 
-// ready is how many requests are due at once. They stand before requests that are due
+// dueNow is how many requests are due at once. They stand before requests that are due
 // later.
-func ready(requests []db.Request) int {
+func dueNow(requests []db.Request) int {
 	first := slices.IndexFunc(requests, isLater)
 	if first < 0 {
 		return len(requests)
@@ -178,7 +178,7 @@ func (q *Queue) insertRequests(ctx context.Context, tx db.Querier, requests []db
 	if len(requests) == 0 {
 		return nil
 	}
-	inserted, err := db.InsertRequests(ctx, tx, q.bornHere(workJobs, min(ready(requests), running)), requests)
+	inserted, err := db.InsertRequests(ctx, tx, q.bornHere(workJobs, min(dueNow(requests), running)), requests)
 	for i := range requests {
 		got := inserted[requests[i].ID]
 		requests[i].WorkJobID, requests[i].Sequence = got.WorkJobID, got.Sequence

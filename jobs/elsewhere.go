@@ -56,8 +56,8 @@ type runID struct {
 	run     int
 }
 
-// runOf is the number of a job's present run.
-func runOf(job *rivertype.JobRow) int {
+// runNumber is the number of a job's present run.
+func runNumber(job *rivertype.JobRow) int {
 	var metadata struct {
 		Snoozes int `json:"snoozes"`
 	}
@@ -91,8 +91,8 @@ func (t *tokens) load(ctx context.Context) ([]byte, error) {
 }
 
 const (
-	attemptBytes = 16 + 4
-	macBytes     = 24 // of 32
+	runBytes = 16 + 4
+	macBytes = 24 // of 32
 )
 
 var tokenEncoding = base64.RawURLEncoding.Strict()
@@ -108,14 +108,14 @@ func (t *tokens) of(ctx context.Context, id runID) (string, error) {
 
 func (t *tokens) read(ctx context.Context, token string) (runID, error) {
 	raw, err := tokenEncoding.DecodeString(token)
-	if err != nil || len(raw) != attemptBytes+macBytes {
+	if err != nil || len(raw) != runBytes+macBytes {
 		return runID{}, ErrUnknownToken
 	}
 	key, err := t.load(ctx)
 	if err != nil {
 		return runID{}, err
 	}
-	named, mac := raw[:attemptBytes], raw[attemptBytes:]
+	named, mac := raw[:runBytes], raw[runBytes:]
 	if !hmac.Equal(mac, macOf(key, named)) {
 		return runID{}, ErrUnknownToken
 	}
@@ -160,7 +160,7 @@ func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request 
 
 // hold takes a lease for work that goes on elsewhere, and snoozes its job.
 func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
-	lease := db.Lease{RequestID: request.ID, Run: runOf(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
+	lease := db.Lease{RequestID: request.ID, Run: runNumber(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
 	var held bool
 	err := w.queue.record.insist(func(ctx context.Context, _ bool) (err error) {
 		held, err = db.HoldLease(ctx, w.queue.pool, lease)
@@ -244,7 +244,7 @@ func (q *Queue) Report(ctx context.Context, id Run, report work.Report) error {
 	taken := time.Now()
 	if report.Ends() {
 		q.heard.forget(id.runID)
-	} else if q.heard.takes(id.runID, report.Progress, taken) {
+	} else if q.heard.keepIfRecent(id.runID, report.Progress, taken) {
 		return nil
 	}
 	request, lease, held, err := q.reported(ctx, id.runID)
@@ -309,9 +309,9 @@ type Run struct{ runID }
 // RequestID is the request of the run.
 func (r Run) RequestID() uuid.UUID { return r.request }
 
-// RunOf returns the run of a token, whether it goes on or has ended. It fails with
+// RunByToken returns the run of a token, whether it goes on or has ended. It fails with
 // ErrUnknownToken.
-func (q *Queue) RunOf(ctx context.Context, token string) (Run, error) {
+func (q *Queue) RunByToken(ctx context.Context, token string) (Run, error) {
 	id, err := q.tokens.read(ctx, token)
 	return Run{id}, err
 }

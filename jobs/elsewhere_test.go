@@ -79,7 +79,7 @@ func noContent(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.Stat
 
 func (e *elsewhere) report(t *testing.T, token string, report work.Report) error {
 	t.Helper()
-	attempt, err := e.RunOf(t.Context(), token)
+	attempt, err := e.RunByToken(t.Context(), token)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func TestElsewhere(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)
 		request := newRequest(newServer(t, noContent))
-		attempt, err := e.RunOf(t.Context(), e.begin(t, request))
+		attempt, err := e.RunByToken(t.Context(), e.begin(t, request))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestElsewhere(t *testing.T) {
 		e := newElsewhere(t)
 		var loaded db.Request
 		e.began = func(ctx context.Context, token string) {
-			attempt, err := e.RunOf(ctx, token)
+			attempt, err := e.RunByToken(ctx, token)
 			if err == nil {
 				var held bool
 				if loaded, _, held, err = e.reported(ctx, attempt.runID); held {
@@ -388,7 +388,7 @@ func TestTokens(t *testing.T) {
 
 	t.Run("NameTheirAttempt", func(t *testing.T) {
 		t.Parallel()
-		if got, err := e.RunOf(t.Context(), token); err != nil || got.runID != a {
+		if got, err := e.RunByToken(t.Context(), token); err != nil || got.runID != a {
 			t.Errorf("got %+v, %v, want %+v", got, err, a)
 		}
 	})
@@ -406,11 +406,11 @@ func TestTokens(t *testing.T) {
 			raw[i] ^= 1
 		}
 		for _, text := range forged {
-			if _, err := e.RunOf(t.Context(), text); !errors.Is(err, ErrUnknownToken) {
+			if _, err := e.RunByToken(t.Context(), text); !errors.Is(err, ErrUnknownToken) {
 				t.Errorf("%s: got %v, want ErrUnknownToken", text, err)
 			}
 		}
-		if _, err := other.RunOf(t.Context(), token); !errors.Is(err, ErrUnknownToken) {
+		if _, err := other.RunByToken(t.Context(), token); !errors.Is(err, ErrUnknownToken) {
 			t.Errorf("with another key: got %v, want ErrUnknownToken", err)
 		}
 	})

@@ -20,9 +20,9 @@ import (
 
 // handoff runs jobs that are born running.
 //
-// The usual way from one step to the next is a walk: the statement that inserts a job
-// notifies River, River fetches the job when its cooldown is over, and its completer
-// writes that the job has ended. This way is waiting and statements, not work. So where
+// The usual way from one step to the next has three statements, and waits between them: the
+// statement that inserts a job notifies River, River fetches the job when its cooldown is
+// over, and its completer writes that the job has ended. So where
 // this process has a free worker, and nothing older waits in the queue, the statement
 // inserts the job as River's fetch would leave it: running, at its first attempt, in the
 // name of this process. Once that is committed, handoff runs the job at once, with the

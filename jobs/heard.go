@@ -58,9 +58,9 @@ type kept struct {
 
 func (k kept) size() int { return len(k.progress) + keptOverhead }
 
-// takes tells whether a report needs no statement now, since a report of its kind was stored
+// keepIfRecent tells whether a report needs no statement now, since a report of its kind was stored
 // in the current half second. Its progress is kept.
-func (h *heard) takes(id runID, progress jsontext.Value, now time.Time) bool {
+func (h *heard) keepIfRecent(id runID, progress jsontext.Value, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	lease, recent := h.recent[reportKind{id, progress != nil}]

@@ -27,7 +27,7 @@ func TestHeard(t *testing.T) {
 			if s.progress {
 				progress = jsontext.Value("1")
 			}
-			if got := h.takes(s.runID, progress, morning.Add(at)); got != slices.Contains(want, s) {
+			if got := h.keepIfRecent(s.runID, progress, morning.Add(at)); got != slices.Contains(want, s) {
 				t.Errorf("after %s: got %v of %+v", at, got, s)
 			}
 		}

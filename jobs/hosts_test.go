@@ -19,7 +19,7 @@ func TestHostsOfOneClientSayNothingAboutAReceiver(t *testing.T) {
 	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
 	seldom := make(chan string, 1000)
 	q.seldom = slog.New(recorder{slog.DiscardHandler, seldom}) // thousands may wait
-	q.caller.hosts = func(client string) webhook.Hosts {
+	q.callbackWorker.hosts = func(client string) webhook.Hosts {
 		return map[string]webhook.Hosts{"mallory": {"elsewhere.example.com"}}[client]
 	}
 	var refused []uuid.UUID

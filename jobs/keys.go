@@ -68,9 +68,9 @@ const (
 	keysAtOnce   = 1000
 )
 
-// dropKeys removes expired keys, and leases of requests that have ended, until ctx ends.
+// dropExpired removes expired keys, and leases of requests that have ended, until ctx ends.
 // After a failure the next look removes them.
-func (q *Queue) dropKeys(ctx context.Context) {
+func (q *Queue) dropExpired(ctx context.Context) {
 	tick := time.NewTicker(keysInterval)
 	defer tick.Stop()
 	for {

@@ -58,7 +58,7 @@ func (l *localJobs) around(lanes map[string]*lane) rivertype.WorkerMiddleware {
 		if earlier := l.add(job.ID, nil); earlier != nil {
 			select {
 			case <-earlier:
-				return river.JobSnooze(0) // nothing, where the run has set the job's state
+				return river.JobSnooze(0) // no effect where the run has set the job's state
 			case <-ctx.Done():
 				return ctx.Err()
 			}

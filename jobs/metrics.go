@@ -43,7 +43,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		}
 		return 0
 	})
-	gauge("works_running", "Works of async requests that run.", func() float64 { return float64(q.runSlots.Running()) })
+	gauge("works_running", "Runs of async requests that are under way.", func() float64 { return float64(q.runSlots.Running()) })
 	gauge("jobs_running", "Jobs of both kinds that are under way.", func() float64 { return float64(q.local.running()) })
 	gauge("clock_skew_seconds", "How far this process's clock is ahead of the database's. Times are told by the database's.",
 		func() float64 { return q.clock.Skew().Seconds() })
@@ -73,7 +73,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 			Name: "ringback_callbacks_ended_total", Help: "Callbacks that were delivered or given up, by that state.",
 		}, []string{"state"}),
 		waited: auto.NewHistogram(prometheus.HistogramOpts{
-			Name: "ringback_time_to_callback_seconds", Help: "From accepting a request, or letting it off again, to its delivered callback.",
+			Name: "ringback_time_to_callback_seconds", Help: "From accepting a request, or redelivering it, to its delivered callback.",
 			Buckets: append(durations, 60, 600, 3600, 6*3600, 24*3600),
 		}),
 		waits: limit.NewCount(registerer, "ringback_jobs_postponed_total",

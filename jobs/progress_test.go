@@ -41,7 +41,7 @@ func TestProgress(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.exec(t, "UPDATE work_leases SET heard_at = now() - interval '1 second', progress_at = now() - interval '1 hour'")
-		attempt, err := e.RunOf(t.Context(), token)
+		attempt, err := e.RunByToken(t.Context(), token)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -115,7 +115,7 @@ type Queue struct {
 	// The workers of each queue, and the starters of its jobs.
 	work, callback *lane
 	runner         *runWorker
-	caller         *callbackWorker
+	callbackWorker *callbackWorker
 	handoff        *handoff
 	grace          time.Duration // before Stop interrupts jobs
 
@@ -125,7 +125,7 @@ type Queue struct {
 	finishes  *batch.Batcher[db.Request, bool]
 	callbacks *batch.Batcher[uuid.UUID, db.Request]
 	settles   *batch.Batcher[db.Settlement, int]
-	meetings  *batch.Batcher[string, db.Receiver]
+	receivers *batch.Batcher[string, db.Receiver]
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
@@ -199,13 +199,14 @@ const acceptQueueBytes = 16 << 20
 // The least times from one commit of a step to the next, twice as long after a batch of
 // several. A commit takes about a millisecond, so that up to 500 requests a second hardly any
 // waits; at 1,000 requests a second, batches are larger, and a request costs a third less
-// CPU. Nobody waits for the record of an attempt.
+// CPU. Only its worker, and the next callback of an ordering key, wait for the record of an
+// attempt.
 const (
 	acceptRest = time.Millisecond
 	finishRest = time.Millisecond
 	settleRest = 10 * time.Millisecond
-	// settlesPerWorker bounds the rest for the record of an attempt, for which its worker
-	// waits: few workers still settle 10,000 attempts a second together.
+	// settlesPerWorker bounds the rest of few workers, which settle 10,000 attempts a second
+	// together nevertheless.
 	settlesPerWorker = 50 * time.Microsecond
 )
 
@@ -240,7 +241,7 @@ func (q *Queue) startBatchers(config Config) {
 	q.handoff.ends = batch.New(batch.Config[*riverdriver.JobSetStateIfRunningParams, struct{}]{
 		Flush: q.handoff.endAll, Queue: room, Met: q.met(db.EndStep), Blames: db.IsRefused,
 	})
-	q.meetings = batch.New(batch.Config[string, db.Receiver]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
+	q.receivers = batch.New(batch.Config[string, db.Receiver]{Flush: q.loadReceivers, Queue: room + maxReads, Blames: db.IsRefused})
 }
 
 // fairIf is the rule by which clients share what waits, nil where they don't.
@@ -261,7 +262,7 @@ func (q *Queue) setUpRiver(config Config) error {
 	q.runner = &runWorker{
 		queue: q, logger: config.Logger, catalog: config.Catalog, slots: q.runSlots,
 	}
-	q.caller = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
+	q.callbackWorker = &callbackWorker{queue: q, logger: config.Logger, sender: config.Sender, secrets: config.Secrets, hosts: config.Callbacks, headers: config.Headers}
 	q.work, q.callback = newLane(config.Workers, q.waker(workQueue)), newLane(config.Workers, q.waker(callbackQueue))
 	lanes := map[string]*lane{workQueue: q.work, callbackQueue: q.callback}
 	driver := newDriver(config.RiverPool, func() string { return q.client.ID() }, lanes, q.local.cancel, &q.clock.Clock, q.health, config.Logger)
@@ -293,7 +294,7 @@ const fetchPollInterval = 100 * time.Millisecond
 func (q *Queue) riverConfig(config Config, lanes map[string]*lane) *river.Config {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, q.runner)
-	river.AddWorker(workers, q.caller)
+	river.AddWorker(workers, q.callbackWorker)
 	settings := &river.Config{
 		Workers:    workers,
 		Middleware: []rivertype.Middleware{q.local.around(lanes)},
@@ -348,7 +349,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	go q.backlog.watch(ctx)
 	go q.clock.watch(ctx)
 	q.pacing.Run(ctx)
-	go q.dropKeys(ctx)
+	go q.dropExpired(ctx)
 	if q.quotas != nil {
 		go q.quotas.watch(ctx)
 	}
@@ -394,7 +395,7 @@ func (q *Queue) stopJobs(ctx context.Context) error {
 func (q *Queue) stopBatchers(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
-		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles, q.handoff.ends, q.meetings} {
+		for _, batcher := range []interface{ Stop() }{q.accepts, q.records, q.loads, q.finishes, q.callbacks, q.settles, q.handoff.ends, q.receivers} {
 			batcher.Stop()
 		}
 		close(stopped)

@@ -56,7 +56,7 @@ type agenda struct {
 type demand struct {
 	db.Destination
 	bytes int64 // that will be kept of it
-	// noLetter: it makes no dead letter more, since it is a redelivery, or has no callback.
+	// noLetter: it adds no dead letter, since it is a redelivery, or has no callback.
 	noLetter bool
 }
 
@@ -290,7 +290,7 @@ func (a *agenda) forget(now time.Time) {
 // the rate, with the same delay, is then on time.
 const dueBurst = 2
 
-// leastDue is the number of requests for which nothing is searched.
+// leastDue is how many new requests come at least between two clean-ups of the seconds.
 const leastDue = 1000
 
 // unboundedDue stands for the bound on unfinished requests where a client has none. It is

@@ -16,7 +16,7 @@ import (
 // outside lets the pacing use the database and the sender.
 func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 	return pacing.Outside{
-		Load:    func(ctx context.Context, name string) (db.Receiver, error) { return q.meetings.Do(ctx, name) },
+		Load:    func(ctx context.Context, name string) (db.Receiver, error) { return q.receivers.Do(ctx, name) },
 		Save:    q.saveReceivers,
 		Rulings: func(ctx context.Context) ([]db.Ruling, error) { return db.Rulings(ctx, q.pool) },
 		Forget: func(ctx context.Context, target string) error {

@@ -24,7 +24,7 @@ type Redelivery struct {
 type Redelivered struct {
 	Count   int // callbacks that are pending again
 	Refused Refusals
-	Tried   int // wanted redeliveries that were tried; the last may not have been
+	Tried   int // how many of the wanted, from the first on, were decided; the others were refused together
 }
 
 // Refusal is why redeliveries were not admitted, and how many.
