@@ -65,6 +65,29 @@ func tablesOf(t *testing.T) []string {
 	return valueOf[[]string](t, dbtest.Pool(t, dbtest.New(t)), sql)
 }
 
+// asPlainRole returns the URL for a role that may do nothing but use the tables.
+func asPlainRole(t *testing.T, database string) string {
+	t.Helper()
+	pool := dbtest.Pool(t, database)
+	role := "plain_" + valueOf[string](t, pool, "SELECT current_database()::text")
+	for _, sql := range []string{
+		"CREATE ROLE " + role + " LOGIN PASSWORD 'ringback'",
+		"GRANT ALL ON ALL TABLES IN SCHEMA public TO " + role,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, sql := range []string{"DROP OWNED BY " + role, "DROP ROLE " + role} {
+			if _, err := pool.Exec(context.Background(), sql); err != nil {
+				t.Errorf("%s: %v", sql, err)
+			}
+		}
+	})
+	return strings.Replace(database, "://ringback:", "://"+role+":", 1)
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 
@@ -150,6 +173,43 @@ func TestHealth(t *testing.T) {
 			if !strings.Contains(got, part) {
 				t.Errorf("the log lacks %s:\n%s", part, got)
 			}
+		}
+	})
+
+	t.Run("NamesAHolderThatItsRoleCanNeitherSeeNorEnd", func(t *testing.T) {
+		t.Parallel()
+		url := dbtest.New(t)
+		plain := asPlainRole(t, url)
+		health, log := newHealth(t, plain)
+		locker := connect(t, url)
+		if err := query(t.Context(), locker, "BEGIN; LOCK TABLE callback_attempts IN SHARE MODE"); err != nil {
+			t.Fatal(err)
+		}
+		behind := connect(t, url)
+		waited := make(chan error, 1)
+		go func() { waited <- query(t.Context(), behind, "BEGIN; LOCK TABLE callback_attempts") }()
+		pool := dbtest.Pool(t, url)
+		for valueOf[bool](t, pool, fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = %d AND NOT granted)", behind.PgConn().PID())) {
+		}
+		writer := connect(t, plain+"&statement_timeout=50")
+		for turn := 0; turn < 100 && !health.Lasts(db.Locked); turn++ {
+			_, cause := writer.Exec(t.Context(), "DELETE FROM callback_attempts")
+			health.Note(db.SettleStep, cause)
+		}
+		pid := locker.PgConn().PID()
+		for _, part := range []string{
+			fmt.Sprintf(`"remedy":"end the session that holds the lock on callback_attempts: SELECT pg_terminate_backend(%d) as user ringback, or as a superuser"`, pid),
+			fmt.Sprintf(`"blocked_by":"pid %d (of user ringback; to see more of it, a user needs the role pg_read_all_stats)"`, pid),
+		} {
+			if got := log.String(); !strings.Contains(got, part) {
+				t.Errorf("the log lacks %s:\n%s", part, got)
+			}
+		}
+		if err := query(t.Context(), locker, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waited; err != nil {
+			t.Errorf("the lock behind: got %v, want it granted", err)
 		}
 	})
 

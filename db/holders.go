@@ -14,6 +14,7 @@ type holder struct {
 	PID    int      // 0 for a prepared transaction
 	Told   string   // what is known of it, for an operator
 	GID    string   // of a prepared transaction, as an SQL literal
+	Owner  string   // of a session that this role may not end
 	Tables []string // of this schema that it locks
 }
 
@@ -37,6 +38,9 @@ func (h holders) remedy() string {
 			lock += " on " + strings.Join(holder.Tables, ", ")
 		}
 		remedies[i] = fmt.Sprintf("end the session that holds %s: SELECT pg_terminate_backend(%d)", lock, holder.PID)
+		if holder.Owner != "" {
+			remedies[i] += fmt.Sprintf(" as user %s, or as a superuser", holder.Owner)
+		}
 		if holder.PID == 0 {
 			remedies[i] = fmt.Sprintf("end the prepared transaction that holds %s: ROLLBACK PREPARED %s, or COMMIT PREPARED where its program wants that", lock, holder.GID)
 		}
@@ -128,6 +132,8 @@ const described = `
 	        coalesce(quote_literal(gid), 'of pg_prepared_xacts'),
 	        coalesce(owner, 'unknown'),
 	        coalesce(extract(epoch FROM clock_timestamp() - prepared_at)::bigint::text, '?'))
+	WHEN session.state IS NULL AND session.usename IS NOT NULL THEN
+	    format('pid %s (of user %s; to see more of it, a user needs the role pg_read_all_stats)', holder.pid, session.usename)
 	ELSE
 	    format('pid %s (%s of user %s, %s, its transaction is %s s old)',
 	        holder.pid,
@@ -137,6 +143,10 @@ const described = `
 	        coalesce(extract(epoch FROM clock_timestamp() - session.xact_start)::bigint::text, '?'))
 	END,
 	coalesce(quote_literal(gid), 'with its gid of pg_prepared_xacts'),
+	CASE
+	WHEN pg_has_role(session.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE') THEN ''
+	ELSE coalesce(session.usename::text, '')
+	END,
 	ARRAY(
 	    SELECT DISTINCT relname::text
 	    FROM pg_locks AS held
@@ -161,7 +171,12 @@ func findHolders(ctx context.Context, q Querier, found string) (holders, error) 
 		FROM (` + found + `) AS holder
 		LEFT JOIN pg_stat_activity AS session USING (pid)
 		LEFT JOIN (` + preparedHolders + `) AS prepared ON holder.pid = 0
-		WHERE session.wait_event_type IS DISTINCT FROM 'Lock' -- who waits as well isn't the cause
+		WHERE NOT EXISTS ( -- a session that waits as well isn't the cause
+		    SELECT
+		    FROM pg_locks AS wanted
+		    WHERE wanted.pid = holder.pid
+		      AND NOT granted
+		)
 		ORDER BY holder.pid, prepared_at
 		LIMIT $1`
 	rows, err := q.Query(ctx, sql, mostHolders)
