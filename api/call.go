@@ -26,6 +26,7 @@ type call struct {
 	requestID string          // of the request that the call is about
 	problem   string          // the name of the problem that was answered
 	reason    string          // for which the call was refused, if it was
+	cause     string          // the rule that a callback URL breaks
 	unknown   clients.Unknown // why the call has no client
 	streams   bool            // the answer is a stream of events
 

@@ -121,6 +121,22 @@ func TestLogOf401(t *testing.T) {
 	}
 }
 
+// The operator reads which rule a callback URL broke, and nothing of the URL.
+func TestLogOfARefusedCallbackURL(t *testing.T) {
+	t.Parallel()
+	logged := make(chan string, 10)
+	s := newService(t, func(c *api.Config) { c.Logger = slog.New(slog.NewTextHandler(lines(logged), nil)) })
+	for url, rule := range map[string]string{
+		"ftp://secret.example.com/":         "must start with https",
+		"https://secret.example.com:99999/": "port",
+	} {
+		s.call(t, "POST", "/async", `{"input":{"text":"a"},"callback_url":"`+url+`"}`)
+		if got := <-logged; !regexp.MustCompile(`problem=invalid-callback-url cause="[^"]*`+rule).MatchString(got) || strings.Contains(got, "secret") {
+			t.Errorf("%s: got the line\n%s\nwant the rule %q, without the URL", url, got, rule)
+		}
+	}
+}
+
 // Calls that anybody can send, as many as it likes, don't fill the log.
 func TestCallsOfStrangersAreLoggedSeldom(t *testing.T) {
 	t.Parallel()

@@ -73,6 +73,9 @@ func (a *API) log(c *call, took time.Duration) {
 	if c.reason != "" {
 		attrs = append(attrs, "reason", c.reason)
 	}
+	if c.cause != "" {
+		attrs = append(attrs, "cause", c.cause)
+	}
 	if c.unknown.Why != "" {
 		attrs = append(attrs, c.whyUnknown()...)
 	}

@@ -45,6 +45,9 @@ func (a *API) writeProblem(c *call, err error) {
 	}
 	c.problem = problem.name
 	c.reason = string(problem.reason)
+	if problem.name == "invalid-callback-url" {
+		c.cause = problem.Detail // a rule: it quotes nothing of the URL
+	}
 	switch {
 	case problem.retryAfter > 0:
 		c.Header("Retry-After", strconv.Itoa(problem.retryAfter))
