@@ -186,7 +186,7 @@ func (w *callbackWorker) sendIfAllowed(ctx context.Context, job *rivertype.JobRo
 	switch {
 	case err != nil:
 		w.tellCutOff(ctx, job, request, "sending", "the attempt is made again")
-	case sent.Away:
+	case sent.NotAdmitted:
 		return nil, pass.Refused(), nil
 	}
 	return &sent, limit.Decision{}, err
@@ -272,8 +272,8 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 	if ctx.Err() != nil && sent.Outcome != webhook.Delivered {
 		return webhook.Attempt{}, ctx.Err()
 	}
-	if sent.Ours != nil {
-		return webhook.Attempt{}, &shortage{sent.Ours}
+	if sent.Shortage != nil {
+		return webhook.Attempt{}, &shortage{sent.Shortage}
 	}
 	return sent, nil
 }

@@ -93,8 +93,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (_ *serv
 		logger.Warn("calls_of_services_are_not_signed", "works", config.exposed,
 			"remedy", "set WORK_SECRET, or secret in the file of WORKS, and let the services verify the signature: until then they take calls from anybody")
 	}
-	if opened := callbackPolicy(config).Opened(); len(opened) > 0 {
-		logger.Warn("callbacks_may_go_inside", "ranges", config.CallbackAllowCIDRs, "reachable", opened,
+	if inside := callbackPolicy(config).ReachableInside(); len(inside) > 0 {
+		logger.Warn("callbacks_may_go_inside", "ranges", config.CallbackAllowCIDRs, "reachable", inside,
 			"remedy", "name only the ranges of your receivers in CALLBACK_ALLOW_CIDRS, and take the rest back by CALLBACK_DENY_CIDRS: all clients can have this service call these addresses, on every port")
 	}
 	s := &server{config: config, logger: logger, failed: make(chan error, 4), served: make(chan struct{})}

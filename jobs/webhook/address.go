@@ -20,21 +20,20 @@ var public = ssrf.New(
 		netip.MustParsePrefix("3000::/4"), // with 3ffe::/16, which was the 6bone's (RFC 3701)
 	))
 
-// allows reports whether an address may be called. It is asked for the
-// literals in URLs, for every answer of DNS and, last, at every dial.
-func (p Policy) allows(address netip.Addr) bool {
+// mayDial tells whether the policy lets an address be dialled. It judges the literals in
+// URLs, every answer of DNS and, last, every dial.
+func (p Policy) mayDial(address netip.Addr) bool {
 	switch {
 	case !address.IsValid(), address.Is4In6(), address.Zone() != "", contain(p.Denied, address):
 		return false
-	case p.permits(address):
+	case p.isExempted(address):
 		return true
 	}
 	return !isISATAP(address) && public.SafeAddr(address) == nil
 }
 
-// permits reports whether an address is in a range that the operator allows
-// though it isn't public.
-func (p Policy) permits(address netip.Addr) bool {
+// isExempted tells whether the operator allows an address though it isn't public.
+func (p Policy) isExempted(address netip.Addr) bool {
 	if address.Is4In6() || address.Zone() != "" || contain(p.Denied, address) {
 		return false
 	}
@@ -54,7 +53,7 @@ func contain(prefixes []netip.Prefix, address netip.Addr) bool {
 // 6.3), as far as they may be called.
 func (p Policy) loopback() (addresses []netip.Addr) {
 	for _, address := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-		if p.permits(address) {
+		if p.isExempted(address) {
 			addresses = append(addresses, address)
 		}
 	}
@@ -63,13 +62,13 @@ func (p Policy) loopback() (addresses []netip.Addr) {
 
 // isISATAP tells whether an IPv6 address carries an IPv4 address in its interface
 // identifier, 0000:5efe or 0200:5efe and four bytes (RFC 5214, section 6.1): a router may
-// unpack it into a private network.
+// unpack the IPv4 address into a private network.
 func isISATAP(address netip.Addr) bool {
 	b := address.As16()
 	return address.Is6() && b[8]&^0x02 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// inside are ranges that nobody's receivers are in, and what callers reach there.
+// inside are ranges without receivers, each with what callers reach there.
 var inside = []struct {
 	what   string
 	ranges []netip.Prefix
@@ -86,9 +85,9 @@ func prefixes(all ...string) (parsed []netip.Prefix) {
 	return parsed
 }
 
-// Opened says what callers reach by callbacks, by what the operator allows, though it can't
-// be meant for receivers. In local mode, this machine is meant.
-func (p Policy) Opened() (reachable []string) {
+// ReachableInside says what callers reach by callbacks in ranges that the operator allows
+// and that have no receivers. In local mode, this machine has receivers.
+func (p Policy) ReachableInside() (reachable []string) {
 	for _, allowed := range p.Allowed {
 		if allowed.Bits() == 0 {
 			family := "IPv4"
@@ -99,15 +98,16 @@ func (p Policy) Opened() (reachable []string) {
 		}
 	}
 	for i, place := range inside {
-		if (i > 0 || !p.Local) && slices.ContainsFunc(place.ranges, p.opens) {
+		if (i > 0 || !p.Local) && slices.ContainsFunc(place.ranges, p.exemptsSomeOf) {
 			reachable = append(reachable, place.what)
 		}
 	}
 	return reachable
 }
 
-// opens tells whether some address of a range is allowed, and not denied.
-func (p Policy) opens(within netip.Prefix) bool {
+// exemptsSomeOf tells whether the operator allows some address of a range, and doesn't deny
+// it.
+func (p Policy) exemptsSomeOf(within netip.Prefix) bool {
 	return slices.ContainsFunc(p.Allowed, func(allowed netip.Prefix) bool {
 		common := allowed
 		if within.Bits() > allowed.Bits() {

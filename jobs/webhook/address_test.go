@@ -33,16 +33,16 @@ func TestAllows(t *testing.T) {
 			t.Run(want+" "+address, func(t *testing.T) {
 				t.Parallel()
 				parsed := netip.MustParseAddr(address)
-				if got := strict.allows(parsed); got != (want == always) {
-					t.Errorf("strict policy allows(%s) = %v; want it %s", address, got, want)
+				if got := strict.mayDial(parsed); got != (want == always) {
+					t.Errorf("strict policy mayDial(%s) = %v; want it %s", address, got, want)
 				}
-				if got := local.allows(parsed); got != (want != never) {
-					t.Errorf("local policy allows(%s) = %v; want it %s", address, got, want)
+				if got := local.mayDial(parsed); got != (want != never) {
+					t.Errorf("local policy mayDial(%s) = %v; want it %s", address, got, want)
 				}
 			})
 		}
 	}
-	if strict.allows(netip.Addr{}) || local.allows(netip.Addr{}) {
+	if strict.mayDial(netip.Addr{}) || local.mayDial(netip.Addr{}) {
 		t.Error("no address at all is allowed; want it refused")
 	}
 }
@@ -66,7 +66,7 @@ func TestAllowsTheNeighbours(t *testing.T) {
 	for _, prefix := range forbidden {
 		first, last := prefix.Addr(), lastOf(prefix)
 		for _, address := range []netip.Addr{first.Prev(), first, last, last.Next()} {
-			if want := address.IsValid() && !isForbidden(address); strict.allows(address) != want {
+			if want := address.IsValid() && !isForbidden(address); strict.mayDial(address) != want {
 				t.Errorf("%s, at the edge of %s: allowed is %v; want %v", address, prefix, !want, want)
 			}
 		}
@@ -91,13 +91,13 @@ func TestAllowsAsTheOperatorSays(t *testing.T) {
 		"10.0.9.0": false, "10.0.9.255": false, "fcff::1": false, "fe00::1": false, "192.168.0.1": false, "127.0.0.1": false, "::1": false,
 		"8.8.4.4": false, "2a00:64::": false, "2a00:64::ffff:ffff": false, "::ffff:10.1.2.3": false, "fd00::1%eth0": false,
 	} {
-		if got := operated.allows(netip.MustParseAddr(address)); got != want {
-			t.Errorf("allows(%s) = %v; want %v", address, got, want)
+		if got := operated.mayDial(netip.MustParseAddr(address)); got != want {
+			t.Errorf("mayDial(%s) = %v; want %v", address, got, want)
 		}
 	}
 }
 
-func TestOpened(t *testing.T) {
+func TestReachableInside(t *testing.T) {
 	t.Parallel()
 	const (
 		all4      = "every IPv4 address, all of the private network among them"
@@ -130,7 +130,7 @@ func TestOpened(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			policy := Policy{Local: test.local, Allowed: prefixes(test.allowed...), Denied: prefixes(test.denied...)}
-			if got := policy.Opened(); !slices.Equal(got, test.want) {
+			if got := policy.ReachableInside(); !slices.Equal(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

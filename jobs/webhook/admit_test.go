@@ -96,7 +96,7 @@ func TestAdmission(t *testing.T) {
 		door, sender := &doorman{admits: func(string, bool) bool { return false }}, localSender(t)
 		m := message(target.url)
 		m.Admit = door.admit
-		if got := sender.Send(t.Context(), m); !got.Away || got.Address != "" || got.AboutReceiver().Outcome != "" {
+		if got := sender.Send(t.Context(), m); !got.NotAdmitted || got.Address != "" || got.AboutReceiver().Outcome != "" {
 			t.Errorf("got %+v, want it turned away", got)
 		}
 		if _, err := sender.Ask(t.Context(), target.url, 60, door.admit); !errors.Is(err, ErrTurnedAway) {
@@ -124,7 +124,7 @@ func TestAdmission(t *testing.T) {
 			t.Errorf("got it sent to %s, want the admitted address", got.Address)
 		}
 		door.admits = func(address string, _ bool) bool { return address == "127.0.0.2" } // where nobody listens
-		if got := sender.Send(t.Context(), m); got.Away || got.Outcome != ConnectionFailed || !strings.Contains(got.Cause, "refused") {
+		if got := sender.Send(t.Context(), m); got.NotAdmitted || got.Outcome != ConnectionFailed || !strings.Contains(got.Cause, "refused") {
 			t.Errorf("got %+v, want an attempt at the admitted address", got)
 		}
 	})
@@ -137,7 +137,7 @@ func TestAdmission(t *testing.T) {
 		door := &doorman{admits: func(string, bool) bool { return false }}
 		m := large(k.url)
 		m.Admit = door.admit
-		if got := sender.Send(t.Context(), m); got.Away || got.Outcome != ConnectionFailed || got.Address == "" || strings.Contains(got.Cause, again) {
+		if got := sender.Send(t.Context(), m); got.NotAdmitted || got.Outcome != ConnectionFailed || got.Address == "" || strings.Contains(got.Cause, again) {
 			t.Errorf("got %+v, want the failure of the kept connection", got)
 		}
 		k.expect(t, 1)

@@ -224,7 +224,7 @@ func TestSendTooSlow(t *testing.T) {
 			withMoreTime(t, func(limit time.Duration) (bool, any) {
 				sender := localSender(t)
 				sender.exchange = limit
-				sender.transport.TLSHandshakeTimeout = 50 * time.Millisecond
+				sender.kept.pattern.TLSHandshakeTimeout = 50 * time.Millisecond
 				got := sender.Send(t.Context(), message(test.scheme+target.address))
 				// Pacing tells by Conn whether the receiver has taken the connection.
 				return got.Outcome == Timeout && got.Cause == test.cause && (got.Conn == "") == (name == "half handshake"), got

@@ -13,18 +13,18 @@ import (
 // Policy says which callback URLs may be called. The zero value is the strictest policy:
 // https on port 443 or 8443 of public hosts.
 type Policy struct {
-	Local bool // http and every port of loopback too: for a server that listens on loopback only
+	Local bool // allows http, and every port of loopback: for a server that listens on loopback only
 
 	Allowed []netip.Prefix // private ranges that may be called, on every port
-	Denied  []netip.Prefix // ranges that are denied before any other rule: NAT64 prefixes, say, and the service's public addresses
-	Ports   []uint16       // besides 443 and 8443; 80 among them allows http
+	Denied  []netip.Prefix // ranges that no other rule allows: NAT64 prefixes, say, and the service's public addresses
+	Ports   []uint16       // besides 443 and 8443; port 80 allows http
 	Names   []string       // the service's public host names, in lower case; the first name introduces it
 
 	Resolvers []netip.AddrPort // asked in turn instead of the system's
 }
 
-// RefusedError is why a callback URL is not accepted. It tells the broken rule
-// and nothing about the URL or the network, so a caller may see it.
+// RefusedError is why a callback URL is not accepted. It names the broken rule
+// and nothing of the URL or the network, so a caller may see it.
 type RefusedError struct {
 	Rule string // a sentence
 }
@@ -40,10 +40,10 @@ const (
 )
 
 // Check returns the canonical form of a callback URL: scheme and host in lower
-// case, no trailing dot, no default port, a path. Only that form may be stored
-// or used; checking it again gives itself. A URL that breaks a rule gives a
-// *RefusedError. Check is pure: it neither resolves nor connects, so a name
-// that it accepts can still lead to an address that the dial refuses.
+// case, no trailing dot, no default port, a path. Only the canonical form may be stored
+// or used; its own canonical form is itself. A URL that breaks a rule gives a
+// *RefusedError. Check is pure: it neither resolves nor connects, so an accepted name
+// can still lead to an address that the dial refuses.
 func (p Policy) Check(raw string) (string, error) {
 	if err := checkBytes(raw); err != nil {
 		return "", err
@@ -65,7 +65,7 @@ func (p Policy) Check(raw string) (string, error) {
 		parsed.Path = "/"
 	}
 	canonical := parsed.String()
-	if len(canonical) > maxURLBytes { // the path that was added may be the byte too many
+	if len(canonical) > maxURLBytes { // the added path may be the byte too many
 		return "", refuse("The callback URL must be 1 to 2048 bytes long.")
 	}
 	return canonical, nil
@@ -92,8 +92,8 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// parse splits a URL whose bytes are checked and refuses the parts that a
-// callback may not have.
+// parse splits a URL whose bytes are checked, and refuses parts that a callback URL may
+// not have.
 func (p Policy) parse(raw string) (*url.URL, error) {
 	parsed, err := url.Parse(raw)
 	switch {
@@ -124,7 +124,7 @@ func (p Policy) canonicalPort(parsed *url.URL) (string, error) {
 	if err != nil || port[0] == '0' {
 		return "", refuse("The port of the callback URL must be a number from 1 to 65535 without leading zeros.")
 	}
-	if !p.allowsPort(uint16(number)) && !p.permitsHost(parsed.Hostname()) {
+	if !p.allowsPort(uint16(number)) && !p.allowsEveryPort(parsed.Hostname()) {
 		return "", refuse("The port of the callback URL must be one of those allowed, such as 443 and 8443.")
 	}
 	return ":" + port, nil
@@ -134,18 +134,18 @@ func (p Policy) allowsPort(port uint16) bool {
 	return port == 443 || port == 8443 || port == 80 && p.Local || slices.Contains(p.Ports, port)
 }
 
-// permitsHost reports whether callbacks may go to every port of a host: an address
-// in an allowed range, or this machine under its usual name.
-func (p Policy) permitsHost(host string) bool {
+// allowsEveryPort tells whether callbacks may go to every port of a host: an exempted
+// address, or this machine under its usual name.
+func (p Policy) allowsEveryPort(host string) bool {
 	if isLocalhost(strings.ToLower(strings.TrimSuffix(host, "."))) {
 		return len(p.loopback()) > 0
 	}
 	address, err := netip.ParseAddr(host)
-	return err == nil && p.permits(address)
+	return err == nil && p.isExempted(address)
 }
 
-// canonicalHost returns the host as it stands in the canonical URL, an IPv6
-// address in its brackets.
+// canonicalHost returns the host as it stands in the canonical URL: an IPv6 address has
+// brackets.
 func (p Policy) canonicalHost(parsed *url.URL) (string, error) {
 	host := parsed.Hostname()
 	bracketed := strings.HasPrefix(parsed.Host, "[")
@@ -155,9 +155,9 @@ func (p Policy) canonicalHost(parsed *url.URL) (string, error) {
 		return "", refuse("The callback URL must hold nothing but an IPv6 address without a zone between its brackets.")
 	case bracketed && address.Is4In6():
 		return "", refuse("The callback URL must not hold an IPv4-mapped IPv6 address.")
-	case bracketed && p.allows(address):
+	case bracketed && p.mayDial(address):
 		return "[" + address.String() + "]", nil
-	case !bracketed && err == nil && address.Is4() && p.allows(address):
+	case !bracketed && err == nil && address.Is4() && p.mayDial(address):
 		return address.String(), nil
 	case bracketed, err == nil:
 		return "", refuse("The IP address in the callback URL must be a public one.")
@@ -165,8 +165,8 @@ func (p Policy) canonicalHost(parsed *url.URL) (string, error) {
 	return p.canonicalName(host)
 }
 
-// PublicName returns the canonical form of a public host name, by the rules for
-// those in callback URLs.
+// PublicName returns the canonical form of a public host name, by the rules for host
+// names in callback URLs.
 func PublicName(name string) (string, error) { return Policy{}.canonicalName(name) }
 
 func (p Policy) canonicalName(host string) (string, error) {
@@ -214,8 +214,8 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// checkTop refuses the names that no public DNS answers for. Since the last label has to
-// start with a letter, no name "ends in a number": WHATWG's URL parser and inet_aton read
+// checkTop refuses names that no public DNS answers for. The last label has to start with
+// a letter, so that no name "ends in a number": WHATWG's URL parser and inet_aton read
 // 127.1 or 0x7f.1 as an address.
 func checkTop(name string) error {
 	dot := strings.LastIndexByte(name, '.')
@@ -231,7 +231,7 @@ func checkTop(name string) error {
 	return nil
 }
 
-// isLocalhost tells the names that RFC 6761, section 6.3, reserves for loopback.
+// isLocalhost tells whether RFC 6761, section 6.3, reserves a name for loopback.
 func isLocalhost(name string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }

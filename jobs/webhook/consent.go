@@ -15,19 +15,19 @@ import (
 // (CloudEvents HTTP 1.1 Web Hooks, section 4).
 type Consent struct {
 	Granted   bool
-	PerMinute int        // callbacks that it takes a minute; 0: not stated or no limit
-	Address   netip.Addr // that was asked
+	PerMinute int        // callbacks that the receiver takes a minute; 0: not stated or no limit
+	Address   netip.Addr // at which the receiver was asked
 }
 
-// maxPerMinute is chosen here: no receiver that grants more means it.
+// maxPerMinute bounds a grant. It is chosen here: no receiver takes more.
 const maxPerMinute = 1_000_000
 
 // Ask asks the receiver behind a callback URL whether it takes perMinute callbacks a
 // minute, through the same guard and within the same time as a callback. Only a 2xx whose
 // WebHook-Allowed-Origin is this service's origin or * is a grant. Any answer is a value.
 // An error says why no answer came, in words for operators without the URL; after a
-// cancelled ctx it says nothing about the receiver. It is ErrTurnedAway where Admit let no
-// address be dialled.
+// cancelled ctx, the error says nothing about the receiver. The error is ErrTurnedAway
+// where admit let no address be dialled.
 func (s *Sender) Ask(ctx context.Context, url string, perMinute int, admit Admit) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
@@ -58,7 +58,7 @@ func (s *Sender) options(ctx context.Context, url string, perMinute int) (*http.
 		return nil, err
 	}
 	request.Header.Set("Webhook-Request-Rate", strconv.Itoa(perMinute))
-	// On kept connections, net/http would repeat an OPTIONS for as long as they fail.
+	// net/http would repeat an OPTIONS on one kept connection after the other, while they fail.
 	return s.fresh.RoundTrip(request)
 }
 

@@ -51,7 +51,7 @@ func checkProperties(t *testing.T, policy Policy, raw, canonical string) {
 		t.Fatalf("Check(%q) = %q, which doesn't parse: %v", raw, canonical, err)
 	}
 	host := parsed.Hostname()
-	if address, err := netip.ParseAddr(host); err == nil && !policy.allows(address) {
+	if address, err := netip.ParseAddr(host); err == nil && !policy.mayDial(address) {
 		t.Errorf("Check(%q) = %q, whose address the guard refuses", raw, canonical)
 	} else if err != nil && strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
 		t.Errorf("Check(%q) = %q, whose host isn't a plain name", raw, canonical)

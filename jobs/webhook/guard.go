@@ -39,24 +39,24 @@ func newGuard(policy Policy) *guard {
 	return g
 }
 
-// blockedError is how a dial ends at the guard.
+// blockedError is how a dial ends that the guard refuses.
 type blockedError struct {
-	address string // for operators, with its port; empty where there was none
+	address string // that was refused, for operators, with its port; empty where no address was known
 }
 
 // Error doesn't tell the address, which the attempt records on its own.
 func (*blockedError) Error() string { return "address not allowed" }
 
-// Admit tells whether an address may be dialled, just before it is. keeps tells that the
-// connection may carry later messages as well, which nobody is asked about. It is called on
-// any goroutine, also when its message no longer needs the dial.
+// Admit tells whether an address may be dialled. It is called just before the dial. keeps
+// tells that the connection may be kept: later messages on that connection don't call
+// Admit. Admit may run on any goroutine, also when its message no longer needs the dial.
 type Admit func(address netip.Addr, keeps bool) bool
 
-// ErrTurnedAway is how a dial ends of which Admit let no address be dialled.
+// ErrTurnedAway is how a dial ends where Admit let no address be dialled.
 var ErrTurnedAway = errors.New("no address may be dialled now")
 
-// admission is what the guard is to ask about a dial. The transport hands nothing but the
-// context on to the dial.
+// admission is what the guard asks before a dial. It travels in the context, since the
+// transport hands nothing else on to the dial.
 type admission struct {
 	admit Admit
 	keeps bool
@@ -86,16 +86,16 @@ func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range addresses { // a forbidden address among allowed addresses is an attempt to slip through
-		if !g.allows(address) {
+	for _, address := range addresses { // a forbidden address beside allowed addresses is an attempt to slip through
+		if !g.mayDial(address) {
 			return nil, &blockedError{net.JoinHostPort(address.String(), port)}
 		}
 	}
 	return g.dialFirst(ctx, addresses[:min(len(addresses), maxAddresses)], port)
 }
 
-// resolve returns the addresses of a host as the transport names it. Without an error
-// there is at least one address.
+// resolve returns the addresses of a host as the transport names it: at least one, or an
+// error.
 func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if literal, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{literal}, nil
@@ -127,7 +127,7 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 }
 
 // dialFirst returns a connection to the first admitted address that accepts it. Each address
-// has its share of the remaining time. The error is ErrTurnedAway, too, where some address was
+// has its share of the remaining time. The error wraps ErrTurnedAway where some address was
 // not admitted.
 func (g *guard) dialFirst(ctx context.Context, addresses []netip.Addr, port string) (conn net.Conn, err error) {
 	deadline := time.Now().Add(g.dialLimit)
@@ -154,14 +154,13 @@ func (g *guard) dialOne(ctx context.Context, limit time.Duration, address string
 // control is a net.Dialer's Control.
 func (g *guard) control(network, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
-	if err != nil || network != "tcp4" && network != "tcp6" || !g.allows(target.Addr()) {
+	if err != nil || network != "tcp4" && network != "tcp6" || !g.mayDial(target.Addr()) {
 		return &blockedError{address}
 	}
 	return nil
 }
 
-// allows adds this machine's addresses, public addresses included, to the policy's
-// refusals. Addresses in a range that the operator allows are allowed.
-func (g *guard) allows(address netip.Addr) bool {
-	return g.policy.allows(address) && (g.policy.permits(address) || !g.own.has(address))
+// mayDial also refuses the addresses of this machine, unless the policy exempts them.
+func (g *guard) mayDial(address netip.Addr) bool {
+	return g.policy.mayDial(address) && (g.policy.isExempted(address) || !g.own.has(address))
 }

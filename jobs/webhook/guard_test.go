@@ -172,7 +172,7 @@ func TestDialRefusesItself(t *testing.T) {
 			t.Errorf("dial gives %v after %q; want it dialled: %v", err, s.dialled, want)
 		}
 	}
-	if strict.allows(netip.MustParseAddr("8.8.8.8")) != true {
+	if strict.mayDial(netip.MustParseAddr("8.8.8.8")) != true {
 		t.Error("the policy alone refuses 8.8.8.8; want it to know no interfaces")
 	}
 }
@@ -206,7 +206,7 @@ func TestDialRefusesLoopback(t *testing.T) {
 		t.Run("host "+host, func(t *testing.T) {
 			t.Parallel()
 			sender := NewSender(strict, "test")
-			conn, err := sender.transport.DialContext(context.Background(), "tcp", net.JoinHostPort(host, port))
+			conn, err := sender.kept.pattern.DialContext(context.Background(), "tcp", net.JoinHostPort(host, port))
 			if _, blocked := errors.AsType[*blockedError](err); !blocked && host != "" {
 				t.Errorf("dialling %q gives %v, %v; want it blocked", host, conn, err)
 			}

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// headConn keeps the first bytes of the answer to the latest request on it: net/http gives
-// nothing of an answer whose header it can't read, and its status line may be in order.
+// headConn keeps the first bytes of the answer to its latest request: net/http gives nothing
+// of an answer whose header it can't read, and the answer's status line may be in order.
 type headConn struct {
 	net.Conn
 	mu   sync.Mutex
@@ -23,7 +23,8 @@ type headConn struct {
 // headBytes hold a version, a status and the byte behind it.
 const headBytes = len("HTTP/1.1 200 ")
 
-// begin is called for each request, before anything of it is sent.
+// begin forgets the answer to the previous request. It is called before anything of the
+// next request is sent.
 func (c *headConn) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,11 +39,11 @@ func (c *headConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// statusLine is the part of the line that leaves no doubt. An answer behind an interim
+// statusLine is the start of a status line that leaves no doubt. An answer behind an interim
 // answer isn't read.
 var statusLine = regexp.MustCompile(`^HTTP/1\.[01] ([2-5][0-9][0-9])[ \r\n]`)
 
-// status is the status in the answer's status line; 0 where there is a doubt.
+// status is the status in the answer's status line, 0 where it is in doubt.
 func (c *headConn) status() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +57,7 @@ func (c *headConn) status() int {
 
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// keepingHeads makes the connections of a dialer keep how answers begin.
+// keepingHeads lets the connections of a dialer record each answer's first bytes.
 func keepingHeads(dial dialer) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -67,8 +68,8 @@ func keepingHeads(dial dialer) dialer {
 	}
 }
 
-// overTLS dials and shakes hands, as the transport does without it: the bytes of an answer
-// are only seen within TLS.
+// overTLS dials and shakes hands, as the transport does when DialTLSContext is nil: the bytes
+// of an answer are only seen within TLS.
 func overTLS(dial dialer, transport *http.Transport) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

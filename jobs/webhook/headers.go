@@ -17,11 +17,11 @@ const (
 	maxHeaderBytes = 1024 // of a value: a bearer token fits
 )
 
-// takenHeaders are headers that frame or route a message, headers of a hop (RFC 9110,
-// section 7.6.1), and headers that Ringback sets. A caller that chose them could make a
-// callback look like another caller's. Proxies tell a service its caller and purpose by
-// some of the other headers, which the service would believe. Metadata services of clouds
-// require the rest, so that no callback can query such a service.
+// takenHeaders are headers that no caller may choose. Some frame or route a message, belong
+// to a hop (RFC 9110, section 7.6.1), or are set by Ringback: with them, a callback could
+// look like another caller's. By others, proxies tell a service its caller and purpose, and
+// the service would believe them. Metadata services of clouds require the rest, so that no
+// callback can query such a service.
 var takenHeaders = []string{
 	"Accept", "Accept-Encoding", "Alt-Used", "Cdn-Loop", "Close", "Connection", "Early-Data", "Expect", "Forwarded", "From", "Host",
 	"Http2-Settings", "Keep-Alive", "Max-Forwards", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Via",
@@ -41,14 +41,14 @@ var takenPrefixes = []string{
 
 // HeaderError is why a header is not accepted.
 type HeaderError struct {
-	Name string // as the caller wrote it; empty for all of them
-	Rule string // the rule that it breaks, to follow its name
+	Name string // as the caller wrote it; empty where the headers together break the rule
+	Rule string // the broken rule, to follow the name
 }
 
 func (e *HeaderError) Error() string { return e.Name + " " + e.Rule }
 
-// CheckHeaders returns headers in canonical form, or a *HeaderError for the first, by
-// name, that breaks a rule.
+// CheckHeaders returns headers in canonical form, or a *HeaderError for the first header, in
+// the order of names, that breaks a rule.
 func CheckHeaders(headers map[string]string) (map[string]string, error) {
 	if len(headers) > MaxHeaders {
 		return nil, &HeaderError{Rule: fmt.Sprintf("must have at most %d names", MaxHeaders)}

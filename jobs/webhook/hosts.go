@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// Hosts are hosts that callbacks may name, each as ParseHost returns it; none for
-// all that a Policy allows.
+// Hosts are hosts that callbacks may name, each as ParseHost returns it. An empty list
+// allows all hosts that a Policy allows.
 type Hosts []string
 
 // ParseHost returns the canonical form of a host: a name, *.suffix for all names
-// below a suffix, or an IP address, with :port where that port alone is meant.
+// below a suffix, or an IP address, with :port where no other port is meant.
 func ParseHost(text string) (string, error) {
 	host, port, wrong := splitHost(text)
 	name, below := strings.CutPrefix(host, "*.")
@@ -50,8 +50,8 @@ func bracketed(address netip.Addr) string {
 	return address.String()
 }
 
-// Check refuses a canonical URL, as Policy.Check returns it, with a *RefusedError
-// where none of the hosts is its own.
+// Check refuses a canonical URL, as Policy.Check returns it, with a *RefusedError unless a
+// host of h covers the URL's.
 func (h Hosts) Check(canonical string) error {
 	if len(h) == 0 {
 		return nil

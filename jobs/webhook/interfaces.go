@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// interfaces knows the addresses of this machine's interfaces: public addresses among
-// them would otherwise be callable.
+// interfaces knows the addresses of this machine, so that callbacks can't reach it at a
+// public address.
 type interfaces struct {
 	read func() ([]net.Addr, error)
 
@@ -17,14 +17,14 @@ type interfaces struct {
 	addresses map[netip.Addr]bool // nil before the first success
 }
 
-// interfacesAge is how old they may be: addresses come and go with the cloud's
-// wishes, and asking the kernel costs less than a dial.
+// interfacesAge is how old the known addresses may be: a cloud may add and remove addresses
+// at any time, and asking the kernel costs less than a dial.
 const interfacesAge = time.Minute
 
 func newInterfaces() *interfaces { return &interfaces{read: net.InterfaceAddrs} }
 
-// has reports whether an address is this machine's. While the interfaces can't be read,
-// every address counts as this machine's.
+// has tells whether an address is this machine's. Until the interfaces were read once, every
+// address counts as this machine's.
 func (i *interfaces) has(address netip.Addr) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -34,7 +34,7 @@ func (i *interfaces) has(address netip.Addr) bool {
 	return i.addresses == nil || i.addresses[address]
 }
 
-// refresh keeps the known addresses where the kernel doesn't tell.
+// refresh keeps the known addresses where the interfaces can't be read.
 func (i *interfaces) refresh() {
 	read, err := i.read()
 	if err != nil {

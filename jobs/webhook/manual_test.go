@@ -18,7 +18,7 @@ func TestManualTellsTheNumbers(t *testing.T) {
 	defer sender.Close()
 	for _, phrase := range []string{
 		fmt.Sprintf("an attempt takes at most %d s, %d KiB of headers and %d KiB of body",
-			(sender.exchange+sender.drain)/time.Second, sender.transport.MaxResponseHeaderBytes>>10, maxDrain>>10),
+			(sender.exchange+sender.drain)/time.Second, sender.kept.pattern.MaxResponseHeaderBytes>>10, maxDrain>>10),
 		fmt.Sprintf("2xx within %d s", sender.exchange/time.Second),
 	} {
 		if !strings.Contains(string(manual), phrase) {

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// Outcome is the result of an attempt, in the word that callers see.
+// Outcome is the result of an attempt, as callers see it.
 type Outcome string
 
 const (
 	Delivered        Outcome = "delivered"         // 2xx
 	Gone             Outcome = "gone"              // 410: never call this URL again for this message
-	Throttled        Outcome = "throttled"         // 429 or 503 that says when to come back
+	Throttled        Outcome = "throttled"         // 429 or 503 with a Retry-After
 	HTTPStatus       Outcome = "http_status"       // every other status, redirects too
 	Timeout          Outcome = "timeout"           // no status in time
 	TLSFailed        Outcome = "tls_failed"        // no trusted connection
@@ -56,8 +56,8 @@ func classify(status int, header http.Header, now time.Time) (Outcome, time.Dura
 // sloppyAnswer is the cause of an outcome that the status line alone tells.
 const sloppyAnswer = "the answer behind its status line is not valid HTTP, or did not come"
 
-// causeOf explains a status to operators, where it doesn't explain itself.
-func causeOf(status int) string {
+// statusCause explains a status to operators, where it doesn't explain itself.
+func statusCause(status int) string {
 	switch {
 	case status < 100:
 		return noValidAnswer
@@ -67,7 +67,7 @@ func causeOf(status int) string {
 	return ""
 }
 
-// withRepetition adds to a cause that this was the second try of the attempt.
+// withRepetition adds to a cause that the attempt sent its message twice.
 func withRepetition(cause string) string {
 	const twice = "tried twice: a kept connection failed first"
 	if cause == "" {
@@ -76,9 +76,9 @@ func withRepetition(cause string) string {
 	return cause + "; " + twice
 }
 
-// RetryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section
-// 10.2.3), clamped. It reports false for a value that is absent or malformed. A date is
-// by the clock of who answers, which the answer's Date tells; now is for answers without.
+// RetryAfter reads a Retry-After of seconds or an HTTP date (RFC 9110, section 10.2.3), and
+// clamps it to 1 s to 24 h. It returns false for a value that is absent or malformed. A date
+// is by the clock of the server that answers: the answer's Date, or now without a Date.
 func RetryAfter(answer http.Header, now time.Time) (time.Duration, bool) {
 	value, wait := answer.Get("Retry-After"), maxRetryAfter
 	seconds, err := strconv.ParseUint(value, 10, 64)
@@ -111,7 +111,7 @@ func explain(err error, seen sighting) (Outcome, string) {
 	if errors.Is(err, context.Canceled) {
 		return ConnectionFailed, "cancelled"
 	}
-	if lookup, ok := errors.AsType[*net.DNSError](err); ok { // slow lookups, too: DNS is not the receiver's doing
+	if lookup, ok := errors.AsType[*net.DNSError](err); ok { // before the timeouts: a slow lookup is no slow receiver
 		return ConnectionFailed, lookupCause(lookup)
 	}
 	if timed, ok := errors.AsType[net.Error](err); ok && timed.Timeout() {
@@ -126,17 +126,17 @@ func explain(err error, seen sighting) (Outcome, string) {
 	return ConnectionFailed, connectionCause(err)
 }
 
-// CauseOf is why a call got no answer, in the phrases of explain: for logs.
-func CauseOf(err error) string {
+// ErrorCause is why a call got no answer, in the phrases of explain: for logs.
+func ErrorCause(err error) string {
 	_, cause := explain(err, sighting{doing: "waiting for the answer"})
 	return cause
 }
 
-// shortages are the resources that this machine may be out of.
+// shortages are the errors that say what this machine has run out of.
 var shortages = [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}
 
-// shortageOf names the resource that this machine was out of, if that is why an attempt failed: it
-// says nothing about the receiver.
+// shortageOf returns the shortage of this machine that made an attempt fail, nil for another
+// failure. A shortage says nothing about the receiver.
 func shortageOf(err error) error {
 	for _, shortage := range shortages {
 		if errors.Is(err, shortage) {
@@ -150,9 +150,9 @@ func shortageOf(err error) error {
 	return nil
 }
 
-// tlsAlert returns the text of an alert that either side sent, after the
-// handshake too: TLS 1.3 refuses client certificates only then. The alert's
-// type is private to crypto/tls, which marks it by the operation.
+// tlsAlert returns the text of an alert that either side sent, empty without an alert. An
+// alert may follow the handshake: TLS 1.3 refuses client certificates only then. The alert's
+// type is private to crypto/tls, which marks the alert by the operation.
 func tlsAlert(err error) string {
 	operation, ok := errors.AsType[*net.OpError](err)
 	if !ok || operation.Op != "remote error" && operation.Op != "local error" {

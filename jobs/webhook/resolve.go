@@ -11,9 +11,9 @@ import (
 // resolvers are asked in turn until a resolver answers.
 type resolvers []*net.Resolver
 
-// newResolvers returns those at the given addresses, or the system's where
-// there are none. All of them are Go's own: the C library's would hold a thread
-// for each name, and can't be told to give up.
+// newResolvers returns the resolvers at the given addresses, or the system's where none is
+// given. Go's own code asks them: the C library's would hold a thread for each name, and
+// can't be told to give up.
 func newResolvers(addresses []netip.AddrPort) resolvers {
 	if len(addresses) == 0 {
 		return resolvers{{PreferGo: true}}

@@ -20,18 +20,18 @@ import (
 // Message is a callback to send.
 type Message struct {
 	ID          string            // webhook-id (Standard Webhooks): the same on every attempt
-	URL         string            // as Check returned it; checked again, since the policy may have changed
-	Body        []byte            // JSON; its size is the caller's business
-	Traceparent string            // W3C Trace Context, empty for a request without it
-	Secrets     []Secret          // that it is signed with, each time; none for no signature
-	Hosts       Hosts             // that it may go to, checked again, too
-	Headers     map[string]string // that the caller wants it to carry, as CheckHeaders returned them
-	Admit       Admit             // nil: all that the policy allows
+	URL         string            // as Policy.Check returned it; checked again, since the policy may have changed
+	Body        []byte            // JSON of any size
+	Traceparent string            // W3C Trace Context, empty for a request without a trace
+	Secrets     []Secret          // a signature is made with each; none for no signature
+	Hosts       Hosts             // that may be called; URL is checked against them
+	Headers     map[string]string // of the caller, as CheckHeaders returned them
+	Admit       Admit             // nil: the policy alone decides
 }
 
 // Attempt is the result of a POST.
 type Attempt struct {
-	StartedAt, EndedAt time.Time // until the status line, or until it was clear that none comes
+	StartedAt, EndedAt time.Time // EndedAt: the status line came, or it was clear that none comes
 
 	Outcome    Outcome
 	Status     int           // as the receiver sent it, 0 when there was no answer
@@ -40,24 +40,23 @@ type Attempt struct {
 	// The fields below are for operators only: shown to callers, they would turn
 	// callbacks into a port scanner.
 
-	Address string // last address dialled, even if refused, or reused, with its port; empty if none
-	Conn    string // local address of the used connection, which identifies it; empty if none
-	Refused bool   // by our own policy for URLs
-	Away    bool   // Admit turned it away from all addresses, so that no attempt was made
-	Ours    error  // the resource that this machine was out of, so that no attempt was made; nil for none
-	Cause   string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
+	Address     string // last address that was dialled, refused or reused, with its port; empty if none
+	Conn        string // local address of the used connection, which identifies the connection; empty if none
+	Refused     bool   // the policy, or the client's list of hosts, refused the URL
+	NotAdmitted bool   // Admit let no address be dialled, so that no attempt was made
+	Shortage    error  // what this machine has run out of, so that no attempt was made; nil for nothing
+	Cause       string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
-	// How long each phase took, zero when it didn't happen or didn't end. A
-	// reused connection has none of the first three. FirstByte starts when the
-	// connection is ready.
+	// How long each phase took, zero when the phase didn't happen or didn't end. A reused
+	// connection has only FirstByte, which starts when the connection is ready.
 	DNS, Connect, TLS, FirstByte time.Duration
 }
 
-// AboutReceiver is the attempt, or the zero Attempt where it says nothing about the
-// receiver: a client's own list of hosts must not count against the receiver of other
-// clients.
+// AboutReceiver is the attempt, or the zero Attempt where it says nothing about the receiver.
+// A URL may be refused by one client's own list of hosts, and the receiver of other clients
+// must not suffer for that; without admission, or in a shortage, no attempt was made.
 func (a Attempt) AboutReceiver() Attempt {
-	if a.Refused || a.Away || a.Ours != nil {
+	if a.Refused || a.NotAdmitted || a.Shortage != nil {
 		return Attempt{}
 	}
 	return a
@@ -69,39 +68,41 @@ type Sender struct {
 	userAgent string
 	origin    string // this service, in a CloudEvents handshake and after it
 	guard     *guard
-	transport *http.Transport // the pattern of kept
-	kept      *Kept           // keeps connections
+	kept      *Rotating       // keeps connections
 	fresh     *http.Transport // makes a connection for each request
 	exchange  time.Duration   // bounds an attempt from the first dial to the status line
-	drain     time.Duration   // bounds the reading of the body after it
+	drain     time.Duration   // bounds the reading of the body after the status line
 }
 
-// LoopID is this service's id in CDN-Loop (RFC 8586): an intake that sees it recognises
-// its own loop.
+// LoopID is this service's id in CDN-Loop (RFC 8586): a call that carries it comes from this
+// service.
 const LoopID = "ringback"
 
-// maxDrain is how much of an answer's body is read so that the connection can
-// be used again: more than a polite answer has, little enough to be free.
+// maxDrain is how much of an answer's body is read so that the connection can be used
+// again: more than a polite answer has, and little work.
 const maxDrain = 16 << 10 // bytes
 
 // NewSender returns a Sender that follows policy and introduces itself with version.
 func NewSender(policy Policy, version string) *Sender {
-	// Reads the system's certificates now, once for the process: the first
-	// handshake would do it on its own time, and may miss its deadline on a busy
-	// machine. Where there are none, that handshake says so.
+	// Reads the system's certificates now, once for the process: within the first
+	// handshake, reading them may exceed its deadline on a busy machine. Where there are no
+	// certificates, that handshake says so.
 	_, _ = x509.SystemCertPool()
 	guard := newGuard(policy)
 	transport := newTransport(guard.dialContext)
+	// The clone dials by the original's DialTLSContext, so it resumes the same TLS sessions.
+	// Without keep-alives it also asks the receiver to close the connection.
+	fresh := transport.Clone()
+	fresh.DisableKeepAlives = true
 	return &Sender{
 		policy:    policy,
 		userAgent: userAgent(policy, version),
 		origin:    requestOrigin(policy),
 		guard:     guard,
-		transport: transport,
-		kept:      NewKept(transport),
-		fresh:     withoutKeptConnections(transport),
+		kept:      NewRotating(transport),
+		fresh:     fresh,
 		exchange:  10 * time.Second, // as GitHub; Shopify takes 5, Standard Webhooks says 15 to 30
-		drain:     time.Second,      // the status line has decided: a body that drips must not hold a worker
+		drain:     time.Second,      // the outcome is known by now: a body that drips must not hold a worker
 	}
 }
 
@@ -117,7 +118,7 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 			ClientSessionCache: tls.NewLRUClientSessionCache(1024), // sessions, about one a receiver
 		},
 		TLSHandshakeTimeout:    3 * time.Second,
-		DisableCompression:     true, // nothing to inflate
+		DisableCompression:     true, // so that no answer inflates
 		MaxResponseHeaderBytes: 32 << 10,
 		MaxIdleConns:           4096,             // a POST on a kept connection costs a third of a POST that dials
 		MaxIdleConnsPerHost:    256,              // default of callbacks at a time to a receiver
@@ -127,18 +128,8 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 	return transport
 }
 
-// withoutKeptConnections returns a transport that dials for each request, and
-// asks the receiver to close the connection after the answer. It resumes the TLS
-// sessions of the other.
-func withoutKeptConnections(transport *http.Transport) *http.Transport {
-	fresh := transport.Clone()
-	fresh.DisableKeepAlives = true
-	fresh.TLSClientConfig = transport.TLSClientConfig
-	return fresh
-}
-
-// requestOrigin is the first public name of the service, or a constant. The machine's
-// name is nobody's business.
+// requestOrigin is the first public name of the service, or a constant: the machine's name
+// stays private.
 func requestOrigin(policy Policy) string {
 	if len(policy.Names) > 0 {
 		return policy.Names[0]
@@ -146,7 +137,8 @@ func requestOrigin(policy Policy) string {
 	return "ringback"
 }
 
-// userAgent names this service to a receiver and, where it has a public name, where to ask.
+// userAgent names this service to a receiver and, where the service has a public name, tells
+// where to ask.
 func userAgent(policy Policy, version string) string {
 	if len(policy.Names) > 0 {
 		return "Ringback/" + version + " (+https://" + policy.Names[0] + ")"
@@ -160,14 +152,14 @@ func (s *Sender) Close() { s.kept.Close() }
 // Send makes an attempt, which takes at most 10 s and then 1 s to leave the connection
 // clean. Expected results of the network, the receiver and the policy are values. An
 // attempt during which ctx was cancelled is a value, too, but says nothing about the
-// receiver: the caller checks ctx.Err() and drops it.
+// receiver: the caller checks ctx.Err() and drops the attempt.
 //
 // A kept connection may turn out to be closed only when the message has been sent on it.
 // So when a kept connection fails before any byte of an answer, the message is sent once
-// more, on a fresh connection: a receiver may see it twice in an attempt, with the same
-// webhook-id, and no more often.
+// more, on a fresh connection. A receiver may see the message twice in an attempt, with the
+// same webhook-id, and no more often.
 //
-// A connection is kept only where Admit says so. Where it doesn't, the message is sent on a
+// A connection is kept only where Admit allows that. Otherwise the message is sent on a
 // connection of its own, if Admit allows that.
 func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
@@ -175,13 +167,13 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	attempt := Attempt{StartedAt: time.Now()}
 	response, seen, again, err := s.postOnceOrTwice(ctx, m)
 	attempt.EndedAt = time.Now()
-	attempt.Address, attempt.Conn = seen.address, seen.conn
+	attempt.Address, attempt.Conn = seen.address, seen.localAddress
 	attempt.DNS, attempt.Connect, attempt.TLS, attempt.FirstByte = seen.dns, seen.connect, seen.tls, seen.firstByte
 	switch {
 	case err == nil:
 		attempt.Status = response.StatusCode
 		attempt.Outcome, attempt.RetryAfter = classify(response.StatusCode, response.Header, attempt.EndedAt)
-		attempt.Cause = causeOf(response.StatusCode)
+		attempt.Cause = statusCause(response.StatusCode)
 		s.finish(response, cancel)
 	case seen.status != 0:
 		attempt.Status = seen.status
@@ -189,7 +181,7 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 		attempt.Cause = sloppyAnswer
 	default:
 		attempt.Outcome, attempt.Cause = explain(err, seen)
-		attempt.Ours, attempt.Away = shortageOf(err), isTurnedAway(err, seen)
+		attempt.Shortage, attempt.NotAdmitted = shortageOf(err), isTurnedAway(err, seen)
 		_, attempt.Refused = errors.AsType[*RefusedError](err)
 		if blocked, ok := errors.AsType[*blockedError](err); ok {
 			attempt.Address = blocked.address
@@ -201,8 +193,8 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	return attempt
 }
 
-// postOnceOrTwice posts the message, and again on a fresh connection where the first post
-// found none to keep, or failed on a kept connection.
+// postOnceOrTwice posts the message, and again on a fresh connection where Admit allowed no
+// kept connection, or where a kept connection failed.
 func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http.Response, seen sighting, again bool, err error) {
 	response, seen, err = s.post(ctx, s.kept.Transport(), m)
 	again = err != nil && seen.reused && !seen.answered
@@ -216,15 +208,14 @@ func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http
 	return second, later, again, failure
 }
 
-// isTurnedAway tells whether no address was dialled, since none was admitted.
+// isTurnedAway tells whether Admit let no address be dialled.
 func isTurnedAway(err error, seen sighting) bool {
 	return errors.Is(err, ErrTurnedAway) && seen.address == ""
 }
 
-// post returns the answer's head, and the phases on the way to it. It uses a
-// transport rather than a client: a bare round trip follows no redirect, keeps no
-// cookie and, unlike a client told not to follow, doesn't fail on a redirect's
-// malformed Location.
+// post returns the answer's head, and the phases before it. A bare round trip follows no
+// redirect and keeps no cookie. Unlike a client that follows no redirects, it doesn't fail on
+// a redirect's malformed Location.
 func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message) (*http.Response, sighting, error) {
 	var followed phases
 	ctx = withAdmission(ctx, m.Admit, transport != s.fresh)
@@ -249,8 +240,8 @@ func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) 
 			request.Header.Set(name, value)
 		}
 	}
-	// With it, net/http sends a request again by itself on the next kept
-	// connection, and the next, for as long as they fail.
+	// By GetBody, net/http would send a request again by itself on one kept connection after
+	// the other, while they fail.
 	request.GetBody = nil
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Webhook-Id", m.ID)
@@ -282,8 +273,8 @@ func (s *Sender) newRequest(ctx context.Context, method, rawURL string, body io.
 	return request, nil
 }
 
-// finish leaves the connection in a state to be used again, or closes it when
-// that takes more than maxDrain bytes or s.drain of time.
+// finish reads the rest of an answer, so that the connection can be used again. It closes the
+// connection when the rest has more than maxDrain bytes, or takes longer than s.drain.
 func (s *Sender) finish(response *http.Response, cancel context.CancelFunc) {
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusSwitchingProtocols {

@@ -31,7 +31,7 @@ func localSender(t *testing.T) *Sender {
 func beUnhurried(sender *Sender) {
 	sender.exchange = dbtest.Patience
 	sender.guard.resolveLimit, sender.guard.dialLimit = dbtest.Patience, dbtest.Patience
-	sender.transport.TLSHandshakeTimeout, sender.fresh.TLSHandshakeTimeout = dbtest.Patience, dbtest.Patience
+	sender.kept.pattern.TLSHandshakeTimeout = dbtest.Patience
 }
 
 // withMoreTime tries with more and more time until the outcome is as wanted: at first it
@@ -320,7 +320,7 @@ func TestSendIgnoresProxies(t *testing.T) {
 	t.Setenv("no_proxy", "")
 	sender := localSender(t)
 	sender.exchange = 500 * time.Millisecond
-	if sender.transport.Proxy != nil {
+	if sender.kept.pattern.Proxy != nil {
 		t.Error("transport has a proxy function; want none")
 	}
 	sender.Send(t.Context(), message("http://callback.localhost:1/"))

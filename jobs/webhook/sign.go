@@ -6,22 +6,24 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
 	"strings"
 )
 
-// Secret signs callbacks to the receivers of a client (Standard Webhooks, symmetric). It
-// doesn't print.
+// Secret signs callbacks to the receivers of a client (Standard Webhooks, symmetric).
 type Secret struct{ key []byte }
 
-func (Secret) String() string { return "[secret]" }
+// Format hides the key from every verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
 // Equal tells whether two secrets sign alike.
 func (s Secret) Equal(other Secret) bool { return hmac.Equal(s.key, other.key) }
 
 const secretPrefix = "whsec_"
 
-// NewSecret returns the text of a new secret: whsec_ and the base64 of 32 random
-// bytes, as many as a signature has.
+// NewSecret returns the text of a new secret: whsec_ and the base64 of 32 random bytes. A
+// signature has 32 bytes, too.
 func NewSecret() string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
@@ -29,7 +31,7 @@ func NewSecret() string {
 }
 
 // ParseSecret reads whsec_ and the base64 of 24 to 64 bytes, as Standard Webhooks
-// wants them. Its error doesn't quote the text.
+// has secrets. The error doesn't quote the text.
 func ParseSecret(text string) (Secret, error) {
 	encoded, ok := strings.CutPrefix(text, secretPrefix)
 	key, err := base64.StdEncoding.DecodeString(encoded)
@@ -39,9 +41,9 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// Sign returns the header webhook-signature: a signature for each secret, so that a
-// receiver can verify with either secret while a new secret replaces the old. timestamp
-// is in seconds since 1970.
+// Sign returns the value of the header webhook-signature: a signature for each secret. While
+// a new secret replaces the old, a receiver can verify with either. timestamp is in seconds
+// since 1970.
 func Sign(secrets []Secret, id, timestamp string, body []byte) string {
 	signatures := make([]string, len(secrets))
 	for i, secret := range secrets {

@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,12 +59,28 @@ func TestParseSecret(t *testing.T) {
 		"23Bytes": {"whsec_" + base64Of[23], false}, "65Bytes": {"whsec_" + base64Of[65], false},
 		"NoPrefix": {base64Of[24], false}, "NoBase64": {"whsec_" + base64Of[24] + "!", false}, "Empty": {"", false},
 	} {
-		secret, err := ParseSecret(test.text)
+		_, err := ParseSecret(test.text)
 		if (err == nil) != test.ok {
 			t.Errorf("%s: ParseSecret(%q): got %v, want ok: %t", name, test.text, err, test.ok)
 		}
-		if printed := fmt.Sprint(err, secret, []Secret{secret}); strings.Contains(printed, "AAAA") || strings.Contains(printed, "65 65") {
-			t.Errorf("%s: prints as %q, which tells it", name, printed)
+		if printed := fmt.Sprint(err); strings.Contains(printed, "AAAA") {
+			t.Errorf("%s: the error is %q, which quotes the secret", name, printed)
+		}
+	}
+}
+
+func TestSecretHidesItsKey(t *testing.T) {
+	t.Parallel()
+	const key = "an easily found secret key"
+	secret := parse(t, secretPrefix+base64.StdEncoding.EncodeToString([]byte(key)))[0]
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, value := range []any{secret, &secret, []Secret{secret}, Message{Secrets: []Secret{secret}}} {
+			printed := fmt.Sprintf(verb, value)
+			for _, told := range []string{key, hex.EncodeToString([]byte(key)), "97 110 32", "0x61, 0x6e, 0x20"} {
+				if strings.Contains(printed, told) {
+					t.Errorf("%s of %T: got %q, which holds the key", verb, value, printed)
+				}
+			}
 		}
 	}
 }

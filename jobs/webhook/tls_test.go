@@ -53,7 +53,7 @@ func TestSendTLS(t *testing.T) {
 			server := serveTLS(t, func(_ http.ResponseWriter, r *http.Request) { protocol.Store(r.Proto) }, test.server)
 			sender := localSender(t)
 			trust(sender, server)
-			test.client(sender.transport.TLSClientConfig)
+			test.client(sender.kept.pattern.TLSClientConfig)
 			_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 			got := sender.Send(t.Context(), message("https://"+test.host+":"+port))
 			expect(t, got, test.want)
@@ -67,7 +67,7 @@ func TestSendTLS(t *testing.T) {
 func trust(sender *Sender, server *httptest.Server) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	sender.transport.TLSClientConfig.RootCAs = roots
+	sender.kept.pattern.TLSClientConfig.RootCAs = roots
 }
 
 func TestSendNoTLS(t *testing.T) {

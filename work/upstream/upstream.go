@@ -42,7 +42,7 @@ const defaultLease = 10 * time.Minute
 // New makes the work. It doesn't connect: a service that is away at the start is
 // called when there is work for it.
 func New(config Config) work.Work {
-	u := &upstream{config: config, kept: webhook.NewKept(newTransport())}
+	u := &upstream{config: config, kept: webhook.NewRotating(newTransport())}
 	return work.Work{
 		Do: u.do, Schema: config.Schema, Timeout: config.Timeout, Limit: config.Limit,
 		Retry: work.Policy{Times: config.Retries}, Paced: true, Service: placeOf(config.URL), Lease: cmp.Or(config.Lease, defaultLease),
@@ -94,7 +94,7 @@ func (c Config) IsExposed() bool {
 
 type upstream struct {
 	config Config
-	kept   *webhook.Kept
+	kept   *webhook.Rotating
 }
 
 const (
@@ -207,7 +207,7 @@ func explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil || ok && timed.Timeout() && !dialled {
 		told = &work.Error{Code: work.CodeDeadline, Message: "The work did not end before its deadline."}
 	}
-	explained := work.Retry(&detailed{told, webhook.CauseOf(err)}, 0)
+	explained := work.Retry(&detailed{told, webhook.ErrorCause(err)}, 0)
 	if dialled {
 		return &work.UnreachedError{Err: explained}
 	}

@@ -353,9 +353,9 @@ func TestServiceThatMovesIsFound(t *testing.T) {
 		callers = append(callers, r.RemoteAddr)
 		_, _ = io.WriteString(w, "{}")
 	})
-	u := &upstream{Config{URL: service.URL}, webhook.NewKept(newTransport())}
+	u := &upstream{Config{URL: service.URL}, webhook.NewRotating(newTransport())}
 	for range 2 {
-		u.kept.Outlive()
+		u.kept.Rotate()
 		if _, err := u.do(t.Context(), work.Call{Input: jsontext.Value(`{}`)}); err != nil {
 			t.Fatal(err)
 		}

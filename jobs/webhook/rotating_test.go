@@ -37,10 +37,10 @@ func TestConnectionsThatAreAlwaysUsedAreRenewed(t *testing.T) {
 	if first.Conn != second.Conn {
 		t.Fatalf("got connections %s and %s, want it kept", first.Conn, second.Conn)
 	}
-	sender.kept.Outlive()
+	sender.kept.Rotate()
 	third := send("/")
 	if third.Conn == first.Conn {
-		t.Fatalf("got connection %s again after %s, want another, which the name leads to now", third.Conn, keptFor)
+		t.Fatalf("got connection %s again after %s, want another, which the name leads to now", third.Conn, renewal)
 	}
 	if got := <-gone; got != first.Conn {
 		t.Errorf("got %s closed, want the idle connection %s", got, first.Conn)
@@ -49,7 +49,7 @@ func TestConnectionsThatAreAlwaysUsedAreRenewed(t *testing.T) {
 	var sent sync.WaitGroup
 	sent.Go(func() { slow = send("/slow") }) // on the kept connection
 	<-enter
-	sender.kept.Outlive()
+	sender.kept.Rotate()
 	send("/")
 	close(leave)
 	sent.Wait()
