@@ -9,8 +9,8 @@ import (
 // Behaviour is how a receiver behaves.
 type Behaviour uint8
 
-// The behaviours. To add a behaviour, name it here, and describe it in behaviours. A receiver
-// that refuses connections or answers OPTIONS also needs a case in receiver.go.
+// The behaviours. A new behaviour is named here, and described in behaviours. If it refuses
+// connections or answers OPTIONS, it also needs a case in receiver.go.
 const (
 	OK Behaviour = iota
 	Granting
@@ -22,7 +22,7 @@ const (
 	Failing
 	Refusing
 	Gone
-	Behaviours // their number
+	Behaviours // how many behaviours there are
 )
 
 // Delays of slow receivers.
@@ -31,17 +31,17 @@ const (
 	HangTime  = 30 * time.Second // three times as long as the service waits
 )
 
-// takes tells which callbacks a receiver takes.
+// takes tells which callbacks a receiver takes, that is, answers with 2xx.
 type takes uint8
 
 const (
 	nothing  takes = iota
-	atLast         // each callback in the end, so that the service may postpone callbacks
-	promptly       // each callback at once, so that the time until then is the service's alone
+	atLast         // each callback in the end; the service may postpone callbacks
+	promptly       // each callback at once; the time to a callback is the service's alone
 )
 
-// behaviours describes each behaviour. answer returns a status, or 0 for a broken
-// connection; earlier counts the attempts before, and a wait ends when closing is closed.
+// behaviours describes each behaviour. answer returns a status, or 0 for a broken connection.
+// earlier counts the attempts before. A wait ends when closing is closed.
 var behaviours = [Behaviours]struct {
 	name, does string
 	takes      takes
@@ -63,7 +63,7 @@ func always(status int) func(int, <-chan struct{}) int {
 	return func(int, <-chan struct{}) int { return status }
 }
 
-// first answers the first attempt with status, and takes the second.
+// first answers the first attempt with status, and takes later attempts.
 func first(status int) func(int, <-chan struct{}) int {
 	return func(earlier int, _ <-chan struct{}) int {
 		if earlier == 0 {
@@ -85,7 +85,7 @@ func after(delay time.Duration, status int) func(int, <-chan struct{}) int {
 
 func (b Behaviour) String() string { return behaviours[b].name }
 
-// Described lists all behaviours by name, with what each does, for a flag's help.
+// Described lists the name of each behaviour and what it does, for a flag's help.
 func Described() []string {
 	var list []string
 	for _, b := range behaviours {
@@ -104,8 +104,8 @@ func (b Behaviour) Delivers() bool { return behaviours[b].takes != nothing }
 // IsPrompt tells whether a receiver takes each callback at once.
 func (b Behaviour) IsPrompt() bool { return behaviours[b].takes == promptly }
 
-// MayBePending tells whether a service may take its time with a receiver: a receiver that
-// fails or is slow is called less and less often.
+// MayBePending tells whether callbacks may still be pending when a run ends: the service
+// calls a receiver that fails or is slow less and less often.
 func (b Behaviour) MayBePending() bool { return behaviours[b].takes == atLast }
 
 func (b Behaviour) answer(earlier int, closing <-chan struct{}) (status int) {

@@ -16,7 +16,7 @@ type Payload struct {
 		ID       string         `json:"id"`
 		Status   string         `json:"status"`
 		Result   jsontext.Value `json:"result"`
-		Sequence int64          `json:"sequence"` // within its ordering key; 0 where none is told
+		Sequence int64          `json:"sequence"` // within its ordering key; 0 without a key
 	} `json:"data"`
 }
 
@@ -29,11 +29,11 @@ func (c *Callback) Payload() (payload Payload, err error) {
 // Verifier checks signatures by the specification's own module. A nil Verifier, made of
 // an empty secret, takes every call.
 type Verifier struct {
-	Whenever bool // signed: the sender's clock may be wrong
+	Whenever bool // takes any timestamp: the sender's clock may be wrong
 	webhook  *standardwebhooks.Webhook
 }
 
-// NewVerifier returns a verifier of a secret. Its error says that it is none.
+// NewVerifier returns a verifier of a secret. An error means that the secret is malformed.
 func NewVerifier(secret string) (*Verifier, error) {
 	if secret == "" {
 		return nil, nil
@@ -49,12 +49,12 @@ func NewVerifier(secret string) (*Verifier, error) {
 func LocalVerifier() *Verifier {
 	verifier, err := NewVerifier(LocalSecret)
 	if err != nil {
-		panic(err) // which is none
+		panic(err) // LocalSecret is valid
 	}
 	return verifier
 }
 
-// Takes tells whether a call is signed as it should be.
+// Takes tells whether a call has a valid signature.
 func (v *Verifier) Takes(body []byte, header http.Header) bool {
 	if v == nil {
 		return true

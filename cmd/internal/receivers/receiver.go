@@ -1,5 +1,5 @@
-// Package receivers takes callbacks, as receivers that are fine, slow, failing or gone.
-// Its user notes the callbacks in a Book.
+// Package receivers takes callbacks, as receivers that are fine, slow, failing or gone. A Book
+// notes the callbacks.
 package receivers
 
 import (
@@ -28,22 +28,21 @@ type Book struct {
 	// Unknown, if that isn't nil.
 	Came    func(*Callback) (earlier int, known bool)
 	Unknown func(*Callback)
-	// Answer is told the status that is about to be answered, 0 for a broken connection,
-	// and returns the status that is answered instead. It is told of known callbacks alone.
+	// Answer gets the status that the behaviour answers, 0 for a broken connection, and
+	// returns the status to answer instead. It is called for known requests alone.
 	Answer func(c *Callback, status int) int
 }
 
-// Receiver is at a port of its own, so that the service sees receivers that have nothing
-// to do with each other.
+// Receiver is at a port of its own, so that to the service each receiver is another.
 type Receiver struct {
 	URL       string // without a path
 	Behaviour Behaviour
-	// Close ends waiting answers, and takes no more connections. Open connections end with
-	// the service's.
+	// Close ends waiting answers, and takes no more connections. Open connections stay until
+	// the service closes them.
 	Close func()
 
 	book     Book
-	trouble  atomic.Uint32 // a temporary behaviour, plus 1; 0 for none
+	trouble  atomic.Uint32 // the behaviour that Suffer set, plus 1; 0 for none
 	listener net.Listener
 	closing  chan struct{}
 }
@@ -74,16 +73,17 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 		NoDefaultServerHeader: true,
 		NoDefaultDate:         true,
 		NoDefaultContentType:  true,
-		Logger:                log.New(io.Discard, "", 0), // broken connections would tear the user's lines apart
+		Logger:                log.New(io.Discard, "", 0), // lines about broken connections would stand among the tool's
 	}
-	go func() { _ = server.Serve(listener) }() // returns when it is closed
+	go func() { _ = server.Serve(listener) }() // until the listener is closed
 	return r, nil
 }
 
-// Suffer lets a receiver behave otherwise until Recover is called.
+// Suffer lets a receiver answer as another behaviour does, until Recover is called. The
+// receiver still listens: with Refusing, it breaks connections.
 func (r *Receiver) Suffer(trouble Behaviour) { r.trouble.Store(uint32(trouble) + 1) }
 
-// Recover ends Suffer.
+// Recover gives a receiver its own behaviour back.
 func (r *Receiver) Recover() { r.trouble.Store(0) }
 
 func (r *Receiver) behaviour() Behaviour {
@@ -93,14 +93,14 @@ func (r *Receiver) behaviour() Behaviour {
 	return r.Behaviour
 }
 
-// Callback is a call that came to a receiver. It is good until it is answered.
+// Callback is a call that came to a receiver. It is valid until it is answered.
 type Callback struct {
 	*fasthttp.RequestCtx
 	Receiver *Receiver
 	At       time.Time
 }
 
-// RequestID is the id of the request, as the header tells it.
+// RequestID is the request's id, as the callback's header says.
 func (c *Callback) RequestID() string {
 	return strings.TrimPrefix(string(c.Request.Header.Peek("Webhook-Id")), "req_")
 }
@@ -127,10 +127,10 @@ func (r *Receiver) handle(ctx *fasthttp.RequestCtx) {
 	ctx.SetStatusCode(status)
 }
 
-// answerOptions answers the handshake of CloudEvents' HTTP webhook where the receiver
-// knows it: any origin may call, at any rate.
+// answerOptions answers the handshake of CloudEvents' HTTP webhook if the receiver is
+// Granting: any origin may call, at any rate.
 func (r *Receiver) answerOptions(ctx *fasthttp.RequestCtx) {
-	if r.Behaviour != Granting {
+	if r.behaviour() != Granting {
 		ctx.SetStatusCode(fasthttp.StatusMethodNotAllowed)
 		ctx.Response.Header.Set("Allow", "POST")
 		return
@@ -148,5 +148,5 @@ func reset(ctx *fasthttp.RequestCtx) {
 		_ = connection.SetLinger(0)
 	}
 	ctx.HijackSetNoResponse(true)
-	ctx.Hijack(func(net.Conn) {}) // which is closed when this returns
+	ctx.Hijack(func(net.Conn) {}) // fasthttp closes the connection when this returns
 }

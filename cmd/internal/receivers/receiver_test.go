@@ -97,6 +97,19 @@ func TestReceiverSuffersForAWhile(t *testing.T) {
 	}
 }
 
+func TestGrantingReceiverGrantsNothingWhileItSuffers(t *testing.T) {
+	t.Parallel()
+	r, err := Start(Granting, book(new(atomic.Int64)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	r.Suffer(Failing)
+	if got := call(t, http.MethodOptions, r.URL, ""); got.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("got %d, want 405", got.StatusCode)
+	}
+}
+
 func TestReceiverAnswersOptionsAndStrangers(t *testing.T) {
 	t.Parallel()
 	for behaviour, want := range map[Behaviour]struct {
