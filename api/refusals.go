@@ -70,8 +70,8 @@ const (
 	unsignable  = "secret-unreadable"
 )
 
-// refusals are all of them. Storm relies on the sentence that begins with
-// "Nothing was accepted".
+// refusals are all refusals. Storm reads in the detail whether nothing was accepted or done
+// (TestUnavailableSaysThatNothingWasTaken).
 var refusals = [...]refusal{
 	{
 		reason: Connections, problem: busy,

@@ -159,6 +159,20 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Storm counts such a refusal as shed, and any other 503 of this problem as a request that
+// may have been taken.
+func TestUnavailableSaysThatNothingWasTaken(t *testing.T) {
+	t.Parallel()
+	for _, known := range refusals {
+		if known.problem != unavailable || known.reason == reasonFailed {
+			continue
+		}
+		if !strings.Contains(known.detail, "Nothing was accepted") && !strings.Contains(known.detail, "Nothing was done") {
+			t.Errorf("%s: got %q, want it to say that nothing was accepted, or done", known.reason, known.detail)
+		}
+	}
+}
+
 // connectionsRefused is the listener's answer, as an error.
 func connectionsRefused(t *testing.T) error {
 	t.Helper()

@@ -28,7 +28,7 @@ type attack struct {
 
 // asyncBody is a small request.
 func asyncBody(callbackURL string) json.RawMessage {
-	return fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.Input(strings.Repeat("ringback", 8), 0, 0), callbackURL)
+	return fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.InputJSON(strings.Repeat("ringback", 8), 0, 0), callbackURL)
 }
 
 // Rates of the quotas that a client has by default.
@@ -65,7 +65,7 @@ func attacks() []attack {
 			})
 		}},
 		{"bodies", func(ctx context.Context, a *attacker) { // as large as counts as one POST
-			body := fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.Input(strings.Repeat("ringback", 8<<10-32), 0, 0), a.own[0]+"/")
+			body := fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.InputJSON(strings.Repeat("ringback", 8<<10-32), 0, 0), a.own[0]+"/")
 			a.each(ctx, defaultPosts, func(int) { a.post("/async", body) })
 		}},
 		{"strangers", func(ctx context.Context, a *attacker) { // ever new addresses where nobody listens
@@ -221,7 +221,7 @@ func (s *measurement) newAttacker(on *server, key, victim string) *attacker {
 
 // postponed asks for work in an hour.
 func (a *attacker) postponed() json.RawMessage {
-	return fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.Input("x", 0, 0), a.own[0])
+	return fmt.Appendf(nil, `{"input":%s,"delay":3600,"callback_url":%q}`, sample.InputJSON("x", 0, 0), a.own[0])
 }
 
 // each calls do perSecond times a second, until ctx ends.

@@ -217,7 +217,7 @@ type call struct {
 
 // newCall asks for the sample work: a number of rounds, after a delay.
 func newCall(text string, to receivers.Behaviour, rounds int, delay time.Duration) *call {
-	return &call{Text: text, Input: json.RawMessage(sample.Input(text, rounds, delay)), Receiver: to}
+	return &call{Text: text, Input: json.RawMessage(sample.InputJSON(text, rounds, delay)), Receiver: to}
 }
 
 // newHostileCall asks for work of the upstream, which treats the first attempts in these

@@ -19,7 +19,7 @@ import (
 // bothWays does the same work inline and with a callback.
 func (s *show) bothWays() {
 	s.title("1  The same work, both ways")
-	in := sample.Input("hello", 0, 0)
+	in := sample.InputJSON("hello", 0, 0)
 	status, inline, took := s.call(s.server, http.MethodPost, "/sync", map[string]any{"input": json.RawMessage(in)})
 	if status != http.StatusOK {
 		s.Must(fmt.Errorf("POST /sync: got %d, want 200", status))
@@ -42,7 +42,7 @@ func (s *show) bothWays() {
 func (s *show) receiverDies() {
 	s.title("2  A receiver dies and comes back")
 	s.receiver.Suffer(receivers.Failing)
-	accepted, _ := s.accept(s.server, sample.Input("patience", 0, 0))
+	accepted, _ := s.accept(s.server, sample.InputJSON("patience", 0, 0))
 	attempts := 0
 	s.Until("two attempts", patience, func() bool {
 		_, seen, _ := s.call(s.server, http.MethodGet, "/requests/"+accepted.ID, nil)
@@ -67,7 +67,7 @@ func (s *show) workerDies() {
 	s.AtEnd(func() error { second.Signal(os.Kill); return second.Wait(context.Background()) })
 	var accepted request
 	for runs := false; !runs; runs = s.runsInLatest(accepted.ID) { // the first process may take the job
-		accepted, _ = s.accept(second, sample.Input("who finishes this?", 0, 3*time.Second))
+		accepted, _ = s.accept(second, sample.InputJSON("who finishes this?", 0, 3*time.Second))
 	}
 	s.say("A second process works on request %s, which takes 3 s.", accepted.ID)
 	s.pause(1)
@@ -103,7 +103,7 @@ func (s *show) evilURLs() {
 		"http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/admin", "http://[::ffff:10.0.0.1]/", "https://user:secret@example.com/",
 		"file:///etc/passwd",
 	} {
-		status, answer, _ := s.call(s.server, http.MethodPost, "/async", asyncBody(sample.Input("x", 0, 0), evil))
+		status, answer, _ := s.call(s.server, http.MethodPost, "/async", asyncBody(sample.InputJSON("x", 0, 0), evil))
 		if status != http.StatusUnprocessableEntity {
 			s.Must(fmt.Errorf("POST /async with %s: got %d, want 422", evil, status))
 		}
@@ -129,7 +129,7 @@ func (s *show) calmAndStorm() {
 	s.say("%d s of 200 requests a second, half sync and half async …", calmSeconds)
 	calm := s.load(200, calmSeconds, sample.Usual)
 	s.say("%d s of %d requests a second, five times the capacity of %d runs of %s at a time …", stormSeconds, 10*capacity, workLimit, delay)
-	storm := s.load(10*capacity, stormSeconds, sample.Work(200, 0, delay))
+	storm := s.load(10*capacity, stormSeconds, sample.PatternText(200, 0, delay))
 	s.title("The promises, and the counts")
 	fmt.Fprint(s.out, table(calm, storm))
 	if lost(calm)+lost(storm) > 0 {

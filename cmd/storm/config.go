@@ -28,7 +28,7 @@ type config struct {
 // defaults ask for the sample work, whose results are computed again.
 func defaults() config {
 	config := config{Config: load.Defaults()}
-	config.Input, _ = sample.Pattern(sample.Usual)
+	config.Input, _ = sample.ParsePattern(sample.Usual)
 	config.Result, config.ResultOf = sample.Result, sample.WorkName
 	return config
 }
@@ -108,7 +108,7 @@ func newFlags(config *config) *flag.FlagSet {
 	flags.Var(setting[string]{&config.Arrivals, parseArrivals}, "arrivals",
 		"`constant` spacing, or poisson: independent arrivals")
 	flags.Var(setting[load.Mix]{&config.Mix, load.ParseMix}, "mix", "`shares` of the endpoints")
-	flags.Var(setting[load.Input]{&config.Input, sample.Pattern}, "work",
+	flags.Var(setting[load.Input]{&config.Input, sample.ParsePattern}, "work",
 		"size of the sample work in each request, as in `"+sample.Usual+"`;\neach is N, N..M (uniform) or exp:N (exponential)")
 	flags.Func("input", "`JSON` of the input, or @file, for any other work; "+load.PlaceholderHelp+";\n"+
 		"N may be N..M or exp:N. Results are compared with the answers of POST /sync, if GET /works calls the work deterministic",

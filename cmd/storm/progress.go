@@ -50,5 +50,5 @@ func printProgress(ctx context.Context, run *load.Run, w io.Writer, finished <-c
 func line(s load.Snapshot) string {
 	return fmt.Sprintf("%4.0fs  offered %.0f/s  sent %.0f/s  in flight %d  waiting %d  ok %d  shed %d  failed %d  delivered %d of %d  oldest %s  left %s",
 		s.Elapsed.Seconds(), s.Offered, s.Achieved, s.InFlight, s.Waiting, s.OK, s.Shed, s.Failed,
-		s.Delivered, s.Acked, s.Oldest.Round(time.Second/10), s.Left.Round(time.Second/10))
+		s.Delivered, s.Acked, s.Oldest.Round(time.Second/10), s.Remaining.Round(time.Second/10))
 }

@@ -63,7 +63,7 @@ func TestReportLeavesTheWarmUpOut(t *testing.T) {
 	}
 	for name, got := range map[string]load.Quantiles{
 		"sync latency": report.Sync.Latency, "async latency": report.Async.Latency,
-		"time to callback": report.Async.TimeToCallback, "left": {Count: report.Generator.Left.Count / 2},
+		"time to callback": report.Async.TimeToCallback, "left": {Count: report.Generator.SendDelay.Count / 2},
 	} {
 		if got.Count != 20 {
 			t.Errorf("%s: got %d values, want 20", name, got.Count)

@@ -71,7 +71,7 @@ func tables(r *load.Report) []table {
 	latency.addQuantiles("async acknowledged", r.Async.Latency)
 	latency.addQuantiles("async shed", r.Async.Shedded)
 	latency.addQuantiles("called back", r.Async.TimeToCallback)
-	latency.addQuantiles("sent", r.Generator.Left)
+	latency.addQuantiles("sent", r.Generator.SendDelay)
 	callbacks := table{"callbacks", strings.Fields("acked delivered dead pending missing mismatched duplicates orphans"), nil}
 	if a := r.Async; a.Sent > 0 {
 		callbacks.add("of async requests", a.Acked, a.Delivered, a.Dead, a.Pending, a.Missing, a.Mismatched, a.Duplicates, a.Orphans)
@@ -133,7 +133,7 @@ func (t *table) print(w io.Writer) {
 }
 
 // printUndelivered explains requests that were not called back, a line each.
-func printUndelivered(w io.Writer, title string, total int, explained []load.Lost) {
+func printUndelivered(w io.Writer, title string, total int, explained []load.Undelivered) {
 	if total == 0 {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// delivery is the part of a callback that is read.
+// delivery is what the ledger keeps of a callback.
 type delivery struct {
 	id       uuid.UUID
 	result   uint64 // hash of the result's bytes
@@ -28,7 +28,7 @@ type crowd struct {
 	path      []byte              // of the callbacks, up to the request's number
 	verifier  *receivers.Verifier // nil where callbacks need no signature
 	reordered bool                // the members of results may come in another order
-	unread    bool                // ids are all that is read
+	unread    bool                // nothing is read but ids
 	receivers [receivers.Behaviours]*receivers.Receiver
 }
 
@@ -100,8 +100,8 @@ func (c *crowd) request(came *receivers.Callback) (number int, known bool) {
 	return number, request.isAsync && request.kind == came.Receiver.Behaviour
 }
 
-// read takes the checked fields from a callback. A body that can't be read has no id, and
-// counts as a mismatch.
+// read takes the checked fields from a callback. A body that can't be read counts as a
+// mismatch.
 func (c *crowd) read(came *receivers.Callback) (told delivery) {
 	if c.unread {
 		told.id, _ = uuid.Parse(came.RequestID())
@@ -125,11 +125,11 @@ func (c *crowd) read(came *receivers.Callback) (told delivery) {
 	return told
 }
 
-// digest tells results apart.
+// digest is a hash of a result.
 func (c *crowd) digest(result jsontext.Value) uint64 {
 	if c.reordered {
 		result = result.Clone()
-		_ = result.Canonicalize() // text that isn't JSON stays as it is
+		_ = result.Canonicalize() // leaves text that isn't JSON as it is
 	}
 	return maphash.Bytes(c.hash, result)
 }

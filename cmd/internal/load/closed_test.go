@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"ringback/cmd/internal/receivers"
+	"ringback/db/dbtest"
 )
 
 func newClosed(t *testing.T, url string, adjust func(*Config)) *Run {
@@ -88,6 +91,50 @@ func TestClosedLoopGoesOnAfterRefusals(t *testing.T) {
 	found, err := run.Do(t.Context())
 	if err != nil || found.Async.Shed != 20 {
 		t.Errorf("got %+v, %v, want 20 shed", found, err)
+	}
+}
+
+func TestClosedLoopGoesOnAfterRequestsThatAreNotCalledBack(t *testing.T) {
+	t.Parallel()
+	for name, adjust := range map[string]func(*Config){
+		"sync":               func(config *Config) { config.Mix = Mix{Sync: 1} },
+		"taken by no one":    func(config *Config) { config.Receivers = AllOf(receivers.Gone) },
+		"async, called back": func(*Config) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run := newClosed(t, startService(t, 0), func(config *Config) {
+				config.Requests, config.Window = 20, 2
+				adjust(config)
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), dbtest.Patience)
+			defer cancel()
+			found, err := run.Do(ctx)
+			if err != nil || found.Sync.OK+found.Async.OK != 20 {
+				t.Errorf("got %+v, %v, want 20 answered ok", found, err)
+			}
+		})
+	}
+}
+
+// The callback comes before the answer, which then gets lost.
+func TestRequestReturnsItsTokenOnce(t *testing.T) {
+	t.Parallel()
+	config := Defaults()
+	config.Mix, config.Window = Mix{Async: 1}, 3
+	ledger := newLedger(config, 3)
+	for number := range 3 {
+		if !ledger.takeToken(t.Context()) {
+			t.Fatal(t.Context().Err())
+		}
+		ledger.expect(arrival{number: number})
+	}
+	ledger.deliver(0, 0, delivery{})
+	ledger.record(arrival{number: 0}, 0, answer{outcome: ambiguous})
+	ledger.record(arrival{number: 1}, 0, answer{outcome: ambiguous})
+	ledger.deliver(1, 0, delivery{})
+	if got := len(ledger.tokens); got != 1 {
+		t.Errorf("got %d tokens, want that of the request under way", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"strings"
@@ -17,19 +18,20 @@ import (
 
 // Bounds of a run.
 const (
-	MaxRate     = 100_000   // a second; beyond it a generator on loopback measures itself
+	MaxRate     = 100_000   // a second: beyond it, a generator on loopback measures itself
 	maxRequests = 8_000_000 // in a run: 56 bytes are kept for each request
-	MaxDuration = time.Hour // of sending, and of draining: a run's clock goes round after 71 minutes
+	MaxDuration = time.Hour // of sending, of draining, and of a timeout
+	maxRun      = math.MaxUint32 * time.Microsecond // some 71 minutes, as far as micros reach
 )
 
 // Config is the requests of a run, and their target.
 type Config struct {
 	Target       string        // http://host:port, without a slash at the end
 	APIKey       string        // sent as a bearer token when not empty
-	Rate         float64       // requests a second in all; of a profile with a calm part, that part's rate
+	Rate         float64       // requests a second in all; in a profile with a calm part, the calm rate
 	Profile      Profile       // shape of the rate over time
 	Length       time.Duration // of sending; 0 is the profile's own
-	Warmup       time.Duration // at the start of sending: in the counts, and in no quantile
+	Warmup       time.Duration // at the start of sending: its requests are in the counts, and in no quantile
 	Arrivals     string        // constant or poisson
 	Mix          Mix           // shares of sync and async
 	Input        Input         // the inputs of the requests
@@ -38,21 +40,21 @@ type Config struct {
 	Timeout      time.Duration // of a request, and of its wait for a connection
 	Drain        time.Duration // how long to wait for callbacks after the last answer
 	Receivers    Shares        // how callbacks are shared out among receivers
-	OrderingKeys int           // how many the async requests are spread over; 0 is none
-	Secret       string        // that callbacks must be signed with; empty is no matter
+	OrderingKeys int           // over which the async requests are spread; 0 is none
+	Secret       string        // that callbacks must be signed with; empty for no check
 
-	// Result computes what the work must answer to an input. Where it is nil, callbacks are
-	// compared with the answers of POST /sync, if the work declares itself deterministic.
+	// Result computes the work's result of an input. Where it is nil, callbacks are compared
+	// with the answers of POST /sync, if the work declares itself deterministic.
 	Result   func(ctx context.Context, input []byte) (jsontext.Value, error)
-	ResultOf string // name of the work that Result computes, which is asked for where it isn't the default; empty is the default
+	ResultOf string // name of the work that Result computes, which the run asks for; empty is the default
 
 	// Requests, if above 0, makes the run a closed loop of so many requests at most: each
 	// connection sends its next request after its last answer, whatever Rate and Profile say.
 	// It measures the throughput at saturation; its latencies say little.
 	Requests int
-	Window   int    // requests of a closed loop that may be sent and not called back; 0 is no bound
-	Work     string // name of the work that is asked for; empty is the service's default
-	Unread   bool   // callbacks are counted, and neither read nor explained: that costs the least
+	Window   int    // requests of a closed loop that may be under way or outstanding; 0 is no bound
+	Work     string // name of the work that the run asks for; empty is the service's default
+	Unread   bool   // callbacks are counted, and neither read nor explained, at the least cost
 
 	// Unknown answers callbacks of no request of the run. Where it is nil, they are answered
 	// 410.
@@ -85,7 +87,7 @@ func (c Config) Duration() time.Duration {
 
 func (c Config) curve() curve { return c.Profile.curve(c.Rate, c.Duration()) }
 
-// Check tells all that is wrong with values that are each right by themselves.
+// Check returns all mistakes of values that are each right by themselves.
 func (c Config) Check() error {
 	var mistakes error
 	mistake := func(format string, args ...any) {
@@ -93,6 +95,11 @@ func (c Config) Check() error {
 	}
 	if c.Warmup >= c.Duration() {
 		mistake("-warmup %v leaves nothing of -duration %v", c.Warmup, c.Duration())
+	}
+	// The last request may wait for a connection, and then for its answer.
+	if longest := c.Duration() + 2*c.Timeout + c.Drain; longest > maxRun {
+		mistake("-duration %v, -timeout %v and -drain %v: the run may take %v, want at most %v",
+			c.Duration(), c.Timeout, c.Drain, longest, maxRun.Truncate(time.Minute))
 	}
 	curve := c.curve()
 	if curve.peak() > MaxRate {
@@ -109,9 +116,9 @@ func (c Config) Check() error {
 	return mistakes
 }
 
-// CheckSecrets checks the key and the secret, which need no other value.
+// CheckSecrets returns the mistakes of the API key and the secret.
 func (c Config) CheckSecrets() (mistakes error) {
-	if strings.ContainsFunc(c.APIKey, unicode.IsControl) { // so that it isn't found out request by request
+	if strings.ContainsFunc(c.APIKey, unicode.IsControl) {
 		mistakes = errors.New("the API key holds characters that a header can't carry")
 	}
 	if _, err := receivers.NewVerifier(c.Secret); err != nil {

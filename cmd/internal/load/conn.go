@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// conn is a connection to the target that notices, before a request leaves on it, that
-// the other end closed it while it was idle, as many proxies do after each answer. It
-// dials again then: nothing of the request was sent.
+// conn is a connection to the target. Before it sends a request, it notices that the other
+// end closed it while it was idle, as many proxies do after each answer. Then conn dials
+// again: nothing of the request was sent.
 type conn struct {
 	net.Conn
 	dial     func() (net.Conn, error)
@@ -48,7 +48,7 @@ func (c *conn) renew() error {
 	return c.Conn.SetWriteDeadline(c.deadline)
 }
 
-// SetWriteDeadline outlasts a renewal.
+// SetWriteDeadline also holds after a renewal.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadline = t
 	return c.Conn.SetWriteDeadline(t)

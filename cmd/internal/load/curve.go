@@ -11,12 +11,12 @@ import (
 // Profile names a rate curve. Its rates are multiples of -rate, the calm rate.
 type Profile struct {
 	Name     string
-	Duration time.Duration // of sending, where nothing else is said
+	Duration time.Duration // of sending, unless Config.Length says otherwise
 	Meaning  string
 	curve    func(rate float64, duration time.Duration) curve
 }
 
-// Profiles are those there are.
+// Profiles returns all profiles, the default first.
 func Profiles() []Profile {
 	return []Profile{
 		{"steady", 20 * time.Second, "the rate, throughout", steadyCurve},
@@ -35,7 +35,7 @@ func rampCurve(rate float64, duration time.Duration) curve {
 	return curve{{duration, 0, rate}}
 }
 
-// surge is a calm rate with a multiple of it in the middle, for a third of the time at
+// surge is a calm rate with a multiple of that rate in the middle, for a third of the time at
 // most, so that even a short run shows the time before and after.
 func surge(multiple float64, length time.Duration) func(float64, time.Duration) curve {
 	return func(rate float64, duration time.Duration) curve {
@@ -67,7 +67,7 @@ type stretch struct {
 	from, to float64 // requests a second
 }
 
-// requests is how many are due within the stretch.
+// requests is how many requests are due within the stretch.
 func (s stretch) requests() float64 { return (s.from + s.to) / 2 * s.length.Seconds() }
 
 // reach returns the time from the start of the stretch until the number of requests is due.
@@ -102,8 +102,8 @@ func (c curve) peak() float64 {
 	return highest
 }
 
-// arrivals yields each request's number and the time at which it is due, counted from the
-// start of sending and independent of earlier requests. It yields the same every time.
+// arrivals yields each request's number and when the request is due, since the start of
+// sending. Every call yields the same.
 func (c Config) arrivals() iter.Seq2[int, time.Duration] {
 	return func(yield func(int, time.Duration) bool) {
 		gap := func() float64 { return 1 } // to the next request, in requests

@@ -16,8 +16,9 @@ type arrival struct {
 // sender makes a request and waits for its answer. Many run at a time.
 type sender func(arrival) answer
 
-// engine sends the requests of a run: a dispatcher keeps to its schedule, and each request has
-// a worker while it is under way. There are at most as many workers as connections.
+// engine sends the requests of a run. A dispatcher hands each request over to a worker when the
+// request is due, and the worker has it until its answer. There are at most as many workers
+// as connections.
 type engine struct {
 	config Config
 	ledger *ledger
@@ -29,15 +30,15 @@ type engine struct {
 
 	// lateness is how late the dispatcher handed each request over: the
 	// generator's own fault, unlike the wait for a free worker.
-	lateness Quantiles
-	seconds  []second
-	released atomic.Int64  // requests handed over or left out
-	ended    time.Duration // when sending ended, since its start
+	lateness   Quantiles
+	seconds    []second
+	handedOver atomic.Int64  // requests, the unsent included
+	ended      time.Duration // when sending ended, since its start
 }
 
 // second is how many requests were due in a second, and how many were handed
 // over in it.
-type second struct{ due, released int }
+type second struct{ due, handedOver int }
 
 func newEngine(config Config, ledger *ledger) *engine {
 	// An arrival at the end of a longer queue would wait beyond the timeout.
@@ -49,9 +50,8 @@ func newEngine(config Config, ledger *ledger) *engine {
 	}
 }
 
-// run sends until the schedule ends or ctx is done, and returns when all that
-// was sent is answered. Each worker calls send. The error means that no clock
-// is to be had here.
+// run sends until the schedule ends or ctx is done, and returns when all sent requests are
+// answered. Each worker calls send. An error means that the kernel refused a timer.
 func (e *engine) run(ctx context.Context, send sender) error {
 	if e.config.Requests > 0 {
 		e.loop(ctx, send)
@@ -61,8 +61,8 @@ func (e *engine) run(ctx context.Context, send sender) error {
 	err := e.dispatch(ctx, send)
 	e.ended = e.ledger.clock.now()
 	if ctx.Err() == nil {
-		// The last request takes up its interval: the last of ten at 10/s
-		// leaves after 0.9 s, and that is 10/s all the same.
+		// The last request takes up its interval: of ten requests at 10/s, the last is sent
+		// after 0.9 s, and that is 10/s all the same.
 		e.ended = e.config.Duration()
 	}
 	e.workers.Wait()
@@ -71,22 +71,22 @@ func (e *engine) run(ctx context.Context, send sender) error {
 
 // loop is the closed loop: each worker makes the next request when its last is answered.
 func (e *engine) loop(ctx context.Context, send sender) {
-	entering, allEntered := context.WithCancel(ctx)
-	defer allEntered()
+	waiting, lastBegan := context.WithCancel(ctx)
+	defer lastBegan()
 	var next atomic.Int64
 	for range e.config.Connections {
 		e.workers.Go(func() {
-			for e.ledger.enter(entering) {
+			for e.ledger.takeToken(waiting) {
 				number := int(next.Add(1)) - 1
 				if number >= len(e.ledger.requests)-1 {
-					allEntered() // nobody has to wait for room any more
+					lastBegan() // no worker has to wait for room any more
 				}
 				if number >= len(e.ledger.requests) {
 					return
 				}
-				e.released.Add(1)
+				e.handedOver.Add(1)
 				if e.work(ctx, arrival{number, e.ledger.clock.now()}, send) == shed {
-					Pause(ctx, 5*time.Millisecond) // or refusals would eat the CPU that serving needs
+					Pause(ctx, 5*time.Millisecond) // or refusals would take the CPU that serving needs
 				}
 			}
 		})
@@ -110,8 +110,8 @@ func (e *engine) dispatch(ctx context.Context, send sender) error {
 			now = e.ledger.clock.now()
 		}
 		e.note(now, at)
-		e.release(ctx, arrival{number, at}, send)
-		if number%64 == 0 && ctx.Err() != nil { // behind schedule, it never sleeps
+		e.handOver(ctx, arrival{number, at}, send)
+		if number%64 == 0 && ctx.Err() != nil { // a dispatcher behind schedule never sleeps
 			return nil
 		}
 	}
@@ -125,25 +125,25 @@ func (e *engine) note(now, at time.Duration) {
 		e.seconds = append(e.seconds, second{})
 	}
 	e.seconds[at/time.Second].due++
-	e.seconds[now/time.Second].released++
+	e.seconds[now/time.Second].handedOver++
 }
 
-// worstRateError is the largest difference between the sent and the due requests of a
-// second, in per cent. The last second counts only if it is whole.
+// worstRateError is the largest difference between the requests that were handed over and
+// those due in a second, in per cent. The last second counts only if it is whole.
 func (e *engine) worstRateError() float64 {
 	worst := 0.0
 	for _, second := range e.seconds[:min(len(e.seconds), int(e.ended/time.Second))] {
 		if second.due > 0 {
-			worst = max(worst, percentOff(float64(second.released), float64(second.due)))
+			worst = max(worst, percentOff(float64(second.handedOver), float64(second.due)))
 		}
 	}
 	return worst
 }
 
-// release gives an arrival a worker, or queues it while all are busy, or leaves it out
-// when the queue is full.
-func (e *engine) release(ctx context.Context, arrival arrival, send sender) {
-	e.released.Add(1)
+// handOver gives an arrival to a worker, or queues it while all workers are busy. An arrival
+// that finds the queue full is unsent.
+func (e *engine) handOver(ctx context.Context, arrival arrival, send sender) {
+	e.handedOver.Add(1)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.busy < e.config.Connections {
@@ -158,11 +158,11 @@ func (e *engine) release(ctx context.Context, arrival arrival, send sender) {
 	select {
 	case e.due <- arrival:
 	default:
-		e.ledger.leaveOut(arrival)
+		e.ledger.recordUnsent(arrival)
 	}
 }
 
-// next returns a worker's next arrival, false where none waits: its work has ended then.
+// next returns a worker's next arrival, false where none waits: then the worker ends.
 func (e *engine) next() (next arrival, more bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -181,18 +181,18 @@ func (e *engine) work(ctx context.Context, arrival arrival, send sender) outcome
 	if ctx.Err() != nil {
 		return undue
 	}
-	left := e.ledger.clock.now()
-	if left-arrival.at > e.config.Timeout {
-		e.ledger.leaveOut(arrival)
+	sentAt := e.ledger.clock.now()
+	if sentAt-arrival.at > e.config.Timeout {
+		e.ledger.recordUnsent(arrival)
 		return unsent
 	}
 	e.ledger.expect(arrival)
 	answer := send(arrival)
-	e.ledger.record(arrival, left, answer)
+	e.ledger.record(arrival, sentAt, answer)
 	return answer.outcome
 }
 
-// Pause returns false when ctx ends first.
+// Pause waits for d. It returns false when ctx ends first.
 func Pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// Input is the input of requests: any JSON, with placeholders for the values that differ
-// from request to request.
+// Input is the input of requests: any JSON, with placeholders for values that differ from
+// request to request.
 type Input struct {
-	shown string // in reports
+	name  string // in reports
 	parts []part
 }
 
@@ -34,9 +34,9 @@ const PlaceholderHelp = "{{text}} stands for 200 bytes of text that differ each 
 
 var placeholder = regexp.MustCompile(`\{\{(text|number)(?: ([^{}]*))?\}\}`)
 
-// NewInput reads JSON with placeholders. shown is its name in reports.
-func NewInput(pattern, shown string) (Input, error) {
-	in := Input{shown: shown}
+// NewInput reads JSON with placeholders. name stands for the input in reports.
+func NewInput(pattern, name string) (Input, error) {
+	in := Input{name: name}
 	rest := pattern
 	for found := placeholder.FindStringSubmatchIndex(rest); found != nil; found = placeholder.FindStringSubmatchIndex(rest) {
 		next := part{literal: []byte(rest[:found[0]]), kind: rest[found[2]:found[3]]}
@@ -73,7 +73,7 @@ func ParseInput(text string) (Input, error) {
 	return NewInput(text, text)
 }
 
-func (in Input) String() string { return in.shown }
+func (in Input) String() string { return in.name }
 
 // Spread is how a number varies from request to request.
 type Spread struct {
@@ -125,7 +125,7 @@ func ParseSpread(text string, least, most int, number func(string) (int, error))
 }
 
 // EachPair calls f for each name=value of a list with commas, and returns all errors
-// joined. A name that stands twice is refused: which value is meant can't be told.
+// joined. It refuses a name that stands twice, since either value may be meant.
 func EachPair(text string, f func(name, value string) error) error {
 	var mistakes error
 	seen := map[string]bool{}
@@ -145,12 +145,12 @@ func EachPair(text string, f func(name, value string) error) error {
 	return mistakes
 }
 
-// author writes the inputs of requests, the same for the same number, so that a run can
-// be repeated and its results be checked.
+// author writes the inputs of requests. The same number has the same input, so that a run
+// can be repeated and its results be checked.
 type author struct {
 	input  Input
 	seed   uint64
-	corpus []byte // words of random letters, which texts are cut from
+	corpus []byte // words of random letters, of which texts are parts
 }
 
 func newAuthor(input Input, seed uint64) *author {

@@ -12,8 +12,8 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// micros is a duration in microseconds. 32 bits reach for 71 minutes, and half
-// the memory of a time.Duration lets a long run keep every request.
+// micros is a duration in microseconds, up to maxRun. It takes half the memory of a
+// time.Duration, so that a long run can keep every request.
 type micros uint32
 
 func toMicros(duration time.Duration) micros {
@@ -22,7 +22,7 @@ func toMicros(duration time.Duration) micros {
 
 func (m micros) duration() time.Duration { return time.Duration(m) * time.Microsecond }
 
-// clock is the clock of a run, for sending and for callbacks.
+// clock is the clock of a run: its time counts from the start of sending.
 type clock struct{ start time.Time }
 
 func (c clock) now() time.Duration { return time.Since(c.start) }
@@ -36,47 +36,47 @@ const (
 	ok                       // answered as it should be
 	shed                     // the server said that it takes nothing now
 	rejected                 // the server called the request wrong
-	failed                   // not done, and that is certain
-	ambiguous                // nothing tells whether the server took it
-	outcomes                 // how many there are
+	failed                   // certainly not done
+	ambiguous                // nothing tells whether the server took the request
+	outcomes                 // how many outcomes there are
 )
 
 // request is a request, and its callbacks if it is async. The first callback may come
 // before the acknowledgement.
 type request struct {
-	id       uuid.UUID // from the acknowledgement or a callback, whichever came first
-	result   uint64    // hash of the first delivery's result
-	sequence int64     // of the first delivery, within its ordering key; 0 where none is told
-	at       micros    // when it was due, since the start of sending
-	left     micros    // from then until it left
-	took     micros    // from when it was due until its answer
-	called   micros    // from when it was due until the first delivery
-	attempts uint16    // callbacks that came, with any answer
-	taken    uint16    // callbacks answered with 2xx: deliveries
-	outcome  outcome
-	isAsync  bool
-	kind     receivers.Behaviour
-	flags    flag8
+	id        uuid.UUID // from the acknowledgement or a callback, whichever came first
+	result    uint64    // hash of the first delivery's result
+	sequence  int64     // of the first delivery, within its ordering key; 0 where none is told
+	at        micros    // when the request was due, since the start of sending
+	sendDelay micros    // from at until the request was sent
+	took      micros    // from at until its answer
+	called    micros    // from at until the first delivery
+	attempts  uint16    // callbacks that came, with any answer
+	taken     uint16    // callbacks answered with 2xx: deliveries
+	outcome   outcome
+	isAsync   bool
+	kind      receivers.Behaviour
+	flags     flag8
 }
 
 // flag8 are the findings about a request's callbacks.
 type flag8 uint8
 
 const (
-	otherID      flag8 = 1 << iota // not the id of the acknowledgement
-	badBody                        // not the JSON that a callback is
-	workFailed                     // told that the work failed
-	wrongResult                    // not the work's result for the input
+	otherID      flag8 = 1 << iota // another id than the acknowledgement's
+	badBody                        // no JSON, or no id in it
+	workFailed                     // says that the work failed
+	wrongResult                    // another result than the work's for the input
 	badSignature                   // no signature, or not by the secret
 	wrongOrder                     // after a later callback of the same ordering key
 )
 
-// isOutstanding tells whether a request is acknowledged, and its callback is due.
+// isOutstanding tells whether a request is acknowledged, and its callback still to come.
 func (r *request) isOutstanding() bool {
 	return r.isAsync && r.outcome == ok && r.taken == 0 && r.kind.Delivers()
 }
 
-// hasResult tells whether a result came that can be held against the work's.
+// hasResult tells whether a result came that can be compared with the work's.
 func (r *request) hasResult() bool { return r.taken > 0 && r.flags&(badBody|workFailed) == 0 }
 
 // see notes an id, and whether it differs from the id seen before.
@@ -98,11 +98,11 @@ type ledger struct {
 	requests    []request
 	sync, async endpointCounts
 	delivered   int // requests
-	outstanding int // requests that are acknowledged, and whose callback is due
-	orphans     int // callbacks to paths that this run never gave away
+	outstanding int // requests
+	orphans     int // callbacks to paths that no request named
 	oldest      int // no earlier request is outstanding, or under way
-	quiet       chan struct{}
-	window      chan struct{} // a token for each request that is sent and not called back; nil for no bound
+	calledBack  chan struct{}
+	tokens      chan struct{} // of the window: one for each request that is under way or outstanding; nil for no bound
 	closed      bool          // nothing is noted any more
 }
 
@@ -122,7 +122,7 @@ func newLedger(config Config, total int) *ledger {
 		async:    endpointCounts{reasons: make(map[string]int)},
 	}
 	if config.Window > 0 {
-		l.window = make(chan struct{}, config.Window)
+		l.tokens = make(chan struct{}, config.Window)
 	}
 	random := rand.New(rand.NewPCG(config.Seed, 2))
 	for i := range l.requests {
@@ -133,15 +133,15 @@ func newLedger(config Config, total int) *ledger {
 	return l
 }
 
-// expect notes that a request is about to leave, before its callback can come.
+// expect notes that a request is about to be sent, before its callback can come.
 func (l *ledger) expect(arrival arrival) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests[arrival.number].at = toMicros(arrival.at)
 }
 
-// leaveOut notes that a request could not be sent in time.
-func (l *ledger) leaveOut(arrival arrival) {
+// recordUnsent notes that a request could not be sent in time.
+func (l *ledger) recordUnsent(arrival arrival) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
@@ -149,13 +149,13 @@ func (l *ledger) leaveOut(arrival arrival) {
 	l.endpoint(request).counts[unsent]++
 }
 
-// record notes the answer to a request that left at some time and was answered now.
-func (l *ledger) record(arrival arrival, left time.Duration, answer answer) {
+// record notes the answer to a request that was sent at sentAt and is answered now.
+func (l *ledger) record(arrival arrival, sentAt time.Duration, answer answer) {
 	took := toMicros(l.clock.now() - arrival.at)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
-	request.outcome, request.left, request.took = answer.outcome, toMicros(left-arrival.at), took
+	request.outcome, request.sendDelay, request.took = answer.outcome, toMicros(sentAt-arrival.at), took
 	at := l.endpoint(request)
 	at.counts[answer.outcome]++
 	if answer.reason != "" {
@@ -164,31 +164,32 @@ func (l *ledger) record(arrival arrival, left time.Duration, answer answer) {
 	if answer.outcome == ok && request.isAsync {
 		request.see(answer.id)
 	}
-	if request.isOutstanding() {
+	switch {
+	case request.isOutstanding():
 		l.outstanding++
-	}
-	if answer.outcome != ok {
-		l.leave()
+	case request.taken == 0: // a delivery has returned the token
+		l.returnToken()
 	}
 }
 
-// enter waits for room in the window. It returns false when ctx ends first.
-func (l *ledger) enter(ctx context.Context) bool {
-	if l.window == nil {
+// takeToken waits for room in the window. It returns false when ctx ends first.
+func (l *ledger) takeToken(ctx context.Context) bool {
+	if l.tokens == nil {
 		return ctx.Err() == nil
 	}
 	select {
-	case l.window <- struct{}{}:
+	case l.tokens <- struct{}{}:
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
 
-func (l *ledger) leave() {
-	select {
-	case <-l.window: // never, where there is none
-	default: // a callback of a request that had left for another reason
+// returnToken makes room in the window, if there is one. Each request that was sent returns
+// its token once: when it is delivered, or when no callback is to come.
+func (l *ledger) returnToken() {
+	if l.tokens != nil {
+		<-l.tokens
 	}
 }
 
@@ -199,7 +200,7 @@ func (l *ledger) endpoint(request *request) *endpointCounts {
 	return &l.sync
 }
 
-// attempt notes that a callback came, and returns how many did before.
+// attempt notes that a callback came, and returns how many came before.
 func (l *ledger) attempt(number int) (earlier int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -211,9 +212,9 @@ func (l *ledger) attempt(number int) (earlier int) {
 	return earlier
 }
 
-// deliver notes a callback that came at some time. It returns false when the
-// ledger is closed: then nobody may tell the service that it was delivered.
-func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (noted bool) {
+// deliver notes a callback that came at cameAt. It returns false when the ledger is closed:
+// then the callback must not be answered with 2xx.
+func (l *ledger) deliver(number int, cameAt time.Duration, delivery delivery) (noted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -227,20 +228,22 @@ func (l *ledger) deliver(number int, came time.Duration, delivery delivery) (not
 	if request.taken > 1 {
 		return true
 	}
-	request.called = toMicros(came - request.at.duration())
+	request.called = toMicros(cameAt - request.at.duration())
 	request.result, request.sequence = delivery.result, delivery.sequence
 	l.delivered++
-	l.leave()
+	if wasOutstanding || request.outcome == undue {
+		l.returnToken()
+	}
 	if wasOutstanding {
 		l.outstanding--
-		if l.outstanding == 0 && l.quiet != nil {
-			close(l.quiet)
+		if l.outstanding == 0 && l.calledBack != nil {
+			close(l.calledBack)
 		}
 	}
 	return true
 }
 
-// stray counts a callback that isn't of this run.
+// stray counts a callback of no request of this run.
 func (l *ledger) stray() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -249,23 +252,23 @@ func (l *ledger) stray() {
 	}
 }
 
-// close ends the notes: from here on the ledger may be read without a lock.
+// close ends all notes, so that the ledger may be read without a lock.
 func (l *ledger) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
 }
 
-// allSettled returns a channel that is closed when no acknowledged request
-// waits for its callback. It is called once, when all are answered.
-func (l *ledger) allSettled() <-chan struct{} {
+// allCalledBack returns a channel that is closed when no request is outstanding. It is called
+// once, when all requests are answered.
+func (l *ledger) allCalledBack() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.quiet = make(chan struct{})
+	l.calledBack = make(chan struct{})
 	if l.outstanding == 0 {
-		close(l.quiet)
+		close(l.calledBack)
 	}
-	return l.quiet
+	return l.calledBack
 }
 
 // progress returns the requests by outcome, the delivered requests, and how long the

@@ -19,25 +19,24 @@ const (
 	lookupsAtATime = 8
 )
 
-// Lost is an acknowledged request that was not called back, and why
-// that is so, as far as the server tells: missing or pending.
-type Lost struct {
+// Undelivered is an acknowledged request that was not called back, and what GET
+// /requests/{id} says of it.
+type Undelivered struct {
 	ID     uuid.UUID `json:"id"`
-	Server string    `json:"server"` // the answer of GET /requests/{id}
-	state  string    // of the callback, as the server tells it
+	Server string    `json:"server"` // the server's answer, in a line
 
-	attempts int // at the callback, likewise
+	state    string // of the callback, or unknown
+	attempts int    // at the callback
 }
 
-const unknown = "unknown" // the state where the server can't be asked
+const unknown = "unknown" // the state where the server can't answer
 
-// isPending tells whether the server means to call back yet.
-func (l Lost) isPending() bool { return l.state == "waiting" || l.state == "pending" }
+// isPending tells whether the server still means to call back.
+func (u Undelivered) isPending() bool { return u.state == "waiting" || u.state == "pending" }
 
-// isExcused tells whether a receiver that takes nothing may not have been
-// called even once.
-func (l Lost) isExcused() bool {
-	return l.isPending() || l.state == "dead" || l.state == unknown
+// isExcused tells whether zero attempts are acceptable at a receiver that takes nothing.
+func (u Undelivered) isExcused() bool {
+	return u.isPending() || u.state == "dead" || u.state == unknown
 }
 
 // explain looks up the undelivered requests. A dead or pending request that the server
@@ -47,7 +46,7 @@ func (r *Run) explain(f *Findings) {
 		return
 	}
 	missing := r.lookUp(f.missing)
-	excused := func(ids []uuid.UUID, count *int, excuse func(Lost) bool) (rest []Lost) {
+	excused := func(ids []uuid.UUID, count *int, excuse func(Undelivered) bool) (rest []Undelivered) {
 		for _, request := range r.lookUp(ids) {
 			if excuse(request) {
 				rest = append(rest, request)
@@ -58,9 +57,9 @@ func (r *Run) explain(f *Findings) {
 		}
 		return rest
 	}
-	dead := excused(f.uncalled, &f.Async.Dead, Lost.isExcused)
-	pending := excused(f.pending, &f.Async.Pending, Lost.isPending)
-	if f.Async.Attempts == 0 { // at receivers that refuse connections, nothing comes
+	dead := excused(f.uncalled, &f.Async.Dead, Undelivered.isExcused)
+	pending := excused(f.pending, &f.Async.Pending, Undelivered.isPending)
+	if f.Async.Attempts == 0 { // as where all receivers refuse connections
 		for _, request := range slices.Concat(dead, pending) {
 			f.Async.Attempts += request.attempts
 		}
@@ -70,34 +69,34 @@ func (r *Run) explain(f *Findings) {
 }
 
 // lookUp asks the server for each of the ids, up to maxLookups.
-func (r *Run) lookUp(ids []uuid.UUID) []Lost {
-	lost := make([]Lost, min(len(ids), maxLookups))
+func (r *Run) lookUp(ids []uuid.UUID) []Undelivered {
+	found := make([]Undelivered, min(len(ids), maxLookups))
 	var asking errgroup.Group
 	asking.SetLimit(lookupsAtATime)
-	for i := range lost {
+	for i := range found {
 		asking.Go(func() error {
-			lost[i] = r.client.lookUp(ids[i])
+			found[i] = r.client.lookUp(ids[i])
 			return nil
 		})
 	}
 	_ = asking.Wait() // no error
-	return lost
+	return found
 }
 
-func (c *client) lookUp(id uuid.UUID) Lost {
+func (c *client) lookUp(id uuid.UUID) Undelivered {
 	status, body, err := c.get("/requests/" + id.String())
 	var found foundRequest
 	switch {
 	case err != nil:
-		return Lost{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
+		return Undelivered{ID: id, Server: "the server doesn't answer: " + judgeError(err).reason, state: unknown}
 	case status >= http.StatusInternalServerError:
-		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
+		return Undelivered{ID: id, Server: fmt.Sprintf("the server answers status %d", status), state: unknown}
 	case status != http.StatusOK:
-		return Lost{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
+		return Undelivered{ID: id, Server: fmt.Sprintf("the server answers status %d", status)}
 	case json.Unmarshal(body, &found) != nil:
-		return Lost{ID: id, Server: "the server's answer can't be read"}
+		return Undelivered{ID: id, Server: "the server's answer can't be read"}
 	}
-	return Lost{ID: id, Server: found.explain(), state: found.CallbackState, attempts: len(found.Attempts)}
+	return Undelivered{ID: id, Server: found.explain(), state: found.CallbackState, attempts: len(found.Attempts)}
 }
 
 // foundRequest is the checked part of the answer to GET /requests/{id}.
@@ -114,7 +113,7 @@ type attempt struct {
 	HTTPStatus int       `json:"http_status"`
 }
 
-// explain returns a line.
+// explain describes a request and its last attempt in a line.
 func (f foundRequest) explain() string {
 	text := fmt.Sprintf("work %s, callback %s", f.Status, f.CallbackState)
 	if len(f.Attempts) == 0 {

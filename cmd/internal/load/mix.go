@@ -14,8 +14,8 @@ import (
 // Mix is the share of each endpoint.
 type Mix struct{ Sync, Async int }
 
-// asyncs is how many of the first requests are async: the shares are exact and
-// interleaved as evenly as can be.
+// asyncs is how many of the first requests are async: the shares are exact, and interleaved
+// evenly.
 func (m Mix) asyncs(requests int) int { return requests * m.Async / (m.Sync + m.Async) }
 
 func (m Mix) isAsync(number int) bool { return m.asyncs(number+1) > m.asyncs(number) }
@@ -68,7 +68,7 @@ func Pick(random *rand.Rand, shares ...int) int {
 	return 0
 }
 
-// Shares is how the callbacks are shared out among receivers, by their behaviour.
+// Shares is how the callbacks are shared out among receivers, by behaviour.
 type Shares [receivers.Behaviours]int
 
 // AllOf gives all callbacks to receivers of one behaviour.

@@ -28,17 +28,17 @@ func (l *ledger) checkOrder(config Config) {
 	}
 }
 
-// markLate marks the requests of a key that were called back after a request that had to
-// follow: a request with a higher sequence, or a request that left after this one was
-// acknowledged. Requests that were under way together are ordered by the sequence alone.
+// markLate marks the requests of a key that were called back too late: after a request with
+// a higher sequence, or after a request that was sent when they were acknowledged already.
+// Only the sequence orders requests that were under way together.
 func markLate(turns []*request) {
 	slices.SortStableFunc(turns, func(a, b *request) int { return cmp.Compare(a.at+a.called, b.at+b.called) })
-	var lastLeft micros    // of those called back so far
+	var lastSent micros    // of the requests that were called back so far
 	var lastSequence int64 // likewise
 	for _, turn := range turns {
-		if turn.at+turn.took < lastLeft || turn.sequence != 0 && turn.sequence < lastSequence {
+		if turn.at+turn.took < lastSent || turn.sequence != 0 && turn.sequence < lastSequence {
 			turn.flags |= wrongOrder
 		}
-		lastLeft, lastSequence = max(lastLeft, turn.at+turn.left), max(lastSequence, turn.sequence)
+		lastSent, lastSequence = max(lastSent, turn.at+turn.sendDelay), max(lastSequence, turn.sequence)
 	}
 }

@@ -18,7 +18,7 @@ func TestOutOfOrder(t *testing.T) {
 			{at: 0, took: 1, called: 6}, {at: 2, took: 1, called: 3},
 		}, []int{0}},
 		"overtaken by a request that was under way too": {[]request{
-			{at: 0, took: 3, called: 6}, {at: 1, left: 1, took: 2, called: 4},
+			{at: 0, took: 3, called: 6}, {at: 1, sendDelay: 1, took: 2, called: 4},
 		}, nil},
 		"under way together, but against the sequence": {[]request{
 			{at: 0, took: 3, called: 6, sequence: 1}, {at: 2, took: 1, called: 3, sequence: 2},

@@ -27,8 +27,8 @@ func (p *pacer) sleep(duration time.Duration) bool {
 	}
 }
 
-// maxrssPerMiB is the unit of Rusage.Maxrss, which is a byte on macOS.
+// maxrssPerMiB is a mebibyte in the unit of Rusage.Maxrss, which is a byte on macOS.
 const maxrssPerMiB = 1 << 20
 
-// isClosed can't be told here.
+// isClosed can't be found out here.
 func isClosed(net.Conn) bool { return false }

@@ -10,15 +10,15 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Report is all that a run found out. Its JSON is a contract: fields are added
-// to it, never renamed and never given another meaning. Rates are per second,
-// fields that end in _s are seconds, fields that end in _ms milliseconds.
+// Report is the result of a run. Its JSON is a contract: fields are added, never renamed, and
+// never given another meaning. Rates are per second, fields that end in _s are seconds,
+// fields that end in _ms milliseconds.
 type Report struct {
 	Server      string    `json:"server"` // the value of -target
 	StartedAt   time.Time `json:"started_at"`
 	DurationS   float64   `json:"duration_s"` // of sending
-	DrainS      float64   `json:"drain_s"`    // from its end until the last callback, or until patience ran out
-	WarmupS     float64   `json:"warmup_s"`   // requests due in it are in the counts, and in no quantile
+	DrainS      float64   `json:"drain_s"`    // from the end of sending until the last callback, or until -drain was over
+	WarmupS     float64   `json:"warmup_s"`   // requests due during the warm-up are in the counts, and in no quantile
 	Interrupted bool      `json:"interrupted"`
 
 	Profile     string  `json:"profile"`
@@ -31,7 +31,7 @@ type Report struct {
 	Seed        uint64  `json:"seed"`
 
 	OfferedRate  float64 `json:"offered_rate"`  // requests due, sync and async
-	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last request had left
+	AchievedRate float64 `json:"achieved_rate"` // requests sent, until the last request was sent
 	Goodput      Goodput `json:"goodput"`
 
 	Sync      Endpoint  `json:"sync"`
@@ -47,22 +47,22 @@ type Goodput struct {
 	Async float64 `json:"async_per_s"`
 }
 
-// Endpoint is the requests to an endpoint. Due is sent + unsent, and sent is ok + shed +
-// rejected + failed + ambiguous.
+// Endpoint is the requests to an endpoint. All requests that were due are sent + unsent, and
+// sent is ok + shed + rejected + failed + ambiguous.
 type Endpoint struct {
 	Sent      int `json:"sent"`
 	OK        int `json:"ok"`        // answered as it should be
-	Shed      int `json:"shed"`      // 429 or 503: nothing was taken
+	Shed      int `json:"shed"`      // 429 or 503: certainly not taken
 	Rejected  int `json:"rejected"`  // any other 4xx
 	Failed    int `json:"failed"`    // certainly not done
-	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took it
+	Ambiguous int `json:"ambiguous"` // nothing tells whether the server took the request
 	Unsent    int `json:"unsent"`    // due, but no connection was free in time
 
 	// Reasons counts rejected, failed and ambiguous requests.
 	Reasons map[string]int `json:"reasons,omitempty"`
 
 	Latency Quantiles `json:"latency_ms"` // due to answered, of ok requests
-	Service Quantiles `json:"service_ms"` // left to answered, of ok requests
+	Service Quantiles `json:"service_ms"` // sent to answered, of ok requests
 	Shedded Quantiles `json:"shed_ms"`    // due to answered, of shed requests
 
 	// Goodput is the rate of ok requests (of async requests: delivered requests) while the
@@ -76,25 +76,25 @@ type Async struct {
 	Endpoint
 	Acked          int       `json:"acked"`
 	Delivered      int       `json:"delivered"`
-	Dead           int       `json:"dead"`     // owed to a receiver that takes none: as expected
-	Pending        int       `json:"pending"`  // owed to a slow or flaky receiver, and the server says that it is to come
-	Missing        int       `json:"missing"`  // acknowledged and not called back
-	Attempts       int       `json:"attempts"` // at callbacks of acknowledged requests that came or, where no attempt came, that the server tells of
+	Dead           int       `json:"dead"`     // not called back, as expected: the receiver takes nothing
+	Pending        int       `json:"pending"`  // not called back yet, as the server says: the receiver is slow or flaky
+	Missing        int       `json:"missing"`  // not called back, without an excuse
+	Attempts       int       `json:"attempts"` // POSTs that came for acknowledged requests; if none came at all, those that the server reports
 	Duplicates     int       `json:"duplicates"`
-	Orphans        int       `json:"orphans"`             // callbacks of no request that this run sent and the server took
+	Orphans        int       `json:"orphans"`             // callbacks of no request that the server took from this run
 	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
 	BadSignatures  int       `json:"bad_signatures"`      // called back with a missing or wrong signature
-	SignaturesRead bool      `json:"signatures_read"`     // otherwise no secret is known, and bad_signatures is 0
+	SignaturesRead bool      `json:"signatures_read"`     // false without a secret: then bad_signatures is 0
 	OutOfOrder     int       `json:"out_of_order"`        // called back after a later request of the same ordering key
 	WorkFailed     int       `json:"work_failed"`         // called back to say that the work failed
 	Unacknowledged int       `json:"unacknowledged"`      // ambiguous requests that were called back
 	Verified       int       `json:"verified"`            // results computed again and compared
-	Unverified     int       `json:"unverified"`          // results that there was no time for
+	Unverified     int       `json:"unverified"`          // results that there was no time to compare
 	TimeToCallback Quantiles `json:"time_to_callback_ms"` // due to first delivery, at receivers that are ok or granting
 
 	Kinds           map[string]*Kind `json:"receiver_kinds,omitempty"`
-	MissingRequests []Lost           `json:"missing_requests,omitempty"` // a thousand at most
-	PendingRequests []Lost           `json:"pending_requests,omitempty"` // likewise
+	MissingRequests []Undelivered    `json:"missing_requests,omitempty"` // a thousand at most
+	PendingRequests []Undelivered    `json:"pending_requests,omitempty"` // likewise
 }
 
 // Kind is the requests with callbacks to receivers of one behaviour.
@@ -105,17 +105,17 @@ type Kind struct {
 	TimeToCallback Quantiles `json:"time_to_callback_ms"`
 }
 
-// Generator is how well storm itself did.
+// Generator is how well the load itself did.
 type Generator struct {
-	Late            Quantiles `json:"late_ms"`                         // due to handed to a worker: our own fault
-	Left            Quantiles `json:"left_ms"`                         // due to left: that, and the wait for a free connection
+	Late            Quantiles `json:"late_ms"`                         // due to handed to a worker: the generator's own fault
+	SendDelay       Quantiles `json:"left_ms"`                         // due to sent: late_ms, and the wait for a free connection
 	RateError       float64   `json:"rate_error_percent"`              // achieved against offered
 	WorstRateError  float64   `json:"worst_second_rate_error_percent"` // requests handed over in a second, against those due
-	CPUMicroseconds float64   `json:"cpu_us_per_request"`              // receiver included
+	CPUMicroseconds float64   `json:"cpu_us_per_request"`              // the receivers' included
 	PeakMemory      float64   `json:"peak_memory_mib"`
 }
 
-// Quantiles are of durations, in milliseconds; all zero when count is.
+// Quantiles are of durations, in milliseconds; all zero when count is zero.
 type Quantiles struct {
 	Count int64   `json:"count"`
 	P50   float64 `json:"p50"`
@@ -126,7 +126,7 @@ type Quantiles struct {
 	Max   float64 `json:"max"`
 	Mean  float64 `json:"mean"`
 
-	// recorded has three significant digits, in microseconds; nil where there is none.
+	// recorded has three significant digits, in microseconds; nil where nothing was recorded.
 	recorded *hdrhistogram.Histogram
 }
 
@@ -134,7 +134,7 @@ func (q *Quantiles) record(duration micros) {
 	if q.recorded == nil {
 		q.recorded = hdrhistogram.New(1, int64(^micros(0)), 3)
 	}
-	_ = q.recorded.RecordValue(int64(duration)) // fails only out of range
+	_ = q.recorded.RecordValue(int64(duration)) // fails for a value out of range, which micros can't have
 }
 
 // millis returns a percentile of what is recorded, in milliseconds.
@@ -156,7 +156,7 @@ type Objective struct {
 	Objective string  `json:"objective"`
 	Measured  float64 `json:"measured"` // milliseconds, per cent, or a bare number
 	Met       bool    `json:"met"`
-	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so it isn't met
+	NoSample  bool    `json:"no_sample,omitempty"` // nothing was measured, so the objective isn't met
 }
 
 // String is the objective with the measured value.

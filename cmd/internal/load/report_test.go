@@ -14,12 +14,12 @@ func TestTallyOfAWindow(t *testing.T) {
 	ledger := newLedger(config, 5)
 	ledger.requests = []request{
 		{at: 0, took: 9, outcome: ok},                       // in the warm-up
-		{at: second, left: 500, took: 1500, outcome: ok},    // counts
+		{at: second, sendDelay: 500, took: 1500, outcome: ok},    // counts
 		{at: 2 * second, took: 2000, outcome: shed},         // shed
-		{at: 3*second - 1, left: 10, took: 20, outcome: ok}, // too late for goodput
+		{at: 3*second - 1, sendDelay: 10, took: 20, outcome: ok}, // too late for goodput
 		{at: 2 * second, outcome: unsent},
 	}
-	tally := ledger.tally(window{warmup: second, end: 3 * second})
+	tally := ledger.tally(measured{warmup: second, end: 3 * second})
 	report := tally.Sync
 	if report.Latency.Count != 2 || report.Latency.Max != 1.5 || report.Service.Max != 1 || report.Shedded.Max != 2 {
 		t.Errorf("latencies: got %+v, %+v and %+v", report.Latency, report.Service, report.Shedded)
@@ -27,8 +27,8 @@ func TestTallyOfAWindow(t *testing.T) {
 	if report.Goodput != 0.5 {
 		t.Errorf("goodput: got %v, want one in two seconds", report.Goodput)
 	}
-	if tally.lastLeft != 3*second+9 {
-		t.Errorf("last departure: got %v", tally.lastLeft)
+	if tally.lastSent != 3*second+9 {
+		t.Errorf("last departure: got %v", tally.lastSent)
 	}
 }
 
@@ -47,7 +47,7 @@ func TestTallyOfCallbacks(t *testing.T) {
 	for i := range ledger.requests {
 		ledger.requests[i].isAsync = true
 	}
-	tally := ledger.tally(window{warmup: second, end: 3 * second})
+	tally := ledger.tally(measured{warmup: second, end: 3 * second})
 	if got := tally.Async.Goodput; got != 1 {
 		t.Errorf("delivered in time: got %v a second, want 1", got)
 	}

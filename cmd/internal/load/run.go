@@ -12,9 +12,9 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// Run is one run of a load. In an open loop a request leaves on schedule whether or not earlier
-// requests were answered, and its latency counts from the intended send time, so that a
-// server that freezes can't hide it.
+// Run is one run of a load. In an open loop a request is sent on schedule whether or not
+// earlier requests were answered, and its latency counts from the intended send time, so that
+// a server that freezes can't hide that.
 type Run struct {
 	config        Config
 	client        *client
@@ -25,8 +25,8 @@ type Run struct {
 	started       chan struct{}
 }
 
-// New returns a run of which receivers listen already, once its target has said that it
-// is healthy. Its error is worded for the person who typed the command.
+// New returns a run whose receivers listen, once its target has said that it is healthy. An
+// error is worded for the person who typed the command.
 func New(ctx context.Context, config Config) (*Run, error) {
 	client := newClient(config)
 	if err := client.waitHealthy(ctx); err != nil {
@@ -60,14 +60,14 @@ func newRun(config Config, client *client) (*Run, error) {
 type Findings struct {
 	Report
 	ledger *ledger
-	window
-	lastLeft micros // when the last request left
+	measured
+	lastSent micros // when the last request was sent
 
 	missing, pending []uuid.UUID
-	uncalled         []uuid.UUID // of dead requests for which no attempt was made
+	uncalled         []uuid.UUID // dead requests for which no attempt came
 }
 
-// Started is closed when the first request is about to leave.
+// Started is closed when the first request is about to be sent.
 func (r *Run) Started() <-chan struct{} { return r.started }
 
 // ReceiverURL is where a receiver of the run listens, without a path.
@@ -78,7 +78,7 @@ func (r *Run) ReceiverURL(behaviour receivers.Behaviour) string {
 // Close ends the receivers of a run.
 func (r *Run) Close() { r.crowd.close() }
 
-// Do sends, waits for the answers, then for the callbacks still due, and returns the
+// Do sends, waits for the answers and then for outstanding callbacks, and returns the
 // findings. Once ctx is done it sends nothing more. An error means that there is nothing
 // to report. Do may be called once.
 func (r *Run) Do(ctx context.Context) (*Findings, error) {
@@ -109,16 +109,15 @@ func (r *Run) send(arrival arrival) answer {
 	return r.client.call(arrival.number, r.crowd.url(arrival.number), r.config.orderingKey(arrival.number))
 }
 
-// drain waits until nothing is due any more, but not longer than configured.
-// All requests have been answered by then.
+// drain waits for outstanding callbacks, when all requests have been answered.
 func (r *Run) drain() {
 	select {
-	case <-r.ledger.allSettled():
+	case <-r.ledger.allCalledBack():
 	case <-time.After(r.config.Drain):
 	}
 }
 
-// Threads is how many threads a load does best with: half of the cores are enough to send
-// with. Fewer threads wake each other less (a third less CPU a request on two cores), and
-// the server is often on the same machine.
+// Threads is the best number of threads for a load: half of the cores are enough to send.
+// Fewer threads wake each other less (a third less CPU a request on two cores), and the
+// server is often on the same machine.
 func Threads() int { return max(1, runtime.NumCPU()/2) }

@@ -35,7 +35,7 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 		"sync answer":     report.Sync.Latency.Max,
 		"acknowledgement": report.Async.Latency.Max,
 		"callback":        report.Async.TimeToCallback.Max,
-		"departure":       report.Generator.Left.Max,
+		"departure":       report.Generator.SendDelay.Max,
 		"handing over":    report.Generator.Late.Max,
 	} {
 		if got < 290_000 {
@@ -65,7 +65,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := storm.Snapshot(t.Context(), Snapshot{})
-	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Left > 5*time.Millisecond { // the last request was due 5 ms before the end
+	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Remaining > 5*time.Millisecond { // the last request was due 5 ms before the end
 		t.Errorf("got %+v, want 40 answered, 20 acknowledged and 19 delivered", got)
 	}
 	if most := storm.ledger.clock.now(); got.Oldest <= 0 || got.Oldest > most {

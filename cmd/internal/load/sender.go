@@ -27,7 +27,7 @@ const maxAnswerBytes = 1 << 20 // far above any answer of the service
 type answer struct {
 	outcome outcome
 	id      uuid.UUID // of the request, when ok
-	reason  string    // the reason, for counting, unless ok or shed
+	reason  string    // counted in reports; empty when ok or shed
 	result  string    // of a sync request, JSON
 }
 
@@ -48,18 +48,18 @@ func newClient(config Config) *client {
 		IsTLS:            target.Scheme == "https",
 		MaxConns:         config.Connections,
 		ConnPoolStrategy: fasthttp.LIFO,
-		// Shorter than a server keeps idle connections, so that no request leaves on a
+		// Shorter than a server keeps idle connections, so that no request is sent on a
 		// connection that the server is just closing.
 		MaxIdleConnDuration: 10 * time.Second,
-		// A second attempt would hide that the first broke, and might be the same request
-		// accepted twice.
+		// A second attempt would hide that the first broke, and the server might accept the
+		// same request twice.
 		MaxIdemponentCallAttempts: 1,
 		RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
 		MaxResponseBodySize:       maxAnswerBytes,
 		ReadBufferSize:            2 << 10, // far above any answer's headers
 		WriteBufferSize:           2 << 10,
-		// Workers never wait for each other's connections; this is for the
-		// moment between closing one and counting it as closed.
+		// Workers never wait for each other's connections, but for the moment between closing
+		// a connection and counting it as closed.
 		MaxConnWaitTimeout: config.Timeout,
 		Dial: func(address string) (net.Conn, error) {
 			dial := func() (net.Conn, error) { return net.DialTimeout("tcp", address, config.Timeout) }
@@ -103,10 +103,10 @@ func (c *client) checkHealth() error {
 	return nil
 }
 
-// warmUp opens connections ahead of the run, so that its first requests don't
-// pay for a cold start. Any that fail are opened when they are needed.
+// warmUp opens connections before the run, so that its first requests don't wait for them. A
+// connection that fails is opened when it is needed.
 func (c *client) warmUp() {
-	const enough = 64 // enough for a healthy server at thousands of requests a second
+	const enough = 64 // for a healthy server at thousands of requests a second
 	var group sync.WaitGroup
 	for range min(enough, c.config.Connections) {
 		group.Go(func() { _ = c.checkHealth() })
@@ -123,7 +123,8 @@ type offers struct {
 	} `json:"works"`
 }
 
-// offers asks the service for its kinds of work. They are empty where it doesn't tell them.
+// offers asks the service for its kinds of work. The answer is empty where the service gives
+// none.
 func (c *client) offers() (told offers) {
 	if status, body, err := c.get("/works"); err == nil && status == http.StatusOK {
 		_ = json.Unmarshal(body, &told)
@@ -131,8 +132,8 @@ func (c *client) offers() (told offers) {
 	return told
 }
 
-// isDeterministic tells whether the work gives the same result for the same input. A service
-// that doesn't say so is taken at that.
+// isDeterministic tells whether the work gives the same result for the same input. Work that
+// the service doesn't list counts as not deterministic.
 func (o offers) isDeterministic(name string) bool {
 	for _, work := range o.Works {
 		if work.Name == cmp.Or(name, o.Default) {
@@ -142,7 +143,7 @@ func (o offers) isDeterministic(name string) bool {
 	return false
 }
 
-// choose returns the name by which to ask for the work of a name, empty for the default.
+// choose returns name, or empty if that work is the service's default.
 func (o offers) choose(name string) (string, error) {
 	names := []string{}
 	for _, work := range o.Works {
@@ -186,7 +187,7 @@ func (c *client) call(number int, callbackURL, orderingKey string) (got answer) 
 	return got
 }
 
-// do calls, and lets read see the answer, which is not there afterwards.
+// do calls, and lets read see the answer, which is only valid during read.
 func (c *client) do(method, path string, body []byte, read func(*fasthttp.Response)) error {
 	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(request)
@@ -207,7 +208,7 @@ func (c *client) do(method, path string, body []byte, read func(*fasthttp.Respon
 	return nil
 }
 
-// judgeError tells an error of sending or of reading the answer.
+// judgeError returns the answer that an error of sending or of reading counts as.
 func judgeError(err error) answer {
 	var operation *net.OpError
 	var timed interface{ Timeout() bool }
@@ -243,7 +244,7 @@ func judge(status int, body []byte, expected expected) answer {
 	switch {
 	case status == expected.status:
 		return judgeBody(body, expected)
-	case status == http.StatusServiceUnavailable && mayBeDone(body):
+	case status == http.StatusServiceUnavailable && mayBeTaken(body):
 		return answer{outcome: expected.otherwise, reason: reasonOf(status, body)}
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		return answer{outcome: shed}
@@ -253,9 +254,9 @@ func judge(status int, body []byte, expected expected) answer {
 	return answer{outcome: expected.otherwise, reason: reasonOf(status, body)}
 }
 
-// reasonOf is the status, and which of the service's problems it is, if any.
+// reasonOf is the status, and the name of the problem in the body, if any.
 func reasonOf(status int, body []byte) string {
-	const longest = 40 // far above any name of the service's
+	const longest = 40 // far above any name of a problem
 	_, rest, _ := bytes.Cut(body, []byte(`"/problems/`))
 	name, _, found := bytes.Cut(rest, []byte(`"`))
 	if !found || len(name) > longest {
@@ -264,10 +265,12 @@ func reasonOf(status int, body []byte) string {
 	return fmt.Sprintf("status %d %s", status, name)
 }
 
-// mayBeDone tells whether a 503 leaves the request's outcome open: the database may have
-// failed after its commit. Any other 503 promises that nothing was accepted.
-func mayBeDone(body []byte) bool {
-	return bytes.Contains(body, []byte(`"/problems/unavailable"`)) && !bytes.Contains(body, []byte("Nothing was accepted"))
+// mayBeTaken tells whether a 503 leaves the request's outcome open: the database may have
+// failed after its commit. Any other 503 of this problem says that nothing was accepted or
+// done, which TestUnavailableSaysThatNothingWasTaken of package api sees to.
+func mayBeTaken(body []byte) bool {
+	return bytes.Contains(body, []byte(`"/problems/unavailable"`)) &&
+		!bytes.Contains(body, []byte("Nothing was accepted")) && !bytes.Contains(body, []byte("Nothing was done"))
 }
 
 func judgeBody(body []byte, expected expected) answer {

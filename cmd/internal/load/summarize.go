@@ -15,29 +15,29 @@ import (
 )
 
 // summarize evaluates the ledger, asks the server about missing requests, and returns
-// everything but the times of the run. cpu is this process's.
+// everything but the times of the run. cpu is what this process used meanwhile.
 func (r *Run) summarize(cpu time.Duration) *Findings {
 	verified := r.verify(context.Background())
 	if r.config.OrderingKeys > 0 {
 		r.ledger.checkOrder(r.config)
 	}
-	f := r.ledger.tally(window{toMicros(r.config.Warmup), toMicros(r.engine.ended)})
+	f := r.ledger.tally(measured{toMicros(r.config.Warmup), toMicros(r.engine.ended)})
 	f.addSettings(r.config)
 	f.Async.Verified, f.Async.Unverified = verified, f.Async.Unverified-verified
 	if r.expected() == nil {
-		f.Async.Unverified = 0 // nobody meant to
+		f.Async.Unverified = 0 // since nothing was to be verified
 	}
 	r.explain(f)
 	f.Goodput = Goodput{f.Sync.Goodput, f.Async.Goodput}
 	f.DurationS = r.engine.ended.Seconds()
-	f.OfferedRate = perSecond(int(r.engine.released.Load()), r.engine.ended)
-	f.AchievedRate = perSecond(f.sent(), max(r.engine.ended, f.lastLeft.duration()))
+	f.OfferedRate = perSecond(int(r.engine.handedOver.Load()), r.engine.ended)
+	f.AchievedRate = perSecond(f.sent(), max(r.engine.ended, f.lastSent.duration()))
 	r.engine.lateness.close()
 	f.Generator.Late = r.engine.lateness
 	f.Generator.RateError = percentOff(f.AchievedRate, f.OfferedRate)
 	f.Generator.WorstRateError = r.engine.worstRateError()
 	f.Generator.CPUMicroseconds = float64(cpu.Microseconds()) / float64(max(1, f.sent()))
-	_, f.Generator.PeakMemory = usage() // including the evaluation
+	_, f.Generator.PeakMemory = usage() // of the evaluation, too
 	return f
 }
 
@@ -63,13 +63,13 @@ func percentOff(value, want float64) float64 {
 	return 100 * math.Abs(value-want) / want
 }
 
-// verifyLimit bounds how long results are computed or asked for again after a run. Work
-// that is expensive for the server is so here too.
+// verifyLimit bounds how long results are computed or asked for again after a run: work that
+// is expensive for the server is expensive here, too.
 const verifyLimit = 10 * time.Second
 
 // verify compares delivered results with the work's, marks the requests with another
-// result, and returns how many it checked before the limit. It runs after the load, so as
-// not to disturb the figures.
+// result, and returns how many it checked before the limit. It runs after the load, so that
+// it doesn't disturb the figures.
 func (r *Run) verify(ctx context.Context) int {
 	must := r.expected()
 	if must == nil {
@@ -87,7 +87,7 @@ func (r *Run) verify(ctx context.Context) int {
 		}
 		checking.Go(func() error {
 			if ctx.Err() != nil {
-				return nil // it stays unverified
+				return nil // the result stays unverified
 			}
 			if result, err := must(ctx, number); err == nil {
 				verified.Add(1)
@@ -126,9 +126,9 @@ func (r *Run) expected() expectation {
 	return nil
 }
 
-// usage is this process's so far: CPU time, user and system, and the most memory in MiB.
+// usage is this process's CPU time so far, user and system, and its most memory in MiB.
 func usage() (cpu time.Duration, peakMemory float64) {
 	var used syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // fails for a wrong pointer only
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // fails only for a wrong pointer
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), float64(used.Maxrss) / maxrssPerMiB
 }

@@ -1,39 +1,38 @@
 package load
 
-// window is the time that rates and Quantiles are about.
-type window struct {
+// measured is the time that rates and Quantiles are about.
+type measured struct {
 	warmup micros // requests due before it are in the counts, and in no quantile
 	end    micros // of sending
 }
 
-// holds tells whether a time is within the window. Goodput counts the time of completion,
-// not the due time: a request in a backlog was due before.
-func (w window) holds(done micros) bool { return done >= w.warmup && done <= w.end }
+// holds tells whether a request was done within the measured time. Goodput counts when a
+// request is done, not when it was due: requests of a backlog were due before.
+func (m measured) holds(done micros) bool { return done >= m.warmup && done <= m.end }
 
-// perSecond is a rate within the window.
-func (w window) perSecond(count float64) float64 {
-	if w.end <= w.warmup {
+// perSecond is a rate within the measured time.
+func (m measured) perSecond(count float64) float64 {
+	if m.end <= m.warmup {
 		return 0
 	}
-	return count / (w.end - w.warmup).duration().Seconds()
+	return count / (m.end - m.warmup).duration().Seconds()
 }
 
-// tally goes through a ledger that nobody writes to any more, and holds callbacks against
-// requests.
-func (l *ledger) tally(window window) *Findings {
-	f := &Findings{ledger: l, window: window}
+// tally goes through a closed ledger, and compares callbacks with requests.
+func (l *ledger) tally(measured measured) *Findings {
+	f := &Findings{ledger: l, measured: measured}
 	f.Async.Orphans, f.Async.Kinds = l.orphans, map[string]*Kind{}
 	for number := range l.requests {
 		f.add(&l.requests[number])
 	}
-	f.Sync.close(l.sync, window)
-	f.Async.Endpoint.close(l.async, window)
+	f.Sync.close(l.sync, measured)
+	f.Async.Endpoint.close(l.async, measured)
 	f.Async.TimeToCallback.close()
-	f.Generator.Left.close()
+	f.Generator.SendDelay.close()
 	for _, kind := range f.Async.Kinds {
 		kind.TimeToCallback.close()
 	}
-	if len(f.Async.Kinds) == 1 { // which is all of them
+	if len(f.Async.Kinds) == 1 { // the kind would repeat the totals
 		f.Async.Kinds = nil
 	}
 	return f
@@ -50,15 +49,15 @@ func (f *Findings) add(r *request) {
 	if r.outcome <= unsent {
 		return
 	}
-	f.lastLeft = max(f.lastLeft, r.at+r.left)
+	f.lastSent = max(f.lastSent, r.at+r.sendDelay)
 	if r.at < f.warmup {
 		return
 	}
-	f.Generator.Left.record(r.left)
+	f.Generator.SendDelay.record(r.sendDelay)
 	switch r.outcome {
 	case ok:
 		endpoint.Latency.record(r.took)
-		endpoint.Service.record(r.took - min(r.left, r.took))
+		endpoint.Service.record(r.took - min(r.sendDelay, r.took))
 	case shed:
 		endpoint.Shedded.record(r.took)
 	}
@@ -134,13 +133,13 @@ func (f *Findings) addDelivery(r *request, kind *Kind) {
 	}
 }
 
-// close completes an endpoint, whose goodput is a count so far.
-func (e *Endpoint) close(at endpointCounts, window window) {
+// close completes an endpoint, and turns its goodput from a count into a rate.
+func (e *Endpoint) close(at endpointCounts, measured measured) {
 	e.OK, e.Shed, e.Rejected = at.counts[ok], at.counts[shed], at.counts[rejected]
 	e.Failed, e.Ambiguous, e.Unsent = at.counts[failed], at.counts[ambiguous], at.counts[unsent]
 	e.Sent = e.OK + e.Shed + e.Rejected + e.Failed + e.Ambiguous
 	e.Reasons = at.reasons
-	e.Goodput = window.perSecond(e.Goodput)
+	e.Goodput = measured.perSecond(e.Goodput)
 	e.Latency.close()
 	e.Service.close()
 	e.Shedded.close()

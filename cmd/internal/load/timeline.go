@@ -24,7 +24,7 @@ func (c Column) MarshalJSON() ([]byte, error) {
 type Timeline struct {
 	At Column `json:"at"` // seconds since the start of sending, at the start of each bin
 
-	// Rates are a second, by when it happened: due, sent, sync_ok, acked, delivered,
+	// Rates are per second, by when something happened: due, sent, sync_ok, acked, delivered,
 	// sync_shed, async_shed, and failed (rejected, failed, ambiguous or unsent).
 	Rates map[string]Column `json:"rates"`
 	// Levels are at the end of each bin: in_flight (sent and not answered), and backlog
@@ -41,10 +41,10 @@ type Bands struct {
 	Max Column `json:"max"`
 }
 
-// leastBin is the unit of the length of a bin. There are some 120 bins of most runs.
+// leastBin is the unit of a bin's length. Most runs have some 120 bins.
 const leastBin = 50 * time.Millisecond
 
-// charting fills a timeline.
+// charting is a timeline that is being filled.
 type charting struct {
 	Timeline
 	bin       micros
@@ -87,7 +87,7 @@ func newCharting(bin micros, bins int) *charting {
 	return c
 }
 
-// count counts for a rate.
+// count adds one to a rate.
 func (c *charting) count(rate string, at micros) { c.Rates[rate][at/c.bin]++ }
 
 // span raises a level for a time.
@@ -110,8 +110,8 @@ func (c *charting) add(r request) {
 		return
 	}
 	answered := r.at + r.took
-	c.count("sent", r.at+r.left)
-	c.span("in_flight", r.at+r.left, answered)
+	c.count("sent", r.at+r.sendDelay)
+	c.span("in_flight", r.at+r.sendDelay, answered)
 	name, good := "sync", "sync_ok"
 	if r.isAsync {
 		name, good = "async", "acked"
@@ -169,7 +169,7 @@ func (c *charting) finish() {
 	}
 }
 
-// quantile of sorted values, in milliseconds; not a number when there is none.
+// quantile is a quantile of sorted values, in milliseconds; NaN without values.
 func quantile(sorted []micros, share float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
@@ -186,8 +186,7 @@ type Distribution struct {
 	Callback Column `json:"callback"`
 }
 
-// Distribution has steps that get finer towards the slowest requests, down to a single
-// request.
+// Distribution has percentiles that get closer to each other towards the slowest request.
 func (f *Findings) Distribution() Distribution {
 	const step, most = 0.05, 5
 	var d Distribution

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Breaches tells why the run fails, the worst reason first.
+// Breaches are the reasons why the run is broken, the worst first.
 func (r *Report) Breaches() []string {
 	if unanswered := r.unanswered(); unanswered != "" {
 		return []string{unanswered}
@@ -24,8 +24,10 @@ func (r *Report) Breaches() []string {
 	add(r.Async.Mismatched, called, "requests were called back wrongly")
 	add(r.Async.BadSignatures, called, "requests were called back without a valid signature")
 	add(r.Async.OutOfOrder, called, "requests were called back out of order")
-	if lost := r.lost(); lost > r.Sync.OK+r.Async.OK {
-		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or got no answer", lost, r.sent()))
+	// Some may be unsuccessful, as while a server restarts. Where most are, the run shows
+	// nothing.
+	if unsuccessful := r.unsuccessful(); unsuccessful > r.Sync.OK+r.Async.OK {
+		breaches = append(breaches, fmt.Sprintf("%d of %d requests were rejected, failed or got no answer", unsuccessful, r.sent()))
 	}
 	if unsent := r.Unsent(); unsent > 0 {
 		breaches = append(breaches, fmt.Sprintf("%d requests could not be sent in time", unsent))
@@ -48,18 +50,16 @@ func (r *Report) unanswered() string {
 
 func (r *Report) sent() int { return r.Sync.Sent + r.Async.Sent }
 
-// lost is how many requests had neither the answer that they should have, nor were
-// turned away.
-func (r *Report) lost() int {
-	lost := 0
+// unsuccessful is how many requests were neither answered as they should be nor shed.
+func (r *Report) unsuccessful() (count int) {
 	for _, endpoint := range r.Endpoints("") {
-		lost += endpoint.Rejected + endpoint.Failed + endpoint.Ambiguous
+		count += endpoint.Rejected + endpoint.Failed + endpoint.Ambiguous
 	}
-	return lost
+	return count
 }
 
-// IsLate tells whether the generator, not the server, spoils the figures. A
-// tenth of a second is more than scheduling jitter.
+// IsLate tells whether the generator, not the server, spoils the figures: a tenth of a second
+// is more than scheduling jitter.
 func (r *Report) IsLate() bool { return r.Generator.Late.P99 > 100 }
 
 // Unsent is how many requests could not be sent in time.
@@ -88,7 +88,7 @@ func (r *Report) Missed() []string {
 	return missed
 }
 
-// Verdict is a sentence.
+// Verdict is the result of the run, in a sentence.
 func (r *Report) Verdict() string {
 	finding := r.finding()
 	return strings.ToUpper(finding[:1]) + finding[1:] + "."
@@ -114,20 +114,20 @@ func (r *Report) kept() string {
 			return fmt.Sprintf("all %d requests were answered as they should be", r.sent())
 		}
 		return fmt.Sprintf("of %d requests, %d were answered as they should be", r.sent(), r.Sync.OK) +
-			besides(r.Sync.Shed+r.Async.Shed, ", %d were shed") + besides(r.lost(), ", %d were rejected, failed or got no answer")
+			besides(r.Sync.Shed+r.Async.Shed, ", %d were shed") + besides(r.unsuccessful(), ", %d were rejected, failed or got no answer")
 	}
 	text := fmt.Sprintf("all %d acknowledged requests were called back", r.Async.Acked)
 	if r.Async.Delivered < r.Async.Acked {
 		text = fmt.Sprintf("of %d acknowledged requests, %d were called back", r.Async.Acked, r.Async.Delivered) +
 			besides(r.Async.Dead, ", %d went to receivers that take nothing") + besides(r.Async.Pending, ", %d are still to come at slow or flaky ones")
 	}
-	if r.lost() > 0 {
-		text += fmt.Sprintf("; %d of %d requests were rejected, failed or got no answer", r.lost(), r.sent())
+	if unsuccessful := r.unsuccessful(); unsuccessful > 0 {
+		text += fmt.Sprintf("; %d of %d requests were rejected, failed or got no answer", unsuccessful, r.sent())
 	}
 	return text
 }
 
-// besides tells of a count, if there is any.
+// besides formats a count, and is empty where the count is 0.
 func besides(count int, format string) string {
 	if count == 0 {
 		return ""

@@ -15,7 +15,7 @@ func TestWorkers(t *testing.T) {
 		done := make(chan int, 1)
 		engine := idleEngine(100, 50, 0)
 		for number := range 50 {
-			engine.release(t.Context(), arrival{number: number}, func(arrival arrival) answer {
+			engine.handOver(t.Context(), arrival{number: number}, func(arrival arrival) answer {
 				done <- arrival.number
 				return answer{outcome: ok}
 			})
@@ -34,7 +34,7 @@ func TestWorkers(t *testing.T) {
 		var worked []int
 		engine := idleEngine(1, 4, 2)
 		for number := range 4 {
-			engine.release(t.Context(), arrival{number: number}, func(arrival arrival) answer {
+			engine.handOver(t.Context(), arrival{number: number}, func(arrival arrival) answer {
 				<-gate
 				worked = append(worked, arrival.number)
 				return answer{outcome: ok}

@@ -20,7 +20,7 @@ type Server struct {
 	url *url.URL
 }
 
-// Open connects to the server that a URL leads to.
+// Open connects to the server at a URL.
 func Open(ctx context.Context, databaseURL string) (*Server, error) {
 	parsed, err := url.Parse(databaseURL)
 	if err != nil || parsed.Host == "" {
@@ -33,13 +33,13 @@ func Open(ctx context.Context, databaseURL string) (*Server, error) {
 	return &Server{pool, parsed}, nil
 }
 
-// Execute runs statements outside of any database that was created here.
+// Execute runs statements in the database that the URL of Open names.
 func (s *Server) Execute(ctx context.Context, statements ...string) error {
 	return Execute(ctx, s.Pool, statements...)
 }
 
-// Create makes a database, empty or as a copy of a template. It replaces a database of
-// the same name, which an earlier run left.
+// Create makes a database, empty or as a copy of a template. It replaces a database of the
+// same name, which an earlier run may have left.
 func (s *Server) Create(ctx context.Context, name, template string) (Database, error) {
 	create := "CREATE DATABASE " + name
 	if template != "" {
@@ -51,14 +51,14 @@ func (s *Server) Create(ctx context.Context, name, template string) (Database, e
 	return d, s.Execute(ctx, d.drop(), create)
 }
 
-// Drop removes a database, also when ctx has ended: the next run should not find it.
+// Drop removes a database, also when ctx has ended.
 func (s *Server) Drop(ctx context.Context, d Database) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	return s.Execute(ctx, d.drop())
 }
 
-// Database is where a service keeps its rows.
+// Database is a database on a Server.
 type Database struct{ Name, URL string }
 
 func (d Database) drop() string { return "DROP DATABASE IF EXISTS " + d.Name + " WITH (FORCE)" }

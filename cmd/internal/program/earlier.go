@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// FindCommit returns the whole name of a commit, or an error where the clone doesn't
-// hold it.
+// FindCommit returns the full hash of a commit, or an error where the clone doesn't hold the
+// commit.
 func FindCommit(ctx context.Context, repository, name string) (commit string, err error) {
 	output, err := Output(exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--verify", "--quiet", name+"^{commit}"))
 	return strings.TrimSpace(string(output)), err
 }
 
-// BuildEarlier builds the server of a commit, from a copy of its tree, and returns the
-// program's path. The folder is an absolute path.
+// BuildEarlier builds the server of a commit in a folder, from a copy of the commit's tree, and
+// returns the program's path. folder is an absolute path.
 func BuildEarlier(ctx context.Context, repository, commit, folder string) (path string, err error) {
 	tree, packed := filepath.Join(folder, "tree"), filepath.Join(folder, "tree.tar")
 	if err := os.Mkdir(tree, 0o755); err != nil {
@@ -46,8 +46,8 @@ func Build(ctx context.Context, tree, path string, flags ...string) error {
 	return errors.Join(ctx.Err(), err)
 }
 
-// Output runs a command and returns what it writes to stdout. An error tells what it wrote
-// to stderr.
+// Output runs a command and returns what it writes to stdout. An error holds what the command
+// wrote to stderr.
 func Output(command *exec.Cmd) ([]byte, error) {
 	var said bytes.Buffer
 	command.Stderr = &said

@@ -11,8 +11,8 @@ import (
 // architecture that Go runs on.
 const tick = 10 * time.Millisecond
 
-// Postmaster returns the pid of the process that a Postgres backend is a child of, or 0
-// where the backend's pid doesn't mean the same here as it does to Postgres.
+// Postmaster returns the pid of a Postgres backend's parent, or 0 where the backend runs on
+// another machine or in another namespace of pids.
 func Postmaster(backend int) (pid int) {
 	if stat, err := read(backend); err == nil && stat.Comm == "postgres" {
 		return stat.PPID
@@ -22,12 +22,11 @@ func Postmaster(backend int) (pid int) {
 
 // CPU is the user and system time of a process, or 0.
 func CPU(pid int) time.Duration {
-	stat, _ := read(pid) // empty where there is none
+	stat, _ := read(pid) // zero without such a process
 	return time.Duration(stat.UTime+stat.STime) * tick
 }
 
-// FamilyCPU is the CPU time of a process and of all its children, ended children
-// included, or 0.
+// FamilyCPU is the CPU time of a process and of its children, also of ended children, or 0.
 func FamilyCPU(pid int) time.Duration {
 	head, err := read(pid)
 	if err != nil {
@@ -49,7 +48,7 @@ func PeakMemory(pid int) float64 {
 	if err != nil {
 		return 0
 	}
-	status, _ := process.NewStatus() // empty where the process has just ended
+	status, _ := process.NewStatus() // zero where the process has just ended
 	return float64(status.VmHWM)
 }
 

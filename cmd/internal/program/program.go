@@ -22,7 +22,7 @@ import (
 type Server struct {
 	URL     string
 	command *exec.Cmd
-	ended   chan struct{} // closed when the process has
+	ended   chan struct{} // closed when the process has ended
 }
 
 // Start runs a command that serves HTTP on address.
@@ -33,7 +33,7 @@ func Start(command *exec.Cmd, address string) (*Server, error) {
 	}
 	go func() {
 		defer close(s.ended)
-		_ = command.Wait() // the process's state tells as much
+		_ = command.Wait() // ProcessState has what the error says
 	}()
 	return s, nil
 }
@@ -48,8 +48,7 @@ func FreeAddress() (string, error) {
 	return listener.Addr().String(), nil
 }
 
-// WaitHealthy returns when the server answers, which takes as long as its
-// migrations do: a minute at most.
+// WaitHealthy returns when the server is healthy, after its migrations: a minute at most.
 func (s *Server) WaitHealthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -59,7 +58,7 @@ func (s *Server) WaitHealthy(ctx context.Context) error {
 		}
 		select {
 		case <-s.ended:
-			return fmt.Errorf("the server ended at once (%v), and -logs shows why", s.command.ProcessState)
+			return fmt.Errorf("the server ended at once (%v): its log says why", s.command.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the server: %w", ctx.Err())
 		case <-time.After(20 * time.Millisecond):
@@ -73,7 +72,7 @@ func (s *Server) healthy(ctx context.Context) bool {
 }
 
 // Call sends JSON, or nothing where body is nil, and returns the whole answer. header holds
-// names, each followed by its value; empty values are left out.
+// names, each followed by its value; a header with an empty value isn't sent.
 func Call(ctx context.Context, client *http.Client, method, url string, body any, header ...string) (status int, answer []byte, err error) {
 	var content io.Reader
 	if body != nil {
@@ -102,13 +101,13 @@ func Call(ctx context.Context, client *http.Client, method, url string, body any
 	return response.StatusCode, answer, err
 }
 
-// Pid is the process's.
+// Pid is the id of the process.
 func (s *Server) Pid() int { return s.command.Process.Pid }
 
 // Signal sends the process a signal. It ignores a process that has ended.
 func (s *Server) Signal(signal os.Signal) { _ = s.command.Process.Signal(signal) }
 
-// Wait returns when the process has ended, or when ctx has.
+// Wait returns nil when the process has ended, or an error when ctx has.
 func (s *Server) Wait(ctx context.Context) error {
 	select {
 	case <-s.ended:
@@ -118,8 +117,8 @@ func (s *Server) Wait(ctx context.Context) error {
 	}
 }
 
-// Stop lets the server drain, and kills it when that takes too long. It returns an error
-// for that, and where the server had ended by itself.
+// Stop lets the server drain, and kills it when draining takes too long. It returns an error
+// for a server that it had to kill, or that had ended by itself.
 func (s *Server) Stop() error {
 	select {
 	case <-s.ended:

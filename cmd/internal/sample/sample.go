@@ -1,5 +1,4 @@
-// Package sample is the tools' knowledge of the sample work: its inputs, and its results.
-// They know no other work.
+// Package sample is what the tools know of the sample work: its inputs and its results.
 package sample
 
 import (
@@ -20,13 +19,13 @@ import (
 // WorkName is the name of the sample work.
 const WorkName = "fingerprint"
 
-// Usual is the default pattern.
+// Usual is the default pattern's text.
 const Usual = "text=200,rounds=0,delay=0s"
 
-// Pattern reads a text like Usual, in which each value is N, N..M (uniform) or exp:N
-// (exponential): the bytes of the text, rounds that take CPU, and how long the work
-// waits. Values that the text doesn't name are as in Usual.
-func Pattern(work string) (load.Input, error) {
+// ParsePattern reads a pattern of inputs, such as Usual, in which each value is N, N..M
+// (uniform) or exp:N (exponential): the bytes of the text, rounds that take CPU, and how long
+// the work waits. Values that the pattern doesn't name are as in Usual.
+func ParsePattern(pattern string) (load.Input, error) {
 	written := map[string]string{"text": "200", "rounds": "0", "delay": "0s"}
 	spreads := map[string]load.Spread{}
 	read := func(name, value string) (err error) {
@@ -37,14 +36,14 @@ func Pattern(work string) (load.Input, error) {
 		return err
 	}
 	for name, value := range written {
-		_ = read(name, value) // good as they are
+		_ = read(name, value) // has no mistake
 	}
-	if err := load.EachPair(work, read); err != nil {
+	if err := load.EachPair(pattern, read); err != nil {
 		return load.Input{}, err
 	}
-	pattern := fmt.Sprintf(`{"text":"{{text %s}}","rounds":{{number %s}},"delay_ms":{{number %s}}}`,
+	input := fmt.Sprintf(`{"text":"{{text %s}}","rounds":{{number %s}},"delay_ms":{{number %s}}}`,
 		spreads["text"], spreads["rounds"], spreads["delay"])
-	return load.NewInput(pattern, fmt.Sprintf("text=%s,rounds=%s,delay=%s", written["text"], written["rounds"], written["delay"]))
+	return load.NewInput(input, fmt.Sprintf("text=%s,rounds=%s,delay=%s", written["text"], written["rounds"], written["delay"]))
 }
 
 func parse(name, value string) (load.Spread, error) {
@@ -68,34 +67,34 @@ func milliseconds(text string) (int, error) {
 	return int(duration.Milliseconds()), err
 }
 
-// Config is a load of a server in local mode with the sample work, which Pattern takes.
-// Results are computed again.
-func Config(target, work string) load.Config {
+// Config is a load of the sample work on a server in local mode. pattern is as for
+// MustParsePattern. The run computes each result again, and compares.
+func Config(target, pattern string) load.Config {
 	config := load.Defaults()
 	config.Target, config.Secret = target, receivers.LocalSecret
-	config.Input, config.Result = Inputs(work), Result
+	config.Input, config.Result = MustParsePattern(pattern), Result
 	return config
 }
 
-// Inputs are those of a pattern that is right.
-func Inputs(work string) load.Input {
-	input, err := Pattern(work)
+// MustParsePattern is ParsePattern for a pattern without a mistake.
+func MustParsePattern(pattern string) load.Input {
+	input, err := ParsePattern(pattern)
 	if err != nil {
 		panic(err)
 	}
 	return input
 }
 
-// Work is how much is asked for, as Pattern reads it.
-func Work(bytes, rounds int, delay time.Duration) string {
+// PatternText is a pattern of inputs that all ask for the same amount of work.
+func PatternText(bytes, rounds int, delay time.Duration) string {
 	return fmt.Sprintf("text=%d,rounds=%d,delay=%s", bytes, rounds, delay)
 }
 
-// Input asks for the fingerprint of a text, after rounds of CPU work and a delay.
-func Input(text string, rounds int, delay time.Duration) jsontext.Value {
+// InputJSON asks for the fingerprint of a text, after rounds of CPU work and a delay.
+func InputJSON(text string, rounds int, delay time.Duration) jsontext.Value {
 	input, err := json.Marshal(fingerprint.Input{Text: text, Rounds: rounds, Delay: int(delay.Milliseconds())})
 	if err != nil {
-		panic(err) // a text that is no UTF-8
+		panic(err) // only for a text that is no UTF-8
 	}
 	return input
 }
@@ -103,11 +102,11 @@ func Input(text string, rounds int, delay time.Duration) jsontext.Value {
 // Do does the work of an input.
 func Do(ctx context.Context, input []byte) (jsontext.Value, error) { return fingerprint.Do(ctx, input) }
 
-// Result does the work of an input, without the waiting.
+// Result is the result of an input. It is computed without the input's delay.
 func Result(ctx context.Context, input []byte) (jsontext.Value, error) {
 	var asked fingerprint.Input
 	if err := json.Unmarshal(input, &asked); err != nil {
 		return nil, fmt.Errorf("reading an input: %w", err)
 	}
-	return fingerprint.Do(ctx, Input(asked.Text, asked.Rounds, 0))
+	return fingerprint.Do(ctx, InputJSON(asked.Text, asked.Rounds, 0))
 }

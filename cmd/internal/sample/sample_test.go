@@ -14,7 +14,7 @@ func TestPatternRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", "text", "text=0", "text=65537", "text=9..5", "text=exp:5..9", "rounds=-1", "rounds=x", "delay=5", "delay=31s", "size=3",
 	} {
-		if pattern, err := Pattern(text); err == nil {
+		if pattern, err := ParsePattern(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, pattern)
 		}
 	}
@@ -23,10 +23,10 @@ func TestPatternRefuses(t *testing.T) {
 func TestPatternSaysAllOfIt(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		Work(77, 5, 20*time.Millisecond): "text=77,rounds=5,delay=20ms",
+		PatternText(77, 5, 20*time.Millisecond): "text=77,rounds=5,delay=20ms",
 		"delay=0s..1s":                   "text=200,rounds=0,delay=0s..1s",
 	} {
-		if got, err := Pattern(text); err != nil || got.String() != want {
+		if got, err := ParsePattern(text); err != nil || got.String() != want {
 			t.Errorf("%s: got %q, %v, want %q", text, got, err, want)
 		}
 	}
@@ -34,7 +34,7 @@ func TestPatternSaysAllOfIt(t *testing.T) {
 
 func TestResultIsThatOfTheWork(t *testing.T) {
 	t.Parallel()
-	input := Input("some words", 3, time.Hour)
+	input := InputJSON("some words", 3, time.Hour)
 	var asked fingerprint.Input
 	if err := json.Unmarshal(input, &asked); err != nil || asked.Text != "some words" || asked.Delay != 3_600_000 {
 		t.Errorf("got %+v, %v, want some words and an hour's delay", asked, err)

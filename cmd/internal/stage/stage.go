@@ -1,5 +1,5 @@
-// Package stage is where the tools put up what they measure or show: folders, databases
-// and servers.
+// Package stage puts up what the tools need, such as folders and databases, and takes it down
+// again.
 package stage
 
 import (
@@ -15,16 +15,15 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// Stage is where something is put up. As testing.T does, it ends at the first error, and
-// then takes down all that was put up, the last first. Its methods are called by the
-// stage's own goroutine.
+// Stage takes down all that was put up on it when it ends, the last first. Like a test with
+// testing.T, a stage ends at the first error, and only its own goroutine may call its methods.
 type Stage struct {
 	Ctx  context.Context
 	err  error
 	down []func() error
 }
 
-// On runs do on a stage of its own.
+// On runs do on a new stage.
 func On(ctx context.Context, do func(*Stage)) error {
 	s := &Stage{Ctx: ctx}
 	ended := make(chan struct{})
@@ -39,7 +38,7 @@ func On(ctx context.Context, do func(*Stage)) error {
 	return s.err
 }
 
-// Scene runs do on a stage within this one, which says what it was about if it fails.
+// Scene runs do on a stage within s. An error names what the scene is about.
 func (s *Stage) Scene(about string, do func(*Stage)) {
 	if err := On(s.Ctx, do); err != nil {
 		s.Must(fmt.Errorf("%s: %w", about, err))
@@ -64,7 +63,8 @@ func (s *Stage) Pause(d time.Duration) {
 	}
 }
 
-// Until returns when it is so, and ends the stage where that takes longer than patience.
+// Until returns when isSo returns true, and ends the stage where that takes longer than
+// patience.
 func (s *Stage) Until(what string, patience time.Duration, isSo func() bool) {
 	deadline := time.Now().Add(patience)
 	for !isSo() {
@@ -74,7 +74,7 @@ func (s *Stage) Until(what string, patience time.Duration, isSo func() bool) {
 	}
 }
 
-// Folder returns a folder that is there until the stage ends.
+// Folder returns a new folder, which is removed when the stage ends.
 func (s *Stage) Folder() string {
 	folder, err := os.MkdirTemp("", "ringback-")
 	s.Must(err)
