@@ -10,11 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// settle returns when no request is under way, or patience is at its end: the check names
-// the missing callbacks. A callback, or work, that waits for its next try runs now: no
-// fault is left, so each must succeed. Callbacks of requests whose input doesn't hold the
-// run's own text are storm's, which may have left: settle waits only for its acknowledged
-// requests.
+// settle returns when no request is under way, or when patience is over: then the checks name
+// the missing callbacks. It makes callbacks and work due that wait for their next try: no
+// fault is left, so each must succeed. Callbacks to storm, whose requests lack the run's own
+// text, are not waited for: storm itself waits for those of its acknowledged requests.
 func (t *trial) settle() {
 	const due = `
 		WITH due AS (
@@ -75,7 +74,7 @@ func (t *trial) audit() {
 	}
 }
 
-// countListed pages through the API's listing.
+// countListed counts the requests that the API lists.
 func (t *trial) countListed(mode string) (count int) {
 	seen := map[string]bool{}
 	query := url.Values{"mode": {mode}, "limit": {"100"}}

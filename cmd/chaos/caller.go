@@ -17,20 +17,20 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// answerTimeout is how long a caller waits: above the 2 s in which the service
-// says that its database is away, below the longest pause.
+// answerTimeout is how long a caller waits: longer than the 2 s within which the service says
+// that its database is away, shorter than the longest pause of a process.
 const answerTimeout = 8 * time.Second
 
-// newClient keeps no connection: the transport repeats a call by itself on a dead
-// connection, and each sending must be noted.
+// newClient keeps no connection: on a kept connection that is dead, the transport would repeat
+// a call by itself, and each sending must be counted.
 func newClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: answerTimeout}
 }
 
-// caller makes the calls of the peacefulSeries and notes the results.
+// caller makes the calls of all series, and notes the results.
 type caller struct {
 	client  *http.Client
-	servers []*server // that take calls
+	servers []*server // only those that take calls
 	crowd   *crowd
 	ledger  *ledger
 }
@@ -40,9 +40,9 @@ func newCaller(servers []*server, c *crowd) *caller {
 	return &caller{newClient(), takers, c, c.ledger}
 }
 
-// run makes a series's calls until ctx ends, at least pause apart. The cancel or redelivery
-// that follows a call may end later.
-func (c *caller) run(ctx context.Context, l *series, pause time.Duration) {
+// run makes the calls of a series until ctx ends, at least pause apart. The cancel or
+// redelivery that follows a call may end later.
+func (c *caller) run(ctx context.Context, s *series, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
@@ -51,8 +51,8 @@ func (c *caller) run(ctx context.Context, l *series, pause time.Duration) {
 			return
 		case <-tick.C:
 		}
-		made := l.next()
-		server := l.random.IntN(len(c.servers))
+		made := s.next()
+		server := s.random.IntN(len(c.servers))
 		c.make(made, server)
 		if made.acknowledged() && (made.CancelAfter > 0 || made.RedeliverAfter > 0) {
 			c.ledger.following.Go(func() { c.follow(ctx, made, server) })
@@ -60,12 +60,12 @@ func (c *caller) run(ctx context.Context, l *series, pause time.Duration) {
 	}
 }
 
-// make sends a call, notes it, and repeats it with the same idempotency key until an
-// answer tells its result. server is the number of a server that takes calls.
+// make sends a call and notes it. A call with an idempotency key is repeated until an answer
+// tells the result. server is the number of a server that takes calls.
 func (c *caller) make(made *call, server int) {
 	c.ledger.note(func() { c.ledger.calls = append(c.ledger.calls, made) })
 	made.SentAt = time.Now()
-	for range c.servers { // where nobody is there, the next is asked, as by a load balancer
+	for range c.servers { // where one is down, the next is called, as by a load balancer
 		if made.Status = c.send(made, server); made.Status != nobody {
 			break
 		}
@@ -83,10 +83,10 @@ func (c *caller) make(made *call, server int) {
 	}
 }
 
-// at is a server that takes calls, going round.
+// at is the server of a number. After the last server comes the first.
 func (c *caller) at(number int) *server { return c.servers[number%len(c.servers)] }
 
-// nobody stands for the status where there is no server, so that nothing was sent.
+// nobody stands for the status where no server listens, so that nothing was sent.
 const nobody = -1
 
 // send returns the answer's status, 0 where there was none, or nobody.
@@ -131,7 +131,7 @@ func (c *caller) post(server int, path, key string, body any) (int, []byte) {
 	return exchange(context.Background(), c.client, http.MethodPost, c.at(server).url(path), key, body)
 }
 
-// exchange calls with JSON. It returns status 0 for no answer, and nobody where nobody
+// exchange calls with JSON. It returns status 0 for no answer, and nobody where no server
 // listens.
 func exchange(ctx context.Context, client *http.Client, method, address, key string, body any) (int, []byte) {
 	status, answer, err := program.Call(ctx, client, method, address, body, "Idempotency-Key", key)
@@ -144,11 +144,11 @@ func exchange(ctx context.Context, client *http.Client, method, address, key str
 	return status, answer
 }
 
-// unknown stands for the work or callback that an unanswered cancel stopped.
+// unknown stands for what an unanswered cancel stopped: work, callback or nothing.
 const unknown = "unknown"
 
-// follow cancels or redelivers, a moment after the call was acknowledged. A call that the
-// service misses while it is away is not repeated.
+// follow cancels or redelivers, a moment after the call was acknowledged, and never tries
+// again.
 func (c *caller) follow(ctx context.Context, made *call, server int) {
 	if !load.Pause(ctx, max(made.CancelAfter, made.RedeliverAfter)) {
 		return
@@ -167,13 +167,12 @@ func (c *caller) follow(ctx context.Context, made *call, server int) {
 	switch {
 	case status == http.StatusOK && json.Unmarshal(answer, &got) == nil:
 		made.Stopped = got.Stopped
-	case status == 0 || status >= 500: // done, perhaps
+	case status == 0 || status >= 500: // perhaps cancelled
 		made.Stopped = []string{unknown}
 	}
 }
 
-// redeliver has dead letters delivered again, many at a time, every few seconds
-// until ctx ends.
+// redeliver redelivers dead letters, many at a time, every few seconds until ctx ends.
 func (c *caller) redeliver(ctx context.Context, random *rand.Rand) {
 	for load.Pause(ctx, seconds(random, 2, 8)) {
 		status, answer := c.post(random.IntN(len(c.servers)), "/redeliveries", "", map[string]int{"rate": 100})
@@ -191,13 +190,13 @@ type call struct {
 	// The call's request.
 	Text           string // of the input; no two calls have the same
 	Input          json.RawMessage
-	Hostile        bool // the upstream does the work, otherwise it is the sample
+	Hostile        bool // the upstream does the work, otherwise it is the sample work
 	Sync           bool
 	Receiver       receivers.Behaviour
 	OrderingKey    string
 	IdempotencyKey string
 	ExpiresIn      int           // seconds, 0 for never
-	Repeat         bool          // send it once more after it was acknowledged
+	Repeat         bool          // also after an acknowledgement
 	CancelAfter    time.Duration // 0 for not at all
 	RedeliverAfter time.Duration
 
@@ -205,9 +204,9 @@ type call struct {
 	Server      string
 	SentAt      time.Time
 	AnsweredAt  time.Time
-	Status      int             // of the first sending, 0 when nothing came
-	Problem     string          // its type, where the answer is a problem
-	IDs         []string        // that 200 and 202 named, of all sendings
+	Status      int             // of the first sending, 0 without an answer
+	Problem     string          // the type of a problem in the first answer
+	IDs         []string        // in the answers 200 and 202 to all sendings
 	Result      json.RawMessage // of a sync call
 	Sent        int             // times
 	Stopped     []string
@@ -220,12 +219,12 @@ func newCall(text string, to receivers.Behaviour, rounds int, delay time.Duratio
 	return &call{Text: text, Input: json.RawMessage(sample.InputJSON(text, rounds, delay)), Receiver: to}
 }
 
-// newHostileCall asks for work of the upstream, which treats the first attempts in these
-// manners.
+// newHostileCall asks for work of the upstream, which has a manner for each of the first
+// attempts.
 func newHostileCall(text string, to receivers.Behaviour, has ...manner) *call {
 	input, err := json.Marshal(map[string]any{"text": text, "manners": has})
 	if err != nil {
-		panic(err) // texts
+		panic(err) // texts can be encoded
 	}
 	return &call{Text: text, Input: input, Hostile: true, Receiver: to}
 }
@@ -234,12 +233,12 @@ func newHostileCall(text string, to receivers.Behaviour, has ...manner) *call {
 func (c *call) acknowledged() bool { return len(c.IDs) > 0 }
 
 const (
-	peacefulSeries = 16
-	hostileSeries  = 4 // peacefulSeries whose work the upstream does, beside the other peacefulSeries
-	ordered        = 8 // peacefulSeries with an ordering key, whose callbacks must arrive in the order of the calls
+	peacefulSeries = 16 // of the sample work
+	orderedSeries  = 8  // of them with an ordering key: callbacks must arrive in the order of the calls
+	hostileSeries  = 4  // beside them, of the upstream's work
 )
 
-// series draws the calls of one caller, who waits for each answer before the next call.
+// series draws calls of which each is answered before the next is made.
 type series struct {
 	prefix  string // of its texts
 	key     string // its ordering key, empty for none
@@ -249,36 +248,36 @@ type series struct {
 }
 
 func newSeries(p plan, number int) *series {
-	l := &series{prefix: fmt.Sprintf("%sseries %d", p.mine(), number), hostile: number >= peacefulSeries, random: rand.New(rand.NewPCG(p.Seed, 1+uint64(number)))}
-	if number < ordered {
-		l.key = fmt.Sprintf("key-%d-%d", p.Seed, number)
+	s := &series{prefix: fmt.Sprintf("%sseries %d", p.mine(), number), hostile: number >= peacefulSeries, random: rand.New(rand.NewPCG(p.Seed, 1+uint64(number)))}
+	if number < orderedSeries {
+		s.key = fmt.Sprintf("key-%d-%d", p.Seed, number)
 	}
-	return l
+	return s
 }
 
 // next draws the next call.
-func (l *series) next() *call {
-	l.calls++
-	text := fmt.Sprintf("%s call %d", l.prefix, l.calls)
-	to := drawn[load.Pick(l.random, 60, 14, 8, 12, 6)]
+func (s *series) next() *call {
+	s.calls++
+	text := fmt.Sprintf("%s call %d", s.prefix, s.calls)
+	to := drawn[load.Pick(s.random, 60, 14, 8, 12, 6)]
 	var c *call
-	if l.hostile {
-		c = newHostileCall(text, to, l.manners()...)
+	if s.hostile {
+		c = newHostileCall(text, to, s.manners()...)
 	} else {
-		c = newCall(text, to, l.random.IntN(2000), l.delay())
+		c = newCall(text, to, s.random.IntN(2000), s.delay())
 	}
-	if l.chance(45) {
-		c.IdempotencyKey, c.Repeat = text, l.chance(25)
+	if s.chance(45) {
+		c.IdempotencyKey, c.Repeat = text, s.chance(25)
 	}
-	if c.Sync = l.key == "" && l.chance(20); c.Sync {
+	if c.Sync = s.key == "" && s.chance(20); c.Sync {
 		return c
 	}
-	c.OrderingKey = l.key
-	if l.chance(10) {
-		c.ExpiresIn = 1 + l.random.IntN(3)
+	c.OrderingKey = s.key
+	if s.chance(10) {
+		c.ExpiresIn = 1 + s.random.IntN(3)
 	}
-	follows := 1 + time.Duration(l.random.IntN(400))*time.Millisecond
-	switch load.Pick(l.random, 6, 6, 88) {
+	follows := 1 + time.Duration(s.random.IntN(400))*time.Millisecond
+	switch load.Pick(s.random, 6, 6, 88) {
 	case 0:
 		c.CancelAfter = follows
 	case 1:
@@ -287,22 +286,22 @@ func (l *series) next() *call {
 	return c
 }
 
-// manners draws the behaviours of the first attempts, at most two. Later attempts do the
-// work.
-func (l *series) manners() []manner {
+// manners draws how the upstream treats the first attempts, at most two. Later attempts do
+// the work.
+func (s *series) manners() []manner {
 	drawn, all := []manner{}, mannerNames()
-	for range load.Pick(l.random, 30, 50, 20) {
-		drawn = append(drawn, all[l.random.IntN(len(all))])
+	for range load.Pick(s.random, 30, 50, 20) {
+		drawn = append(drawn, all[s.random.IntN(len(all))])
 	}
 	return drawn
 }
 
-// delay is now and then long enough that a kill meets the work.
-func (l *series) delay() time.Duration {
-	if l.chance(12) {
-		return seconds(l.random, 1, 4)
+// delay is now and then so long that a kill meets the work.
+func (s *series) delay() time.Duration {
+	if s.chance(12) {
+		return seconds(s.random, 1, 4)
 	}
-	return seconds(l.random, 0, 0.15)
+	return seconds(s.random, 0, 0.15)
 }
 
-func (l *series) chance(percent int) bool { return l.random.IntN(100) < percent }
+func (s *series) chance(percent int) bool { return s.random.IntN(100) < percent }

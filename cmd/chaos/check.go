@@ -18,18 +18,18 @@ type violation struct {
 	Invariant string   `json:"invariant"`
 	Count     int      `json:"count"`
 	Example   string   `json:"example"`
-	ID        string   `json:"id"`    // the example's request, if any
-	Trace     []string `json:"trace"` // the database's record of it
+	ID        string   `json:"id"`    // of the example's request, if any
+	Trace     []string `json:"trace"` // of that request, from the database
 }
 
-// judge compares the promises with the ledger, in which nothing is written any more.
+// judge compares the promises with a ledger that is complete.
 type judge struct {
 	*ledger
-	texts  map[string]int // requests that keep an idempotency key, by the text of their input
+	texts  map[string]int // how many stored requests keep their idempotency key, by the text of their input
 	broken map[string]*violation
 }
 
-// check returns every invariant that is broken, each with an example.
+// check returns the broken invariants, each with an example.
 func check(l *ledger) []violation {
 	j := &judge{ledger: l, texts: map[string]int{}, broken: map[string]*violation{}}
 	j.index()
@@ -58,7 +58,7 @@ func check(l *ledger) []violation {
 	return violations
 }
 
-// index completes the stories.
+// index adds calls to the stories, sorts the stories by time, and counts texts.
 func (j *judge) index() {
 	for _, c := range j.calls {
 		for _, id := range c.IDs {
@@ -109,7 +109,7 @@ func (j *judge) checkCall(c *call) {
 	}
 }
 
-// clockError is the service's largest error in reading the database's clock.
+// clockError is by how much a process may read the database's clock wrongly.
 const clockError = time.Second
 
 func (j *judge) checkOutcome(c *call, s *story) {
@@ -146,7 +146,6 @@ func (j *judge) checkDelivery(c *call, s *story) {
 	switch s.CallbackState {
 	case "delivered":
 		j.check(s.hasCome(), "every outcome is called back", s.id, "it is delivered, and no receiver took it")
-		j.check(c.Receiver != receivers.Gone, "a receiver that is gone gets nothing", s.id, "it is delivered to %s", c.Receiver)
 	case "dead":
 		j.check(c.Receiver == receivers.Gone, "only what nobody takes is dead", s.id, "its receiver is %s", c.Receiver)
 		j.check(s.Dead, "dead letters are listed", s.id, "it is dead and not listed")
@@ -161,27 +160,26 @@ func (j *judge) checkDelivery(c *call, s *story) {
 func (j *judge) checkRow(s *story) {
 	j.check(s.Status != "accepted", "every request has an outcome", s.id, "it is accepted, job %d %s", s.WorkJobID, s.workJob().State)
 	accepted := s.AcceptedAt
-	if j.plan.Ahead != 0 || j.plan.Skews != nil { // each process reads the database's clock for itself
+	if j.plan.Ahead != 0 || j.plan.Skews != nil { // accepted by one process's reading of the clock, begun by another's
 		accepted = accepted.Add(-clockError)
 	}
 	j.check(!s.StartedAt.Before(accepted) || s.StartedAt.IsZero(), "the trace is complete", s.id, "it was begun before it was accepted")
 	j.check(!s.FinishedAt.Before(s.StartedAt), "the trace is complete", s.id, "it ended before it was begun")
 	late := s.FinishedAt.Add(-j.plan.Ahead).Sub(j.quiet)
 	before := s.AcceptedAt.Add(-j.plan.Ahead).Before(j.quiet)
-	j.check(late <= resumeLimit || !before || s.Work == upstreamWork, // whose job is hastened
+	j.check(late <= resumeLimit || !before || s.Work == upstreamWork, // whose retries settle makes due
 		"all goes on by itself", s.id, "its work ended %s after the last fault", late)
 	if s.Mode == "sync" {
 		return
 	}
-	left := s.meddled.times > 0 // by a meddler who may have deleted the ended job
-	j.check(left || s.workJob().ID != 0, "every request has its jobs", s.id, "its work job %d is missing", s.WorkJobID)
+	deleted := s.meddled.times > 0 // perhaps
+	j.check(deleted || s.workJob().ID != 0, "every request has its jobs", s.id, "its work job %d is missing", s.WorkJobID)
 	if s.Status == "accepted" || s.Status == "cancelled" {
 		return
 	}
 	called := s.job(s.CallbackJobID)
-	j.check(left || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
-	// Settling gave each callback all the time that it takes; storm itself reports its
-	// missing callbacks.
+	j.check(deleted || called.ID != 0, "every request has its jobs", s.id, "its callback job %d is missing", s.CallbackJobID)
+	// Settling took until each callback had ended. Storm itself reports its missing callbacks.
 	j.check(s.CallbackState != "pending" || !strings.HasPrefix(s.Text, j.plan.mine()), "every outcome is called back", s.id,
 		"its callback is pending, job %d %s", s.CallbackJobID, called.State)
 	j.check(s.LastAttempt == len(s.Attempts), "the trace is complete", s.id, "its last attempt of %d is number %d", len(s.Attempts), s.LastAttempt)
@@ -190,7 +188,7 @@ func (j *judge) checkRow(s *story) {
 	j.check(s.CallbackState != "dead" || len(s.Attempts) > 0, "the trace is complete", s.id, "it is dead without an attempt in the log")
 }
 
-// checkJobs finds jobs that nobody waits for.
+// checkJobs finds jobs that no request waits for.
 func (j *judge) checkJobs(s *story) {
 	for _, found := range s.jobs {
 		j.check(s.stored, "no job is an orphan", s.id, "%s job %d has no request", found.Kind, found.ID)
@@ -201,7 +199,7 @@ func (j *judge) checkJobs(s *story) {
 	}
 }
 
-// checkCallbacks looks at each callback that came.
+// checkCallbacks compares each callback with the stored request.
 func (j *judge) checkCallbacks(s *story) {
 	for _, came := range s.callbacks {
 		j.check(came.Signed, "callbacks are signed", s.id, "receiver %s got one that is not", came.Receiver)
@@ -217,8 +215,8 @@ func (j *judge) checkCallbacks(s *story) {
 	}
 }
 
-// checkRepeats: a taken callback comes to its receiver once more at most, for each
-// delivery, unless a process died in between or its job was taken away.
+// checkRepeats: a taken callback comes once more at most for each delivery, unless a process
+// died in between or the job was taken away.
 func (j *judge) checkRepeats(s *story) {
 	taken := slices.DeleteFunc(slices.Clone(s.callbacks), func(c callback) bool { return !c.taken() })
 	most := 2 + s.meddled.times
@@ -229,7 +227,7 @@ func (j *judge) checkRepeats(s *story) {
 	j.check(j.died(first, last), "what was delivered comes twice at most", s.id, "it was taken %d times, %s apart", len(taken), last.Sub(first))
 }
 
-// died tells whether a process ended in between.
+// died tells whether a process ended between two times.
 func (j *judge) died(from, to time.Time) bool {
 	return slices.ContainsFunc(j.deaths, func(at time.Time) bool { return at.After(from) && at.Before(to) })
 }
@@ -253,22 +251,22 @@ func (j *judge) checkPair(first, second *story) {
 	j.check(first.Seq < second.Seq, "acceptance order is kept", second.id, "%d was acknowledged before %d was sent", first.Seq, second.Seq)
 	taken := slices.IndexFunc(first.callbacks, callback.taken)
 	if first.CallbackState != "delivered" || len(second.callbacks) == 0 || taken < 0 {
-		return // said elsewhere
+		return // other checks report a callback that is missing
 	}
 	tried, at := second.callbacks[0].At, first.callbacks[taken].Answered
 	j.check(!tried.Before(at), "order is held per key", second.id, "it came at %s, and %s, before it, was taken at %s",
 		tried.Format("15:04:05.000"), first.id, at.Format("15:04:05.000"))
 }
 
-// checkResumed: everything goes on when the last fault is over.
+// checkResumed: every server goes on soon after the last fault.
 func (j *judge) checkResumed() {
 	for name, took := range j.resumed {
 		j.check(took <= resumeLimit, "all goes on by itself", "", "%s took %s after the last fault", name, took)
 	}
 }
 
-// checkRedelivered: a dead letter was tried once, and once more for each redelivery,
-// unless it was cancelled then.
+// checkRedelivered: a dead letter was tried once, and once more for each redelivery. A call
+// may cancel such a try.
 func (j *judge) checkRedelivered() {
 	tries, least := 0, j.redelivered
 	for _, s := range j.stories {
@@ -306,7 +304,7 @@ func (j *judge) checkSomething() {
 	j.check(len(j.windows) > 0 || len(j.plan.Faults) == 0, invariant, "", "not one of %d faults was injected", len(j.plan.Faults))
 }
 
-// checkCounts compares storm, the API and SQL.
+// checkCounts compares the counts of storm, of the API and of SQL.
 func (j *judge) checkCounts() {
 	stored := map[string]int{}
 	ofStorm := 0

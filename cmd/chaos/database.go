@@ -22,13 +22,13 @@ import (
 type database struct {
 	script string
 	name   string        // of the database that connections lead to
-	ahead  time.Duration // of this machine's clock
+	ahead  time.Duration // the database's clock less this machine's
 
 	clusters [2]cluster
-	written  atomic.Int32 // which of them is
+	written  atomic.Int32 // index of the cluster that can be written
 }
 
-// cluster is a Postgres as the script describes it.
+// cluster is a Postgres that the script runs.
 type cluster struct {
 	folder string
 	port   int
@@ -37,7 +37,7 @@ type cluster struct {
 // standbyPorts is how far the ports of a cluster and its standby are apart.
 const standbyPorts = 1000
 
-// diskSize is the limit of a cluster's data in memory: its log alone takes up to two
+// diskSize bounds a cluster's data in memory: the write-ahead log alone takes up to two
 // gigabytes.
 const diskSize = "3g"
 
@@ -53,17 +53,18 @@ func (d *database) urlOf(places ...cluster) string {
 	return fmt.Sprintf("postgres://ringback:ringback@%s/%s?sslmode=disable", strings.Join(addresses, ","), d.name)
 }
 
-// everywhere leads to the cluster that can be written, for clients that look for it.
+// everywhere is a URL with both addresses, for clients that find the cluster that can be
+// written.
 func (d *database) everywhere() string { return d.urlOf(d.clusters[:]...) }
 
 // primary is the cluster that can be written.
 func (d *database) primary() cluster { return d.clusters[d.written.Load()] }
 
-// standby is the other cluster, if it is there.
+// standby is the other cluster, which may not run.
 func (d *database) standby() cluster { return d.clusters[1-d.written.Load()] }
 
-// run lets the script do something with a cluster. environ are settings of the script,
-// without the prefix of their names.
+// run runs the script on a cluster. environ are settings of the script, whose names lack the
+// prefix POSTGRES_.
 func (d *database) run(ctx context.Context, c cluster, what string, environ ...string) error {
 	environ = append(environ, "FOLDER="+c.folder, fmt.Sprint("PORT=", c.port), "SIZE="+diskSize)
 	if d.ahead != 0 {
@@ -78,10 +79,10 @@ func (d *database) run(ctx context.Context, c cluster, what string, environ ...s
 	return err
 }
 
-// start returns when the script is content.
+// start starts the primary, and returns when it takes connections.
 func (d *database) start(ctx context.Context) error { return d.run(ctx, d.primary(), "up") }
 
-// create makes a database for a run, which stays there to be looked into.
+// create makes a database for a run. It stays, so that a failed run can be looked into.
 func (d *database) create(ctx context.Context, name string) error {
 	d.name = "ringback"
 	defer func() { d.name = name }()
@@ -117,15 +118,15 @@ func (d *database) count(ctx context.Context, sql string, args ...any) (count in
 	return count, err
 }
 
-// sessions joins River clients with the sessions in which their processes hold a lock. The
-// name of the session is the server's.
+// sessions joins River clients with the sessions in which their processes hold a lock. A
+// session has the server's name.
 const sessions = `
 	FROM processes
 	JOIN pg_locks ON locktype = 'advisory'
 	             AND classid::bigint << 32 | objid::bigint = hashtextextended('ringback process ' || id, 0)
 	JOIN pg_stat_activity USING (pid)`
 
-// clientsOf are the River clients of a server's processes that live.
+// clientsOf are the River clients of a server's living processes.
 func (d *database) clientsOf(ctx context.Context, server string) ([]string, error) {
 	return query(ctx, d, pgx.RowTo[string], "SELECT id"+sessions+" WHERE application_name = $1", server)
 }
@@ -139,7 +140,7 @@ func (d *database) leader(ctx context.Context) (server string, err error) {
 	return strings.Join(names, " "), err
 }
 
-// setClock lets the database's clock differ as planned, where it can.
+// setClock gives the database the planned clock, where this machine allows that.
 func (t *trial) setClock() {
 	d := t.database
 	if t.plan.Ahead != 0 {
@@ -158,17 +159,17 @@ func (t *trial) setClock() {
 	}
 }
 
-// script lets the script do something with the cluster that can be written. down ends
-// connections, or with STOP=immediate everything at once, without a checkpoint; up waits
-// for the recovery that follows. What has begun is ended, or nobody knew the state.
+// script runs the script on the primary. down ends connections, or with STOP=immediate
+// everything at once, without a checkpoint; up waits for the recovery after that. A script
+// that has begun always ends, since the state would be unknown otherwise.
 func script(what string, environ ...string) act {
 	return func(ctx context.Context, t *trial, _ *fault) error {
 		return t.database.run(context.WithoutCancel(ctx), t.database.primary(), what, environ...)
 	}
 }
 
-// freeDisk makes room again. A Postgres that the full disk ended, as it does where its log
-// finds no room, is started then.
+// freeDisk makes room again. It also starts a Postgres that the full disk has ended, as where
+// the write-ahead log found no room.
 func freeDisk(ctx context.Context, t *trial, f *fault) error {
 	if err := script("free")(ctx, t, f); err != nil {
 		return err
@@ -176,10 +177,10 @@ func freeDisk(ctx context.Context, t *trial, f *fault) error {
 	return script("up")(ctx, t, f)
 }
 
-// lockName is the application_name of a session that holds a lock, and writes nothing.
+// lockName is the application_name of a session that holds a lock and writes nothing.
 const lockName = "chaos-lock"
 
-// lockTable holds the lock that CREATE INDEX takes: others read, and nobody writes.
+// lockTable holds the lock that CREATE INDEX takes: the table can be read and not written.
 func lockTable(ctx context.Context, t *trial, f *fault) error {
 	return t.database.connect(ctx, func(conn *pgx.Conn) error {
 		err := postgres.Execute(ctx, conn, "SET application_name = '"+lockName+"'", "BEGIN", "LOCK TABLE "+f.Of+" IN SHARE MODE")
@@ -209,8 +210,8 @@ func endBackends(ctx context.Context, t *trial, f *fault) error {
 // failoverPatience is how long a failover may take before it is called off.
 const failoverPatience = time.Minute
 
-// failOver makes a standby, lets the primary be written no more, and promotes the standby
-// when it has everything. The old primary is there for a while, with its connections.
+// failOver makes a standby, makes the primary read-only, and promotes the standby when it has
+// all writes. The old primary stays for a while, with its connections.
 func failOver(ctx context.Context, t *trial, f *fault) error {
 	d := t.database
 	if err := removeStandby(ctx, t, f); err != nil {
@@ -236,15 +237,16 @@ func (d *database) setReadOnly(ctx context.Context, value string) error {
 	return d.execute(ctx, "ALTER SYSTEM SET default_transaction_read_only = "+value, "SELECT pg_reload_conf()")
 }
 
-// promote loses nothing: it waits until all earlier writers have ended, and until the
-// standby has all their writes.
+// promote loses no write: it waits until all earlier writers have ended, and until the
+// standby has their writes.
 func (d *database) promote(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, failoverPatience)
 	defer cancel()
 	if err := d.setReadOnly(ctx, "on"); err != nil {
 		return err
 	}
-	// A session knows a second later, so a transaction that began before then may write.
+	// A session learns of the setting within a second, so a transaction that began before then
+	// may write.
 	const lastWritten = `
 		SELECT pg_current_wal_lsn()::text
 		WHERE now() > pg_conf_load_time() + interval '1 second'
@@ -263,7 +265,7 @@ func (d *database) promote(ctx context.Context) error {
 	return err
 }
 
-// await asks until there is an answer.
+// await repeats a query until it returns a row.
 func (d *database) await(ctx context.Context, c cluster, sql string, args ...any) (answer string, err error) {
 	for {
 		err = postgres.Database{Name: d.name, URL: d.urlOf(c)}.Connect(ctx, func(conn *pgx.Conn) error {

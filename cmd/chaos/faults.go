@@ -18,20 +18,21 @@ import (
 type kind struct {
 	name       string
 	share      int                        // of the faults that seeds draw
-	of         func(servers int) []string // its targets, nil where there is no choice
-	from, to   float64                    // seconds that it lasts at least and at most, 0 for a moment
-	group      string                     // one fault at a time; empty for its own kind and target
+	of         func(servers int) []string // names of the targets, nil without a choice
+	from, to   float64                    // least and greatest length in seconds, 0 for a moment
+	group      string                     // of which one fault is there at a time; empty for the kind and target
 	stalls     bool                       // the database or a process stands still meanwhile
-	begin, end act                        // end is nil where it ends by itself
+	begin, end act                        // end is nil where the fault ends by itself
 }
 
-// act begins or ends a fault. A begin that waits for the fault's end leaves it no length.
+// act begins or ends a fault. A begin that itself waits for the fault's end sets the length
+// to 0.
 type act func(ctx context.Context, t *trial, f *fault) error
 
 // Kinds that are not drawn like the others.
 const (
-	clocks       = "clocks"        // the database's differs, during all of the run
-	serverClocks = "server-clocks" // the servers' differ from each other, likewise
+	clocks       = "clocks"        // the database has another clock, during the whole run
+	serverClocks = "server-clocks" // a server has another clock, during the whole run
 	upgrade      = "upgrade"       // servers of an earlier commit are replaced, in a run of its own
 )
 
@@ -41,11 +42,11 @@ const ofDatabase = "database"
 var kinds = []kind{
 	{name: "kill", share: 25, of: eachServer, begin: kill},
 	{name: "pause", share: 15, of: eachServer, from: 3, to: 20, stalls: true, begin: signals(syscall.SIGSTOP), end: signals(syscall.SIGCONT)},
-	{name: "pause-leader", share: 10, from: 3, to: 20, stalls: true, begin: pauseLeader, end: signals(syscall.SIGCONT)}, // of River's choice
+	{name: "pause-leader", share: 10, from: 3, to: 20, stalls: true, begin: pauseLeader, end: signals(syscall.SIGCONT)}, // that River has elected
 	{name: "restart", share: 12, of: eachServer, begin: signals(syscall.SIGTERM)},
 	{name: "log-blocked", share: 8, of: eachServer, from: 3, to: 20, begin: blockLog, end: readLog},
 
-	{name: "database-fast", share: 8, group: ofDatabase, stalls: true, begin: script("down"), end: script("up")}, // which ends all connections
+	{name: "database-fast", share: 8, group: ofDatabase, stalls: true, begin: script("down"), end: script("up")}, // ends all connections
 	{name: "database-crash", share: 8, group: ofDatabase, stalls: true, begin: script("down", "STOP=immediate"), end: script("up")},
 	{name: "database-away", share: 6, from: 2, to: 30, group: ofDatabase, stalls: true, begin: script("down"), end: script("up")},
 	{name: "failover", share: 6, from: 2, to: 12, group: ofDatabase, stalls: true, begin: failOver, end: removeStandby},
@@ -56,7 +57,7 @@ var kinds = []kind{
 
 	{name: "receivers-500", share: 4, from: 1, to: 3, group: "receivers", begin: receiversThat(receivers.Failing), end: ownBehaviours},
 	{name: "receivers-cut", share: 4, from: 1, to: 3, group: "receivers", begin: receiversThat(receivers.Reset), end: ownBehaviours},
-	{name: "upstream-away", share: 8, from: 1, to: 8, group: "upstream", begin: leaveUpstream, end: returnUpstream},
+	{name: "upstream-away", share: 8, from: 1, to: 8, group: "upstream", begin: closeUpstream, end: openUpstream},
 	{name: "upstream-hangs", share: 5, from: 1, to: 8, group: "upstream", begin: upstreamThat(hangs), end: upstreamThat("")},
 	{name: "upstream-503", share: 5, from: 1, to: 8, group: "upstream", begin: upstreamThat(throttles), end: upstreamThat("")},
 
@@ -72,7 +73,7 @@ func kindNames() (names []string) {
 	return names
 }
 
-// kindOf returns a kind that there is.
+// kindOf returns the kind of a name that kindNames has.
 func kindOf(name string) kind { return kinds[slices.Index(kindNames(), name)] }
 
 func eachServer(servers int) (names []string) {
@@ -82,12 +83,12 @@ func eachServer(servers int) (names []string) {
 	return names
 }
 
-// everyTable are the tables that every step writes to.
+// everyTable are the tables that all steps write to.
 func everyTable(int) []string { return []string{"requests", "callback_attempts", "river_job"} }
 
 func someBackends(int) []string { return []string{"1", "2", "3", "4"} }
 
-// window is a time in which a fault was there.
+// window is the time of a fault.
 type window struct {
 	kind     string
 	from, to time.Time
@@ -95,7 +96,7 @@ type window struct {
 
 func (w window) meets(from, to time.Time) bool { return w.from.Before(to) && from.Before(w.to) }
 
-// carryOut returns when the last fault is over.
+// carryOut injects the plan's faults, and returns when the last is over.
 func (t *trial) carryOut(ctx context.Context) error {
 	start := time.Now()
 	var lasting sync.WaitGroup
@@ -113,11 +114,11 @@ func (t *trial) carryOut(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// errGoing is a fault that would meet another of its group.
+// errGoing means that another fault of the same group is there.
 var errGoing = errors.New("another fault is there already")
 
-// inject lets a fault be there for its length. It returns an error where it couldn't, such
-// as for a look into a database that is away.
+// inject begins a fault, and ends it after its length. An error means that the fault couldn't
+// be begun or ended, as where it needs a database that is away.
 func (t *trial) inject(ctx context.Context, f fault) error {
 	k := kindOf(f.Kind)
 	group := cmp.Or(k.group, f.Kind+f.Of)
@@ -149,9 +150,9 @@ func signals(signal syscall.Signal) act {
 	}
 }
 
-// kill also measures when the jobs of the dead are given back.
+// kill also measures how long the dead process keeps its jobs.
 func kill(ctx context.Context, t *trial, f *fault) error {
-	clients, _ := t.database.clientsOf(ctx, t.servers[f.Target].name) // none where the database is away
+	clients, _ := t.database.clientsOf(ctx, t.servers[f.Target].name) // none while the database is away
 	if err := signals(syscall.SIGKILL)(ctx, t, f); err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func readLog(_ context.Context, t *trial, f *fault) error {
 	return nil
 }
 
-// replaceServers starts each server again by this commit's program, one after the other.
+// replaceServers restarts each server with this commit's program, one after the other.
 func replaceServers(ctx context.Context, t *trial, _ *fault) error {
 	for _, s := range t.servers {
 		old, err := s.current()
@@ -220,7 +221,6 @@ func upstreamThat(has manner) act {
 	}
 }
 
-// leaveUpstream lets nobody listen where work is done.
-func leaveUpstream(_ context.Context, t *trial, _ *fault) error { return t.upstream.die() }
+func closeUpstream(_ context.Context, t *trial, _ *fault) error { return t.upstream.close() }
 
-func returnUpstream(_ context.Context, t *trial, _ *fault) error { return t.upstream.listen() }
+func openUpstream(_ context.Context, t *trial, _ *fault) error { return t.upstream.listen() }

@@ -13,20 +13,20 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// way is a way to take a job away: by SQL, or by River UI's calls.
+// way is a way to take a job away: by SQL, or by a call of River UI.
 type way struct {
 	name string
-	sql  string // that returns when it was done, of the job $1
-	page string
-	ends bool // a work job's request
+	sql  string // takes the job $1 away, and returns when
+	call string // of River UI
+	ends bool   // the request, if it is a work job
 }
 
 var ways = []way{
 	{name: "cancelled by SQL", sql: "UPDATE river_job SET state = 'cancelled', finalized_at = now() WHERE id = $1 AND finalized_at IS NULL RETURNING now()", ends: true},
 	{name: "deleted by SQL", sql: "DELETE FROM river_job WHERE id = $1 AND finalized_at IS NULL RETURNING now()"},
-	{name: "cancelled in River UI", page: "cancel", ends: true},
+	{name: "cancelled in River UI", call: "cancel", ends: true},
 	{name: "discarded by SQL", sql: "UPDATE river_job SET state = 'discarded', finalized_at = now() WHERE id = $1 AND finalized_at IS NULL RETURNING now()"},
-	{name: "deleted in River UI", page: "delete"},
+	{name: "deleted in River UI", call: "delete"},
 }
 
 // meddle takes away live jobs of the run's own requests, a few a second, in every way.
@@ -51,8 +51,8 @@ func meddle(ctx context.Context, t *trial, f *fault) error {
 	return nil
 }
 
-// take takes a job away, of a request whose input holds text, if there is any. It notes
-// that before.
+// take takes away a job of a request whose input holds text, if there is one. It notes the
+// request before.
 func (t *trial) take(ctx context.Context, text string, w way) (done bool, err error) {
 	const live = `
 		SELECT river_job.id, river_job.kind, requests.id::text
@@ -76,8 +76,8 @@ func (t *trial) take(ctx context.Context, text string, w way) (done bool, err er
 		s.meddled.times++
 		s.meddled.cancelled = s.meddled.cancelled || ends
 	})
-	if w.page != "" {
-		address := "http://" + t.servers[rand.IntN(len(t.servers))].admin + "/riverui/api/jobs/" + w.page
+	if w.call != "" {
+		address := "http://" + t.servers[rand.IntN(len(t.servers))].admin + "/riverui/api/jobs/" + w.call
 		status, _ := exchange(ctx, http.DefaultClient, http.MethodPost, address, "", map[string]any{"ids": []string{fmt.Sprint(found[0].ID)}})
 		return status == http.StatusOK, nil
 	}
@@ -92,8 +92,8 @@ func (t *trial) take(ctx context.Context, text string, w way) (done bool, err er
 
 const recoveryPatience = 4 * time.Minute // far beyond what is promised
 
-// watchJobs measures how long the jobs that a killed process was running stay its own.
-// Where the database is away, nobody can tell which they are, and nothing is measured.
+// watchJobs measures how long the jobs of a killed process stay in its name. While the database
+// is away, nothing is measured.
 func (t *trial) watchJobs(ctx context.Context, died time.Time, clients []string) {
 	const running = "SELECT count(*) FROM river_job WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = ANY($1)"
 	left, err := t.database.count(ctx, running, clients)

@@ -13,8 +13,8 @@ import (
 	"ringback/work"
 )
 
-// ledger is the evidence that a run is judged by: calls and answers, what came to the
-// receivers and to the upstream, faults, and the rows of the database.
+// ledger is the evidence of a run: calls and answers, what came to the receivers and to the
+// upstream, faults, and the rows of the database.
 type ledger struct {
 	plan      plan
 	verifier  *receivers.Verifier // of callbacks, and of the upstream's attempts
@@ -23,24 +23,24 @@ type ledger struct {
 	mu          sync.Mutex
 	calls       []*call
 	stories     map[string]*story // by request
-	redelivered int               // dead letters, many at a time
+	redelivered int               // dead letters, by caller.redeliver
 	windows     []window          // of faults
 	deaths      []time.Time       // of processes
 	returned    []window          // from a kill until the jobs of the process were given back
 	quiet       time.Time         // when the last fault was over
 	resumed     map[string]time.Duration
 	listed      map[string]int // how many requests the API lists, by mode
-	storm       load.Async     // counts of the storm beside the run's own calls
-	stormBroke  error          // what it found broken
+	storm       load.Async     // counts of the storm beside the calls
+	stormBroke  error          // what the storm found broken
 }
 
 // story is all that is known of a request.
 type story struct {
 	id        string
 	stored    bool
-	row       // zero where it is not stored
+	row       // zero unless stored
 	jobs      []job
-	call      *call // nil for storm's
+	call      *call // nil for a request of storm
 	came      int   // callbacks, the unanswered included
 	callbacks []callback
 	runs      []*workRun
@@ -66,17 +66,17 @@ type row struct {
 	StartedAt     time.Time // zero for never
 	FinishedAt    time.Time
 	Dead          bool     // in the table of dead letters
-	Attempts      []string // outcomes in the log of callbacks
-	LastAttempt   int      // its number
+	Attempts      []string // outcomes in the table of callback attempts
+	LastAttempt   int      // the highest number there
 }
 
-// freesKey tells whether the idempotency key of a sync request is free again: its caller
-// went away, so that nobody has its answer, or was told to come again.
+// freesKey tells whether the idempotency key of a sync request is free again: the caller went
+// away, or was told to come again.
 func (r row) freesKey() bool {
 	return r.ErrorCode == work.CodeAbandoned || r.Mode == "sync" && r.ErrorCode == work.CodeNotDone
 }
 
-// outcome is the result or the error of a request whose work has ended.
+// outcome is the result of a request whose work has ended, or its failure.
 func (r row) outcome() string {
 	if r.Status == "failed" {
 		return failure(r.ErrorCode)
@@ -84,7 +84,7 @@ func (r row) outcome() string {
 	return compact(r.Result)
 }
 
-// compact is JSON without white space. Without anything it is empty.
+// compact is JSON without white space. Other text stays as it is.
 func compact(text []byte) string {
 	var compacted bytes.Buffer
 	if json.Compact(&compacted, text) != nil {
@@ -93,7 +93,7 @@ func compact(text []byte) string {
 	return compacted.String()
 }
 
-// failure is the outcome of a failed request, beside real results.
+// failure is the outcome of a request that failed with code. No result is equal to it.
 func failure(code string) string { return "error " + code }
 
 // job is a row of River's.
@@ -103,24 +103,23 @@ type job struct {
 	State     string
 	RequestID string
 	Attempt   int // the latest that was charged
-	Snoozes   int // attempts that were charged nothing, and waits
+	Snoozes   int // how often the job was postponed, uncharged
 	Errors    []jobError
 }
 
-// jobError is how an attempt that did not do the work ended, as River and the service
-// write it.
+// jobError is how an attempt ended that did not do the work, as River and the service store it.
 type jobError struct {
 	Attempt int    `json:"attempt"`
 	Error   string `json:"error"`
 }
 
-// live tells whether River will still run it.
+// live tells whether River will still run the job.
 func (j job) live() bool {
 	return j.State != "completed" && j.State != "cancelled" && j.State != "discarded"
 }
 
-// ends tells how the attempts ended that did not do the work: the errors of attempts that were
-// charged, and how many runs of each a stop broke off.
+// ends tells how attempts ended that did not do the work: the error of each charged attempt,
+// and how many runs of each attempt the stop of a process cut off.
 func (j job) ends() (failed map[int]string, cutOff map[int]int) {
 	failed, cutOff = map[int]string{}, map[int]int{}
 	for _, e := range j.Errors {
@@ -135,7 +134,7 @@ func (j job) ends() (failed map[int]string, cutOff map[int]int) {
 	return failed, cutOff
 }
 
-// job finds a job, zero where there is none.
+// job finds a job, zero without one.
 func (s *story) job(id int64) job {
 	if i := slices.IndexFunc(s.jobs, func(j job) bool { return j.ID == id }); i >= 0 {
 		return s.jobs[i]
@@ -143,8 +142,8 @@ func (s *story) job(id int64) job {
 	return job{}
 }
 
-// wasTried tells whether an attempt may have ended that did not do the work: the upstream saw
-// it, or was away and the job has its error, which goes with a job that is taken away.
+// wasTried tells whether an attempt may have ended that did not do the work. The upstream saw
+// the attempt, or the job has its error, or had the error when the job was taken away.
 func (s *story) wasTried() bool {
 	return len(s.runs) > 0 || len(s.workJob().Errors) > 0 || s.meddled.times > 0
 }
@@ -166,11 +165,11 @@ func (c callback) taken() bool { return c.Answer >= 200 && c.Answer <= 299 }
 // hasCome tells whether a callback of the request was taken.
 func (s *story) hasCome() bool { return slices.ContainsFunc(s.callbacks, callback.taken) }
 
-// meddling is an interference with the jobs of a request behind the service's back.
+// meddling is how jobs of a request were taken away behind the service's back.
 type meddling struct {
-	times     int       // that it was tried
-	cancelled bool      // a work job, perhaps
-	at        time.Time // of the first work job that was cancelled for certain, by the database's clock
+	times     int       // tries
+	cancelled bool      // a work job was, perhaps
+	at        time.Time // when the first work job was certainly cancelled, by the database's clock
 }
 
 func newLedger(p plan) *ledger {
@@ -179,19 +178,20 @@ func newLedger(p plan) *ledger {
 	return &ledger{plan: p, verifier: verifier, stories: map[string]*story{}, resumed: map[string]time.Duration{}, listed: map[string]int{}}
 }
 
-// note lets do write in the ledger.
+// note locks the ledger while do writes in it.
 func (l *ledger) note(do func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	do()
 }
 
-// tell lets do read or write the story of a request.
+// tell locks the ledger while do reads or writes the story of a request.
 func (l *ledger) tell(id string, do func(*story)) {
 	l.note(func() { do(l.story(id)) })
 }
 
-// story is a request's, a new one if need be. Its caller holds the lock, or is alone.
+// story returns the story of a request, a new one if need be. The caller holds the lock, or
+// nothing else uses the ledger.
 func (l *ledger) story(id string) *story {
 	s := l.stories[id]
 	if s == nil {

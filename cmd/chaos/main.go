@@ -1,13 +1,12 @@
-// Command chaos runs the real server, several processes of it, under a load and faults
-// that a seed decides: killed and paused processes, a database that restarts, crashes,
-// goes away, is read-only, full or locked, or has another clock, receivers that fail,
-// jobs that are removed, logs that nobody reads. Then it lets everything settle and
-// checks that the service recovered by itself, and that no acknowledged request was lost,
-// doubled, wrong or out of order.
+// Command chaos runs several processes of the real server under a load and faults that a
+// seed decides. Processes are killed and paused; the database restarts, crashes, goes away,
+// is read-only, full or locked, or has another clock; receivers fail, jobs are removed, and
+// logs aren't read. Then chaos lets everything settle, and checks that the service recovered
+// by itself, and that no acknowledged request was lost, doubled, wrong or out of order.
 //
-// It stops and starts the Postgres that it uses, which must be its own, in
-// POSTGRES_FOLDER at POSTGRES_PORT: scripts/chaos.sh sets both. Its standby is in a
-// folder whose name ends in -standby, a thousand ports above.
+// Chaos stops and starts its Postgres, which nothing else may use: it is in POSTGRES_FOLDER
+// at POSTGRES_PORT, which scripts/chaos.sh sets. The standby is in a folder whose name ends
+// in -standby, a thousand ports above.
 package main
 
 import (
@@ -41,9 +40,9 @@ func main() {
 // options are the command line's and the environment's.
 type options struct {
 	seed     uint64
-	runs     int           // with the seeds that follow
+	runs     int           // each with the next seed
 	duration time.Duration // of the load and the faults of a run
-	faults   []string      // kinds, all if none
+	faults   []string      // kinds, all if empty
 	from     string        // commits to upgrade from, with commas between
 	logs     string
 	out      string
@@ -88,7 +87,7 @@ func readOptions(args []string, getenv func(string) string, stderr io.Writer) (o
 	return o, nil
 }
 
-// plans are the upgrades, and then the seeds.
+// plans are the upgrades, and then a plan for each seed.
 func (o options) plans() (plans []plan) {
 	if o.from != "" && (len(o.faults) == 0 || slices.Contains(o.faults, upgrade)) {
 		for commit := range strings.SplitSeq(o.from, ",") {
@@ -104,10 +103,10 @@ func (o options) plans() (plans []plan) {
 	return plans
 }
 
-// errNothing is no run at all, of which nothing can be said.
+// errNothing means that no run was done, which proves nothing.
 var errNothing = errors.New("not one run was done")
 
-// errBroken is a run that completed, and found a broken invariant.
+// errBroken means that a run found a broken invariant.
 var errBroken = errors.New("an invariant is broken")
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {

@@ -12,23 +12,22 @@ import (
 
 // plan is all that a seed decides.
 type plan struct {
-	Seed     uint64        `json:"seed"`
-	Duration time.Duration `json:"duration"` // of the load, in which all faults begin and end
-	Roles    []string      `json:"roles"`    // one for each server; the first server always has role all
-	Faults   []fault       `json:"faults"`
-	Ahead    time.Duration `json:"ahead"` // the database's clock less the servers'
-	// Skews are how far the servers' clocks are ahead of this machine's; nil for not.
-	Skews []time.Duration `json:"skews,omitempty"`
-	From  string          `json:"from,omitempty"` // the commit of the first servers, where it isn't this commit
+	Seed     uint64          `json:"seed"`
+	Duration time.Duration   `json:"duration"` // of the load, during which all faults begin and end
+	Roles    []string        `json:"roles"`    // of the servers; the first server always has role all
+	Faults   []fault         `json:"faults"`
+	Ahead    time.Duration   `json:"ahead"`           // the database's clock less the servers'
+	Skews    []time.Duration `json:"skews,omitempty"` // each server's clock less this machine's; nil for the same clock
+	From     string          `json:"from,omitempty"`  // the commit that servers begin with; empty for this commit
 }
 
 // fault is a fault of the plan.
 type fault struct {
 	At     time.Duration `json:"at"` // since the start of the load
 	Kind   string        `json:"kind"`
-	Target int           `json:"target"` // an index of the targets of its kind
-	Of     string        `json:"of"`     // the target's name
-	Length time.Duration `json:"length"` // of faults that last, otherwise 0
+	Target int           `json:"target"` // index of the target among the targets of the kind
+	Of     string        `json:"of"`     // name of the target
+	Length time.Duration `json:"length"` // 0 for a moment
 }
 
 func (f fault) String() string {
@@ -49,7 +48,7 @@ func (p plan) String() string {
 	return fmt.Sprintf("seed %d", p.Seed)
 }
 
-// flags run it again.
+// flags are the flags that repeat the plan.
 func (p plan) flags() string {
 	if p.From != "" {
 		return "-faults upgrade -from " + p.From
@@ -63,12 +62,12 @@ func (p plan) database() string { return "chaos_" + strings.ReplaceAll(p.String(
 // mine is how the texts of the run's own calls begin.
 func (p plan) mine() string { return fmt.Sprintf("chaos %d ", p.Seed) }
 
-// earlier are the commits whose servers are upgraded while they work: the last without
-// handing jobs over, whose schema has version 14, and the last before sync requests were
-// stored, at version 29.
+// earlier are the commits whose servers are upgraded while they work. The first is the last
+// commit whose jobs all waited for River's fetch, with version 14 of the schema. The second is
+// the last commit that didn't store sync requests, with version 29.
 const earlier = "2e258fb9023d451809e3e48e97637def0738fa29,7d7effc4da3d82ffee421f27b4bc195f13001aa9"
 
-// upgradeFrom lets servers of an earlier commit work, and replaces them.
+// upgradeFrom is the plan of an upgrade from a commit.
 func upgradeFrom(commit string, seed uint64) plan {
 	return plan{
 		Seed: seed, Duration: 25 * time.Second, Roles: []string{"all", "all"}, From: commit,
@@ -76,9 +75,9 @@ func upgradeFrom(commit string, seed uint64) plan {
 	}
 }
 
-// draw follows from its arguments alone, so a seed that failed can be run again.
-// (How the processes meet the faults does not: that is up to the machine.) Only
-// those kinds are drawn, all if there are none.
+// draw draws the plan of a seed, with faults of the kinds in only, or of all kinds if only is
+// empty. The same arguments give the same plan, so that a failed seed can be repeated. The
+// machine's timing differs all the same.
 func draw(seed uint64, duration time.Duration, only []string) plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	layouts := [][]string{{"all", "all"}, {"all", "all", "all"}, {"all", "api", "worker"}, {"all", "worker", "worker"}}
@@ -102,7 +101,7 @@ func draw(seed uint64, duration time.Duration, only []string) plan {
 	return p
 }
 
-// longRun is from which length on a run is worth the minutes of building a server with a
+// longRun is the least length of a run that is worth the minutes of building a server with a
 // clock of its own.
 const longRun = 30 * time.Second
 

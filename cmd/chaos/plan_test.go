@@ -84,7 +84,7 @@ func TestLanesFollowFromTheSeedAndHaveEveryManner(t *testing.T) {
 			if !reflect.DeepEqual(one, two) {
 				t.Fatalf("one seed gave %+v and %+v", one, two)
 			}
-			if one.Hostile != (number >= peacefulSeries) || (one.OrderingKey != "") != (number < ordered) {
+			if one.Hostile != (number >= peacefulSeries) || (one.OrderingKey != "") != (number < orderedSeries) {
 				t.Errorf("series %d: got %+v", number, one)
 			}
 			texts[one.Text] = true

@@ -10,7 +10,7 @@ import (
 // drawn are the receivers of the load, by their behaviour.
 var drawn = []receivers.Behaviour{receivers.OK, receivers.Flaky, receivers.Slow, receivers.Shaky, receivers.Gone}
 
-// steady is always fine. It is called back when the faults are over.
+// steady is the receiver that no fault meets: it takes the callbacks after the last fault.
 const steady = receivers.Granting
 
 // crowd is all receivers, each at a port of its own.
@@ -43,7 +43,7 @@ func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 	return earlier, true
 }
 
-// answer notes a callback.
+// answer notes a callback, and answers as the receiver behaves.
 func (c *crowd) answer(came *receivers.Callback, status int) int {
 	payload, err := came.Payload()
 	noted := callback{payload, came.Receiver.Behaviour, came.At, time.Now(), status, came.IsSigned(c.ledger.verifier) && err == nil}

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// tally is what was counted and measured, by name.
+// tally is counts and durations, by name.
 type tally struct {
 	Counts map[string]int             `json:"counts"`
 	Times  map[string][]time.Duration `json:"times"`
@@ -20,7 +20,7 @@ type tally struct {
 
 func (t tally) time(name string, took time.Duration) { t.Times[name] = append(t.Times[name], took) }
 
-// count counts and measures what a ledger holds.
+// count adds what a ledger holds.
 func (t tally) count(l *ledger) {
 	for _, w := range l.windows {
 		t.Counts["faults, "+w.kind]++
@@ -34,7 +34,7 @@ func (t tally) count(l *ledger) {
 	for _, c := range l.calls {
 		t.Counts[c.fate()]++
 		if c.Sync && c.Hostile {
-			continue // its 5xx may be of the upstream, and as late as that is slow
+			continue // the 5xx may be the upstream's, and as late as the upstream is slow
 		}
 		for _, away := range l.windows {
 			if c.Status >= 500 && c.SentAt.After(away.from) && c.SentAt.Before(away.to) && kindOf(away.kind).group == ofDatabase {
@@ -60,7 +60,7 @@ func (t tally) count(l *ledger) {
 	t.Counts["calls of storm, without an answer"] += l.storm.Ambiguous
 }
 
-// fate names what became of a call.
+// fate is the name under which a call is counted.
 func (c *call) fate() string {
 	switch {
 	case c.acknowledged():
@@ -135,7 +135,7 @@ func (r *report) broken() (count int) {
 	return count
 }
 
-// verdict is nil where there were runs and none was broken.
+// verdict is nil if there were runs, and none was broken.
 func (r *report) verdict() error {
 	switch {
 	case len(r.Runs) == 0:
@@ -158,7 +158,7 @@ func (r *report) print(out io.Writer) {
 	}
 }
 
-// write does nothing without a file.
+// write writes the report as JSON, unless path is empty.
 func (r *report) write(path string) error {
 	if path == "" {
 		return nil

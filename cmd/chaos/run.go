@@ -20,8 +20,8 @@ import (
 
 const (
 	callRate  = 30 // calls a second
-	stormRate = 20 // requests a second of the storm beside them
-	// patience is how long everything may take to settle when the faults are over.
+	stormRate = 20 // requests a second of the storm beside the calls
+	// patience is how long everything may take to settle after the faults.
 	patience = 5 * time.Minute
 )
 
@@ -29,14 +29,14 @@ const (
 type trial struct {
 	*stage.Stage
 	plan     plan
-	program  string // the path of the server's
-	first    string // the path of the program that servers begin with
+	program  string // path of the server's program
+	first    string // path of the program that servers begin with
 	logs     string
 	database *database
 	ledger   *ledger
 	say      func(format string, args ...any)
 
-	going       sync.Map // groups of faults
+	going       sync.Map // the groups of faults that are there now
 	crowd       *crowd
 	upstream    *upstream
 	servers     []*server
@@ -46,8 +46,8 @@ type trial struct {
 }
 
 // runPlan starts everything on a fresh database, injects the faults, lets the service
-// settle, and judges. The stage fails where the run itself does; what it finds is in the
-// report.
+// settle, and adds what it finds to the report. The stage fails where the run couldn't be
+// done.
 func runPlan(s *stage.Stage, p plan, d *database, logs string, out io.Writer, found *report) {
 	t := &trial{
 		Stage: s, plan: p, program: "bin/ringback", logs: logs, database: d,
@@ -91,11 +91,11 @@ func (t *trial) start() {
 	t.caller = newCaller(t.servers, t.crowd)
 }
 
-// errNoCommit is a commit that this clone doesn't hold.
+// errNoCommit means that this clone doesn't hold the commit to upgrade from.
 var errNoCommit = errors.New("no such commit here")
 
-// build makes the program that servers begin with, where the plan wants an earlier commit
-// or another clock.
+// build builds the program that servers begin with, where the plan has an earlier commit or
+// another clock.
 func (t *trial) build(folder string) {
 	t.first = t.program
 	switch {
@@ -107,12 +107,12 @@ func (t *trial) build(folder string) {
 		t.first, err = program.BuildEarlier(t.Ctx, ".", commit, folder)
 		t.Must(err)
 	case t.plan.Skews != nil:
-		t.say("  building a server whose clock is another one, which takes minutes the first time")
+		t.say("  building a server with a clock of its own, which takes minutes the first time")
 		t.buildSkewed(folder)
 	}
 }
 
-// startServers starts them one after the other, since the first migrates the schema.
+// startServers starts one server after the other, since the first migrates the schema.
 func (t *trial) startServers(ctx context.Context) {
 	for number, role := range t.plan.Roles {
 		var clock time.Duration
@@ -124,7 +124,7 @@ func (t *trial) startServers(ctx context.Context) {
 			fmt.Sprintf("DATABASE_URL=%s&application_name=server-%d", t.database.everywhere(), number),
 			fmt.Sprintf("%s=%s", clockSetting, clock),
 		}
-		if t.plan.From == "" { // the earlier server may not know such work
+		if t.plan.From == "" { // an earlier server may not know work by HTTP
 			environ = append(environ, "WORKS="+t.upstream.file)
 		}
 		s, err := newServer(number, role, t.first, t.logs, environ...)
@@ -137,15 +137,14 @@ func (t *trial) startServers(ctx context.Context) {
 	}
 }
 
-// load calls, storms and breaks for the plan's duration. It returns when the last
-// fault is over and all goes on; storm then waits for its callbacks until all is
-// settled.
+// load calls, storms and injects faults for the plan's duration. It returns when all goes on
+// after the last fault. Storm may still wait for its callbacks then.
 func (t *trial) load() {
 	calling, end := context.WithTimeout(t.Ctx, t.plan.Duration)
 	defer end()
 	callers := peacefulSeries + hostileSeries
 	if t.plan.From != "" {
-		callers = peacefulSeries // nor does the upstream work for it
+		callers = peacefulSeries
 	}
 	var calls sync.WaitGroup
 	for number := range callers {
@@ -160,13 +159,13 @@ func (t *trial) load() {
 	t.Must(err)
 }
 
-// storm sends a modest load to one server while the faults last, and waits for the
-// callbacks as long as settling may take.
+// storm sends a modest load to one server during the faults, and waits for the callbacks as
+// long as settling may take.
 func (t *trial) storm(ctx context.Context) error {
 	config := sample.Config(t.servers[0].url(""), "rounds=100,delay=0s..300ms")
 	config.Rate, config.Length, config.Drain = stormRate, t.plan.Duration, patience
 	config.Timeout = 30 * time.Second
-	if t.ledger.plan.Skews != nil { // its receivers take no signature of a wrong time; the run's own do
+	if t.ledger.plan.Skews != nil { // storm's receivers refuse signatures of a wrong time; the trial's own take them
 		config.Secret = ""
 	}
 	run, err := load.New(ctx, config)
@@ -179,20 +178,19 @@ func (t *trial) storm(ctx context.Context) error {
 		return err
 	}
 	t.ledger.storm = found.Async
-	// Storm also calls a run broken in which it got no answer, since that run shows nothing.
-	// Here, where the database is away for long, it is no fault.
+	// Storm also calls a run broken in which few requests were answered. Here, the database may
+	// be away for long.
 	if found.Async.Missing+found.Async.Mismatched+found.Async.BadSignatures+found.Async.OutOfOrder > 0 {
 		return fmt.Errorf("%v: %+v", found.Verdict(), found.Async)
 	}
 	return nil
 }
 
-// resumeLimit is how long everything may take to go on by itself when the last fault
-// is over.
+// resumeLimit is how long everything may take to go on by itself after the last fault.
 const resumeLimit = 30 * time.Second
 
-// resume finds how long each server takes until it is healthy and, if it takes calls,
-// a request of its own has been called back.
+// resume measures how long each server takes until it is healthy and, if it takes calls, has
+// called back a new request.
 func (t *trial) resume(ctx context.Context) {
 	t.ledger.quiet = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -210,8 +208,7 @@ func (t *trial) resume(ctx context.Context) {
 	resuming.Wait()
 }
 
-// callBack repeats a call to a server until it is acknowledged, and waits for its
-// callback.
+// callBack calls a server until a call is acknowledged, and waits for the callback.
 func (t *trial) callBack(ctx context.Context, s *server) {
 	own := newCaller([]*server{s}, t.crowd)
 	for try := 1; ctx.Err() == nil; try++ {

@@ -23,16 +23,16 @@ type server struct {
 	name    string
 	role    string
 	address string
-	admin   string // the address of the pages that operators use
+	admin   string // the address of the operator's pages
 	environ []string
 	log     *os.File
-	gate    sync.Mutex // held where nobody reads the log
+	gate    sync.Mutex // held while the log isn't read
 
-	path    atomic.Pointer[string]         // of the program that is started next
-	process atomic.Pointer[program.Server] // nil while it is down
+	path    atomic.Pointer[string]         // of the program to start next
+	process atomic.Pointer[program.Server] // nil while the server is down
 }
 
-// newServer keeps the server's log in a file of a folder, or not at all without a folder.
+// newServer keeps the server's log in a file of the folder logs, or nowhere if logs is empty.
 func newServer(number int, role, path, logs string, environ ...string) (*server, error) {
 	s := &server{name: fmt.Sprint("server-", number), role: role}
 	s.path.Store(&path)
@@ -65,8 +65,8 @@ func (s *server) supervise(ctx context.Context, died func()) {
 	_ = s.log.Close()
 }
 
-// start gives the process a pipe for its log that holds a page, where that can be set, so
-// that it is soon full.
+// start gives the process a pipe for its log. Where that can be set, the pipe holds only a
+// page, so that it is soon full.
 func (s *server) start() (*program.Server, error) {
 	from, to, err := os.Pipe()
 	if err != nil {
@@ -84,8 +84,8 @@ func (s *server) start() (*program.Server, error) {
 	return program.Start(command, s.address)
 }
 
-// Write is a piece of the log, which waits at the gate. A log that can't be kept is none
-// of the service's.
+// Write keeps a piece of the log, once the gate is open. A log file that can't be written must
+// not block the server.
 func (s *server) Write(piece []byte) (int, error) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -93,7 +93,7 @@ func (s *server) Write(piece []byte) (int, error) {
 	return len(piece), nil
 }
 
-// errDown says that there is no process just now.
+// errDown means that the server has no process at the moment.
 var errDown = errors.New("that server is down")
 
 // current is the process that runs.
@@ -104,7 +104,7 @@ func (s *server) current() (*program.Server, error) {
 	return nil, errDown
 }
 
-// waitHealthy returns when it is there.
+// waitHealthy returns when the server is healthy.
 func (s *server) waitHealthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -117,7 +117,7 @@ func (s *server) waitHealthy(ctx context.Context) error {
 	return fmt.Errorf("waiting for %s: %w", s.name, ctx.Err())
 }
 
-// takesCalls tells whether it has the API.
+// takesCalls tells whether the server has the API.
 func (s *server) takesCalls() bool { return s.role != "worker" }
 
 func (s *server) url(path string) string { return "http://" + s.address + path }

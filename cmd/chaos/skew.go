@@ -11,15 +11,15 @@ import (
 	"ringback/cmd/internal/program"
 )
 
-// A Go program reads the clock from a page that the kernel maps into it. No preloaded
-// library, no time namespace and no traced system call gets in between. So a server with
-// another clock is built with a changed time.Now, by the go command's overlay: the
-// service's own code stays the same.
+// A Go program reads the clock from a page that the kernel maps into it, where no preloaded
+// library, time namespace or traced system call changes it. So a server with another clock
+// is built with a changed time.Now, by the go command's overlay. The service's own code stays
+// the same.
 
-// errNoSkew is a Go whose package time isn't as it is known here.
+// errNoSkew means that this Go's package time isn't the known one.
 var errNoSkew = errors.New("no server can have a clock of its own with this version of Go")
 
-// clockSetting tells a server built so how far its clock is ahead, as a Go duration.
+// clockSetting tells such a server how far its clock is ahead, as a Go duration.
 const clockSetting = "CHAOS_CLOCK"
 
 // aheadSource is a file that is added to package time.
@@ -43,7 +43,7 @@ func skewedNow(source string) (string, error) {
 	return strings.Replace(source, now, now+"\tsec += ahead\n", 1), nil
 }
 
-// buildSkewed builds the server with that, into a folder, where this Go can.
+// buildSkewed builds a server with another clock into a folder, where this Go allows that.
 func (t *trial) buildSkewed(folder string) {
 	root, err := program.Output(exec.CommandContext(t.Ctx, "go", "env", "GOROOT"))
 	t.Must(err)

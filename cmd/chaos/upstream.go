@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	upstreamWork    = "hostile" // its name
+	upstreamWork    = "hostile" // name of the kind of work
 	upstreamTimeout = 3 * time.Second
 	upstreamLease   = 3 * time.Second
 	upstreamRetries = 10
@@ -33,25 +33,25 @@ const (
 
 // workRun is an attempt that came to the upstream.
 type workRun struct {
-	Attempt int // as it was charged
-	Turn    int // counts attempts that charged nothing, too
+	Attempt int // the number of the charged attempt
+	Turn    int // counts uncharged attempts, too
 	Signed  bool
 	Manner  manner
 	At      time.Time
-	Offers  []string // the outcomes that its request may have
+	Offers  []string // outcomes that the run gives its request
 
 	request string
-	address string          // at which it is finished
+	address string          // to which the run is reported
 	ctx     context.Context // of its call
 }
 
-// finish is a report that ends an attempt, as far as the service takes it.
+// finish is a report that ends an attempt, if the service takes the report.
 type finish struct {
 	Turn     int
 	Offer    string
-	Sent     time.Time // first
+	Sent     time.Time // for the first time
 	Answered time.Time
-	Status   int // of the last sending, 0 for none
+	Status   int // of the last answer, 0 for none
 }
 
 // upstream is a service that does work badly.
@@ -59,7 +59,7 @@ type upstream struct {
 	ledger  *ledger
 	client  *http.Client
 	ctx     context.Context // ends the runs that go on after an answer
-	file    string          // of the servers' settings
+	file    string          // that servers get as WORKS
 	address string
 	server  *http.Server
 	count   atomic.Int64
@@ -70,7 +70,7 @@ func (t *trial) startUpstream(ctx context.Context, folder string) {
 	u := &upstream{ledger: t.ledger, client: newClient(), ctx: ctx, file: filepath.Join(folder, "works.json"), address: "127.0.0.1:0"}
 	u.trouble.Store(manner(""))
 	t.Must(u.listen())
-	t.AtEnd(func() error { return u.die() })
+	t.AtEnd(u.close)
 	encoded, err := json.Marshal(map[string]map[string]any{upstreamWork: {
 		"url": "http://" + u.address + "/do", "secret": receivers.LocalSecret, "retries": upstreamRetries,
 		"timeout": upstreamTimeout.String(), "lease": upstreamLease.String(),
@@ -79,7 +79,7 @@ func (t *trial) startUpstream(ctx context.Context, folder string) {
 	t.upstream = u
 }
 
-// listen takes connections, at the address that it had before.
+// listen takes connections, after close at the same address.
 func (u *upstream) listen() error {
 	listener, err := net.Listen("tcp", u.address)
 	if err != nil {
@@ -90,14 +90,14 @@ func (u *upstream) listen() error {
 	return nil
 }
 
-// die ends all connections.
-func (u *upstream) die() error { return u.server.Close() }
+// close ends all connections.
+func (u *upstream) close() error { return u.server.Close() }
 
-// serve is an attempt that comes.
+// serve notes an attempt, and treats it in a manner.
 func (u *upstream) serve(w http.ResponseWriter, call *http.Request) {
 	body, err := io.ReadAll(call.Body)
 	if err != nil {
-		return // of a caller that was killed
+		return // the calling process was killed
 	}
 	var input struct {
 		Manners []manner `json:"manners"`
@@ -124,8 +124,8 @@ func (u *upstream) serve(w http.ResponseWriter, call *http.Request) {
 	manners[r.Manner](u, w, r)
 }
 
-// turnOf reads the turn of an attempt from the address at which it is finished: the last
-// four of the twenty bytes that name it.
+// turnOf reads the turn of an attempt from the address of its reports: from the last four of
+// the twenty bytes that name the attempt.
 func turnOf(address string) int {
 	raw, err := base64.RawURLEncoding.DecodeString(path.Base(address))
 	if err != nil || len(raw) < 20 {
@@ -134,7 +134,7 @@ func turnOf(address string) int {
 	return int(binary.BigEndian.Uint32(raw[16:20]))
 }
 
-// offer notes a result that no other run has, before the run answers with it.
+// offer makes a result that no other run has, and notes it before the run answers with it.
 func (u *upstream) offer(r *workRun) string {
 	result := fmt.Sprintf(`{"request":%q,"run":%d}`, r.request, u.count.Add(1))
 	u.ledger.note(func() { r.Offers = append(r.Offers, result) })
@@ -168,7 +168,7 @@ type manner string
 const (
 	does      manner = "does"
 	hangs     manner = "hangs"
-	throttles manner = "throttles" // charges nothing
+	throttles manner = "throttles" // uncharged
 )
 
 // treat answers an attempt, and may finish it later.
@@ -177,26 +177,26 @@ type treat func(u *upstream, w http.ResponseWriter, r *workRun)
 var manners = map[manner]treat{
 	does:      answer,
 	"slowly":  slowly,
-	"breaks":  breakOff, // the connection, with nothing said
-	"cuts":    cut,      // its answer off in the middle
-	hangs:     hang,     // until it is given up
+	"breaks":  breakOff, // ends the connection without an answer
+	"cuts":    cut,      // ends the connection in the middle of the answer
+	hangs:     hang,     // until the service gives the attempt up
 	"busy":    refuse,
 	throttles: throttle,
-	"repeats": repeat, // its answer, on the same connection
+	"repeats": repeat, // answers twice on the same connection
 
-	// For good: the request fails.
+	// The request fails:
 	"garbles": fail("upstream_failed", http.StatusOK, `{"request":`), // no JSON
 	"refuses": fail("refused", http.StatusUnprocessableEntity, ""),
 	"fails":   fail("upstream_failed", http.StatusInternalServerError, ""),
 
-	// The others answer 202.
+	// The upstream answers 202:
 	"finishes": later(200*time.Millisecond, endWithProgress),
-	"last":     later(upstreamLease-200*time.Millisecond, endLate), // is silent until its lease is nearly over
+	"last":     later(upstreamLease-200*time.Millisecond, endLate), // reports when the lease is nearly over
 	"too-late": later(upstreamLease+2*time.Second, endLate),        // another attempt is made a second after the lease
-	"twice":    later(300*time.Millisecond, endTwice),              // with two results at once
-	"errs":     later(300*time.Millisecond, endWithError),          // for good
-	"silent":   later(0, func(*upstream, *workRun) {}),             // is never heard of again
-	"early":    early,                                              // finishes before it answers
+	"twice":    later(300*time.Millisecond, endTwice),              // reports two results at once
+	"errs":     later(300*time.Millisecond, endWithError),          // the request fails
+	"silent":   later(0, func(*upstream, *workRun) {}),             // never reports
+	"early":    early,                                              // reports before it answers
 }
 
 func mannerNames() []manner { return slices.Sorted(maps.Keys(manners)) }
@@ -234,14 +234,14 @@ func repeat(u *upstream, w http.ResponseWriter, r *workRun) {
 		return
 	}
 	defer conn.Close()
-	// Both leave at once: a second answer that comes as the next call leaves is taken for the
-	// answer to that call, as work/upstream/README.md says.
+	// Both answers are sent at once: a second answer that comes as the next call is sent counts
+	// as the answer to that call, as work/upstream/README.md says.
 	var answers []byte
 	for _, result := range []string{u.offer(r), `{"request":"another answer"}`} {
 		answers = fmt.Appendf(answers, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(result), result)
 	}
 	_, _ = conn.Write(answers)
-	load.Pause(u.ctx, 50*time.Millisecond) // or the answer is lost with the connection
+	load.Pause(u.ctx, 50*time.Millisecond) // or the answer would be lost with the connection
 }
 
 // fail answers so that the request fails with code.

@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// runSlack is how long an attempt may be on its way.
+	// runSlack is how long an attempt may be on its way to the upstream.
 	runSlack = 2 * time.Second
-	// deathSlack is how long after its jobs were given back a process may end.
+	// deathSlack is how long after its jobs were given back a process may die.
 	deathSlack = 20 * time.Second
 )
 
-// checkOffered compares the outcome of the upstream's work with the upstream's answers.
+// checkOffered: the outcome of a hostile request is an outcome that the upstream gave.
 func (j *judge) checkOffered(c *call, s *story) {
 	offered := slices.ContainsFunc(s.runs, func(r *workRun) bool { return slices.Contains(r.Offers, s.outcome()) })
 	notDone := s.ErrorCode == work.CodeNotDone || s.ErrorCode == work.CodeDeadline
@@ -33,11 +33,11 @@ func (j *judge) checkUpstream(s *story) {
 	known := s.knownAt()
 	for _, r := range s.runs {
 		j.check(r.Signed, "calls of the upstream are signed", s.id, "attempt %d is not", r.Attempt)
-		// A process that was paused doesn't know.
+		// A process that was paused doesn't know the outcome.
 		late := !known.IsZero() && r.At.After(known.Add(runSlack)) && !j.stalled(known, r.At)
 		j.check(!late, "nothing runs after its outcome", s.id, "attempt %d came %s after the outcome was told", r.Attempt, r.At.Sub(known))
 	}
-	if len(s.runs) > 0 && s.stored && s.meddled.times == 0 { // a sync request may be gone with its process
+	if len(s.runs) > 0 && s.stored && s.meddled.times == 0 { // a sync request is lost with its process
 		j.checkAttempts(s)
 	}
 	for _, f := range s.finishes {
@@ -45,7 +45,8 @@ func (j *judge) checkUpstream(s *story) {
 	}
 }
 
-// knownAt is when somebody was first told the outcome, zero for never.
+// knownAt is when the outcome was first told, to a receiver, the upstream or the caller; zero
+// for never.
 func (s *story) knownAt() (known time.Time) {
 	tell := func(at time.Time) {
 		if known.IsZero() || at.Before(known) {
@@ -66,7 +67,7 @@ func (s *story) knownAt() (known time.Time) {
 	return known
 }
 
-// stalled tells whether a process or the database stood still.
+// stalled tells whether a process or the database stood still between two times.
 func (l *ledger) stalled(from, to time.Time) bool {
 	return slices.ContainsFunc(l.windows, func(w window) bool { return kindOf(w.kind).stalls && w.meets(from, to) })
 }
@@ -80,14 +81,14 @@ func (j *judge) checkAttempts(s *story) {
 		return
 	}
 	failed, cutOff := traced.ends()
-	// A process may have lost its knowledge of an attempt.
+	// A process may have made an attempt without recording it.
 	until := last.At.Add(deathSlack)
 	disturbed := j.stalled(first.At, until) || j.died(first.At, until)
 	most := traced.Attempt
-	if s.Status == "cancelled" { // perhaps just as its job was put to sleep, which takes the charge back
+	if s.Status == "cancelled" { // perhaps just as its job was postponed, which takes the charge back
 		most++
 	}
-	for number := range cutOff { // a stop takes the charge back, and the attempt may not be made again
+	for number := range cutOff { // the stop of a process takes the charge back, and the attempt may not be made again
 		most = max(most, number)
 	}
 	charged, free := map[int]int{}, 0
@@ -99,7 +100,7 @@ func (j *judge) checkAttempts(s *story) {
 		charged[r.Attempt]++
 		j.check(r.Attempt >= 1 && r.Attempt <= most, invariant, s.id, "attempt %d came, of %d", r.Attempt, traced.Attempt)
 	}
-	if last.Manner == throttles && s.Status != "succeeded" { // it would have come too late again, and was the last
+	if last.Manner == throttles && s.Status != "succeeded" { // the next attempt would have come too late, so the job wasn't postponed
 		free--
 	}
 	j.check(free <= traced.Snoozes || disturbed, invariant, s.id, "%d attempts were charged nothing, the trace has %d", free, traced.Snoozes)
@@ -111,12 +112,12 @@ func (j *judge) checkAttempts(s *story) {
 	}
 }
 
-// isUnanswered tells whether an attempt may have failed before it came.
+// isUnanswered tells whether an attempt may have failed before it came to the upstream.
 func isUnanswered(failed string) bool {
 	return strings.HasSuffix(failed, "upstream_unreachable") || strings.HasSuffix(failed, work.CodeDeadline)
 }
 
-// checkFinish: an accepted report is the outcome, and belongs to the latest attempt.
+// checkFinish: an accepted report is the outcome, and is about the latest attempt.
 func (j *judge) checkFinish(f *finish, s *story) {
 	answered := f.Status == http.StatusNoContent || f.Status == http.StatusGone
 	j.check(answered || f.Status == 0 || f.Status >= 500, "reports are taken or refused", s.id, "one was answered with %d", f.Status)

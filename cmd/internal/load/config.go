@@ -18,9 +18,9 @@ import (
 
 // Bounds of a run.
 const (
-	MaxRate     = 100_000   // a second: beyond it, a generator on loopback measures itself
-	maxRequests = 8_000_000 // in a run: 56 bytes are kept for each request
-	MaxDuration = time.Hour // of sending, of draining, and of a timeout
+	MaxRate     = 100_000                           // a second: beyond it, a generator on loopback measures itself
+	maxRequests = 8_000_000                         // in a run: 56 bytes are kept for each request
+	MaxDuration = time.Hour                         // of sending, of draining, and of a timeout
 	maxRun      = math.MaxUint32 * time.Microsecond // some 71 minutes, as far as micros reach
 )
 

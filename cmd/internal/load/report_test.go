@@ -13,9 +13,9 @@ func TestTallyOfAWindow(t *testing.T) {
 	config.Mix = Mix{Sync: 1}
 	ledger := newLedger(config, 5)
 	ledger.requests = []request{
-		{at: 0, took: 9, outcome: ok},                       // in the warm-up
+		{at: 0, took: 9, outcome: ok},                            // in the warm-up
 		{at: second, sendDelay: 500, took: 1500, outcome: ok},    // counts
-		{at: 2 * second, took: 2000, outcome: shed},         // shed
+		{at: 2 * second, took: 2000, outcome: shed},              // shed
 		{at: 3*second - 1, sendDelay: 10, took: 20, outcome: ok}, // too late for goodput
 		{at: 2 * second, outcome: unsent},
 	}
