@@ -18,9 +18,9 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// attack is a client's attempt, within its default quotas, to take the service from
-// another client. mount begins it, and it goes on until ctx ends. An attack by connections
-// isn't among them: those from loopback are taken for a proxy's, which share nothing.
+// attack is how a client, within its default quotas, harms another client. mount begins the
+// attack, which goes on until ctx ends. There is no attack by connections: connections from
+// loopback count as a proxy's, and don't share.
 type attack struct {
 	name  string // in keys
 	mount func(ctx context.Context, a *attacker)
@@ -55,7 +55,7 @@ func attacks() []attack {
 				}
 			})
 		}},
-		{"dry_runs", func(ctx context.Context, a *attacker) { // over hundreds of dead letters
+		{"dry_runs", func(ctx context.Context, a *attacker) { // of redeliveries, over hundreds of dead letters
 			a.each(ctx, defaultPosts, func(n int) {
 				if n < 500 {
 					a.post("/async", asyncBody(a.own[0]+"/gone"))
@@ -68,7 +68,7 @@ func attacks() []attack {
 			body := fmt.Appendf(nil, `{"input":%s,"callback_url":%q}`, sample.InputJSON(strings.Repeat("ringback", 8<<10-32), 0, 0), a.own[0]+"/")
 			a.each(ctx, defaultPosts, func(int) { a.post("/async", body) })
 		}},
-		{"strangers", func(ctx context.Context, a *attacker) { // ever new addresses where nobody listens
+		{"strangers", func(ctx context.Context, a *attacker) { // ever new addresses, where nothing listens
 			a.each(ctx, defaultPosts, func(n int) {
 				a.post("/async", asyncBody(fmt.Sprintf("http://127.1.%d.%d:9/", n/250%250, 1+n%250)))
 			})
@@ -83,8 +83,8 @@ func attacks() []attack {
 			_ = json.Unmarshal(a.post("/async", a.postponed()), &later)
 			a.each(ctx, defaultReads, func(int) { a.call(http.MethodGet, "/requests/"+later.ID, "wait=60", nil) })
 		}},
-		{"answers", func(ctx context.Context, a *attacker) { // that nobody reads
-			for range 100 { // as long as they get
+		{"answers", func(ctx context.Context, a *attacker) { // that aren't read
+			for range 100 { // so that answers are as long as they get
 				a.post("/async", a.postponed())
 			}
 			for range 200 {
@@ -94,7 +94,8 @@ func attacks() []attack {
 	}
 }
 
-// closeBy lets the other's receiver answer the attacker's callbacks as a path says.
+// closeBy attacks by callbacks to the attacked client's receiver, which answers as the path
+// says.
 func closeBy(path string) func(ctx context.Context, a *attacker) {
 	return func(ctx context.Context, a *attacker) {
 		a.each(ctx, defaultPosts, func(int) { a.post("/async", asyncBody(a.victim+path)) })
@@ -105,11 +106,11 @@ const (
 	attackedRate = 100 // requests a second of the client that is attacked
 
 	// Of so few workers, an attacker holds its share of four fifths before the measured
-	// time: with the default of 1,000, its rate doesn't suffice. While its receivers are
-	// strangers it holds half of that.
+	// time, or half of that while its receivers are strangers. With the default of 1,000
+	// workers, its rate is too low for that.
 	attackWorkers = 100
 	slowReceivers = attackWorkers
-	slowness      = 8 * time.Second // as long as an attempt may take, nearly
+	slowness      = 8 * time.Second // nearly as long as an attempt may take
 )
 
 // underAttack asks how much longer one client waits for its answers and its callbacks
@@ -158,7 +159,7 @@ func (s *measurement) besideAttack(attack attack) (told waits) {
 	return told
 }
 
-// answerByPath answers callbacks of the attacker as a poor receiver would.
+// answerByPath answers callbacks of the attacker as their path says.
 func answerByPath(came *receivers.Callback) {
 	path := string(came.Path())
 	switch later, isLater := strings.CutPrefix(path, "/later/"); {
@@ -185,16 +186,17 @@ func (s *measurement) addClients(d database, names ...string) (keys []string) {
 	return keys
 }
 
-// attacker is the other client.
+// attacker is the client that attacks.
 type attacker struct {
 	url, key string
-	victim   string       // the other's receiver
-	own      []string     // receivers
-	slow     atomic.Int64 // callbacks that they hold
+	victim   string       // the attacked client's receiver
+	own      []string     // the attacker's receivers
+	slow     atomic.Int64 // callbacks that its receivers hold
 	client   *http.Client
 }
 
-// newAttacker has receivers that are slow, or take nothing.
+// newAttacker starts the attacker's receivers: they are slow at the path /slow, and answer 410
+// at any other.
 func (s *measurement) newAttacker(on *server, key, victim string) *attacker {
 	a := &attacker{url: on.URL, key: key, victim: victim, client: &http.Client{
 		Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64},
@@ -246,7 +248,7 @@ func (a *attacker) call(method, path, prefer string, body any) (answer []byte) {
 	return answer
 }
 
-// pipeline opens connections and sends calls on them, whose answers it doesn't read.
+// pipeline opens one connection after the other and sends calls, and reads no answer.
 func (a *attacker) pipeline(ctx context.Context, calls string) {
 	for ctx.Err() == nil {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(a.url, "http://"))

@@ -40,7 +40,7 @@ func (s *measurement) queueCallbacks(on *server, behaviour receivers.Behaviour) 
 	s.awaitCount(on.rows, "(SELECT count(*) FROM requests WHERE status <> 'accepted')", callbacks)
 }
 
-// awaitCount returns when a count in the database is reached.
+// awaitCount returns when a count in the database has reached want.
 func (s *measurement) awaitCount(d database, count string, want int) {
 	s.Must(d.Connect(s.Ctx, func(conn *pgx.Conn) error {
 		s.until(fmt.Sprintf("%d of %s", want, count), func() bool {

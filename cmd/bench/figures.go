@@ -16,13 +16,13 @@ import (
 type figures map[string][]float64
 
 func (f figures) add(key string, value float64) {
-	if !math.IsNaN(value) && !math.IsInf(value, 0) { // nothing was there to divide by
+	if !math.IsNaN(value) && !math.IsInf(value, 0) { // as after a division by zero
 		f[key] = append(f[key], value)
 	}
 }
 
-// median of several values, the mean of the middle two when they are even in
-// number.
+// median is the median of values. Of an even number of values, it is the mean of the middle
+// two.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	middle := len(sorted) / 2
@@ -32,7 +32,7 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// headline is a figure that the service has to reach.
+// headline is a figure of the table.
 type headline struct {
 	key  string
 	what string
@@ -154,7 +154,7 @@ func (f figures) write(path string, circumstances map[string]any) error {
 
 func round(value float64) float64 { return math.Round(value*1000) / 1000 }
 
-// circumstances are the facts without which figures can't be compared.
+// circumstances are what figures depend on.
 func (b *bench) circumstances(start time.Time) map[string]any {
 	return map[string]any{
 		"started_at": start.UTC().Format(time.RFC3339),

@@ -12,14 +12,14 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// grown tables are the tables that a request leaves rows in, in the order in which they
-// are filled side by side.
+// grownTables are the tables in which a request leaves rows: the lists are filled side by
+// side, each in its order.
 var grownTables = [][]string{{"requests", "callback_attempts"}, {"river_job"}}
 
-// grow multiplies the only finished request of a database, with its attempt and its jobs,
-// up to a number of rows. It copies all columns, so it doesn't know the schema; only ids
-// and times differ. The times are spread over the twelve hours before now: within the
-// retention of jobs, so that River's cleaner has nothing to do.
+// grow copies the only finished request of a database, with its attempt and its jobs, until
+// there are so many rows. It copies all columns, so it doesn't know the schema; only ids and
+// times differ. The times are spread over the last twelve hours: within the retention of
+// jobs, so that River's cleaner has nothing to do.
 func grow(ctx context.Context, d database, rows int) error {
 	all := copies{rows, time.Now()}
 	group, ctx := errgroup.WithContext(ctx)
@@ -88,8 +88,8 @@ func copiedColumns(ctx context.Context, conn *pgx.Conn, table string) ([]column,
 	return columns, nil
 }
 
-// dropIndexes drops the indexes without a constraint and returns the statements that make
-// them anew: built at the end, an index costs a tenth.
+// dropIndexes drops the indexes without a constraint and returns the statements that make them
+// again: an index that is built at the end costs a tenth.
 func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, error) {
 	const sql = `
 		SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
@@ -112,7 +112,7 @@ func dropIndexes(ctx context.Context, conn *pgx.Conn, table string) ([]string, e
 	return definitions, nil
 }
 
-// statement copies the seed. The id of a number is the same in every table.
+// statement copies the seed. A number has the same id in every table.
 func (c copies) statement(table string, columns []column) string {
 	names, values := make([]string, len(columns)), make([]string, len(columns))
 	for i, column := range columns {

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// grownSizes are the finished requests to find in the table, the fewest first, by the name
-// that keys have.
+// grownSizes are numbers of finished requests in the table, the least first, with their names
+// in keys.
 var grownSizes = []struct {
 	name string
 	rows int
 }{{"10k", 10_000}, {"1m", 1_000_000}, {"10m", 10_000_000}}
 
-// growth asks whether a table full of finished requests slows the service down. The
-// smallest database is a template: a measurement adds more to it than it holds.
+// growth asks whether a table full of finished requests slows the service down. Each
+// measurement gets a copy of the smallest database, since it adds more than that holds.
 func growth(s *measurement) {
 	grown := make([]database, len(grownSizes))
 	for i, size := range grownSizes {
@@ -39,7 +39,7 @@ func growth(s *measurement) {
 	})(s)
 }
 
-// fill lets the service itself make the request that is multiplied.
+// fill lets the service make a request, which grow copies.
 func (s *measurement) fill(d database, rows int) {
 	s.scene("filling the table", func(s *measurement) {
 		s.send(s.loop(s.start(s.ours(), d), 1, 1, 0))
@@ -48,8 +48,8 @@ func (s *measurement) fill(d database, rows int) {
 	s.checkpoint()
 }
 
-// retention asks whether removing old requests slows the service down. All that the table
-// holds at first are too old, so it is removed as fast as it goes.
+// retention asks whether removing old requests slows the service down. All requests in the
+// table are too old at first, and are removed as fast as possible.
 func retention(s *measurement) {
 	const tooOld = 300_000
 	template := s.database("swept", "")

@@ -17,18 +17,18 @@ const (
 	drainTimeout = time.Minute     // how long callbacks may take to arrive after the last request
 	queueTimeout = 5 * time.Minute // how long it may take to fill a queue, or to empty it
 
-	// senders are the connections at saturation. With 64 our workers are as fast as
-	// the callers and wait for them (2.3k/s); 256 and 512 give the same (3.1k/s).
+	// senders are the connections at saturation. With 64, our workers wait for the callers
+	// (2.3k/s); 256 and 512 give the same (3.1k/s).
 	senders = 256
-	window  = 2000 // requests accepted and not yet called back, at saturation
+	window  = 2000 // requests under way or outstanding, at saturation
 
 	// stormWarmup is the longest time until a new receiver gets its full rate and its late
 	// callbacks.
 	stormWarmup = 12 * time.Second
 )
 
-// receiverOf is the receiver of a variant: it knows POST alone. An earlier server may be
-// slow to call a receiver that grants nothing.
+// receiverOf is the receiver of a variant, which grants nothing. An earlier server may be slow
+// to call such a receiver, so its receiver grants any rate.
 func receiverOf(v variant) receivers.Behaviour {
 	if v.name == before {
 		return receivers.Granting
@@ -44,7 +44,7 @@ func (s *measurement) atRate(on *server, rate float64) load.Config {
 	return config
 }
 
-// unbounded is more requests than any measurement of a closed loop makes.
+// unbounded is more requests than any closed loop makes in its time.
 const unbounded = 1_000_000
 
 // loop is a load of async requests within a window, in a closed loop, at the least cost
@@ -65,8 +65,8 @@ type running struct {
 	err   error
 }
 
-// launch starts a load. An open loop has as few threads as storm, which leave more of the
-// machine to the server.
+// launch starts a load. An open loop has as few threads as storm, so that more of the machine
+// is left to the server.
 func (s *measurement) launch(config load.Config) *running {
 	run, err := load.New(s.Ctx, config)
 	s.Must(err)
@@ -88,7 +88,7 @@ func (s *measurement) launch(config load.Config) *running {
 	return r
 }
 
-// now is how the load stands.
+// now is the present state of the load.
 func (r *running) now() load.Snapshot { return r.Snapshot(context.Background(), load.Snapshot{}) }
 
 // wait returns the report once all acknowledged requests have been called back.
@@ -118,8 +118,8 @@ func (s *measurement) saturate(v variant, d database, keys int, settings ...stri
 	return used
 }
 
-// steadily runs a closed loop and returns the usage after its warm-up, once all that was
-// accepted has been called back: a rate that is reached by losing some would be no rate.
+// steadily runs a closed loop and returns the usage after its warm-up. It waits until all
+// accepted requests have been called back: a rate at which some are lost would be no rate.
 func (s *measurement) steadily(on *server, config load.Config, warmup, length time.Duration) usage {
 	running := s.launch(config)
 	s.Pause(warmup)
@@ -129,7 +129,7 @@ func (s *measurement) steadily(on *server, config load.Config, warmup, length ti
 	return used
 }
 
-// checkReport returns an error for a report that would make the figures worthless.
+// checkReport returns an error if requests went wrong, so that the figures are worthless.
 func checkReport(r *load.Report) error {
 	var wrong error
 	for name, count := range map[string]int{
@@ -151,7 +151,7 @@ func (s *measurement) timeToCallback(on *server, rate float64) load.Quantiles {
 	return s.sampled("time to a callback", s.send(s.atRate(on, rate)).Async.TimeToCallback)
 }
 
-// sampled returns quantiles, and ends the run where nothing was measured: quantiles of no
+// sampled returns quantiles, and ends the stage where nothing was measured: quantiles of no
 // sample are 0, and would reach any goal.
 func (s *measurement) sampled(name string, of load.Quantiles) load.Quantiles {
 	s.Must(checkSampled(name, of))

@@ -3,8 +3,8 @@
 // take turns, and each figure is the median of the repetitions.
 //
 // It needs a Postgres whose role may create databases (DATABASE_URL), best without other
-// users: counts per request are taken from the whole Postgres. scripts/bench.sh starts
-// one.
+// users: some counts per request are those of the whole Postgres. scripts/bench.sh starts
+// such a Postgres.
 package main
 
 import (
@@ -31,8 +31,7 @@ func main() {
 	}
 }
 
-// run is the program. It prints the table and writes the figures also of a run that ended
-// early.
+// run is the program. It also prints and writes the figures of a run that ended early.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	options, err := readOptions(args, getenv, stderr)
 	if err != nil {
@@ -57,24 +56,24 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // options are the command line's and the environment's.
 type options struct {
 	plan
-	databaseURL string   // names the Postgres; the databases are made beside this database
+	databaseURL string   // of a database of the Postgres; bench makes databases beside it
 	server      string   // path of the server's program
-	only        []string // scenarios to run, all of them when empty
+	only        []string // scenarios to run, all when empty
 	out         string   // file for the figures, none when empty
-	logs        string   // folder for the servers' logs, nowhere when empty
+	logs        string   // folder for the servers' logs, none when empty
 	against     string   // an earlier commit, whose server is compared with this commit's; none when empty
 }
 
-// plan is how long everything takes.
+// plan is how long the measurements take.
 type plan struct {
 	short        bool          // without the scenarios that take long
-	repeat       int           // of every measurement
+	repeat       int           // repetitions of every measurement
 	warmup       time.Duration // at saturation, before the measurement
 	saturated    time.Duration // at saturation
 	timed        time.Duration // of a measurement at a given rate
-	snapshot     time.Duration // beside an open snapshot, of which the last fifth is measured
-	upstreamAway time.Duration // how long the upstream is
-	waiting      int           // requests that wait for an upstream that says 202
+	snapshot     time.Duration // beside an open snapshot; the last fifth is measured
+	upstreamAway time.Duration // how long the upstream is away
+	waiting      int           // requests that wait for an upstream that answers 202
 }
 
 // newPlan returns a plan of some 80 minutes, or of seven.

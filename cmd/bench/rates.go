@@ -10,7 +10,7 @@ import (
 // rates asks how long a request waits for its acknowledgement and for its callback, and at
 // which cost, at rates that the service can keep up with.
 func rates(s *measurement) {
-	const margin = 500 * time.Millisecond // before the end, so that it sends all the time
+	const margin = 500 * time.Millisecond // before the end, so that requests are sent all the time
 	for _, rate := range []float64{200, 500, 1000} {
 		s.scene(fmt.Sprintf("at %v/s", rate), func(s *measurement) {
 			on := s.fresh("rate")

@@ -16,7 +16,7 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// emptyJobsPerRequest is a request's number of jobs: a work job and a callback job.
+// emptyJobsPerRequest are the jobs of a request: a work job and a callback job.
 const emptyJobsPerRequest = 2
 
 // The best settings that were found for River on two cores shared with Postgres: 17.5k to
@@ -72,7 +72,7 @@ func (s *measurement) workEmptyJobs(databaseURL string) (rate float64) {
 	return float64(done.Load()-before) / time.Since(start).Seconds()
 }
 
-// openRiver makes River's tables as River makes them.
+// openRiver makes River's tables.
 func (s *measurement) openRiver(databaseURL string) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(databaseURL)
 	s.Must(err)
@@ -99,8 +99,8 @@ type emptyWorker struct {
 
 func (*emptyWorker) Work(context.Context, *river.Job[emptyArgs]) error { return nil }
 
-// countCompleted counts by River's events, which follow the commit of a job's
-// completion. The worker's own count would run ahead of it.
+// countCompleted counts by River's events, which follow the commit of a job's completion: a
+// count by the worker would include jobs that aren't committed yet.
 func countCompleted(client *river.Client[pgx.Tx]) *atomic.Int64 {
 	completed := new(atomic.Int64)
 	events, _ := client.SubscribeConfig(&river.SubscribeConfig{
@@ -114,7 +114,7 @@ func countCompleted(client *river.Client[pgx.Tx]) *atomic.Int64 {
 	return completed
 }
 
-// insertEmptyJobs keeps jobs waiting, until ctx ends.
+// insertEmptyJobs inserts jobs until ctx ends, so that some always wait.
 func insertEmptyJobs(ctx context.Context, client *river.Client[pgx.Tx], done *atomic.Int64) error {
 	batch := make([]river.InsertManyParams, riverBatch)
 	for inserted := 0; ctx.Err() == nil; {

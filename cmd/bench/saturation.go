@@ -9,21 +9,21 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// accept asks how many POST /async a server acknowledges per second. No workers compete
-// for the machine, and nobody calls back.
+// accept asks how many POST /async a server acknowledges per second, without workers and
+// callbacks.
 func accept(s *measurement) {
 	s.scene("accepting", func(s *measurement) {
 		on := s.start(s.accepting(), s.database("accept", ""))
 		config := s.loop(on, unbounded, 64, 0)
 		config.Receivers = load.AllOf(receivers.Refusing)
-		// So short that the requests stay below UNFINISHED_LIMIT.
+		// The time is so short that the requests stay below UNFINISHED_LIMIT.
 		used := s.steadily(on, config, time.Second, min(4*time.Second, s.saturated))
 		s.add("accept_per_s_64", used.accepted/used.seconds)
 	})
 }
 
 const (
-	before = "before" // the variant that is Ringback at an earlier commit
+	before = "before" // the variant of an earlier commit
 	// beforeHandOver is the last commit whose jobs all waited for River to fetch them.
 	beforeHandOver = "2e258fb9023d451809e3e48e97637def0738fa29"
 )
@@ -46,9 +46,8 @@ func (s *measurement) buildBefore(repository string) (v variant, found bool) {
 	return variant{name: before, program: path, flags: []string{"--dev"}}, true
 }
 
-// endToEnd asks how many requests per second go all the way, from accepted to delivered,
-// and at which cost each. River alone works two jobs for each request, as many as
-// Ringback.
+// endToEnd asks how many requests per second go from accepted to delivered, and at which cost
+// each. River alone works two jobs for each request, as Ringback does.
 func endToEnd(s *measurement) {
 	earlier, hasEarlier := s.buildBefore(".")
 	rounds(func(s *measurement) {
@@ -73,8 +72,7 @@ func (s *measurement) saturateOurs() (rate float64) {
 	return used.rate()
 }
 
-// halfRate is half of the rate at saturation, which is measured first where it isn't known
-// yet.
+// halfRate is half of the rate at saturation. It measures that rate where that isn't done yet.
 func (s *measurement) halfRate() float64 {
 	if len(s.figures["e2e_per_s"]) == 0 {
 		s.saturateOurs()
@@ -96,8 +94,7 @@ func (s *measurement) addUsage(used usage, suffix string) {
 	s.addCPU("cpu_us_at_saturation"+suffix, used, n)
 }
 
-// ordered asks what ordering keys cost: callbacks of a key leave one after the other, each
-// released by the end of its predecessor.
+// ordered asks what ordering keys cost: the end of each callback releases the next of its key.
 func ordered(s *measurement) {
 	var rates [2]float64
 	for i, keys := range []int{0, 1000} {
@@ -113,7 +110,7 @@ func ordered(s *measurement) {
 func backlog(s *measurement) {
 	const (
 		requests = 100_000
-		patience = time.Minute // a slow service needs not deliver all to show how slow it is
+		patience = time.Minute // a slow service needn't deliver all
 	)
 	s.scene("backlog", func(s *measurement) {
 		d := s.database("backlog", "")

@@ -2,8 +2,8 @@ package main
 
 import "slices"
 
-// scenario is a group of measurements that can be run alone. A new scenario is a line of
-// the list, and a file.
+// scenario is a group of measurements that can be run alone. A new scenario is a line in
+// scenarios, and a file.
 type scenario struct {
 	name string // as -only takes it
 	what string
@@ -30,8 +30,8 @@ func scenarios() []scenario {
 	}
 }
 
-// rounds measures for every repetition. Inside measure the variants take turns, so that
-// other activity of the machine affects all variants.
+// rounds measures for every repetition. measure lets the variants take turns, so that other
+// activity of the machine affects all variants.
 func rounds(measure func(*measurement)) func(*measurement) {
 	return func(s *measurement) {
 		for range s.repeat {

@@ -10,9 +10,9 @@ import (
 	"ringback/cmd/internal/postgres"
 )
 
-// snapshot asks what it costs that a transaction has read and stays open, as a forgotten
-// prompt's or a long backup's: no version of a row that came to be since can be removed.
-// Such rows pile up as long as it is open, so the last fifth is measured.
+// snapshot asks what a transaction costs that has read and stays open, as a forgotten prompt's
+// or a long backup's does. Row versions that were made since can't be removed, and pile up
+// while the transaction is open. So the last fifth is measured.
 func snapshot(s *measurement) {
 	const rate = 800
 	var told [2]load.Async
@@ -34,8 +34,8 @@ func snapshot(s *measurement) {
 	s.add("snapshot_p99_ratio", told[1].TimeToCallback.P99/told[0].TimeToCallback.P99)
 }
 
-// openSnapshot opens a transaction that has read and then idles until the stage ends,
-// which it may not do before.
+// openSnapshot opens a transaction that has read and then idles. The stage fails if the
+// transaction ends before the stage does.
 func (s *measurement) openSnapshot(d database) {
 	conn, err := pgx.Connect(s.Ctx, d.URL)
 	s.Must(err)

@@ -24,24 +24,24 @@ type bench struct {
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
 
-// add notes a figure, and shows it.
+// add notes and prints a figure.
 func (b *bench) add(key string, value float64) {
 	b.say("  %-40s%10s", key, short(value))
 	b.figures.add(key, value)
 }
 
-// measurement is where something is measured.
+// measurement is a stage of bench.
 type measurement struct {
 	*bench
 	*stage.Stage
 }
 
-// on runs do on a stage of its own.
+// on runs do on a new stage.
 func (b *bench) on(ctx context.Context, do func(*measurement)) error {
 	return stage.On(ctx, func(s *stage.Stage) { do(&measurement{b, s}) })
 }
 
-// scene runs do on a stage within this one, which says what it was about if it fails.
+// scene runs do on a stage within s. An error names what the scene is about.
 func (s *measurement) scene(about string, do func(*measurement)) {
 	s.Scene(about, func(inner *stage.Stage) { do(&measurement{s.bench, inner}) })
 }
@@ -52,8 +52,8 @@ func (s *measurement) until(what string, isSo func() bool) { s.Until(what, queue
 // database is a measurement's own database.
 type database = postgres.Database
 
-// database makes a database, as a copy of another if template isn't empty. All earlier
-// writes are flushed: no measurement pays for the one before.
+// database makes a database, as a copy of another if template isn't empty. It flushes all
+// earlier writes: no measurement pays for the previous one.
 func (s *measurement) database(purpose, template string) database {
 	s.made++
 	d := s.Database(s.cluster.Server, fmt.Sprintf("bench_%s_%d", purpose, s.made), template)
@@ -91,12 +91,12 @@ func (s *measurement) fresh(purpose string, settings ...string) *server {
 	return s.start(s.ours(), s.database(purpose, ""), settings...)
 }
 
-// start starts a server, which may not end by itself before the stage does.
+// start starts a server. The stage fails if the server ends before the stage does.
 func (s *measurement) start(v variant, d database, settings ...string) *server {
 	address, err := program.FreeAddress()
 	s.Must(err)
 	command := exec.Command(v.program, v.flags...)
-	// Nothing of the caller's environment: a setting in it would be measured, too.
+	// Without the caller's environment: a setting there would change the measurement.
 	command.Env = append([]string{"DATABASE_URL=" + d.URL, "HTTP_ADDR=" + address, "ADMIN_ADDR=none"}, settings...)
 	if s.logs != "" {
 		log, err := os.Create(filepath.Join(s.logs, d.Name+"-"+v.name+".log"))

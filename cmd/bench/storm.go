@@ -9,14 +9,14 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// The two cores are shared with the load, so a storm of five times the cores' capacity
-// would measure the load. Here the service's own limits set its capacity: runs at a time
-// that take 20 ms each, most of it waiting.
+// The load has the same two cores, so a storm of five times the cores' capacity would measure
+// the load. Here the service's own limits set its capacity: 8 runs at a time, each of which
+// takes 20 ms, nearly all of it waiting.
 const (
-	stormWorks      = 8 // runs at a time: 400 a second at most
+	stormRuns       = 8 // at a time: 400 a second at most
 	stormDelay      = 20 * time.Millisecond
 	stormRounds     = 200
-	stormUnfinished = 1000 // async requests accepted and not finished
+	stormUnfinished = 1000 // async requests
 	stormMultiple   = 5    // of the capacity
 )
 
@@ -26,7 +26,7 @@ func storm(s *measurement) {
 	worst := map[string]float64{}
 	for _, mode := range []string{"sync", "async"} {
 		s.scene(mode, func(s *measurement) {
-			on := s.fresh("storm", fmt.Sprintf("WORK_LIMIT=%d", stormWorks), fmt.Sprintf("UNFINISHED_LIMIT=%d", stormUnfinished))
+			on := s.fresh("storm", fmt.Sprintf("WORK_LIMIT=%d", stormRuns), fmt.Sprintf("UNFINISHED_LIMIT=%d", stormUnfinished))
 			capacity := s.capacity(on, mode)
 			config := s.atRate(on, stormMultiple*capacity)
 			config.Mix = mixes[mode]
@@ -49,13 +49,13 @@ func storm(s *measurement) {
 	}
 }
 
-// capacity is the goodput of a closed loop that keeps all slots taken and hardly any
-// request waiting.
+// capacity is the goodput of a closed loop in which all slots are taken, and few requests
+// wait.
 func (s *measurement) capacity(on *server, mode string) float64 {
-	config := s.loop(on, unbounded, 2*stormWorks, 8*stormWorks)
+	config := s.loop(on, unbounded, 2*stormRuns, 8*stormRuns)
 	config.Mix = mixes[mode]
 	if mode == "sync" {
-		config.Connections, config.Window = stormWorks*3/2, 0
+		config.Connections, config.Window = stormRuns*3/2, 0
 	}
 	config.Input = stormInputs()
 	var used usage

@@ -56,18 +56,17 @@ func timeUpstream(s *measurement) {
 	s.add("upstream_ttc_more_ms_at_200", there.P50-here.P50)
 }
 
-// doer is an HTTP service that does the sample's work at little cost, because it shares
-// the machine with the measured service.
+// doer is an HTTP service that does the sample work. It costs little CPU, since it shares the
+// machine with the measured service.
 type doer struct {
 	address string
 	server  fasthttp.Server
 
-	began     atomic.Int64 // Unix nanoseconds of the first attempt since its return
-	now, most atomic.Int64 // attempts at a time in the window from then on
+	began     atomic.Int64 // Unix nanoseconds of the first attempt since listen
+	now, most atomic.Int64 // attempts at a time: now, and at most in the returnWindow after began
 }
 
-// returnWindow is how long after its return a doer counts how many attempts it has at a
-// time.
+// returnWindow is how long a doer counts its attempts at a time after it has come back.
 const returnWindow = 10 * time.Second
 
 // doer returns a service that listens.
@@ -75,7 +74,7 @@ func (s *measurement) doer() *doer {
 	address, err := program.FreeAddress()
 	s.Must(err)
 	d := &doer{address: address}
-	// A log of broken connections would tear the output apart.
+	// Lines about broken connections would stand among bench's.
 	d.server = fasthttp.Server{Handler: d.serve, NoDefaultServerHeader: true, NoDefaultDate: true, Logger: log.New(io.Discard, "", 0)}
 	s.Must(d.listen())
 	s.AtEnd(d.server.Shutdown)
@@ -90,7 +89,7 @@ func (d *doer) listen() error {
 	}
 	d.began.Store(0)
 	d.most.Store(0)
-	go func() { _ = d.server.Serve(listener) }() // returns when it is shut down
+	go func() { _ = d.server.Serve(listener) }() // until the server is shut down
 	return nil
 }
 
@@ -116,7 +115,8 @@ func (d *doer) serve(c *fasthttp.RequestCtx) {
 }
 
 // works are settings for a server whose work is done by a service, at most limit runs at a
-// time, any number if it is 0. The work called later is accepted by the service, no more.
+// time, or any number if limit is 0. The service accepts the work called later, and never
+// reports on it.
 func (s *measurement) works(service *doer, limit int) (settings []string) {
 	works := map[string]any{}
 	for _, name := range []string{"do", "later"} {
@@ -129,12 +129,12 @@ func (s *measurement) works(service *doer, limit int) (settings []string) {
 	return []string{"WORKS=" + file, "DEFAULT_WORK=do"}
 }
 
-// outliveUpstream accepts requests while the upstream is away, and asks how fast they are
-// done when it is back.
+// outliveUpstream asks how fast requests that were accepted while the upstream was away are
+// done when the upstream is back.
 func outliveUpstream(s *measurement) {
 	const (
 		rate  = 500 // at which requests are accepted meanwhile
-		limit = 64  // attempts that the service gets at a time
+		limit = 64  // attempts at a time that the upstream gets
 	)
 	service := s.doer()
 	config := s.atRate(s.fresh("upstream_away", s.works(service, limit)...), rate)
@@ -149,8 +149,8 @@ func outliveUpstream(s *measurement) {
 	s.add("upstream_most_at_return", float64(service.most.Load())/limit)
 }
 
-// watchReturn asks how fast waiting requests are delivered: from a quarter of them, when
-// the upstream has been found and the slow start is over, to nine tenths.
+// watchReturn asks how fast waiting requests are delivered, from a quarter to nine tenths of
+// them: after a quarter, the upstream has been found, and the slow start is over.
 func (s *measurement) watchReturn(running *running) {
 	back, start := time.Now(), running.now()
 	waited := start.Acked - start.Delivered
@@ -165,9 +165,9 @@ func (s *measurement) watchReturn(running *running) {
 	s.add("upstream_drained_ratio", rate/median(s.figures["upstream_per_s"]))
 }
 
-// waitForUpstream asks how much memory many requests take that wait for an upstream that
-// answers 202. The same service did as many before, so that the process has grown to the
-// load's size.
+// waitForUpstream asks how much memory requests take that wait for an upstream that answers
+// 202. The upstream does as many requests before, so that the server's process has grown to
+// the size of the load.
 func waitForUpstream(s *measurement) {
 	admin, err := program.FreeAddress()
 	s.Must(err)
@@ -186,8 +186,8 @@ func waitForUpstream(s *measurement) {
 	s.add("upstream_waiting_mib", memory[1]-memory[0])
 }
 
-// memoryInUse is a server's memory in use after a collection, in MiB: memory beyond it is
-// the load's garbage, and comes and goes.
+// memoryInUse is a server's memory in use after a collection, in MiB. More memory than that is
+// garbage, which comes and goes.
 func (s *measurement) memoryInUse(admin string) (mib float64) {
 	_, profile, err := program.Call(s.Ctx, http.DefaultClient, http.MethodGet, admin+"/debug/pprof/heap?gc=1&debug=1", nil)
 	s.Must(err)

@@ -14,10 +14,10 @@ import (
 type cluster struct {
 	*postgres.Server
 	version    string
-	postmaster int // pid, 0 when it doesn't run where its CPU time can be read
+	postmaster int // pid, 0 where its CPU time can't be read
 }
 
-// openCluster makes statements countable.
+// openCluster connects to a Postgres, and lets it count statements.
 func openCluster(ctx context.Context, databaseURL string) (*cluster, error) {
 	server, err := postgres.Open(ctx, databaseURL)
 	if err != nil {
@@ -41,12 +41,12 @@ func openCluster(ctx context.Context, databaseURL string) (*cluster, error) {
 type usage struct {
 	seconds    float64
 	accepted   float64 // requests
-	delivered  float64 // likewise
-	statements float64 // ended in the database, River's included, BEGIN and COMMIT not
-	wal        float64 // bytes, of the whole cluster
+	delivered  float64 // requests
+	statements float64 // that ended in the database, with River's, and without BEGIN and COMMIT
+	wal        float64 // bytes, of the whole Postgres
 
-	// CPU time in µs: of the server; of all processes of Postgres, ended processes included;
-	// of load and receiver, which are here. 0 where it isn't known.
+	// CPU time in µs: of the server; of all processes of Postgres, also of ended processes; of
+	// this process, with the load and its receivers. 0 where the time isn't known.
 	server, postgres, self float64
 }
 
@@ -82,7 +82,7 @@ func (s *measurement) readUsage(on *server, running *running) (used usage) {
 
 func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
 
-// usageFor returns the usage of a time from now on.
+// usageFor returns the usage during a time that begins now.
 func (s *measurement) usageFor(length time.Duration, on *server, running *running) usage {
 	before := s.readUsage(on, running)
 	s.Pause(length)

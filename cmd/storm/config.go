@@ -16,13 +16,13 @@ import (
 	"ringback/cmd/internal/sample"
 )
 
-// config is the flags' and the environment's.
+// config is what flags and environment say.
 type config struct {
 	load.Config
-	isMine     bool       // the target may be other than loopback
-	jsonFile   string     // where the report goes; empty is nowhere, - is stdout instead of the summary
-	htmlFile   string     // likewise, as a page
-	objectives objectives // objectives of the run
+	isMine     bool   // allows a target that is not on loopback
+	jsonFile   string // for the report; empty is none, - is stdout instead of the summary
+	htmlFile   string // for the report as a page; empty is none
+	objectives objectives
 }
 
 // defaults ask for the sample work, whose results are computed again.
@@ -51,8 +51,8 @@ func parseConfig(args []string, getenv func(string) string) (config, error) {
 	return config, errors.Join(mistakes, config.check(mistakes == nil))
 }
 
-// check finds mistakes in the combination of flags that are each right. It compares sums
-// only if each flag is right.
+// check finds mistakes in the combination of flags. If some flag is wrong by itself, it checks
+// only the secrets.
 func (c config) check(eachIsRight bool) error {
 	mistakes := c.CheckSecrets()
 	if !eachIsRight {
@@ -70,8 +70,7 @@ func (c config) check(eachIsRight bool) error {
 	return errors.Join(mistakes, c.objectives.unmeasurable(c.Mix), c.Check())
 }
 
-// parseAll goes on where the flag package stops, at the first mistake, so that
-// all of them come out together.
+// parseAll reports all mistakes together: the flag package stops at the first.
 func parseAll(flags *flag.FlagSet, args []string) error {
 	var mistakes error
 	for {
@@ -160,15 +159,15 @@ func printUsage(w io.Writer) {
 	flags.PrintDefaults()
 }
 
-// setting is a flag that is parsed and checked in one step, so that a mistake in it is
-// reported once.
+// setting is a flag that is parsed and checked in one step, so that each mistake is reported
+// once.
 type setting[T any] struct {
 	value *T
 	parse func(string) (T, error)
 }
 
-// String is called on the zero setting too: the flag package asks it for the
-// default that isn't worth showing.
+// String is called on the zero setting, too, by which the flag package finds out which default
+// isn't worth showing.
 func (s setting[T]) String() string {
 	if s.value == nil {
 		return ""
@@ -187,7 +186,7 @@ func (s setting[T]) Set(text string) error {
 
 func parseRate(text string) (float64, error) {
 	rate, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(rate > 0 && rate <= load.MaxRate) { // so written, NaN is out too
+	if err != nil || !(rate > 0 && rate <= load.MaxRate) { // refuses NaN, too
 		return 0, fmt.Errorf("want a number above 0, at most %d", load.MaxRate)
 	}
 	return rate, nil
@@ -221,8 +220,8 @@ func parseSeed(text string) (uint64, error) {
 	return seed, nil
 }
 
-// parseGiven refuses an empty text, as of a shell's variable that isn't set: it would mean the
-// same as no flag.
+// parseGiven refuses an empty text, such as that of an unset shell variable: it would count as
+// no flag.
 func parseGiven(text string) (string, error) {
 	if text == "" {
 		return "", errors.New("want a text that is not empty")
@@ -230,7 +229,7 @@ func parseGiven(text string) (string, error) {
 	return text, nil
 }
 
-// parsePage refuses -, which is stdout to -json, and would be a file here.
+// parsePage refuses -, which is stdout for -json, and would be a file's name here.
 func parsePage(text string) (string, error) {
 	if text == "-" {
 		return "", errors.New("want a file: the summary goes to stdout")

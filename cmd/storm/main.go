@@ -2,16 +2,18 @@
 // receives the callbacks itself and tells whether every acknowledged request was called
 // back.
 //
-// It is an open loop: a request leaves on schedule whether or not earlier requests were
+// It is an open loop: a request is sent on schedule whether or not earlier requests were
 // answered, and its latency counts from the intended send time, so that a server that
-// freezes can't hide it.
+// freezes can't hide that.
 //
-// Exit status: 0 when every acknowledged request was called back; 1 when a callback is
-// missing, carried a wrong id, result or signature or came out of order, when a request
-// could not be sent in time, or when no request was answered ok, or fewer than were
-// rejected, failed or got no answer; 2 for a wrong flag or a target that doesn't answer; 99 when
-// an objective of -slo was missed, or nothing was measured for it; 130 after a second
-// interrupt, or the first where the run had not begun.
+// Exit status:
+//   - 0: every acknowledged request was called back.
+//   - 1: a callback is missing, is out of order, or has a wrong id, result or signature; a
+//     request could not be sent in time; an endpoint answered no request ok, or fewer requests
+//     were answered ok than were rejected, failed or got no answer.
+//   - 2: a flag is wrong, or the target doesn't answer.
+//   - 99: an objective of -slo was missed, or nothing was measured for it.
+//   - 130: a second interrupt, or the first before the run had begun.
 package main
 
 import (
@@ -43,14 +45,14 @@ func main() {
 	os.Exit(run(untilSignal(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// tune replaces the runtime's defaults, which assume that the program has the machine to
-// itself. The variables GOMAXPROCS and GOGC go first.
+// tune replaces the runtime's defaults, since storm shares the machine, often with the server.
+// The variables GOMAXPROCS and GOGC go first.
 func tune() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(load.Threads())
 	}
-	// The ledger is most of the heap, and free of pointers: collecting often
-	// costs little, and otherwise as much again would be kept in garbage.
+	// The ledger is most of the heap, and has no pointers: frequent collections cost little,
+	// and rare collections would let garbage grow to the same size.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25)
 	}
@@ -71,8 +73,8 @@ func untilSignal() context.Context {
 	return ctx
 }
 
-// run is the whole program: it returns the exit status. Once ctx is done it sends nothing
-// more, waits for outstanding callbacks and reports.
+// run is the program, and returns the exit status. Once ctx is done it sends nothing more,
+// waits for outstanding callbacks and reports.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	config, err := parseConfig(args, getenv)
 	if errors.Is(err, flag.ErrHelp) {
@@ -95,8 +97,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return finish(found, config, stdout, stderr)
 }
 
-// storm does the run once all that it needs is there. Its error is worded for
-// the person who typed the command.
+// storm does the run. An error is worded for the person who typed the command.
 func storm(ctx context.Context, config config, w io.Writer) (*load.Findings, error) {
 	run, err := load.New(ctx, config.Config)
 	if err != nil {
@@ -124,7 +125,7 @@ func finish(found *load.Findings, config config, stdout, stderr io.Writer) int {
 	} else {
 		var summary bytes.Buffer
 		printSummary(&summary, &found.Report)
-		_, printed := stdout.Write(summary.Bytes()) // a verdict that nobody sees is none
+		_, printed := stdout.Write(summary.Bytes()) // a verdict that can't be printed is an error
 		err = errors.Join(err, printed, saveTo(config.jsonFile, found.WriteJSON))
 	}
 	if err != nil {
@@ -146,7 +147,7 @@ func checkWritable(path string) error {
 	return file.Close()
 }
 
-// saveTo does nothing where no file is asked for.
+// saveTo writes a file, unless path is empty.
 func saveTo(path string, write func(io.Writer) error) error {
 	if path == "" {
 		return nil

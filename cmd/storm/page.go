@@ -31,10 +31,10 @@ type pageData struct {
 	Distribution load.Distribution `json:"distribution"`
 }
 
-// tile is a figure at the top.
+// tile is a figure at the top of the page.
 type tile struct{ Name, Value string }
 
-// writeHTML writes a self-contained page, without further files or network.
+// writeHTML writes a page that needs no other file and no network.
 func writeHTML(w io.Writer, f *load.Findings) error {
 	parsed, err := template.New("page").Parse(pageHTML)
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 
 const interruptedText = "interrupted: sending stops, answers and callbacks are waited for; again to quit at once"
 
-// watch prints a line a second about a run that starts, until the function that it
-// returns is called.
+// watch prints a line a second about a run, until stop is called.
 func watch(ctx context.Context, run *load.Run, w io.Writer) (stop func()) {
 	finished := make(chan struct{})
 	var printing sync.WaitGroup
@@ -38,7 +37,7 @@ func printProgress(ctx context.Context, run *load.Run, w io.Writer, finished <-c
 		case <-finished:
 			return
 		case <-interrupted:
-			interrupted = nil // said once
+			interrupted = nil // so that the text is printed once
 			fmt.Fprintln(w, interruptedText)
 		case <-second.C:
 			last = run.Snapshot(ctx, last)

@@ -12,16 +12,16 @@ import (
 	"ringback/cmd/internal/load"
 )
 
-// objective is what a run must achieve.
+// objective is a limit of a metric that a run must keep to.
 type objective struct {
 	text   string // as -slo has it
 	metric metric
-	most   bool // the limit is the most, not the least
-	strict bool // the limit itself is not enough
+	most   bool // the limit is the greatest value, not the least
+	strict bool // the value must differ from the limit
 	limit  float64
 }
 
-// objectives are all that a run must achieve.
+// objectives are all objectives of a run.
 type objectives []objective
 
 // parseObjectives reads the value of -slo.
@@ -68,12 +68,12 @@ const metricsHelp = "want [sync.|async.]{shed|rejected|failed|ambiguous|unsent} 
 	"{sync|async}[.latency|.service|.shed|.time_to_callback].{p50|p90|p95|p99|p999|max|mean} as a duration, " +
 	"or {sync|async}.goodput, achieved_rate, missing, pending, duplicates, orphans or mismatched as a number"
 
-// metric is a value that objectives may be about.
+// metric is a value that an objective may limit.
 type metric struct {
 	endpoint string                              // empty for both
-	fields   []string                            // of the report, which are added up
-	samples  []string                            // fields without which nothing was measured
-	part     bool                                // the value is a part of the samples, in per cent
+	fields   []string                            // of the report: the value is their sum
+	samples  []string                            // of the report: if their sum is 0, nothing was measured
+	part     bool                                // the value is in per cent of the samples
 	parse    func(limit string) (float64, error) // reads a limit
 }
 
@@ -85,9 +85,9 @@ func findMetric(name string) (m metric, known bool) {
 		return metric{endpoint, []string{name + "_per_s"}, []string{endpoint + ".sent"}, false, parseNumber}, true
 	case "achieved_rate":
 		return metric{"", []string{name}, []string{"sync.sent", "async.sent"}, false, parseNumber}, true
-	case "missing", "pending", "orphans": // about acknowledged requests
+	case "missing", "pending", "orphans": // of acknowledged requests
 		return metric{"async", []string{"async." + name}, []string{"async.acked"}, false, parseNumber}, true
-	case "duplicates", "mismatched": // about callbacks
+	case "duplicates", "mismatched": // of callbacks
 		return metric{"async", []string{"async." + name}, []string{"async.delivered", "async.unacknowledged"}, false, parseNumber}, true
 	}
 	endpoints := []string{endpoint}
@@ -112,7 +112,8 @@ func findMetric(name string) (m metric, known bool) {
 	return m, known && (endpoint == "" || endpoint == "sync" || endpoint == "async")
 }
 
-// measure returns the metric of a report's numbers, false where nothing was measured.
+// measure computes the metric from a report's numbers. It returns false if nothing was
+// measured.
 func (m metric) measure(numbers map[string]float64) (value float64, found bool) {
 	samples := 0.0
 	for _, field := range m.samples {
@@ -138,7 +139,7 @@ func parseMillis(limit string) (float64, error) {
 func parsePercent(limit string) (float64, error) {
 	number, found := strings.CutSuffix(limit, "%")
 	value, err := strconv.ParseFloat(number, 64)
-	if !found || err != nil || !(value >= 0 && value <= 100) { // so written, NaN is out too
+	if !found || err != nil || !(value >= 0 && value <= 100) { // refuses NaN, too
 		return 0, errors.New("want a limit like 1%, from 0% to 100%")
 	}
 	return value, nil
@@ -146,7 +147,7 @@ func parsePercent(limit string) (float64, error) {
 
 func parseNumber(limit string) (float64, error) {
 	value, err := strconv.ParseFloat(limit, 64)
-	if err != nil || !(value >= 0 && value <= math.MaxFloat64) { // so written, NaN is out too
+	if err != nil || !(value >= 0 && value <= math.MaxFloat64) { // refuses NaN, too
 		return 0, errors.New("want a number as the limit, 0 or more")
 	}
 	return value, nil

@@ -11,10 +11,10 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-const maxListed = 10 // printed missing requests, and pending requests
+const maxListed = 10 // missing requests that are printed, and pending requests
 
-// exitStatus is exitBroken for a broken promise and for a run that proves
-// nothing, before exitMissed for a missed objective.
+// exitStatus is exitBroken for a broken promise or a run that proves nothing, and otherwise
+// exitMissed for a missed objective.
 func exitStatus(r *load.Report) int {
 	switch {
 	case len(r.Breaches()) > 0:
@@ -56,7 +56,7 @@ type row struct {
 	Cells []string
 }
 
-// tables leaves out tables and rows about nothing.
+// tables leaves out empty tables and rows.
 func tables(r *load.Report) []table {
 	requests := table{"requests", strings.Fields("sent ok shed rejected failed ambiguous unsent"), nil}
 	for i, endpoint := range r.Endpoints("") {
@@ -147,7 +147,7 @@ func printUndelivered(w io.Writer, title string, total int, explained []load.Und
 	}
 }
 
-// notes are the findings outside the tables.
+// notes are the findings that no table has.
 func notes(r *load.Report) (notes []string) {
 	for i, endpoint := range r.Endpoints("") {
 		var reasons []string
