@@ -24,14 +24,14 @@ const (
 // of refused requests, and memory.
 func storm(s *measurement) {
 	worst := map[string]float64{}
-	for _, mode := range []string{"sync", "async"} {
+	for i, mode := range []string{"sync", "async"} {
 		s.scene(mode, func(s *measurement) {
 			on := s.fresh("storm", fmt.Sprintf("WORK_LIMIT=%d", stormRuns), fmt.Sprintf("UNFINISHED_LIMIT=%d", stormUnfinished))
 			capacity := s.capacity(on, mode)
 			config := s.atRate(on, stormMultiple*capacity)
 			config.Mix = mixes[mode]
 			config.Input = stormInputs()
-			told := s.send(config).Endpoints(mode)[0]
+			told := s.send(config).Endpoints()[i]
 			s.add("capacity_"+mode+"_per_s", capacity)
 			s.add("goodput_ratio_5x_"+mode, told.Goodput/capacity)
 			for key, value := range map[string]float64{

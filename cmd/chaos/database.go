@@ -89,18 +89,18 @@ func (d *database) create(ctx context.Context, name string) error {
 	return d.execute(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "CREATE DATABASE "+name)
 }
 
-// connect opens a connection for as long as do runs.
-func (d *database) connect(ctx context.Context, do func(*pgx.Conn) error) error {
-	return postgres.Database{Name: d.name, URL: d.urlOf(d.primary())}.Connect(ctx, do)
+// on is the database on a cluster.
+func (d *database) on(c cluster) postgres.Database {
+	return postgres.Database{Name: d.name, URL: d.urlOf(c)}
 }
 
 func (d *database) execute(ctx context.Context, statements ...string) error {
-	return d.connect(ctx, func(conn *pgx.Conn) error { return postgres.Execute(ctx, conn, statements...) })
+	return d.on(d.primary()).Execute(ctx, statements...)
 }
 
 // query returns the rows of a query, as scan reads each.
 func query[T any](ctx context.Context, d *database, scan pgx.RowToFunc[T], sql string, args ...any) (found []T, err error) {
-	err = d.connect(ctx, func(conn *pgx.Conn) error {
+	err = d.on(d.primary()).Connect(ctx, func(conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, sql, args...)
 		if err == nil {
 			found, err = pgx.CollectRows(rows, scan)
@@ -182,7 +182,7 @@ const lockName = "chaos-lock"
 
 // lockTable holds the lock that CREATE INDEX takes: the table can be read and not written.
 func lockTable(ctx context.Context, t *trial, f *fault) error {
-	return t.database.connect(ctx, func(conn *pgx.Conn) error {
+	return t.database.on(t.database.primary()).Connect(ctx, func(conn *pgx.Conn) error {
 		err := postgres.Execute(ctx, conn, "SET application_name = '"+lockName+"'", "BEGIN", "LOCK TABLE "+f.Of+" IN SHARE MODE")
 		if err == nil {
 			load.Pause(ctx, f.Length)
@@ -268,7 +268,7 @@ func (d *database) promote(ctx context.Context) error {
 // await repeats a query until it returns a row.
 func (d *database) await(ctx context.Context, c cluster, sql string, args ...any) (answer string, err error) {
 	for {
-		err = postgres.Database{Name: d.name, URL: d.urlOf(c)}.Connect(ctx, func(conn *pgx.Conn) error {
+		err = d.on(c).Connect(ctx, func(conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, sql, args...).Scan(&answer)
 		})
 		if err == nil {

@@ -415,7 +415,7 @@ func (t *trial) holds(tb testing.TB, id, condition string) bool {
 // traceOf shows a request's row of request_trace.
 func (t *trial) traceOf(tb testing.TB, id string) (row string) {
 	tb.Helper()
-	err := t.database.connect(tb.Context(), func(conn *pgx.Conn) error {
+	err := t.database.on(t.database.primary()).Connect(tb.Context(), func(conn *pgx.Conn) error {
 		return conn.QueryRow(tb.Context(), "SELECT jsonb_strip_nulls(to_jsonb(t)) FROM request_trace AS t WHERE request_id::text = $1 LIMIT 1", id).Scan(&row)
 	})
 	if err != nil {

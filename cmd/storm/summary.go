@@ -59,7 +59,7 @@ type row struct {
 // tables leaves out empty tables and rows.
 func tables(r *load.Report) []table {
 	requests := table{"requests", strings.Fields("sent ok shed rejected failed ambiguous unsent"), nil}
-	for i, endpoint := range r.Endpoints("") {
+	for i, endpoint := range r.Endpoints() {
 		if endpoint.Sent+endpoint.Unsent > 0 {
 			requests.add([]string{"sync", "async"}[i], endpoint.Sent, endpoint.OK, endpoint.Shed,
 				endpoint.Rejected, endpoint.Failed, endpoint.Ambiguous, endpoint.Unsent)
@@ -149,7 +149,7 @@ func printUndelivered(w io.Writer, title string, total int, explained []load.Und
 
 // notes are the findings that no table has.
 func notes(r *load.Report) (notes []string) {
-	for i, endpoint := range r.Endpoints("") {
+	for i, endpoint := range r.Endpoints() {
 		var reasons []string
 		for _, reason := range slices.Sorted(maps.Keys(endpoint.Reasons)) {
 			reasons = append(reasons, fmt.Sprintf("%s %d", reason, endpoint.Reasons[reason]))

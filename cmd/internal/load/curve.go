@@ -20,7 +20,9 @@ type Profile struct {
 func Profiles() []Profile {
 	return []Profile{
 		{"steady", 20 * time.Second, "the rate, throughout", steadyCurve},
-		{"ramp", time.Minute, "from nothing up to the rate, in a straight line", rampCurve},
+		{"ramp", time.Minute, "from nothing up to the rate, in a straight line", func(rate float64, duration time.Duration) curve {
+			return curve{{duration, 0, rate}}
+		}},
 		{"spike", 30 * time.Second, "the rate, ten times of it for two seconds in the middle, the rate again", surge(10, 2*time.Second)},
 		{"storm", 30 * time.Second, "the rate, five times of it for ten seconds in the middle, the rate again", surge(5, 10*time.Second)},
 		{"soak", 30 * time.Minute, "the rate, for long", steadyCurve},
@@ -29,10 +31,6 @@ func Profiles() []Profile {
 
 func steadyCurve(rate float64, duration time.Duration) curve {
 	return curve{{duration, rate, rate}}
-}
-
-func rampCurve(rate float64, duration time.Duration) curve {
-	return curve{{duration, 0, rate}}
 }
 
 // surge is a calm rate with a multiple of that rate in the middle, for a third of the time at

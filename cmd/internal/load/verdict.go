@@ -51,11 +51,8 @@ func (r *Report) unanswered() string {
 func (r *Report) sent() int { return r.Sync.Sent + r.Async.Sent }
 
 // unsuccessful is how many requests were neither answered as they should be nor shed.
-func (r *Report) unsuccessful() (count int) {
-	for _, endpoint := range r.Endpoints("") {
-		count += endpoint.Rejected + endpoint.Failed + endpoint.Ambiguous
-	}
-	return count
+func (r *Report) unsuccessful() int {
+	return r.sent() - r.Sync.OK - r.Async.OK - r.Sync.Shed - r.Async.Shed
 }
 
 // IsLate tells whether the generator, not the server, spoils the figures: a tenth of a second
@@ -65,17 +62,8 @@ func (r *Report) IsLate() bool { return r.Generator.Late.P99 > 100 }
 // Unsent is how many requests could not be sent in time.
 func (r *Report) Unsent() int { return r.Sync.Unsent + r.Async.Unsent }
 
-// Endpoints returns the endpoint of a name, or both.
-func (r *Report) Endpoints(name string) []Endpoint {
-	switch name {
-	case "sync":
-		return []Endpoint{r.Sync}
-	case "async":
-		return []Endpoint{r.Async.Endpoint}
-	default:
-		return []Endpoint{r.Sync, r.Async.Endpoint}
-	}
-}
+// Endpoints are sync and async.
+func (r *Report) Endpoints() [2]Endpoint { return [2]Endpoint{r.Sync, r.Async.Endpoint} }
 
 // Missed are the objectives that were not met.
 func (r *Report) Missed() []string {

@@ -53,7 +53,8 @@ func (s *Server) WaitHealthy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		if s.healthy(ctx) {
+		status, _, err := Call(ctx, http.DefaultClient, http.MethodGet, s.URL+"/healthz", nil)
+		if err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -64,11 +65,6 @@ func (s *Server) WaitHealthy(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-func (s *Server) healthy(ctx context.Context) bool {
-	status, _, err := Call(ctx, http.DefaultClient, http.MethodGet, s.URL+"/healthz", nil)
-	return err == nil && status == http.StatusOK
 }
 
 // Call sends JSON, or nothing where body is nil, and returns the whole answer. header holds

@@ -53,18 +53,16 @@ func parse(name, value string) (load.Spread, error) {
 	case "rounds":
 		return load.ParseSpread(value, 0, fingerprint.MaxRounds, strconv.Atoi)
 	case "delay":
-		spread, err := load.ParseSpread(value, 0, fingerprint.MaxDelay, milliseconds)
+		spread, err := load.ParseSpread(value, 0, fingerprint.MaxDelay, func(text string) (int, error) {
+			delay, err := time.ParseDuration(text)
+			return int(delay.Milliseconds()), err
+		})
 		if err != nil {
 			err = errors.New("want a duration like 20ms, D..D or exp:D, at most 30s")
 		}
 		return spread, err
 	}
 	return load.Spread{}, errors.New("want text, rounds or delay")
-}
-
-func milliseconds(text string) (int, error) {
-	duration, err := time.ParseDuration(text)
-	return int(duration.Milliseconds()), err
 }
 
 // Config is a load of the sample work on a server in local mode. pattern is as for
