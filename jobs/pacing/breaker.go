@@ -2,16 +2,17 @@ package pacing
 
 import "time"
 
-// A receiver that fails so often in a row is down: it is left alone for a while
-// that doubles, up to the longest, each time that a probe finds it so.
+// A receiver that fails so often in a row is down. It is closed for a time that doubles, up to
+// the longest, each time that a probe fails.
 const (
 	failuresToOpen = 10
 	firstOpening   = 30 * time.Second
 	longestOpening = 15 * time.Minute
 )
 
-// breaker is a circuit breaker: closed (its zero value), open, or half open, when a probe
-// at a time decides.
+// breaker is a circuit breaker: closed (its zero value), open, or half open, when a probe at a
+// time decides. The words are the field's, and an open breaker means a closed receiver: no
+// callback leaves. A breaker trips when it opens.
 //
 //	        10 failures in a row            its time is over
 //	closed ─────────────────────► open ─────────────────────► half open
@@ -20,8 +21,8 @@ const (
 //	   └───────────────────────────────── the probe succeeds ──────┘
 type breaker struct {
 	failures int       // in a row
-	since    time.Time // the first of them
-	openings int       // in a row, with no success in between
+	since    time.Time // when the row of failures began
+	openings int       // how often it tripped, with no success in between
 	until    time.Time // open until then
 }
 
@@ -29,17 +30,17 @@ func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
 
 func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
 
-// overloadLasts is the least time of failures of a receiver that answers. An overloaded
-// receiver answers with many failures within a moment.
+// overloadLasts is how long a receiver that answers must fail before its breaker trips. An
+// overloaded receiver answers with many failures within a moment.
 const overloadLasts = 3 * time.Second
 
-// afterFailure is the breaker after a failure that counts, with an answer or without.
-// since is when the row of failures began.
+// afterFailure is the breaker after a failure. answered says that the receiver answered, since is
+// when the row of failures began.
 func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 	if b.failures++; b.failures == 1 {
 		b.since = since
 	}
-	wasUnderWay := b.isOpen(now) // when the breaker opened
+	wasUnderWay := b.isOpen(now) // the failed callback left before the breaker opened
 	isEarly := b.failures < failuresToOpen || answered && now.Sub(b.since) < overloadLasts
 	if wasUnderWay || b.openings == 0 && isEarly {
 		return b
@@ -49,18 +50,18 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 	return b
 }
 
-// evidence counts the failures in a row, by client, since the last success or
-// opening. To the breaker for all clients they count where they came before
-// HTTP, and otherwise where two clients saw as many.
+// evidence counts the failures in a row, by client, since the last success, or since the breaker
+// for all clients last opened. That breaker counts failures before HTTP. Other failures count
+// for it as far as the leading client has no more of them than the next.
 type evidence struct {
-	since    time.Time      // the first of them
-	of       map[string]int // by client
-	preHTTP  int
-	answered bool // one of them, at least
-	counted  int  // that the breaker has been told
+	since    time.Time      // when the row of failures began
+	of       map[string]int // failures, by client
+	preHTTP  int            // failures before HTTP
+	answered bool           // at least one failure was an answer
+	counted  int            // failures that the breaker has counted
 }
 
-// add takes in a failure, and returns how many more count now.
+// add takes in a failure, and returns how many more failures the breaker has to count.
 func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 	if e.of == nil {
 		e.since, e.of = now, map[string]int{}
@@ -76,8 +77,8 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 	return more
 }
 
-// seenByTwo is the number of failures, without those by which the leading client exceeds
-// every other.
+// withoutLeadersExcess is the number of failures, without those by which the leading client
+// exceeds the next.
 func (e *evidence) seenByTwo() (seen int) {
 	most, second := 0, 0
 	for _, count := range e.of {

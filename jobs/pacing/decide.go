@@ -10,7 +10,8 @@ import (
 // decide lets a callback leave, or says when it may come back, and why. It asks the
 // operator's ruling first, then the client's own closing, the receiver's closing, consent,
 // pace, strangers' budgets and workers. The shared slots come last, so that no slot is
-// taken and left unused.
+// taken and left unused. Two more may refuse the callback afterwards: askFirst (consent.go)
+// and admit (admit.go).
 func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, limit.Decision) {
 	r.used = now
 	c := r.party(callback.Client, now)
@@ -33,7 +34,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	}
 	switch {
 	case r.room(c, a, now, callback.CameBack):
-	case p.holdsItsShare(callback, now): // which holds it up for longer
+	case p.holdsItsShare(callback, now): // a wait for a worker takes longer than a wait for the pace
 		return nil, p.awaitWorker(callback.Client, now)
 	case callback.CameBack && !callback.fromLine:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserveAgain(r, c, a, now)}
@@ -60,8 +61,7 @@ func (p *Pacing) awaitWorker(client string, now time.Time) limit.Decision {
 	return limit.Decision{Reason: Workers, RetryAt: p.reserveSlot(client, p.slots.Of(client), now)}
 }
 
-// closed tells until when the receiver may not be called for a client, and why; OK
-// when it may be now.
+// closed tells until when the receiver is closed to a client, and why; OK where it is open.
 func (r *receiver) closed(c *party, now time.Time) limit.Decision {
 	for _, closing := range []limit.Decision{{Reason: Down, RetryAt: c.breaker.until}, {Reason: Paused, RetryAt: c.pause}} {
 		if closing.RetryAt.After(now) {
@@ -74,9 +74,10 @@ func (r *receiver) closed(c *party, now time.Time) limit.Decision {
 	return limit.Decision{}
 }
 
-// opensTo is when a receiver that is closed by what other clients saw may be called for a
-// client. The client's own callbacks probe, one at a time, until one of them fails. Else two
-// other clients, on paths that fail for them, would close it for as long as they go on.
+// opensTo is when a receiver that is closed by evidence of other clients may be called for a
+// client. The client's own callbacks probe, one at a time, until a probe fails. Otherwise two
+// other clients, on paths that fail for them, would close the receiver for as long as they go
+// on.
 func (r *receiver) opensTo(c *party, now time.Time) time.Time {
 	closed, claimed := r.breaker.isOpen(now), r.hearsay.binds(c.client, now)
 	switch {
@@ -90,27 +91,13 @@ func (r *receiver) opensTo(c *party, now time.Time) time.Time {
 	return now
 }
 
-// failedSince tells whether a client found the receiver down since it was closed to all.
+// failedSince tells whether a client found the receiver down since the breaker for all opened.
 func (r *receiver) failedSince(c *party) bool { return !c.failed.Before(r.closedAt) }
 
-// mustAsk tells whether a receiver has to consent to a client's callbacks and has not.
-func (p *Pacing) mustAsk(r *receiver, c *party, now time.Time) bool {
-	return p.required && !r.ruling.isAllowed() && (c.refusal.stands || !r.consent.covers(r.address, now))
-}
-
-// mayAsk tells whether a receiver may be asked now by a callback of a client.
-func (r *receiver) mayAsk(c *party, now time.Time) bool { return !r.asksAt(c).After(now) }
-
-func (r *receiver) asksAt(c *party) time.Time {
-	if c.refusal.stands { // beside a grant, perhaps
-		return c.refusal.askAt
-	}
-	return limit.Latest(r.consent.askAt, c.refusal.askAt)
-}
-
 // room tells whether the pace of a receiver has room for a client's callback. It leaves a
-// slot to each client that has waited longer since its last slot, and to the client's own
-// callbacks with a reservation, unless this callback has one.
+// slot to each client that has waited longer since its last slot. It leaves another to the
+// client's own callbacks with a reservation, unless this callback has one. Where there is no
+// room, room notes in the paces that they held a callback back.
 func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) bool {
 	need, own := 1+r.owed(c, a, now), 1
 	if !cameBack && c.line.Due(now, r.soon(a, now)) {
@@ -130,7 +117,8 @@ func (r *receiver) room(c *party, a allowance, now time.Time, cameBack bool) boo
 }
 
 // owed is how many other clients wait whose last slot was longer ago. A client whose
-// callback doesn't come for its slot has had its turn.
+// callback doesn't come at its time has had its turn: owed takes the callback out of the
+// client's line, and notes the turn.
 func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	if len(r.parties) == 1 {
 		return 0
@@ -147,9 +135,9 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 	return owed
 }
 
-// comes tells whether a callback of a client that waits comes before a time. A slot that is free
-// again before the next poll is kept for callbacks that wait in their workers alone: it would
-// stay empty until others come, with that poll.
+// comes tells whether a waiting callback of a client comes before a time. A slot that is free
+// again before the next poll is kept only for callbacks that wait in their workers. All other
+// callbacks come with that poll, and the slot would stay empty until then.
 func (r *receiver) comes(c *party, now, before time.Time) bool {
 	switch {
 	case r.takesTurns() && c.inFlight > 0:
@@ -160,7 +148,7 @@ func (r *receiver) comes(c *party, now, before time.Time) bool {
 	return c.line.Due(now, before)
 }
 
-// soon is the earliest time at which a slot that is taken now may be free again.
+// soon is the earliest time at which a slot that this callback takes may be free again.
 func (r *receiver) soon(a allowance, now time.Time) time.Time {
 	return now.Add(max(a.rate.Interval(), r.attemptTime()/time.Duration(max(1, a.most))))
 }
@@ -193,10 +181,10 @@ func (p *Pacing) strangerRoom(r *receiver, callback Callback, now time.Time) lim
 type allowance struct {
 	rate    limit.Rate // of all clients
 	own     limit.Rate // of the client
-	most    int        // in flight, of all clients
-	ownMost int
-	part    int     // of most: a client with fewer in flight may exceed most
-	ceiling float64 // that the rate may grow to, 0 for no limit
+	most    int        // callbacks in flight, of all clients
+	ownMost int        // callbacks in flight, of the client
+	part    int        // a client with fewer in flight may exceed most
+	ceiling float64    // that the rate may grow to, 0 for no limit
 }
 
 func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
@@ -230,9 +218,9 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	switch {
 	case r.breaker.isHalfOpen(now):
-		a.most, a.part = 1, 0 // the probe
+		a.most, a.part = 1, 0 // one probe of all clients together
 		if !r.failedSince(c) {
-			a.part = 1 // or the client's own
+			a.part = 1 // and one of each client that has not failed since
 		}
 	}
 	if c.breaker.isHalfOpen(now) || c.oneByOne.After(now) && !r.together {
@@ -241,9 +229,9 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	return a
 }
 
-// part is a client's part of the slots at a receiver, for each client that has some the
-// same. Else a client whose callbacks take long would hold all of them. It exceeds the
-// limit only until callbacks of clients with more than their part are answered.
+// part is a client's part of the slots at a receiver, equal for all clients that hold some.
+// Otherwise a client whose callbacks take long would hold all slots. The parts together exceed
+// the limit only until callbacks of clients with more than their part are answered.
 func (r *receiver) part(c *party, most int) int {
 	clients := r.clients(c)
 	if clients == 1 {
@@ -252,8 +240,8 @@ func (r *receiver) part(c *party, most int) int {
 	return max(1, most/clients)
 }
 
-// clients is how many clients share the slots at a receiver: a client, and the others that
-// have some.
+// clients is how many clients share the slots at a receiver: the client, and all others that
+// hold some.
 func (r *receiver) clients(c *party) int {
 	clients := 1
 	for _, other := range r.parties {
@@ -268,17 +256,18 @@ func (r *receiver) clients(c *party) int {
 // it takes two callbacks at once.
 func (r *receiver) takesTurns() bool { return r.proven && !r.together }
 
-// A stranger gets so many attempts within a period, of all clients together. Each client's
-// attempts slow down by its own failures alone, and leave some to clients that haven't failed
-// there: else clients whose callbacks fail would keep the others from proving it.
+// A stranger gets strangerAttempts within strangerPeriod, of all clients together. Each
+// client's attempts slow down by its own failures alone. Clients that failed at the stranger
+// leave leftToFirst attempts to clients that have not: otherwise they would keep the others
+// from proving it.
 const (
 	strangerAttempts = 20
 	strangerPeriod   = 10 * time.Second
 	leftToFirst      = 2
 )
 
-// mayTry tells whether a stranger has an attempt left for a client. Once it took none of the
-// first, clients that failed there get half as many.
+// mayTry tells whether a stranger has an attempt left for a client. Once the stranger took none
+// of its first 20 callbacks, clients that failed there get half of the attempts.
 func (r *receiver) mayTry(c *party, now time.Time) bool {
 	switch {
 	case !c.hasFailed():
@@ -294,15 +283,15 @@ const (
 	// has not shown that it takes two at once. A client whose callbacks hang there keeps the
 	// others out for no longer.
 	courtesy = halfASec
-	// firstCourtesy is courtesy at a stranger, where each connection is closed after its answer:
-	// a receiver that serves one at a time takes the next.
+	// firstCourtesy is courtesy at a stranger. Each connection to a stranger is closed after its
+	// answer, so a receiver that serves one connection at a time takes the next.
 	firstCourtesy = aTenth
-	// triedAgain is how long after a second connection hung another client tries it. It doubles
-	// with each client whose callback hung.
+	// triedAgain is how long after a second connection hung another client tries a second
+	// connection. It doubles with each client whose callback hung.
 	triedAgain = 10 * time.Minute
 )
 
-// awaits is until when a client waits for a callback under way at a receiver that has not
+// awaits is until when a client waits for the callbacks under way at a receiver that has not
 // shown that it takes two at once. A client whose own answers take long waits for longer.
 func (r *receiver) awaits(c *party) (until time.Time) {
 	patience := max(courtesy, 2*c.health.recent)
@@ -315,14 +304,14 @@ func (r *receiver) awaits(c *party) (until time.Time) {
 	return until
 }
 
-// keeps tells whether a callback under way keeps a client's first callback waiting.
+// makesWait tells whether a callback under way makes a client's first callback wait.
 func (r *receiver) keeps(c *party, now time.Time) bool {
 	return c.inFlight == 0 && r.awaits(c).After(now)
 }
 
-// mostUntilTogether is the limit in flight of a receiver that has not shown that it takes two
-// at once: two, as one client tries it. After a second connection hung, it is one, until
-// another client tries again.
+// mostUntilTogether is the limit in flight, for a client, of a receiver that has not shown that
+// it takes two at once. It is two where the client may try a second connection. After a second
+// connection hung it is one, until another client may try again.
 func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
 	found, latest := 0, time.Time{}
 	for _, other := range r.parties {
@@ -331,7 +320,7 @@ func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
 			found++
 		}
 	}
-	isTaken := c.health.recent > 0 // else its callback may hang anywhere
+	isTaken := c.health.recent > 0 // callbacks of a client of which the receiver took none may hang anywhere
 	isRested := found == 0 || !latest.Add(min(triedAgain<<min(found-1, 10), oneByOneFor)).After(now)
 	if isTaken && isRested && !c.oneByOne.After(now) {
 		return 2
@@ -339,7 +328,7 @@ func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
 	return 1
 }
 
-// most is a bound client's limit in flight. Where it has long been reached, it is a
+// most is a bound client's limit in flight. After a long time without few in flight, it is a
 // quarter for a moment, to see how long answers take with few in flight.
 func (c *party) most(now time.Time) int {
 	if c.health.recent > 0 && now.Sub(c.health.calm) > max(calmEvery, 20*c.health.recent) {
@@ -348,7 +337,8 @@ func (c *party) most(now time.Time) int {
 	return int(c.pace.flight)
 }
 
-// ceiling is the most that a receiver gets that the operator has not named.
+// ceiling is the rate that a receiver gets at most without a ruling of the operator, 0 for no
+// limit.
 func (p *Pacing) ceiling(r *receiver) float64 {
 	ceiling := p.rate
 	if granted := float64(r.consent.perMinute) / 60; p.required && granted > 0 && (ceiling == 0 || granted < ceiling) {

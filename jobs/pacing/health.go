@@ -7,21 +7,23 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// kind is an attempt's evidence about a receiver.
+// kind is an attempt's evidence about a receiver. The kinds are in order, from the best evidence
+// to the worst: comparisons such as k > throttled rely on it.
 type kind int
 
 const (
-	good        kind = iota // it took the callback
+	good        kind = iota // the receiver took the callback
 	neutral                 // 410: it says nothing of other callbacks
-	refused                 // it is up, and refused this callback
-	throttled               // it is up, and said when to come back
-	failing                 // it answered that it can't, or hung up
-	silent                  // it took the callback's connection, and gave no answer in time
-	unreachable             // it failed before HTTP
+	refused                 // the receiver is up, and refused this callback
+	throttled               // the receiver is up, and said when to come back
+	failing                 // the receiver answered 5xx, or hung up
+	silent                  // the receiver accepted the connection, and gave no answer in time
+	unreachable             // the attempt failed before HTTP
 )
 
-// kindOf takes what happens on a callback's connection for that callback's matter: a client
-// may know a path on which a healthy receiver hangs up, or says nothing.
+// kindOf is the kind of an attempt. What happens on a connection may be for that callback alone:
+// a client may know a path on which a healthy receiver hangs up, or says nothing. So unreachable
+// is only an attempt without a connection.
 func kindOf(sent webhook.Attempt) kind {
 	noAnswer := sent.Outcome == webhook.Timeout || sent.Outcome == webhook.TLSFailed || sent.Outcome == webhook.ConnectionFailed
 	if noAnswer && sent.Conn == "" {
@@ -47,29 +49,30 @@ func kindOf(sent webhook.Attempt) kind {
 // isFailure tells whether an attempt is no success.
 func (k kind) isFailure() bool { return k > neutral }
 
-// isDown tells whether a breaker counts the attempt. A receiver that refuses a callback,
-// with 404 say, is up: else a URL that isn't there would close it.
+// isDown tells whether a breaker counts the attempt. A receiver that refuses a callback, with 404
+// say, is up: otherwise a URL that isn't there would close it.
 func (k kind) isDown() bool { return k > throttled }
 
 // health is how a receiver answers one client: how fast, and how often it fails.
 type health struct {
-	usual, recent    time.Duration // moving averages of an answer's time: with few in flight, and of late
-	calm             time.Time     // of the latest answer with few in flight
-	answered, failed float64       // of late: halved each half second
-	failing          float64       // share of failures that a slower pace doesn't mend
-	rolled           time.Time
+	usual    time.Duration // moving average of an answer's time, with few callbacks in flight
+	recent   time.Duration // moving average of an answer's time; both are 0 before the first 2xx
+	calm     time.Time     // when the latest answer with few in flight came
+	answered float64       // recent attempts: the count is halved each half second
+	failed   float64       // the failures of them
+	failing  float64       // part of the attempts that fails even at a slower pace
+	rolled   time.Time     // when the counts were last halved
 }
 
 const (
-	// slack is the time by which an answer may exceed any usual time. Where this machine
-	// itself is full, answers take tens of milliseconds longer, without any fault of the
-	// receiver: with 50 ms, a storm of twice the capacity cut the callbacks of a healthy
-	// receiver to a tenth.
+	// slack is the time by which an answer may exceed any usual time. Where this machine is full,
+	// answers take tens of milliseconds longer without any fault of the receiver. With 50 ms, a
+	// storm of twice the capacity cut the callbacks of a healthy receiver to a tenth.
 	slack      = 250 * time.Millisecond
-	calmEvery  = 10 * time.Second // how often the usual time is measured at least, or 20 answers
-	tolerance  = 1.5              // times the usual that leave the limit in flight as it is
-	failSlack  = 0.03             // share of failures that is no evidence of load
-	maxFailing = 0.2              // share that may pass for a receiver's own
+	calmEvery  = 10 * time.Second // how long the usual time may go unmeasured; 20 answers where they take longer
+	tolerance  = 1.5              // answers that take so many times the usual leave the limit in flight as it is
+	failSlack  = 0.03             // part of failures that is no evidence of load
+	maxFailing = 0.2              // the most that may pass for failures which a slower pace doesn't mend
 )
 
 // trouble is an attempt's evidence that a receiver has too much load.
@@ -81,9 +84,9 @@ const (
 	failures            // more failures than are usual for the receiver
 )
 
-// note takes in an attempt, and returns the trouble that it shows. few says that few
-// callbacks were in flight when the attempt left, slowed that the pace had been halved not
-// long before.
+// note takes in an attempt, and returns the trouble that it shows. few says that few callbacks
+// were in flight when the callback left. slowed says that the client's pace is well below the
+// load that gave trouble, and that the callback left over a second after the pace was halved.
 func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) trouble {
 	h.roll(now)
 	h.answered++
@@ -94,7 +97,7 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 		h.failed++
 		usual := h.failing
 		if k == refused {
-			usual = maxFailing // no load makes a receiver refuse a callback
+			usual = maxFailing // no load makes a receiver answer 4xx
 		}
 		if h.failed > (2*usual+failSlack)*h.answered+k.slack() {
 			return failures
@@ -115,8 +118,8 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 	return noTrouble
 }
 
-// towards is the usual time after an answer with few in flight. It falls fast and rises
-// slowly, since the causes of late answers are unusual.
+// towards is the usual time after an answer with few in flight. The usual time falls fast and
+// rises slowly, since the causes of late answers are unusual.
 func towards(usual, took time.Duration) time.Duration {
 	switch {
 	case usual == 0:
@@ -131,7 +134,7 @@ func towards(usual, took time.Duration) time.Duration {
 // isLate tells whether an answer took clearly longer than is usual.
 func (h *health) isLate(took time.Duration) bool { return took > h.usual+h.usual/4+slack }
 
-// share is an attempt's part in the share of failures.
+// failurePart is 1 for a failure and 0 otherwise, so that its average is the part of failures.
 func share(k kind) float64 {
 	if k.isFailure() {
 		return 1
@@ -139,7 +142,8 @@ func share(k kind) float64 {
 	return 0
 }
 
-// slack is one failure. A single failure may be its callback's own.
+// slack is how many failures beyond the usual are no trouble: one, since a single failure may be
+// for its callback alone, and none for a callback without an answer.
 func (k kind) slack() float64 {
 	if k == refused || k == failing {
 		return 1
@@ -147,6 +151,7 @@ func (k kind) slack() float64 {
 	return 0
 }
 
+// roll halves the counts each half second.
 func (h *health) roll(now time.Time) {
 	for ; now.Sub(h.rolled) >= halfASec && h.answered > 0.01; h.rolled = h.rolled.Add(halfASec) {
 		h.answered, h.failed = h.answered/2, h.failed/2
@@ -156,8 +161,8 @@ func (h *health) roll(now time.Time) {
 	}
 }
 
-// slope is how much of a limit in flight the answers' time leaves: all while it is
-// about the usual, at least half (Gradient2 of Netflix's concurrency-limits).
+// slope is the part of the limit in flight that the time of answers allows: all where it is about
+// the usual, and half at least (Gradient2 of Netflix's concurrency-limits).
 func (h *health) slope() float64 {
 	if h.recent <= h.usual+slack/5 {
 		return 1
@@ -165,7 +170,7 @@ func (h *health) slope() float64 {
 	return min(1, max(0.5, tolerance*float64(h.usual)/float64(h.recent)))
 }
 
-// average is a moving average, of which the first value is all.
+// average is a moving average with the next value, which is the average where it is the first.
 func average(before, next time.Duration) time.Duration {
 	if before == 0 {
 		return next

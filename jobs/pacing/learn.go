@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// sharedPause is how long a Retry-After to one client closes a receiver at most to
-	// other clients, and how long it closes it to nobody else after a callback of another
-	// client was answered.
+	// sharedPause is how long a Retry-After to one client closes a receiver to other clients at
+	// most. It is also how long no Retry-After does so after a callback of another client was
+	// answered.
 	sharedPause = time.Minute
-	// oneByOneFor is how long a receiver is believed to serve one connection at a time:
-	// another test costs a callback ten seconds.
+	// oneByOneFor is how long a receiver is believed to serve one connection at a time. Another
+	// second connection that hangs costs a callback ten seconds.
 	oneByOneFor = 24 * time.Hour
-	// maxPrefixes is how many addresses of a receiver are known to be proven: a load
-	// balancer may have dozens, and change them.
+	// maxPrefixes bounds the proven addresses that are remembered of a receiver. A load balancer
+	// may have dozens of addresses, and change them.
 	maxPrefixes = 64
 )
 
-// conclude ends a pass, and takes in the attempt's evidence.
+// conclude ends a pass, and lets the receiver, the party and the client learn from the attempt.
 func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r, c, k := pass.receiver, pass.party, kindOf(sent)
 	r.moved, c.moved, p.clientele(c.client).moved = now, now, now
@@ -54,7 +54,8 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	p.keep(r, now)
 }
 
-// roll ends half seconds that are over.
+// roll ends the periods of the receiver's pace and of the client's own, where their time is over.
+// A client whose own pace is no longer below the receiver's is bound no more.
 func (r *receiver) roll(c *party, now time.Time) {
 	slope := c.health.slope()
 	if c.bound && now.Sub(c.pace.now.began) >= halfASec {
@@ -67,10 +68,10 @@ func (r *receiver) roll(c *party, now time.Time) {
 	}
 }
 
-// troubled is how many clients had trouble in the last minute, and a client's share of the growth
-// that one of them would have: by number, or by the callbacks that the receiver takes, where that
-// is more. Else many clients that fail on purpose would leave none to another. The shares of all
-// are two at most.
+// troubled is how many clients had trouble in the last minute, and a client's part of the growth
+// that one of them would have. The part goes by the number of clients, or by the callbacks that
+// the receiver takes of each, where that is more. Otherwise many clients that fail on purpose would
+// leave hardly any growth to another. The parts of all clients add up to two at most.
 func (r *receiver) troubled(c *party, now time.Time) (clients int, share float64) {
 	taken := 0.0
 	for _, other := range r.parties {
@@ -86,10 +87,10 @@ func (r *receiver) troubled(c *party, now time.Time) (clients int, share float64
 	return clients, share
 }
 
-// catchUp raises the limit in flight of a receiver in slow start so that a client has as
-// much of it as its own answers allow, beside others whose callbacks take longer. Those would
-// otherwise keep the limit as it is: a round lasts until the last of its answers. Where all
-// answers take long, it may be for the load.
+// catchUp raises the limit in flight of a receiver in slow start to what a client's own answers
+// allow, beside clients whose callbacks take longer. Without it, slow callbacks would keep the
+// limit as it is, since a round lasts until the last of its answers. Where all answers take long,
+// the load may be the reason, so the limit stays.
 func (r *receiver) catchUp(c *party, now time.Time) {
 	if c.bound || r.pace.steady || r.inFlight == c.inFlight || !r.isSlowerForOthers(c, now) {
 		return
@@ -101,8 +102,8 @@ func (r *receiver) catchUp(c *party, now time.Time) {
 	r.pace.flight = max(r.pace.flight, own*float64(r.clients(c)))
 }
 
-// isSlowerForOthers tells whether callbacks of another client, some of them under way, take
-// several times as long as a client's.
+// isSlowerForOthers tells whether another client has callbacks under way that take over four
+// times as long as the given client's.
 func (r *receiver) isSlowerForOthers(c *party, now time.Time) bool {
 	for _, other := range r.parties {
 		if other != c && other.inFlight > 0 && max(other.latest[0], silence(other.inFlight, other.moved, now)) > 4*c.latest[0] {
@@ -112,7 +113,7 @@ func (r *receiver) isSlowerForOthers(c *party, now time.Time) bool {
 	return false
 }
 
-// seenAt takes in where an attempt went, and whether it proves the address.
+// seenAt takes in the address of an attempt, and whether the attempt proves the receiver there.
 func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Time) {
 	address, err := netip.ParseAddrPort(sent.Address)
 	if err == nil {
@@ -131,7 +132,8 @@ func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Tim
 	}
 }
 
-// prove takes in that a stranger took a callback. What it refused before says nothing of its pace.
+// prove takes in that a stranger took a callback. Callbacks that it refused before say nothing of
+// its pace, so all paces begin anew.
 func (r *receiver) prove(now time.Time) {
 	r.proven, r.pace = true, newPace(now)
 	for _, c := range r.parties {
@@ -139,20 +141,20 @@ func (r *receiver) prove(now time.Time) {
 	}
 }
 
-// isProof tells whether an attempt shows that the receiver of a name that took callbacks
-// elsewhere is at this address, too. By https it has shown the name's certificate, so any answer
-// that isn't its own failure does.
+// isProof tells whether an attempt shows that a receiver that is proven elsewhere is at this
+// address, too. By https the address has shown the name's certificate, so any answer below 500 is
+// proof.
 func (r *receiver) isProof(k kind) bool {
 	return k == good || k < failing && strings.HasPrefix(r.name, "https:")
 }
 
-// fewTroubled is how many clients may have trouble for one of them to find that a slower pace of
-// its own doesn't mend its failures. With more, the pace of the others may be their cause.
+// fewTroubled is how many clients may have trouble while a client learns which failures a slower
+// pace of its own doesn't mend. With more, the pace of the others may be the cause.
 const fewTroubled = 5
 
-// learnPace lets the paces follow an attempt's evidence. Trouble of a client binds that
-// client, and all clients where it came before HTTP: else clients on paths that fail for them
-// would slow it for the others.
+// learnPace lets the paces follow an attempt's evidence. Trouble of a client slows that client's
+// own pace. Only trouble before HTTP slows the pace of the receiver, for all clients: otherwise
+// clients on paths that fail for them would slow the others.
 func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
 	c := pass.party
 	slowed := c.bound && c.pace.troubled <= fewTroubled && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
@@ -171,18 +173,21 @@ func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Ti
 	}
 }
 
-// bind gives a client a pace of its own.
+// bind lets a client's own pace bind it, which begins as the receiver's.
 func (c *party) bind(r *receiver) {
 	if !c.bound {
 		c.bound, c.pace.rate, c.pace.flight, c.pace.steady, c.pace.knee = true, r.pace.rate, r.pace.flight, r.pace.steady, r.pace.knee
 	}
 }
 
-// learnOneByOne recognises a receiver that serves one connection at a time: of callbacks
-// sent together one got no answer, and no two were answered at once on two connections. An
-// answer with which a connection was closed is no evidence that the receiver takes two. Then the
-// missing answer is no evidence of too much load: a halved rate would give the callbacks that
-// wait times of their own up to a minute ahead.
+// learnOneByOne recognises a receiver that serves one connection at a time: of callbacks sent
+// together one got no answer, and no two were answered at once on two connections. It returns
+// whether that explains the missing answer. If so, the missing answer is no evidence of too much
+// load: a halved rate would send the waiting callbacks away for up to a minute.
+//
+// Connections to strangers are closed after their answer, so that a receiver of one connection
+// at a time answers the next at once. Answers to strangers' callbacks are no evidence that the
+// receiver takes two.
 func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) (explained bool) {
 	switch {
 	case kindOf(sent) < failing:
@@ -201,19 +206,21 @@ func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time
 }
 
 // isPast tells whether an answer came on a new connection, past a callback that has an older
-// connection and no answer. A receiver that takes one connection at a time takes the older
-// first: so that callback waits for something of its own.
+// connection and no answer. A receiver of one connection at a time takes the older connection
+// first. So this receiver has taken both, and the older callback waits for its own answer.
 func (r *receiver) isPast(pass *Pass, sent webhook.Attempt) bool {
 	return sent.Connect > 0 && slices.ContainsFunc(r.underWay, func(other *Pass) bool {
 		return !other.dialled.IsZero() && other.dialled.Before(pass.left) || pass.left.Sub(other.left) >= courtesy
 	})
 }
 
-// learnBreakers counts failures in a row, for the client and for all.
+// learnBreakers counts failures in a row, for the client's breaker and for the breaker of all
+// clients. An answer below 500 closes both.
 func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	if !k.isDown() {
 		if c.breaker.openings > 0 || r.breaker.openings > 0 && r.failedSince(c) {
-			// It is back, and its client starts slowly. The others did not fail, or start so, too.
+			// The receiver is back, and the client starts slowly. Other clients whose own breakers
+			// tripped will do so, too.
 			c.pace, c.bound = newPace(now), true
 		}
 		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
@@ -222,7 +229,7 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	c.failed = now
 	c.breaker = c.breaker.afterFailure(k == failing, now, now)
 	if r.breaker.isOpen(now) {
-		return // it was under way
+		return // the callback left before the breaker opened
 	}
 	openings := r.breaker.openings
 	for range r.failed.add(c.client, k, now) {
@@ -230,12 +237,12 @@ func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	}
 	if r.breaker.openings > openings {
 		r.failed, r.closedAt = evidence{}, now
-		r.took = 0 // when it comes back it will be as it was before
+		r.took = 0 // the failures may have taken long: the next attempt counts alone
 	}
 }
 
-// learnPause closes the receiver to a client as long as it said. To others it is hearsay,
-// for a minute at most.
+// learnPause closes the receiver to a client until the end of its Retry-After. To others the
+// Retry-After is hearsay, for a minute at most.
 func (r *receiver) learnPause(c *party, until, now time.Time) {
 	c.pause = limit.Latest(c.pause, until)
 	shared := now.Add(sharedPause)

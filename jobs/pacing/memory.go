@@ -15,29 +15,30 @@ import (
 // memory is the database's knowledge of a receiver.
 type memory struct {
 	loaded  bool
-	rate    float64 // that it was known to take
-	flight  float64
-	saved   db.Receiver // the last written row
-	savedAt time.Time
-	unsaved bool
+	rate    float64     // callbacks a second that the receiver was known to take
+	flight  float64     // callbacks in flight that it was known to take
+	saved   db.Receiver // the row that was last read or written
+	savedAt time.Time   // when saved was written, or long enough ago for the next write
+	unsaved bool        // marked for saving
 }
 
-// pace is the first pace of a known receiver in this process: half of its known rate, or
-// the starting pace.
+// pace is the first pace of a known receiver in this process: half of what it was known to take,
+// and the starting pace at least.
 func (m memory) pace(now time.Time) pace {
 	begin := newPace(now)
 	begin.rate, begin.flight = max(begin.rate, m.rate/2), max(begin.flight, m.flight/2)
 	return begin
 }
 
-// closing bars a single client from a receiver: it is down, or paused, for that client.
+// closing is a party's part of a receiver's row: until when the receiver is closed to the client,
+// and why.
 type closing struct {
-	Openings int       `json:"openings,omitzero"` // of its breaker
+	Openings int       `json:"openings,omitzero"` // of the party's breaker
 	Down     time.Time `json:"down_until,omitzero"`
 	Paused   time.Time `json:"paused_until,omitzero"`
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
-	Claimed  time.Time `json:"claimed_until,omitzero"` // hearsay, of this client
-	Shook    bool      `json:"shook_hands,omitzero"`   // as a party's shookHands
+	Claimed  time.Time `json:"claimed_until,omitzero"` // hearsay: the client's Retry-After, for other clients
+	Shook    bool      `json:"shook_hands,omitzero"`   // shookHands of the party
 }
 
 // recall takes in the database's row, the zero row where there is none.
@@ -48,13 +49,13 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
-		r.together = row.InFlight > 2 // or it would not have got there
+		r.together = row.InFlight > 2 // the limit in flight passes two only once that is shown
 	}
 	if len(row.Prefixes) > 0 && !row.GrantedUntil.IsZero() {
 		r.consent = consent{until: row.GrantedUntil, perMinute: row.PerMinute, prefixes: row.Prefixes, askAt: row.GrantedUntil.Add(-renewBefore)}
 	}
 	if known := append(slices.Clone(row.AnsweredFrom), row.Prefixes...); len(known) > 0 {
-		r.address = known[len(known)-1] // until the first callback shows where it goes by now
+		r.address = known[len(known)-1] // until the first attempt shows the present address
 	}
 	for client, closed := range closingsOf(row) {
 		c := r.party(client, now)
@@ -69,14 +70,14 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 // Whether a receiver takes callbacks, for an operator.
 const (
 	TakesAll    = "yes"
-	TakesNotYet = "not yet" // it was called, and has taken none
-	TakesProbes = "probes"  // until one is answered
+	TakesNotYet = "not yet" // the receiver was called, and has taken none
+	TakesProbes = "probes"  // one at a time, until a probe is answered
 	TakesSome   = "of some clients"
 	TakesNone   = "no"
 )
 
-// Takes tells whether a receiver takes callbacks by its row, and until when it is closed to
-// all clients or to some, the zero time where it isn't.
+// Takes tells by a receiver's row whether the receiver takes callbacks, and until when it is
+// closed to all clients or to some, the zero time where it is closed to none.
 func Takes(row db.Receiver, now time.Time) (takes string, closed time.Time) {
 	toSome := closedToClient(row)
 	switch {
@@ -124,11 +125,12 @@ func ByClock(row db.Receiver, clock func(time.Time) time.Time) db.Receiver {
 }
 
 func encodeClosings(closings map[string]closing) []byte {
-	encoded, _ := json.Marshal(closings, json.Deterministic(true)) // has no value that could fail
+	encoded, _ := json.Marshal(closings, json.Deterministic(true)) // fails for no value of this type
 	return encoded
 }
 
-// known is the pace that a receiver takes, by the client to which it gives most.
+// known is the pace that a receiver is known to take: its own, or the greatest that its clients
+// have where a pace of its own binds each.
 func (r *receiver) known() (rate, flight float64) {
 	for _, c := range r.parties {
 		if !c.bound {
@@ -141,22 +143,24 @@ func (r *receiver) known() (rate, flight float64) {
 
 const (
 	day = 24 * time.Hour
-	// metFor is how long it is remembered that a receiver took callbacks, until it is met
-	// more than a day after the first. Names cost nothing: a client could name new
-	// receivers without end, and none of them twice.
+	// metFor is how long a receiver that took callbacks is remembered, until it takes one more than
+	// a day after the first. Names cost nothing: a client could name new receivers without end, and
+	// none of them twice.
 	metFor = 2 * day
-	// provenFor is how long it is remembered of a receiver that was met again.
+	// provenFor is how long a receiver is remembered that took a callback on a later day, too.
 	provenFor = 30 * day
-	// calledFor is how long a receiver is listed that has taken no callback. It is less than
-	// any closing is remembered for, so that strangers without end displace no closing, and
-	// little enough for a process to store no more of them than MostReceivers.
+	// calledFor is how long a receiver is listed that has taken no callback. That is shorter than
+	// any closing is remembered, so that strangers without end displace no closing. It is short
+	// enough for a process to store fewer strangers than MostReceivers.
 	calledFor = 10 * time.Minute
 )
 
-// provenUntil is until when it is remembered that a receiver took callbacks, which it just
-// did. On its first day the saved row says so: it ends two days after the first meeting.
-// (A row of 30 days has so little left after four weeks without a callback; a callback on
-// its last day renews it.)
+// provenUntil is until when a proven receiver is remembered that takes callbacks now. On its first
+// day that is the end of the saved row, two days after the first meeting.
+//
+// A row with one to three days left is taken for a row of the first day. A row of 30 days looks
+// the same after about four weeks without a callback. A callback doesn't renew it then, but a
+// callback on its last day does. Without that, the receiver begins as a stranger again.
 func (m memory) provenUntil(now time.Time) time.Time {
 	left := m.saved.ExpiresAt.Sub(now)
 	switch {
@@ -168,15 +172,15 @@ func (m memory) provenUntil(now time.Time) time.Time {
 	return now.Add(provenFor)
 }
 
-// row is the part of a receiver that outlives the process.
+// row is the part of a receiver's state that outlives the process.
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
 		ClosedUntil: r.breaker.until, Openings: r.breaker.openings,
 		LastOutcome: string(r.outcome),
 	}
-	// A half-open breaker is remembered for as long as it might have been open: then its
-	// next opening continues the doubling.
+	// A half-open breaker is remembered for as long as it might have been open, so that the next
+	// trip continues the doubling.
 	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestOpening))
 	if r.outcome != "" {
 		row.ExpiresAt = limit.Latest(row.ExpiresAt, now.Add(calledFor))
@@ -196,8 +200,8 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	return row
 }
 
-// closings are the closings for single clients that last longer than a minute, or that are
-// hearsay.
+// closings are the closings of single clients that last longer than a minute, or that are
+// hearsay to the others.
 func (r *receiver) closings(now time.Time) map[string]closing {
 	found := map[string]closing{}
 	for client, c := range r.parties {
@@ -217,15 +221,14 @@ const (
 	saveInterval = time.Second
 	// saveAgain is the least time between two writes of a receiver.
 	saveAgain = 10 * time.Second
-	// showAgain is how old the row of a receiver may be that is called, so that the operator
-	// sees its present pace.
+	// showAgain is how old the row of a receiver that is called may be. The operator sees its
+	// present pace there.
 	showAgain = time.Minute
-	// renewAfter is by how much a row that says the same must last longer, to be written
-	// again.
+	// renewAfter is by how much a row must last longer to be written again without another change.
 	renewAfter = day
 )
 
-// keep marks a receiver for saving, if its row has changed or is old.
+// markUnsaved marks a receiver for saving, if its row has changed or is old.
 func (p *Pacing) keep(r *receiver, now time.Time) {
 	if r.memory.unsaved || p.receivers[r.name] != r {
 		return
@@ -237,7 +240,7 @@ func (p *Pacing) keep(r *receiver, now time.Time) {
 	}
 }
 
-// differs tells whether a row differs enough from the saved row.
+// differs tells whether a row differs enough from the saved row to be written.
 func differs(saved, row db.Receiver) bool {
 	apart := func(a, b float64) bool { return a >= 2*b || b >= 2*a }
 	switch {
@@ -267,7 +270,8 @@ func (p *Pacing) remember(ctx context.Context) {
 	}
 }
 
-// SaveAll saves all receivers that were called lately. It is for the end of a process.
+// SaveAll saves all receivers that were called since they were last saved. It is for the end of a
+// process.
 func (p *Pacing) SaveAll(ctx context.Context) {
 	p.mu.Lock()
 	for _, r := range p.receivers {
@@ -279,7 +283,8 @@ func (p *Pacing) SaveAll(ctx context.Context) {
 	p.save(ctx, 0)
 }
 
-// takeUnsaved returns the changes that have waited for so long to be saved.
+// takeUnsaved returns the changes of receivers that were last saved at least since ago, and takes
+// them for saved.
 func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (changes []Change) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -298,8 +303,8 @@ func (p *Pacing) takeUnsaved(now time.Time, since time.Duration) (changes []Chan
 // saveTimeout bounds one write.
 const saveTimeout = 10 * time.Second
 
-// save writes the changes that have waited for so long. After a failure they are tried with
-// the next changes.
+// save writes the changes of receivers that were last saved at least since ago. After a failure
+// they are written with the next changes.
 func (p *Pacing) save(ctx context.Context, since time.Duration) {
 	p.writing <- struct{}{}
 	defer func() { <-p.writing }()

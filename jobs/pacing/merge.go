@@ -7,13 +7,13 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Change is a receiver's row as this process knows it now, and as it knew it when it last
-// read or wrote the row. What is stored by then may be another process's knowledge.
+// Change is a receiver's row as this process knows it now (Row), and as it was when this process
+// last read or wrote it (Before). Another process may have stored its own knowledge meanwhile.
 type Change struct{ Row, Before db.Receiver }
 
-// Over returns the row to be stored in place of a stored row, the zero row where there is
-// none. What another process learned stays until its time is over, since this process
-// hasn't found out otherwise. Of what both know, the later time counts.
+// Over returns the row to be stored in place of a stored row, the zero row where none is stored.
+// What another process learned stays until its time is over, since this process hasn't found out
+// otherwise. Of what both know, the later time counts.
 func (c Change) Over(stored db.Receiver, now time.Time) db.Receiver {
 	row := c.Row
 	if opens := stored.ClosedUntil.Add(longestOpening); opens.After(now) && isNews(stored.ClosedUntil, c.Before.ClosedUntil) && stored.ClosedUntil.After(row.ClosedUntil) {
@@ -22,7 +22,7 @@ func (c Change) Over(stored db.Receiver, now time.Time) db.Receiver {
 	if stored.GrantedUntil.After(now) && isNews(stored.GrantedUntil, c.Before.GrantedUntil) && stored.GrantedUntil.After(row.GrantedUntil) {
 		row.GrantedUntil, row.PerMinute, row.Prefixes = stored.GrantedUntil, stored.PerMinute, stored.Prefixes
 	}
-	if len(row.AnsweredFrom)+len(c.Before.AnsweredFrom) == 0 { // it took no callback of this process
+	if len(row.AnsweredFrom)+len(c.Before.AnsweredFrom) == 0 { // the receiver took no callback of this process
 		row.Rate, row.InFlight, row.AnsweredFrom = stored.Rate, stored.InFlight, stored.AnsweredFrom
 	}
 	row.Closings = c.closingsOver(stored, now)
@@ -30,7 +30,7 @@ func (c Change) Over(stored db.Receiver, now time.Time) db.Receiver {
 	return row
 }
 
-// closingsOver are the closings of the row and of a stored row.
+// closingsOver are the closings of the row, merged with those of a stored row.
 func (c Change) closingsOver(stored db.Receiver, now time.Time) []byte {
 	closings, before := closingsOf(c.Row), closingsOf(c.Before)
 	if closings == nil {
@@ -49,7 +49,7 @@ func (c Change) closingsOver(stored db.Receiver, now time.Time) []byte {
 	return encodeClosings(closings)
 }
 
-// over is a closing with what a stored closing says that was not known before.
+// over is a closing with all times of a stored closing that are news and later.
 func (c closing) over(stored, before closing, now time.Time) closing {
 	later := func(own, theirs, before time.Time) time.Time {
 		if theirs.After(now) && isNews(theirs, before) && theirs.After(own) {
@@ -68,6 +68,6 @@ func (c closing) over(stored, before closing, now time.Time) closing {
 	return c
 }
 
-// isNews tells whether a stored time is later than what this process knew before. The
-// clock by which it reads the times may have been corrected meanwhile.
+// isNews tells whether a stored time is later than the time that this process knew before, by more
+// than a second: the clock by which it reads times may have been corrected meanwhile.
 func isNews(stored, before time.Time) bool { return stored.After(before.Add(time.Second)) }

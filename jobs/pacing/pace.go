@@ -14,24 +14,24 @@ import (
 // then on.
 type pace struct {
 	rate     float64 // callbacks a second; from Unlimited on only flight counts
-	flight   float64 // at a time, at least 1
+	flight   float64 // limit in flight, at least 1
 	steady   bool    // slow start is over
-	knee     float64 // up to this rate it doubles again after trouble, as up to TCP's ssthresh
-	worst    float64 // the knee of troubles that followed each other: well below it, a pace is slower than load demands
-	troubled int     // clients that had trouble lately, with this one
-	share    float64 // of one client's growth, which they share; 0 for all of it
-	clean    int     // half seconds without trouble since it reached the knee
+	knee     float64 // up to this rate the rate doubles again after trouble, as up to TCP's ssthresh
+	worst    float64 // the highest knee of a row of troubles, which ends once the rate exceeds it; well below it, a pace is slower than load demands
+	troubled int     // clients that had trouble within a minute, with this one
+	share    float64 // the client's part of one client's growth, which they share; 0 for all of it
+	clean    int     // periods without trouble since the rate reached the knee
 
 	tat    time.Time // of the rate
-	halved time.Time
-	good   int // answers since then, halved each period
-	failed int // likewise
+	halved time.Time // when trouble last halved the pace
+	good   int       // callbacks taken since halved; halved each period
+	failed int       // callbacks failed since halved; halved each period
 
-	limited time.Time // since when the rate holds callbacks back without growing; zero when it doesn't
-	full    time.Time // likewise the limit in flight
+	limited time.Time // since when the rate holds callbacks back without growing; zero where it holds none back
+	full    time.Time // since when the limit in flight holds callbacks back without growing; zero where it holds none back
 
-	failing time.Time // since when it fails however few it gets; zero when it grows
-	well    float64   // the knee then
+	failing time.Time // the latest trouble before which most callbacks went well; zero once the pace grows
+	well    float64   // the knee of that trouble
 	before  period
 	now     period
 	round   round
@@ -41,9 +41,9 @@ type pace struct {
 type period struct {
 	began   time.Time
 	took    time.Duration // once it is over
-	left    int           // callbacks
-	good    int           // answers
-	peak    int           // in flight
+	left    int           // callbacks that left
+	good    int           // callbacks that the receiver took
+	peak    int           // the most callbacks in flight
 	limited bool          // the rate held a callback back
 	full    bool          // the limit in flight was reached
 	trouble bool
@@ -51,9 +51,9 @@ type period struct {
 
 // round is the callbacks that were in flight when the limit was reached.
 type round struct {
-	last     int // the latest of them, by number; 0 for no round
-	count    int
-	awaiting int // their answers
+	last     int // number of the latest callback; 0 for no round
+	count    int // callbacks
+	awaiting int // callbacks that have no answer yet
 	late     int // answers that took longer than is usual
 }
 
@@ -77,10 +77,11 @@ func newPace(now time.Time) pace {
 	return pace{rate: startRate, flight: 1, now: period{began: now}}
 }
 
-// burst is how many may come at once after a pause: the queue hands callbacks out
-// every tenth of a second.
+// burst is how many callbacks may leave together: the queue hands callbacks out every tenth of a
+// second.
 func burst(rate float64) int { return 1 + int(rate*0.15) }
 
+// limit is the rate as a limit, without a limit from Unlimited on.
 func (p *pace) limit() limit.Rate {
 	if p.rate >= Unlimited {
 		return limit.Rate{Burst: 1}
@@ -88,9 +89,9 @@ func (p *pace) limit() limit.Rate {
 	return limit.Rate{PerSecond: p.rate, Burst: burst(p.rate)}
 }
 
-// lasts is how long a period takes where an answer takes so long: half a second, and four
-// callbacks at least. In slow start it is no longer than answers need to tell of trouble,
-// or a busy new receiver would leave thousands of callbacks to wait in the queue.
+// lasts is how long a period lasts where an answer takes answerTime: half a second, and four
+// callbacks at least. In slow start it lasts no longer than answers need to tell of trouble.
+// Otherwise a busy new receiver would leave thousands of callbacks to wait in the queue.
 func (p *pace) lasts(answer time.Duration) time.Duration {
 	interval := limit.PerSecond(p.rate)
 	switch {
@@ -102,7 +103,7 @@ func (p *pace) lasts(answer time.Duration) time.Duration {
 	return max(halfASec, 4*interval)
 }
 
-// roll ends the period when its time is over, and lets the pace grow by its evidence.
+// roll ends the period when its time is over, and lets the pace grow by the period's evidence.
 // slope is the part of the limit in flight that the time of answers allows.
 func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 	took := now.Sub(p.now.began)
@@ -123,6 +124,7 @@ func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 	p.good, p.failed = p.good/2, p.failed/2
 }
 
+// grow lets the pace grow after a period without trouble in which the receiver took callbacks.
 func (p *pace) grow(took time.Duration, slope float64) {
 	p.failing = time.Time{}
 	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
@@ -132,7 +134,7 @@ func (p *pace) grow(took time.Duration, slope float64) {
 		p.worst = 0
 	}
 	if !p.steady {
-		return // each round doubles it
+		return // each round doubles the limit in flight
 	}
 	p.flight = max(1, p.flight*slope)
 	if p.now.full && slope == 1 {
@@ -140,10 +142,10 @@ func (p *pace) grow(took time.Duration, slope float64) {
 	}
 }
 
-// faster is the rate after a period that used it, without trouble. Up to the knee it
-// doubles. Beyond, it grows the faster the longer all goes well, at most by a tenth a
-// second. Clients that had trouble share one client's growth: else forty would grow past the
-// receiver's limit sooner than each finds it again.
+// faster is the rate after a period that used it, without trouble. Up to the knee it doubles.
+// Beyond the knee it grows by 1 % a period, and by up to 5 % the longer all goes well, but by
+// half a callback a second at least. Clients that had trouble share one client's growth.
+// Otherwise forty would grow past the receiver's limit sooner than each finds it again.
 func (p *pace) faster() float64 {
 	next := p.rate
 	switch {
@@ -161,7 +163,7 @@ func (p *pace) faster() float64 {
 	return next
 }
 
-// take counts a callback that leaves, with its number and the callbacks then in flight.
+// depart counts a callback that leaves, with its number and the callbacks then in flight.
 func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	p.tat = rate.Spend(p.tat, now, 1)
 	p.now.left++
@@ -175,7 +177,7 @@ func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
 	}
 }
 
-// refused takes in that the rate or the limit in flight held a callback back.
+// refused notes whether the rate or the limit in flight held a callback back.
 func (p *pace) refused(limited, full bool, now time.Time) {
 	p.now.limited, p.now.full = p.now.limited || limited, p.now.full || full
 	if limited && p.limited.IsZero() {
@@ -186,8 +188,7 @@ func (p *pace) refused(limited, full bool, now time.Time) {
 	}
 }
 
-// stalled is for how long a pace that holds callbacks back has not grown, zero where it
-// holds back none.
+// stalled is for how long a pace has held callbacks back without growing, 0 where since is zero.
 func stalled(since, now time.Time) time.Duration {
 	if since.IsZero() {
 		return 0
@@ -195,18 +196,18 @@ func stalled(since, now time.Time) time.Duration {
 	return now.Sub(since)
 }
 
-// verdict is a callback's result, for the pace.
+// verdict is a callback's result, for the pace: neither good nor failed without an attempt.
 type verdict struct {
-	number   int // of the callback
-	good     bool
+	number   int  // of the callback
+	good     bool // the receiver took the callback
 	failed   bool
-	late     bool // it took longer than is usual
-	together bool // the receiver has answered two at once
+	late     bool // the answer took longer than is usual
+	together bool // the receiver has shown that it takes two callbacks at once
 }
 
-// answered takes in an answer of any kind. In slow start the limit in flight
-// doubles when all callbacks that reached it are answered, the last of them well and
-// most of them in the usual time. It exceeds two only once two were answered together.
+// note takes in a callback's verdict. In slow start the limit in flight doubles when a round is
+// over: all its callbacks ended, the last was taken, and most answers came in the usual time. The
+// limit exceeds two only once the receiver has shown that it takes two at once.
 func (p *pace) answered(v verdict) {
 	if v.good {
 		p.now.good++
@@ -231,12 +232,12 @@ func (p *pace) answered(v verdict) {
 	}
 }
 
-// answer answers trouble with a callback that left at a time. Callbacks that left before
-// the last trouble say nothing of the pace since.
+// slowFor slows the pace for the trouble that a callback showed, which left at a time. Callbacks
+// that left before the last trouble say nothing of the pace since.
 //
-// Failures halve the rate and the limit in flight. Slow answers halve the limit alone: as
-// they take longer, they come more rarely by themselves. Halving the rate as well would
-// keep a recovered receiver at a few callbacks a second for minutes.
+// Failures halve the rate and the limit in flight. Slow answers halve the limit alone, since they
+// lower the rate by themselves. With the rate halved as well, a recovered receiver would get a
+// few callbacks a second for minutes.
 func (p *pace) answer(shown trouble, left, now time.Time) {
 	p.now.trouble = true
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
@@ -252,13 +253,13 @@ func (p *pace) answer(shown trouble, left, now time.Time) {
 	p.rate, p.knee = max(leastRate, base/2), threshold
 }
 
-// threshold is the knee after trouble: a little less than the rate before the trouble, or
-// than the last knee, where that knee led to trouble at once.
+// threshold is the knee after trouble: a little less than the rate that was carried before the
+// trouble, or than the last knee, where that knee led to trouble at once.
 //
-// Where many callbacks have failed since the last trouble, the receiver fails at any
-// rate, which says nothing of its rate when it is well. Yet it may have a limit of so
-// many a second. After a while, the knee returns to its value at the first trouble, as
-// TCP's ssthresh stays while a segment times out repeatedly.
+// Where many callbacks have failed since the last trouble, the receiver may fail at any rate,
+// which says nothing of its rate when it is well. Or it may have a lower limit. So the knee falls
+// at first. After downAfter it returns to its value at the first trouble, as TCP's ssthresh stays
+// while a segment times out repeatedly.
 func (p *pace) threshold(now time.Time) float64 {
 	taken, atKnee := kneeShare*p.carried(now), p.rate >= p.knee
 	p.worst = max(p.worst, taken)
@@ -271,7 +272,7 @@ func (p *pace) threshold(now time.Time) float64 {
 			p.worst = taken
 		}
 		p.failing, p.well = now, taken
-	case p.failing.IsZero(): // it was hardly called lately
+	case p.failing.IsZero(): // few callbacks left since the pace grew
 		p.failing, p.well = now, max(p.knee, p.rate/2)
 		return p.well
 	case now.Sub(p.failing) >= downAfter:
@@ -282,19 +283,19 @@ func (p *pace) threshold(now time.Time) float64 {
 	return taken
 }
 
-// carried is the rate at which callbacks were taken until there was trouble, within this
-// period and the last. It is no less than the starting rate, unless the pace is.
+// carried is the rate at which the receiver took callbacks until the trouble. It is no less than
+// the starting rate, unless the rate of the pace is.
 func (p *pace) carried(now time.Time) float64 {
 	return min(p.rate, max(startRate, p.takenRate(now)))
 }
 
-// takenRate is how many callbacks a second were taken within this period and the last.
+// takenRate is how many callbacks a second the receiver took within this period and the last.
 func (p *pace) takenRate(now time.Time) float64 {
 	took, taken := p.before.took+now.Sub(p.now.began), p.before.good+p.now.good
 	return float64(taken) / max(halfASec, took).Seconds()
 }
 
-// fail answers any attempt at a receiver that has never taken a callback.
+// slowDown halves the rate after an attempt that was no success, at a stranger or in a trial.
 func (p *pace) fail(k kind) {
 	least := leastRate
 	if k == neutral {
@@ -303,10 +304,10 @@ func (p *pace) fail(k kind) {
 	p.rate = min(p.rate, max(least, p.rate/2))
 }
 
-// rateAt is the rate that a pace has by a time if all goes well, infinite from
-// Unlimited on. An answer takes so long. A pace in demand that has not grown for a while is
-// expected to grow as seldom: else callbacks would come back at the growth that was hoped
-// for, and find no room, again and again.
+// rateAt is the rate that a pace has at a time if all goes well, where an answer takes answerTime.
+// It is infinite from Unlimited on. A pace that holds callbacks back and has not grown for a while
+// is expected to grow as seldom. Otherwise callbacks would come back for growth that doesn't come,
+// and find no room, again and again.
 func (p *pace) rateAt(at, now time.Time, answer time.Duration) float64 {
 	rate := p.rate
 	if !p.steady && at.After(p.now.began) {
@@ -318,7 +319,8 @@ func (p *pace) rateAt(at, now time.Time, answer time.Duration) float64 {
 	return rate
 }
 
-// flightAt is the limit in flight by then, where an answer takes so long.
+// flightAt is the limit in flight that a pace has at a time if all goes well, where an answer
+// takes answerTime.
 func (p *pace) flightAt(at, now time.Time, took time.Duration) float64 {
 	if p.steady || !at.After(now) {
 		return p.flight

@@ -1,7 +1,8 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
-// A worker that has a callback to send calls Enter, and Leave with the attempt. decide.go
-// decides whether a callback may leave, learn.go learns from attempts.
+// A worker that has a callback to send calls Enter, and Leave with the attempt. Three files
+// may refuse the callback, in this order: decide.go, consent.go where the receiver must be
+// asked first, and admit.go for each address. learn.go learns from attempts.
 package pacing
 
 import (
@@ -20,21 +21,20 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Reasons for which a callback waits. They say nothing of other clients, nor of
-// addresses.
+// Reasons for which a callback waits. A reason names no other client and no address.
 const (
-	Down      limit.Reason = "receiver_down"   // its client's callbacks failed in a row
-	Paused    limit.Reason = "receiver_paused" // by a Retry-After that its client got
-	Closed    limit.Reason = "receiver_closed" // it fails for others, too, or answers nobody
-	Pace      limit.Reason = "receiver_pace"   // it gets no more for now
-	Consent   limit.Reason = "receiver_consent"
-	Denied    limit.Reason = "receiver_denied" // by the operator, for good
-	Strangers limit.Reason = "strangers"       // of the budgets that they share
-	Workers   limit.Reason = "workers"         // of its client's share
-	Unknown   limit.Reason = "memory"          // the database can't tell the receiver's memory
+	Down      limit.Reason = "receiver_down"    // the client's callbacks failed in a row
+	Paused    limit.Reason = "receiver_paused"  // the client got a Retry-After
+	Closed    limit.Reason = "receiver_closed"  // the receiver fails for all clients, or another client got a Retry-After
+	Pace      limit.Reason = "receiver_pace"    // the receiver's pace, or the client's own, is used up
+	Consent   limit.Reason = "receiver_consent" // the receiver has not granted callbacks
+	Denied    limit.Reason = "receiver_denied"  // by the operator, for good
+	Strangers limit.Reason = "strangers"        // a budget that strangers share is used up
+	Workers   limit.Reason = "workers"          // the client's share of the workers is used up
+	Unknown   limit.Reason = "memory"           // the database didn't return its memory of the receiver
 )
 
-// Reasons are all of them.
+// Reasons returns all reasons for which a callback waits.
 func Reasons() []limit.Reason {
 	return []limit.Reason{Down, Paused, Closed, Pace, Consent, Denied, Strangers, Workers, Unknown}
 }
@@ -42,50 +42,61 @@ func Reasons() []limit.Reason {
 // Config is the configuration of a Pacing.
 type Config struct {
 	Workers int     // callbacks at a time
-	Shared  bool    // clients share them
+	Shared  bool    // clients share the workers
 	Rate    float64 // callbacks a second that a receiver gets at most, 0 for no limit
-	Consent bool    // a receiver that granted nothing gets none
+	Consent bool    // a receiver must grant callbacks before it gets one
 	Logger  *slog.Logger
 	Outside
 }
 
 // Outside is a Pacing's calls of other packages.
 type Outside struct {
-	Load    func(ctx context.Context, name string) (db.Receiver, error)
+	Load    func(ctx context.Context, name string) (db.Receiver, error) // the zero row where none is stored
 	Save    func(ctx context.Context, changes []Change) error
 	Rulings func(ctx context.Context) ([]db.Ruling, error)
 	// Forget removes the stored receivers of a ruling's target.
 	Forget func(ctx context.Context, target string) error
-	Ask    func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error) // for consent
+	// Ask asks the receiver of a URL to grant so many callbacks a minute.
+	Ask func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error)
 }
 
 // Pacing paces the callbacks of this process.
 type Pacing struct {
-	workers, share int // callbacks at a time, in all and to a single receiver
-	rate           float64
-	required       bool // consent
-	shared         bool
-	logger         *slog.Logger
-	outside        Outside
-	writing        chan struct{} // has an element while stored receivers are saved or forgotten
+	workers  int     // callbacks at a time
+	share    int     // the most of them that go to one receiver
+	rate     float64 // of Config
+	required bool    // consent
+	shared   bool
+	logger   *slog.Logger
+	outside  Outside
+	writing  chan struct{} // has an element while stored receivers are saved or forgotten
 
 	mu            sync.Mutex
 	receivers     map[string]*receiver
-	slots         limit.Slots // of the workers
-	strangers     *budget
-	strangerSlots limit.Slots // half of the workers
-	addresses     map[netip.Prefix]*budget
+	slots         limit.Slots              // the workers
+	strangers     *budget                  // of all strangers
+	strangerSlots limit.Slots              // half of the workers, for strangers
+	addresses     map[netip.Prefix]*budget // of the strangers at an address
 	clients       map[string]*clientele
-	rulings       map[string]ruling // the operator's, by RulingTarget
-	unsaved       map[string]*receiver
+	rulings       map[string]ruling    // the operator's, by RulingTarget
+	unsaved       map[string]*receiver // to be saved
 }
 
-// clientele is a client's callbacks to all receivers. There are no more clienteles than
-// clients.
+// clientState is what a Pacing knows of a client, for all receivers together.
 type clientele struct {
-	line  limit.Line    // for workers
-	took  time.Duration // moving average of an attempt
+	line  limit.Line    // callbacks that wait for a worker
+	took  time.Duration // moving average of an attempt, 0 before the first
 	moved time.Time     // when an attempt last ended, or began with none under way
+}
+
+// clientState returns the state of a client. There are no more states than clients.
+func (p *Pacing) clientele(client string) *clientele {
+	known := p.clients[client]
+	if known == nil {
+		known = &clientele{}
+		p.clients[client] = known
+	}
+	return known
 }
 
 // New returns a Pacing that knows no receiver.
@@ -106,13 +117,14 @@ type Callback struct {
 	Client   string
 	URL      string
 	CameBack bool // it has been postponed, or has failed before
-	fromLine bool // it has waited in its worker
+	fromLine bool // it was new when it began to wait in its worker
 }
 
-// A callback waits for its time in its worker where to postpone it would take longer.
+// A callback that may leave within its patience waits in its worker: to postpone it would
+// take longer.
 const (
 	patience     = 50 * time.Millisecond
-	pollInterval = 100 * time.Millisecond // of the queue, the patience of a callback that came back
+	pollInterval = 100 * time.Millisecond // of the queue; the patience of a callback that came back
 )
 
 func (c Callback) patience() time.Duration {
@@ -122,9 +134,10 @@ func (c Callback) patience() time.Duration {
 	return patience
 }
 
-// Enter lets a callback leave, and returns the pass that must Leave. Or it returns
-// when the callback may come back, and why: no attempt was made, and none is to be
-// charged. When ctx ends, it does neither.
+// Enter lets a callback leave, and returns its pass, of which the caller must call Leave. Or
+// it returns a nil pass, and the decision that says when the callback may come back, and why:
+// no attempt was made, and none is to be charged. A nil pass after the end of ctx comes with a
+// decision that means nothing.
 func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Decision) {
 	r, err := p.meet(ctx, ReceiverOf(callback.URL))
 	if err != nil {
@@ -143,9 +156,9 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 	return nil, limit.Decision{}
 }
 
-// wait sleeps until at or the end of ctx in a worker of the client's share. It returns false
-// at once where the client has none left: its waiting callbacks would take the workers of
-// other clients.
+// wait sleeps until at or the end of ctx, and holds a worker of the client's share meanwhile.
+// It returns false at once where the client has no worker left: its waiting callbacks would
+// take the workers of other clients.
 func (p *Pacing) wait(ctx context.Context, client string, at time.Time) bool {
 	p.mu.Lock()
 	taken := p.slots.Take(client, 1)
@@ -160,7 +173,7 @@ func (p *Pacing) wait(ctx context.Context, client string, at time.Time) bool {
 	return true
 }
 
-// faultDelay is how long a callback waits for the database.
+// faultDelay is how long a callback waits after the database didn't return a memory.
 func faultDelay() time.Duration { return time.Second + rand.N(2*time.Second) }
 
 func sleep(ctx context.Context, pause time.Duration) {
@@ -172,7 +185,7 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// errUnknown says that the database didn't tell what it knows of a receiver.
+// errUnknown says that the database didn't return its memory of a receiver to another callback.
 var errUnknown = errors.New("the memory of the receiver was not loaded")
 
 // meet returns a receiver with its memory. The first caller asks the database, and other
@@ -187,7 +200,7 @@ func (p *Pacing) meet(ctx context.Context, name string) (*receiver, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if !r.memory.loaded { // which doesn't change any more
+	if !r.memory.loaded { // nothing writes loaded after loading is closed
 		return nil, errUnknown
 	}
 	return r, nil
@@ -228,47 +241,8 @@ func (p *Pacing) next(r *receiver, callback Callback) (*Pass, limit.Decision) {
 	return p.decide(r, callback, time.Now())
 }
 
-// askFirst gets a receiver's consent, where it is required, before a callback leaves.
-func (p *Pacing) askFirst(ctx context.Context, pass *Pass, url string) (*Pass, limit.Decision) {
-	if pass.ask {
-		limited, cancel := context.WithTimeout(ctx, askPatience)
-		defer cancel()
-		answer, err := p.outside.Ask(limited, url, ratePerMinute, pass.Admit)
-		if ctx.Err() != nil { // it was us who cut it off
-			err = ctx.Err()
-		}
-		if decision := p.asked(pass, answer, err, time.Now()); !decision.OK() {
-			return nil, decision
-		}
-	}
-	if ctx.Err() != nil {
-		pass.Leave(webhook.Attempt{})
-		return nil, limit.Decision{}
-	}
-	return pass, limit.Decision{}
-}
-
-// Admit tells whether the callback may go to an address, by a connection that keeps for others
-// or by its own: at the dial, since a name may change its address at any time. A connection is
-// kept where the receiver has proven itself. Elsewhere the callback needs room in the budgets of
-// strangers.
-func (pass *Pass) Admit(address netip.Addr, keeps bool) bool {
-	p := pass.pacing
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.admit(pass, prefixOf(address), keeps, time.Now()).OK()
-}
-
-// Refused tells when a callback that was admitted nowhere may come back, and why.
-func (pass *Pass) Refused() limit.Decision {
-	p := pass.pacing
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return pass.refused
-}
-
-// Leave ends the pass of a callback with its attempt, the zero Attempt if that says
-// nothing of the receiver.
+// Leave ends the pass of a callback with its attempt, or with the zero Attempt where the
+// attempt says nothing of the receiver.
 func (pass *Pass) Leave(sent webhook.Attempt) {
 	p, r, now := pass.pacing, pass.receiver, time.Now()
 	p.mu.Lock()
@@ -286,8 +260,8 @@ func (pass *Pass) Leave(sent webhook.Attempt) {
 	}
 }
 
-// Counts returns how many receivers are known, and how many of them no client may
-// call now.
+// Counts returns how many receivers are known, and the number of them whose breaker for all
+// clients is open. Clients without a failure since it opened may still probe them.
 func (p *Pacing) Counts(now time.Time) (known, closed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -299,7 +273,8 @@ func (p *Pacing) Counts(now time.Time) (known, closed int) {
 	return len(p.receivers), closed
 }
 
-// ReceiverOf returns scheme, host and port of a URL in canonical form.
+// ReceiverOf returns the scheme, host and port of a URL in canonical form, "" for a text that
+// is no URL.
 func ReceiverOf(callbackURL string) string {
 	parsed, err := url.Parse(callbackURL)
 	if err != nil {

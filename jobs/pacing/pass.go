@@ -1,13 +1,10 @@
 package pacing
 
 import (
-	"errors"
-	"net/netip"
 	"slices"
 	"time"
 
 	"ringback/jobs/limit"
-	"ringback/jobs/webhook"
 )
 
 // Pass is the slots that a callback holds while it is under way.
@@ -15,16 +12,16 @@ type Pass struct {
 	pacing   *Pacing
 	receiver *receiver
 	party    *party
-	left     time.Time
-	dialled  time.Time // zero before that, or where it has a kept connection
-	number   int
-	few      bool // in flight when it left
-	stranger bool // it holds a slot of the strangers
-	trial    bool // of a receiver that has proven itself elsewhere
-	probe    bool // of a receiver that is closed by what other clients saw
-	ask      bool // the receiver is to be asked first
-	over     bool
-	refused  limit.Decision // by admit, the latest
+	left     time.Time      // when the callback left
+	dialled  time.Time      // when admit let it be dialled; zero before, and on a kept connection
+	number   int            // of the callback, by receiver
+	few      bool           // few callbacks were in flight when it left
+	stranger bool           // it holds a slot of the strangers
+	trial    bool           // at an address where the receiver, proven elsewhere, has not proven itself
+	probe    bool           // the receiver was closed by evidence of other clients when it left
+	ask      bool           // the receiver is to be asked first
+	over     bool           // its slots are given back
+	refused  limit.Decision // the latest refusal of admit
 }
 
 // pass takes the slots that a callback holds while it is under way.
@@ -55,7 +52,7 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, ask bool, now time.Tim
 	r.pace.take(now, a.rate, pass.number, r.inFlight)
 	c.pace.take(now, a.own, pass.number, c.inFlight)
 	if ask {
-		meanwhile := now.Add(askPatience + halfASec) // the others don't ask
+		meanwhile := now.Add(askPatience + halfASec) // no other callback asks until then
 		r.consent.askAt, c.refusal.askAt = meanwhile, meanwhile
 	}
 	if pass.stranger {
@@ -66,39 +63,7 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, ask bool, now time.Tim
 	return pass
 }
 
-// asked takes in a receiver's answer to the handshake, and tells whether the callback may
-// go on.
-func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.Time) limit.Decision {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	r := pass.receiver
-	c := pass.party
-	if errors.Is(err, webhook.ErrTurnedAway) {
-		r.consent.askAt, c.refusal.askAt = now, now // it wasn't asked
-		p.release(pass, verdict{})
-		return pass.refused
-	}
-	r.consent, c.refusal = r.consent.answered(answer, err, now), c.refusal.answered(answer, err, now)
-	if prefix := prefixOf(answer.Address); prefix.IsValid() {
-		r.address = prefix
-	}
-	pass.ask = false
-	p.keep(r, now)
-	if p.mustAsk(r, c, now) {
-		p.release(pass, verdict{})
-		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(c), now.Add(halfASec))}
-	}
-	return limit.Decision{}
-}
-
-// askThere lets the next callback ask an address that has granted nothing.
-func (p *Pacing) askThere(pass *Pass, address netip.Prefix, now time.Time) limit.Decision {
-	r := pass.receiver
-	r.address, r.consent = address, r.consent.seenAt(address, now)
-	return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(pass.party), now.Add(halfASec))}
-}
-
-// release gives a pass's slots back, with the callback's verdict.
+// release gives a pass's slots back, and tells the paces the callback's verdict.
 func (p *Pacing) release(pass *Pass, v verdict) {
 	p.slots.Release(pass.party.client, 1)
 	if pass.stranger {

@@ -13,32 +13,32 @@ import (
 // receiver is the state of a scheme, host and port, for callbacks of all clients.
 type receiver struct {
 	name    string
-	ruling  ruling // the operator's
-	pace    pace   // of all clients together
-	breaker breaker
-	failed  evidence // of its breaker
-	// closedAt is when this process last learned of an opening of the breaker.
+	ruling  ruling   // the operator's
+	pace    pace     // of all clients together
+	breaker breaker  // for all clients
+	failed  evidence // for the breaker
+	// closedAt is when this process last learned that the breaker opened.
 	closedAt time.Time
 	hearsay  hearsay
 	consent  consent
 	parties  map[string]*party
 
-	answeredFrom []netip.Prefix // the addresses at which it has proven itself
-	proven       bool           // it took a callback
-	attempts     limit.Window   // of all clients, until then
-	address      netip.Prefix   // of the latest attempt, zero when not known
-	took         time.Duration  // moving average of an attempt, 0 before the first
-	outcome      webhook.Outcome
+	answeredFrom []netip.Prefix  // the addresses at which it has proven itself
+	proven       bool            // it took a callback
+	attempts     limit.Window    // of all clients, until it is proven
+	address      netip.Prefix    // of the latest attempt, zero where it is unknown
+	took         time.Duration   // moving average of an attempt, 0 before the first
+	outcome      webhook.Outcome // of the latest attempt
 
 	inFlight int
 	moved    time.Time // when an attempt last ended, or began with none under way
-	number   int       // of callbacks that left
+	number   int       // callbacks that left so far
 	taken    taken
-	together bool      // it takes two callbacks at once, on two connections
-	underWay []*Pass   // until then
-	again    time.Time // likewise: after the latest callback that came back and found no room
+	together bool      // it has shown that it takes two callbacks at once, on two connections
+	underWay []*Pass   // callbacks, until together
+	again    time.Time // until together: the next time for a callback that comes back and finds no room
 
-	used    time.Time
+	used    time.Time // when a callback last wanted to leave
 	memory  memory
 	loading chan struct{} // closed when the memory is loaded
 }
@@ -46,31 +46,33 @@ type receiver struct {
 // party is one client at one receiver. Evidence that only that client has binds no other.
 type party struct {
 	client  string
-	bound   bool // by a pace of its own, since it had trouble
+	bound   bool // its own pace binds it, since it had trouble
 	pace    pace
 	health  health
 	breaker breaker
-	pause   time.Time        // by Retry-After
+	pause   time.Time        // end of the client's Retry-After
 	failed  time.Time        // when a callback last found the receiver down
-	latest  [2]time.Duration // of its attempts: how long they took
-	slow    time.Time        // since when they are expected to take much longer than usual; zero if they aren't
-	// Until this time the receiver is believed to serve one connection at a time. Such a
-	// receiver never accepts a second connection while the first is open.
+	latest  [2]time.Duration // how long the latest two attempts took, the latest first
+	slow    time.Time        // since when attempts are expected to take much longer than usual; zero where they aren't
+	// oneByOne is until when the receiver is believed to serve this client one connection at a
+	// time. Such a receiver accepts no second connection while the first is open.
 	oneByOne time.Time
-	// The callback that showed so hung after the TLS handshake. So the receiver had taken its
-	// connection, and it may have been for its path: other clients find out for themselves.
+	// shookHands says that the callback on the second connection hung after the TLS handshake. So
+	// the receiver had accepted the connection, and the callback's path may be the cause: other
+	// clients find out for themselves.
 	shookHands bool
 	refusal    refusal
 	trial      trial
-	probing    bool // with the receiver closed by what other clients saw
+	probing    bool // a probe is under way, with the receiver closed by evidence of other clients
 	inFlight   int
-	line       limit.Line
-	again      time.Time // the latest time of a callback that came back and found no room
-	moved      time.Time // as a receiver's
-	turn       time.Time // when a callback left last
+	line       limit.Line // callbacks that wait for the receiver
+	again      time.Time  // the latest time that a callback got which came back and found no room
+	moved      time.Time  // when an attempt last ended, or began with none under way
+	turn       time.Time  // when a callback last left, or didn't come at its time
 }
 
-// taken is the latest callback that a receiver took.
+// taken is the latest callback that a receiver took: when, and on which connection. It is zero
+// once another answer came.
 type taken struct {
 	end  time.Time
 	conn string
@@ -83,6 +85,40 @@ func newReceiver(name string, now time.Time) *receiver {
 	}
 }
 
+// maxReceivers bounds the receivers in memory, some 1,500 bytes each. A client that names so
+// many others that the process forgets a receiver needs minutes at the strangers' rate. It gains
+// only the starting pace.
+const maxReceivers = 10_000
+
+// add begins to know a receiver, whose memory is not loaded yet.
+func (p *Pacing) add(name string, now time.Time) *receiver {
+	forgetIdle(p.receivers, func(r *receiver) time.Time { return r.used }, (*receiver).isBusy)
+	r := newReceiver(name, now)
+	p.receivers[name] = r
+	return r
+}
+
+// isBusy tells whether a receiver can't be forgotten now.
+func (r *receiver) isBusy() bool { return r.inFlight > 0 || !r.memory.loaded || r.memory.unsaved }
+
+// forgetIdle makes room in a full map: of the entries that aren't busy, it drops those that have
+// been unused for longest, a tenth of the map at most.
+func forgetIdle[K comparable, V any](known map[K]*V, used func(*V) time.Time, busy func(*V) bool) {
+	if len(known) < maxReceivers {
+		return
+	}
+	var idle []K
+	for key, value := range known {
+		if !busy(value) {
+			idle = append(idle, key)
+		}
+	}
+	slices.SortFunc(idle, func(a, b K) int { return cmp.Compare(used(known[a]).UnixNano(), used(known[b]).UnixNano()) })
+	for _, key := range idle[:min(len(idle), maxReceivers/10)] {
+		delete(known, key)
+	}
+}
+
 // isStranger tells whether a receiver has proven itself neither by a callback that it took nor by
 // the operator's ruling.
 func (r *receiver) isStranger() bool { return !r.proven && !r.ruling.isAllowed() }
@@ -91,9 +127,10 @@ func (r *receiver) isProvenAt(address netip.Prefix) bool {
 	return slices.Contains(r.answeredFrom, address)
 }
 
-// maxParties bounds the parties of a receiver.
+// maxParties is how many parties a receiver has before idle parties are forgotten.
 const maxParties = 1000
 
+// party returns a client's party, a new one where the receiver knows none.
 func (r *receiver) party(client string, now time.Time) *party {
 	c := r.parties[client]
 	if c == nil {
@@ -117,10 +154,11 @@ func (r *receiver) forgetParties(now time.Time) {
 // hasFailed tells whether an attempt of the client at a stranger was no success.
 func (c *party) hasFailed() bool { return c.pace.rate < startRate }
 
+// closedUntil is when the client's own closings of the receiver end.
 func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
 
-// attemptTimeOf is how long an attempt of a client may be expected to take: its callbacks
-// may be quick where those of another client take long.
+// attemptTimeOf is how long an attempt of a client may be expected to take: one client's
+// callbacks may be quick where callbacks of another take long.
 func (r *receiver) attemptTimeOf(c *party) time.Duration {
 	switch {
 	case c.health.recent > 0:
@@ -134,15 +172,15 @@ func (r *receiver) attemptTimeOf(c *party) time.Duration {
 // unknownTime stands for the time of a first attempt.
 const unknownTime = 100 * time.Millisecond
 
-// attemptTime is how long an attempt may be expected to take.
+// attemptTime is how long an attempt of any client may be expected to take.
 func (r *receiver) attemptTime() time.Duration {
 	return cmp.Or(r.took, unknownTime)
 }
 
-// expected is attemptTimeOf for callbacks that wait. With attempts under way of which none
-// ends, it grows, and with two long attempts in a row it is as long at once: else the
-// callbacks to a receiver that takes seconds would come back for each of its usual answers.
-// Where clients have parts of their own, as at strangers, slow callbacks of others say nothing.
+// expected is attemptTimeOf for callbacks that wait. It grows while none of the attempts under
+// way ends, and after two long attempts in a row it is as long at once. Otherwise callbacks to a
+// receiver that takes seconds would come back as often as it usually answers. Attempts of other
+// clients count only where clients share one slot.
 func (r *receiver) expected(c *party, now time.Time) time.Duration {
 	quiet := silence(r.inFlight, r.moved, now)
 	if r.together || r.isStranger() {
@@ -151,7 +189,7 @@ func (r *receiver) expected(c *party, now time.Time) time.Duration {
 	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), quiet/2)
 }
 
-// silence is for how long none of the attempts under way has ended.
+// silence is for how long no attempt under way has ended, 0 with none under way.
 func silence(inFlight int, moved, now time.Time) time.Duration {
 	if inFlight == 0 {
 		return 0

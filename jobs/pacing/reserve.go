@@ -6,8 +6,8 @@ import (
 	"ringback/jobs/limit"
 )
 
-// reserve tells a refused callback when to come back: at a time of its own, by the pace
-// that the receiver will have without trouble.
+// reserve returns when a refused callback comes back: at a time of its own, by the pace that
+// the receiver will have without trouble.
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
 	earliest, spacing := p.opening(r, c, a, from, at, now)
@@ -15,9 +15,9 @@ func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time
 }
 
 // horizon is how far ahead a client's callbacks reserve times. While callbacks take much
-// longer than usual, it is half as long as they have done so: the receiver may be well again
-// soon, and new callbacks would then pass callbacks whose times are far ahead. It notes since
-// when they take so long.
+// longer than usual, the horizon is half of the time that this has lasted. The receiver may be
+// well again soon, and new callbacks would then pass callbacks whose times are far ahead.
+// horizon writes c.slow, since when they take so long.
 func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 	expected, usual := r.expected(c, now), c.health.usual
 	switch {
@@ -32,13 +32,15 @@ func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 	return limit.Near(now.Sub(c.slow) / 2)
 }
 
-// reserveAgain is reserve for a callback that came back at its time and found no room. The
-// queue hands out at one moment all that have become due since its last poll, of which a
-// receiver of few at a time takes the first. The others get the next times, if these come
-// before the next poll: at the end of the line they would come back a whole queue later, and
-// the receiver would get no more than it takes at a time in each poll. Where clients take
-// turns at one slot, they share these times, and the first of each is kept waiting no longer
-// than a callback under way may.
+// reserveAgain is reserve for a callback that came back at its time and found no room.
+//
+// The queue hands out together all callbacks that have become due since its last poll. Of
+// them, a receiver of few at a time takes the first. The others get the next times, if these
+// come before the next poll. At the end of the line they would come back a whole queue later,
+// and each poll would bring the receiver no more than it takes at a time.
+//
+// Where clients take turns at one slot, they share these times. The first callback of each
+// client waits no longer than awaits says for a callback under way.
 func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time) time.Time {
 	earliest, spacing := p.opening(r, c, a, now, now, now)
 	head := earliest
@@ -51,7 +53,7 @@ func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time)
 	switch {
 	case !at.After(now.Add(pollInterval)):
 		r.again = at.Add(spacing)
-	case r.takesTurns() && r.keeps(c, now) && !c.again.After(now): // the first of its client's
+	case r.takesTurns() && r.keeps(c, now) && !c.again.After(now): // the first callback of its client
 		at = head
 	default:
 		return p.reserve(r, c, a, now, now)
@@ -64,8 +66,8 @@ func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time)
 // leastWait is the least time between two callbacks of a client that look for room again.
 const leastWait = time.Millisecond
 
-// opening is when there may be room for a client's callback from a time on, and the time
-// between two by the pace at another time.
+// nextRoom is when a receiver may have room for a client's callback, no sooner than from, and
+// the time between two callbacks by the pace at the time at.
 func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
 	spacing = r.spacing(c, a, p.share, at, now)
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
@@ -79,7 +81,7 @@ func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.
 	return earliest, spacing
 }
 
-// freeAt is when the rates have room for a client's callback.
+// freeAt is when the receiver's rate and the client's own have room for a callback.
 func (r *receiver) freeAt(c *party, a allowance, now time.Time) time.Time {
 	free := limit.Latest(a.rate.FreeAt(r.pace.tat, 1), a.own.FreeAt(c.pace.tat, 1))
 	if r.isStranger() {
@@ -88,8 +90,8 @@ func (r *receiver) freeAt(c *party, a allowance, now time.Time) time.Time {
 	return free
 }
 
-// spacing is the time between two callbacks of a client at a time, where others
-// wait as well.
+// spacing is the time between two callbacks of a client by the pace at the time at, where
+// other clients wait as well.
 func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
 	if !r.ruling.isAllowed() && (r.proven || !c.hasFailed()) {
@@ -107,8 +109,7 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 	return max(limit.PerSecond(rate), time.Duration(float64(r.expected(c, now))/max(1, most))) * time.Duration(waiting)
 }
 
-// recallStep is the time between two that come to ask when there is no telling how
-// fast the receiver will be.
+// recallStep is the time between two callbacks that come back without a reservation, to ask.
 func (r *receiver) recallStep(a allowance) time.Duration {
 	if a.rate.PerSecond == 0 && (r.proven || r.ruling.isAllowed()) {
 		return limit.PerSecond(Unlimited)
@@ -116,17 +117,8 @@ func (r *receiver) recallStep(a allowance) time.Duration {
 	return limit.PerSecond(max(50, a.rate.PerSecond))
 }
 
-func (p *Pacing) clientele(client string) *clientele {
-	known := p.clients[client]
-	if known == nil {
-		known = &clientele{}
-		p.clients[client] = known
-	}
-	return known
-}
-
-// reserveSlot tells a callback to come back when its client gives back one of the slots
-// that it holds.
+// reserveSlot returns when a callback comes back that waits for one of the slots that its
+// client holds.
 func (p *Pacing) reserveSlot(name string, held int, now time.Time) time.Time {
 	client := p.clientele(name)
 	took := client.took

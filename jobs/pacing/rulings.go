@@ -54,8 +54,8 @@ func (p *Pacing) IsDenied(callbackURL string) bool {
 	return p.rulingOf(ReceiverOf(callbackURL)).isDenied()
 }
 
-// LatestRuling is when the operator last decided, by the database's clock. It is zero for
-// never.
+// LatestRuling is when the operator last decided, by the database's clock. It is zero where the
+// operator has not.
 func (p *Pacing) LatestRuling() (latest time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,9 +129,9 @@ func (p *Pacing) readRulings(ctx context.Context) {
 	}
 }
 
-// forgetStored removes the stored receivers of rulings, which this process may have saved
-// after the operator's ruling, or may be saving: their pauses would come back. After a
-// failure the next reading takes the ruling for a new ruling.
+// forgetStored removes the stored receivers of rulings that forget receivers. This process may have
+// saved such a receiver after the ruling, or may be saving it: the receiver's closings would come
+// back with the row. After a failure the next reading takes the ruling for a new ruling.
 func (p *Pacing) forgetStored(ctx context.Context, targets []string) {
 	p.writing <- struct{}{}
 	defer func() { <-p.writing }()
