@@ -143,9 +143,14 @@ func (r *receiver) party(client string, now time.Time) *party {
 	return c
 }
 
+// forgetParties forgets idle parties, but for those whose evidence must outlast a pause: a closing,
+// a refusal of consent, a second connection that hung. A client learns the rest again, such as a
+// pace of its own, from a few callbacks.
 func (r *receiver) forgetParties(now time.Time) {
 	for client, c := range r.parties {
-		if c.inFlight == 0 && !c.opens().After(now) && !c.line.Due(now, now.Add(limit.Horizon)) {
+		isIdle := c.inFlight == 0 && !c.line.Due(now, now.Add(limit.Horizon))
+		isBarred := c.refusal.stands || limit.Latest(c.opens(), c.oneByOne, c.refusal.askAt).After(now)
+		if isIdle && !isBarred {
 			delete(r.parties, client)
 		}
 	}

@@ -502,3 +502,32 @@ func slidingWindow(rate int) answer {
 		return takes(5 * time.Millisecond)(call)
 	}
 }
+
+func TestAReceiverOfManyClientsForgetsNoneThatItMustNotCall(t *testing.T) {
+	t.Parallel()
+	r := newReceiver("https://hooks.example.com:443", morning)
+	for name, change := range map[string]func(c *party){
+		"down":      func(c *party) { c.breaker.until = morning.Add(second) },
+		"paused":    func(c *party) { c.pause = morning.Add(second) },
+		"one":       func(c *party) { c.oneByOne = morning.Add(oneByOneFor) },
+		"refused":   func(c *party) { c.refusal = refusal{stands: true, askAt: morning} },
+		"unheard":   func(c *party) { c.refusal = refusal{askAt: morning.Add(second)} },
+		"under way": func(c *party) { c.inFlight = 1 },
+		"waiting":   func(c *party) { c.line.Hold(morning.Add(second)) },
+	} {
+		change(r.party(name, morning))
+	}
+	want := len(r.parties)
+	for n := range maxParties - want {
+		r.party(fmt.Sprint("idle ", n), morning)
+	}
+	r.party("new", morning)
+	for _, name := range []string{"down", "paused", "one", "refused", "unheard", "under way", "waiting", "new"} {
+		if r.parties[name] == nil {
+			t.Errorf("the client %q is forgotten", name)
+		}
+	}
+	if got := len(r.parties); got != want+1 {
+		t.Errorf("got %d parties, want %d: the idle are to be forgotten", got, want+1)
+	}
+}
