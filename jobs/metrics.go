@@ -51,7 +51,7 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		func() float64 { return float64(q.record.inHand.Load()) })
 	gauge("callback_origins", "Receivers, by scheme, host and port, that this process remembers.",
 		func() float64 { known, _ := q.pacing.Counts(time.Now()); return float64(known) })
-	gauge("callback_origins_closed", "Those of them that no client's callbacks go to for now, by their circuit or their Retry-After.",
+	gauge("callback_origins_closed", "Those of them whose circuit breaker for all clients is open. Clients without a failure since it opened probe them, one callback at a time.",
 		func() float64 { _, closed := q.pacing.Counts(time.Now()); return float64(closed) })
 	flow.Watch(auto, q.flows)
 	m := &metrics{

@@ -233,7 +233,7 @@ func TestWaitOf(t *testing.T) {
 	if err := db.SetRuling(t.Context(), q.direct, denied); err != nil {
 		t.Fatal(err)
 	}
-	q.pacing.Run(t.Context())
+	q.pacing.Start(t.Context())
 	const closed, hour = `'{"snoozes": 3, "output": {"waits_for": "receiver_closed"}}'`, "now() + interval '1 hour'"
 	failed := db.Attempt{Outcome: "timeout", NextAttemptAt: time.Now().Add(-time.Second)}
 	for name, test := range map[string]struct {

@@ -348,7 +348,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	ctx, q.stop = context.WithCancel(ctx)
 	go q.backlog.watch(ctx)
 	go q.clock.watch(ctx)
-	q.pacing.Run(ctx)
+	q.pacing.Start(ctx)
 	go q.dropExpired(ctx)
 	if q.quotas != nil {
 		go q.quotas.watch(ctx)

@@ -31,56 +31,59 @@ const (
 const Overlap = 24 * time.Hour
 
 const (
-	// refreshInterval is how old the directory is at most while the database
-	// answers. A disabled client can still call until then.
+	// refreshInterval is how old the directory is at most while the database answers. A disabled
+	// client can still call for as long.
 	refreshInterval = 2 * time.Second
 	refreshTimeout  = 5 * time.Second
 )
 
-// Directory holds all clients in memory and reads them anew every two seconds.
-// So no call and no callback asks the database, not even a call with an unknown key. While
-// the database is away, the clients of the last reading stand.
+// Directory holds all clients in memory and reads them anew every two seconds. So no call and no
+// callback asks the database for its client, not even a call with an unknown key. While the
+// database is away, the clients of the last reading stand.
 type Directory struct {
 	pool   *pgxpool.Pool
 	keys   Keys
 	logger *slog.Logger
 	latest atomic.Pointer[snapshot]
-	told   map[string]time.Time // when a line last named a client's unreadable secret
+	told   map[string]time.Time // when the log last named a client's unreadable secret, by client
 	clock  db.Clock             // by which rotated keys end
 }
 
 // snapshot is the clients as they were read. It doesn't change.
 type snapshot struct {
 	callers    map[digest]caller  // by the hash of the API key
-	signers    map[string]signer  // by name, disabled clients too: their accepted requests are called back
-	unreadable map[string]error   // why a client's secrets couldn't be opened
-	refused    map[digest]refused // keys of clients that are taken no more
-	plain      int                // clients whose secrets are stored as they are
+	signers    map[string]signer  // by client; disabled clients too, whose accepted requests are called back
+	unreadable map[string]error   // why a client's secrets couldn't be opened, by client
+	refused    map[digest]refused // keys of disabled clients, by their hash
+	plain      int                // clients whose secrets are stored unsealed
 
-	// The clients' own limits and hosts, by name; disabled clients too, for their
-	// callbacks.
+	// The clients' own limits, and the hosts that their callbacks may name, by client. Disabled
+	// clients too, for their callbacks.
 	limits    map[string]Limits
 	callbacks map[string]webhook.Hosts
 }
 
+// digest is the hash of an API key.
 type digest [sha256.Size]byte
 
-// refused is a key that was good once.
+// refused is a key that was valid once.
 type refused struct{ why, client string }
 
+// caller is a client that has a key.
 type caller struct {
 	client string
-	until  time.Time // zero: for good
+	until  time.Time // when the key ends; zero where it doesn't
 }
 
+// signer is the secrets that sign a client's callbacks.
 type signer struct {
 	secrets []webhook.Secret // the present secret, and then the old secret, if any
 	until   time.Time        // when the old secret ends
 }
 
-// Open reads all clients. A client whose secrets can't be opened with keys is logged:
-// nothing is accepted from it and no callback of it is sent until they can be, and the
-// others are served.
+// Open reads all clients. A client whose secrets can't be opened with keys is logged. Until they
+// can be opened, no request of that client is accepted and none of its callbacks is sent. All
+// other clients are served.
 func Open(ctx context.Context, pool *pgxpool.Pool, keys Keys, logger *slog.Logger) (*Directory, error) {
 	d := &Directory{pool: pool, keys: keys, logger: logger, told: map[string]time.Time{}}
 	first, err := d.read(ctx)
@@ -120,8 +123,8 @@ func (d *Directory) refresh(ctx context.Context) {
 	d.logUnreadable(ctx, next, time.Now())
 }
 
-// logUnreadable names clients whose secrets can't be opened, again while they can't, and
-// when they can.
+// logUnreadable logs the clients whose secrets can't be opened, again from time to time, and each
+// client whose secrets can be opened again.
 func (d *Directory) logUnreadable(ctx context.Context, read *snapshot, now time.Time) {
 	for name := range d.told {
 		if read.unreadable[name] == nil {
@@ -195,7 +198,7 @@ func (s *snapshot) addSecrets(row db.Client, keys Keys) error {
 		return err
 	}
 	signer := signer{secrets: []webhook.Secret{present}, until: row.RotatedAt.Add(Overlap)}
-	// Rotating helps where the old secret can't be opened.
+	// An old secret that can't be opened is left out, so that a rotation mends the client.
 	if old, err := openSecret(row.Name, row.OldSecret, keys); err == nil && row.OldSecret != "" {
 		signer.secrets = append(signer.secrets, old)
 	}
@@ -211,12 +214,12 @@ func openSecret(client, stored string, keys Keys) (webhook.Secret, error) {
 	return webhook.ParseSecret(text)
 }
 
-// Find returns the client that has this API key, "" for none.
+// Find returns the client that has an API key, "" for none.
 func (d *Directory) Find(key string) string { return d.latest.Load().find(key, d.clock.Now()) }
 
-// find looks a key up by its hash. The time may tell something of hashes nearby, and
-// nothing of a key: no way leads from the hash back to 256 random bits, nor to a key with a
-// chosen hash.
+// find looks a key up by its hash. The time that it takes may tell something of hashes nearby, and
+// nothing of a key: no way leads from a hash back to 256 random bits, nor to a key with a chosen
+// hash.
 func (s *snapshot) find(key string, now time.Time) string {
 	found, ok := s.callers[sha256.Sum256([]byte(key))]
 	if !ok || !found.until.IsZero() && !now.Before(found.until) {
@@ -225,18 +228,17 @@ func (s *snapshot) find(key string, now time.Time) string {
 	return found.client
 }
 
-// Unknown tells an operator why a call has no client. It holds nothing of a key but its
-// length.
+// Unknown tells an operator why a call has no client. It holds nothing of a key but its length.
 type Unknown struct {
-	Why     string // a word, empty for a call with a client
-	Client  string // that had the key, if that is known
-	Length  int    // of the text in place of a key, in bytes
-	Mistake string // what is wrong with its form
+	Why     string // a word for the log, empty for a call with a client
+	Client  string // the client that had the key, if that is known
+	Length  int    // of a text that has no key's form, in bytes
+	Mistake string // what is wrong with the form of that text
 }
 
-// WhyUnknown tells why Find returns no client for a key: it isn't of a key's form, its
-// client was disabled, a rotation replaced it, or no client has it, such as a key of another
-// installation, or a key that was rotated twice.
+// WhyUnknown tells why Find returns no client for a key. The key has no key's form, its client was
+// disabled, a rotation replaced it, or no client has it. The last holds for a key of another
+// installation, and for a key that was rotated twice.
 func (d *Directory) WhyUnknown(key string) Unknown {
 	hash, latest := digest(sha256.Sum256([]byte(key))), d.latest.Load()
 	if mistake := mistakeOf(key); mistake != "" {
@@ -251,10 +253,10 @@ func (d *Directory) WhyUnknown(key string) Unknown {
 	return Unknown{Why: "unknown_key"}
 }
 
-// MalformedKey is why a call has no client whose key isn't of the form of a key.
+// MalformedKey is why a call has no client where its key has no key's form.
 const MalformedKey = "malformed_key"
 
-// mistakeOf is what is wrong with a text in place of a key, empty for a text of its form.
+// mistakeOf is what is wrong with the form of a text in place of a key, empty for a key's form.
 func mistakeOf(text string) string {
 	encoded, prefixed := strings.CutPrefix(text, keyPrefix)
 	random, err := base64.RawURLEncoding.DecodeString(encoded)

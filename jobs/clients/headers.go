@@ -10,11 +10,12 @@ import (
 	"ringback/db"
 )
 
-// headersOf is the name that headers are sealed for, apart from the client's secrets.
+// headersOf is the name that a client's headers are sealed for, which differs from the name that
+// its secrets are sealed for.
 func headersOf(client string) string { return client + " headers" }
 
-// SealHeaders makes the stored form of the headers that a client wants a callback to
-// carry: JSON, sealed where the service has a key for it.
+// SealHeaders returns the stored form of the headers that a client wants a callback to carry: JSON,
+// sealed where the service has a key.
 func (d *Directory) SealHeaders(client string, headers map[string]string) (string, error) {
 	text, err := json.Marshal(headers)
 	if err != nil {
@@ -23,7 +24,7 @@ func (d *Directory) SealHeaders(client string, headers map[string]string) (strin
 	return d.keys.seal(headersOf(client), string(text)), nil
 }
 
-// OpenHeaders undoes SealHeaders.
+// OpenHeaders returns the headers from their stored form.
 func (d *Directory) OpenHeaders(client, stored string) (headers map[string]string, err error) {
 	text, err := d.keys.open(headersOf(client), stored)
 	if err != nil {
@@ -35,8 +36,8 @@ func (d *Directory) OpenHeaders(client, stored string) (headers map[string]strin
 	return headers, nil
 }
 
-// resealHeaders seals the headers of all callbacks with the first of keys, and returns how
-// many had to be.
+// resealHeaders seals the headers of all callbacks with the first of keys, and returns how many were
+// sealed otherwise before.
 func resealHeaders(ctx context.Context, q db.Querier, keys Keys) (count int, err error) {
 	var after uuid.UUID
 	unopened := 0

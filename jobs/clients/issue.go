@@ -14,7 +14,8 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Credentials are the key and secret that a client is told once. The key can't be read again.
+// Credentials are the key and the secret of a client, as the operator is told them once. Nothing
+// stored has the key: it can't be read again.
 type Credentials struct {
 	Key    string // sent as Authorization: Bearer KEY
 	Secret string // verifies callbacks
@@ -23,7 +24,7 @@ type Credentials struct {
 // keyPrefix lets people and scanners recognise a key that has leaked.
 const keyPrefix = "rbk_"
 
-// keyBytes of a key are random.
+// keyBytes is how many bytes of a key are random.
 const keyBytes = 32
 
 // validName is the form of a client's name; the schema says the same.
@@ -37,7 +38,7 @@ func CheckName(client string) error {
 	return nil
 }
 
-// Add makes a client.
+// Add makes a client, and returns its credentials.
 func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
 	if err := CheckName(client); err != nil {
 		return Credentials{}, err
@@ -54,8 +55,8 @@ func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.T
 	return issued, err
 }
 
-// Rotate gives a client another key and another secret. The former pair stays valid for a
-// day, and pairs before it end at once.
+// Rotate gives a client another key and another secret. The former pair stays valid for Overlap, and
+// earlier pairs end at once.
 func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
 	issued, row := issue(keys, client)
 	row.RotatedAt = now
@@ -78,8 +79,8 @@ func issue(keys Keys, client string) (Credentials, db.Client) {
 	return issued, db.Client{Name: client, KeyHash: hash[:], Secret: keys.seal(client, issued.Secret)}
 }
 
-// Disable takes a client's keys away for good. Callbacks that it is owed are
-// still signed and delivered.
+// Disable takes a client's keys away for good. Callbacks of its accepted requests are still signed
+// and delivered.
 func Disable(ctx context.Context, q db.Querier, client string, now time.Time) error {
 	disabled, err := db.DisableClient(ctx, q, client, now)
 	if err == nil && !disabled {
@@ -90,14 +91,14 @@ func Disable(ctx context.Context, q db.Querier, client string, now time.Time) er
 
 // Resealed counts what Reseal stored again.
 type Resealed struct {
-	Clients   int // whose secrets are sealed with the first key
-	Callbacks int // whose headers were sealed with another key, or not sealed
+	Clients   int // clients: the secrets of all are sealed anew
+	Callbacks int // callbacks whose headers were sealed with another key, or not sealed
 }
 
-// Reseal stores every secret again, sealed with the first of keys, and the headers of every
-// callback that is kept. After it, no other key is needed to open them, if the servers seal
-// with the first key as well. Where no key opens the headers of some callbacks, all others
-// are sealed, and the error counts them.
+// Reseal stores every secret again, sealed with the first of keys, and the headers of every callback
+// that is kept. Afterwards no other key is needed, if the servers seal with the first key as well.
+// Where no key opens the headers of some callbacks, all other headers are sealed, and the error
+// tells the number of these callbacks.
 func Reseal(ctx context.Context, q db.Querier, keys Keys) (done Resealed, err error) {
 	if len(keys) == 0 {
 		return done, errors.New("there is no key to seal with: set SECRETS_KEY")
@@ -135,5 +136,5 @@ func reseal(ctx context.Context, q db.Querier, keys Keys, row db.Client) error {
 	return err
 }
 
-// IsSealed tells how a client's secret is stored.
+// IsSealed tells whether a client's secret is stored sealed.
 func IsSealed(row db.Client) bool { return isSealed(row.Secret) }

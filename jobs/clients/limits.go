@@ -13,10 +13,11 @@ import (
 	"ringback/jobs/webhook"
 )
 
-// Limits bound one client, 0 for any number.
+// Limits bound one client. In a client's own limits 0 stands for the default, and otherwise for no
+// limit.
 type Limits = db.Limits
 
-// Limits returns the limits of a client: its own, and defaults for the others.
+// Limits returns the limits of a client: its own, and the defaults for limits of which it has none.
 func (d *Directory) Limits(client string, defaults Limits) Limits {
 	own := d.latest.Load().limits[client]
 	return Limits{
@@ -31,8 +32,8 @@ func (d *Directory) Limits(client string, defaults Limits) Limits {
 // Callbacks returns the hosts that a client's callbacks may name.
 func (d *Directory) Callbacks(client string) webhook.Hosts { return d.latest.Load().callbacks[client] }
 
-// Set changes the limits of a client's own and the hosts that its callbacks may
-// name, and returns the client as it is then.
+// Set changes a client's own limits and the hosts that its callbacks may name, and returns the
+// changed client.
 func Set(ctx context.Context, pool *pgxpool.Pool, client string, change func(*db.Client)) (row db.Client, err error) {
 	err = db.InTx(ctx, pool, func(tx pgx.Tx) error {
 		if row, err = db.LockClient(ctx, tx, client); err != nil {

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// Keys keep secrets unreadable where they are stored: the first seals, all of
-// them open, so that a key can be replaced while the old key is still needed. Without any,
-// secrets are stored as they are.
+// Keys keep secrets unreadable where they are stored. The first key seals and all keys open, so that
+// a key can be replaced while the old key is still needed. Without keys, secrets are stored
+// unsealed.
 type Keys []cipher.AEAD
 
-// UnmarshalText reads keys, 32 bytes in base64 each, with commas between them.
-// Its errors tell no key.
+// UnmarshalText reads keys, 32 bytes in base64 each, with commas between them. Its errors hold
+// nothing of a key.
 func (k *Keys) UnmarshalText(text []byte) error {
 	*k = nil
 	for encoded := range strings.SplitSeq(string(text), ",") {
@@ -32,8 +32,8 @@ func (k *Keys) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// newKey is AES-256-GCM with a random nonce in front of the sealed text: 2^32 secrets, by
-// NIST SP 800-38D, before a key would have to be replaced.
+// newKey returns AES-256-GCM with a random nonce in front of the sealed text. By NIST SP 800-38D a key
+// may seal 2^32 secrets before it has to be replaced.
 func newKey(raw []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(raw)
 	if err != nil {
@@ -42,11 +42,11 @@ func newKey(raw []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// sealedPrefix tells sealed secrets from plain secrets, and from forms that may come later.
+// sealedPrefix tells sealed secrets from unsealed secrets, and from forms that may come later.
 const sealedPrefix = "v1."
 
-// seal returns a secret as it is stored. A secret that was sealed for one client opens for
-// that client only: writing rows gives no client another's secret.
+// seal returns the stored form of a secret. A secret that was sealed for one client opens for that
+// client only: no change of rows gives a client the secret of another.
 func (k Keys) seal(client, secret string) string {
 	if len(k) == 0 {
 		return secret
@@ -56,7 +56,7 @@ func (k Keys) seal(client, secret string) string {
 
 var errSealed = errors.New("it is sealed with a key that is not in SECRETS_KEY")
 
-// open undoes seal.
+// open returns a secret from its stored form.
 func (k Keys) open(client, stored string) (string, error) {
 	encoded, sealed := strings.CutPrefix(stored, sealedPrefix)
 	if !sealed {
@@ -74,8 +74,8 @@ func (k Keys) open(client, stored string) (string, error) {
 	return "", errSealed
 }
 
-// again seals a text with the first key where it is stored in another form. It returns ""
-// where no text is stored, or the first key sealed it.
+// again returns a stored text sealed with the first key, and "" where no text is stored or the first
+// key sealed it already.
 func (k Keys) again(client, stored string) (string, error) {
 	if _, err := k[:1].open(client, stored); stored == "" || err == nil && isSealed(stored) {
 		return "", nil
@@ -87,5 +87,5 @@ func (k Keys) again(client, stored string) (string, error) {
 	return k.seal(client, secret), nil
 }
 
-// isSealed tells how a secret is stored.
+// isSealed tells whether a stored secret is sealed.
 func isSealed(stored string) bool { return strings.HasPrefix(stored, sealedPrefix) }

@@ -2,7 +2,8 @@ package flow
 
 import "time"
 
-// breaker leaves a service of work alone after failures in a row.
+// breaker is the circuit breaker of a service, for one client or for all: after failures in a row
+// no run begins but a probe, from time to time. A breaker trips when it opens.
 //
 //	        5 failures in a row           its time is over
 //	closed ─────────────────────► open ─────────────────────► half open
@@ -11,33 +12,33 @@ import "time"
 //	   └──── slow start ◄──────────────────── the probe succeeds ─┘
 type breaker struct {
 	failures int       // in a row
-	openings int       // in a row, with no success in between
-	since    time.Time // the first of them; zero while it is closed
+	trips    int       // how often it tripped, with no success in between
+	since    time.Time // when it tripped first; zero while it is closed
 	until    time.Time // open until then
-	epoch    int       // runs of earlier epochs, from before an opening or its end, are ignored
-	inFlight int       // of this epoch
-	began    time.Time // the first of them
+	epoch    int       // ends when the breaker trips or closes; runs that began in an earlier epoch are ignored
+	inFlight int       // runs of this epoch
+	began    time.Time // when the first run in flight began
 }
 
 const (
-	failuresToOpen = 5
-	firstOpening   = time.Second
-	longestOpening = 30 * time.Second
+	failuresToTrip = 5
+	firstClosing   = time.Second
+	longestClosing = 30 * time.Second
 	// longestConnect is longer than a call of a service tries to connect.
 	longestConnect = 4 * time.Second
 )
 
-// opens is when a run may begin; zero for at any time.
+// opens is when a run may begin, zero for at any time.
 func (b *breaker) opens(now time.Time) time.Time {
-	if b.openings > 0 && b.inFlight > 0 && !b.until.After(now) { // the probe is out
+	if b.trips > 0 && b.inFlight > 0 && !b.until.After(now) { // the probe is under way
 		return now.Add(risingStep)
 	}
 	return b.until
 }
 
-// isOut tells whether a probe has been out for longer than a time.
+// isOut tells whether a probe has been under way for longer than a time.
 func (b *breaker) isOut(than time.Duration, now time.Time) bool {
-	return b.openings > 0 && b.inFlight > 0 && now.Sub(b.began) > than
+	return b.trips > 0 && b.inFlight > 0 && now.Sub(b.began) > than
 }
 
 // enter begins a run, and returns its epoch.
@@ -58,26 +59,25 @@ func (b *breaker) leave(epoch int) bool {
 	return true
 }
 
-// fail counts a failure, which opens the breaker at once where the service is known to be
-// down.
+// fail counts a failure. The breaker trips at once where the service is known to be down.
 func (b *breaker) fail(isDown bool, now time.Time) {
-	if b.failures++; b.openings == 0 && b.failures < failuresToOpen && !isDown {
+	if b.failures++; b.trips == 0 && b.failures < failuresToTrip && !isDown {
 		return
 	}
-	if b.openings == 0 {
+	if b.trips == 0 {
 		b.since = now
 	}
-	b.until = now.Add(min(firstOpening<<min(b.openings, 10), longestOpening))
-	b.openings++
+	b.until = now.Add(min(firstClosing<<min(b.trips, 10), longestClosing))
+	b.trips++
 	b.begin()
 }
 
 // close ends a row of failures, and tells whether the breaker was open.
 func (b *breaker) close() (wasOpen bool) {
-	if wasOpen = b.openings > 0; wasOpen {
+	if wasOpen = b.trips > 0; wasOpen {
 		b.begin()
 	}
-	b.failures, b.openings, b.since, b.until = 0, 0, time.Time{}, time.Time{}
+	b.failures, b.trips, b.since, b.until = 0, 0, time.Time{}, time.Time{}
 	return wasOpen
 }
 

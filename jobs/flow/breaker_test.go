@@ -20,7 +20,7 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 		show   func(f *Flow, client string)
 	}{
 		"Failures": {WorkDown, func(f *Flow, client string) {
-			for range failuresToOpen {
+			for range failuresToTrip {
 				if p, got := f.tryEnter(client, false, morning); got.OK() {
 					f.leave(p, came(morning, &work.Again{}), morning)
 				}
@@ -52,10 +52,10 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 	t.Run("SlowStart", func(t *testing.T) {
 		t.Parallel()
 		f := pacedFlow(0)
-		for range failuresToOpen {
+		for range failuresToTrip {
 			f.try(t, morning, &work.Again{}) // alice's
 		}
-		later := morning.Add(firstOpening)
+		later := morning.Add(firstClosing)
 		f.try(t, later, nil)
 		for range 100 {
 			p, got := f.tryEnter("bob", false, later)
@@ -89,10 +89,10 @@ func TestFlowHoldsUpTheClientThatSawIt(t *testing.T) {
 			return began
 		}
 		each(morning, &work.Again{})
-		for range failuresToOpen {
+		for range failuresToTrip {
 			each(morning, &work.Again{})
 		}
-		back, began := morning.Add(firstOpening), 0
+		back, began := morning.Add(firstClosing), 0
 		for step := range 100 {
 			began += each(back.Add(time.Duration(step)*10*time.Millisecond), nil)
 		}
@@ -136,11 +136,11 @@ func TestFlowClientsThatFailDoNotHoldUpOthers(t *testing.T) {
 			t.Fatalf("after %v: got %+v, want no client held up by failures of others", now.Sub(morning), got)
 		}
 	}
-	if most := int(firstOpening / step); refused > most {
+	if most := int(firstClosing / step); refused > most {
 		t.Errorf("a client whose run failed once was refused %d times, want at most %d, for a second", refused, most)
 	}
 	for client, failures := range failed {
-		if failures > failuresToOpen+8 {
+		if failures > failuresToTrip+8 {
 			t.Errorf("%s failed %d times in %d s, want a probe after 1, 2, 4, … 30 s", client, failures, seconds)
 		}
 	}
@@ -154,8 +154,8 @@ func TestFlowSparesAServiceThatIsDown(t *testing.T) {
 		cause           error
 		first, perProbe int // attempts
 	}{
-		"WithoutAConnectionForAll":       {&work.UnreachedError{Err: errors.New("refused")}, failuresToOpen, 1},
-		"WithoutAnAnswerForEachThatSees": {errors.New("a timeout"), failuresToOpen + clients - 1, clients},
+		"WithoutAConnectionForAll":       {&work.UnreachedError{Err: errors.New("refused")}, failuresToTrip, 1},
+		"WithoutAnAnswerForEachThatSees": {errors.New("a timeout"), failuresToTrip + clients - 1, clients},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,7 +183,7 @@ func TestFlowSparesAServiceThatIsDown(t *testing.T) {
 func TestFlowProbeThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	t.Parallel()
 	f, now := pacedFlow(0), morning
-	for range failuresToOpen {
+	for range failuresToTrip {
 		p, _ := f.tryEnter("mallory", false, now)
 		outcome := came(now, &work.Again{})
 		outcome.Cause = fmt.Errorf("a: %w", &work.UnreachedError{Err: errors.New("refused")})
@@ -192,7 +192,7 @@ func TestFlowProbeThatHangsHoldsUpNobodyForLong(t *testing.T) {
 	if got := f.closed("acme", now); got.Reason != WorkDown {
 		t.Fatalf("got %+v, want it down for all", got)
 	}
-	now = now.Add(firstOpening)
+	now = now.Add(firstClosing)
 	if _, got := f.tryEnter("mallory", false, now); !got.OK() {
 		t.Fatalf("got %+v, want a probe", got)
 	}

@@ -1,6 +1,6 @@
-// Package flow decides when a run of the work may begin: a job passes the waiting room and
-// the slots of all runs (Slots), and then what its own kind of work takes (Flow), which sync
-// requests pass before the jobs.
+// Package flow decides when a run of the work may begin. A job passes the waiting room and the
+// slots of all runs (Slots), and then the bounds of its own kind of work (Flow). There, sync
+// requests go before jobs.
 package flow
 
 import (
@@ -19,51 +19,51 @@ import (
 
 // Flow bounds the runs of a kind of work: by its limit, and for work of an HTTP service
 // (work.Work.Paced) by breakers and a slow start. A run may begin, or gets a time to come
-// back; a job whose turn is near waits for it.
+// back. A job whose turn is near waits for its turn.
 //
-// What a client's runs show holds up that client alone: a service may fail by one client's
+// A client's runs that fail hold up that client alone: a service may fail by one client's
 // inputs, and any number of clients may send such inputs. Only runs that got no connection
-// hold up all clients, since no input is the cause of that.
+// hold up all clients, since no input is the cause.
 //
-// Where it fails for everybody, each client finds out by a single failure, and sends
-// probes of its own.
+// Where the service fails for all clients, each client finds out by a single failure, and
+// sends probes of its own.
 //
-// It differs from the breakers of receivers, since the service is the operator's own: it
-// gets full speed from the start, and frequent probes.
+// Breakers of services differ from breakers of receivers, since the service is the
+// operator's own: it gets full speed from the start, and frequent probes.
 type Flow struct {
 	paced bool
-	tell  func(down bool, cause error) // when the breaker opens first, again while it is open, and when it closes
+	tell  func(down bool, cause error) // when the service is down, again while it is, and when it is back
 	warn  func(*work.SettingError)     // of answers that the operator must act on, once a minute
 	limit int                          // runs at a time, 0 for no limit
-	door  *limit.Gate                  // for jobs, nil without a limit; sync requests pass it by
-	runs  *limit.Gate                  // nil without a limit; sync requests are before jobs
-	room  *Room                        // for jobs
+	door  *limit.Gate                  // lets as many jobs through as there are slots; nil without a limit
+	runs  *limit.Gate                  // the slots, for sync requests before jobs; nil without a limit
+	room  *Room                        // for jobs that wait at the door
 	// shared says that clients share the turns of sync requests.
 	shared  bool
-	waiting atomic.Int64 // sync requests
+	waiting atomic.Int64 // sync requests that wait
 
-	mu      sync.Mutex
-	parties map[string]*party
-	reach   breaker       // of all clients: no connection
-	row     int           // of failures of any client, with no answer to any in between
-	back    time.Time     // when a connection to the service was last found to be possible again
-	took    time.Duration // moving average of all clients' runs, 0 before the first
-	rising  time.Time     // when slow start last began
-	tat     time.Time     // of its rate
-	moved   time.Time     // when a run last began or ended
-	told    time.Time     // when it was last told that the service is down
-	warned  time.Time     // when warn was last called
+	mu           sync.Mutex
+	parties      map[string]*party
+	reach        breaker       // of all clients: it counts runs that got no connection
+	row          int           // failures in a row, of all clients together
+	back         time.Time     // when a connection to the service was last found to be possible again
+	took         time.Duration // moving average of all clients' runs, 0 before the first
+	rising       time.Time     // when slow start last began
+	tat          time.Time     // of the rate of slow start
+	lastProgress time.Time     // when a run last began or ended
+	told         time.Time     // when tell last told that the service is down
+	warned       time.Time     // when warn was last called
 }
 
 // party is one client at a service.
 type party struct {
-	clientele
+	clientState
 	breaker breaker
-	pause   time.Time // by a Retry-After
-	back    time.Time // when its breaker closed last
+	pause   time.Time // end of the client's Retry-After
+	back    time.Time // when the client's breaker last closed
 }
 
-// party is a client's party. There are no more than there are clients.
+// party returns a client's party. There are no more parties than clients.
 func (f *Flow) party(client string) *party {
 	c := f.parties[client]
 	if c == nil {
@@ -74,40 +74,43 @@ func (f *Flow) party(client string) *party {
 }
 
 const (
-	// longestPause is the longest time for which a Retry-After to one request holds up its
-	// client's others.
+	// longestPause is the longest time for which a Retry-After to one run holds up its client's
+	// other runs.
 	longestPause = time.Minute
 	// Slow start begins with firstRate runs a second, and doubles them each half second
 	// until lastRate, after 3 s.
 	firstRate  = 20.0
 	lastRate   = 1000.0
-	askStep    = time.Millisecond // between two runs that come back and ask
+	askStep    = time.Millisecond // between two jobs that come back and ask
 	risingStep = 500 * time.Millisecond
-	// jobPatience is how near a job's turn must be for it to wait. By then 64 slots have done
-	// as many jobs as may wait by default, 500, if each takes 128 ms.
+	// jobPatience is how near a job's turn must be for the job to wait. Within that time, 64
+	// slots do as many jobs as may wait by default, 500, if each takes 128 ms.
 	jobPatience = time.Second
-	// longestTurn is for runs that take longer than the runs before.
+	// longestTurn is how long a job waits for its turn at most: the runs before it may take
+	// longer than earlier runs.
 	longestTurn = 2 * jobPatience
 )
 
-// LongestWait is how long a job waits for its run at most, while it holds a worker.
+// LongestWait is how long a job that holds a worker waits for its run at most: at the door, for a
+// slot of all runs, and for a slot of its kind of work.
 const LongestWait = 2*longestTurn + slotPatience
 
 // Reasons for which a run waits, besides a slot, and for which a sync request is
 // refused.
 const (
-	KindLimit  limit.Reason = "kind_limit"  // of the work's own runs at a time
-	WorkDown   limit.Reason = "work_down"   // it failed in a row
-	WorkPaused limit.Reason = "work_paused" // by its Retry-After
-	WorkPace   limit.Reason = "work_pace"   // it has just come back
+	KindLimit  limit.Reason = "kind_limit"  // the slots of the kind of work are used up
+	WorkDown   limit.Reason = "work_down"   // the service failed in a row
+	WorkPaused limit.Reason = "work_paused" // the client got a Retry-After
+	WorkPace   limit.Reason = "work_pace"   // the service has just come back
 )
 
-// Reasons are all of them.
+// Reasons returns all reasons for which a run waits.
 func Reasons() []limit.Reason {
 	return []limit.Reason{WorkSlots, KindLimit, WorkDown, WorkPaused, WorkPace}
 }
 
-// OfCatalog makes a flow for each kind of work that needs a flow.
+// OfCatalog returns the flows by name of the work: one for each kind of work that has a limit, or
+// a service.
 func OfCatalog(catalog *work.Catalog, room *Room, shared bool, logger *slog.Logger) map[string]*Flow {
 	flows := map[string]*Flow{}
 	for _, offer := range catalog.All() {
@@ -173,10 +176,11 @@ type pass struct {
 	reach, own int
 }
 
-// Enter lets a job begin that await let through, which must call leave with its outcome, or
-// returns the reason and the time to come back. The job waits while sync requests are before
-// it, with a slot for runs in its hands, and so not in the waiting room. When ctx ends, Enter
-// does neither. A nil flow lets all begin.
+// Enter lets a job begin that Await let through. The job must call leave with its outcome.
+// Otherwise leave is nil, and the decision tells the reason and the time to come back. The job
+// waits while sync requests are before it. It holds a slot of all runs meanwhile, so it takes no
+// place in the waiting room. After the end of ctx, leave is nil and the decision means nothing.
+// A nil flow lets all jobs begin.
 func (f *Flow) Enter(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
 		return func(work.Outcome) {}, limit.Decision{}
@@ -197,13 +201,13 @@ func (f *Flow) Enter(ctx context.Context, client string) (leave func(work.Outcom
 	return f.leaver(p), decision
 }
 
-// leaver ends a run now.
+// leaver returns the function that ends a run.
 func (f *Flow) leaver(p pass) func(work.Outcome) {
 	return func(outcome work.Outcome) { f.leave(p, outcome, time.Now()) }
 }
 
-// start begins a run that has its slot, or gives the slot back and tells why. A run that
-// isn't timed needs its time at the rate of slow start.
+// start begins a run that has its slot, or gives the slot back and tells why. A timed run has
+// reserved its time at the rate of slow start, and any other run needs room at that rate.
 func (f *Flow) start(client string, timed bool, now time.Time) (p pass, decision limit.Decision) {
 	defer func() {
 		if !decision.OK() {
@@ -220,22 +224,24 @@ func (f *Flow) start(client string, timed bool, now time.Time) (p pass, decision
 			return pass{}, decision
 		}
 	}
-	f.moved = now
+	f.lastProgress = now
 	return pass{client, f.reach.enter(now), f.party(client).breaker.enter(now)}, limit.Decision{}
 }
 
-// giveBack gives a slot to the next.
+// giveBack gives a slot to the next run that waits.
 func (f *Flow) giveBack(client string) {
 	if f.runs != nil {
 		f.runs.Leave(client)
 	}
 }
 
-// Await lets a job through that takes no slot yet, or returns the reason and the time to
-// come back. No more jobs are through at a time than there are slots; the next wait where
-// their turn is near. River hands out jobs by the hundred. Without a wait, the slots would be
-// idle until the next hundred, and postponing the rest costs Postgres as much as doing them.
-// A job that is through must call leave. When ctx ends, Await does neither.
+// Await lets a job through the door, before the job takes a slot of all runs. The job must call
+// leave. Otherwise leave is nil, and the decision tells the reason and the time to come back.
+// After the end of ctx, leave is nil and the decision means nothing.
+//
+// No more jobs are through at a time than there are slots, and the next jobs wait where their
+// turn is near. River hands out jobs by the hundred. Without a wait, the slots would be idle
+// until the next hundred, and postponing the rest costs Postgres as much as doing them.
 func (f *Flow) Await(ctx context.Context, client string) (leave func(), decision limit.Decision) {
 	if f == nil {
 		return func() {}, limit.Decision{}
@@ -267,14 +273,14 @@ func (f *Flow) Await(ctx context.Context, client string) (leave func(), decision
 	return func() { f.door.Leave(client) }, decision
 }
 
-// look tells why no job may begin now, even in a free slot.
+// look is closed for callers that don't hold the lock.
 func (f *Flow) look(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.closed(client, now)
 }
 
-// shutNow tells why no run may begin now, even in its time at the rate of slow start.
+// shutNow is shut for callers that don't hold the lock.
 func (f *Flow) shutNow(client string, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -287,23 +293,23 @@ func (f *Flow) patience(client string, queue limit.Queue, now time.Time) time.Du
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	turn := f.perSlot(client) * time.Duration(queue.All+1)
-	if turn > jobPatience || now.Sub(f.moved) > jobPatience {
+	if turn > jobPatience || now.Sub(f.lastProgress) > jobPatience {
 		return 0
 	}
 	return longestTurn
 }
 
-// postpone gives a client's refused job a time of its own to come back. Each client has a
-// line of its own: in a common line, a job of a client with short runs would wait behind
-// hundreds that one client with long runs has waiting.
+// postpone gives a client's refused job a time of its own to come back. Each client has a line of
+// its own. In a common line, a job of a client with short runs would wait behind hundreds of jobs
+// of one client with long runs.
 func (f *Flow) postpone(client string, refused limit.Decision, now time.Time) limit.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	line := &f.party(client).line
 	earliest := limit.Latest(refused.RetryAt, now.Add(Soonest))
 	spacing, horizon := f.spacing(client, now), limit.Horizon
-	if refused.Reason == KindLimit { // slots that have long been busy may stay so as long again, or not
-		spacing, horizon = max(spacing, now.Sub(f.moved)/2), limit.Near(line.Stood(now))
+	if refused.Reason == KindLimit { // slots that have long been busy may stay busy for as long again, or not
+		spacing, horizon = max(spacing, now.Sub(f.lastProgress)/2), limit.Near(line.Stood(now))
 	}
 	refused.RetryAt = line.ReserveWithin(horizon, earliest, spacing, askStep)
 	return refused
@@ -318,7 +324,7 @@ func (f *Flow) closed(client string, now time.Time) limit.Decision {
 	return decision
 }
 
-// shut is closed, but for slow start.
+// shut is closed without the rate of slow start.
 func (f *Flow) shut(client string, now time.Time) limit.Decision {
 	if f.reach.isOut(longestConnect, now) {
 		f.reached(now)
@@ -356,19 +362,20 @@ func (f *Flow) rate(client string, at time.Time) limit.Rate {
 	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
 }
 
-// isSlowed tells whether a client came back, alone or with all, since slow start began.
+// isSlowed tells whether slow start binds a client: the service came back for the client, or for
+// all clients, since slow start began.
 func (f *Flow) isSlowed(client string) bool {
 	back := limit.Latest(f.back, f.party(client).back)
 	return !f.rising.IsZero() && !back.Before(f.rising)
 }
 
-// spacing is the time between two runs of a client that come back, by the speed of runs then.
-// Clients whose runs wait as well take turns.
+// spacing is the time between two jobs of a client that come back, by the speed of runs at that
+// time. Clients whose jobs wait as well take turns.
 func (f *Flow) spacing(client string, now time.Time) time.Duration {
 	c := f.party(client)
 	began, opens := time.Time{}, limit.Latest(f.reach.until, c.breaker.until)
 	switch {
-	case f.reach.openings > 0 || c.breaker.openings > 0: // slow start is still to come
+	case f.reach.trips > 0 || c.breaker.trips > 0: // slow start is still to come
 		began = limit.Latest(now, opens)
 	case f.isSlowed(client):
 		began = f.rising
@@ -389,9 +396,9 @@ func (f *Flow) spacing(client string, now time.Time) time.Duration {
 	return spacing * time.Duration(waiting)
 }
 
-// perSlot is the time from one free slot to the next, while all are in use, by how long a
-// client's own runs take: it has slots that no client with longer runs holds. The first runs
-// of a client aren't taken for long because others' are.
+// perSlot is the time from one free slot to the next while all slots are in use, by how long a
+// client's own runs take: no client with longer runs holds all slots. A client without a finished
+// run is given assumedWork a run at most, though runs of other clients take longer.
 func (f *Flow) perSlot(client string) time.Duration {
 	took := f.party(client).took
 	if took == 0 {
@@ -400,7 +407,7 @@ func (f *Flow) perSlot(client string) time.Duration {
 	return took / time.Duration(f.limit)
 }
 
-// risen is the rate of slow start at a time.
+// risen is the rate at a time of a slow start that began at another.
 func risen(began, at time.Time) float64 {
 	return firstRate * math.Exp2(math.Floor(max(0, at.Sub(began).Seconds())/risingStep.Seconds()))
 }

@@ -59,19 +59,19 @@ func TestFlowBreaker(t *testing.T) {
 	var told []bool
 	f.tell = func(down bool, _ error) { told = append(told, down) }
 	late, _ := f.tryEnter("alice", false, now) // under way all the time
-	for range failuresToOpen - 1 {
+	for range failuresToTrip - 1 {
 		f.try(t, now, failed)
 	}
 	f.try(t, now, nil) // a success in between
-	for range failuresToOpen {
+	for range failuresToTrip {
 		f.try(t, now, failed)
 	}
-	opening := firstOpening
+	closing := firstClosing
 	for range 8 {
-		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(opening)) {
-			t.Fatalf("open: got %+v, want it down for %v", got, opening)
+		if _, got := f.tryEnter("alice", false, now); got.Reason != WorkDown || !got.RetryAt.Equal(now.Add(closing)) {
+			t.Fatalf("open: got %+v, want it down for %v", got, closing)
 		}
-		now = now.Add(opening)
+		now = now.Add(closing)
 		probe, got := f.tryEnter("alice", false, now)
 		if !got.OK() {
 			t.Fatalf("half open: got %+v, want a probe", got)
@@ -80,13 +80,13 @@ func TestFlowBreaker(t *testing.T) {
 			t.Errorf("while the probe is out: got %+v, want it down", got)
 		}
 		f.leave(probe, came(now, failed), now)
-		opening = min(2*opening, longestOpening)
+		closing = min(2*closing, longestClosing)
 	}
 	f.leave(late, came(now, nil), now)
 	if f.closedAs(now) != stateDown {
 		t.Error("a late success of an earlier attempt closes it")
 	}
-	now = now.Add(opening)
+	now = now.Add(closing)
 	f.try(t, now, nil)
 	if f.closedAs(now) != "" {
 		t.Error("a probe that succeeds doesn't close it")
@@ -128,17 +128,17 @@ func TestFlowState(t *testing.T) {
 	want("after a Retry-After", "alice", State{State: "paused", Until: morning.Add(time.Second)})
 	want("after a Retry-After to another", "bob", State{State: "up"})
 	now = morning.Add(time.Second)
-	for range failuresToOpen {
+	for range failuresToTrip {
 		f.try(t, now, failed)
 	}
-	down := State{State: "down", Since: now, Until: now.Add(firstOpening)}
+	down := State{State: "down", Since: now, Until: now.Add(firstClosing)}
 	want("after failures", "alice", down)
 	want("after failures of another", "bob", State{State: "up"})
-	now = now.Add(firstOpening)
+	now = now.Add(firstClosing)
 	want("when the probe is due", "alice", State{State: "down", Since: down.Since})
 	f.try(t, now, failed)
-	want("after its failure", "alice", State{State: "down", Since: down.Since, Until: now.Add(2 * firstOpening)})
-	now = now.Add(2 * firstOpening)
+	want("after its failure", "alice", State{State: "down", Since: down.Since, Until: now.Add(2 * firstClosing)})
+	now = now.Add(2 * firstClosing)
 	f.try(t, now, nil)
 	want("after its success", "alice", State{State: "up"})
 	var none *Flow
@@ -219,7 +219,7 @@ func TestFlowLimitsAttempts(t *testing.T) {
 		}
 		last = got.RetryAt
 	}
-	for range 2 * failuresToOpen { // such work isn't paced
+	for range 2 * failuresToTrip { // such work isn't paced
 		f.leave(first, came(morning, &work.Again{}), morning)
 		var got any
 		if first, got = f.tryEnter("alice", true, morning.Add(time.Hour)); first.client == "" {
@@ -231,13 +231,13 @@ func TestFlowLimitsAttempts(t *testing.T) {
 func TestFlowOfADeadWorkIsAskedSeldom(t *testing.T) {
 	t.Parallel()
 	f, now := pacedFlow(0), morning
-	for range failuresToOpen {
+	for range failuresToTrip {
 		f.try(t, now, &work.Again{})
 	}
 	latest := now
 	for range 10_000 {
 		_, got := f.tryEnter("alice", true, now)
-		if got.RetryAt.Before(now.Add(firstOpening)) {
+		if got.RetryAt.Before(now.Add(firstClosing)) {
 			t.Fatalf("got %+v, want it not to come before the probe", got)
 		}
 		latest = got.RetryAt

@@ -10,8 +10,8 @@ import (
 	"ringback/work"
 )
 
-// leave ends a run with its outcome, the zero Outcome where the run says nothing
-// of the work. The next run knows what the outcome shows.
+// leave ends a run with its outcome, or with the zero Outcome where the run says nothing of the
+// work. It gives the slot to the next run only after it has learned from the outcome.
 func (f *Flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	if f == nil {
 		return
@@ -19,7 +19,7 @@ func (f *Flow) leave(p pass, outcome work.Outcome, now time.Time) {
 	defer f.giveBack(p.client)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.moved = now
+	f.lastProgress = now
 	var mistake *work.SettingError
 	if errors.As(outcome.Cause, &mistake) && now.Sub(f.warned) >= db.ToldAgainAfter {
 		f.warn(mistake)
@@ -57,10 +57,10 @@ func (f *Flow) learn(c *party, outcome work.Outcome, now time.Time) {
 		if c.breaker.close() {
 			f.rise(now)
 			c.back = now
-			c.took = outcome.FinishedAt.Sub(outcome.StartedAt) // the failures took as long as its timeout
+			c.took = outcome.FinishedAt.Sub(outcome.StartedAt) // alone: the failures may have taken the whole timeout
 			f.took = c.took
 		}
-		if f.row >= failuresToOpen {
+		if f.row >= failuresToTrip {
 			f.tell(false, nil)
 		}
 		f.row = 0
@@ -71,13 +71,13 @@ func (f *Flow) learn(c *party, outcome work.Outcome, now time.Time) {
 	}
 }
 
-// fail counts a failure. A client whose run fails while nobody gets an answer is held up at
-// once.
+// fail counts a failure, for a breaker and in the row of all clients. A client whose run fails
+// while the row is long is held up at once.
 func (f *Flow) fail(b *breaker, cause error, now time.Time) {
 	f.row++
-	isDown := f.row >= failuresToOpen
+	isDown := f.row >= failuresToTrip
 	b.fail(isDown, now)
-	if isDown && (f.row == failuresToOpen || now.Sub(f.told) >= db.ToldAgainAfter) {
+	if isDown && (f.row == failuresToTrip || now.Sub(f.told) >= db.ToldAgainAfter) {
 		f.tell(true, cause)
 		f.told = now
 	}
@@ -90,25 +90,24 @@ func (f *Flow) reached(now time.Time) {
 	f.back = now
 }
 
-// rise begins slow start, where none lasts: clients that come back together share its rate.
+// rise begins slow start, unless one lasts: clients that come back together share its rate.
 func (f *Flow) rise(now time.Time) {
 	if risen(f.rising, now) >= lastRate {
 		f.rising, f.tat = now, now
 	}
 }
 
-// States of a service that isn't up.
+// States of a service that takes no runs of a client.
 const (
 	stateDown   = "down"
 	statePaused = "paused"
 )
 
-// State tells whether a kind of work is done, as a client's requests to this process meet
-// it.
+// State tells whether this process begins runs of a kind of work for a client.
 type State struct {
 	State string    // up, down or paused
-	Since time.Time // it is down; zero otherwise
-	Until time.Time // the next probe, or the end of the pause; zero for up, and while the probe is out
+	Since time.Time // when the work went down; zero where it isn't down
+	Until time.Time // the next probe, or the end of the pause; zero for up, and while a probe is under way
 }
 
 // State is the state of the work for a client, up for a nil flow.
@@ -120,7 +119,7 @@ func (f *Flow) State(client string, now time.Time) State {
 	defer f.mu.Unlock()
 	c, state := f.party(client), State{State: "up"}
 	switch {
-	case f.reach.openings > 0 || c.breaker.openings > 0:
+	case f.reach.trips > 0 || c.breaker.trips > 0:
 		state = State{State: stateDown, Since: cmp.Or(c.breaker.since, f.reach.since)}
 		if until := limit.Latest(f.reach.until, c.breaker.until); until.After(now) {
 			state.Until = until
@@ -131,12 +130,12 @@ func (f *Flow) State(client string, now time.Time) State {
 	return state
 }
 
-// closedAs is stateDown while the latest runs failed, whosever they were, statePaused while
-// some client has to wait, and "" otherwise.
+// closedAs is stateDown while the latest runs of any clients failed, statePaused while at least one
+// client is paused, and "" otherwise.
 func (f *Flow) closedAs(now time.Time) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.row >= failuresToOpen {
+	if f.row >= failuresToTrip {
 		return stateDown
 	}
 	for _, c := range f.parties {

@@ -14,9 +14,9 @@ func TestManualTellsTheNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const first = firstOpening / time.Second
+	const first = firstClosing / time.Second
 	for _, phrase := range []string{
-		fmt.Sprintf("after %d s, %d s, %d s and so on, up to every %d s", first, 2*first, 4*first, longestOpening/time.Second),
+		fmt.Sprintf("after %d s, %d s, %d s and so on, up to every %d s", first, 2*first, 4*first, longestClosing/time.Second),
 		fmt.Sprintf("begins with %.0f attempts a second, twice as many each half second", firstRate),
 	} {
 		if !strings.Contains(string(manual), phrase) {

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// Watch registers the state of each kind of work that has a flow.
+// Watch registers the metrics of each kind of work that has a flow.
 func Watch(auto promauto.Factory, flows map[string]*Flow) {
 	for name, f := range flows {
 		gauge := func(metric, help string, read func() float64) {

@@ -6,21 +6,21 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Room bounds the jobs that hold a worker while they wait for a run, of all kinds of
-// work together. Clients share it. Each job that waits elsewhere, in a line of its kind of
-// work, say, would count there alone, and the jobs of one client could hold all workers.
+// Room is the waiting room: it bounds the jobs that hold a worker while they wait for a run, of
+// all kinds of work together. Clients share it. With a room for each kind of work, the jobs of
+// one client could hold all workers.
 type Room struct {
 	mu    sync.Mutex
 	slots limit.Slots
 }
 
-// NewRoom has room for half of the workers that runs leave. The other half takes up
-// the jobs of the next client, which run or are postponed at once.
+// NewRoom returns a room for half of the workers that runs leave. The other half takes up the
+// jobs of the next client, which run or are postponed at once.
 func NewRoom(workers, runs int, shared bool) *Room {
 	return &Room{slots: limit.NewHalves(max(0, workers-runs)/2, shared)}
 }
 
-// enter tells whether a job of a client may wait. leave must follow.
+// enter tells whether a job of a client may wait. If so, leave must follow.
 func (r *Room) enter(client string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

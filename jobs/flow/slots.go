@@ -8,46 +8,45 @@ import (
 	"ringback/jobs/limit"
 )
 
-// Slots bounds the runs at a time, and divides the slots among clients. Jobs outnumber
-// runs, since a job spends most of its time waiting for Postgres, together with other
-// jobs. Where runs take long, some of the jobs without a slot wait for a slot and the
-// rest are postponed, so that a client with thousands of jobs leaves workers to other
-// clients.
+// Slots bounds the runs of all kinds of work at a time, and divides the slots among clients. Jobs
+// outnumber runs, since a job spends most of its time waiting for Postgres, together with other
+// jobs. Where runs take long, some of the jobs without a slot wait for a slot and the rest are
+// postponed, so that a client with thousands of jobs leaves workers to other clients.
 type Slots struct {
 	count int
-	room  *Room
+	room  *Room // for jobs that wait for a slot
 	gate  *limit.Gate
 
 	mu      sync.Mutex
-	clients clienteles
+	clients clientStates
 }
 
-// clientele is a client's runs in this process, of all kinds of work or of one.
-type clientele struct {
-	line limit.Line    // of jobs that were postponed
+// clientState is what this process knows of a client's runs, of all kinds of work or of one.
+type clientState struct {
+	line limit.Line    // jobs that were postponed
 	took time.Duration // moving average of a run, 0 before the first
 }
 
-// clienteles are by client, no more than there are clients.
-type clienteles map[string]*clientele
+// clientStates are by client. There are no more states than clients.
+type clientStates map[string]*clientState
 
-func (all clienteles) of(client string) *clientele {
+func (all clientStates) of(client string) *clientState {
 	c := all[client]
 	if c == nil {
-		c = &clientele{}
+		c = &clientState{}
 		all[client] = c
 	}
 	return c
 }
 
-// NewSlots has so many slots, of which clients have shares where they are shared.
+// NewSlots returns count slots, of which each client has a share where shared is true.
 func NewSlots(count int, room *Room, shared bool) *Slots {
 	gate := limit.NewGate(limit.NewSlots(count, shared), limit.OldestFirst, WorkSlots, WorkSlots)
-	return &Slots{count: count, room: room, gate: gate, clients: clienteles{}}
+	return &Slots{count: count, room: room, gate: gate, clients: clientStates{}}
 }
 
 const (
-	// WorkSlots is why a run waits.
+	// WorkSlots is why a run waits: the slots of all runs are used up.
 	WorkSlots limit.Reason = "work_slots"
 	// slotPatience is how long a job waits for a slot at most.
 	slotPatience = 10 * time.Second
@@ -55,13 +54,13 @@ const (
 	assumedWork = time.Second
 	// Soonest is the shortest time by which a job is postponed.
 	Soonest = 10 * time.Millisecond
-	// recallStep is the time between two jobs that come back with nothing reserved.
+	// recallStep is the time between two jobs that come back without a reservation.
 	recallStep = time.Millisecond
 )
 
-// Enter waits until a run of a client may start, which must call leave when it has
-// run, or returns when the job may come back. When ctx ends, it does neither. A job
-// that came back has been postponed before.
+// Enter waits until a run of a client may start. The job must call leave after the run. Otherwise
+// leave is nil, and postponed says when the job may come back. After the end of ctx, leave is nil
+// and postponed means nothing. A job that came back has been postponed before.
 func (s *Slots) Enter(ctx context.Context, client string, cameBack bool) (leave func(), postponed limit.Decision) {
 	waited := false
 	decision := s.gate.Enter(ctx, client, func(limit.Queue) time.Duration {
@@ -85,17 +84,17 @@ func (s *Slots) Enter(ctx context.Context, client string, cameBack bool) (leave 
 	return func() { s.leave(client, time.Since(began)) }, limit.Decision{}
 }
 
-// isPromised tells whether jobs of a client that were postponed are yet to come back.
-// Jobs that come for the first time queue behind them.
+// isPromised tells whether postponed jobs of a client are yet to come back. Jobs that come for the
+// first time queue behind them.
 func (s *Slots) isPromised(client string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.clients.of(client).line.Last().After(now)
 }
 
-// postpone returns the time for a job to come back: when half of its client's waiting
-// jobs are gone, and then one after the other as slots are free. It is at most about as far
-// ahead as the client's jobs have had to wait so far: runs may take less time again.
+// postpone returns the time for a job to come back. The first job comes back when half of its
+// client's waiting jobs have run, and the next follow as slots become free. The time is at most
+// about as far ahead as the client's jobs have had to wait so far: runs may take less time again.
 func (s *Slots) postpone(client string, now time.Time) time.Time {
 	waiting := s.gate.Waiting(client)
 	s.mu.Lock()
@@ -110,7 +109,7 @@ func (s *Slots) postpone(client string, now time.Time) time.Time {
 	return c.line.ReserveWithin(near, now.Add(max(Soonest, min(gone, near))), took/time.Duration(s.count), recallStep)
 }
 
-// leave gives the slot back.
+// leave gives the slot back, after a run that took so long.
 func (s *Slots) leave(client string, took time.Duration) {
 	s.gate.Leave(client)
 	s.mu.Lock()
@@ -125,10 +124,10 @@ func (s *Slots) Running() int {
 	return running
 }
 
-// average is a moving average with another time, the first time where there is none yet.
-func average(average, took time.Duration) time.Duration {
-	if average == 0 {
-		return took
+// average is a moving average with the next value, which is the average where it is the first.
+func average(before, next time.Duration) time.Duration {
+	if before == 0 {
+		return next
 	}
-	return average + (took-average)/8
+	return before + (next-before)/8
 }

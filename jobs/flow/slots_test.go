@@ -270,7 +270,7 @@ func TestJobsThatWaitLeaveWorkersToOthers(t *testing.T) {
 						all.Go(func() {
 							hold(ctx, workers, func(client string) (func(), limit.Decision) {
 								f.mu.Lock()
-								f.moved = time.Now() // as where runs of a millisecond go on
+								f.lastProgress = time.Now() // as where runs of a millisecond go on
 								f.mu.Unlock()
 								return f.Await(ctx, client)
 							}, "m1")

@@ -8,12 +8,12 @@ import (
 	"ringback/work"
 )
 
-// syncPatience is how near a sync request's turn must be for it to wait, and how long it
-// waits at most for a slot.
+// syncPatience is how near a sync request's turn must be for the request to wait, and how long the
+// request waits for a slot at most.
 const syncPatience = 5 * time.Second
 
-// EnterSync is Enter for a sync request, which waits where its turn is near, but not while
-// the service is down or paused. The wait ends with ctx.
+// EnterSync is Enter for a sync request. The request waits where its turn is near, but not while the
+// service is down or paused. The wait ends with ctx.
 func (f *Flow) EnterSync(ctx context.Context, client string) (leave func(work.Outcome), decision limit.Decision) {
 	if f == nil {
 		return func(work.Outcome) {}, limit.Decision{}
@@ -77,8 +77,8 @@ func (f *Flow) reservePace(client string, now time.Time) time.Time {
 	return limit.Latest(now, rate.FreeAt(at, 1))
 }
 
-// turnOf is how long a client's sync request waits for a slot, and in what time its turn comes. Of the
-// turns that are near, no client has more than its share.
+// turnOf is how long a client's sync request waits for a slot at most, and in what time its turn
+// comes. Of the turns that are near, no client has more than its share.
 func (f *Flow) turnOf(client string, queue limit.Queue, now time.Time) (wait, turn time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +88,7 @@ func (f *Flow) turnOf(client string, queue limit.Queue, now time.Time) (wait, tu
 	switch {
 	case queue.All >= near, f.shared && !limit.Fair(queue.Own, near-queue.All):
 		return 0, turn
-	case now.Sub(f.moved) > syncPatience: // the service may hang
+	case now.Sub(f.lastProgress) > syncPatience: // the service may hang
 		return 0, turn
 	}
 	return syncPatience, turn

@@ -138,7 +138,7 @@ func TestSyncRequestsWaitForTheirTurn(t *testing.T) {
 			f := sharedFlow(t, 1, time.Second)
 			fails := make(chan struct{})
 			go func() {
-				for range failuresToOpen - 1 {
+				for range failuresToTrip - 1 {
 					f.try(t, time.Now(), &work.Again{})
 				}
 				leave, _ := f.EnterSync(t.Context(), "alice")
@@ -173,10 +173,10 @@ func TestSyncRequestsKeepThePaceBeforeTheJobs(t *testing.T) {
 	t.Parallel()
 	bubble.Test(t, func(t *testing.T) {
 		f, ctx := pacedFlow(0), t.Context()
-		for range failuresToOpen {
+		for range failuresToTrip {
 			f.try(t, time.Now(), &work.Again{})
 		}
-		time.Sleep(firstOpening)
+		time.Sleep(firstClosing)
 		f.try(t, time.Now(), nil)
 		var jobs sync.WaitGroup
 		defer jobs.Wait()

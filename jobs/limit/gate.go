@@ -7,22 +7,21 @@ import (
 	"time"
 )
 
-// Gate is slots that callers wait for. It alone of this package locks and knows the
-// time, since callers wait in it.
+// Gate is slots that callers wait for. No other type of this package locks or reads the clock.
 type Gate struct {
 	order    Order
-	all, own Reason
+	all, own Reason // of NewGate
 
 	mu      sync.Mutex
 	slots   Slots
-	waiting []*waiter            // oldest first, after the hurried
-	hurried int                  // callers of Hurry that wait, at the head
+	waiting []*waiter            // callers of Hurry first, and then callers of Enter; the oldest first of each
+	hurried int                  // callers of Hurry that wait
 	of      map[string]int       // callers that wait, by client
-	since   time.Time            // from then on somebody has waited all the time
-	came    map[string]time.Time // when each client last came; no more than there are clients
+	since   time.Time            // since then callers have waited without a gap
+	came    map[string]time.Time // when each client last came; no more entries than clients
 }
 
-// lately is for how long after a client has come others leave the last slot to it.
+// lately is for how long after a client has come other clients leave the last slot to it.
 const lately = time.Minute
 
 // Order is the order of waiting callers.
@@ -35,16 +34,17 @@ const (
 	NewestFirst
 )
 
-// Queue is who waits when a caller comes. A hurried caller sees the hurried alone.
+// Queue is the callers that wait when another comes. For a caller of Hurry it is only the callers
+// of Hurry.
 type Queue struct {
-	All, Own int           // callers of all clients, and of its client
-	Stands   time.Duration // for how long somebody has waited all the time
+	All, Own int           // callers of all clients, and of the caller's client
+	Stands   time.Duration // for how long callers have waited without a gap
 }
 
 type waiter struct {
 	client  string
 	hurried bool
-	turn    chan bool // gets true with a slot, or false with a refusal
+	turn    chan bool // true with a slot, false with a refusal
 }
 
 // NewGate returns a gate that refuses for the reason all where no slot is free, and
@@ -53,14 +53,14 @@ func NewGate(slots Slots, order Order, all, own Reason) *Gate {
 	return &Gate{order: order, all: all, own: own, slots: slots, of: map[string]int{}, came: map[string]time.Time{}}
 }
 
-// Enter takes a slot for a client, which Leave gives back, or says why there is none.
-// The caller waits for it no longer than patience says and ctx lasts.
+// Enter takes a slot for a client, which Leave gives back, or says why there is none. The caller
+// waits for the slot no longer than patience says and ctx lasts.
 func (g *Gate) Enter(ctx context.Context, client string, patience func(Queue) time.Duration) Decision {
 	return g.enter(ctx, &waiter{client: client}, patience)
 }
 
-// Hurry is Enter for a caller whose turn comes before the turn of all callers of Enter. The
-// order of the gate is OldestFirst.
+// Hurry is Enter for a caller whose turn comes before the turns of all callers of Enter. The order
+// of the gate must be OldestFirst.
 func (g *Gate) Hurry(ctx context.Context, client string, patience func(Queue) time.Duration) Decision {
 	return g.enter(ctx, &waiter{client: client, hurried: true}, patience)
 }
@@ -86,7 +86,7 @@ func (g *Gate) enter(ctx context.Context, w *waiter, patience func(Queue) time.D
 	return g.refusal(w.client)
 }
 
-// join takes a free slot, or queues.
+// join takes a free slot, or queues the caller for as long as patience says.
 func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time) (waits bool, wait time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -116,9 +116,9 @@ func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time
 	return true, wait
 }
 
-// take takes a slot. Of clients that share, a client leaves the last to those that came lately
-// and have fewer: with few slots, or after others that took all they got, a share is all that
-// is left, and may be held for as long as a run takes.
+// take takes a slot, if the client may have one. Of clients that share, a client leaves the last
+// slot to clients that came lately and have fewer. With few slots, or where other clients took
+// all they could, the client's share may include the last slot, and a run may hold it for long.
 func (g *Gate) take(client string, now time.Time) bool {
 	if g.slots.times > 0 && g.slots.Free() == 1 && g.isAwaited(client, now) {
 		return false
@@ -137,7 +137,7 @@ func (g *Gate) isAwaited(client string, now time.Time) bool {
 	return false
 }
 
-// queue is who waits when a caller comes.
+// queue is the queue that a caller sees.
 func (g *Gate) queue(w *waiter, now time.Time) Queue {
 	queue := Queue{len(g.waiting), g.of[w.client], now.Sub(g.since)}
 	if w.hurried {
@@ -151,7 +151,7 @@ func (g *Gate) queue(w *waiter, now time.Time) Queue {
 	return queue
 }
 
-// tell ends a caller's wait.
+// tell ends the wait of the caller at a place in the queue.
 func (g *Gate) tell(at int, turn bool) {
 	w := g.waiting[at]
 	w.turn <- turn
@@ -164,7 +164,7 @@ func (g *Gate) tell(at int, turn bool) {
 	}
 }
 
-// giveUp leaves the queue, unless the waiter was told just now.
+// giveUp takes a caller out of the queue. It returns true where the caller got a slot just before.
 func (g *Gate) giveUp(w *waiter) (turn bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -174,6 +174,7 @@ func (g *Gate) giveUp(w *waiter) (turn bool) {
 	return <-w.turn
 }
 
+// refusal tells why a client gets no slot.
 func (g *Gate) refusal(client string) Decision {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,7 +184,7 @@ func (g *Gate) refusal(client string) Decision {
 	return Decision{Reason: g.own, Most: int64(g.slots.Of(client))}
 }
 
-// Leave passes a slot on.
+// Leave gives a client's slot back, and passes it on to a caller that waits.
 func (g *Gate) Leave(client string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,8 +1,8 @@
 // Package limit is the one idea of a limit: how much may happen, shared by whom, and when
 // a refused caller may come again. README.md is its manual.
 //
-// Nothing here reads a clock, sleeps or locks, but for Gate: callers pass the time, and
-// let one goroutine at a time use a limit.
+// Only Gate reads a clock, sleeps and locks. Callers of all other types pass the time, and let
+// one goroutine at a time use a limit.
 package limit
 
 import "time"

@@ -7,10 +7,10 @@ import "time"
 // zero TAT is an unused limit.
 type Rate struct {
 	PerSecond float64 // 0 for no limit
-	Burst     int     // that may come at once after a pause, at least 1
+	Burst     int     // uses that may come at once after a pause, at least 1
 }
 
-// Interval is the time between two at the rate, 0 for no limit.
+// Interval is the time between two uses at the rate, 0 for no limit.
 func (r Rate) Interval() time.Duration { return PerSecond(r.PerSecond) }
 
 // PerSecond is the interval of a rate a second, 0 for no limit.
@@ -21,18 +21,18 @@ func PerSecond(rate float64) time.Duration {
 	return time.Duration(float64(time.Second) / rate)
 }
 
-// FreeAt is when the next n may come. More than the burst may come once nobody has
-// for as much longer.
+// FreeAt is when the next n uses may come. More uses than the burst may come after a pause that is
+// longer by as many intervals.
 func (r Rate) FreeAt(tat time.Time, n int) time.Time {
 	return tat.Add(-time.Duration(r.Burst-n) * r.Interval())
 }
 
-// Room tells whether n may come now, which are no more than the burst.
+// Room tells whether n uses may come now. More uses than the burst have no room.
 func (r Rate) Room(tat, now time.Time, n int) bool {
 	return r.PerSecond == 0 || n <= r.Burst && !r.FreeAt(tat, n).After(now)
 }
 
-// Spend returns the TAT after n that come now.
+// Spend returns the TAT after n uses that come now.
 func (r Rate) Spend(tat, now time.Time, n int) time.Time {
 	return Latest(tat, now).Add(time.Duration(n) * r.Interval())
 }
@@ -46,7 +46,7 @@ func (r Rate) Decide(tat, now time.Time, n int, reason Reason) (time.Time, Decis
 	return r.Spend(tat, now, n), Decision{}
 }
 
-// Left is how many may come at once.
+// Left is how many uses may come now.
 func (r Rate) Left(tat, now time.Time) int {
 	if r.PerSecond == 0 || !tat.After(now) {
 		return r.Burst

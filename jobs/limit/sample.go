@@ -1,12 +1,12 @@
 package limit
 
-// Sample counts items that would cost too much to count at each call: it is the latest
-// sample, and the items added since. An item added while a sample is taken may be in it,
-// and counts twice until the next sample, which is better than not at all.
+// Sample counts items that would cost too much to count at each call. The count is the latest
+// sample and the items added since. An item added while a sample is taken may be in the sample,
+// and counts twice until the next, which is better than not at all.
 type Sample[K comparable] struct {
 	sampled map[K]int64
-	before  map[K]int64 // added before the sample under way began, which may hold it
-	added   map[K]int64 // since then
+	before  map[K]int64 // added before the sample under way began; that sample may have counted it, too
+	added   map[K]int64 // added since that sample began
 }
 
 // Of is the count of a key.

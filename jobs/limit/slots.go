@@ -7,8 +7,8 @@ package limit
 // client finds some, however long other clients keep their slots.
 type Slots struct {
 	count, taken int
-	times        int            // a client's most, as a multiple of the free slots; 0 for all
-	of           map[string]int // taken, by client
+	times        int            // a client's most, as a multiple of the free slots; 0 for all slots
+	of           map[string]int // slots taken, by client
 }
 
 // fair is a client's most, as a multiple of the free slots.
@@ -32,7 +32,7 @@ func newSlots(count int, shared bool, times int) Slots {
 // It is the rule of NewSlots, for callers that count elsewhere.
 func Fair(held, free int) bool { return free > 0 && held < fair*free }
 
-// Room tells whether a client may have n more.
+// Room tells whether a client may have n more slots.
 func (s *Slots) Room(client string, n int) bool {
 	free := s.Free() - (n - 1)
 	return free > 0 && (s.times == 0 || s.of[client]+n-1 < s.times*free)
@@ -48,8 +48,8 @@ func (s *Slots) Take(client string, n int) bool {
 	return true
 }
 
-// Decide is Take with a reason: all, where there are no n slots, and own, where the
-// client has its share.
+// Decide is Take with a reason: all where fewer than n slots are free, and own where the client
+// has its share.
 func (s *Slots) Decide(client string, n int, all, own Reason) Decision {
 	switch {
 	case s.Take(client, n):
@@ -68,16 +68,16 @@ func (s *Slots) Release(client string, n int) {
 	}
 }
 
-// Free is how many nobody has.
+// Free is how many slots are free.
 func (s *Slots) Free() int { return max(0, s.count-s.taken) }
 
-// Taken is how many are in use.
+// Taken is how many slots are in use.
 func (s *Slots) Taken() int { return s.taken }
 
-// Of is how many a client has.
+// Of is how many slots a client has.
 func (s *Slots) Of(client string) int { return s.of[client] }
 
-// Share is how many a client alone may have.
+// Share is how many slots a client alone may have.
 func (s *Slots) Share() int {
 	if s.times == 0 {
 		return s.count
@@ -85,7 +85,7 @@ func (s *Slots) Share() int {
 	return (s.count + 1) * s.times / (s.times + 1)
 }
 
-// Greatest is the client that has the most.
+// Greatest is the client that has the most slots, "" where no slot is taken.
 func (s *Slots) Greatest() (client string) {
 	for candidate, taken := range s.of {
 		if taken > s.of[client] {

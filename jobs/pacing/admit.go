@@ -90,11 +90,11 @@ type trial struct {
 
 func (t *trial) hasFailed() bool { return !t.next.IsZero() }
 
-func (t *trial) fail(k kind, now time.Time) {
+func (t *trial) slowDown(k kind, now time.Time) {
 	if !t.hasFailed() {
 		t.pace = newPace(now)
 	}
-	t.pace.fail(k)
+	t.pace.slowDown(k)
 	t.next = now.Add(limit.PerSecond(t.pace.rate))
 }
 

@@ -5,9 +5,9 @@ import "time"
 // A receiver that fails so often in a row is down. It is closed for a time that doubles, up to
 // the longest, each time that a probe fails.
 const (
-	failuresToOpen = 10
-	firstOpening   = 30 * time.Second
-	longestOpening = 15 * time.Minute
+	failuresToTrip = 10
+	firstClosing   = 30 * time.Second
+	longestClosing = 15 * time.Minute
 )
 
 // breaker is a circuit breaker: closed (its zero value), open, or half open, when a probe at a
@@ -22,13 +22,13 @@ const (
 type breaker struct {
 	failures int       // in a row
 	since    time.Time // when the row of failures began
-	openings int       // how often it tripped, with no success in between
+	trips    int       // how often it tripped, with no success in between
 	until    time.Time // open until then
 }
 
 func (b breaker) isOpen(now time.Time) bool { return b.until.After(now) }
 
-func (b breaker) isHalfOpen(now time.Time) bool { return b.openings > 0 && !b.isOpen(now) }
+func (b breaker) isHalfOpen(now time.Time) bool { return b.trips > 0 && !b.isOpen(now) }
 
 // overloadLasts is how long a receiver that answers must fail before its breaker trips. An
 // overloaded receiver answers with many failures within a moment.
@@ -41,12 +41,12 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 		b.since = since
 	}
 	wasUnderWay := b.isOpen(now) // the failed callback left before the breaker opened
-	isEarly := b.failures < failuresToOpen || answered && now.Sub(b.since) < overloadLasts
-	if wasUnderWay || b.openings == 0 && isEarly {
+	isEarly := b.failures < failuresToTrip || answered && now.Sub(b.since) < overloadLasts
+	if wasUnderWay || b.trips == 0 && isEarly {
 		return b
 	}
-	b.until = now.Add(min(firstOpening<<min(b.openings, 10), longestOpening))
-	b.openings++
+	b.until = now.Add(min(firstClosing<<min(b.trips, 10), longestClosing))
+	b.trips++
 	return b
 }
 
@@ -54,11 +54,11 @@ func (b breaker) afterFailure(answered bool, since, now time.Time) breaker {
 // for all clients last opened. That breaker counts failures before HTTP. Other failures count
 // for it as far as the leading client has no more of them than the next.
 type evidence struct {
-	since    time.Time      // when the row of failures began
-	of       map[string]int // failures, by client
-	preHTTP  int            // failures before HTTP
-	answered bool           // at least one failure was an answer
-	counted  int            // failures that the breaker has counted
+	since     time.Time      // when the row of failures began
+	of        map[string]int // failures, by client
+	preHTTP   int            // failures before HTTP
+	hasAnswer bool           // at least one failure was an answer
+	counted   int            // failures that the breaker has counted
 }
 
 // add takes in a failure, and returns how many more failures the breaker has to count.
@@ -67,11 +67,11 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 		e.since, e.of = now, map[string]int{}
 	}
 	e.of[client]++
-	e.answered = e.answered || k == failing
+	e.hasAnswer = e.hasAnswer || k == failing
 	if k == unreachable {
 		e.preHTTP++
 	}
-	count := max(e.preHTTP, e.seenByTwo())
+	count := max(e.preHTTP, e.withoutLeadersExcess())
 	more = max(0, count-e.counted)
 	e.counted = max(e.counted, count)
 	return more
@@ -79,7 +79,7 @@ func (e *evidence) add(client string, k kind, now time.Time) (more int) {
 
 // withoutLeadersExcess is the number of failures, without those by which the leading client
 // exceeds the next.
-func (e *evidence) seenByTwo() (seen int) {
+func (e *evidence) withoutLeadersExcess() (seen int) {
 	most, second := 0, 0
 	for _, count := range e.of {
 		seen += count

@@ -19,7 +19,7 @@ func TestBreaker(t *testing.T) {
 	t.Run("OpensAtTheTenthFailureInARow", func(t *testing.T) {
 		t.Parallel()
 		nine := failed(breaker{}, 9, morning)
-		if nine.until.After(morning) || nine.openings != 0 {
+		if nine.until.After(morning) || nine.trips != 0 {
 			t.Errorf("after 9: got %+v, want it closed", nine)
 		}
 		if got := nine.afterFailure(false, morning, morning); !got.until.Equal(morning.Add(30 * time.Second)) {
@@ -40,7 +40,7 @@ func TestBreaker(t *testing.T) {
 			}
 			b = b.afterFailure(false, now, now)
 		}
-		if got := failed(b, 1000, b.until); got.until.Sub(b.until) != longestOpening {
+		if got := failed(b, 1000, b.until); got.until.Sub(b.until) != longestClosing {
 			t.Errorf("after a thousand more: got %+v", got)
 		}
 	})
@@ -51,10 +51,10 @@ func TestBreaker(t *testing.T) {
 		for range 50 { // called too fast, it says so many times within a moment
 			b = b.afterFailure(true, morning, morning)
 		}
-		if b.openings != 0 {
+		if b.trips != 0 {
 			t.Errorf("got %+v, want it closed", b)
 		}
-		if b = b.afterFailure(true, morning, morning.Add(overloadLasts)); b.openings != 1 {
+		if b = b.afterFailure(true, morning, morning.Add(overloadLasts)); b.trips != 1 {
 			t.Errorf("got %+v, want it open", b)
 		}
 	})
@@ -62,7 +62,7 @@ func TestBreaker(t *testing.T) {
 	t.Run("IsNotOpenedFurtherByWhatWasUnderWay", func(t *testing.T) {
 		t.Parallel()
 		got := failed(failed(breaker{}, 10, morning), 50, morning.Add(10*time.Second))
-		if got.openings != 1 || !got.until.Equal(morning.Add(30*time.Second)) {
+		if got.trips != 1 || !got.until.Equal(morning.Add(30*time.Second)) {
 			t.Errorf("got %+v, want it open for the first 30 s", got)
 		}
 	})
@@ -96,7 +96,7 @@ func TestBreakerForAll(t *testing.T) {
 					r.learnBreakers(r.party(seen.client, now), seen.kind, now)
 				}
 			}
-			if got := r.breaker.openings > 0; got != test.want {
+			if got := r.breaker.trips > 0; got != test.want {
 				t.Errorf("got %+v, want it open: %v", r.breaker, test.want)
 			}
 		})
@@ -114,7 +114,7 @@ func TestBreakerForAll(t *testing.T) {
 			at := until.Add(time.Duration(n) * time.Second)
 			r.learnBreakers(r.party("mallory", at), failing, at)
 		}
-		if r.breaker.openings != 1 {
+		if r.breaker.trips != 1 {
 			t.Errorf("got %+v, want it to wait for another client's probe", r.breaker)
 		}
 		r.learnBreakers(r.party("acme", until), good, until)

@@ -91,7 +91,7 @@ func (p *Pacing) asked(pass *Pass, answer webhook.Consent, err error, now time.T
 		r.address = prefix
 	}
 	pass.ask = false
-	p.keep(r, now)
+	p.markUnsaved(r, now)
 	if p.mustAsk(r, c, now) {
 		p.release(pass, verdict{})
 		return limit.Decision{Reason: Consent, RetryAt: limit.Latest(r.asksAt(c), now.Add(halfASec))}

@@ -36,7 +36,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 	case r.room(c, a, now, callback.CameBack):
 	case p.holdsItsShare(callback, now): // a wait for a worker takes longer than a wait for the pace
 		return nil, p.awaitWorker(callback.Client, now)
-	case callback.CameBack && !callback.fromLine:
+	case callback.CameBack && !callback.waitedNew:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserveAgain(r, c, a, now)}
 	default:
 		return nil, limit.Decision{Reason: Pace, RetryAt: p.reserve(r, c, a, now, now)}
@@ -54,7 +54,7 @@ func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, l
 
 // holdsItsShare tells whether a client's callbacks leave no worker of its share to a callback.
 func (p *Pacing) holdsItsShare(callback Callback, now time.Time) bool {
-	return !p.slots.Room(callback.Client, 1+spare(&p.clientele(callback.Client).line, callback, now))
+	return !p.slots.Room(callback.Client, 1+spare(&p.clientState(callback.Client).line, callback, now))
 }
 
 func (p *Pacing) awaitWorker(client string, now time.Time) limit.Decision {
@@ -86,13 +86,13 @@ func (r *receiver) opensTo(c *party, now time.Time) time.Time {
 	case (closed || claimed) && c.probing:
 		return now.Add(r.attemptTimeOf(c))
 	case claimed:
-		return c.failed.Add(probeAgain)
+		return c.lastDown.Add(probeAgain)
 	}
 	return now
 }
 
 // failedSince tells whether a client found the receiver down since the breaker for all opened.
-func (r *receiver) failedSince(c *party) bool { return !c.failed.Before(r.closedAt) }
+func (r *receiver) failedSince(c *party) bool { return !c.lastDown.Before(r.closedAt) }
 
 // room tells whether the pace of a receiver has room for a client's callback. It leaves a
 // slot to each client that has waited longer since its last slot. It leaves another to the
@@ -128,7 +128,7 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 		if other.line.Missed(now) {
 			other.turn = now
 		}
-		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.opens().After(now) {
+		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.closedUntil().After(now) {
 			owed++
 		}
 	}
@@ -188,13 +188,13 @@ type allowance struct {
 }
 
 func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
-	a := allowance{rate: limit.Rate{Burst: 1}, most: min(int(r.pace.flight), p.share), own: limit.Rate{Burst: 1}, ownMost: p.workers}
+	a := allowance{rate: limit.Rate{Burst: 1}, most: min(int(r.pace.flight), p.mostPerReceiver), own: limit.Rate{Burst: 1}, ownMost: p.workers}
 	if r.proven {
 		a.rate = r.pace.limit()
 	}
 	a.ceiling = p.ceiling(r)
 	if r.ruling.isAllowed() {
-		a.rate, a.most = r.ruling.rate(), cmp.Or(r.ruling.Concurrency, p.share)
+		a.rate, a.most = r.ruling.rate(), cmp.Or(r.ruling.Concurrency, p.mostPerReceiver)
 	} else if a.ceiling > 0 && (a.rate.PerSecond == 0 || a.rate.PerSecond > a.ceiling) {
 		a.rate = limit.Rate{PerSecond: a.ceiling, Burst: burst(a.ceiling)}
 	}
@@ -305,7 +305,7 @@ func (r *receiver) awaits(c *party) (until time.Time) {
 }
 
 // makesWait tells whether a callback under way makes a client's first callback wait.
-func (r *receiver) keeps(c *party, now time.Time) bool {
+func (r *receiver) makesWait(c *party, now time.Time) bool {
 	return c.inFlight == 0 && r.awaits(c).After(now)
 }
 

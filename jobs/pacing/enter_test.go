@@ -155,7 +155,7 @@ func TestEnter(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			p := newTestPacing(Config{Workers: 9, Shared: true}, &outsideStub{row: known})
 			left, _ := enterAll(t.Context(), p, "acme", 2)
-			left[0].receiver.took = 10 * time.Millisecond
+			left[0].receiver.averageTime = 10 * time.Millisecond
 			for _, waits := range []bool{true, false} {
 				start := time.Now()
 				if pass, got := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL}); pass != nil || (time.Since(start) > 0) != waits {
@@ -172,7 +172,7 @@ func TestEnter(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			p := newTestPacing(Config{Workers: 4}, &outsideStub{row: known})
 			first, _ := p.Enter(t.Context(), Callback{Client: "acme", URL: hookURL})
-			first.receiver.took = 10 * time.Millisecond
+			first.receiver.averageTime = 10 * time.Millisecond
 			go func() {
 				time.Sleep(patience / 10)
 				first.Leave(sentTo(here, webhook.Delivered, 204))
@@ -235,7 +235,7 @@ func TestMemory(t *testing.T) {
 				stub := &outsideStub{row: row, saved: make(chan []db.Receiver, 1000), address: hookAddress}
 				p := newTestPacing(Config{Workers: 400}, stub)
 				ctx, cancel := context.WithCancel(t.Context())
-				p.Run(ctx)
+				p.Start(ctx)
 				for range 300 { // five minutes, in which nothing changes
 					time.Sleep(time.Second)
 					if pass, _ := p.Enter(ctx, Callback{Client: "acme", URL: hookURL, CameBack: true}); pass != nil {
@@ -266,7 +266,7 @@ func TestMemory(t *testing.T) {
 			stub := &outsideStub{saved: make(chan []db.Receiver, 1000), address: hookAddress}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())
-			p.Run(ctx)
+			p.Start(ctx)
 			for n := range 600 { // a minute, in which there is something new all the time
 				time.Sleep(100 * time.Millisecond)
 				outcome := []webhook.Outcome{webhook.Delivered, webhook.Gone}[n%2]
@@ -299,20 +299,20 @@ func TestMemory(t *testing.T) {
 	t.Run("HoldsWhoIsClosedToWhom", func(t *testing.T) {
 		t.Parallel()
 		before := newReceiver("https://a:443", morning)
-		for range failuresToOpen {
+		for range failuresToTrip {
 			before.learnBreakers(before.party("acme", morning), failing, morning)
 		}
 		acme, other := before.party("acme", morning), before.party("other", morning)
-		acme.breaker = breaker{openings: 3, until: morning.Add(4 * time.Minute)}
+		acme.breaker = breaker{trips: 3, until: morning.Add(4 * time.Minute)}
 		other.pause, other.oneByOne = morning.Add(time.Hour), morning.Add(24*time.Hour)
-		before.breaker = breaker{openings: 2, until: morning.Add(time.Minute)}
+		before.breaker = breaker{trips: 2, until: morning.Add(time.Minute)}
 		after := newReceiver(before.name, morning)
 		after.recall(before.row(morning), morning)
-		if after.breaker.openings != 2 || !after.breaker.until.Equal(before.breaker.until) {
+		if after.breaker.trips != 2 || !after.breaker.until.Equal(before.breaker.until) {
 			t.Errorf("got %+v, want %+v", after.breaker, before.breaker)
 		}
-		if got := after.party("acme", morning); got.breaker.openings != 3 || !got.opens().Equal(acme.opens()) {
-			t.Errorf("acme: got %+v, want it closed until %v", got.breaker, acme.opens())
+		if got := after.party("acme", morning); got.breaker.trips != 3 || !got.closedUntil().Equal(acme.closedUntil()) {
+			t.Errorf("acme: got %+v, want it closed until %v", got.breaker, acme.closedUntil())
 		}
 		if got := after.party("other", morning); !got.pause.Equal(other.pause) || !got.oneByOne.Equal(other.oneByOne) {
 			t.Errorf("other: got %v and %v, want %v and %v", got.pause, got.oneByOne, other.pause, other.oneByOne)
@@ -333,7 +333,7 @@ func TestMemory(t *testing.T) {
 			stub := &outsideStub{row: known, saved: make(chan []db.Receiver, 100)}
 			p := newTestPacing(Config{Workers: 400}, stub)
 			ctx, cancel := context.WithCancel(t.Context())
-			p.Run(ctx)
+			p.Start(ctx)
 			pass, _ := p.Enter(ctx, Callback{URL: hookURL})
 			pass.Leave(sentTo(here, webhook.Delivered, 204))
 			stub.row = db.Receiver{ClosedUntil: time.Now().Add(time.Hour), Openings: 1}
@@ -342,7 +342,7 @@ func TestMemory(t *testing.T) {
 			})
 			time.Sleep(3 * time.Second)
 			_, _ = p.Enter(ctx, Callback{URL: hookURL})
-			if r := p.receivers[ReceiverOf(hookURL)]; stub.loaded != 2 || r.breaker.openings != 1 {
+			if r := p.receivers[ReceiverOf(hookURL)]; stub.loaded != 2 || r.breaker.trips != 1 {
 				t.Errorf("got %+v, loaded %d times, want it met anew within three seconds", r.breaker, stub.loaded)
 			}
 			cancel()
@@ -375,7 +375,7 @@ func TestForgettingWaitsForASaveAndIsTriedAgain(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		p.Run(ctx)
+		p.Start(ctx)
 		pass, _ := p.Enter(ctx, Callback{URL: hookURL})
 		pass.Leave(sentTo(here, webhook.HTTPStatus, 500))
 		stub.change(func() {

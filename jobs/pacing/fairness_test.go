@@ -93,7 +93,7 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 			s.sendEvery("mallory", acme, 50, 6*second, 2*time.Minute)
 			s.run(3 * time.Minute)
 			wantCalm(t, "beside "+name, "acme", acme)
-			if (name == "500" || name == "no answer") && s.receivers[acme.name].parties["mallory"].breaker.openings == 0 {
+			if (name == "500" || name == "no answer") && s.receivers[acme.name].parties["mallory"].breaker.trips == 0 {
 				t.Error("it isn't closed to mallory")
 			}
 		}

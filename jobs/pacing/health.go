@@ -58,9 +58,9 @@ type health struct {
 	usual    time.Duration // moving average of an answer's time, with few callbacks in flight
 	recent   time.Duration // moving average of an answer's time; both are 0 before the first 2xx
 	calm     time.Time     // when the latest answer with few in flight came
-	answered float64       // recent attempts: the count is halved each half second
-	failed   float64       // the failures of them
-	failing  float64       // part of the attempts that fails even at a slower pace
+	attempts float64       // recent attempts: the count is halved each half second
+	failures float64       // recent attempts that failed
+	unmended float64       // part of the attempts that fails even at a slower pace
 	rolled   time.Time     // when the counts were last halved
 }
 
@@ -68,49 +68,49 @@ const (
 	// slack is the time by which an answer may exceed any usual time. Where this machine is full,
 	// answers take tens of milliseconds longer without any fault of the receiver. With 50 ms, a
 	// storm of twice the capacity cut the callbacks of a healthy receiver to a tenth.
-	slack      = 250 * time.Millisecond
-	calmEvery  = 10 * time.Second // how long the usual time may go unmeasured; 20 answers where they take longer
-	tolerance  = 1.5              // answers that take so many times the usual leave the limit in flight as it is
-	failSlack  = 0.03             // part of failures that is no evidence of load
-	maxFailing = 0.2              // the most that may pass for failures which a slower pace doesn't mend
+	slack       = 250 * time.Millisecond
+	calmEvery   = 10 * time.Second // how long the usual time may go unmeasured; 20 answers where they take longer
+	tolerance   = 1.5              // answers that take so many times the usual leave the limit in flight as it is
+	failSlack   = 0.03             // part of failures that is no evidence of load
+	maxUnmended = 0.2              // the most that may pass for failures which a slower pace doesn't mend
 )
 
 // trouble is an attempt's evidence that a receiver has too much load.
 type trouble int
 
 const (
-	noTrouble   trouble = iota
-	slowAnswers         // answers take twice the usual time and the slack more
-	failures            // more failures than are usual for the receiver
+	noTrouble    trouble = iota
+	slowAnswers          // answers take twice the usual time and the slack more
+	manyFailures         // more failures than are usual for the receiver
 )
 
 // note takes in an attempt, and returns the trouble that it shows. few says that few callbacks
 // were in flight when the callback left. slowed says that the client's pace is well below the
 // load that gave trouble, and that the callback left over a second after the pace was halved.
-func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Time) trouble {
+func (h *health) note(k kind, lasted time.Duration, few, slowed bool, now time.Time) trouble {
 	h.roll(now)
-	h.answered++
+	h.attempts++
 	if slowed {
-		h.failing = min(maxFailing, h.failing+(share(k)-h.failing)/32)
+		h.unmended = min(maxUnmended, h.unmended+(failurePart(k)-h.unmended)/32)
 	}
 	if k.isFailure() {
-		h.failed++
-		usual := h.failing
+		h.failures++
+		usual := h.unmended
 		if k == refused {
-			usual = maxFailing // no load makes a receiver answer 4xx
+			usual = maxUnmended // no load makes a receiver answer 4xx
 		}
-		if h.failed > (2*usual+failSlack)*h.answered+k.slack() {
-			return failures
+		if h.failures > (2*usual+failSlack)*h.attempts+k.slack() {
+			return manyFailures
 		}
 		return noTrouble
 	}
 	if k != good {
 		return noTrouble
 	}
-	h.recent = average(h.recent, took)
+	h.recent = average(h.recent, lasted)
 	if few || h.usual == 0 {
 		h.calm = now
-		h.usual = towards(h.usual, took)
+		h.usual = towards(h.usual, lasted)
 	}
 	if h.recent > 2*h.usual+slack {
 		return slowAnswers
@@ -120,22 +120,22 @@ func (h *health) note(k kind, took time.Duration, few, slowed bool, now time.Tim
 
 // towards is the usual time after an answer with few in flight. The usual time falls fast and
 // rises slowly, since the causes of late answers are unusual.
-func towards(usual, took time.Duration) time.Duration {
+func towards(usual, lasted time.Duration) time.Duration {
 	switch {
 	case usual == 0:
-		return took
-	case took < usual:
-		return usual - (usual-took)/2
+		return lasted
+	case lasted < usual:
+		return usual - (usual-lasted)/2
 	default:
-		return usual + (took-usual)/16
+		return usual + (lasted-usual)/16
 	}
 }
 
 // isLate tells whether an answer took clearly longer than is usual.
-func (h *health) isLate(took time.Duration) bool { return took > h.usual+h.usual/4+slack }
+func (h *health) isLate(lasted time.Duration) bool { return lasted > h.usual+h.usual/4+slack }
 
 // failurePart is 1 for a failure and 0 otherwise, so that its average is the part of failures.
-func share(k kind) float64 {
+func failurePart(k kind) float64 {
 	if k.isFailure() {
 		return 1
 	}
@@ -153,8 +153,8 @@ func (k kind) slack() float64 {
 
 // roll halves the counts each half second.
 func (h *health) roll(now time.Time) {
-	for ; now.Sub(h.rolled) >= halfASec && h.answered > 0.01; h.rolled = h.rolled.Add(halfASec) {
-		h.answered, h.failed = h.answered/2, h.failed/2
+	for ; now.Sub(h.rolled) >= halfASec && h.attempts > 0.01; h.rolled = h.rolled.Add(halfASec) {
+		h.attempts, h.failures = h.attempts/2, h.failures/2
 	}
 	if now.Sub(h.rolled) >= halfASec {
 		h.rolled = now

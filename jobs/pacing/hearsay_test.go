@@ -33,7 +33,7 @@ func TestHearsay(t *testing.T) {
 		}
 		p.release(pass, verdict{})
 		if k.isDown() {
-			pass.party.failed = now
+			pass.party.lastDown = now
 		}
 		r.hearsay.tested(pass, k, now)
 	}

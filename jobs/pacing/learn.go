@@ -26,32 +26,32 @@ const (
 // conclude ends a pass, and lets the receiver, the party and the client learn from the attempt.
 func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 	r, c, k := pass.receiver, pass.party, kindOf(sent)
-	r.moved, c.moved, p.clientele(c.client).moved = now, now, now
+	r.lastProgress, c.lastProgress, p.clientState(c.client).lastProgress = now, now, now
 	if sent.Outcome == "" {
 		p.release(pass, verdict{})
 		return
 	}
 	r.roll(c, now)
-	took := sent.EndedAt.Sub(sent.StartedAt)
+	lasted := sent.EndedAt.Sub(sent.StartedAt)
 	r.outcome = sent.Outcome
-	c.latest = [2]time.Duration{took, c.latest[0]}
-	if sent.Outcome != webhook.Timeout || r.took == 0 {
-		r.took = average(r.took, took)
+	c.latest = [2]time.Duration{lasted, c.latest[0]}
+	if sent.Outcome != webhook.Timeout || r.averageTime == 0 {
+		r.averageTime = average(r.averageTime, lasted)
 	}
-	p.clientele(c.client).took = average(p.clientele(c.client).took, took)
+	p.clientState(c.client).averageTime = average(p.clientState(c.client).averageTime, lasted)
 	r.seenAt(pass, sent, k, now)
 	explained := r.learnOneByOne(pass, sent, now)
-	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(took)})
+	p.release(pass, verdict{good: k == good, failed: k.isFailure(), late: k == good && c.health.isLate(lasted)})
 	r.catchUp(c, now)
 	if !explained {
-		r.learnPace(pass, k, took, now)
+		r.learnPace(pass, k, lasted, now)
 	}
 	r.learnBreakers(c, k, now)
 	r.hearsay.tested(pass, k, now)
 	if sent.Outcome == webhook.Throttled {
 		r.learnPause(c, now.Add(sent.RetryAfter), now)
 	}
-	p.keep(r, now)
+	p.markUnsaved(r, now)
 }
 
 // roll ends the periods of the receiver's pace and of the client's own, where their time is over.
@@ -59,7 +59,7 @@ func (p *Pacing) conclude(pass *Pass, sent webhook.Attempt, now time.Time) {
 func (r *receiver) roll(c *party, now time.Time) {
 	slope := c.health.slope()
 	if c.bound && now.Sub(c.pace.now.began) >= halfASec {
-		c.pace.troubled, c.pace.share = r.troubled(c, now)
+		c.pace.troubled, c.pace.growthPart = r.troubled(c, now)
 	}
 	r.pace.roll(now, 1, r.attemptTime())
 	c.pace.roll(now, slope, r.attemptTime())
@@ -106,7 +106,7 @@ func (r *receiver) catchUp(c *party, now time.Time) {
 // times as long as the given client's.
 func (r *receiver) isSlowerForOthers(c *party, now time.Time) bool {
 	for _, other := range r.parties {
-		if other != c && other.inFlight > 0 && max(other.latest[0], silence(other.inFlight, other.moved, now)) > 4*c.latest[0] {
+		if other != c && other.inFlight > 0 && max(other.latest[0], silence(other.inFlight, other.lastProgress, now)) > 4*c.latest[0] {
 			return true
 		}
 	}
@@ -128,7 +128,7 @@ func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Tim
 		r.answeredFrom = append(slices.Clone(r.answeredFrom[max(0, len(r.answeredFrom)+1-maxPrefixes):]), r.address)
 		pass.party.trial = trial{underWay: pass.party.trial.underWay}
 	case pass.trial && k != good:
-		pass.party.trial.fail(k, now)
+		pass.party.trial.slowDown(k, now)
 	}
 }
 
@@ -155,21 +155,21 @@ const fewTroubled = 5
 // learnPace lets the paces follow an attempt's evidence. Trouble of a client slows that client's
 // own pace. Only trouble before HTTP slows the pace of the receiver, for all clients: otherwise
 // clients on paths that fail for them would slow the others.
-func (r *receiver) learnPace(pass *Pass, k kind, took time.Duration, now time.Time) {
+func (r *receiver) learnPace(pass *Pass, k kind, lasted time.Duration, now time.Time) {
 	c := pass.party
-	slowed := c.bound && c.pace.troubled <= fewTroubled && c.pace.rate < c.pace.worst/2 && pass.left.Sub(c.pace.halved) > time.Second
-	shown := c.health.note(k, took, pass.few, slowed, now)
+	slowed := c.bound && c.pace.troubled <= fewTroubled && c.pace.rate < c.pace.highestKnee/2 && pass.left.Sub(c.pace.halved) > time.Second
+	shown := c.health.note(k, lasted, pass.few, slowed, now)
 	if !r.proven {
-		c.pace.fail(k)
+		c.pace.slowDown(k)
 		return
 	}
 	if shown == noTrouble {
 		return
 	}
 	c.bind(r)
-	c.pace.answer(shown, pass.left, now)
+	c.pace.slowFor(shown, pass.left, now)
 	if k == unreachable {
-		r.pace.answer(shown, pass.left, now)
+		r.pace.slowFor(shown, pass.left, now)
 	}
 }
 
@@ -191,13 +191,13 @@ func (c *party) bind(r *receiver) {
 func (r *receiver) learnOneByOne(pass *Pass, sent webhook.Attempt, now time.Time) (explained bool) {
 	switch {
 	case kindOf(sent) < failing:
-		isBeside := !pass.stranger && pass.left.Before(r.taken.end) && sent.Conn != r.taken.conn
+		isBeside := !pass.stranger && pass.left.Before(r.lastTaken.end) && sent.Conn != r.lastTaken.conn
 		r.together = r.together || r.proven && (isBeside || r.isPast(pass, sent))
-		r.taken = taken{}
+		r.lastTaken = taken{}
 		if sent.Outcome == webhook.Delivered {
-			r.taken = taken{now, sent.Conn}
+			r.lastTaken = taken{now, sent.Conn}
 		}
-	case sent.Outcome == webhook.Timeout && !r.together && r.taken.end.After(pass.left):
+	case sent.Outcome == webhook.Timeout && !r.together && r.lastTaken.end.After(pass.left):
 		pass.party.oneByOne = now.Add(oneByOneFor)
 		pass.party.shookHands = sent.Conn != "" && strings.HasPrefix(r.name, "https:")
 		return true
@@ -218,26 +218,26 @@ func (r *receiver) isPast(pass *Pass, sent webhook.Attempt) bool {
 // clients. An answer below 500 closes both.
 func (r *receiver) learnBreakers(c *party, k kind, now time.Time) {
 	if !k.isDown() {
-		if c.breaker.openings > 0 || r.breaker.openings > 0 && r.failedSince(c) {
+		if c.breaker.trips > 0 || r.breaker.trips > 0 && r.failedSince(c) {
 			// The receiver is back, and the client starts slowly. Other clients whose own breakers
 			// tripped will do so, too.
 			c.pace, c.bound = newPace(now), true
 		}
-		r.breaker, r.failed, c.breaker = breaker{}, evidence{}, breaker{}
+		r.breaker, r.failures, c.breaker = breaker{}, evidence{}, breaker{}
 		return
 	}
-	c.failed = now
+	c.lastDown = now
 	c.breaker = c.breaker.afterFailure(k == failing, now, now)
 	if r.breaker.isOpen(now) {
 		return // the callback left before the breaker opened
 	}
-	openings := r.breaker.openings
-	for range r.failed.add(c.client, k, now) {
-		r.breaker = r.breaker.afterFailure(r.failed.answered, r.failed.since, now)
+	trips := r.breaker.trips
+	for range r.failures.add(c.client, k, now) {
+		r.breaker = r.breaker.afterFailure(r.failures.hasAnswer, r.failures.since, now)
 	}
-	if r.breaker.openings > openings {
-		r.failed, r.closedAt = evidence{}, now
-		r.took = 0 // the failures may have taken long: the next attempt counts alone
+	if r.breaker.trips > trips {
+		r.failures, r.closedAt = evidence{}, now
+		r.averageTime = 0 // the failures may have taken long: the next attempt counts alone
 	}
 }
 

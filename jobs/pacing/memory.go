@@ -33,7 +33,7 @@ func (m memory) pace(now time.Time) pace {
 // closing is a party's part of a receiver's row: until when the receiver is closed to the client,
 // and why.
 type closing struct {
-	Openings int       `json:"openings,omitzero"` // of the party's breaker
+	Trips    int       `json:"openings,omitzero"` // of the party's breaker
 	Down     time.Time `json:"down_until,omitzero"`
 	Paused   time.Time `json:"paused_until,omitzero"`
 	OneByOne time.Time `json:"one_by_one_until,omitzero"`
@@ -45,7 +45,7 @@ type closing struct {
 func (r *receiver) recall(row db.Receiver, now time.Time) {
 	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
 	if row.Openings > 0 {
-		r.breaker, r.closedAt = breaker{failures: failuresToOpen, openings: row.Openings, until: row.ClosedUntil}, now
+		r.breaker, r.closedAt = breaker{failures: failuresToTrip, trips: row.Openings, until: row.ClosedUntil}, now
 	}
 	if len(row.AnsweredFrom) > 0 {
 		r.proven, r.answeredFrom, r.pace = true, row.AnsweredFrom, r.memory.pace(now)
@@ -59,7 +59,7 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 	for client, closed := range closingsOf(row) {
 		c := r.party(client, now)
-		c.breaker = breaker{openings: closed.Openings, until: closed.Down}
+		c.breaker = breaker{trips: closed.Trips, until: closed.Down}
 		c.pause, c.oneByOne, c.shookHands = closed.Paused, closed.OneByOne, closed.Shook
 		if closed.Claimed.After(r.hearsay.until) {
 			r.hearsay = hearsay{client: client, until: closed.Claimed}
@@ -116,7 +116,7 @@ func ByClock(row db.Receiver, clock func(time.Time) time.Time) db.Receiver {
 	row.GrantedUntil, row.ClosedUntil, row.ExpiresAt = clock(row.GrantedUntil), clock(row.ClosedUntil), clock(row.ExpiresAt)
 	closings := closingsOf(row)
 	for client, c := range closings {
-		closings[client] = closing{c.Openings, clock(c.Down), clock(c.Paused), clock(c.OneByOne), clock(c.Claimed), c.Shook}
+		closings[client] = closing{c.Trips, clock(c.Down), clock(c.Paused), clock(c.OneByOne), clock(c.Claimed), c.Shook}
 	}
 	if len(closings) > 0 {
 		row.Closings = encodeClosings(closings)
@@ -176,12 +176,12 @@ func (m memory) provenUntil(now time.Time) time.Time {
 func (r *receiver) row(now time.Time) db.Receiver {
 	row := db.Receiver{
 		Name: r.name, GrantedUntil: r.consent.until, PerMinute: r.consent.perMinute, Prefixes: r.consent.prefixes,
-		ClosedUntil: r.breaker.until, Openings: r.breaker.openings,
+		ClosedUntil: r.breaker.until, Openings: r.breaker.trips,
 		LastOutcome: string(r.outcome),
 	}
 	// A half-open breaker is remembered for as long as it might have been open, so that the next
 	// trip continues the doubling.
-	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestOpening))
+	row.ExpiresAt = limit.Latest(now, row.GrantedUntil, row.ClosedUntil.Add(longestClosing))
 	if r.outcome != "" {
 		row.ExpiresAt = limit.Latest(row.ExpiresAt, now.Add(calledFor))
 	}
@@ -192,7 +192,7 @@ func (r *receiver) row(now time.Time) db.Receiver {
 	}
 	closings := r.closings(now)
 	for _, c := range closings {
-		row.ExpiresAt = limit.Latest(row.ExpiresAt, c.Down.Add(longestOpening), c.Paused, c.OneByOne)
+		row.ExpiresAt = limit.Latest(row.ExpiresAt, c.Down.Add(longestClosing), c.Paused, c.OneByOne)
 	}
 	if len(closings) > 0 {
 		row.Closings = encodeClosings(closings)
@@ -209,8 +209,8 @@ func (r *receiver) closings(now time.Time) map[string]closing {
 		if client == r.hearsay.client && r.hearsay.until.After(now) {
 			claimed = r.hearsay.until
 		}
-		if !claimed.IsZero() || limit.Latest(c.opens(), c.oneByOne).After(now.Add(sharedPause)) {
-			found[client] = closing{c.breaker.openings, c.breaker.until, c.pause, c.oneByOne, claimed, c.shookHands}
+		if !claimed.IsZero() || limit.Latest(c.closedUntil(), c.oneByOne).After(now.Add(sharedPause)) {
+			found[client] = closing{c.breaker.trips, c.breaker.until, c.pause, c.oneByOne, claimed, c.shookHands}
 		}
 	}
 	return found
@@ -229,7 +229,7 @@ const (
 )
 
 // markUnsaved marks a receiver for saving, if its row has changed or is old.
-func (p *Pacing) keep(r *receiver, now time.Time) {
+func (p *Pacing) markUnsaved(r *receiver, now time.Time) {
 	if r.memory.unsaved || p.receivers[r.name] != r {
 		return
 	}

@@ -24,10 +24,10 @@ func TestRowByAnotherClock(t *testing.T) {
 	t.Parallel()
 	row := db.Receiver{
 		ClosedUntil: morning, GrantedUntil: morning.Add(time.Hour), ExpiresAt: morning.Add(2 * time.Hour),
-		Closings: encodeClosings(map[string]closing{"acme": {Openings: 2, Down: morning.Add(time.Minute), OneByOne: morning.Add(time.Hour), Claimed: morning.Add(time.Second), Shook: true}}),
+		Closings: encodeClosings(map[string]closing{"acme": {Trips: 2, Down: morning.Add(time.Minute), OneByOne: morning.Add(time.Hour), Claimed: morning.Add(time.Second), Shook: true}}),
 	}
 	there := ByClock(row, by(10*time.Minute))
-	want := map[string]closing{"acme": {Openings: 2, Down: morning.Add(11 * time.Minute), OneByOne: morning.Add(70 * time.Minute), Claimed: morning.Add(10*time.Minute + time.Second), Shook: true}}
+	want := map[string]closing{"acme": {Trips: 2, Down: morning.Add(11 * time.Minute), OneByOne: morning.Add(70 * time.Minute), Claimed: morning.Add(10*time.Minute + time.Second), Shook: true}}
 	if diff := cmp.Diff(want, closingsOf(there)); diff != "" || !there.ClosedUntil.Equal(morning.Add(10*time.Minute)) {
 		t.Errorf("got the receiver closed until %v, and for clients (-want +got):\n%s", there.ClosedUntil, diff)
 	}

@@ -16,7 +16,7 @@ type Change struct{ Row, Before db.Receiver }
 // otherwise. Of what both know, the later time counts.
 func (c Change) Over(stored db.Receiver, now time.Time) db.Receiver {
 	row := c.Row
-	if opens := stored.ClosedUntil.Add(longestOpening); opens.After(now) && isNews(stored.ClosedUntil, c.Before.ClosedUntil) && stored.ClosedUntil.After(row.ClosedUntil) {
+	if opens := stored.ClosedUntil.Add(longestClosing); opens.After(now) && isNews(stored.ClosedUntil, c.Before.ClosedUntil) && stored.ClosedUntil.After(row.ClosedUntil) {
 		row.ClosedUntil, row.Openings = stored.ClosedUntil, stored.Openings
 	}
 	if stored.GrantedUntil.After(now) && isNews(stored.GrantedUntil, c.Before.GrantedUntil) && stored.GrantedUntil.After(row.GrantedUntil) {
@@ -58,7 +58,7 @@ func (c closing) over(stored, before closing, now time.Time) closing {
 		return own
 	}
 	if down := later(c.Down, stored.Down, before.Down); !down.Equal(c.Down) {
-		c.Down, c.Openings = down, stored.Openings
+		c.Down, c.Trips = down, stored.Trips
 	}
 	c.Paused = later(c.Paused, stored.Paused, before.Paused)
 	if oneByOne := later(c.OneByOne, stored.OneByOne, before.OneByOne); !oneByOne.Equal(c.OneByOne) {

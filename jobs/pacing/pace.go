@@ -8,39 +8,38 @@ import (
 	"ringback/jobs/limit"
 )
 
-// pace is how fast callbacks may go to a receiver: a rate, and how many may be in
-// flight. Both follow the receiver's answers, as in congestion control. A pace
-// doubles in slow start, until the first trouble halves it, and grows slowly from
-// then on.
+// pace is how fast callbacks may go to a receiver: a rate, and a limit in flight. Both follow the
+// receiver's answers, as in congestion control. A pace doubles in slow start, until the first
+// trouble halves it, and grows slowly from then on.
 type pace struct {
-	rate     float64 // callbacks a second; from Unlimited on only flight counts
-	flight   float64 // limit in flight, at least 1
-	steady   bool    // slow start is over
-	knee     float64 // up to this rate the rate doubles again after trouble, as up to TCP's ssthresh
-	worst    float64 // the highest knee of a row of troubles, which ends once the rate exceeds it; well below it, a pace is slower than load demands
-	troubled int     // clients that had trouble within a minute, with this one
-	share    float64 // the client's part of one client's growth, which they share; 0 for all of it
-	clean    int     // periods without trouble since the rate reached the knee
+	rate        float64 // callbacks a second; from Unlimited on only flight counts
+	flight      float64 // limit in flight, at least 1
+	steady      bool    // slow start is over
+	knee        float64 // up to this rate the rate doubles again after trouble, as up to TCP's ssthresh
+	highestKnee float64 // highest knee in a row of troubles; well below it, a pace is slower than load demands
+	troubled    int     // clients that had trouble within a minute, with this one
+	growthPart  float64 // the client's part of one client's growth, which they share; 0 for all of it
+	clean       int     // periods without trouble since the rate reached the knee
 
-	tat    time.Time // of the rate
-	halved time.Time // when trouble last halved the pace
-	good   int       // callbacks taken since halved; halved each period
-	failed int       // callbacks failed since halved; halved each period
+	tat      time.Time // of the rate
+	halved   time.Time // when trouble last halved the pace
+	good     int       // callbacks taken since halved; halved each period
+	failures int       // callbacks failed since halved; halved each period
 
 	limited time.Time // since when the rate holds callbacks back without growing; zero where it holds none back
 	full    time.Time // since when the limit in flight holds callbacks back without growing; zero where it holds none back
 
-	failing time.Time // the latest trouble before which most callbacks went well; zero once the pace grows
-	well    float64   // the knee of that trouble
-	before  period
-	now     period
-	round   round
+	wellUntil time.Time // the latest trouble before which most callbacks went well; zero once the pace grows
+	wellKnee  float64   // the knee of that trouble
+	before    period
+	now       period
+	round     round
 }
 
 // period is how long a pace is tried before it grows.
 type period struct {
 	began   time.Time
-	took    time.Duration // once it is over
+	lasted  time.Duration // once it is over
 	left    int           // callbacks that left
 	good    int           // callbacks that the receiver took
 	peak    int           // the most callbacks in flight
@@ -69,7 +68,7 @@ const (
 	goneRate  = 1.0
 	halfASec  = 500 * time.Millisecond
 	aTenth    = 100 * time.Millisecond
-	kneeShare = 0.85
+	kneePart  = 0.85
 	downAfter = 3 * halfASec // of failures that follow each other
 )
 
@@ -92,11 +91,11 @@ func (p *pace) limit() limit.Rate {
 // lasts is how long a period lasts where an answer takes answerTime: half a second, and four
 // callbacks at least. In slow start it lasts no longer than answers need to tell of trouble.
 // Otherwise a busy new receiver would leave thousands of callbacks to wait in the queue.
-func (p *pace) lasts(answer time.Duration) time.Duration {
+func (p *pace) lasts(answerTime time.Duration) time.Duration {
 	interval := limit.PerSecond(p.rate)
 	switch {
 	case !p.steady && p.rate < Unlimited:
-		return max(min(halfASec, max(aTenth, 2*answer)), 4*interval)
+		return max(min(halfASec, max(aTenth, 2*answerTime)), 4*interval)
 	case p.steady && p.rate < p.knee:
 		return max(halfASec, interval)
 	}
@@ -105,13 +104,13 @@ func (p *pace) lasts(answer time.Duration) time.Duration {
 
 // roll ends the period when its time is over, and lets the pace grow by the period's evidence.
 // slope is the part of the limit in flight that the time of answers allows.
-func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
-	took := now.Sub(p.now.began)
-	if took < p.lasts(answer) {
+func (p *pace) roll(now time.Time, slope float64, answerTime time.Duration) {
+	lasted := now.Sub(p.now.began)
+	if lasted < p.lasts(answerTime) {
 		return
 	}
 	if p.now.good > 0 && !p.now.trouble {
-		p.grow(took, slope)
+		p.grow(lasted, slope)
 	}
 	if !p.now.limited {
 		p.limited = time.Time{}
@@ -120,18 +119,18 @@ func (p *pace) roll(now time.Time, slope float64, answer time.Duration) {
 		p.full = time.Time{}
 	}
 	p.before, p.now = p.now, period{began: now}
-	p.before.took = took
-	p.good, p.failed = p.good/2, p.failed/2
+	p.before.lasted = lasted
+	p.good, p.failures = p.good/2, p.failures/2
 }
 
 // grow lets the pace grow after a period without trouble in which the receiver took callbacks.
-func (p *pace) grow(took time.Duration, slope float64) {
-	p.failing = time.Time{}
-	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*took.Seconds() {
+func (p *pace) grow(lasted time.Duration, slope float64) {
+	p.wellUntil = time.Time{}
+	if p.now.limited || float64(p.now.left) >= 0.75*p.rate*lasted.Seconds() {
 		p.rate, p.limited = p.faster(), time.Time{}
 	}
-	if p.rate > p.worst {
-		p.worst = 0
+	if p.rate > p.highestKnee {
+		p.highestKnee = 0
 	}
 	if !p.steady {
 		return // each round doubles the limit in flight
@@ -155,7 +154,7 @@ func (p *pace) faster() float64 {
 		next = min(p.knee, 2*next)
 	default:
 		p.clean++
-		next += max(0.5, next*0.01*float64(min(p.clean, 5))) * cmp.Or(p.share, 1)
+		next += max(0.5, next*0.01*float64(min(p.clean, 5))) * cmp.Or(p.growthPart, 1)
 	}
 	if next >= Unlimited {
 		return 2 * Unlimited
@@ -164,7 +163,7 @@ func (p *pace) faster() float64 {
 }
 
 // depart counts a callback that leaves, with its number and the callbacks then in flight.
-func (p *pace) take(now time.Time, rate limit.Rate, number, inFlight int) {
+func (p *pace) depart(now time.Time, rate limit.Rate, number, inFlight int) {
 	p.tat = rate.Spend(p.tat, now, 1)
 	p.now.left++
 	p.now.peak = max(p.now.peak, inFlight)
@@ -208,13 +207,13 @@ type verdict struct {
 // note takes in a callback's verdict. In slow start the limit in flight doubles when a round is
 // over: all its callbacks ended, the last was taken, and most answers came in the usual time. The
 // limit exceeds two only once the receiver has shown that it takes two at once.
-func (p *pace) answered(v verdict) {
+func (p *pace) note(v verdict) {
 	if v.good {
 		p.now.good++
 		p.good++
 	}
 	if v.failed {
-		p.failed++
+		p.failures++
 	}
 	if p.round.last == 0 || v.number > p.round.last {
 		return
@@ -238,13 +237,13 @@ func (p *pace) answered(v verdict) {
 // Failures halve the rate and the limit in flight. Slow answers halve the limit alone, since they
 // lower the rate by themselves. With the rate halved as well, a recovered receiver would get a
 // few callbacks a second for minutes.
-func (p *pace) answer(shown trouble, left, now time.Time) {
+func (p *pace) slowFor(shown trouble, left, now time.Time) {
 	p.now.trouble = true
 	if left.Before(p.halved) || now.Sub(p.halved) < halfASec {
 		return
 	}
 	base, peak, threshold := p.carried(now), float64(max(p.before.peak, p.now.peak)), p.threshold(now)
-	p.halved, p.clean, p.round, p.good, p.failed = now, 0, round{}, 0, 0
+	p.halved, p.clean, p.round, p.good, p.failures = now, 0, round{}, 0, 0
 	p.flight = max(1, min(p.flight, peak)/2)
 	if shown == slowAnswers {
 		return
@@ -261,26 +260,26 @@ func (p *pace) answer(shown trouble, left, now time.Time) {
 // at first. After downAfter it returns to its value at the first trouble, as TCP's ssthresh stays
 // while a segment times out repeatedly.
 func (p *pace) threshold(now time.Time) float64 {
-	taken, atKnee := kneeShare*p.carried(now), p.rate >= p.knee
-	p.worst = max(p.worst, taken)
+	knee, atKnee := kneePart*p.carried(now), p.rate >= p.knee
+	p.highestKnee = max(p.highestKnee, knee)
 	switch {
-	case 3*p.failed <= p.good:
+	case 3*p.failures <= p.good:
 		if atKnee && p.knee > 0 && p.clean < 3 {
-			taken = min(taken, kneeShare*p.knee)
+			knee = min(knee, kneePart*p.knee)
 		}
 		if atKnee {
-			p.worst = taken
+			p.highestKnee = knee
 		}
-		p.failing, p.well = now, taken
-	case p.failing.IsZero(): // few callbacks left since the pace grew
-		p.failing, p.well = now, max(p.knee, p.rate/2)
-		return p.well
-	case now.Sub(p.failing) >= downAfter:
-		return p.well
+		p.wellUntil, p.wellKnee = now, knee
+	case p.wellUntil.IsZero(): // few callbacks left since the pace grew
+		p.wellUntil, p.wellKnee = now, max(p.knee, p.rate/2)
+		return p.wellKnee
+	case now.Sub(p.wellUntil) >= downAfter:
+		return p.wellKnee
 	default:
-		return max(taken, kneeShare*p.well)
+		return max(knee, kneePart*p.wellKnee)
 	}
-	return taken
+	return knee
 }
 
 // carried is the rate at which the receiver took callbacks until the trouble. It is no less than
@@ -291,12 +290,12 @@ func (p *pace) carried(now time.Time) float64 {
 
 // takenRate is how many callbacks a second the receiver took within this period and the last.
 func (p *pace) takenRate(now time.Time) float64 {
-	took, taken := p.before.took+now.Sub(p.now.began), p.before.good+p.now.good
-	return float64(taken) / max(halfASec, took).Seconds()
+	lasted, taken := p.before.lasted+now.Sub(p.now.began), p.before.good+p.now.good
+	return float64(taken) / max(halfASec, lasted).Seconds()
 }
 
 // slowDown halves the rate after an attempt that was no success, at a stranger or in a trial.
-func (p *pace) fail(k kind) {
+func (p *pace) slowDown(k kind) {
 	least := leastRate
 	if k == neutral {
 		least = goneRate
@@ -308,10 +307,10 @@ func (p *pace) fail(k kind) {
 // It is infinite from Unlimited on. A pace that holds callbacks back and has not grown for a while
 // is expected to grow as seldom. Otherwise callbacks would come back for growth that doesn't come,
 // and find no room, again and again.
-func (p *pace) rateAt(at, now time.Time, answer time.Duration) float64 {
+func (p *pace) rateAt(at, now time.Time, answerTime time.Duration) float64 {
 	rate := p.rate
 	if !p.steady && at.After(p.now.began) {
-		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(max(p.lasts(answer), stalled(p.limited, now)))))
+		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(max(p.lasts(answerTime), stalled(p.limited, now)))))
 	}
 	if rate >= Unlimited {
 		return math.Inf(1)
@@ -321,9 +320,9 @@ func (p *pace) rateAt(at, now time.Time, answer time.Duration) float64 {
 
 // flightAt is the limit in flight that a pace has at a time if all goes well, where an answer
 // takes answerTime.
-func (p *pace) flightAt(at, now time.Time, took time.Duration) float64 {
+func (p *pace) flightAt(at, now time.Time, answerTime time.Duration) float64 {
 	if p.steady || !at.After(now) {
 		return p.flight
 	}
-	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(took, 50*time.Millisecond, stalled(p.full, now))))))
+	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(answerTime, 50*time.Millisecond, stalled(p.full, now))))))
 }

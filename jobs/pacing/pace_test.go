@@ -45,17 +45,17 @@ func TestPace(t *testing.T) {
 		p.now.good, p.flight, p.now.peak = 160, 16, 16
 		now = now.Add(halfASec)
 		for range 10 {
-			p.answer(failures, now, now)
+			p.slowFor(manyFailures, now, now)
 		}
 		if p.rate < 100 || p.rate > 160 || p.flight != 8 || !p.steady {
 			t.Errorf("got %v a second and %v in flight, want half of it, once", p.rate, p.flight)
 		}
 		before := p.rate
-		p.answer(failures, now.Add(-time.Millisecond), now.Add(time.Second))
+		p.slowFor(manyFailures, now.Add(-time.Millisecond), now.Add(time.Second))
 		if p.rate != before {
 			t.Error("what left before was held against it")
 		}
-		p.answer(failures, now.Add(time.Millisecond), now.Add(time.Second))
+		p.slowFor(manyFailures, now.Add(time.Millisecond), now.Add(time.Second))
 		if p.rate >= before {
 			t.Error("what left since was not")
 		}
@@ -67,8 +67,8 @@ func TestPace(t *testing.T) {
 		p.now.good, p.good = 320, 320
 		for range 6 {
 			now = now.Add(halfASec)
-			p.answered(verdict{failed: true})
-			p.answer(failures, now, now)
+			p.note(verdict{failed: true})
+			p.slowFor(manyFailures, now, now)
 			p.roll(now, 1, 0)
 		}
 		if p.rate > 20 || p.knee < 320 || p.knee > 640 {
@@ -85,8 +85,8 @@ func TestPace(t *testing.T) {
 		for range 6 {
 			p.now.good, p.good = 50, 50
 			now = now.Add(halfASec)
-			p.answered(verdict{failed: true})
-			p.answer(failures, now, now)
+			p.note(verdict{failed: true})
+			p.slowFor(manyFailures, now, now)
 			p.roll(now, 1, 0)
 		}
 		if p.knee > 100 {
@@ -116,8 +116,8 @@ func TestPace(t *testing.T) {
 		p := newPace(morning)
 		for n := range 100 {
 			now := morning.Add(time.Duration(n) * time.Second)
-			p.answer(failures, now, now)
-			p.fail(refused)
+			p.slowFor(manyFailures, now, now)
+			p.slowDown(refused)
 		}
 		if p.rate != leastRate || p.flight != 1 {
 			t.Errorf("got %v a second and %v in flight", p.rate, p.flight)

@@ -62,14 +62,14 @@ type Outside struct {
 
 // Pacing paces the callbacks of this process.
 type Pacing struct {
-	workers  int     // callbacks at a time
-	share    int     // the most of them that go to one receiver
-	rate     float64 // of Config
-	required bool    // consent
-	shared   bool
-	logger   *slog.Logger
-	outside  Outside
-	writing  chan struct{} // has an element while stored receivers are saved or forgotten
+	workers         int     // callbacks at a time
+	mostPerReceiver int     // the most of them that go to one receiver
+	rate            float64 // of Config
+	required        bool    // consent
+	shared          bool
+	logger          *slog.Logger
+	outside         Outside
+	writing         chan struct{} // has an element while stored receivers are saved or forgotten
 
 	mu            sync.Mutex
 	receivers     map[string]*receiver
@@ -77,23 +77,23 @@ type Pacing struct {
 	strangers     *budget                  // of all strangers
 	strangerSlots limit.Slots              // half of the workers, for strangers
 	addresses     map[netip.Prefix]*budget // of the strangers at an address
-	clients       map[string]*clientele
+	clients       map[string]*clientState
 	rulings       map[string]ruling    // the operator's, by RulingTarget
 	unsaved       map[string]*receiver // to be saved
 }
 
 // clientState is what a Pacing knows of a client, for all receivers together.
-type clientele struct {
-	line  limit.Line    // callbacks that wait for a worker
-	took  time.Duration // moving average of an attempt, 0 before the first
-	moved time.Time     // when an attempt last ended, or began with none under way
+type clientState struct {
+	line         limit.Line    // callbacks that wait for a worker
+	averageTime  time.Duration // moving average of an attempt, 0 before the first
+	lastProgress time.Time     // when an attempt last ended, or began with none under way
 }
 
 // clientState returns the state of a client. There are no more states than clients.
-func (p *Pacing) clientele(client string) *clientele {
+func (p *Pacing) clientState(client string) *clientState {
 	known := p.clients[client]
 	if known == nil {
-		known = &clientele{}
+		known = &clientState{}
 		p.clients[client] = known
 	}
 	return known
@@ -103,9 +103,9 @@ func (p *Pacing) clientele(client string) *clientele {
 func New(config Config) *Pacing {
 	workers := max(1, config.Workers)
 	return &Pacing{
-		workers: workers, share: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
+		workers: workers, mostPerReceiver: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
 		logger: config.Logger, outside: config.Outside, writing: make(chan struct{}, 1),
-		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientele{}, rulings: map[string]ruling{},
+		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientState{}, rulings: map[string]ruling{},
 		slots:     limit.NewSlots(workers, config.Shared),
 		strangers: newBudget(strangersRate, config.Shared), strangerSlots: limit.NewSlots(max(1, workers/2), config.Shared),
 		unsaved: map[string]*receiver{},
@@ -114,10 +114,10 @@ func New(config Config) *Pacing {
 
 // Callback is a callback that wants to leave.
 type Callback struct {
-	Client   string
-	URL      string
-	CameBack bool // it has been postponed, or has failed before
-	fromLine bool // it was new when it began to wait in its worker
+	Client    string
+	URL       string
+	CameBack  bool // it has been postponed, or has failed before
+	waitedNew bool // it was new when it began to wait in its worker
 }
 
 // A callback that may leave within its patience waits in its worker: to postpone it would
@@ -151,7 +151,7 @@ func (p *Pacing) Enter(ctx context.Context, callback Callback) (*Pass, limit.Dec
 		if decision.RetryAt.IsZero() || decision.RetryAt.After(deadline) || !p.wait(ctx, callback.Client, decision.RetryAt) {
 			return nil, decision
 		}
-		callback.CameBack, callback.fromLine = true, !callback.CameBack || callback.fromLine
+		callback.CameBack, callback.waitedNew = true, !callback.CameBack || callback.waitedNew
 	}
 	return nil, limit.Decision{}
 }
@@ -246,16 +246,16 @@ func (p *Pacing) next(r *receiver, callback Callback) (*Pass, limit.Decision) {
 func (pass *Pass) Leave(sent webhook.Attempt) {
 	p, r, now := pass.pacing, pass.receiver, time.Now()
 	p.mu.Lock()
-	before := r.breaker.openings
+	before := r.breaker.trips
 	p.conclude(pass, sent, now)
 	after := r.breaker
 	p.mu.Unlock()
 	switch {
-	case after.openings > before:
+	case after.trips > before:
 		p.logger.Warn("receiver_closed", "receiver", r.name, "failures", after.failures, "until", after.until,
 			"outcome", sent.Outcome, "status", sent.Status, "cause", sent.Cause,
 			"remedy", "callbacks wait and try again by themselves; once the receiver is well, ringback receiver forget lets them leave at once")
-	case after.openings < before:
+	case after.trips < before:
 		p.logger.Info("receiver_open", "receiver", r.name)
 	}
 }

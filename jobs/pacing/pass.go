@@ -26,15 +26,15 @@ type Pass struct {
 
 // pass takes the slots that a callback holds while it is under way.
 func (p *Pacing) pass(r *receiver, c *party, a allowance, ask bool, now time.Time) *Pass {
-	if client := p.clientele(c.client); p.slots.Of(c.client) == 0 {
-		client.moved = now
+	if client := p.clientState(c.client); p.slots.Of(c.client) == 0 {
+		client.lastProgress = now
 	}
 	p.slots.Take(c.client, 1)
 	if r.inFlight == 0 {
-		r.moved = now
+		r.lastProgress = now
 	}
 	if c.inFlight == 0 {
-		c.moved = now
+		c.lastProgress = now
 	}
 	r.number++
 	pass := &Pass{
@@ -49,8 +49,8 @@ func (p *Pacing) pass(r *receiver, c *party, a allowance, ask bool, now time.Tim
 	r.inFlight++
 	c.inFlight++
 	c.turn = now
-	r.pace.take(now, a.rate, pass.number, r.inFlight)
-	c.pace.take(now, a.own, pass.number, c.inFlight)
+	r.pace.depart(now, a.rate, pass.number, r.inFlight)
+	c.pace.depart(now, a.own, pass.number, c.inFlight)
 	if ask {
 		meanwhile := now.Add(askPatience + halfASec) // no other callback asks until then
 		r.consent.askAt, c.refusal.askAt = meanwhile, meanwhile
@@ -80,6 +80,6 @@ func (p *Pacing) release(pass *Pass, v verdict) {
 	pass.receiver.inFlight--
 	pass.party.inFlight--
 	v.number, v.together = pass.number, pass.receiver.together
-	pass.receiver.pace.answered(v)
-	pass.party.pace.answered(v)
+	pass.receiver.pace.note(v)
+	pass.party.pace.note(v)
 }

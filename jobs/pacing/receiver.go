@@ -12,11 +12,11 @@ import (
 
 // receiver is the state of a scheme, host and port, for callbacks of all clients.
 type receiver struct {
-	name    string
-	ruling  ruling   // the operator's
-	pace    pace     // of all clients together
-	breaker breaker  // for all clients
-	failed  evidence // for the breaker
+	name     string
+	ruling   ruling   // the operator's
+	pace     pace     // of all clients together
+	breaker  breaker  // for all clients
+	failures evidence // for the breaker
 	// closedAt is when this process last learned that the breaker opened.
 	closedAt time.Time
 	hearsay  hearsay
@@ -27,16 +27,16 @@ type receiver struct {
 	proven       bool            // it took a callback
 	attempts     limit.Window    // of all clients, until it is proven
 	address      netip.Prefix    // of the latest attempt, zero where it is unknown
-	took         time.Duration   // moving average of an attempt, 0 before the first
+	averageTime  time.Duration   // moving average of an attempt, 0 before the first
 	outcome      webhook.Outcome // of the latest attempt
 
-	inFlight int
-	moved    time.Time // when an attempt last ended, or began with none under way
-	number   int       // callbacks that left so far
-	taken    taken
-	together bool      // it has shown that it takes two callbacks at once, on two connections
-	underWay []*Pass   // callbacks, until together
-	again    time.Time // until together: the next time for a callback that comes back and finds no room
+	inFlight     int
+	lastProgress time.Time // when an attempt last ended, or began with none under way
+	number       int       // callbacks that left so far
+	lastTaken    taken
+	together     bool      // it has shown that it takes two callbacks at once, on two connections
+	underWay     []*Pass   // callbacks, until together
+	again        time.Time // until together: the next time for a callback that comes back and finds no room
 
 	used    time.Time // when a callback last wanted to leave
 	memory  memory
@@ -45,30 +45,30 @@ type receiver struct {
 
 // party is one client at one receiver. Evidence that only that client has binds no other.
 type party struct {
-	client  string
-	bound   bool // its own pace binds it, since it had trouble
-	pace    pace
-	health  health
-	breaker breaker
-	pause   time.Time        // end of the client's Retry-After
-	failed  time.Time        // when a callback last found the receiver down
-	latest  [2]time.Duration // how long the latest two attempts took, the latest first
-	slow    time.Time        // since when attempts are expected to take much longer than usual; zero where they aren't
+	client   string
+	bound    bool // its own pace binds it, since it had trouble
+	pace     pace
+	health   health
+	breaker  breaker
+	pause    time.Time        // end of the client's Retry-After
+	lastDown time.Time        // when a callback last found the receiver down
+	latest   [2]time.Duration // how long the latest two attempts took, the latest first
+	slow     time.Time        // since when attempts are expected to take much longer than usual; zero where they aren't
 	// oneByOne is until when the receiver is believed to serve this client one connection at a
 	// time. Such a receiver accepts no second connection while the first is open.
 	oneByOne time.Time
 	// shookHands says that the callback on the second connection hung after the TLS handshake. So
 	// the receiver had accepted the connection, and the callback's path may be the cause: other
 	// clients find out for themselves.
-	shookHands bool
-	refusal    refusal
-	trial      trial
-	probing    bool // a probe is under way, with the receiver closed by evidence of other clients
-	inFlight   int
-	line       limit.Line // callbacks that wait for the receiver
-	again      time.Time  // the latest time that a callback got which came back and found no room
-	moved      time.Time  // when an attempt last ended, or began with none under way
-	turn       time.Time  // when a callback last left, or didn't come at its time
+	shookHands   bool
+	refusal      refusal
+	trial        trial
+	probing      bool // a probe is under way, with the receiver closed by evidence of other clients
+	inFlight     int
+	line         limit.Line // callbacks that wait for the receiver
+	again        time.Time  // the latest time that a callback got which came back and found no room
+	lastProgress time.Time  // when an attempt last ended, or began with none under way
+	turn         time.Time  // when a callback last left, or didn't come at its time
 }
 
 // taken is the latest callback that a receiver took: when, and on which connection. It is zero
@@ -149,7 +149,7 @@ func (r *receiver) party(client string, now time.Time) *party {
 func (r *receiver) forgetParties(now time.Time) {
 	for client, c := range r.parties {
 		isIdle := c.inFlight == 0 && !c.line.Due(now, now.Add(limit.Horizon))
-		isBarred := c.refusal.stands || limit.Latest(c.opens(), c.oneByOne, c.refusal.askAt).After(now)
+		isBarred := c.refusal.stands || limit.Latest(c.closedUntil(), c.oneByOne, c.refusal.askAt).After(now)
 		if isIdle && !isBarred {
 			delete(r.parties, client)
 		}
@@ -160,7 +160,7 @@ func (r *receiver) forgetParties(now time.Time) {
 func (c *party) hasFailed() bool { return c.pace.rate < startRate }
 
 // closedUntil is when the client's own closings of the receiver end.
-func (c *party) opens() time.Time { return limit.Latest(c.pause, c.breaker.until) }
+func (c *party) closedUntil() time.Time { return limit.Latest(c.pause, c.breaker.until) }
 
 // attemptTimeOf is how long an attempt of a client may be expected to take: one client's
 // callbacks may be quick where callbacks of another take long.
@@ -179,7 +179,7 @@ const unknownTime = 100 * time.Millisecond
 
 // attemptTime is how long an attempt of any client may be expected to take.
 func (r *receiver) attemptTime() time.Duration {
-	return cmp.Or(r.took, unknownTime)
+	return cmp.Or(r.averageTime, unknownTime)
 }
 
 // expected is attemptTimeOf for callbacks that wait. It grows while none of the attempts under
@@ -187,9 +187,9 @@ func (r *receiver) attemptTime() time.Duration {
 // receiver that takes seconds would come back as often as it usually answers. Attempts of other
 // clients count only where clients share one slot.
 func (r *receiver) expected(c *party, now time.Time) time.Duration {
-	quiet := silence(r.inFlight, r.moved, now)
+	quiet := silence(r.inFlight, r.lastProgress, now)
 	if r.together || r.isStranger() {
-		quiet = silence(c.inFlight, c.moved, now)
+		quiet = silence(c.inFlight, c.lastProgress, now)
 	}
 	return max(r.attemptTimeOf(c), min(c.latest[0], c.latest[1]), quiet/2)
 }

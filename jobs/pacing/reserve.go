@@ -10,7 +10,7 @@ import (
 // the receiver will have without trouble.
 func (p *Pacing) reserve(r *receiver, c *party, a allowance, from, now time.Time) time.Time {
 	at := limit.Latest(from, c.line.Last())
-	earliest, spacing := p.opening(r, c, a, from, at, now)
+	earliest, spacing := p.nextRoom(r, c, a, from, at, now)
 	return c.line.ReserveWithin(r.horizon(c, now), earliest, spacing, r.recallStep(a))
 }
 
@@ -42,7 +42,7 @@ func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 // Where clients take turns at one slot, they share these times. The first callback of each
 // client waits no longer than awaits says for a callback under way.
 func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time) time.Time {
-	earliest, spacing := p.opening(r, c, a, now, now, now)
+	earliest, spacing := p.nextRoom(r, c, a, now, now, now)
 	head := earliest
 	if r.takesTurns() {
 		spacing = max(a.rate.Interval(), a.own.Interval(), r.expected(c, now))
@@ -53,7 +53,7 @@ func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time)
 	switch {
 	case !at.After(now.Add(pollInterval)):
 		r.again = at.Add(spacing)
-	case r.takesTurns() && r.keeps(c, now) && !c.again.After(now): // the first callback of its client
+	case r.takesTurns() && r.makesWait(c, now) && !c.again.After(now): // the first callback of its client
 		at = head
 	default:
 		return p.reserve(r, c, a, now, now)
@@ -68,13 +68,13 @@ const leastWait = time.Millisecond
 
 // nextRoom is when a receiver may have room for a client's callback, no sooner than from, and
 // the time between two callbacks by the pace at the time at.
-func (p *Pacing) opening(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
-	spacing = r.spacing(c, a, p.share, at, now)
+func (p *Pacing) nextRoom(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
+	spacing = r.spacing(c, a, p.mostPerReceiver, at, now)
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
 	earliest = limit.Latest(from, r.freeAt(c, a, now))
 	if !earliest.After(now) {
 		earliest = now.Add(min(spacing, r.expected(c, now), r.horizon(c, now)))
-		if until := r.awaits(c); r.keeps(c, now) && until.Before(earliest) {
+		if until := r.awaits(c); r.makesWait(c, now) && until.Before(earliest) {
 			earliest = until
 		}
 	}
@@ -120,12 +120,12 @@ func (r *receiver) recallStep(a allowance) time.Duration {
 // reserveSlot returns when a callback comes back that waits for one of the slots that its
 // client holds.
 func (p *Pacing) reserveSlot(name string, held int, now time.Time) time.Time {
-	client := p.clientele(name)
-	took := client.took
-	if took == 0 {
-		took = time.Second
+	client := p.clientState(name)
+	averageTime := client.averageTime
+	if averageTime == 0 {
+		averageTime = time.Second
 	}
-	took = max(took, silence(p.slots.Of(name), client.moved, now)/2)
-	spacing := took / time.Duration(max(1, held))
+	averageTime = max(averageTime, silence(p.slots.Of(name), client.lastProgress, now)/2)
+	spacing := averageTime / time.Duration(max(1, held))
 	return client.line.Reserve(now.Add(spacing), spacing, limit.PerSecond(Unlimited))
 }

@@ -93,9 +93,9 @@ func (p *Pacing) Concerns(callbackURL string, since time.Time) Concern {
 // database answers.
 const rulingsInterval = 2 * time.Second
 
-// Run keeps up with the operator's rulings, and saves changed receivers, until ctx ends.
-// It reads the rulings once before it returns.
-func (p *Pacing) Run(ctx context.Context) {
+// Start reads the operator's rulings, and returns. Until ctx ends, goroutines of its own read the
+// rulings again and again, and save changed receivers.
+func (p *Pacing) Start(ctx context.Context) {
 	p.readRulings(ctx)
 	go p.remember(ctx)
 	go func() {
@@ -120,7 +120,7 @@ func (p *Pacing) readRulings(ctx context.Context) {
 	rows, err := p.outside.Rulings(ctx)
 	if err != nil {
 		if ctx.Err() == nil && (!db.IsUnavailable(err) || db.IsDenied(err)) {
-			p.logger.ErrorContext(ctx, "receiver_words_not_read", "error", err)
+			p.logger.ErrorContext(ctx, "rulings_not_read", "error", err)
 		}
 		return
 	}
