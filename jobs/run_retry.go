@@ -12,8 +12,8 @@ import (
 	"ringback/work"
 )
 
-// notDone makes River charge the run and ask NextRetry. River stores its text in the job's
-// row, and callers see it.
+// notDone is the error of a run that did not do the work. It makes River charge the run and ask
+// NextRetry. River stores the error's text in the job's row, and callers see the text.
 type notDone struct{ code string }
 
 func (e notDone) Error() string { return db.WorkNotDone + e.code }
@@ -39,10 +39,10 @@ func endedRuns(job *rivertype.JobRow) (ended int) {
 	return ended
 }
 
-// codeCutOff is the code of runs that a stopping process broke off.
+// codeCutOff is the code of a run that a stopping process broke off.
 const codeCutOff = "cut_off"
 
-// throttledRuns is how many runs of a job charged nothing because of a Retry-After.
+// throttledRuns is how many runs of a job a Retry-After ended, which charge nothing.
 func throttledRuns(job *rivertype.JobRow) (throttled int) {
 	for _, attempt := range job.Errors {
 		if code, isUncharged := strings.CutPrefix(attempt.Error, db.WorkUncharged); isUncharged && code != codeCutOff {
@@ -52,15 +52,15 @@ func throttledRuns(job *rivertype.JobRow) (throttled int) {
 	return throttled
 }
 
-// note adds a run that charges nothing to the trace.
+// note adds a run that charges nothing to the request's trace.
 func (w *runWorker) note(ctx context.Context, job *rivertype.JobRow, startedAt time.Time, code string) error {
 	return db.NoteUncharged(ctx, w.queue.pool, job.ID, db.WorkAttempt{Attempt: job.Attempt, At: w.queue.clock.At(startedAt), Code: code})
 }
 
-// again decides whether another run follows an outcome. If so, it returns the error by
-// which River schedules the run, and otherwise nil and the final outcome: the run's, or
-// an expiry where no other run could start in time. The request's times are this
-// process's.
+// again decides whether another run of the work follows an outcome. If so, it returns the error by
+// which River schedules that run. Otherwise it returns nil and the final outcome: the run's own, or
+// an expiry where no other run could start in time. The request's times are by this process's
+// clock. A callback's retry is decided elsewhere: nextStep.
 func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) (final work.Outcome, next error) {
 	if outcome.Again == nil {
 		return outcome, nil
@@ -68,7 +68,7 @@ func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *wor
 	failed := failedRuns(job) + 1
 	delay := workRetryDelay(job)
 	next = notDone{outcome.Error.Code}
-	if after := outcome.Again.After; after > 0 { // charged nothing
+	if after := outcome.Again.After; after > 0 { // a Retry-After: the run charges nothing
 		delay = throttleDelay(max(after, workFloor(throttledRuns(job))))
 		next = river.JobSnooze(delay)
 		if time.Since(request.AcceptedAt)+delay > maxCallbackAge {
@@ -85,7 +85,7 @@ func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *wor
 	if outcome.Again.After > 0 {
 		_ = w.queue.record.insist(func(ctx context.Context, _ bool) error {
 			return w.note(ctx, job, outcome.StartedAt, outcome.Error.Code)
-		}) // it fails where the process stops alone
+		}) // fails only where the process stops
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
 	w.logger.InfoContext(ctx, "work_tried_again", tellTrace([]any{
