@@ -396,9 +396,9 @@ func (f *Flow) spacing(client string, now time.Time) time.Duration {
 	return spacing * time.Duration(waiting)
 }
 
-// perSlot is the time from one free slot to the next while all slots are in use, by how long a
-// client's own runs take: no client with longer runs holds all slots. A client without a finished
-// run is given assumedWork a run at most, though runs of other clients take longer.
+// perSlot is the time from one free slot to the next while all slots are in use. It goes by the
+// client's own runs, since no client with longer runs holds all slots. The first runs of a client
+// are expected to take assumedWork at most, though runs of other clients take longer.
 func (f *Flow) perSlot(client string) time.Duration {
 	took := f.party(client).took
 	if took == 0 {

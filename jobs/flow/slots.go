@@ -10,8 +10,8 @@ import (
 
 // Slots bounds the runs of all kinds of work at a time, and divides the slots among clients. Jobs
 // outnumber runs, since a job spends most of its time waiting for Postgres, together with other
-// jobs. Where runs take long, some of the jobs without a slot wait for a slot and the rest are
-// postponed, so that a client with thousands of jobs leaves workers to other clients.
+// jobs. Where runs take long, some of the jobs without a slot wait for one, and the rest are
+// postponed. So a client with thousands of jobs leaves workers to other clients.
 type Slots struct {
 	count int
 	room  *Room // for jobs that wait for a slot

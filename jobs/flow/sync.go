@@ -8,8 +8,8 @@ import (
 	"ringback/work"
 )
 
-// syncPatience is how near a sync request's turn must be for the request to wait, and how long the
-// request waits for a slot at most.
+// syncPatience is how near a sync request's turn must be for the request to wait. It is also how
+// long the request waits for a slot at most.
 const syncPatience = 5 * time.Second
 
 // EnterSync is Enter for a sync request. The request waits where its turn is near, but not while the

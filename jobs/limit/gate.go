@@ -117,8 +117,8 @@ func (g *Gate) join(w *waiter, patience func(Queue) time.Duration, now time.Time
 }
 
 // take takes a slot, if the client may have one. Of clients that share, a client leaves the last
-// slot to clients that came lately and have fewer. With few slots, or where other clients took
-// all they could, the client's share may include the last slot, and a run may hold it for long.
+// slot to clients that came lately and have fewer. Otherwise, with few slots or with other clients
+// that took all they could, the client's share would include that slot, for as long as a run takes.
 func (g *Gate) take(client string, now time.Time) bool {
 	if g.slots.times > 0 && g.slots.Free() == 1 && g.isAwaited(client, now) {
 		return false

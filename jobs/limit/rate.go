@@ -37,8 +37,8 @@ func (r Rate) Spend(tat, now time.Time, n int) time.Time {
 	return Latest(tat, now).Add(time.Duration(n) * r.Interval())
 }
 
-// Decide admits a caller that counts as n now and returns the new TAT, or refuses for the
-// reason and leaves the TAT as it is.
+// Decide admits a caller that counts as n uses now, and returns the new TAT. Or it refuses the
+// caller for the reason, and leaves the TAT as it is.
 func (r Rate) Decide(tat, now time.Time, n int, reason Reason) (time.Time, Decision) {
 	if free := r.FreeAt(tat, n); free.After(now) {
 		return tat, Decision{Reason: reason, RetryAt: free, Most: int64(r.PerSecond)}

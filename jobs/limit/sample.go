@@ -1,8 +1,8 @@
 package limit
 
 // Sample counts items that would cost too much to count at each call. The count is the latest
-// sample and the items added since. An item added while a sample is taken may be in the sample,
-// and counts twice until the next, which is better than not at all.
+// sample and the items added since. An item added while a sample is taken may be in the sample.
+// It counts twice until the next, which is better than not at all.
 type Sample[K comparable] struct {
 	sampled map[K]int64
 	before  map[K]int64 // added before the sample under way began; that sample may have counted it, too

@@ -3,7 +3,7 @@ package limit
 // Slots bound what is in use at a time: runs, callbacks in flight, bytes in memory.
 // Clients share them by dynamic thresholds (Choudhury and Hahne, IEEE/ACM Transactions on
 // Networking 6, 1998): no client has more than four times as many as are free. So a
-// single client gets four fifths of many slots, two get four ninths each, and the next
+// single client gets four fifths of many slots, and two get four ninths each. The next
 // client finds some, however long other clients keep their slots.
 type Slots struct {
 	count, taken int

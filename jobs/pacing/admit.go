@@ -60,7 +60,7 @@ func (p *Pacing) admit(pass *Pass, address netip.Prefix, isKept bool, now time.T
 }
 
 // try lets a callback of a proven receiver go to an address at which the receiver has not proven
-// itself, in the room of strangers, or says when the callback may come back.
+// itself, in the room of strangers. Without room, it says when the callback may come back.
 func (p *Pacing) try(pass *Pass, callback Callback, now time.Time) limit.Decision {
 	r, c := pass.receiver, pass.party
 	switch t := &c.trial; {

@@ -328,8 +328,8 @@ func (r *receiver) mostUntilTogether(c *party, now time.Time) int {
 	return 1
 }
 
-// most is a bound client's limit in flight. After a long time without few in flight, it is a
-// quarter for a moment, to see how long answers take with few in flight.
+// most is a bound client's limit in flight. Where the usual time has not been measured for long,
+// the limit is a quarter for a moment, to measure it with few in flight.
 func (c *party) most(now time.Time) int {
 	if c.health.recent > 0 && now.Sub(c.health.calm) > max(calmEvery, 20*c.health.recent) {
 		return max(1, int(c.pace.flight)/4)

@@ -86,7 +86,7 @@ const (
 
 // note takes in an attempt, and returns the trouble that it shows. few says that few callbacks
 // were in flight when the callback left. slowed says that the client's pace is well below the
-// load that gave trouble, and that the callback left over a second after the pace was halved.
+// load that gave trouble, and was so when the callback left: over a second after the halving.
 func (h *health) note(k kind, lasted time.Duration, few, slowed bool, now time.Time) trouble {
 	h.roll(now)
 	h.attempts++

@@ -76,8 +76,8 @@ const (
 	TakesNone   = "no"
 )
 
-// Takes tells by a receiver's row whether the receiver takes callbacks, and until when it is
-// closed to all clients or to some, the zero time where it is closed to none.
+// Takes tells by a receiver's row whether the receiver takes callbacks, and until when it is closed
+// to all clients or to some. The time is zero where the receiver is closed to none.
 func Takes(row db.Receiver, now time.Time) (takes string, closed time.Time) {
 	toSome := closedToClient(row)
 	switch {

@@ -142,7 +142,7 @@ func (p *pace) grow(lasted time.Duration, slope float64) {
 }
 
 // faster is the rate after a period that used it, without trouble. Up to the knee it doubles.
-// Beyond the knee it grows by 1 % a period, and by up to 5 % the longer all goes well, but by
+// Beyond the knee it grows by 1 % a period, and by up to 5 % the longer all goes well. It grows by
 // half a callback a second at least. Clients that had trouble share one client's growth.
 // Otherwise forty would grow past the receiver's limit sooner than each finds it again.
 func (p *pace) faster() float64 {
@@ -255,9 +255,9 @@ func (p *pace) slowFor(shown trouble, left, now time.Time) {
 // threshold is the knee after trouble: a little less than the rate that was carried before the
 // trouble, or than the last knee, where that knee led to trouble at once.
 //
-// Where many callbacks have failed since the last trouble, the receiver may fail at any rate,
-// which says nothing of its rate when it is well. Or it may have a lower limit. So the knee falls
-// at first. After downAfter it returns to its value at the first trouble, as TCP's ssthresh stays
+// Where many callbacks have failed since the last trouble, the receiver may fail at any rate. That
+// says nothing of its rate when it is well. Or it may have a lower limit. So the knee falls at
+// first. After downAfter it returns to its value at the first trouble, as TCP's ssthresh stays
 // while a segment times out repeatedly.
 func (p *pace) threshold(now time.Time) float64 {
 	knee, atKnee := kneePart*p.carried(now), p.rate >= p.knee

@@ -36,8 +36,8 @@ func (r *receiver) horizon(c *party, now time.Time) time.Duration {
 //
 // The queue hands out together all callbacks that have become due since its last poll. Of
 // them, a receiver of few at a time takes the first. The others get the next times, if these
-// come before the next poll. At the end of the line they would come back a whole queue later,
-// and each poll would bring the receiver no more than it takes at a time.
+// come before the next poll. At the end of the line they would come back a whole queue later.
+// Each poll would then bring the receiver no more than it takes at a time.
 //
 // Where clients take turns at one slot, they share these times. The first callback of each
 // client waits no longer than awaits says for a callback under way.
@@ -66,8 +66,8 @@ func (p *Pacing) reserveAgain(r *receiver, c *party, a allowance, now time.Time)
 // leastWait is the least time between two callbacks of a client that look for room again.
 const leastWait = time.Millisecond
 
-// nextRoom is when a receiver may have room for a client's callback, no sooner than from, and
-// the time between two callbacks by the pace at the time at.
+// nextRoom is when a receiver may have room for a client's callback, no sooner than from. spacing
+// is the time between two callbacks by the pace at the time at.
 func (p *Pacing) nextRoom(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
 	spacing = r.spacing(c, a, p.mostPerReceiver, at, now)
 	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
