@@ -115,6 +115,7 @@ func newTransport(dial func(ctx context.Context, network, address string) (net.C
 		Protocols:   protocols,
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
+			NextProtos:         []string{"http/1.1"},               // some proxies pick the service by it, and others can say that they don't speak it
 			ClientSessionCache: tls.NewLRUClientSessionCache(1024), // sessions, about one a receiver
 		},
 		TLSHandshakeTimeout:    3 * time.Second,

@@ -3,9 +3,11 @@ package webhook
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -43,6 +45,16 @@ func TestSendTLS(t *testing.T) {
 			func(*tls.Config) {}, "127.0.0.1",
 			Attempt{Outcome: Delivered, Status: 200},
 		},
+		{"another protocol alone", func(server *httptest.Server) {
+			server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				config := server.TLS.Clone()
+				config.NextProtos = []string{"h3"} // Go's own servers forgive h2; httptest adds HTTP/1.1 to the server's
+				return config, nil
+			}}
+		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: no application protocol"}},
+		{"a proxy that asks for the protocol", func(server *httptest.Server) {
+			server.TLS = &tls.Config{GetConfigForClient: knowsProtocol}
+		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: Delivered, Status: 200}},
 		{"client certificate required", func(server *httptest.Server) {
 			server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 		}, func(*tls.Config) {}, "127.0.0.1", Attempt{Outcome: TLSFailed, Cause: "tls: certificate required"}},
@@ -62,6 +74,15 @@ func TestSendTLS(t *testing.T) {
 			}
 		})
 	}
+}
+
+// knowsProtocol serves only clients that say that they speak HTTP/1.1, as proxies do that
+// choose the service by it.
+func knowsProtocol(client *tls.ClientHelloInfo) (*tls.Config, error) {
+	if !slices.Contains(client.SupportedProtos, "http/1.1") {
+		return nil, errors.New("the client offers no protocol")
+	}
+	return nil, nil //nolint:nilnil // the server's own
 }
 
 func trust(sender *Sender, server *httptest.Server) {

@@ -113,10 +113,14 @@ func newTransport() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  nil,
-		DialContext:            (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		Protocols:              protocols,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
+		Proxy:       nil,
+		DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		Protocols:   protocols,
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			NextProtos:         []string{"http/1.1"}, // some proxies pick the service by it
+			ClientSessionCache: tls.NewLRUClientSessionCache(64),
+		},
 		TLSHandshakeTimeout:    3 * time.Second,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,

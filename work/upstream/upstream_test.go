@@ -3,6 +3,8 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -362,5 +365,27 @@ func TestServiceThatMovesIsFound(t *testing.T) {
 	}
 	if callers[0] == callers[1] {
 		t.Errorf("got both calls from %s, want the second on a new connection, to where the name leads now", callers[0])
+	}
+}
+
+func TestServiceLearnsTheProtocolBeforeTheFirstByte(t *testing.T) {
+	t.Parallel()
+	var offered atomic.Value
+	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	service.TLS = &tls.Config{GetConfigForClient: func(client *tls.ClientHelloInfo) (*tls.Config, error) {
+		offered.Store(client.SupportedProtos)
+		return service.TLS, nil
+	}}
+	service.StartTLS()
+	t.Cleanup(service.Close)
+	transport := newTransport()
+	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+	transport.TLSClientConfig.RootCAs.AddCert(service.Certificate())
+	u := &upstream{Config{URL: service.URL}, webhook.NewKept(transport)}
+	if _, err := u.do(t.Context(), work.Call{Input: jsontext.Value(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := offered.Load(), []string{"http/1.1"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("offered protocols are %v, want %v", got, want)
 	}
 }
