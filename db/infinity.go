@@ -7,9 +7,10 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// finiteTimes reads infinite times as times that are far away. They are written by hand,
-// such as an expiry that never comes. Go has none: a single one would fail the statement
-// that reads it, with all its other rows.
+// finiteTimes reads infinite times, and times beyond the years that JSON has (RFC 3339), as
+// times that are far away. They are written by hand, such as an expiry that never comes. Go
+// has no infinite time, and its JSON no other year: a single one would fail the statement that
+// reads it, or the answer that tells it, with all other rows.
 type finiteTimes struct{ *pgtype.TimestamptzCodec }
 
 func (c finiteTimes) PlanScan(m *pgtype.Map, oid uint32, format int16, target any) pgtype.ScanPlan {
@@ -23,21 +24,42 @@ func (c finiteTimes) PlanScan(m *pgtype.Map, oid uint32, format int16, target an
 type finitePlan struct{ pgtype.ScanPlan }
 
 func (p finitePlan) Scan(src []byte, dst any) error {
-	if far, infinite := finite[string(src)]; infinite {
-		src = far
-	}
-	return p.ScanPlan.Scan(src, dst)
+	return p.ScanPlan.Scan(finite(src), dst)
 }
 
-// finite are infinite times as Postgres sends them, each with the time to read instead.
-var finite = map[string][]byte{
-	"infinity":                         []byte("9999-12-31 00:00:00Z"),
-	"-infinity":                        []byte("1970-01-01 00:00:00Z"),
-	"\x7f\xff\xff\xff\xff\xff\xff\xff": binaryTime(time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)),
-	"\x80\x00\x00\x00\x00\x00\x00\x00": binaryTime(time.Unix(0, 0)),
+// Times as Postgres sends them, in its binary form.
+var (
+	farPast   = binaryTime(time.Unix(0, 0))
+	farFuture = binaryTime(time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC))
+
+	firstTold = microseconds(time.Date(1, time.January, 2, 0, 0, 0, 0, time.UTC))
+	lastTold  = microseconds(time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC))
+)
+
+// finite returns a time as Postgres sent it, or the time to read instead.
+func finite(src []byte) []byte {
+	switch {
+	case string(src) == "infinity":
+		return []byte("9999-12-31 00:00:00Z")
+	case string(src) == "-infinity":
+		return []byte("1970-01-01 00:00:00Z")
+	case len(src) != len(farPast): // text, or null
+		return src
+	}
+	switch at := int64(binary.BigEndian.Uint64(src)); { //nolint:gosec // two's complement
+	case at < firstTold:
+		return farPast
+	case at > lastTold:
+		return farFuture
+	}
+	return src
 }
 
 func binaryTime(at time.Time) []byte {
-	epoch := time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
-	return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro()-epoch.UnixMicro()))
+	return binary.BigEndian.AppendUint64(nil, uint64(microseconds(at))) //nolint:gosec // two's complement
+}
+
+// microseconds counts since the epoch of Postgres.
+func microseconds(at time.Time) int64 {
+	return at.UnixMicro() - time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 }

@@ -90,6 +90,13 @@ func (t *tokens) load(ctx context.Context) ([]byte, error) {
 	return key, err
 }
 
+// known is the key, nil where it isn't loaded yet.
+func (t *tokens) known() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.key
+}
+
 const (
 	runBytes = 16 + 4
 	macBytes = 24 // of 32

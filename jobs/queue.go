@@ -95,6 +95,7 @@ type Queue struct {
 	sweeper    upkeep.Sweeper // of requests
 	letters    upkeep.Sweeper // of dead letters
 	search     upkeep.Searcher
+	singleRows upkeep.SingleRows
 	reconciler upkeep.Reconciler
 	expediter  expediter
 	stop       context.CancelFunc // ends the goroutines that Start began, but River's and the heartbeat's
@@ -172,6 +173,7 @@ func New(config Config) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
+	queue.singleRows = upkeep.SingleRows{Pool: config.RiverPool, Logger: config.Logger, FinishKey: queue.tokens.known, Search: &queue.search}
 	queue.reconciler = upkeep.Reconciler{
 		Pool: config.RiverPool, Logger: config.Logger, Work: workJobs, Callback: callbackJobs,
 		Cancelled: cancelled, Mended: queue.metrics.mended, Wake: queue.wake, ClockReadIn: clockInterval + clockTimeout,
@@ -334,6 +336,8 @@ const stepTimeout = 10 * time.Second
 func (q *Queue) Start(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	q.clock.read(ctx)
+	q.singleRows.Restore(ctx)
+	_, _ = q.tokens.load(ctx) // so that the row with the key can be restored; else the next use loads it
 	if q.works {
 		if err := q.heart.Start(ctx); err != nil {
 			return err
@@ -354,6 +358,7 @@ func (q *Queue) Start(ctx context.Context) error {
 		go q.quotas.watch(ctx)
 	}
 	if q.works {
+		go q.singleRows.Run(ctx)
 		go q.search.Run(ctx)
 		go q.reconciler.Run(ctx)
 		go q.expediter.run(ctx)

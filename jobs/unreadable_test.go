@@ -35,7 +35,8 @@ func TestJobsThatCannotBeFetched(t *testing.T) {
 	}
 }
 
-// Infinite times, which somebody wrote by hand, are read as times that are far away.
+// Infinite times, and times in years that JSON doesn't have, are read as times that are far
+// away. Somebody wrote them by hand.
 func TestInfiniteTimes(t *testing.T) {
 	t.Parallel()
 	for change, status := range map[string]db.Status{
@@ -43,6 +44,12 @@ func TestInfiniteTimes(t *testing.T) {
 		"expires_at = '-infinity'":  db.Expired,
 		"accepted_at = '-infinity'": db.Succeeded,
 		"run_at = 'infinity'":       db.Succeeded,
+
+		"expires_at = '200000-01-01'":   db.Succeeded,
+		"expires_at = '4000-01-01 BC'":  db.Expired,
+		"accepted_at = '4000-01-01 BC'": db.Succeeded,
+		"accepted_at = '200000-01-01'":  db.Succeeded,
+		"run_at = '200000-01-01'":       db.Succeeded,
 	} {
 		t.Run(change, func(t *testing.T) {
 			t.Parallel()
