@@ -24,7 +24,7 @@ import (
 type Config struct {
 	Pool           *pgxpool.Pool
 	Reads          *pgxpool.Pool // for reads of clients, made by db.OpenReads
-	ReadLimit      int           // reads at a time: as many as Reads has connections
+	ReadLimit      int           // reads at a time: as many as Reads has connections; of changes, likewise
 	Queue          *jobs.Queue
 	Logger         *slog.Logger
 	CallbackPolicy webhook.Policy // which callback URLs are accepted
@@ -65,6 +65,7 @@ type API struct {
 	decoding *limit.Gate
 	answers  *answerBudget
 	reads    *limit.Gate
+	changes  *limit.Gate
 	posts    *rates // nil where clients have no limits
 	getting  *rates // likewise, of reads
 	metrics  *metrics
@@ -85,6 +86,7 @@ func New(config Config) http.Handler {
 		decoding: newDecoding(config.areShared()),
 		answers:  newAnswerBudget(memoryBudget()),
 		reads:    newReads(config.ReadLimit, config.areShared()),
+		changes:  newChanges(config.ReadLimit, config.areShared()),
 		metrics:  newMetrics(config.Metrics),
 	}
 	api.posts, api.getting = api.newRates(), api.newReadRates()

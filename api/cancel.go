@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/google/uuid"
@@ -21,13 +22,14 @@ func (a *API) cancelRequest(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	stopped, err := a.Queue.Cancel(ctx, c.client, id)
-	if err != nil {
-		return reply{}, err
-	}
-	whole, err := loadWhole(ctx, a.Pool, c.client, id)
+	var stopped db.Stopped
+	var whole wholeRequest
+	err = a.change(c, func(ctx context.Context) error {
+		if stopped, err = a.Queue.Cancel(ctx, c.client, id); err == nil {
+			whole, err = loadWhole(ctx, a.Pool, c.client, id)
+		}
+		return err
+	})
 	if err != nil {
 		return reply{}, err
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -18,13 +19,14 @@ func (a *API) discardRequest(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	client := c.client
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	if _, err := db.DiscardDeadLetters(ctx, a.Pool, client, []uuid.UUID{id}); err != nil {
-		return reply{}, err
-	}
-	whole, err := loadWhole(ctx, a.Pool, client, id)
+	var whole wholeRequest
+	err = a.change(c, func(ctx context.Context) error {
+		if _, err := db.DiscardDeadLetters(ctx, a.Pool, c.client, []uuid.UUID{id}); err != nil {
+			return err
+		}
+		whole, err = loadWhole(ctx, a.Pool, c.client, id)
+		return err
+	})
 	if err != nil {
 		return reply{}, err
 	}
@@ -87,17 +89,19 @@ func (a *API) discard(c *call) (reply, error) {
 	}
 	answer := discards{Matched: len(page.Requests), More: page.Next != uuid.Nil, NextCursor: cursorOf(page)}
 	if !body.DryRun && len(page.Requests) > 0 {
-		answer.Discarded, err = a.discardAll(c, filter.Client, page.Requests)
+		answer.Discarded, err = a.discardAll(c, page.Requests)
 	}
 	return reply{status: http.StatusOK, body: answer}, err
 }
 
-func (a *API) discardAll(c *call, client string, letters []db.Request) (int, error) {
+func (a *API) discardAll(c *call, letters []db.Request) (discarded int, err error) {
 	ids := make([]uuid.UUID, len(letters))
 	for i, letter := range letters {
 		ids[i] = letter.ID
 	}
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	return db.DiscardDeadLetters(ctx, a.Pool, client, ids)
+	err = a.change(c, func(ctx context.Context) error {
+		discarded, err = db.DiscardDeadLetters(ctx, a.Pool, c.client, ids)
+		return err
+	})
+	return discarded, err
 }

@@ -115,7 +115,11 @@ func (a *API) replay(c *call, ctx context.Context, key db.Key, holder db.Holder,
 	if holder.Fingerprint != key.Fingerprint {
 		return db.Request{}, reused
 	}
-	request, err := db.GetRequest(ctx, a.Pool, key.Client, holder.RequestID)
+	var request db.Request
+	err := a.read(c, func(ctx context.Context) (err error) {
+		request, err = db.GetRequest(ctx, a.Reads, key.Client, holder.RequestID)
+		return err
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		inFlight := newProblem("request-in-flight", "The first call with this Idempotency-Key is still being worked on.")
 		inFlight.retryAfter = 1

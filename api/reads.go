@@ -76,19 +76,24 @@ func startsOf(perSecond int) limit.Rate {
 // read runs a client's query once the client has a slot. The database ends a slow statement
 // before ctx ends, so that the connection survives.
 func (a *API) read(c *call, ask func(ctx context.Context) error) error {
-	client := c.client
-	patience := func(limit.Queue) time.Duration { return readPatience }
-	if err := a.reads.Enter(c.Request.Context(), client, patience).Err(); err != nil {
-		return err
-	}
-	defer a.reads.Leave(client)
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	err := ask(ctx)
+	err := a.inSlot(c, a.reads, readPatience, ask)
 	if err != nil && db.IsUnavailable(err) {
 		return fmt.Errorf("%w (%w)", newProblem("unavailable", "The database can't be reached at the moment, or takes too long. Try again."), err)
 	}
 	return err
+}
+
+// inSlot runs the statements of a call once its client has a slot of a gate.
+func (a *API) inSlot(c *call, gate *limit.Gate, longest time.Duration, do func(ctx context.Context) error) error {
+	client := c.client
+	patience := func(limit.Queue) time.Duration { return longest }
+	if err := gate.Enter(c.Request.Context(), client, patience).Err(); err != nil {
+		return err
+	}
+	defer gate.Leave(client)
+	ctx, cancel := a.databaseContext(c.Request.Context())
+	defer cancel()
+	return do(ctx)
 }
 
 func (a *API) list(c *call, filter db.Filter) (page db.Page, err error) {

@@ -19,29 +19,33 @@ func (a *API) redeliverRequest(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	client := c.client
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	request, err := db.GetRequest(ctx, a.Pool, client, id)
-	if err != nil {
-		return reply{}, err
-	}
-	switch request.CallbackState {
-	case db.CallbackPending:
-		err = a.Queue.Mend(ctx, id) // its job may have been cancelled or deleted
-	case db.CallbackDead, db.CallbackDelivered:
-		err = a.redeliverOne(ctx, request)
-	default:
-		err = newProblem("not-redeliverable", "There is no callback that has ended: its state is "+stateOf(request)+".")
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	whole, err := loadWhole(ctx, a.Pool, client, id)
+	var whole wholeRequest
+	err = a.change(c, func(ctx context.Context) error {
+		if err := a.redeliverAgain(ctx, c.client, id); err != nil {
+			return err
+		}
+		whole, err = loadWhole(ctx, a.Pool, c.client, id)
+		return err
+	})
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{status: http.StatusAccepted, location: locationOf(id), body: whole}, nil
+}
+
+func (a *API) redeliverAgain(ctx context.Context, client string, id uuid.UUID) error {
+	request, err := db.GetRequest(ctx, a.Pool, client, id)
+	if err != nil {
+		return err
+	}
+	switch request.CallbackState {
+	case db.CallbackPending:
+		return a.Queue.Mend(ctx, id) // its job may have been cancelled or deleted
+	case db.CallbackDead, db.CallbackDelivered:
+		return a.redeliverOne(ctx, request)
+	default:
+		return newProblem("not-redeliverable", "There is no callback that has ended: its state is "+stateOf(request)+".")
+	}
 }
 
 // redeliverOne makes a callback leave again, or returns the reason why it may not.
@@ -135,9 +139,11 @@ func (a *API) redeliver(c *call) (reply, error) {
 		answer.refuse(refused)
 		return reply{status: http.StatusOK, body: answer}, nil
 	}
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	done, err := a.Queue.Redeliver(ctx, wanted)
+	var done jobs.Redelivered
+	err = a.change(c, func(ctx context.Context) error {
+		done, err = a.Queue.Redeliver(ctx, wanted)
+		return err
+	})
 	if err != nil {
 		return reply{}, err
 	}

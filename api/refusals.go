@@ -39,16 +39,18 @@ const (
 	// call: that is the listener's to tell and to count.
 	Connections limit.Reason = "connections"
 
-	reasonRate         limit.Reason = "client_rate"
-	reasonSync         limit.Reason = "sync"
-	reasonClientSync   limit.Reason = "client_sync"
-	reasonBodies       limit.Reason = "bodies"
-	reasonClientBodies limit.Reason = "client_bodies"
-	reasonReadRate     limit.Reason = "read_rate"
-	reasonReads        limit.Reason = "reads"
-	reasonClientReads  limit.Reason = "client_reads"
-	reasonFailed       limit.Reason = "database_failed"
-	reasonStarting     limit.Reason = "starting"
+	reasonRate          limit.Reason = "client_rate"
+	reasonSync          limit.Reason = "sync"
+	reasonClientSync    limit.Reason = "client_sync"
+	reasonBodies        limit.Reason = "bodies"
+	reasonClientBodies  limit.Reason = "client_bodies"
+	reasonReadRate      limit.Reason = "read_rate"
+	reasonReads         limit.Reason = "reads"
+	reasonClientReads   limit.Reason = "client_reads"
+	reasonChanges       limit.Reason = "changes"
+	reasonClientChanges limit.Reason = "client_changes"
+	reasonFailed        limit.Reason = "database_failed"
+	reasonStarting      limit.Reason = "starting"
 )
 
 // The names of quotas, in the headers and in the problem.
@@ -108,6 +110,14 @@ var refusals = [...]refusal{
 	{
 		reason: reasonReads, problem: busy,
 		detail: "Too many reads are under way. Try again.",
+	},
+	{
+		reason: reasonChanges, problem: busy,
+		detail: "Too many cancellations, redeliveries and discards are under way. Nothing was changed; try again.",
+	},
+	{
+		reason: reasonClientChanges, problem: busy,
+		detail: "Too many of your cancellations, redeliveries and discards are under way. Nothing was changed; try again.",
 	},
 	{
 		reason: jobs.Follows, problem: busy,

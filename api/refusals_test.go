@@ -61,6 +61,14 @@ func TestRefusals(t *testing.T) {
 		},
 		{"reads", gateRefuses(t, newReads(1, false)), "temporary-reduced-capacity", 503, "Too many reads are under way. Try again.", ""},
 		{
+			"changes", gateRefuses(t, newChanges(1, false)), "temporary-reduced-capacity", 503,
+			"Too many cancellations, redeliveries and discards are under way. Nothing was changed; try again.", "",
+		},
+		{
+			"client_changes", gateRefuses(t, newChanges(4, true)), "temporary-reduced-capacity", 503,
+			"Too many of your cancellations, redeliveries and discards are under way. Nothing was changed; try again.", "",
+		},
+		{
 			"streams", refusedBy(jobs.Follows), "temporary-reduced-capacity", 503,
 			"Too many event streams are open. Ask without one, or try again.", "",
 		},

@@ -108,11 +108,13 @@ func (a *API) awaitStored(c *call, request db.Request) db.Request {
 		return request
 	}
 	applied = append(applied, c.Writer.Header().Get("Preference-Applied"))
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	if now, err := db.GetRequest(ctx, a.Pool, request.Client, request.ID); err == nil {
-		return now
-	}
+	_ = a.read(c, func(ctx context.Context) error {
+		now, err := db.GetRequest(ctx, a.Reads, request.Client, request.ID)
+		if err == nil {
+			request = now
+		}
+		return err
+	})
 	return request
 }
 

@@ -84,9 +84,7 @@ func (a *API) awaitAccepted(c *call, id uuid.UUID) (whole wholeRequest, ended bo
 	if wait == 0 || !a.await(c, id, wait) {
 		return wholeRequest{}, false
 	}
-	ctx, cancel := a.databaseContext(c.Request.Context())
-	defer cancel()
-	whole, err := loadWhole(ctx, a.Pool, c.client, id)
+	whole, err := a.load(c, id)
 	return whole, err == nil && whole.Status != db.Accepted
 }
 

@@ -381,7 +381,7 @@ func TestServiceLearnsTheProtocolBeforeTheFirstByte(t *testing.T) {
 	transport := newTransport()
 	transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 	transport.TLSClientConfig.RootCAs.AddCert(service.Certificate())
-	u := &upstream{Config{URL: service.URL}, webhook.NewKept(transport)}
+	u := &upstream{Config{URL: service.URL}, webhook.NewRotating(transport)}
 	if _, err := u.do(t.Context(), work.Call{Input: jsontext.Value(`{}`)}); err != nil {
 		t.Fatal(err)
 	}
