@@ -15,6 +15,8 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Message is a callback to send.
@@ -251,7 +253,7 @@ func (s *Sender) newPost(ctx context.Context, m Message) (*http.Request, error) 
 	if len(m.Secrets) > 0 {
 		request.Header.Set("Webhook-Signature", Sign(m.Secrets, m.ID, timestamp, m.Body))
 	}
-	if m.Traceparent != "" {
+	if m.Traceparent != "" && httpguts.ValidHeaderFieldValue(m.Traceparent) { // else net/http sends nothing, and the receiver seems to fail
 		request.Header.Set("Traceparent", m.Traceparent)
 	}
 	return request, nil

@@ -328,3 +328,16 @@ func TestSendIgnoresProxies(t *testing.T) {
 		t.Errorf("proxy got %d requests; want none", got)
 	}
 }
+
+// A traceparent that somebody wrote by hand doesn't count against the receiver.
+func TestSendWithoutATraceparentThatIsNone(t *testing.T) {
+	t.Parallel()
+	server := serveHTTP(t, func(_ http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Values("Traceparent"); len(got) > 0 {
+			t.Errorf("got the traceparent %q, want none", got)
+		}
+	})
+	m := message(server.URL)
+	m.Traceparent = "x\ny"
+	expect(t, localSender(t).Send(t.Context(), m), Attempt{Outcome: Delivered, Status: 200})
+}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/net/http/httpguts"
 
 	"ringback/jobs/webhook"
 	"ringback/work"
@@ -185,7 +186,7 @@ func (u *upstream) newRequest(ctx context.Context, call work.Call) (*http.Reques
 	if call.FinishURL != "" {
 		header["Ringback-Finish"] = call.FinishURL
 	}
-	if call.Traceparent != "" {
+	if call.Traceparent != "" && httpguts.ValidHeaderFieldValue(call.Traceparent) { // else net/http sends nothing, and the service seems to fail
 		header["Traceparent"] = call.Traceparent
 	}
 	if len(u.config.Secrets) > 0 {

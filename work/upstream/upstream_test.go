@@ -389,3 +389,13 @@ func TestServiceLearnsTheProtocolBeforeTheFirstByte(t *testing.T) {
 		t.Errorf("offered protocols are %v, want %v", got, want)
 	}
 }
+
+// A traceparent that somebody wrote by hand doesn't count against the service.
+func TestCallWithoutATraceparentThatIsNone(t *testing.T) {
+	t.Parallel()
+	service := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") })
+	u := &upstream{Config{URL: service.URL}, webhook.NewRotating(newTransport())}
+	if _, err := u.do(t.Context(), work.Call{Input: jsontext.Value(`{}`), Traceparent: "x\ny"}); err != nil {
+		t.Errorf("got %v, want the call to be made without it", err)
+	}
+}
