@@ -322,17 +322,27 @@ const keptInterval = 10 * time.Second
 // watch takes samples until ctx ends, with pauses as the backlog has between its
 // own.
 func (q *quotas) watch(ctx context.Context) {
-	go every(ctx, keptInterval, q.sampleKept)
-	every(ctx, backlogInterval, q.sampleUnfinished)
+	go every(ctx, keptInterval, longestKeptPause, q.sampleKept)
+	every(ctx, backlogInterval, longestPause, q.sampleUnfinished)
 }
 
+const (
+	// longestPause bounds the pause between two counts of unfinished requests. Requests that
+	// end count until the next count, so a client at the default rate reaches the default for
+	// a destination in 20 s without one. A backlog of one client makes counts take seconds,
+	// and a client whose callbacks were all delivered was refused.
+	longestPause = 5 * time.Second
+	// longestKeptPause is longer, since kept bytes change slowly.
+	longestKeptPause = backlogShare * sampleTimeout
+)
+
 // every does something again and again until ctx ends, at the least interval, and
-// less often where it takes long.
-func every(ctx context.Context, interval time.Duration, do func(ctx context.Context)) {
+// less often where it takes long, at most after the longest pause.
+func every(ctx context.Context, interval, longest time.Duration, do func(ctx context.Context)) {
 	for ctx.Err() == nil {
 		start := time.Now()
 		do(ctx)
-		sleep(ctx, max(interval, backlogShare*time.Since(start)))
+		sleep(ctx, max(interval, min(longest, backlogShare*time.Since(start))))
 	}
 }
 
