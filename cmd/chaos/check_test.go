@@ -388,6 +388,10 @@ func TestCheckAllowsOfAnUpstream(t *testing.T) {
 			again := *l.story("w").runs[0]
 			l.story("w").runs, l.deaths = append(l.story("w").runs, &again), []time.Time{at(103)}
 		},
+		"an attempt that a process took with it before the first came": func(l *ledger, _ *story) {
+			w := l.story("w")
+			w.runs[0].At, w.runs[0].Attempt, w.jobs[0].Attempt, l.deaths = at(102), 2, 2, []time.Time{at(101)}
+		},
 		"an attempt that was begun by a process that was paused": func(l *ledger, _ *story) {
 			l.story("u").runs[2].At, l.windows = at(120), []window{{"pause", at(103), at(119)}}
 		},
