@@ -146,6 +146,7 @@ func (j *judge) checkDelivery(c *call, s *story) {
 	switch s.CallbackState {
 	case "delivered":
 		j.check(s.hasCome(), "every outcome is called back", s.id, "it is delivered, and no receiver took it")
+		j.check(c.Receiver != receivers.Gone, "a receiver that is gone gets nothing", s.id, "it is delivered to %s", c.Receiver)
 	case "dead":
 		j.check(c.Receiver == receivers.Gone, "only what nobody takes is dead", s.id, "its receiver is %s", c.Receiver)
 		j.check(s.Dead, "dead letters are listed", s.id, "it is dead and not listed")
