@@ -30,7 +30,7 @@ func newClient() *http.Client {
 // caller makes the calls of all series, and notes the results.
 type caller struct {
 	client  *http.Client
-	servers []*server // only those that take calls
+	servers []*server // only servers that take calls
 	crowd   *crowd
 	ledger  *ledger
 }

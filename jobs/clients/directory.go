@@ -233,7 +233,7 @@ type Unknown struct {
 	Why     string // a word for the log, empty for a call with a client
 	Client  string // the client that had the key, if that is known
 	Length  int    // of a text that has no key's form, in bytes
-	Mistake string // what is wrong with the form of that text
+	Mistake string // the mistake in the form of that text
 }
 
 // WhyUnknown tells why Find returns no client for a key. The key has no key's form, its client was
@@ -256,7 +256,7 @@ func (d *Directory) WhyUnknown(key string) Unknown {
 // MalformedKey is why a call has no client where its key has no key's form.
 const MalformedKey = "malformed_key"
 
-// mistakeOf is what is wrong with the form of a text in place of a key, empty for a key's form.
+// mistakeOf is the mistake in the form of a text in place of a key, empty for a key's form.
 func mistakeOf(text string) string {
 	encoded, prefixed := strings.CutPrefix(text, keyPrefix)
 	random, err := base64.RawURLEncoding.DecodeString(encoded)

@@ -55,7 +55,7 @@ func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.T
 	return issued, err
 }
 
-// Rotate gives a client another key and another secret. The former pair stays valid for Overlap, and
+// Rotate gives a client another key and another secret. The replaced pair stays valid for Overlap, and
 // earlier pairs end at once.
 func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now time.Time) (Credentials, error) {
 	issued, row := issue(keys, client)

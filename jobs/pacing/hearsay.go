@@ -3,7 +3,7 @@ package pacing
 import "time"
 
 // hearsay is a Retry-After to one client, as evidence for the other clients. It closes the
-// receiver to them until a callback of theirs is answered: their callbacks probe.
+// receiver to them until a callback of the client is answered: their callbacks probe.
 type hearsay struct {
 	client  string    // that got the Retry-After
 	at      time.Time // when the client got it first

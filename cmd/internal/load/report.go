@@ -79,7 +79,7 @@ type Async struct {
 	Dead           int       `json:"dead"`     // not called back, as expected: the receiver takes nothing
 	Pending        int       `json:"pending"`  // not called back yet, as the server says: the receiver is slow or flaky
 	Missing        int       `json:"missing"`  // not called back, without an excuse
-	Attempts       int       `json:"attempts"` // POSTs that came for acknowledged requests; if none came at all, those that the server reports
+	Attempts       int       `json:"attempts"` // POSTs that came for acknowledged requests; if none came at all, the attempts that the server reports
 	Duplicates     int       `json:"duplicates"`
 	Orphans        int       `json:"orphans"`             // callbacks of no request that the server took from this run
 	Mismatched     int       `json:"mismatched"`          // delivered with a wrong id, body or result
