@@ -13,8 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/jackc/pgx/v5"
 
+	"ringback/db"
 	"ringback/jobs/limit"
 	"ringback/jobs/webhook"
 	"ringback/work"
@@ -118,7 +118,7 @@ func problemOf(err error) *problem {
 		return explainSyntactic(syntactic)
 	case errors.As(err, &semantic):
 		return invalidInput(string(semantic.JSONPointer), explainSemantic(semantic))
-	case errors.Is(err, pgx.ErrNoRows):
+	case errors.Is(err, db.ErrNoRequest):
 		return newProblem("not-found", "There is no such request.")
 	}
 	if decision := decisionOf(err); !decision.OK() {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/jackc/pgx/v5"
 
 	"ringback/db"
 	"ringback/work"
@@ -120,7 +119,7 @@ func (a *API) replay(c *call, ctx context.Context, key db.Key, holder db.Holder,
 		request, err = db.GetRequest(ctx, a.Reads, key.Client, holder.RequestID)
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
+	if errors.Is(err, db.ErrNoRequest) {
 		inFlight := newProblem("request-in-flight", "The first call with this Idempotency-Key is still being worked on.")
 		inFlight.retryAfter = 1
 		return db.Request{}, inFlight

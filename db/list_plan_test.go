@@ -210,7 +210,7 @@ func wantCheapListings(t *testing.T, m *meter, requests int) {
 	middle := db.FirstID(time.Unix(int64(requests/2), 0))
 	m.pages, m.plans = 0, nil
 	_, err := db.GetRequest(t.Context(), m, "alice", middle)
-	if _, listErr := db.ListAttempts(t.Context(), m, middle, 100); listErr != nil || !errors.Is(err, pgx.ErrNoRows) || m.pages > 3*lookedUp {
+	if _, listErr := db.ListAttempts(t.Context(), m, middle, 100); listErr != nil || !errors.Is(err, db.ErrNoRequest) || m.pages > 3*lookedUp {
 		t.Errorf("one request: got %v, %v, and %d pages read, want none found, with %d at most:\n%s", err, listErr, m.pages, 3*lookedUp, strings.Join(m.plans, "\n"))
 	}
 	for _, filter := range filters("alice") {

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -201,7 +202,17 @@ func LoadCallbacks(ctx context.Context, q Querier, ids []uuid.UUID) (map[uuid.UU
 	return requests, nil
 }
 
-// GetRequest returns a request of a client; pgx.ErrNoRows if there is none.
+// ErrNoRequest says that no request has an id, or that the request is another client's.
+var ErrNoRequest = errors.New("no such request")
+
+func orNoRequest(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrNoRequest
+	}
+	return err
+}
+
+// GetRequest returns a request of a client; ErrNoRequest if there is none.
 func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Request, error) {
 	// No index of clients can answer IS TRUE. A plan that was made when there were few
 	// requests would otherwise read all requests of the client.
@@ -219,20 +230,19 @@ func GetRequest(ctx context.Context, q Querier, client string, id uuid.UUID) (Re
 		WHERE id = $1
 		  AND (client = $2) IS TRUE`
 	var r Request
-	var errors jsontext.Value
+	var runErrors jsontext.Value
 	err := q.QueryRow(ctx, sql, id, client).
-		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&errors), (*zeronull.Timestamptz)(&r.RunningSince), (*[]byte)(&r.Progress), &r.ProgressNumber)...)
+		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error), (*[]byte)(&runErrors), (*zeronull.Timestamptz)(&r.RunningSince), (*[]byte)(&r.Progress), &r.ProgressNumber)...)
 	if err == nil {
-		r.WorkAttempts, err = workAttempts(errors)
+		r.WorkAttempts, err = workAttempts(runErrors)
 	}
 	if err != nil {
-		return Request{}, fmt.Errorf("getting request: %w", err)
+		return Request{}, fmt.Errorf("getting request: %w", orNoRequest(err))
 	}
 	return r, nil
 }
 
-// FindRequest returns a request of any client, for operators; pgx.ErrNoRows if there is
-// none.
+// FindRequest returns a request of any client, for operators; ErrNoRequest if there is none.
 func FindRequest(ctx context.Context, q Querier, id uuid.UUID) (Request, error) {
 	sql := `
 		SELECT ` + summaryColumns + `, input, result, error
@@ -242,7 +252,7 @@ func FindRequest(ctx context.Context, q Querier, id uuid.UUID) (Request, error) 
 	err := q.QueryRow(ctx, sql, id).
 		Scan(append(r.summary(), (*[]byte)(&r.Input), (*[]byte)(&r.Result), (*[]byte)(&r.Error))...)
 	if err != nil {
-		return Request{}, fmt.Errorf("finding request: %w", err)
+		return Request{}, fmt.Errorf("finding request: %w", orNoRequest(err))
 	}
 	return r, nil
 }

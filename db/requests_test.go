@@ -155,8 +155,8 @@ func TestRequests(t *testing.T) {
 		t.Parallel()
 		request := asyncRequest()
 		insert(t, pool, request)
-		if _, err := db.GetRequest(t.Context(), pool, "bob", request.ID); !errors.Is(err, pgx.ErrNoRows) {
-			t.Errorf("another client's: got %v, want %v", err, pgx.ErrNoRows)
+		if _, err := db.GetRequest(t.Context(), pool, "bob", request.ID); !errors.Is(err, db.ErrNoRequest) {
+			t.Errorf("another client's: got %v, want %v", err, db.ErrNoRequest)
 		}
 	})
 

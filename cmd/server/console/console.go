@@ -20,7 +20,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -184,9 +183,9 @@ func (c *Console) failed(r *http.Request, err error) view {
 	v := view{page: "error", title: "Something went wrong", status: http.StatusInternalServerError}
 	var wrong mistake
 	switch {
-	case errors.Is(err, errNoPage), errors.Is(err, pgx.ErrNoRows), errors.Is(err, errNoRequest):
+	case errors.Is(err, errNoPage), errors.Is(err, db.ErrNoRequest), errors.Is(err, errNoRequest):
 		v.title, v.status = "Not found", http.StatusNotFound
-		if errors.Is(err, pgx.ErrNoRows) {
+		if errors.Is(err, db.ErrNoRequest) {
 			err = errNoRequest
 		}
 	case errors.As(err, &wrong):
