@@ -30,7 +30,7 @@ func TestFinish(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := q.get(t, request.ID)
-		if got.Status != db.Succeeded || string(got.Result) != `{"words":1}` || !got.FinishedAt.Equal(morning) || got.CallbackState != db.CallbackPending {
+		if got.Status != db.Succeeded || string(got.Result) != `{"words":1}` || !got.FinishedAt.Equal(succeeded.FinishedAt) || got.CallbackState != db.CallbackPending {
 			t.Errorf("got %+v, want the first outcome and a pending callback", got)
 		}
 		const sql = "SELECT count(*) = 1 AND min(id) = $1 FROM river_job WHERE kind = 'callback' AND queue = 'callback'"
