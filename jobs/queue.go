@@ -202,11 +202,12 @@ const acceptQueueBytes = 16 << 20
 // several. A commit takes about a millisecond, so that up to 500 requests a second hardly any
 // waits; at 1,000 requests a second, batches are larger, and a request costs a third less
 // CPU. Only its worker, and the next callback of an ordering key, wait for the record of an
-// attempt.
+// attempt: with 25 ms instead of 10, a request at 200 a second costs a sixth less CPU, and with
+// 50 no less.
 const (
 	acceptRest = time.Millisecond
 	finishRest = time.Millisecond
-	settleRest = 10 * time.Millisecond
+	settleRest = 25 * time.Millisecond
 	// settlesPerWorker bounds the rest of few workers, which settle 10,000 attempts a second
 	// together nevertheless.
 	settlesPerWorker = 50 * time.Microsecond
