@@ -24,6 +24,7 @@ up: ## a Postgres to use: DATABASE_URL, else Docker, else a private cluster in .
 	@scripts/postgres.sh up
 
 run: go up ## the server in local mode; ARGS="…" for its flags
+	@[ -e bin/ringback ] || echo "building the server, which takes a minute or more the first time"
 	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 

@@ -57,7 +57,7 @@ type Config struct {
 	PublicURL          publicURL `env:"PUBLIC_URL" help:"URL at which services report work that they finish later (work/upstream/README.md), such as https://ringback.internal; by default the address of the API"`
 	PublicHosts        hosts     `env:"PUBLIC_HOSTS" help:"public host names and addresses of this service, which no callback may name; the first name introduces it to receivers"`
 	CallbackPorts      ports     `env:"CALLBACK_PORTS" help:"ports that callbacks may use besides 443 and 8443; 80 among them allows http"`
-	CallbackAllowCIDRs ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on every port, such as 10.1.0.0/16, or 127.0.0.0/8 for this machine; for http, CALLBACK_PORTS must have 80, too"`
+	CallbackAllowCIDRs ranges    `env:"CALLBACK_ALLOW_CIDRS" help:"private address ranges that callbacks may go to, on any port: 127.0.0.0/8 is this machine, 10.1.0.0/16 may be your network; http needs 80 in CALLBACK_PORTS, too"`
 	CallbackDenyCIDRs  ranges    `env:"CALLBACK_DENY_CIDRS" help:"address ranges that callbacks may not go to, such as a NAT64 prefix of the network"`
 	CallbackDNS        resolvers `env:"CALLBACK_DNS" help:"name servers that resolve callback URLs, instead of the system's: address or address:port"`
 
