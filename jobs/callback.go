@@ -237,7 +237,7 @@ func (w *callbackWorker) settle(ctx context.Context, job *rivertype.JobRow, requ
 func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, pass *pacing.Pass) (sent sending, err error) {
 	defer func() { pass.Leave(sent.AboutReceiver()) }()
 	sent.span = w.queue.traceCallback(request)
-	sent.Attempt, err = w.send(ctx, request, sent.span.Traceparent(request.Traceparent), pass.Admit)
+	sent.Attempt, err = w.send(ctx, request, sent.span.Traceparent(request.Traceparent), pass.Admission())
 	sent.ended = time.Now()
 	if err != nil {
 		sent.span.NotMade(err)
@@ -247,7 +247,7 @@ func (w *callbackWorker) sendOnce(ctx context.Context, request db.Request, pass 
 
 // send returns an error when the callback could not be made, or was interrupted here, which
 // says nothing about the receiver.
-func (w *callbackWorker) send(ctx context.Context, request db.Request, traceparent string, admit webhook.Admit) (webhook.Attempt, error) {
+func (w *callbackWorker) send(ctx context.Context, request db.Request, traceparent string, admission webhook.Admission) (webhook.Attempt, error) {
 	body, err := callbackBody(request)
 	if err != nil {
 		return webhook.Attempt{}, &fault{"the callback can't be encoded", err}
@@ -257,7 +257,7 @@ func (w *callbackWorker) send(ctx context.Context, request db.Request, tracepare
 		return webhook.Attempt{}, &fault{unsigned, err}
 	}
 	message := webhook.Message{
-		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets, Admit: admit,
+		ID: "req_" + request.ID.String(), URL: request.CallbackURL, Body: body, Traceparent: traceparent, Secrets: secrets, Admission: admission,
 	}
 	if w.hosts != nil {
 		message.Hosts = w.hosts(request.Client)

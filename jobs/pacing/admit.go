@@ -5,7 +5,13 @@ import (
 	"time"
 
 	"ringback/jobs/limit"
+	"ringback/jobs/webhook"
 )
+
+// Admission is what the sender asks before it looks a name up, and before it dials.
+func (pass *Pass) Admission() webhook.Admission {
+	return webhook.Admission{Lookup: pass.Lookup, Dial: pass.Admit}
+}
 
 // Admit tells whether the callback may be dialled at an address. The sender calls it just before
 // the dial, since a name may change its address at any time. isKept says that later callbacks

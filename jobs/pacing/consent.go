@@ -60,7 +60,7 @@ func (p *Pacing) askFirst(ctx context.Context, pass *Pass, url string) (*Pass, l
 	if pass.ask {
 		limited, cancel := context.WithTimeout(ctx, askPatience)
 		defer cancel()
-		answer, err := p.outside.Ask(limited, url, ratePerMinute, pass.Admit)
+		answer, err := p.outside.Ask(limited, url, ratePerMinute, pass.Admission())
 		if ctx.Err() != nil { // the caller cut the question off
 			err = ctx.Err()
 		}

@@ -10,8 +10,8 @@ import (
 // decide lets a callback leave, or says when it may come back, and why. It asks the
 // operator's ruling first, then the client's own closing, the receiver's closing, consent,
 // pace, strangers' budgets and workers. The shared slots come last, so that no slot is
-// taken and left unused. Two more may refuse the callback afterwards: askFirst (consent.go)
-// and admit (admit.go).
+// taken and left unused. Three more may refuse the callback afterwards: askFirst (consent.go),
+// Lookup (lookups.go) and admit (admit.go).
 func (p *Pacing) decide(r *receiver, callback Callback, now time.Time) (*Pass, limit.Decision) {
 	r.used = now
 	c := r.party(callback.Client, now)

@@ -51,8 +51,8 @@ func newTestPacing(config Config, stub *outsideStub) *Pacing {
 			time.Sleep(time.Millisecond) // the fake clock's
 			return stub.row, stub.loadErr
 		},
-		Ask: func(ctx context.Context, _ string, _ int, admit webhook.Admit) (webhook.Consent, error) {
-			if !admit(stub.address, false) {
+		Ask: func(ctx context.Context, _ string, _ int, admission webhook.Admission) (webhook.Consent, error) {
+			if !admission.Dial(stub.address, false) {
 				return webhook.Consent{}, webhook.ErrTurnedAway
 			}
 			stub.count(&stub.asked)

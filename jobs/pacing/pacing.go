@@ -1,8 +1,9 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
-// A worker that has a callback to send calls Enter, and Leave with the attempt. Three files
+// A worker that has a callback to send calls Enter, and Leave with the attempt. Four files
 // may refuse the callback, in this order: decide.go, consent.go where the receiver must be
-// asked first, and admit.go for each address. learn.go learns from attempts.
+// asked first, lookups.go where its name must be looked up, and admit.go for each address.
+// learn.go learns from attempts.
 package pacing
 
 import (
@@ -31,12 +32,13 @@ const (
 	Denied    limit.Reason = "receiver_denied"  // by the operator, for good
 	Strangers limit.Reason = "strangers"        // a budget that strangers share is used up
 	Workers   limit.Reason = "workers"          // the client's share of the workers is used up
+	Lookups   limit.Reason = "lookups"          // the client's share of the lookups of names is used up
 	Unknown   limit.Reason = "memory"           // the database didn't return its memory of the receiver
 )
 
 // Reasons returns all reasons for which a callback waits.
 func Reasons() []limit.Reason {
-	return []limit.Reason{Down, Paused, Closed, Pace, Consent, Denied, Strangers, Workers, Unknown}
+	return []limit.Reason{Down, Paused, Closed, Pace, Consent, Denied, Strangers, Workers, Lookups, Unknown}
 }
 
 // Config is the configuration of a Pacing.
@@ -57,7 +59,7 @@ type Outside struct {
 	// Forget removes the stored receivers of a ruling's target.
 	Forget func(ctx context.Context, target string) error
 	// Ask asks the receiver of a URL to grant so many callbacks a minute.
-	Ask func(ctx context.Context, url string, perMinute int, admit webhook.Admit) (webhook.Consent, error)
+	Ask func(ctx context.Context, url string, perMinute int, admission webhook.Admission) (webhook.Consent, error)
 }
 
 // Pacing paces the callbacks of this process.
@@ -69,6 +71,7 @@ type Pacing struct {
 	shared          bool
 	logger          *slog.Logger
 	outside         Outside
+	lookups         *limit.Gate   // of names
 	writing         chan struct{} // has an element while stored receivers are saved or forgotten
 
 	mu            sync.Mutex
@@ -85,6 +88,7 @@ type Pacing struct {
 // clientState is what a Pacing knows of a client, for all receivers together.
 type clientState struct {
 	line         limit.Line    // callbacks that wait for a worker
+	lookups      limit.Line    // callbacks that wait for a lookup
 	averageTime  time.Duration // moving average of an attempt, 0 before the first
 	lastProgress time.Time     // when an attempt last ended, or began with none under way
 }
@@ -104,7 +108,7 @@ func New(config Config) *Pacing {
 	workers := max(1, config.Workers)
 	return &Pacing{
 		workers: workers, mostPerReceiver: max(1, workers/4), rate: config.Rate, required: config.Consent, shared: config.Shared,
-		logger: config.Logger, outside: config.Outside, writing: make(chan struct{}, 1),
+		logger: config.Logger, outside: config.Outside, lookups: newLookups(config.Shared), writing: make(chan struct{}, 1),
 		receivers: map[string]*receiver{}, addresses: map[netip.Prefix]*budget{}, clients: map[string]*clientState{}, rulings: map[string]ruling{},
 		slots:     limit.NewSlots(workers, config.Shared),
 		strangers: newBudget(strangersRate, config.Shared), strangerSlots: limit.NewSlots(max(1, workers/2), config.Shared),

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // doorman notes the questions of a sender, and answers them.
@@ -42,6 +44,39 @@ func (d *doorman) expect(t *testing.T, want ...string) {
 	}
 }
 
+// A name server goes on with a question that nobody answers, so whoever shares its questions
+// among clients must know which are over.
+func TestAdmissionOfALookup(t *testing.T) {
+	t.Parallel()
+	server := serveDNS(t, records)
+	sender := NewSender(Policy{Resolvers: []netip.AddrPort{server.address}}, "test")
+	beUnhurried(sender)
+	var mayAsk bool
+	var told []bool // of each lookup that was over, whether it was answered
+	asked := func(context.Context) (func(bool), bool) {
+		return func(answered bool) { told = append(told, answered) }, mayAsk
+	}
+	send := func(name string) Attempt {
+		m := message("https://" + name + "/")
+		m.Admission.Lookup = asked
+		return sender.Send(t.Context(), m)
+	}
+	if got := send("public.example.com"); !got.NotAdmitted || server.questions.Load() != 0 || len(told) != 0 {
+		t.Errorf("turned away, got %+v and %d questions, want neither an attempt nor a question", got, server.questions.Load())
+	}
+	if _, err := sender.Ask(t.Context(), "https://public.example.com/", 60, Admission{Lookup: asked}); !errors.Is(err, ErrTurnedAway) {
+		t.Errorf("the question for consent was turned away with %v, want %v", err, ErrTurnedAway)
+	}
+	mayAsk = true
+	send("nowhere.example.com")
+	send("mapped.example.com")
+	sender.guard.resolveLimit = 10 * time.Millisecond
+	send("silent.example.com")
+	if want := []bool{true, true, false}; !slices.Equal(told, want) {
+		t.Errorf("got %v, want %v: answered are a name that isn't there and one that is", told, want)
+	}
+}
+
 func TestAdmission(t *testing.T) {
 	t.Parallel()
 	// serve counts connections and requests.
@@ -68,7 +103,7 @@ func TestAdmission(t *testing.T) {
 		target, _ := serve(t)
 		door, sender := &doorman{admits: func(_ string, keeps bool) bool { return keeps }}, localSender(t)
 		m := message(target.url)
-		m.Admit = door.admit
+		m.Admission.Dial = door.admit
 		for range 3 {
 			expect(t, sender.Send(t.Context(), m), Attempt{Outcome: Delivered, Status: 204})
 		}
@@ -80,7 +115,7 @@ func TestAdmission(t *testing.T) {
 		target, _ := serve(t)
 		door, sender := &doorman{admits: func(_ string, keeps bool) bool { return !keeps }}, localSender(t)
 		m := message(target.url)
-		m.Admit = door.admit
+		m.Admission.Dial = door.admit
 		for range 2 {
 			expect(t, sender.Send(t.Context(), m), Attempt{Outcome: Delivered, Status: 204})
 		}
@@ -95,11 +130,11 @@ func TestAdmission(t *testing.T) {
 		target, requests := serve(t)
 		door, sender := &doorman{admits: func(string, bool) bool { return false }}, localSender(t)
 		m := message(target.url)
-		m.Admit = door.admit
+		m.Admission.Dial = door.admit
 		if got := sender.Send(t.Context(), m); !got.NotAdmitted || got.Address != "" || got.AboutReceiver().Outcome != "" {
 			t.Errorf("got %+v, want it turned away", got)
 		}
-		if _, err := sender.Ask(t.Context(), target.url, 60, door.admit); !errors.Is(err, ErrTurnedAway) {
+		if _, err := sender.Ask(t.Context(), target.url, 60, Admission{Dial: door.admit}); !errors.Is(err, ErrTurnedAway) {
 			t.Errorf("asking for consent: got %v, want it turned away", err)
 		}
 		door.expect(t, "127.0.0.1 to keep", "127.0.0.1", "127.0.0.1")
@@ -117,7 +152,7 @@ func TestAdmission(t *testing.T) {
 		beUnhurried(sender)
 		door.admits = func(address string, keeps bool) bool { return address == "127.0.0.1" && !keeps }
 		m := message(fmt.Sprintf("http://several.example.com:%d/", port))
-		m.Admit = door.admit
+		m.Admission.Dial = door.admit
 		got := sender.Send(t.Context(), m)
 		expect(t, got, Attempt{Outcome: Delivered, Status: 204})
 		if got.Address != target.address {
@@ -136,7 +171,7 @@ func TestAdmission(t *testing.T) {
 		k.onKept = func(_ net.Conn, reader *bufio.Reader) { readPost(reader) }
 		door := &doorman{admits: func(string, bool) bool { return false }}
 		m := large(k.url)
-		m.Admit = door.admit
+		m.Admission.Dial = door.admit
 		if got := sender.Send(t.Context(), m); got.NotAdmitted || got.Outcome != ConnectionFailed || got.Address == "" || strings.Contains(got.Cause, again) {
 			t.Errorf("got %+v, want the failure of the kept connection", got)
 		}

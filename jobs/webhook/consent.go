@@ -27,11 +27,11 @@ const maxPerMinute = 1_000_000
 // WebHook-Allowed-Origin is this service's origin or * is a grant. Any answer is a value.
 // An error says why no answer came, in words for operators without the URL; after a
 // cancelled ctx, the error says nothing about the receiver. The error is ErrTurnedAway
-// where admit let no address be dialled.
-func (s *Sender) Ask(ctx context.Context, url string, perMinute int, admit Admit) (Consent, error) {
+// where the admission let no address be dialled.
+func (s *Sender) Ask(ctx context.Context, url string, perMinute int, asked Admission) (Consent, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
-	ctx = withAdmission(ctx, admit, false)
+	ctx = withAdmission(ctx, asked, false)
 	var followed phases
 	response, err := s.options(httptrace.WithClientTrace(ctx, followed.trace()), url, perMinute)
 	seen := followed.report()

@@ -61,7 +61,7 @@ func TestAskAnswered(t *testing.T) {
 		questions <- readRequest(t, conn)
 		_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nwebhook-allowed-origin: ringback\r\nWebHook-Allowed-Rate: 60\r\n\r\n")
 	})
-	got, err := localSender(t).Ask(t.Context(), target.url+"hook?a=b", 240, nil)
+	got, err := localSender(t).Ask(t.Context(), target.url+"hook?a=b", 240, Admission{})
 	want := Consent{Granted: true, PerMinute: 60, Address: netip.MustParseAddr("127.0.0.1")}
 	if err != nil || got != want {
 		t.Errorf("Ask = %+v, %v; want %+v", got, err, want)
@@ -104,7 +104,7 @@ func TestAskNotAnswered(t *testing.T) {
 			withMoreTime(t, func(limit time.Duration) (bool, any) {
 				sender := localSender(t)
 				sender.exchange = limit
-				got, err := sender.Ask(test.ctx, test.url, 60, nil)
+				got, err := sender.Ask(test.ctx, test.url, 60, Admission{})
 				if got.Granted || err == nil || strings.Contains(err.Error(), "secret") {
 					t.Fatalf("Ask = %+v, %v; want no grant and %q", got, err, test.want)
 				}

@@ -47,33 +47,45 @@ type blockedError struct {
 // Error doesn't tell the address, which the attempt records on its own.
 func (*blockedError) Error() string { return "address not allowed" }
 
-// Admit tells whether an address may be dialled. It is called just before the dial. keeps
-// tells that the connection may be kept: later messages on that connection don't call
-// Admit. Admit may run on any goroutine, also when its message no longer needs the dial.
-type Admit func(address netip.Addr, keeps bool) bool
+// Admission is what the guard asks before it looks a name up, and before a dial. Its functions
+// may run on any goroutine, also when their message no longer needs the dial. The policy alone
+// decides where a function is nil.
+type Admission struct {
+	// Lookup tells whether a name may be looked up now. If so, done must follow, which takes
+	// whether a name server answered.
+	Lookup func(ctx context.Context) (done func(answered bool), ok bool)
+	// Dial tells whether an address may be dialled. It is called just before the dial. keeps
+	// tells that the connection may be kept: later messages on that connection ask nothing.
+	Dial func(address netip.Addr, keeps bool) bool
+}
 
-// ErrTurnedAway is how a dial ends where Admit let no address be dialled.
+// ErrTurnedAway is how a dial ends where the admission let no name be looked up, or no address
+// be dialled.
 var ErrTurnedAway = errors.New("no address may be dialled now")
 
-// admission is what the guard asks before a dial. It travels in the context, since the
-// transport hands nothing else on to the dial.
+// admission travels in the context, since the transport hands nothing else on to the dial.
 type admission struct {
-	admit Admit
+	Admission
 	keeps bool
 }
 
 type admissionKey struct{}
 
-func withAdmission(ctx context.Context, admit Admit, keeps bool) context.Context {
-	if admit == nil {
-		return ctx
-	}
-	return context.WithValue(ctx, admissionKey{}, admission{admit, keeps})
+func withAdmission(ctx context.Context, asked Admission, keeps bool) context.Context {
+	return context.WithValue(ctx, admissionKey{}, admission{asked, keeps})
 }
 
 func isAdmitted(ctx context.Context, address netip.Addr) bool {
-	asked, ok := ctx.Value(admissionKey{}).(admission)
-	return !ok || asked.admit(address, asked.keeps)
+	asked, _ := ctx.Value(admissionKey{}).(admission)
+	return asked.Dial == nil || asked.Dial(address, asked.keeps)
+}
+
+func mayLookUp(ctx context.Context) (done func(answered bool), ok bool) {
+	asked, _ := ctx.Value(admissionKey{}).(admission)
+	if asked.Lookup == nil {
+		return func(bool) {}, true
+	}
+	return asked.Lookup(ctx)
 }
 
 // dialContext is the transport's DialContext.
@@ -115,7 +127,12 @@ func (g *guard) resolve(ctx context.Context, host string) ([]netip.Addr, error) 
 
 // ask looks a name up without the request's trace, which would take the connection to the
 // resolver for the receiver's.
-func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
+func (g *guard) ask(ctx context.Context, name string) (addresses []netip.Addr, err error) {
+	done, ok := mayLookUp(ctx)
+	if !ok {
+		return nil, ErrTurnedAway
+	}
+	defer func() { done(!isUnanswered(err)) }()
 	if trace := httptrace.ContextClientTrace(ctx); trace != nil {
 		trace.DNSStart(httptrace.DNSStartInfo{Host: name})
 		defer trace.DNSDone(httptrace.DNSDoneInfo{})
@@ -124,6 +141,12 @@ func (g *guard) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
 	return g.lookup(bare, name)
+}
+
+// isUnanswered tells whether a lookup ended without an answer of a name server.
+func isUnanswered(err error) bool {
+	lookup, ok := errors.AsType[*net.DNSError](err)
+	return ok && lookup.IsTimeout || errors.Is(err, context.Canceled)
 }
 
 // dialFirst returns a connection to the first admitted address that accepts it. Each address

@@ -248,7 +248,7 @@ func TestSendsOnceWhere(t *testing.T) {
 		k := keep(t, sender, false)
 		k.onFresh = func(_ net.Conn, reader *bufio.Reader) { _, _ = http.ReadRequest(reader) }
 		k.onKept = k.onFresh
-		if consent, err := sender.Ask(t.Context(), k.url, 60, nil); err == nil {
+		if consent, err := sender.Ask(t.Context(), k.url, 60, Admission{}); err == nil {
 			t.Errorf("got %+v, want an error", consent)
 		}
 		k.expect(t, 1)

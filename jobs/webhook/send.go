@@ -28,7 +28,7 @@ type Message struct {
 	Secrets     []Secret          // a signature is made with each; none for no signature
 	Hosts       Hosts             // that may be called; URL is checked against them
 	Headers     map[string]string // of the caller, as CheckHeaders returned them
-	Admit       Admit             // nil: the policy alone decides
+	Admission   Admission         // the zero Admission: the policy alone decides
 }
 
 // Attempt is the result of a POST.
@@ -45,7 +45,7 @@ type Attempt struct {
 	Address     string // last address that was dialled, refused or reused, with its port; empty if none
 	Conn        string // local address of the used connection, which identifies the connection; empty if none
 	Refused     bool   // the policy, or the client's list of hosts, refused the URL
-	NotAdmitted bool   // Admit let no address be dialled, so that no attempt was made
+	NotAdmitted bool   // the admission let no name be looked up or no address be dialled, so that no attempt was made
 	Shortage    error  // what this machine has run out of, so that no attempt was made; nil for nothing
 	Cause       string // short phrase, empty when the status says it all; never holds the URL or a part of the answer
 
@@ -162,8 +162,8 @@ func (s *Sender) Close() { s.kept.Close() }
 // more, on a fresh connection. A receiver may see the message twice in an attempt, with the
 // same webhook-id, and no more often.
 //
-// A connection is kept only where Admit allows that. Otherwise the message is sent on a
-// connection of its own, if Admit allows that.
+// A connection is kept only where the admission allows that. Otherwise the message is sent on a
+// connection of its own, if the admission allows that.
 func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	ctx, cancel := context.WithTimeout(ctx, s.exchange)
 	defer cancel()
@@ -196,8 +196,8 @@ func (s *Sender) Send(ctx context.Context, m Message) Attempt {
 	return attempt
 }
 
-// postOnceOrTwice posts the message, and again on a fresh connection where Admit allowed no
-// kept connection, or where a kept connection failed.
+// postOnceOrTwice posts the message, and again on a fresh connection where the admission allowed
+// no kept connection, or where a kept connection failed.
 func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http.Response, seen sighting, again bool, err error) {
 	response, seen, err = s.post(ctx, s.kept.Transport(), m)
 	again = err != nil && seen.reused && !seen.answered
@@ -211,7 +211,7 @@ func (s *Sender) postOnceOrTwice(ctx context.Context, m Message) (response *http
 	return second, later, again, failure
 }
 
-// isTurnedAway tells whether Admit let no address be dialled.
+// isTurnedAway tells whether the admission let no address be dialled.
 func isTurnedAway(err error, seen sighting) bool {
 	return errors.Is(err, ErrTurnedAway) && seen.address == ""
 }
@@ -221,7 +221,7 @@ func isTurnedAway(err error, seen sighting) bool {
 // a redirect's malformed Location.
 func (s *Sender) post(ctx context.Context, transport *http.Transport, m Message) (*http.Response, sighting, error) {
 	var followed phases
-	ctx = withAdmission(ctx, m.Admit, transport != s.fresh)
+	ctx = withAdmission(ctx, m.Admission, transport != s.fresh)
 	request, err := s.newPost(httptrace.WithClientTrace(ctx, followed.trace()), m)
 	if err != nil {
 		return nil, followed.report(), err
