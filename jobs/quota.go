@@ -43,14 +43,20 @@ type quotas struct {
 	deadLetters map[string]int64             // kept, by client, by the latest sample
 	redelivered map[string]time.Time         // by client, the TAT of its redeliveries
 	due         map[string]*agenda           // by client
-	forgetDue   int                          // after so many more requests, the seconds that are over go
+	forgetDue   int                          // after so many more requests, the tenths that are over go
 }
 
-// agenda counts the requests of a client that are due later, by the second in Unix time.
+// agenda counts the requests of a client that are due later, by the tenth of a second in Unix
+// time.
 type agenda struct {
-	seconds map[int64]int
-	count   int // in all seconds
+	tenths map[int64]int
+	count  int // in all tenths
 }
+
+// tenthOf is the tenth of a second of a time. The queue looks for due jobs as often.
+func tenthOf(at time.Time) int64 { return at.UnixMilli() / aTenth.Milliseconds() }
+
+const aTenth = fetchPollInterval
 
 // demand is a request's or a redelivery's demand on its client's quotas.
 type demand struct {
@@ -203,9 +209,10 @@ func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 }
 
 // dueAt returns when work is due that a client wants at a later time: then, or in the
-// first second after it in which no more than a burst of the client is due. A client may
+// first tenth of a second after it that has room at twice the client's rate. A client may
 // have thousands of requests for later, and would otherwise have all of them done at one
-// moment, before the requests of others. undue takes the time back.
+// moment, before the requests of others. A second's worth at one moment would do so, too,
+// each second. undue takes the time back.
 func (q *quotas) dueAt(client string, wanted, now time.Time) time.Time {
 	if q == nil || wanted.IsZero() {
 		return wanted
@@ -215,12 +222,13 @@ func (q *quotas) dueAt(client string, wanted, now time.Time) time.Time {
 	limits := q.limits(client)
 	q.forget(now)
 	a := q.agendaOf(client, cmp.Or(limits.Unfinished, unboundedDue), now)
-	most, second := dueBurst*limits.Rate, wanted.Unix()
-	for most > 0 && a.seconds[second] >= most {
-		second++
+	most, first := (dueBurst*limits.Rate+9)/10, tenthOf(wanted) // one in each tenth at least
+	tenth := first
+	for most > 0 && a.tenths[tenth] >= most {
+		tenth++
 	}
-	a.add(second, 1)
-	return wanted.Add(time.Duration(second-wanted.Unix()) * time.Second)
+	a.add(tenth, 1)
+	return wanted.Add(time.Duration(tenth-first) * aTenth)
 }
 
 // undue takes back a time that dueAt returned, of a request that was not accepted or was
@@ -231,28 +239,28 @@ func (q *quotas) undue(client string, at time.Time) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if a := q.due[client]; a != nil && a.seconds[at.Unix()] > 0 {
-		a.add(at.Unix(), -1)
+	if a := q.due[client]; a != nil && a.tenths[tenthOf(at)] > 0 {
+		a.add(tenthOf(at), -1)
 	}
 }
 
 // agendaOf is the agenda of a client that may have so many requests unfinished. An agenda
 // of twice as many begins anew: most of them aren't owed any more, such as the requests
 // that were cancelled in another process. That bounds its memory, and the search for a
-// second with room.
+// tenth with room.
 func (q *quotas) agendaOf(client string, unfinished int, now time.Time) *agenda {
 	a := q.due[client]
 	if a != nil && a.count >= 2*unfinished {
 		a.forget(now)
 	}
 	if a == nil || a.count > unfinished {
-		a = &agenda{seconds: map[int64]int{}}
+		a = &agenda{tenths: map[int64]int{}}
 		q.due[client] = a
 	}
 	return a
 }
 
-// forget drops the seconds that are over, once there were as many new requests as seconds
+// forget drops the tenths that are over, once there were as many new requests as tenths
 // were left the last time.
 func (q *quotas) forget(now time.Time) {
 	if q.forgetDue--; q.forgetDue > 0 {
@@ -266,31 +274,31 @@ func (q *quotas) forget(now time.Time) {
 		if a.forget(now); a.count == 0 {
 			delete(q.due, client)
 		}
-		left += len(a.seconds)
+		left += len(a.tenths)
 	}
 	q.forgetDue = max(leastDue, left)
 }
 
-func (a *agenda) add(second int64, requests int) {
+func (a *agenda) add(tenth int64, requests int) {
 	a.count += requests
-	if a.seconds[second] += requests; a.seconds[second] == 0 {
-		delete(a.seconds, second)
+	if a.tenths[tenth] += requests; a.tenths[tenth] == 0 {
+		delete(a.tenths, tenth)
 	}
 }
 
 func (a *agenda) forget(now time.Time) {
-	for second, count := range a.seconds {
-		if second < now.Unix() {
-			a.add(second, -count)
+	for tenth, count := range a.tenths {
+		if tenth < tenthOf(now) {
+			a.add(tenth, -count)
 		}
 	}
 }
 
-// dueBurst is how many times its rate may be due of a client in a second. Work that comes at
-// the rate, with the same delay, is then on time.
+// dueBurst is how many times its rate may be due of a client. Work that comes at the rate, with
+// the same delay, is then on time.
 const dueBurst = 2
 
-// leastDue is how many new requests come at least between two clean-ups of the seconds.
+// leastDue is how many new requests come at least between two clean-ups of the agendas.
 const leastDue = 1000
 
 // unboundedDue stands for the bound on unfinished requests where a client has none. It is
