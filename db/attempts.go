@@ -102,7 +102,7 @@ func SettleCallbacks(ctx context.Context, q Querier, settlements []Settlement) (
 			SELECT *, coalesce(
 				logged_as,
 				row_number() OVER (PARTITION BY request_id, logged_as IS NULL ORDER BY position)
-				+ coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id), 0)
+				+ coalesce((SELECT max(attempt) FROM callback_attempts WHERE request_id = made.request_id AND attempt < 1000000000), 0) -- more were written by hand
 			) AS attempt
 			FROM made
 		), inserted AS (

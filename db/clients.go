@@ -49,7 +49,7 @@ func InsertClient(ctx context.Context, q Querier, c Client) (inserted bool, err 
 }
 
 const clientColumns = `name, key_hash, secret, old_key_hash, old_secret, created_at, rotated_at, disabled_at,
-			rate, unfinished, per_destination, storage, dead_letters, callbacks`
+			rate, unfinished, per_destination, storage, dead_letters, array_replace(callbacks, NULL, '')`
 
 func readClient(row pgx.CollectableRow) (c Client, err error) {
 	var rate, unfinished, perDestination, deadLetters zeronull.Int4

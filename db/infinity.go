@@ -27,6 +27,16 @@ func (p finitePlan) Scan(src []byte, dst any) error {
 	return p.ScanPlan.Scan(finite(src), dst)
 }
 
+// farAhead is later than any time that a clock has written.
+const farAhead = "now() + interval '100 years'"
+
+// ageOf is the expression for how long ago a time was, null for infinity and the like, which
+// somebody wrote by hand: earlier versions of Postgres than 17 can't subtract it and fail the
+// statement, and the difference is none that Go has.
+func ageOf(at string) string {
+	return "now() - CASE WHEN " + at + " BETWEEN now() - interval '100 years' AND " + farAhead + " THEN " + at + " END"
+}
+
 // Times as Postgres sends them, in its binary form.
 var (
 	farPast   = binaryTime(time.Unix(0, 0))

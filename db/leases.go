@@ -68,8 +68,9 @@ func HoldLease(ctx context.Context, q Querier, lease Lease) (held bool, err erro
 
 // FindLease returns the lease of a request.
 func FindLease(ctx context.Context, q Querier, request uuid.UUID) (lease Lease, found bool, err error) {
+	// No lease is longer than a day (work.Work.Lease), nor shorter than a moment ago.
 	const sql = `
-		SELECT request_id, turn, started_at, lease_until - now()
+		SELECT request_id, turn, started_at, greatest(least(lease_until, now() + interval '1 day'), now() - interval '1 day') - now()
 		FROM work_leases
 		WHERE request_id = $1`
 	err = q.QueryRow(ctx, sql, request).Scan(&lease.RequestID, &lease.Run, &lease.StartedAt, &lease.Left)
@@ -215,7 +216,7 @@ func RenewLeases(ctx context.Context, q Querier, renewals []Renewal, pause time.
 		    heard_at = CASE WHEN due.progress IS NULL THEN heard_at ELSE now() END,
 		    progress = coalesce(due.progress, work_leases.progress),
 		    progress_at = CASE WHEN due.progress IS NULL THEN progress_at ELSE now() - due.age END,
-		    progress_number = progress_number + CASE WHEN due.progress IS NULL THEN 0 ELSE 1 END
+		    progress_number = least(progress_number::bigint + CASE WHEN due.progress IS NULL THEN 0 ELSE 1 END, 2147483647)
 		FROM due
 		WHERE request_id = due.id
 		  AND turn = due.run

@@ -13,8 +13,9 @@ import (
 func lockKey(id string) string { return "hashtextextended('ringback process ' || " + id + ", 0)" }
 
 // HoldLock takes the lock of a process for the session of q, unless the session has it,
-// and writes whether it is held, which it returns. backend is the process id of the
-// session's backend, as the server told it when q was connected.
+// and writes whether it is held, which it returns. Of a process whose row in processes
+// somebody removed, nothing is written until the next heartbeat. backend is the process id
+// of the session's backend, as the server told it when q was connected.
 //
 // A pooler tells another id. Behind a pooler, a lock may outlive its process or end before
 // it, so no lock is taken. The lock counts as held only where Postgres lists it for the
@@ -40,20 +41,22 @@ func HoldLock(ctx context.Context, q Querier, process string, backend uint32) (b
 			DELETE FROM locked_processes
 			WHERE id = $1
 			  AND NOT EXISTS (SELECT FROM held)
+		), said AS (
+			INSERT INTO locked_processes (id, locked_at, database_started_at)
+			SELECT id, now(), pg_postmaster_start_time()
+			FROM processes
+			WHERE id = $1
+			  AND EXISTS (SELECT FROM held)
+			ON CONFLICT (id) DO UPDATE
+			SET locked_at = EXCLUDED.locked_at,
+			    database_started_at = EXCLUDED.database_started_at
 		)
-		INSERT INTO locked_processes (id, locked_at, database_started_at)
-		SELECT id, now(), pg_postmaster_start_time()
-		FROM processes
-		WHERE id = $1
-		  AND EXISTS (SELECT FROM held)
-		ON CONFLICT (id) DO UPDATE
-		SET locked_at = EXCLUDED.locked_at,
-		    database_started_at = EXCLUDED.database_started_at`
-	tag, err := q.Exec(ctx, say, process)
-	if err != nil {
+		SELECT EXISTS (SELECT FROM held)`
+	var held bool
+	if err := q.QueryRow(ctx, say, process).Scan(&held); err != nil {
 		return false, fmt.Errorf("saying that a process is locked: %w", err)
 	}
-	return tag.RowsAffected() == 1, nil
+	return held, nil
 }
 
 // Process is a process and when it last lived.

@@ -57,7 +57,8 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 }
 
 // ReturnJobs gives back the jobs of processes that at the time of a beat had been silent for
-// longer than silence, and returns how many jobs that were. Jobs of the refunded kind get
+// longer than silence, and returns how many jobs that were. A heartbeat that is ahead of the
+// clock by as much is no heartbeat: a living process would have written another one. Jobs of the refunded kind get
 // their attempt back. Several processes may do it at the same time. The database's clock may
 // have been set since the beat, which makes nobody silent.
 //
@@ -69,10 +70,10 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, beat time.Time,
 		WITH dead AS (
 			SELECT id
 			FROM processes
-			WHERE beat_at < $2
+			WHERE beat_at NOT BETWEEN $2 AND $3
 		), ` + returnLost("attempted_at < $2")
 	var returned int64
-	if err := q.QueryRow(ctx, sql, refunded, beat.Add(-silence)).Scan(&returned); err != nil {
+	if err := q.QueryRow(ctx, sql, refunded, beat.Add(-silence), beat.Add(silence)).Scan(&returned); err != nil {
 		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
 	}
 	return returned, nil
@@ -172,8 +173,8 @@ func ReturnStrays(ctx context.Context, q Querier, process string, longer time.Du
 func ForgetProcesses(ctx context.Context, q Querier, beat time.Time, silence time.Duration) error {
 	const sql = `
 		DELETE FROM processes
-		WHERE beat_at < $1`
-	if _, err := q.Exec(ctx, sql, beat.Add(-silence)); err != nil {
+		WHERE beat_at NOT BETWEEN $1 AND $2`
+	if _, err := q.Exec(ctx, sql, beat.Add(-silence), beat.Add(silence)); err != nil {
 		return fmt.Errorf("forgetting silent processes: %w", err)
 	}
 	return nil
@@ -230,8 +231,8 @@ func NobodyWorks(ctx context.Context, q Querier, processes []WorkingProcess) (bo
 
 // ListProcesses returns the processes that have not ended.
 func ListProcesses(ctx context.Context, q Querier) ([]WorkingProcess, error) {
-	const sql = `
-		SELECT id, now() - beat_at
+	sql := `
+		SELECT id, coalesce(` + ageOf("beat_at") + `, '1 year')
 		FROM processes
 		ORDER BY id
 		LIMIT 1000`

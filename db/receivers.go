@@ -48,6 +48,9 @@ func LoadReceivers(ctx context.Context, q Querier, names []string) (map[string]R
 	}
 	origins := make(map[string]Receiver, len(found))
 	for _, origin := range found {
+		if len(origin.Prefixes) == 0 { // a grant by nobody, which somebody wrote by hand, is none
+			origin.GrantedUntil, origin.PerMinute = time.Time{}, 0
+		}
 		origins[origin.Name] = origin
 	}
 	return origins, nil
@@ -68,9 +71,9 @@ func LockReceivers(ctx context.Context, tx pgx.Tx, names []string) (map[string]R
 var receiverFields = fields[Receiver]{
 	written("origin", "text", func(o Receiver) string { return o.Name }, func(o *Receiver) any { return &o.Name }),
 	written("rate", "double precision", func(o Receiver) zeronull.Float8 { return zeronull.Float8(o.Rate) },
-		func(o *Receiver) any { return (*zeronull.Float8)(&o.Rate) }),
+		func(o *Receiver) any { return (*zeronull.Float8)(&o.Rate) }).by("", withinRate("rate")),
 	written("in_flight", "integer", func(o Receiver) zeronull.Int4 { return zeronull.Int4(o.InFlight) },
-		func(o *Receiver) any { return &o.InFlight }).by("", "coalesce(in_flight, 0)"),
+		func(o *Receiver) any { return &o.InFlight }).by("", withinFlight("in_flight")),
 	prefixField("answered_from", func(o *Receiver) *[]netip.Prefix { return &o.AnsweredFrom }),
 	written("granted_until", "timestamptz", func(o Receiver) zeronull.Timestamptz { return zeronull.Timestamptz(o.GrantedUntil) },
 		func(o *Receiver) any { return (*zeronull.Timestamptz)(&o.GrantedUntil) }),
@@ -79,12 +82,21 @@ var receiverFields = fields[Receiver]{
 	prefixField("prefixes", func(o *Receiver) *[]netip.Prefix { return &o.Prefixes }),
 	written("closed_until", "timestamptz", func(o Receiver) zeronull.Timestamptz { return zeronull.Timestamptz(o.ClosedUntil) },
 		func(o *Receiver) any { return (*zeronull.Timestamptz)(&o.ClosedUntil) }),
-	written("openings", "integer", func(o Receiver) int32 { return int32(o.Openings) }, func(o *Receiver) any { return &o.Openings }),
+	written("openings", "integer", func(o Receiver) int32 { return int32(o.Openings) }, func(o *Receiver) any { return &o.Openings }).
+		by("", "least(openings, 1000)"),
 	written("closings", "jsonb", func(o Receiver) []byte { return o.Closings }, func(o *Receiver) any { return &o.Closings }),
 	written("last_outcome", "text", func(o Receiver) zeronull.Text { return zeronull.Text(o.LastOutcome) },
 		func(o *Receiver) any { return (*zeronull.Text)(&o.LastOutcome) }),
 	written("expires_at", "timestamptz", func(o Receiver) time.Time { return o.ExpiresAt }, func(o *Receiver) any { return &o.ExpiresAt }),
 }
+
+// withinRate and withinFlight read numbers that somebody wrote by hand, such as infinity, as
+// the nearest that ringback receiver allow takes. NaN is the greatest number in Postgres.
+func withinRate(column string) string {
+	return "CASE WHEN " + column + " > 1000000 THEN 1000000 WHEN " + column + " < 0.01 THEN 0.01 ELSE " + column + " END"
+}
+
+func withinFlight(column string) string { return "least(coalesce(" + column + ", 0), 10000)" }
 
 // prefixField is a column with address prefixes. Between here and Postgres they are a
 // text with spaces: unnest would take an array of arrays apart.
@@ -97,15 +109,14 @@ func prefixField(name string, of func(*Receiver) *[]netip.Prefix) field[Receiver
 // prefixes reads a text of address prefixes.
 type prefixes []netip.Prefix
 
-// ScanText is for pgx.
+// ScanText is for pgx. A prefix that somebody wrote by hand and that is none is left out: it
+// is learned again, and one receiver's row must not fail the statement that reads others.
 func (p *prefixes) ScanText(text pgtype.Text) error {
 	*p = nil
 	for one := range strings.FieldsSeq(text.String) {
-		prefix, err := netip.ParsePrefix(one)
-		if err != nil {
-			return fmt.Errorf("reading an address prefix: %w", err)
+		if prefix, err := netip.ParsePrefix(one); err == nil {
+			*p = append(*p, prefix)
 		}
-		*p = append(*p, prefix)
 	}
 	return nil
 }
@@ -183,8 +194,8 @@ type Ruling struct {
 
 // Rulings returns all rulings of the operator.
 func Rulings(ctx context.Context, q Querier) ([]Ruling, error) {
-	const sql = `
-		SELECT origin, word, word_rate, coalesce(word_concurrency, 0), word_at
+	sql := `
+		SELECT origin, word, ` + withinRate("word_rate") + `, ` + withinFlight("word_concurrency") + `, word_at
 		FROM callback_origins
 		WHERE word IS NOT NULL
 		  AND expires_at > now()`
@@ -270,7 +281,7 @@ type ListedReceiver struct {
 // together (0 for all), by name, and how many more there are.
 func ListReceivers(ctx context.Context, q Querier, most int) (receivers []ListedReceiver, more int, err error) {
 	sql := `
-		SELECT ` + receiverFields.reads() + `, coalesce(word, ''), word_rate, coalesce(word_concurrency, 0), word_at, saved_at, total
+		SELECT ` + receiverFields.reads() + `, coalesce(word, ''), ` + withinRate("word_rate") + `, ` + withinFlight("word_concurrency") + `, word_at, saved_at, total
 		FROM (
 			SELECT *, count(*) OVER () AS total
 			FROM callback_origins

@@ -23,10 +23,11 @@ type Reconciliation struct {
 
 // LockReconciliation returns how far the look has come, for a process that goes on with
 // it. While another process does so, or no look is due, locked is false. A look that is due
-// much later than any pause lasts was meant by a clock that has been set back.
+// much later than any pause lasts was meant by a clock that has been set back. Infinity and the
+// like were written by hand.
 func LockReconciliation(ctx context.Context, tx pgx.Tx) (r Reconciliation, locked bool, err error) {
-	const sql = `
-		SELECT position, order_position, CASE WHEN next_at > now() THEN next_at - now() ELSE '0' END
+	sql := `
+		SELECT position, order_position, CASE WHEN next_at BETWEEN now() AND ` + farAhead + ` THEN next_at - now() ELSE '0' END
 		FROM reconciliation
 		WHERE next_at <= now()
 		   OR next_at > now() + $1::interval

@@ -32,6 +32,10 @@ type Sweep struct {
 	Now         time.Time // by the database's clock
 }
 
+// sweepIsDue tells whether a batch is due. A batch that is due much later than any pause lasts
+// was meant by a clock that has been set back, or its time was written by hand.
+const sweepIsDue = "(next_at <= now() OR next_at > now() + interval '10 minutes')"
+
 // ReadSweep returns how far a removal has come, without locking anything.
 func ReadSweep(ctx context.Context, q Querier, of Removal) (Sweep, error) {
 	return readSweep(ctx, q, of, "")
@@ -40,7 +44,7 @@ func ReadSweep(ctx context.Context, q Querier, of Removal) (Sweep, error) {
 // LockSweep is ReadSweep for a process that is about to remove a batch. While another
 // process does so, or no batch is due, locked is false.
 func LockSweep(ctx context.Context, tx pgx.Tx, of Removal) (s Sweep, locked bool, err error) {
-	s, err = readSweep(ctx, tx, of, "WHERE next_at <= now() FOR UPDATE SKIP LOCKED")
+	s, err = readSweep(ctx, tx, of, "WHERE "+sweepIsDue+" FOR UPDATE SKIP LOCKED")
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Sweep{}, false, nil
 	}
@@ -49,7 +53,7 @@ func LockSweep(ctx context.Context, tx pgx.Tx, of Removal) (s Sweep, locked bool
 
 func readSweep(ctx context.Context, q Querier, of Removal, which string) (s Sweep, err error) {
 	sql := `
-		SELECT client, position, pass_began_at, next_at, now()
+		SELECT client, position, pass_began_at, CASE WHEN ` + sweepIsDue + ` THEN now() ELSE next_at END, now()
 		FROM ` + string(of) + `
 		` + which
 	err = q.QueryRow(ctx, sql).Scan(&s.Client, &s.Position, &s.PassBeganAt, &s.NextAt, &s.Now)

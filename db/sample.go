@@ -60,7 +60,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 			) AS part
 			GROUP BY 1, 2
 		)
-		SELECT live.state, live.queue, live.jobs, coalesce(now() - live.due, '0'), coalesce(now() - greatest(accepted_at, run_at), '0')
+		SELECT live.state, live.queue, live.jobs, coalesce(`+ageOf("live.due")+`, '0'), coalesce(`+ageOf("greatest(accepted_at, run_at)")+`, '0')
 		FROM live
 		LEFT JOIN river_job ON river_job.id = live.oldest
 		LEFT JOIN requests ON requests.id = `+requestOf("river_job.args"),
@@ -79,7 +79,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 		return err
 	})
 	batch.Queue(`
-		SELECT coalesce(max(now() - greatest(accepted_at, run_at)), '0')
+		SELECT coalesce(max(`+ageOf("greatest(accepted_at, run_at)")+`), '0')
 		FROM unnest($1::text[]) AS states (name)
 		CROSS JOIN unnest($2::text[]) AS queues (name)
 		CROSS JOIN generate_series(1, 4) AS priorities (priority)
@@ -107,7 +107,7 @@ func TakeSample(ctx context.Context, q Querier, queues []string, callbacks strin
 		return row.Scan(&s.DeadLetters)
 	})
 	batch.Queue(`
-		SELECT coalesce(max(now() - coalesce(settled_at, finished_at)), '0')
+		SELECT coalesce(max(`+ageOf("coalesce(settled_at, finished_at)")+`), '0')
 		FROM (SELECT status, callback_state, settled_at, finished_at FROM requests ORDER BY id LIMIT $1) AS first
 		WHERE status <> 'accepted'
 		  AND callback_state IS DISTINCT FROM 'pending'

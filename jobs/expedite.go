@@ -40,8 +40,8 @@ const (
 type expediter struct {
 	pool     *pgxpool.Pool
 	logger   *slog.Logger
-	now      func() time.Time // by the database's clock
-	latest   func() time.Time // when the operator last decided
+	now      func() time.Time              // by the database's clock
+	latest   func(now time.Time) time.Time // when the operator last decided
 	concerns func(callbackURL string, since time.Time) pacing.Concern
 	done     time.Time // of the latest ruling that was followed
 }
@@ -49,7 +49,7 @@ type expediter struct {
 // run looks for new rulings until ctx ends.
 func (e *expediter) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		if latest := e.latest(); latest.After(e.done) && e.now().Sub(latest) > knownAfter {
+		if latest := e.latest(e.now()); latest.After(e.done) && e.now().Sub(latest) > knownAfter {
 			count, err := e.follow(ctx)
 			switch {
 			case err == nil:

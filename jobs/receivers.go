@@ -22,6 +22,9 @@ func (q *Queue) outside(sender *webhook.Sender) pacing.Outside {
 		Forget: func(ctx context.Context, target string) error {
 			_, hostPort, _ := strings.Cut(target, "://")
 			port := strings.LastIndex(hostPort, ":")
+			if port < 0 { // somebody wrote the target by hand
+				return nil
+			}
 			_, err := db.RemoveReceivers(ctx, q.pool, hostPort[:port], hostPort[port+1:])
 			return err
 		},

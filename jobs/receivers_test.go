@@ -45,3 +45,17 @@ func TestTwoProcessesRememberWhatEitherLearned(t *testing.T) {
 	}
 	call(later, "bob", delivered)
 }
+
+// Somebody wrote a ruling by hand whose target is no receiver.
+func TestRulingsThatForgetNoReceiver(t *testing.T) {
+	t.Parallel()
+	q, receiver := newQueue(t, doNothing), newReceiver(t, always(http.StatusOK))
+	q.exec(t, `
+		INSERT INTO callback_origins (origin, openings, word, word_at, expires_at)
+		SELECT target, 0, 'forgotten', now(), 'infinity'
+		FROM unnest(ARRAY['', 'nonsense', '*://', '*://nonsense', '*://[::1']) AS target`)
+	request := newRequest(receiver.URL)
+	q.accept(t, request)
+	q.start(t)
+	q.waitFor(t, request.ID, "callback_state = 'delivered'")
+}

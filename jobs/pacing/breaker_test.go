@@ -1,9 +1,11 @@
 package pacing
 
 import (
+	"math"
 	"testing"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/webhook"
 )
 
@@ -150,5 +152,31 @@ func TestKindOf(t *testing.T) {
 		if got := kindOf(webhook.Attempt{Outcome: outcome, Conn: "192.0.2.9:4000"}); got != want {
 			t.Errorf("%s on its connection: got %v, want %v", outcome, got, want)
 		}
+	}
+}
+
+// Somebody wrote other numbers into a receiver's row by hand.
+func TestBreakerAfterTripsWrittenByHand(t *testing.T) {
+	t.Parallel()
+	for _, trips := range []int{math.MinInt, -1, math.MaxInt} {
+		r := newReceiver("http://a.example:80", morning)
+		r.recall(db.Receiver{Closings: encodeClosings(map[string]closing{"acme": {Trips: trips}})}, morning)
+		b := r.party("acme", morning).breaker
+		for range failuresToTrip {
+			b = b.afterFailure(false, morning, morning)
+		}
+		if !b.isOpen(morning) || b.trips < 1 {
+			t.Errorf("%d: got %+v, want it open", trips, b)
+		}
+	}
+}
+
+// A ruling of the future hides no other.
+func TestLatestRuling(t *testing.T) {
+	t.Parallel()
+	p := newTestPacing(Config{}, &outsideStub{})
+	p.takeRulings([]db.Ruling{{Target: "*://a:80", At: morning}, {Target: "*://b:80", At: morning.AddDate(1000, 0, 0)}})
+	if got := p.LatestRuling(morning.Add(time.Hour)); !got.Equal(morning) {
+		t.Errorf("got %v, want %v", got, morning)
 	}
 }

@@ -41,6 +41,10 @@ type closing struct {
 	Shook    bool      `json:"shook_hands,omitzero"`   // shookHands of the party
 }
 
+// mostTrips bounds the trips that somebody wrote by hand into a row: they are counted on from
+// there.
+const mostTrips = 1000
+
 // recall takes in the database's row, the zero row where there is none.
 func (r *receiver) recall(row db.Receiver, now time.Time) {
 	r.memory = memory{loaded: true, rate: row.Rate, flight: float64(row.InFlight), saved: row, savedAt: now.Add(-saveAgain)}
@@ -59,7 +63,7 @@ func (r *receiver) recall(row db.Receiver, now time.Time) {
 	}
 	for client, closed := range closingsOf(row) {
 		c := r.party(client, now)
-		c.breaker = breaker{trips: closed.Trips, until: closed.Down}
+		c.breaker = breaker{trips: max(0, min(closed.Trips, mostTrips)), until: closed.Down}
 		c.pause, c.oneByOne, c.shookHands = closed.Paused, closed.OneByOne, closed.Shook
 		if closed.Claimed.After(r.hearsay.until) {
 			r.hearsay = hearsay{client: client, until: closed.Claimed}

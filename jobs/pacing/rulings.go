@@ -55,12 +55,15 @@ func (p *Pacing) IsDenied(callbackURL string) bool {
 }
 
 // LatestRuling is when the operator last decided, by the database's clock. It is zero where the
-// operator has not.
-func (p *Pacing) LatestRuling() (latest time.Time) {
+// operator has not. A ruling after now was made by a clock that has been set back since, or has
+// a time that somebody wrote by hand: it hides no other ruling.
+func (p *Pacing) LatestRuling(now time.Time) (latest time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, said := range p.rulings {
-		latest = limit.Latest(latest, said.At)
+		if !said.At.After(now) {
+			latest = limit.Latest(latest, said.At)
+		}
 	}
 	return latest
 }

@@ -127,7 +127,7 @@ func nextSweep(from db.Sweep, swept db.Swept, behind bool, took time.Duration) (
 		next.Client, next.Position = swept.Client, swept.Last
 	}
 	switch {
-	case swept.Seen < db.SweepBatch && from.Now.Sub(from.PassBeganAt) >= sweepPass:
+	case swept.Seen < db.SweepBatch && from.Now.Sub(from.PassBeganAt).Abs() >= sweepPass: // a time ahead was written by hand
 		next.Client, next.Position, next.PassBeganAt = "", uuid.Nil, from.Now
 		return next, sweepIdle
 	case swept.Seen < db.SweepBatch:

@@ -41,6 +41,7 @@ func TestNextSweep(t *testing.T) {
 		{"LastBatchByALongPause", db.Swept{Seen: 7, Last: here}, !behind, lately, here, sweepIdle},
 		{"NothingLeavesThePositionWhereItIs", db.Swept{}, !behind, lately, there, sweepIdle},
 		{"EndOfAnHourStartsAnew", db.Swept{Seen: 7, Last: here}, !behind, longAgo, uuid.Nil, sweepIdle},
+		{"PassThatBeganInTheFutureIsWrittenByHand", db.Swept{Seen: 7, Last: here}, !behind, morning.AddDate(1000, 0, 0), uuid.Nil, sweepIdle},
 		{"EndOfAnHourWaitsForTheEndOfThePass", db.Swept{Seen: db.SweepBatch, Last: here}, !behind, longAgo, here, 4 * took},
 	}
 	for _, test := range tests {
