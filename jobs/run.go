@@ -210,7 +210,7 @@ func (w *runWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.U
 	for _, place := range places {
 		request.Client, request.OrderingKey = place.Client, place.OrderingKey
 	}
-	outcome := work.Outcome{FinishedAt: time.Now().UTC().Truncate(time.Microsecond), Cause: errors.New(cause), Error: &work.Error{
+	outcome := work.Outcome{FinishedAt: time.Now(), Cause: errors.New(cause), Error: &work.Error{
 		Code: "fault", Message: "The service could not do its part of the work. The operators see why in the log.",
 	}}
 	if err := w.finish(ctx, job, request, outcome); err != nil {
@@ -256,7 +256,7 @@ func expire(request db.Request, now time.Time) (outcome work.Outcome, over bool)
 	if request.ExpiresAt.IsZero() || now.Before(request.ExpiresAt) {
 		return work.Outcome{}, false
 	}
-	return work.Outcome{FinishedAt: now.UTC().Truncate(time.Microsecond), Error: &work.Error{
+	return work.Outcome{FinishedAt: now, Error: &work.Error{
 		Code: codeExpired, Message: "The work had not begun when its time was over.",
 	}}, true
 }
@@ -432,7 +432,9 @@ func inOrder[K comparable, V any](ids []K, found map[K]V) []V {
 // or error, and times, which become the database's.
 func (q *Queue) WriteOutcome(request *db.Request, outcome work.Outcome) error {
 	request.Status, request.Result = statusOf(outcome), outcome.Result
-	request.StartedAt, request.FinishedAt = q.clock.At(outcome.StartedAt), q.clock.At(outcome.FinishedAt)
+	// As fine as Postgres keeps them, so that an answer and the record agree.
+	stored := func(at time.Time) time.Time { return q.clock.At(at).UTC().Truncate(time.Microsecond) }
+	request.StartedAt, request.FinishedAt = stored(outcome.StartedAt), stored(outcome.FinishedAt)
 	if outcome.Error == nil {
 		return nil
 	}

@@ -26,7 +26,7 @@ func (r Report) Ends() bool { return r.Result != nil || r.Error != nil }
 
 // Outcome is the outcome of a run that the report ends.
 func (r Report) Outcome(startedAt time.Time) Outcome {
-	outcome := Outcome{StartedAt: startedAt, FinishedAt: now()}
+	outcome := Outcome{StartedAt: startedAt, FinishedAt: time.Now()}
 	err := checkResult(r.Result)
 	if r.Error != nil {
 		err = r.Error
@@ -42,5 +42,5 @@ func (r Report) Outcome(startedAt time.Time) Outcome {
 // Lost is the outcome of a run that sent no report for its lease.
 func Lost(startedAt time.Time) Outcome {
 	err := &Error{CodeLeaseExpired, "Nothing was heard of the work for too long."}
-	return Outcome{StartedAt: startedAt, FinishedAt: now(), Error: err, Cause: err, Again: &Again{}}
+	return Outcome{StartedAt: startedAt, FinishedAt: time.Now(), Error: err, Cause: err, Again: &Again{}}
 }

@@ -17,13 +17,15 @@ const MaxResultBytes = 56 << 10
 
 // Outcome is how a run of the work ended.
 type Outcome struct {
-	Result     jsontext.Value // JSON; nil unless the work succeeded
-	Error      *Error         // nil when it succeeded
-	Again      *Again         // where the error isn't final
-	Elsewhere  bool           // the run has not ended: it goes on elsewhere
-	Cause      error          // for operators: the error behind Error, with the stack of a panic
-	StartedAt  time.Time
-	FinishedAt time.Time
+	Result    jsontext.Value // JSON; nil unless the work succeeded
+	Error     *Error         // nil when it succeeded
+	Again     *Again         // where the error isn't final
+	Elsewhere bool           // the run has not ended: it goes on elsewhere
+	Cause     error          // for operators: the error behind Error, with the stack of a panic
+
+	// With a monotonic reading: a clock that is set meanwhile changes neither how long the run
+	// took, nor when it was by the database's clock.
+	StartedAt, FinishedAt time.Time
 }
 
 // Again says that a run did not do the work, and that another run may.
@@ -69,7 +71,7 @@ const (
 // Abandoned is the outcome of sync work that ended because its caller went
 // away or the process is stopping.
 func Abandoned(startedAt time.Time) Outcome {
-	return Outcome{StartedAt: startedAt, FinishedAt: now(), Error: &Error{
+	return Outcome{StartedAt: startedAt, FinishedAt: time.Now(), Error: &Error{
 		CodeAbandoned, "The caller went away, or the service stopped, before the work ended.",
 	}}
 }
@@ -78,11 +80,11 @@ func Abandoned(startedAt time.Time) Outcome {
 // deadline or an oversized result into an outcome. It fails with the error of ctx alone,
 // and then there is no outcome: the caller went away or the process is stopping.
 func Run(ctx context.Context, w Work, call Call) (Outcome, error) {
-	outcome := Outcome{StartedAt: now()}
+	outcome := Outcome{StartedAt: time.Now()}
 	limited, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
 	result, err := contain(limited, w.Do, call)
-	outcome.FinishedAt = now()
+	outcome.FinishedAt = time.Now()
 	if err != nil && ctx.Err() != nil {
 		return Outcome{}, ctx.Err()
 	}
@@ -113,9 +115,6 @@ func checkResult(result jsontext.Value) error {
 	}
 	return nil
 }
-
-// now is as fine as Postgres keeps it, so that an answer and the record agree.
-func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // panicError carries a panic out of contain, so that it reads like any error.
 type panicError struct {

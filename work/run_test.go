@@ -13,6 +13,25 @@ import (
 	"ringback/internal/bubble"
 )
 
+// A clock that is set during a run must not make it last for hours, or less than no time.
+func TestTimesOfARunKeepTheirMonotonicReading(t *testing.T) {
+	t.Parallel()
+	run, err := Run(t.Context(), Work{
+		Do: Plain(func(context.Context, jsontext.Value) (jsontext.Value, error) { return jsontext.Value(`1`), nil }).Do, Timeout: time.Minute,
+	}, Call{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]time.Time{
+		"start": run.StartedAt, "end": run.FinishedAt, "abandoned": Abandoned(run.StartedAt).FinishedAt, "lost": Lost(run.StartedAt).FinishedAt,
+		"reported": (Report{}).Outcome(run.StartedAt).FinishedAt,
+	} {
+		if at == at.Round(0) {
+			t.Errorf("%s: got %v, want a monotonic reading", name, at)
+		}
+	}
+}
+
 func TestRun(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
