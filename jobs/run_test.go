@@ -143,6 +143,9 @@ func outcomesOf(at time.Time, requests ...db.Request) (outcomes []db.Request) {
 	return outcomes
 }
 
+// asStored is a time as Postgres keeps it.
+func asStored(at time.Time) time.Time { return at.UTC().Truncate(time.Microsecond) }
+
 func TestWriteOutcome(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[string]db.Status{
@@ -161,7 +164,7 @@ func TestWriteOutcome(t *testing.T) {
 			wantError = fmt.Sprintf(`{"code":%q,"message":"m"}`, code)
 		}
 		if got.Status != want || string(got.Error) != wantError || string(got.Result) != string(outcome.Result) ||
-			got.StartedAt != outcome.StartedAt || got.FinishedAt != outcome.FinishedAt {
+			got.StartedAt != asStored(outcome.StartedAt) || got.FinishedAt != asStored(outcome.FinishedAt) {
 			t.Errorf("code %q: got %+v, want %s with error %s", code, got, want, wantError)
 		}
 	}
