@@ -27,7 +27,10 @@ func (p finitePlan) Scan(src []byte, dst any) error {
 	return p.ScanPlan.Scan(finite(src), dst)
 }
 
-// farAhead is later than any time that a clock has written.
+// century is farther ahead than any time that a clock has written.
+const century = 100 * 365 * 24 * time.Hour
+
+// farAhead is a century ahead.
 const farAhead = "now() + interval '100 years'"
 
 // ageOf is the expression for how long ago a time was, null for infinity and the like, which

@@ -57,9 +57,9 @@ func RemoveProcess(ctx context.Context, q Querier, process string) error {
 }
 
 // ReturnJobs gives back the jobs of processes that at the time of a beat had been silent for
-// longer than silence, and returns how many jobs that were. A heartbeat that is ahead of the
-// clock by as much is no heartbeat: a living process would have written another one. Jobs of the refunded kind get
-// their attempt back. Several processes may do it at the same time. The database's clock may
+// longer than silence, and returns how many jobs that were. A process whose beat was written
+// by hand, a century ahead, counts as silent. Jobs of the refunded kind get their
+// attempt back. Several processes may do it at the same time. The database's clock may
 // have been set since the beat, which makes nobody silent.
 //
 // Only jobs that began longer ago than silence are given back: a process that was merely
@@ -73,7 +73,7 @@ func ReturnJobs(ctx context.Context, q Querier, refunded string, beat time.Time,
 			WHERE beat_at NOT BETWEEN $2 AND $3
 		), ` + returnLost("attempted_at < $2")
 	var returned int64
-	if err := q.QueryRow(ctx, sql, refunded, beat.Add(-silence), beat.Add(silence)).Scan(&returned); err != nil {
+	if err := q.QueryRow(ctx, sql, refunded, beat.Add(-silence), beat.Add(century)).Scan(&returned); err != nil {
 		return 0, fmt.Errorf("returning jobs of silent processes: %w", err)
 	}
 	return returned, nil
@@ -174,7 +174,7 @@ func ForgetProcesses(ctx context.Context, q Querier, beat time.Time, silence tim
 	const sql = `
 		DELETE FROM processes
 		WHERE beat_at NOT BETWEEN $1 AND $2`
-	if _, err := q.Exec(ctx, sql, beat.Add(-silence), beat.Add(silence)); err != nil {
+	if _, err := q.Exec(ctx, sql, beat.Add(-silence), beat.Add(century)); err != nil {
 		return fmt.Errorf("forgetting silent processes: %w", err)
 	}
 	return nil
