@@ -92,15 +92,15 @@ func (q *Queue) AcceptOnce(ctx context.Context, request db.Request, key db.Key) 
 	}
 	request.RunAt = q.quotas.dueAt(request.Client, request.RunAt, q.Now())
 	holder, err := q.accepts.Do(ctx, acceptance{request, key})
-	if err != nil || holder.Held {
-		q.leave(request)
+	written := err == nil && !holder.Held
+	q.entered(request, written)
+	if !written {
 		q.quotas.undue(request.Client, request.RunAt)
 	}
 	return holder, err
 }
 
-// enter counts a request that is about to be accepted; leave takes it back where
-// it was not.
+// enter counts a request that is about to be written. entered follows, and tells whether it was.
 func (q *Queue) enter(request db.Request) error {
 	d := demandOf(request)
 	held := q.quotas.held(d.Client)
@@ -109,14 +109,14 @@ func (q *Queue) enter(request db.Request) error {
 	}
 	err := q.backlog.enter(held)
 	if err != nil {
-		q.quotas.leave(d)
+		q.quotas.entered(d, false)
 	}
 	return err
 }
 
-func (q *Queue) leave(request db.Request) {
-	q.quotas.leave(demandOf(request))
-	q.backlog.leave()
+func (q *Queue) entered(request db.Request, written bool) {
+	q.quotas.entered(demandOf(request), written)
+	q.backlog.entered(written)
 }
 
 // Left is how many more requests a client may have unfinished. It is for queues

@@ -58,11 +58,15 @@ type ofAll struct{}
 // admit tells whether there is room for a request of a client that has so many unfinished.
 func (b *backlog) admit(held int64) error { return b.take(0, held) }
 
-// enter counts a request that is about to be accepted, of a client that has so many
-// unfinished; leave takes it back where it was not.
+// enter counts a request that is about to be written, of a client that has so many unfinished.
+// entered follows, and tells whether it was.
 func (b *backlog) enter(held int64) error { return b.take(1, held) }
 
-func (b *backlog) leave() { b.add(-1) }
+func (b *backlog) entered(written bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unfinished.Wrote(ofAll{}, 1, written)
+}
 
 func (b *backlog) take(n, held int64) error {
 	if b.away.Load() {
@@ -75,15 +79,15 @@ func (b *backlog) take(n, held int64) error {
 	if b.limit > 0 && !limit.Fair(int(min(held, count)), int(b.limit-count)) {
 		return limit.Decision{Reason: Backlog}.Err()
 	}
-	b.unfinished.Add(ofAll{}, n)
+	b.unfinished.Write(ofAll{}, n)
 	return nil
 }
 
-// add counts n more requests, or fewer.
-func (b *backlog) add(n int64) {
+// add is enter for a request that was admitted.
+func (b *backlog) add() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.unfinished.Add(ofAll{}, n)
+	b.unfinished.Write(ofAll{}, 1)
 }
 
 // now is how many requests are unfinished. Requests that end between two samples leave

@@ -16,6 +16,7 @@ import (
 // admits is how many more requests a backlog lets in, up to most.
 func admits(b *backlog, most int) (count int) {
 	for count < most && b.enter(0) == nil {
+		b.entered(true)
 		count++
 	}
 	return count
@@ -47,9 +48,15 @@ func TestBacklog(t *testing.T) {
 	t.Run("GivesBackWhatLeaves", func(t *testing.T) {
 		t.Parallel()
 		b := counting(0)
-		admits(b, limit)
-		b.leave()
-		b.leave()
+		admits(b, limit-2)
+		for range 2 {
+			if err := b.enter(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			b.entered(false)
+		}
 		if got := admits(b, limit); got != 2 {
 			t.Errorf("after two left: got %d admitted, want 2", got)
 		}
@@ -62,6 +69,19 @@ func TestBacklog(t *testing.T) {
 		b.sample(t.Context())
 		if got := admits(b, 2*limit); got != 6 {
 			t.Errorf("with 4 accepted and in the sample: got %d admitted, want 6", got)
+		}
+	})
+
+	t.Run("CountsWhatIsWrittenAfterTheSample", func(t *testing.T) {
+		t.Parallel()
+		b := counting(0)
+		if err := b.enter(0); err != nil {
+			t.Fatal(err)
+		}
+		b.sample(t.Context())
+		b.entered(true)
+		if got := admits(b, 2*limit); got != 9 {
+			t.Errorf("with 1 request whose commit ended after the sample: got %d admitted, want 9", got)
 		}
 	})
 

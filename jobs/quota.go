@@ -121,8 +121,7 @@ func (q *quotas) admitStorage(client string) error {
 	return below(StorageQuota, q.bytes.Of(client), q.limits(client).Storage)
 }
 
-// enter counts a demand before its request is accepted; leave takes it back where the
-// request was not accepted.
+// enter counts a demand before its request is written. entered follows, and tells whether it was.
 func (q *quotas) enter(d demand) error {
 	if q == nil {
 		return nil
@@ -132,17 +131,19 @@ func (q *quotas) enter(d demand) error {
 	if err := q.check(d); err != nil {
 		return err
 	}
-	q.add(d, 1)
+	d.each(func(of db.Destination) { q.unfinished.Write(of, 1) })
+	q.bytes.Write(d.Client, d.bytes)
 	return nil
 }
 
-func (q *quotas) leave(d demand) {
+func (q *quotas) entered(d demand, written bool) {
 	if q == nil {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.add(d, -1)
+	d.each(func(of db.Destination) { q.unfinished.Wrote(of, 1, written) })
+	q.bytes.Wrote(d.Client, d.bytes, written)
 }
 
 // keep counts a sync request that is stored.
@@ -155,12 +156,13 @@ func (q *quotas) keep(request db.Request) {
 	q.bytes.Add(request.Client, keptOf(request)+int64(len(request.Result)+len(request.Error)))
 }
 
-func (q *quotas) add(d demand, times int64) {
-	q.unfinished.Add(db.Destination{Client: d.Client}, times)
+// each calls do for all unfinished requests of the client, and for those to the destination, if
+// there is one.
+func (d demand) each(do func(of db.Destination)) {
+	do(db.Destination{Client: d.Client})
 	if d.Host != "" {
-		q.unfinished.Add(d.Destination, times)
+		do(d.Destination)
 	}
-	q.bytes.Add(d.Client, times*d.bytes)
 }
 
 func (q *quotas) check(d demand) error {

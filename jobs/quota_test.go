@@ -27,6 +27,7 @@ func requestOf(client, origin string) db.Request {
 func entered(q *quotas, request db.Request, most int) (count int, err error) {
 	for count < most && err == nil {
 		if err = q.enter(demandOf(request)); err == nil {
+			q.entered(demandOf(request), true)
 			count++
 		}
 	}
@@ -86,8 +87,15 @@ func TestQuotas(t *testing.T) {
 	t.Run("GivesBackWhatLeaves", func(t *testing.T) {
 		t.Parallel()
 		q := counting(nil)
-		wantEntered(t, q, requestOf("alice", "a"), destination, DestinationQuota)
-		q.leave(demandOf(requestOf("alice", "a")))
+		if got, err := entered(q, requestOf("alice", "a"), destination-1); got != destination-1 {
+			t.Fatalf("got %d in, then %v, want %d", got, err, destination-1)
+		}
+		d := demandOf(requestOf("alice", "a"))
+		if err := q.enter(d); err != nil {
+			t.Fatal(err)
+		}
+		wantEntered(t, q, requestOf("alice", "a"), 0, DestinationQuota)
+		q.entered(d, false)
 		wantEntered(t, q, requestOf("alice", "a"), 1, DestinationQuota)
 		if got := q.left("alice"); got != client-destination {
 			t.Errorf("left: got %d, want %d", got, client-destination)
@@ -100,6 +108,17 @@ func TestQuotas(t *testing.T) {
 		wantEntered(t, q, requestOf("alice", "a"), destination, DestinationQuota)
 		q.sampleUnfinished(t.Context())
 		wantEntered(t, q, requestOf("alice", "a"), 2, DestinationQuota)
+	})
+
+	t.Run("CountsWhatIsWrittenAfterTheSample", func(t *testing.T) {
+		t.Parallel()
+		q, d := counting(nil), demandOf(requestOf("alice", "a"))
+		if err := q.enter(d); err != nil {
+			t.Fatal(err)
+		}
+		q.sampleUnfinished(t.Context())
+		q.entered(d, true)
+		wantEntered(t, q, requestOf("alice", "a"), destination-1, DestinationQuota)
 	})
 
 	t.Run("CountsWhatEntersDuringTheSample", func(t *testing.T) {
@@ -128,7 +147,7 @@ func TestQuotas(t *testing.T) {
 	t.Run("WithoutOneAdmitsAll", func(t *testing.T) {
 		t.Parallel()
 		var none *quotas
-		none.leave(demandOf(requestOf("alice", "a")))
+		none.entered(demandOf(requestOf("alice", "a")), false)
 		none.keep(requestOf("alice", "a"))
 		if err := errors.Join(none.admit(anywhere("alice")), none.admitStorage("alice"), none.enter(demandOf(requestOf("alice", "a")))); err != nil || !none.redeliverAt("alice", morning, morning.Add(time.Hour)).Equal(morning) {
 			t.Errorf("got %v, and a redelivery at another time than was wanted", err)

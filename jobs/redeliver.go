@@ -61,7 +61,7 @@ func (q *Queue) Redeliver(ctx context.Context, wanted []Redelivery) (done Redeli
 	now := time.Now()
 	admitted, done := q.admitRedeliveries(wanted, now)
 	pending := map[*Redelivery]bool{}
-	defer func() { q.leaveRedeliveries(admitted, pending, now) }()
+	defer func() { q.enteredRedeliveries(admitted, pending, now) }()
 	err = db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
 		for chunk := range slices.Chunk(admitted, redeliveriesAtOnce) {
 			rows := make([]db.Redelivery, len(chunk))
@@ -119,21 +119,18 @@ func (q *Queue) enterRedelivery(r *Redelivery, now time.Time) error {
 	}
 	r.At = q.quotas.redeliverAt(r.Client, r.At, now)
 	if r.isSoon(now) {
-		q.backlog.add(1)
+		q.backlog.add()
 	}
 	return nil
 }
 
-// leaveRedeliveries takes back counted redeliveries that are not pending again: they had
+// enteredRedeliveries takes back counted redeliveries that are not pending again: they had
 // not ended, or the database failed.
-func (q *Queue) leaveRedeliveries(admitted []*Redelivery, pending map[*Redelivery]bool, now time.Time) {
+func (q *Queue) enteredRedeliveries(admitted []*Redelivery, pending map[*Redelivery]bool, now time.Time) {
 	for _, r := range admitted {
-		if pending[r] {
-			continue
-		}
-		q.quotas.leave(r.demand())
+		q.quotas.entered(r.demand(), pending[r])
 		if r.isSoon(now) {
-			q.backlog.leave()
+			q.backlog.entered(pending[r])
 		}
 	}
 }

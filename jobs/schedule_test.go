@@ -88,7 +88,7 @@ func TestUnfinishedRequestsAreNeverLessThanNone(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	q := &Queue{runSlots: flow.NewSlots(1, flow.NewRoom(1, 1, false), false), record: newRecord(slog.New(slog.DiscardHandler), nil), pacing: pacing.New(pacing.Config{Workers: 1})}
 	q.metrics = newMetrics(registry, q)
-	q.backlog.add(-3) // ended since the sample
+	q.backlog.unfinished.Add(ofAll{}, -3) // ended since the sample
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -206,6 +206,13 @@ func TestSample(t *testing.T) {
 	s.Add("a", -1)
 	s.End(map[string]int64{"a": 11})
 	want("and the next", 10)
+	s.Write("a", 4)
+	s.Begin()
+	s.End(map[string]int64{"a": 11})
+	want("under way as a sample was taken", 15)
+	s.Wrote("a", 3, true)
+	s.Wrote("a", 1, false)
+	want("written then, but for one", 14)
 	if got := fmt.Sprint(s.Of("b")); got != "0" {
 		t.Errorf("another: got %s, want 0", got)
 	}

@@ -1,26 +1,34 @@
 package limit
 
 // Sample counts items that would cost too much to count at each call. The count is the latest
-// sample and the items added since. An item added while a sample is taken may be in the sample.
-// It counts twice until the next, which is better than not at all.
+// sample, the items written since, and the items whose commit is under way. An item that is
+// written while a sample is taken may be in the sample. It counts twice until the next, which
+// is better than not at all.
 type Sample[K comparable] struct {
 	sampled map[K]int64
-	before  map[K]int64 // added before the sample under way began; that sample may have counted it, too
-	added   map[K]int64 // added since that sample began
+	before  map[K]int64 // written before the sample under way began; that sample may have counted it, too
+	added   map[K]int64 // written since that sample began
+	writing map[K]int64 // under way: no sample sees it before its commit
 }
 
 // Of is the count of a key.
-func (s *Sample[K]) Of(key K) int64 { return s.sampled[key] + s.before[key] + s.added[key] }
+func (s *Sample[K]) Of(key K) int64 {
+	return s.sampled[key] + s.before[key] + s.added[key] + s.writing[key]
+}
 
-// Add counts n more of a key, or fewer.
-func (s *Sample[K]) Add(key K, n int64) {
-	if s.added == nil {
-		s.added = map[K]int64{}
-	}
-	if s.added[key] += n; s.added[key] == 0 {
-		delete(s.added, key)
+// Write counts n more of a key, whose commit is under way. Wrote must follow.
+func (s *Sample[K]) Write(key K, n int64) { s.writing = plus(s.writing, key, n) }
+
+// Wrote ends Write. Items that were not written don't count any more.
+func (s *Sample[K]) Wrote(key K, n int64, written bool) {
+	s.Write(key, -n)
+	if written {
+		s.Add(key, n)
 	}
 }
+
+// Add counts n more of a key that are written, or fewer.
+func (s *Sample[K]) Add(key K, n int64) { s.added = plus(s.added, key, n) }
 
 // Begin comes before the counting of a sample.
 func (s *Sample[K]) Begin() {
@@ -33,3 +41,14 @@ func (s *Sample[K]) Begin() {
 // End takes the counts of the sample that has begun. Without it, as after a
 // failure, the last sample stands.
 func (s *Sample[K]) End(counts map[K]int64) { s.sampled, s.before = counts, nil }
+
+// plus adds n to the count of a key. A count of zero takes no memory.
+func plus[K comparable](counts map[K]int64, key K, n int64) map[K]int64 {
+	if counts == nil {
+		counts = map[K]int64{}
+	}
+	if counts[key] += n; counts[key] == 0 {
+		delete(counts, key)
+	}
+	return counts
+}
