@@ -255,6 +255,25 @@ func TestElsewhere(t *testing.T) {
 		e.waitFor(t, request.ID, "status = 'succeeded' AND work_job_state = 'completed' AND work_job_attempt = 1")
 	})
 
+	t.Run("IsNotDoneAgainWhereItEndsJustAsItsJobWakes", func(t *testing.T) {
+		t.Parallel()
+		e := newElsewhere(t)
+		request := newRequest(newServer(t, noContent))
+		token := e.begin(t, request)
+		woken, err := e.runner.load(t.Context(), request.ID)
+		if err != nil || !woken.Elsewhere {
+			t.Fatalf("got %+v, %v, want a request whose work goes on elsewhere", woken, err)
+		}
+		if err := e.report(t, token, hasResult); err != nil {
+			t.Fatal(err)
+		}
+		e.waitFor(t, request.ID, "callback_state = 'delivered'")
+		job := &rivertype.JobRow{ID: woken.WorkJobID, Attempt: 1}
+		if err := e.runner.look(t.Context(), job, e.runner.catalog.Default(), woken); err != nil || len(e.tokens) > 0 {
+			t.Errorf("got %v and %d further attempts, want none", err, len(e.tokens))
+		}
+	})
+
 	t.Run("IsNotHeldByAnEarlierAttempt", func(t *testing.T) {
 		t.Parallel()
 		e := newElsewhere(t)
