@@ -43,7 +43,8 @@ type expediter struct {
 	now      func() time.Time              // by the database's clock
 	latest   func(now time.Time) time.Time // when the operator last decided
 	concerns func(callbackURL string, since time.Time) pacing.Concern
-	done     time.Time // of the latest ruling that was followed
+	lineUp   func(callbackURL string) // lets waiting callbacks reserve their times anew
+	done     time.Time                // of the latest ruling that was followed
 }
 
 // run looks for new rulings until ctx ends.
@@ -96,6 +97,7 @@ func (e *expediter) followBatch(ctx context.Context, from db.WaitingPosition, si
 	for _, callback := range waiting {
 		concern := e.concerns(callback.URL, since)
 		if concern == pacing.Ends || concern == pacing.Frees && slices.Contains(pacing.Reasons(), limit.Reason(callback.Reason)) {
+			e.lineUp(callback.URL)
 			due = append(due, callback.JobID)
 		}
 	}

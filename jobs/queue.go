@@ -179,7 +179,7 @@ func New(config Config) (*Queue, error) {
 		Cancelled: cancelled, Mended: queue.metrics.mended, Wake: queue.wake, ClockReadIn: clockInterval + clockTimeout,
 	}
 	queue.expediter = expediter{
-		pool: config.RiverPool, logger: config.Logger, now: queue.Now, latest: queue.pacing.LatestRuling, concerns: queue.pacing.Concerns,
+		pool: config.RiverPool, logger: config.Logger, now: queue.Now, latest: queue.pacing.LatestRuling, concerns: queue.pacing.Concerns, lineUp: queue.pacing.LineUpAnew,
 	}
 	queue.heard.store = queue.renew
 	queue.startBatchers(config)

@@ -307,9 +307,17 @@ func (p *pace) slowDown(k kind) {
 // It is infinite from Unlimited on. A pace that holds callbacks back and has not grown for a while
 // is expected to grow as seldom. Otherwise callbacks would come back for growth that doesn't come,
 // and find no room, again and again.
-func (p *pace) rateAt(at, now time.Time, answerTime time.Duration) float64 {
+//
+// No callback leaves before from. After trouble, the pace doubles up to its knee from then on.
+func (p *pace) rateAt(at, from, now time.Time, answerTime time.Duration) float64 {
 	rate := p.rate
-	if !p.steady && at.After(p.now.began) {
+	if p.steady {
+		for next := limit.Latest(from, p.now.began); rate < p.knee; rate = min(p.knee, 2*rate) {
+			if next = next.Add(max(halfASec, limit.PerSecond(rate), stalled(p.limited, now))); next.After(at) {
+				break
+			}
+		}
+	} else if at.After(p.now.began) {
 		rate *= math.Exp2(math.Floor(float64(at.Sub(p.now.began)) / float64(max(p.lasts(answerTime), stalled(p.limited, now)))))
 	}
 	if rate >= Unlimited {
@@ -319,10 +327,10 @@ func (p *pace) rateAt(at, now time.Time, answerTime time.Duration) float64 {
 }
 
 // flightAt is the limit in flight that a pace has at a time if all goes well, where an answer
-// takes answerTime.
-func (p *pace) flightAt(at, now time.Time, answerTime time.Duration) float64 {
-	if p.steady || !at.After(now) {
+// takes answerTime, and no callback leaves before from.
+func (p *pace) flightAt(at, from, now time.Time, answerTime time.Duration) float64 {
+	if p.steady || !at.After(from) {
 		return p.flight
 	}
-	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(now))/float64(max(answerTime, 50*time.Millisecond, stalled(p.full, now))))))
+	return p.flight * math.Exp2(min(20, math.Floor(float64(at.Sub(from))/float64(max(answerTime, 50*time.Millisecond, stalled(p.full, now))))))
 }

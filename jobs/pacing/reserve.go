@@ -69,8 +69,12 @@ const leastWait = time.Millisecond
 // nextRoom is when a receiver may have room for a client's callback, no sooner than from. spacing
 // is the time between two callbacks by the pace at the time at.
 func (p *Pacing) nextRoom(r *receiver, c *party, a allowance, from, at, now time.Time) (earliest time.Time, spacing time.Duration) {
-	spacing = r.spacing(c, a, p.mostPerReceiver, at, now)
-	spacing = max(spacing, a.own.Interval(), r.expected(c, now)/time.Duration(max(1, a.ownMost)))
+	spacing, own := r.spacing(c, a, p.mostPerReceiver, at, from, now), a.own.Interval()
+	if own > 0 && c.bound {
+		pace := r.paceOnceOpen(c, from)
+		own = limit.PerSecond(pace.rateAt(at, from, now, r.attemptTimeOf(c)))
+	}
+	spacing = max(spacing, own, r.expected(c, now)/time.Duration(max(1, a.ownMost)))
 	earliest = limit.Latest(from, r.freeAt(c, a, now))
 	if !earliest.After(now) {
 		earliest = now.Add(min(spacing, r.expected(c, now), r.horizon(c, now)))
@@ -90,12 +94,12 @@ func (r *receiver) freeAt(c *party, a allowance, now time.Time) time.Time {
 	return free
 }
 
-// spacing is the time between two callbacks of a client by the pace at the time at, where
-// other clients wait as well.
-func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) time.Duration {
+// spacing is the time between two callbacks of a client by the pace at the time at, where none
+// leaves before from, and other clients wait as well.
+func (r *receiver) spacing(c *party, a allowance, share int, at, from, now time.Time) time.Duration {
 	rate, most := a.rate.PerSecond, float64(a.most)
 	if !r.ruling.isAllowed() && (r.proven || !c.hasFailed()) {
-		rate, most = r.pace.rateAt(at, now, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, now, r.attemptTimeOf(c)))
+		rate, most = r.pace.rateAt(at, from, now, r.attemptTimeOf(c)), min(float64(share), r.pace.flightAt(at, from, now, r.attemptTimeOf(c)))
 		if a.ceiling > 0 {
 			rate = min(rate, a.ceiling)
 		}
@@ -107,6 +111,15 @@ func (r *receiver) spacing(c *party, a allowance, share int, at, now time.Time) 
 		}
 	}
 	return max(limit.PerSecond(rate), time.Duration(float64(r.expected(c, now))/max(1, most))) * time.Duration(waiting)
+}
+
+// paceOnceOpen is the pace of a client from a time on. Where a breaker tripped, the probe that
+// opens the receiver lets the pace begin anew.
+func (r *receiver) paceOnceOpen(c *party, from time.Time) pace {
+	if c.breaker.trips > 0 || r.breaker.trips > 0 && r.failedSince(c) {
+		return newPace(from)
+	}
+	return c.pace
 }
 
 // recallStep is the time between two callbacks that come back without a reservation, to ask.

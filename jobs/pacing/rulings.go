@@ -92,6 +92,19 @@ func (p *Pacing) Concerns(callbackURL string, since time.Time) Concern {
 	return Nothing
 }
 
+// LineUpAnew lets the callbacks that wait for a receiver reserve their times anew, since all of them
+// are about to come back. Behind the times that they have now, the receiver would get nothing for
+// as long as they would have taken.
+func (p *Pacing) LineUpAnew(callbackURL string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.receivers[ReceiverOf(callbackURL)]; r != nil {
+		for _, c := range r.parties {
+			c.line = limit.Line{}
+		}
+	}
+}
+
 // rulingsInterval is how old this process's copy of the rulings is at most, while the
 // database answers.
 const rulingsInterval = 2 * time.Second
