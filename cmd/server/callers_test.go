@@ -384,7 +384,7 @@ func TestProblemsAreToldInASentence(t *testing.T) {
 		return err.Error()
 	}
 	for _, test := range []struct{ got, want string }{
-		{problem(p.url, "", "requests", "list"), "(401 unauthorized)"},
+		{problem(p.url, "", "requests", "list"), "(401 unauthorized): RINGBACK_API_KEY or --key gives the key"},
 		{problem(p.url, "rbk_wrong", "works"), "(401 unauthorized)"},
 		{problem("http://127.0.0.1:1", "", "requests", "list"), "no answer from 127.0.0.1:1 (RINGBACK_URL or --url): "},
 		{problem(html.URL, "", "requests", "list"), "doesn't answer as Ringback does"},

@@ -91,7 +91,7 @@ func (c *clientCommand) takeName(_ *cobra.Command, args []string) error {
 func (c *clientCommand) setCommand() *cobra.Command {
 	command := c.command(c.line.readOnlyConfig, "set NAME", "Give a client limits of its own, and the hosts of its callbacks", setHelp, c.set)
 	command.Example = `  ringback client set acme --rate 200 --storage 50GiB
-  ringback client set acme --callbacks hooks.acme.example,*.acme.example:8443
+  ringback client set acme --callbacks hooks.acme.com,*.acme.com:8443
   ringback client set acme --rate default`
 	flags := command.Flags()
 	flags.SortFlags = false

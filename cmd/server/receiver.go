@@ -53,7 +53,7 @@ receivers that were saved first, and says how many; --json lists all.`,
 	allow.Flags().Func("rate", "`N` callbacks a second, from 0.01 to 1000000", c.readRate)
 	allow.Flags().Func("concurrency", "`N` callbacks at a time, from 1 to 10000", c.readConcurrency)
 	group.AddCommand(list, allow,
-		c.command(l, "deny HOST[:PORT]", "Refuse requests that name a receiver, and send it nothing", "  ringback receiver deny hooks.example.com:8443", c.deny),
+		c.command(l, "deny HOST[:PORT]", "Refuse requests that name a receiver, and end callbacks that wait for it as dead letters", "  ringback receiver deny hooks.example.com:8443", c.deny),
 		c.command(l, "forget HOST[:PORT]", "Take the decision back, and drop the receiver's known pace", "  ringback receiver forget hooks.example.com", c.forget),
 	)
 	return group
@@ -149,7 +149,7 @@ func forgotten(found db.Forgotten) string {
 		known = append(known, "it was "+found.Effect)
 	}
 	if found.Receivers > 0 {
-		known = append(known, fmt.Sprintf("stored with %d ports", found.Receivers))
+		known = append(known, fmt.Sprintf("ports that were stored: %d", found.Receivers))
 	}
 	if len(known) == 0 {
 		return "nothing was stored of it"
@@ -166,7 +166,7 @@ func (c *receiverCommand) tell(config Config, stdout io.Writer, effect, sentence
 	if config.json {
 		return cli.WriteJSON(stdout, listedReceiver{Receiver: c.name(), Word: effect, WordRate: c.rate, WordMost: c.concurrency})
 	}
-	_, err := fmt.Fprintf(stdout, "%s: %s. Running servers follow within three seconds.\n", c.name(), sentence)
+	_, err := fmt.Fprintf(stdout, "%s: %s. Running servers follow within three seconds, and callbacks that wait some seconds later.\n", c.name(), sentence)
 	return err
 }
 

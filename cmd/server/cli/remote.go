@@ -207,7 +207,11 @@ func (r *refusal) Error() string {
 	if r.detail == "" {
 		return fmt.Sprintf("the server gave no reason (%d %s%s)", r.status, http.StatusText(r.status), later)
 	}
-	return fmt.Sprintf("%s (%d %s%s)", r.detail, r.status, r.name, later)
+	told := fmt.Sprintf("%s (%d %s%s)", r.detail, r.status, r.name, later)
+	if r.status == http.StatusUnauthorized {
+		told += ": RINGBACK_API_KEY or --key gives the key"
+	}
+	return told
 }
 
 // isTemporary tells whether the same call may succeed later.
