@@ -35,7 +35,7 @@ const farAhead = "now() + interval '100 years'"
 
 // ageOf is the expression for how long ago a time was, null for infinity and the like, which
 // somebody wrote by hand: earlier versions of Postgres than 17 can't subtract it and fail the
-// statement, and the difference is none that Go has.
+// statement, and a time.Duration can't hold the difference.
 func ageOf(at string) string {
 	return "now() - CASE WHEN " + at + " BETWEEN now() - interval '100 years' AND " + farAhead + " THEN " + at + " END"
 }

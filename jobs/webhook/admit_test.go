@@ -44,8 +44,8 @@ func (d *doorman) expect(t *testing.T, want ...string) {
 	}
 }
 
-// A name server goes on with a question that nobody answers, so whoever shares its questions
-// among clients must know which are over.
+// A name server goes on with a question that nobody answers. So a share of its questions for each
+// client must know which are over.
 func TestAdmissionOfALookup(t *testing.T) {
 	t.Parallel()
 	server := serveDNS(t, records)
