@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ringback/db"
 	"ringback/db/dbtest"
@@ -84,109 +85,105 @@ func TestClientsWrittenByHand(t *testing.T) {
 // version 17, and Go holds no difference to any of them.
 var farTimes = []string{"infinity", "-infinity", "200000-01-01", "4000-01-01 BC"}
 
-func TestAgesOfTimesWrittenByHand(t *testing.T) {
-	t.Parallel()
+// atFarTimes runs a test for each of them, with a database of its own.
+func atFarTimes(t *testing.T, test func(t *testing.T, pool *pgxpool.Pool, at string)) {
+	t.Helper()
 	for _, at := range farTimes {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			pool := dbtest.NewPool(t)
-			plantRequests(t, pool, 1, "delivered", 2, 1)
-			plantRequests(t, pool, 1, "pending", 3, 1)
-			beatAt(t, pool, "another", 1)
-			exec(t, pool, "INSERT INTO processes (id, beat_at) VALUES ('by hand', $1::text::timestamptz)", at)
-			exec(t, pool, "UPDATE requests SET accepted_at = $1::text::timestamptz, finished_at = $1::text::timestamptz, settled_at = CASE WHEN settled_at IS NULL THEN NULL ELSE $1::text::timestamptz END", at)
-			exec(t, pool, "UPDATE river_job SET state = 'available', finalized_at = NULL, scheduled_at = $1::text::timestamptz", at)
-			sample, err := db.TakeSample(t.Context(), pool, []string{"work"}, "work")
-			if err != nil || sample.Jobs["available"] != 4 || sample.Unfinished < 0 || sample.DueCallback < 0 || sample.Ended < 0 {
-				t.Errorf("got %+v, %v, want all counted", sample, err)
-			}
-			processes, err := db.ListProcesses(t.Context(), pool)
-			if err != nil || len(processes) != 2 || processes[0].Lost() || !processes[1].Lost() {
-				t.Errorf("got %+v, %v, want the second lost", processes, err)
-			}
+			test(t, dbtest.NewPool(t), at)
 		})
 	}
+}
+
+func TestAgesOfTimesWrittenByHand(t *testing.T) {
+	t.Parallel()
+	atFarTimes(t, func(t *testing.T, pool *pgxpool.Pool, at string) {
+		plantRequests(t, pool, 1, "delivered", 2, 1)
+		plantRequests(t, pool, 1, "pending", 3, 1)
+		beatAt(t, pool, "another", 1)
+		exec(t, pool, "INSERT INTO processes (id, beat_at) VALUES ('by hand', $1::text::timestamptz)", at)
+		exec(t, pool, "UPDATE requests SET accepted_at = $1::text::timestamptz, finished_at = $1::text::timestamptz, settled_at = CASE WHEN settled_at IS NULL THEN NULL ELSE $1::text::timestamptz END", at)
+		exec(t, pool, "UPDATE river_job SET state = 'available', finalized_at = NULL, scheduled_at = $1::text::timestamptz", at)
+		sample, err := db.TakeSample(t.Context(), pool, []string{"work"}, "work")
+		if err != nil || sample.Jobs["available"] != 4 || sample.Unfinished < 0 || sample.DueCallback < 0 || sample.Ended < 0 {
+			t.Errorf("got %+v, %v, want all counted", sample, err)
+		}
+		processes, err := db.ListProcesses(t.Context(), pool)
+		if err != nil || len(processes) != 2 || processes[0].Lost() || !processes[1].Lost() {
+			t.Errorf("got %+v, %v, want the second lost", processes, err)
+		}
+	})
 }
 
 // A heartbeat that is ahead would keep the jobs of a dead process forever.
 func TestJobsOfAProcessWhoseHeartbeatIsAhead(t *testing.T) {
 	t.Parallel()
-	for _, at := range farTimes {
-		t.Run(at, func(t *testing.T) {
-			t.Parallel()
-			pool := dbtest.NewPool(t)
-			runIn(t, pool, "dead", "work", 60)
-			runIn(t, pool, "alive", "work", 60)
-			beatAt(t, pool, "alive", 1)
-			exec(t, pool, "INSERT INTO processes (id, beat_at) VALUES ('dead', $1::text::timestamptz)", at)
-			beat, err := db.Beat(t.Context(), pool, "this one", false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got, err := db.ReturnJobs(t.Context(), pool, "callback", beat, db.LostAfter); got != 1 || err != nil {
-				t.Errorf("got %d jobs, %v, want that of the dead process", got, err)
-			}
-			if err := db.ForgetProcesses(t.Context(), pool, beat, time.Hour); err != nil {
-				t.Fatal(err)
-			}
-			if left, err := db.ListProcesses(t.Context(), pool); err != nil || len(left) != 2 {
-				t.Errorf("got %+v, %v, want the two that live", left, err)
-			}
-		})
-	}
+	atFarTimes(t, func(t *testing.T, pool *pgxpool.Pool, at string) {
+		runIn(t, pool, "dead", "work", 60)
+		runIn(t, pool, "alive", "work", 60)
+		beatAt(t, pool, "alive", 1)
+		exec(t, pool, "INSERT INTO processes (id, beat_at) VALUES ('dead', $1::text::timestamptz)", at)
+		beat, err := db.Beat(t.Context(), pool, "this one", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := db.ReturnJobs(t.Context(), pool, "callback", beat, db.LostAfter); got != 1 || err != nil {
+			t.Errorf("got %d jobs, %v, want that of the dead process", got, err)
+		}
+		if err := db.ForgetProcesses(t.Context(), pool, beat, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := db.ListProcesses(t.Context(), pool); err != nil || len(left) != 2 {
+			t.Errorf("got %+v, %v, want the two that live", left, err)
+		}
+	})
 }
 
 func TestLooksWhoseTimeIsFarAhead(t *testing.T) {
 	t.Parallel()
-	for _, at := range farTimes {
-		t.Run(at, func(t *testing.T) {
-			t.Parallel()
-			pool := dbtest.NewPool(t)
-			exec(t, pool, "UPDATE reconciliation SET next_at = $1::text::timestamptz", at)
+	atFarTimes(t, func(t *testing.T, pool *pgxpool.Pool, at string) {
+		exec(t, pool, "UPDATE reconciliation SET next_at = $1::text::timestamptz", at)
+		for _, removal := range []db.Removal{db.OldRequests, db.OldDeadLetters} {
+			exec(t, pool, fmt.Sprintf("UPDATE %s SET next_at = $1::text::timestamptz", removal), at)
+		}
+		err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
+			if r, locked, err := db.LockReconciliation(t.Context(), tx); err != nil || !locked || r.SetBack != 0 {
+				return fmt.Errorf("lost steps: got %+v, %v, %w, want a look, and a clock that nobody set", r, locked, err)
+			}
 			for _, removal := range []db.Removal{db.OldRequests, db.OldDeadLetters} {
-				exec(t, pool, fmt.Sprintf("UPDATE %s SET next_at = $1::text::timestamptz", removal), at)
-			}
-			err := db.InTx(t.Context(), pool, func(tx pgx.Tx) error {
-				if r, locked, err := db.LockReconciliation(t.Context(), tx); err != nil || !locked || r.SetBack != 0 {
-					return fmt.Errorf("lost steps: got %+v, %v, %w, want a look, and a clock that nobody set", r, locked, err)
+				read, err := db.ReadSweep(t.Context(), tx, removal)
+				if err != nil || read.NextAt.After(read.Now) {
+					return fmt.Errorf("%s: got %+v, %w, want a batch due", removal, read, err)
 				}
-				for _, removal := range []db.Removal{db.OldRequests, db.OldDeadLetters} {
-					read, err := db.ReadSweep(t.Context(), tx, removal)
-					if err != nil || read.NextAt.After(read.Now) {
-						return fmt.Errorf("%s: got %+v, %w, want a batch due", removal, read, err)
-					}
-					if _, locked, err := db.LockSweep(t.Context(), tx, removal); err != nil || !locked {
-						return fmt.Errorf("%s: got %v, %w, want it locked", removal, locked, err)
-					}
+				if _, locked, err := db.LockSweep(t.Context(), tx, removal); err != nil || !locked {
+					return fmt.Errorf("%s: got %v, %w, want it locked", removal, locked, err)
 				}
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
 			}
+			return nil
 		})
-	}
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestLeasesWrittenByHand(t *testing.T) {
 	t.Parallel()
-	for _, at := range farTimes {
-		t.Run(at, func(t *testing.T) {
-			t.Parallel()
-			pool, request := dbtest.NewPool(t), uuid.New()
-			exec(t, pool, `
+	atFarTimes(t, func(t *testing.T, pool *pgxpool.Pool, at string) {
+		request := uuid.New()
+		exec(t, pool, `
 				INSERT INTO work_leases (request_id, turn, started_at, lease_until, heard_at, progress_number)
 				VALUES ($1, 1, now(), $2::text::timestamptz, now() - interval '1 hour', 2147483647)`, request, at)
-			lease, found, err := db.FindLease(t.Context(), pool, request)
-			if err != nil || !found || lease.Left.Abs() > 24*time.Hour {
-				t.Errorf("got %+v, %v, %v, want a day at most", lease, found, err)
-			}
-			renewal := db.Renewal{RequestID: request, Run: 1, Lease: time.Minute, Progress: []byte(`1`)}
-			if renewed, err := db.RenewLeases(t.Context(), pool, []db.Renewal{renewal}, 0); err != nil || len(renewed) != 1 {
-				t.Errorf("got %+v, %v, want it renewed", renewed, err)
-			}
-		})
-	}
+		lease, found, err := db.FindLease(t.Context(), pool, request)
+		if err != nil || !found || lease.Left.Abs() > 24*time.Hour {
+			t.Errorf("got %+v, %v, %v, want a day at most", lease, found, err)
+		}
+		renewal := db.Renewal{RequestID: request, Run: 1, Lease: time.Minute, Progress: []byte(`1`)}
+		if renewed, err := db.RenewLeases(t.Context(), pool, []db.Renewal{renewal}, 0); err != nil || len(renewed) != 1 {
+			t.Errorf("got %+v, %v, want it renewed", renewed, err)
+		}
+	})
 }
 
 // A number at its end would refuse each further attempt, and hold the worker that has it.

@@ -214,8 +214,8 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 	here := w.here(request)
 	ended, over := expire(here, time.Now())
 	switch {
-	case !found:
-		return w.runUnlessEnded(ctx, job, request.ID)
+	case !found: // by now the run was given up, or a report has ended it, and with it the request
+		return w.Work(ctx, &river.Job[workArgs]{JobRow: job, Args: workArgs{RequestID: request.ID}})
 	case over:
 		ended.Error.Message = "The work was not done when its time was over."
 		return w.endElsewhere(ctx, job, request, ended)
@@ -233,19 +233,6 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 		return next
 	}
 	return w.endElsewhere(ctx, job, request, final)
-}
-
-// runUnlessEnded does the work of a request whose lease was there as the request was loaded. By
-// now the run has been given up, or a report has ended it, and with it the request.
-func (w *runWorker) runUnlessEnded(ctx context.Context, job *rivertype.JobRow, id uuid.UUID) error {
-	request, err := w.load(ctx, id)
-	switch {
-	case err != nil:
-		return w.queue.postpone(ctx, w.logger, job, id, err)
-	case request.ID != id:
-		return w.queue.complete(ctx, job.ID)
-	}
-	return w.run(ctx, job, request)
 }
 
 func (w *runWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, request db.Request, outcome work.Outcome) error {
