@@ -126,7 +126,7 @@ func (w *callbackWorker) conclude(ctx context.Context, job *rivertype.JobRow, re
 	next, number, err := w.settle(ctx, job, request, sent)
 	sent.settled(number)
 	if err == nil && sent.isLeft && next.state == db.CallbackPending {
-		err = w.forgetAnswer(ctx, job) // else the next run would take it once more
+		err = w.forgetAnswer(ctx, job, request.Client) // else the next run would take it once more
 	}
 	if err != nil {
 		w.cutOff(ctx, job, request, sent.Attempt)
@@ -321,10 +321,12 @@ func unsent(now time.Time, cause string) webhook.Attempt {
 }
 
 // countThrottled counts how often the callback was throttled since it is owed.
-func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	return db.CountAttempts(ctx, w.queue.pool, request.ID, owedSince(request), string(webhook.Throttled))
+func (w *callbackWorker) countThrottled(ctx context.Context, request db.Request) (throttled int, err error) {
+	err = w.queue.singles.do(ctx, request.Client, func(ctx context.Context) error {
+		throttled, err = db.CountAttempts(ctx, w.queue.pool, request.ID, owedSince(request), string(webhook.Throttled))
+		return err
+	})
+	return throttled, err
 }
 
 // step follows an attempt.
@@ -398,7 +400,7 @@ func (q *Queue) settle(ctx context.Context, request db.Request, sent webhook.Att
 	if !again {
 		return q.settles.Do(ctx, settlement)
 	}
-	err = q.record.settles.write(ctx, func(ctx context.Context) error {
+	err = q.record.settles.do(ctx, request.Client, func(ctx context.Context) error {
 		numbers, err := q.settleAll(ctx, []db.Settlement{settlement})
 		if err == nil {
 			number = numbers[0]

@@ -156,12 +156,14 @@ func (q *Queue) call(ctx context.Context, offer *work.Offer, request db.Request,
 func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request db.Request, startedAt time.Time) error {
 	request.Status = db.Accepted
 	q.quotas.keep(request)
-	return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
-		if _, err := db.InsertRequests(ctx, tx, workJobs, []db.Request{request}); err != nil {
+	return q.singles.do(ctx, request.Client, func(ctx context.Context) error {
+		return db.InTx(ctx, q.pool, func(tx pgx.Tx) error {
+			if _, err := db.InsertRequests(ctx, tx, workJobs, []db.Request{request}); err != nil {
+				return err
+			}
+			_, err := db.HoldLease(ctx, tx, db.Lease{RequestID: request.ID, Run: 1, StartedAt: q.clock.At(startedAt), Left: offer.Lease})
 			return err
-		}
-		_, err := db.HoldLease(ctx, tx, db.Lease{RequestID: request.ID, Run: 1, StartedAt: q.clock.At(startedAt), Left: offer.Lease})
-		return err
+		})
 	})
 }
 
@@ -169,9 +171,11 @@ func (q *Queue) AcceptElsewhere(ctx context.Context, offer *work.Offer, request 
 func (w *runWorker) hold(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request, outcome work.Outcome) error {
 	lease := db.Lease{RequestID: request.ID, Run: runNumber(job), StartedAt: w.queue.clock.At(outcome.StartedAt), Left: offer.Lease}
 	var held bool
-	err := w.queue.record.insist(func(ctx context.Context, _ bool) (err error) {
-		held, err = db.HoldLease(ctx, w.queue.pool, lease)
-		return err
+	err := w.queue.record.insist(func(ctx context.Context, _ bool) error {
+		return w.queue.singles.do(ctx, request.Client, func(ctx context.Context) (err error) {
+			held, err = db.HoldLease(ctx, w.queue.pool, lease)
+			return err
+		})
 	})
 	if err != nil {
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
@@ -207,7 +211,12 @@ func (w *runWorker) sleep(request db.Request, lease db.Lease) error {
 
 // look decides on a request whose work goes on elsewhere, when its job wakes.
 func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work.Offer, request db.Request) error {
-	lease, found, err := db.FindLease(ctx, w.queue.pool, request.ID)
+	var lease db.Lease
+	var found bool
+	err := w.queue.singles.do(ctx, request.Client, func(ctx context.Context) (err error) {
+		lease, found, err = db.FindLease(ctx, w.queue.pool, request.ID)
+		return err
+	})
 	if err != nil {
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
@@ -222,7 +231,11 @@ func (w *runWorker) look(ctx context.Context, job *rivertype.JobRow, offer *work
 	case lease.Left > 0:
 		return w.sleep(request, lease)
 	}
-	if over, err = db.GiveUpLease(ctx, w.queue.pool, lease); err != nil {
+	err = w.queue.singles.do(ctx, request.Client, func(ctx context.Context) (err error) {
+		over, err = db.GiveUpLease(ctx, w.queue.pool, lease)
+		return err
+	})
+	if err != nil {
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
 	if !over {
@@ -239,8 +252,14 @@ func (w *runWorker) endElsewhere(ctx context.Context, job *rivertype.JobRow, req
 	if err := w.finish(ctx, job, request, outcome); err != nil {
 		return w.queue.postpone(ctx, w.logger, job, request.ID, err)
 	}
-	_ = db.EndLease(ctx, w.queue.pool, request.ID) // DropLeases finds it
+	w.queue.endLease(ctx, request)
 	return nil
+}
+
+// endLease removes the lease of a request that has ended. Where it fails, DropLeases finds the
+// lease.
+func (q *Queue) endLease(ctx context.Context, request db.Request) {
+	_ = q.singles.do(ctx, request.Client, func(ctx context.Context) error { return db.EndLease(ctx, q.pool, request.ID) })
 }
 
 // Report takes a report on a token's run. It fails with ErrUnknownToken, ErrGivenUp
@@ -267,24 +286,31 @@ func (q *Queue) Report(ctx context.Context, id Run, report work.Report) error {
 	if offer := q.runner.catalog.Find(request.Work); offer != nil && offer.Lease > 0 {
 		lease.Left = offer.Lease
 	}
-	return q.hear(ctx, id.runID, report.Progress, lease.Left, held, taken)
+	renewal := db.Renewal{RequestID: id.request, Run: id.run, Lease: lease.Left, Progress: report.Progress}
+	return q.hear(ctx, request.Client, renewal, held, taken)
 }
 
 // hear takes a report that doesn't end the work. Where held is false, the lease of the run
 // is not recorded yet.
-func (q *Queue) hear(ctx context.Context, id runID, progress jsontext.Value, lease time.Duration, held bool, taken time.Time) error {
+func (q *Queue) hear(ctx context.Context, client string, renewal db.Renewal, held bool, taken time.Time) error {
+	id, progress := runID{renewal.RequestID, renewal.Run}, renewal.Progress
 	if held {
-		renewed, err := q.renew(ctx, []db.Renewal{{RequestID: id.request, Run: id.run, Lease: lease, Progress: progress, Age: time.Since(taken)}}, reportPause)
+		var renewed []db.Renewed
+		err := q.singles.do(ctx, client, func(ctx context.Context) (err error) {
+			renewal.Age = time.Since(taken)
+			renewed, err = q.renew(ctx, []db.Renewal{renewal}, reportPause)
+			return err
+		})
 		if err != nil {
 			return err
 		}
 		if len(renewed) > 0 {
-			q.heard.stored(reportKind{id, progress != nil}, lease, taken, time.Now())
+			q.heard.stored(reportKind{id, progress != nil}, renewal.Lease, taken, time.Now())
 			return nil
 		}
 	}
 	if progress != nil {
-		q.heard.keep(id, lease, progress, taken)
+		q.heard.keep(id, renewal.Lease, progress, taken)
 	}
 	return nil
 }
@@ -325,7 +351,11 @@ func (q *Queue) RunByToken(ctx context.Context, token string) (Run, error) {
 
 // reported returns the request of a run that goes on, and its lease.
 func (q *Queue) reported(ctx context.Context, id runID) (request db.Request, lease db.Lease, held bool, err error) {
-	found, err := db.LoadWork(ctx, q.pool, []uuid.UUID{id.request})
+	var found map[uuid.UUID]db.Request
+	err = q.singles.do(ctx, "", func(ctx context.Context) error {
+		found, err = db.LoadWork(ctx, q.pool, []uuid.UUID{id.request})
+		return err
+	})
 	if err != nil {
 		return db.Request{}, db.Lease{}, false, err
 	}
@@ -333,7 +363,10 @@ func (q *Queue) reported(ctx context.Context, id runID) (request db.Request, lea
 	if !unfinished {
 		return db.Request{}, db.Lease{}, false, q.missing(ctx, id.request)
 	}
-	lease, held, err = db.FindRun(ctx, q.pool, request)
+	err = q.singles.do(ctx, request.Client, func(ctx context.Context) error {
+		lease, held, err = db.FindRun(ctx, q.pool, request)
+		return err
+	})
 	if err == nil && lease.Run != id.run {
 		err = ErrGivenUp
 	}
@@ -342,7 +375,11 @@ func (q *Queue) reported(ctx context.Context, id runID) (request db.Request, lea
 
 // missing tells why there is no unfinished request.
 func (q *Queue) missing(ctx context.Context, id uuid.UUID) error {
-	exists, err := db.Exists(ctx, q.pool, id)
+	var exists bool
+	err := q.singles.do(ctx, "", func(ctx context.Context) (err error) {
+		exists, err = db.Exists(ctx, q.pool, id)
+		return err
+	})
 	age := q.Now().Sub(db.AcceptedAt(id))
 	switch {
 	case err != nil:
@@ -370,6 +407,6 @@ func (q *Queue) finishElsewhere(ctx context.Context, request db.Request, outcome
 	}
 	q.metrics.worked(q.runner.nameOf(request), request.Mode, outcome)
 	q.runner.log(ctx, &rivertype.JobRow{ID: request.WorkJobID}, request, outcome)
-	_ = db.EndLease(ctx, q.pool, request.ID) // DropLeases finds it
+	q.endLease(ctx, request)
 	return nil
 }

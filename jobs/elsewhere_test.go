@@ -29,7 +29,7 @@ type elsewhere struct {
 	began  func(ctx context.Context, token string)
 }
 
-func newElsewhere(t *testing.T) *elsewhere {
+func newElsewhere(t *testing.T, changes ...func(*Config)) *elsewhere {
 	t.Helper()
 	e := &elsewhere{tokens: make(chan string, 100)}
 	do := func(ctx context.Context, call work.Call) (jsontext.Value, error) {
@@ -50,11 +50,15 @@ func newElsewhere(t *testing.T) *elsewhere {
 	url, logged := dbtest.New(t), make(chan string, 1000)
 	sender := webhook.NewSender(webhook.Policy{Local: true}, "test")
 	t.Cleanup(sender.Close)
-	queue, err := New(Config{
+	config := Config{
 		Pool: dbtest.Pool(t, url), RiverPool: dbtest.Pool(t, url), Logger: slog.New(recorder{slog.DiscardHandler, logged}),
 		Catalog: catalog, Sender: sender, Secrets: secretsOf, AsyncLimit: 1000, Workers: 1, WorkLimit: 1, Retention: time.Hour,
 		StopTimeout: 20 * time.Millisecond, PublicURL: "http://ringback.example.com/",
-	})
+	}
+	for _, change := range changes {
+		change(&config)
+	}
+	queue, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +71,12 @@ func newElsewhere(t *testing.T) *elsewhere {
 func (e *elsewhere) begin(t *testing.T, request db.Request) (token string) {
 	t.Helper()
 	e.start(t)
+	return e.beginNext(t, request)
+}
+
+// beginNext is begin for a queue that was started.
+func (e *elsewhere) beginNext(t *testing.T, request db.Request) (token string) {
+	t.Helper()
 	e.accept(t, request)
 	token = <-e.tokens
 	e.waitFor(t, request.ID, asleep)

@@ -207,11 +207,11 @@ func (h *handoff) write(end *riverdriver.JobSetStateIfRunningParams) error {
 	}
 }
 
-// complete ends a job for which there is nothing to do, or lets it come back.
+// complete ends a job for which there is nothing to do, or lets it come back. Nobody knows
+// its client.
 func (q *Queue) complete(ctx context.Context, job int64) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	if err := db.CompleteJob(ctx, q.pool, job); err != nil {
+	err := q.singles.do(ctx, "", func(ctx context.Context) error { return db.CompleteJob(ctx, q.pool, job) })
+	if err != nil {
 		return river.JobSnooze(faultDelay())
 	}
 	return nil

@@ -56,7 +56,11 @@ func claimKeys(ctx context.Context, q db.Querier, calls []acceptance, now time.T
 
 // Claim claims the key of a sync call, or returns the request that holds it.
 func (q *Queue) Claim(ctx context.Context, key db.Key) (db.Holder, error) {
-	holders, err := db.ClaimKeys(ctx, q.pool, []db.Key{key}, q.Now())
+	var holders []db.Holder
+	err := q.singles.do(ctx, key.Client, func(ctx context.Context) (err error) {
+		holders, err = db.ClaimKeys(ctx, q.pool, []db.Key{key}, q.Now())
+		return err
+	})
 	if err != nil {
 		return db.Holder{}, err
 	}

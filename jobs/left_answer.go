@@ -25,20 +25,22 @@ func (w *callbackWorker) cutOff(ctx context.Context, job *rivertype.JobRow, requ
 		return
 	}
 	then := "the next process records the attempt"
-	if err := w.leaveAnswer(ctx, job, sent); err != nil {
+	if err := w.leaveAnswer(ctx, job, request.Client, sent); err != nil {
 		then = "the attempt is made again"
 	}
 	w.tellCutOff(ctx, job, request, "recording", then)
 }
 
-func (w *callbackWorker) leaveAnswer(ctx context.Context, job *rivertype.JobRow, sent webhook.Attempt) error {
+func (w *callbackWorker) leaveAnswer(ctx context.Context, job *rivertype.JobRow, client string, sent webhook.Attempt) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	answer, err := json.Marshal(sent)
 	if err != nil {
 		return err
 	}
-	return db.LeaveAnswer(ctx, w.queue.pool, job.ID, answer)
+	return w.queue.singles.do(ctx, client, func(ctx context.Context) error {
+		return db.LeaveAnswer(ctx, w.queue.pool, job.ID, answer)
+	})
 }
 
 // leftAnswer is the answer that an earlier process left with a job, if any.
@@ -55,8 +57,8 @@ func leftAnswer(job *rivertype.JobRow) (webhook.Attempt, bool) {
 	return *metadata.Answer, true
 }
 
-func (w *callbackWorker) forgetAnswer(ctx context.Context, job *rivertype.JobRow) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	return db.ForgetAnswer(ctx, w.queue.pool, job.ID)
+func (w *callbackWorker) forgetAnswer(ctx context.Context, job *rivertype.JobRow, client string) error {
+	return w.queue.singles.do(ctx, client, func(ctx context.Context) error {
+		return db.ForgetAnswer(ctx, w.queue.pool, job.ID)
+	})
 }

@@ -127,6 +127,7 @@ type Queue struct {
 	callbacks *batch.Batcher[uuid.UUID, db.Request]
 	settles   *batch.Batcher[db.Settlement, int]
 	receivers *batch.Batcher[string, db.Receiver]
+	singles   apart // statements for which no batcher exists
 }
 
 // New builds a queue that accepts and records at once, but doesn't work until
@@ -144,7 +145,8 @@ func New(config Config) (*Queue, error) {
 	room := flow.NewRoom(config.Workers, runs, shared)
 	queue.flows = flow.OfCatalog(config.Catalog, room, shared, config.Logger)
 	queue.record = newRecord(config.Logger, queue.health.Explain)
-	queue.record.finishes, queue.record.settles = newApart(queue.met(db.FinishStep)), newApart(queue.met(db.SettleStep))
+	queue.record.finishes, queue.record.settles = newApart(recordsAtOnce, shared, queue.met(db.FinishStep)), newApart(recordsAtOnce, shared, queue.met(db.SettleStep))
+	queue.singles = newApart(stepsAtOnce(config.Pool.Config().MaxConns), shared, nil)
 	queue.tracer, queue.seldom = config.Tracer, config.SeldomLogger
 	queue.publicURL = strings.TrimSuffix(config.PublicURL, "/")
 	queue.tokens = &tokens{find: func(ctx context.Context) ([]byte, error) { return db.FinishKey(ctx, config.Pool) }}

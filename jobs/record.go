@@ -35,39 +35,14 @@ type record struct {
 	// explain returns the fields of a line about an error, as db.Health.Explain does.
 	explain func(err error, remedy string) []any
 
-	finishes, settles apart // of answers in hand
+	// finishes and settles write an answer in hand again. In a batch, an answer whose row some
+	// session has locked would hold up the answers of all others for as long as the batch waits.
+	finishes, settles apart
 }
 
 func newRecord(logger *slog.Logger, explain func(error, string) []any) *record {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &record{ctx: ctx, giveUp: cancel, logger: logger, explain: explain}
-}
-
-// apart takes a step for one answer in a transaction, and for a few at a time. In a batch,
-// an answer whose row some session has locked would hold up the answers of all others
-// for as long as the batch waits.
-type apart struct {
-	slots chan struct{} // a value for each that is being taken
-	met   func(error)   // takes how each went
-}
-
-// apartAtOnce leaves most connections of a small pool to others, while a table is locked.
-const apartAtOnce = 3
-
-func newApart(met func(error)) apart { return apart{make(chan struct{}, apartAtOnce), met} }
-
-func (a apart) write(ctx context.Context, step func(ctx context.Context) error) error {
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	err := step(ctx)
-	a.met(err)
-	return err
 }
 
 // insist calls write until it succeeds, the database refuses the answer itself, or

@@ -202,7 +202,11 @@ func (w *runWorker) recording(request db.Request, outcome work.Outcome) func(ctx
 
 // giveUp ends a request as failed whose work can't be done or recorded here.
 func (w *runWorker) giveUp(ctx context.Context, job *rivertype.JobRow, id uuid.UUID, cause string) error {
-	places, err := db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
+	var places []db.Place
+	err := w.queue.singles.do(ctx, "", func(ctx context.Context) (err error) {
+		places, err = db.FindPlaces(ctx, w.queue.pool, []uuid.UUID{id})
+		return err
+	})
 	if err != nil {
 		return w.queue.postpone(ctx, w.logger, job, id, err)
 	}
@@ -336,7 +340,7 @@ func (w *runWorker) tellCutOff(ctx context.Context, job *rivertype.JobRow, reque
 	}, request)...)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutOffTimeout)
 	defer cancel()
-	_ = w.note(ctx, job, startedAt, codeCutOff) // the log has it, where the database is away
+	_ = w.note(ctx, job, request.Client, startedAt, codeCutOff) // the log has it, where the database is away
 }
 
 // finish commits the outcome of a request together with its callback job, in a
@@ -360,7 +364,7 @@ func (q *Queue) finishAgain(ctx context.Context, request db.Request, outcome wor
 	if err := q.prepareFinish(&request, outcome); err != nil {
 		return err
 	}
-	return q.record.finishes.write(ctx, func(ctx context.Context) error {
+	return q.record.finishes.do(ctx, request.Client, func(ctx context.Context) error {
 		_, err := q.finishAll(ctx, []db.Request{request})
 		return err
 	})

@@ -53,8 +53,11 @@ func throttledRuns(job *rivertype.JobRow) (throttled int) {
 }
 
 // note adds a run that charges nothing to the request's trace.
-func (w *runWorker) note(ctx context.Context, job *rivertype.JobRow, startedAt time.Time, code string) error {
-	return db.NoteUncharged(ctx, w.queue.pool, job.ID, db.WorkAttempt{Attempt: job.Attempt, At: w.queue.clock.At(startedAt), Code: code})
+func (w *runWorker) note(ctx context.Context, job *rivertype.JobRow, client string, startedAt time.Time, code string) error {
+	run := db.WorkAttempt{Attempt: job.Attempt, At: w.queue.clock.At(startedAt), Code: code}
+	return w.queue.singles.do(ctx, client, func(ctx context.Context) error {
+		return db.NoteUncharged(ctx, w.queue.pool, job.ID, run)
+	})
 }
 
 // again decides whether another run of the work follows an outcome. If so, it returns the error by
@@ -84,7 +87,7 @@ func (w *runWorker) again(ctx context.Context, job *rivertype.JobRow, offer *wor
 	}
 	if outcome.Again.After > 0 {
 		_ = w.queue.record.insist(func(ctx context.Context, _ bool) error {
-			return w.note(ctx, job, outcome.StartedAt, outcome.Error.Code)
+			return w.note(ctx, job, request.Client, outcome.StartedAt, outcome.Error.Code)
 		}) // fails only where the process stops
 	}
 	w.queue.metrics.failed.WithLabelValues(w.nameOf(request)).Inc()
