@@ -227,7 +227,7 @@ func TestQuotas(t *testing.T) {
 			return answer{}
 		}
 		callUntil(func(a answer) bool {
-			return strings.Contains(string(a.body), "You send more than 1 requests a second.")
+			return strings.Contains(string(a.body), "At most 1 of your requests may come in a second.")
 		})
 		callUntil(func(a answer) bool { return strings.Contains(string(a.body), "At most 1 of your requests") })
 		own.Store(500) // by the operator

@@ -81,7 +81,7 @@ var refusals = [...]refusal{
 	},
 	{
 		reason: reasonRate, problem: overQuota, policy: ratePolicy,
-		detail: "You send more than %d requests a second. Nothing was accepted; try again.",
+		detail: "At most %d of your requests may come in a second. Nothing was accepted; try again.",
 	},
 	{
 		reason: reasonSync, problem: busy,
@@ -101,11 +101,11 @@ var refusals = [...]refusal{
 	},
 	{
 		reason: reasonReadRate, problem: overQuota, policy: readRatePolicy,
-		detail: "You read more than %d times a second. Try again.",
+		detail: "At most %d of your reads may come in a second. Try again.",
 	},
 	{
 		reason: reasonClientReads, problem: overQuota, policy: concurrentReadPolicy,
-		detail: "You have %d reads under way, which take long. Try again when they have ended.",
+		detail: "At most %d of your reads may be under way. Try again when one has ended.",
 	},
 	{
 		reason: reasonReads, problem: busy,

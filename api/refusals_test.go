@@ -36,7 +36,7 @@ func TestRefusals(t *testing.T) {
 		},
 		{
 			"client_rate", refuse(limit.Decision{Reason: reasonRate, Most: 50}), "quota-exceeded", 429,
-			"You send more than 50 requests a second. Nothing was accepted; try again.", "rate",
+			"At most 50 of your requests may come in a second. Nothing was accepted; try again.", "rate",
 		},
 		{
 			"sync", gateRefuses(t, newGate(1, false).Gate), "temporary-reduced-capacity", 503,
@@ -54,10 +54,10 @@ func TestRefusals(t *testing.T) {
 			"client_bodies", bodyRefused(t, newBodyBudget(maxBudget, true)), "temporary-reduced-capacity", 503,
 			"Too many large bodies of yours are under way. Nothing was accepted; try again.", "",
 		},
-		{"read_rate", refuse(limit.Decision{Reason: reasonReadRate, Most: 50}), "quota-exceeded", 429, "You read more than 50 times a second. Try again.", "reads"},
+		{"read_rate", refuse(limit.Decision{Reason: reasonReadRate, Most: 50}), "quota-exceeded", 429, "At most 50 of your reads may come in a second. Try again.", "reads"},
 		{
 			"client_reads", gateRefuses(t, newReads(4, true)), "quota-exceeded", 429,
-			"You have 2 reads under way, which take long. Try again when they have ended.", "concurrent-reads",
+			"At most 2 of your reads may be under way. Try again when one has ended.", "concurrent-reads",
 		},
 		{"reads", gateRefuses(t, newReads(1, false)), "temporary-reduced-capacity", 503, "Too many reads are under way. Try again.", ""},
 		{

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -409,7 +410,7 @@ func TestProblemsAreToldInASentence(t *testing.T) {
 		}
 		return err != nil
 	}, func() string { return "a call over the rate" })
-	if !strings.Contains(last, "(429 quota-exceeded, retry after 2s)") {
+	if !regexp.MustCompile(`\(429 quota-exceeded, retry after [12]s\)`).MatchString(last) {
 		t.Errorf("got %q, want when to try again", last)
 	}
 }
