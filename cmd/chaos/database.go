@@ -245,18 +245,25 @@ func (d *database) promote(ctx context.Context) error {
 	if err := d.setReadOnly(ctx, "on"); err != nil {
 		return err
 	}
+	// The time is that of a session: pg_conf_load_time() is the machine's, not POSTGRES_CLOCK's,
+	// since up to version 15 the postmaster reads the clock in a signal handler within
+	// libfaketime's wait.
+	told, err := d.await(ctx, d.primary(), "SELECT clock_timestamp()::text")
+	if err != nil {
+		return err
+	}
 	// A session learns of the setting within a second, so a transaction that began before then
 	// may write.
 	const lastWritten = `
 		SELECT pg_current_wal_lsn()::text
-		WHERE now() > pg_conf_load_time() + interval '1 second'
+		WHERE now() > $1::timestamptz + interval '1 second'
 		  AND NOT EXISTS (
 			SELECT FROM pg_stat_activity
 			WHERE backend_type = 'client backend'
-			  AND xact_start < pg_conf_load_time() + interval '1 second'
+			  AND xact_start < $1::timestamptz + interval '1 second'
 			  AND application_name <> '` + lockName + `'
 		  )`
-	position, err := d.await(ctx, d.primary(), lastWritten)
+	position, err := d.await(ctx, d.primary(), lastWritten, told)
 	if err != nil {
 		return err
 	}

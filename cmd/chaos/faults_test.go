@@ -199,6 +199,7 @@ func testFaultsOfTheDatabase(t *testing.T, tr *trial) {
 			if got := time.Until(now[0]); (got - tr.plan.Ahead).Abs() > dbtest.Patience {
 				t.Errorf("the clock is %s ahead, want %s", got, tr.plan.Ahead)
 			}
+			tr.testFailover(t, write)
 		}
 		writes(t)
 	})
