@@ -67,13 +67,20 @@ const holding = `
 	  AND mode IN ` + writersWait + `
 	  AND pid IS DISTINCT FROM pg_backend_pid()`
 
+// committing tells of a session that waits for the disk or for a standby, as commits do. It
+// keeps its locks meanwhile, and isn't the cause: where no commit ends, every writer is such a
+// session. Versions differ in the capitals of these names.
+const committing = `coalesce(lower(other.wait_event) IN ('syncrep', 'walsync', 'walwrite'), false)`
+
 // waitedFor are the sessions whose locks other sessions of this database wait for.
 const waitedFor = `
 	SELECT DISTINCT blocking.pid
 	FROM pg_stat_activity AS waiting
 	CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+	LEFT JOIN pg_stat_activity AS other ON other.pid = blocking.pid
 	WHERE waiting.datname = current_database()
-	  AND waiting.wait_event_type = 'Lock'`
+	  AND waiting.wait_event_type = 'Lock'
+	  AND NOT ` + committing
 
 // waitedForATable are the sessions for which another session has waited for a second, for a
 // table of this schema.
@@ -98,7 +105,8 @@ const waitedForRows = `
 	  AND waitstart < clock_timestamp() - interval '1 second'
 	  AND waiting.datname = current_database()
 	  AND waiting.application_name = current_setting('application_name')
-	  AND other.application_name IS DISTINCT FROM current_setting('application_name')`
+	  AND other.application_name IS DISTINCT FROM current_setting('application_name')
+	  AND NOT ` + committing
 
 // preparedHolders are the prepared transactions of this database that hold a lock which
 // keeps others from writing a table of this schema, or which others wait for. A lock of a

@@ -130,6 +130,38 @@ func TestHolders(t *testing.T) {
 		}
 	})
 
+	t.Run("NamesNoSessionThatWaitsForItsCommit", func(t *testing.T) {
+		t.Parallel()
+		cluster := dbtest.NewCluster(t)
+		url := cluster.URL + "&application_name=ours"
+		health, log := newHealth(t, url)
+		pool := dbtest.Pool(t, url)
+		if err := query(t.Context(), connect(t, cluster.URL), "CREATE TABLE counts AS SELECT 1 AS count"); err != nil {
+			t.Fatal(err)
+		}
+		cluster.Set(t, "synchronous_standby_names", "nobody")
+		const add = "UPDATE counts SET count = count + 1"
+		committed := make(chan error)
+		committer := connect(t, cluster.URL+"&application_name=another&statement_timeout=0")
+		go func() { committed <- query(t.Context(), committer, add) }()
+		wait(t, pool, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep')", committer.PgConn().PID())
+		waiter, waited := connect(t, url+"&statement_timeout=0"), make(chan error)
+		go func() { waited <- query(t.Context(), waiter, add) }()
+		wait(t, pool, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1 AND waitstart < clock_timestamp() - interval '1 second')", waiter.PgConn().PID())
+		health.Note(db.FinishStep, nil) // so that the check writes nothing
+		if err := health.Check(t.Context()); err != nil || health.Lasts(db.Locked) {
+			t.Errorf("check: got %v, locked %v, want neither", err, health.Lasts(db.Locked))
+		}
+		health.Note(db.SettleStep, context.DeadlineExceeded)
+		if health.Lasts(db.Locked) || !health.Lasts(db.Slow) {
+			t.Errorf("got locked %v, slow %v, want that the commit is slow:\n%s", health.Lasts(db.Locked), health.Lasts(db.Slow), log)
+		}
+		cluster.Set(t, "synchronous_standby_names", "")
+		if err := errors.Join(<-committed, <-waited); err != nil {
+			t.Error(err)
+		}
+	})
+
 	t.Run("NamesAHolderThatItsRoleCanNeitherSeeNorEnd", func(t *testing.T) {
 		t.Parallel()
 		url := dbtest.New(t)
