@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -19,6 +20,8 @@ const (
 	logFlushTimeout = time.Second
 )
 
+var newline = []byte("\n")
+
 // logBuffer is the log's writer. It never waits: lines that its reader is too slow for
 // are dropped and counted, as are lines that can't be written.
 type logBuffer struct {
@@ -26,7 +29,6 @@ type logBuffer struct {
 
 	mu      sync.Mutex
 	waiting []byte // whole lines
-	lines   int    // in waiting
 	dropped int
 	more    chan struct{} // holds a value while there is something to write
 	idle    chan struct{} // closed while nothing waits or is being written
@@ -55,7 +57,6 @@ func (b *logBuffer) Write(line []byte) (int, error) {
 	default:
 	}
 	b.waiting = append(b.waiting, line...)
-	b.lines++
 	select {
 	case b.more <- struct{}{}:
 	default:
@@ -65,19 +66,25 @@ func (b *logBuffer) Write(line []byte) (int, error) {
 
 func (b *logBuffer) run() {
 	var writing []byte
+	torn := false // the last write ended within a line, as on a disk that is full
 	for range b.more {
-		var lines int
 		b.mu.Lock()
-		writing, b.waiting, lines, b.lines = b.waiting, writing[:0], b.lines, 0
+		writing, b.waiting = b.waiting, writing[:0]
 		b.mu.Unlock()
-		if lines == 0 {
+		if len(writing) == 0 {
 			continue // the time before took them, too
 		}
-		_, err := b.out.Write(writing)
-		b.mu.Lock()
-		if err != nil {
-			b.dropped += lines
+		if torn { // else the next line would be unreadable, too
+			_, err := b.out.Write(newline)
+			torn = err != nil
 		}
+		written := 0
+		if !torn {
+			written, _ = b.out.Write(writing)
+			torn = written > 0 && writing[written-1] != newline[0]
+		}
+		b.mu.Lock()
+		b.dropped += bytes.Count(writing[written:], newline)
 		if len(b.waiting) == 0 {
 			close(b.idle)
 		}

@@ -147,7 +147,7 @@ func TestLogBuffer(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
 			reader := &stuck{let: make(chan error)}
 			b := newLogBuffer(reader)
-			line := []byte(strings.Repeat("x", 1<<10))
+			line := []byte(strings.Repeat("x", 1<<10-1) + "\n")
 			_, _ = b.Write(line)
 			bubble.Wait() // the first line is being written
 			for range logBytes>>10 + 7 {
@@ -176,6 +176,42 @@ func TestLogBuffer(t *testing.T) {
 			close(b.more)
 		})
 	})
+
+	t.Run("CountsWhatADiskThatIsFullDidNotTakeAndBeginsWithAWholeLine", func(t *testing.T) {
+		t.Parallel()
+		disk := &full{room: len("first\nsec")}
+		b := newLogBuffer(disk)
+		for _, lines := range []string{"first\nsecond\nthird\n", "fourth\n"} {
+			_, _ = b.Write([]byte(lines))
+			b.flush()
+		}
+		if got := b.lost(); got != 3 {
+			t.Errorf("got %v lines lost, want 3", got)
+		}
+		disk.room = 1 << 10
+		_, _ = b.Write([]byte("fifth\n"))
+		b.flush()
+		if got, want := disk.taken.String(), "first\nsec\nfifth\n"; got != want || b.lost() != 3 {
+			t.Errorf("got %q and %v lost, want %q and 3", got, b.lost(), want)
+		}
+	})
+}
+
+// full is a disk with little room.
+type full struct {
+	room  int
+	taken bytes.Buffer
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	if len(p) > f.room {
+		f.taken.Write(p[:f.room])
+		n := f.room
+		f.room = 0
+		return n, syscall.ENOSPC
+	}
+	f.room -= len(p)
+	return f.taken.Write(p)
 }
 
 func TestSeldom(t *testing.T) {
