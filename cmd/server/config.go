@@ -31,7 +31,7 @@ type Config struct {
 	SecretsKey            clients.Keys  `env:"SECRETS_KEY" help:"seals the signing secrets of clients in the database: 32 bytes in base64 (openssl rand -base64 32); with commas, the first seals and all open"`
 	MetricsAddr           string        `env:"METRICS_ADDR" help:"address that serves /metrics and nothing else, such as 0.0.0.0:9090, for scrapers elsewhere; none by default"`
 	PlainSecrets          bool          `env:"PLAIN_SECRETS" envDefault:"false" help:"true: without SECRETS_KEY, signing secrets are stored in plain text; otherwise a start without SECRETS_KEY is refused, outside local mode"`
-	Workers               int           `env:"WORKERS" envDefault:"1000" help:"jobs under way at a time, for work and for callbacks each"`
+	Workers               int           `env:"WORKERS" help:"jobs under way at a time, for work and for callbacks each. By default 1000, or fewer: as many as fit into a quarter of the memory limit (GOMEMLIMIT, or nine tenths of the container's) at 128 KiB each, but at least 20"`
 	WorkTimeout           time.Duration `env:"WORK_TIMEOUT" envDefault:"40s" help:"the longest time of a run of the work, sync or async"`
 	WorkLimit             int           `env:"WORK_LIMIT" envDefault:"64" help:"runs of the work at a time, counted for sync and for async requests separately; outside local mode, async runs take three quarters of WORKERS at most; clients share them (jobs/limit/README.md). As many sync requests may wait for a moment, and more are refused with 503"`
 	AsyncLimit            int           `env:"ASYNC_LIMIT" envDefault:"1024" help:"async requests that wait for their commit; more are refused with 503"`
@@ -90,7 +90,8 @@ const noAdmin = "none"
 // readConfig reads and checks everything, and reports all mistakes together,
 // before anything opens.
 func readConfig(environ map[string]string, o options, set work.Set) (Config, error) {
-	config := Config{options: o, set: set, MaxConnections: defaultConnections(debug.SetMemoryLimit(-1), openFiles())}
+	memory := debug.SetMemoryLimit(-1)
+	config := Config{options: o, set: set, Workers: defaultWorkers(memory), MaxConnections: defaultConnections(memory, openFiles())}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err

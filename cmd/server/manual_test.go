@@ -30,6 +30,8 @@ func TestManualsTellTheNumbers(t *testing.T) {
 	stop := longestStop(stopTimeout)
 	for _, test := range []struct{ page, text, phrase string }{
 		{"STOP_TIMEOUT", help("StopTimeout"), fmt.Sprintf("twice this time and %d s, %d s by default", (stop-2*stopTimeout)/time.Second, stop/time.Second)},
+		{"WORKERS", help("Workers"), fmt.Sprintf("By default %d,", maxWorkers)},
+		{"WORKERS", help("Workers"), fmt.Sprintf("at %d KiB each, but at least %d", workerBytes>>10, minWorkers)},
 		{"MAX_CONNECTIONS", help("MaxConnections"), fmt.Sprintf("By default %d,", maxConnections)},
 		{"MAX_CONNECTIONS", help("MaxConnections"), fmt.Sprintf("at %d KiB each", connectionBytes>>10)},
 		{"cmd/server", pages["../../cmd/server/README.md"], fmt.Sprintf("SIGTERM drains, within %d s by default", stop/time.Second)},

@@ -13,6 +13,10 @@ const (
 	maxConnections  = 8192     // by default
 	minConnections  = 64       // likewise
 	connectionBytes = 30 << 10 // that an idle connection takes
+
+	maxWorkers  = 1000      // by default
+	minWorkers  = 20        // likewise
+	workerBytes = 128 << 10 // that a callback takes with the largest result: the result, the body, buffers
 )
 
 // defaultConnections is the number that fits into a quarter of the memory limit and half
@@ -23,6 +27,11 @@ func defaultConnections(memory int64, files uint64) int {
 		most = min(most, int64(min(files/2, math.MaxInt64)))
 	}
 	return int(max(most, minConnections))
+}
+
+// defaultWorkers is the number of jobs that fit into a quarter of the memory limit.
+func defaultWorkers(memory int64) int {
+	return int(max(min(maxWorkers, memory/4/workerBytes), minWorkers))
 }
 
 // obeyCgroup makes nine tenths of a container's memory the memory limit of the runtime,

@@ -26,6 +26,24 @@ func TestDefaultConnections(t *testing.T) {
 	}
 }
 
+func TestDefaultWorkers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		memory int64
+		want   int
+	}{
+		{1<<63 - 1, 1000},
+		{512 << 20, 1000},
+		{256 << 20, 512},
+		{64 << 20, 128},
+		{1 << 20, 20},
+	} {
+		if got := defaultWorkers(test.memory); got != test.want {
+			t.Errorf("defaultWorkers(%d): got %d, want %d", test.memory, got, test.want)
+		}
+	}
+}
+
 func TestCgroupMemory(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
