@@ -89,6 +89,22 @@ func TestRunRefuses(t *testing.T) {
 		runStorm(t, "-target", server.URL).want(t, exitUsage, "answers GET /healthz with status 404")
 	})
 
+	t.Run("target that wants an API key", func(t *testing.T) {
+		t.Parallel()
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+		mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				t.Errorf("storm sent %s, want no request", r.URL.Path)
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+		server := httptest.NewServer(mux)
+		defer server.Close()
+		runStorm(t, "-target", server.URL, "-rate", "200", "-duration", "100ms").want(t, exitUsage,
+			server.URL+" takes requests with a valid API key only (401): -api-key or RINGBACK_API_KEY gives the key\n")
+	})
+
 	t.Run("nothing when asked for help", func(t *testing.T) {
 		t.Parallel()
 		runStorm(t, "-h").want(t, exitOK, "-rate requests", "(default 200)", "$RINGBACK_API_KEY")

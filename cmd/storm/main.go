@@ -11,7 +11,7 @@
 //   - 1: a callback is missing, is out of order, or has a wrong id, result or signature; a
 //     request could not be sent in time; an endpoint answered no request ok, or fewer requests
 //     were answered ok than were rejected, failed or got no answer.
-//   - 2: a flag is wrong, or the target doesn't answer.
+//   - 2: a flag is wrong, or the target doesn't answer or wants another API key.
 //   - 99: an objective of -slo was missed, or nothing was measured for it.
 //   - 130: a second interrupt, or the first before the run had begun.
 package main

@@ -32,9 +32,11 @@ func New(ctx context.Context, config Config) (*Run, error) {
 	if err := client.waitHealthy(ctx); err != nil {
 		return nil, err
 	}
-	offers := client.offers()
+	offers, err := client.offers()
+	if err != nil {
+		return nil, err
+	}
 	if config.Result != nil && config.Work == "" {
-		var err error
 		if config.Work, err = offers.choose(config.ResultOf); err != nil {
 			return nil, err
 		}

@@ -124,12 +124,16 @@ type offers struct {
 }
 
 // offers asks the service for its kinds of work. The answer is empty where the service gives
-// none.
-func (c *client) offers() (told offers) {
-	if status, body, err := c.get("/works"); err == nil && status == http.StatusOK {
+// none. The error says that the service takes no request without another API key.
+func (c *client) offers() (told offers, err error) {
+	status, body, err := c.get("/works")
+	switch {
+	case err == nil && status == http.StatusUnauthorized:
+		return told, fmt.Errorf("%s takes requests with a valid API key only (401): -api-key or RINGBACK_API_KEY gives the key", c.config.Target)
+	case err == nil && status == http.StatusOK:
 		_ = json.Unmarshal(body, &told)
 	}
-	return told
+	return told, nil
 }
 
 // isDeterministic tells whether the work gives the same result for the same input. Work that
