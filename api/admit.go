@@ -225,7 +225,7 @@ func turn(rate limit.Rate, tat *time.Time, weight int, now time.Time) time.Durat
 func newCallRate(perSecond int) *callRate { return &callRate{limit: rateOf(perSecond)} }
 
 func rateOf(perSecond int) limit.Rate {
-	return limit.Rate{PerSecond: float64(perSecond), Burst: burstSeconds * perSecond}
+	return limit.Rate{PerSecond: float64(perSecond), Burst: float64(burstSeconds * perSecond)}
 }
 
 // take uses the rate for a call of a weight, if it has room. It returns how many more calls

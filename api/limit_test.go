@@ -65,7 +65,7 @@ func TestRefusalsArePaced(t *testing.T) {
 	t.Parallel()
 	r, start := newCallRate(10), time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 	interval := refusalRate.Interval()
-	for n := range refusalRate.Burst {
+	for n := range int(refusalRate.Burst) {
 		if got := r.refuse(start); got != 0 {
 			t.Fatalf("refusal %d: got a wait of %v, want none", n, got)
 		}
@@ -98,7 +98,7 @@ func TestCallsBeyondTheRateWaitForTheirRefusals(t *testing.T) {
 			err := r.count(&call{Context: raw, client: "acme"}, start)
 			return err != nil, time.Since(start)
 		}
-		for n := range burstSeconds + refusalRate.Burst {
+		for n := range burstSeconds + int(refusalRate.Burst) {
 			if refused, took := count(t.Context()); refused != (n >= burstSeconds) || took != 0 {
 				t.Fatalf("call %d: got it refused: %v, after %v, want no wait", n, refused, took)
 			}

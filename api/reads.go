@@ -59,7 +59,7 @@ func (a *API) listMany(c *call, filter db.Filter) (db.Page, error) {
 	if a.getting != nil {
 		now := time.Now()
 		client := a.getting.client(c.client, now)
-		if decision, _, _ := client.take(min(weightOfPage(filter.Limit), client.limit.Burst), reasonReadRate, now); !decision.OK() {
+		if decision, _, _ := client.take(min(weightOfPage(filter.Limit), int(client.limit.Burst)), reasonReadRate, now); !decision.OK() {
 			return db.Page{}, decision.Err()
 		}
 	}
@@ -70,7 +70,7 @@ func (a *API) listMany(c *call, filter db.Filter) (db.Page, error) {
 // Two hundred listings at once would take both processors of a small machine from other
 // clients for a quarter of a second.
 func startsOf(perSecond int) limit.Rate {
-	return limit.Rate{PerSecond: 2 * float64(perSecond), Burst: max(1, perSecond/5)}
+	return limit.Rate{PerSecond: 2 * float64(perSecond), Burst: float64(max(1, perSecond/5))}
 }
 
 // read runs a client's query once the client has a slot. The database ends a slow statement

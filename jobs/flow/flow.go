@@ -359,7 +359,7 @@ func (f *Flow) rate(client string, at time.Time) limit.Rate {
 	if perSecond >= lastRate {
 		return limit.Rate{Burst: 1}
 	}
-	return limit.Rate{PerSecond: perSecond, Burst: 1 + int(perSecond*0.15)} // the queue hands jobs out every tenth of a second
+	return limit.Rate{PerSecond: perSecond, Burst: 1 + perSecond*0.15} // the queue hands jobs out every tenth of a second
 }
 
 // isSlowed tells whether slow start binds a client: the service came back for the client, or for

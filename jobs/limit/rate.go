@@ -1,13 +1,16 @@
 package limit
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Rate is a rate limit, by the generic cell rate algorithm (ITU-T I.371). Its state is a
 // single time, the theoretical arrival time (TAT): until then the rate is used up. The
 // zero TAT is an unused limit.
 type Rate struct {
 	PerSecond float64 // 0 for no limit
-	Burst     int     // uses that may come at once after a pause, at least 1
+	Burst     float64 // uses that may come at once after a pause, at least 1; a fraction of a use lets the next come so much sooner
 }
 
 // Interval is the time between two uses at the rate, 0 for no limit.
@@ -24,12 +27,12 @@ func PerSecond(rate float64) time.Duration {
 // FreeAt is when the next n uses may come. More uses than the burst may come after a pause that is
 // longer by as many intervals.
 func (r Rate) FreeAt(tat time.Time, n int) time.Time {
-	return tat.Add(-time.Duration(r.Burst-n) * r.Interval())
+	return tat.Add(-time.Duration((r.Burst - float64(n)) * float64(r.Interval())))
 }
 
 // Room tells whether n uses may come now. More uses than the burst have no room.
 func (r Rate) Room(tat, now time.Time, n int) bool {
-	return r.PerSecond == 0 || n <= r.Burst && !r.FreeAt(tat, n).After(now)
+	return r.PerSecond == 0 || float64(n) <= r.Burst && !r.FreeAt(tat, n).After(now)
 }
 
 // Spend returns the TAT after n uses that come now.
@@ -49,7 +52,7 @@ func (r Rate) Decide(tat, now time.Time, n int, reason Reason) (time.Time, Decis
 // Left is how many uses may come now.
 func (r Rate) Left(tat, now time.Time) int {
 	if r.PerSecond == 0 || !tat.After(now) {
-		return r.Burst
+		return int(r.Burst)
 	}
-	return max(0, r.Burst-int((tat.Sub(now)+r.Interval()-1)/r.Interval()))
+	return max(0, int(math.Floor(r.Burst-float64(tat.Sub(now))/float64(r.Interval()))))
 }

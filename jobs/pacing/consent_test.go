@@ -163,7 +163,7 @@ func TestConsentIsRequired(t *testing.T) {
 			p := newTestPacing(required, &outsideStub{row: row})
 			pass, _ := p.Enter(t.Context(), Callback{URL: hookURL})
 			pass.Leave(sentTo(here, webhook.Delivered, 204))
-			if again, decision := p.Enter(t.Context(), Callback{URL: hookURL}); again != nil || time.Until(decision.RetryAt) < 900*time.Millisecond {
+			if again, decision := p.Enter(t.Context(), Callback{URL: hookURL}); again != nil || time.Until(decision.RetryAt) < 800*time.Millisecond {
 				t.Errorf("got %+v, want one a second", decision)
 			}
 		})

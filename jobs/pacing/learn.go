@@ -133,9 +133,11 @@ func (r *receiver) seenAt(pass *Pass, sent webhook.Attempt, k kind, now time.Tim
 }
 
 // prove takes in that a stranger took a callback. Callbacks that it refused before say nothing of
-// its pace, so all paces begin anew.
+// its pace, so all paces begin anew. What left already counts in a rate that the operator allowed.
 func (r *receiver) prove(now time.Time) {
+	tat := r.pace.tat
 	r.proven, r.pace = true, newPace(now)
+	r.pace.tat = tat
 	for _, c := range r.parties {
 		c.pace = newPace(now)
 	}

@@ -77,8 +77,9 @@ func newPace(now time.Time) pace {
 }
 
 // burst is how many callbacks may leave together: the queue hands callbacks out every tenth of a
-// second.
-func burst(rate float64) int { return 1 + int(rate*0.15) }
+// second. At low rates it is one and a fraction, so that a callback that comes late for this reason
+// delays no later callback.
+func burst(rate float64) float64 { return 1 + rate*0.15 }
 
 // limit is the rate as a limit, without a limit from Unlimited on.
 func (p *pace) limit() limit.Rate {

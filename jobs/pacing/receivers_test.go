@@ -297,7 +297,7 @@ func TestRamp(t *testing.T) {
 		s.rate = 100
 		s.sendEvery("acme", busy, 300, 0, 30*second)
 		s.run(30 * second)
-		if most := mostWithin(busy.sent, second); most > 100+burst(100) || len(busy.sent) < 25*100 {
+		if most := mostWithin(busy.sent, second); most > 100+int(burst(100)) || len(busy.sent) < 25*100 {
 			t.Errorf("got %d within a second, %d in all, want 100 a second", most, len(busy.sent))
 		}
 	})

@@ -24,7 +24,8 @@ type simulation struct {
 	random *rand.Rand
 	events events
 	due    []*simJob
-	free   int // workers
+	free   int           // workers
+	lag    time.Duration // from a poll of the queue until a worker has its job, at most
 }
 
 // simReceiver is a simulated receiver and its history.
@@ -154,7 +155,11 @@ func (s *simulation) enter(job *simJob, cameBack bool, deadline time.Time) {
 		s.at(decision.RetryAt, func() { s.enter(job, true, deadline) })
 	default:
 		job.postponed++
-		s.ready(job, nextPoll(decision.RetryAt))
+		at := nextPoll(decision.RetryAt)
+		if s.lag > 0 {
+			at = at.Add(time.Duration(s.random.Int64N(int64(s.lag))))
+		}
+		s.ready(job, at)
 		s.freeWorker()
 	}
 }
