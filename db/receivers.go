@@ -277,6 +277,9 @@ type ListedReceiver struct {
 	SavedAt time.Time // zero for a ruling
 }
 
+// IsRuling tells whether a row is the operator's ruling, and not a receiver.
+func (r ListedReceiver) IsRuling() bool { return strings.HasPrefix(r.Target, "*://") }
+
 // ListReceivers returns the operator's rulings and the receivers that were saved last, so many
 // together (0 for all), by name, and how many more there are.
 func ListReceivers(ctx context.Context, q Querier, most int) (receivers []ListedReceiver, more int, err error) {

@@ -206,7 +206,7 @@ func orAll(port string) string {
 // listedReceiver is a receiver as list shows it.
 type listedReceiver struct {
 	Receiver    string    `json:"receiver"`
-	Word        string    `json:"word,omitzero"` // the effect of the operator's ruling
+	Word        string    `json:"word,omitzero"` // the effect of the operator's ruling, also on the line of a receiver
 	WordRate    float64   `json:"allowed_rate,omitzero"`
 	WordMost    int       `json:"allowed_concurrency,omitzero"`
 	Rate        float64   `json:"rate,omitzero"`         // callbacks a second that it was known to take
@@ -223,10 +223,9 @@ func listedReceiverOf(r db.ListedReceiver, now time.Time) listedReceiver {
 		Receiver: strings.TrimSuffix(strings.TrimPrefix(r.Name, "*://"), ":*"), Word: r.Effect, WordRate: r.Ruling.Rate, WordMost: r.Concurrency,
 		Rate: r.Receiver.Rate, InFlight: r.InFlight, LastOutcome: r.LastOutcome, SavedAt: r.SavedAt,
 	}
-	row.Takes, row.ClosedUntil = pacing.Takes(r.Receiver, now)
+	row.Takes, row.ClosedUntil = pacing.Takes(r, now)
 	switch {
-	case r.Effect != "":
-		row.Takes = ""
+	case r.IsRuling(), r.Effect == db.ReceiverDenied:
 	case r.Openings == 0:
 		row.Breaker = "closed"
 	case !r.ClosedUntil.After(now):
@@ -249,6 +248,7 @@ func listReceiversOn(ctx context.Context, pool *pgxpool.Pool, config Config, std
 	if err != nil {
 		return err
 	}
+	pacing.Govern(receivers)
 	var clock db.Clock // of the database, by which receivers are closed
 	if err := clock.Read(ctx, pool); err != nil {
 		return err

@@ -173,6 +173,44 @@ func TestReceiversAreListedWithWhatTheyTake(t *testing.T) {
 	}
 }
 
+func TestADeniedReceiverIsListedAsOneThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	p := startHere(t, database, nil, fingerprint.Do)
+	runReceiver(t, database, "deny", "a.example.com")
+	runReceiver(t, database, "allow", "b.example.com:8443", "--rate=4")
+	const sql = `
+		INSERT INTO callback_origins (origin, openings, expires_at, saved_at, rate, in_flight, answered_from, last_outcome)
+		SELECT origin, 0, now() + interval '1 day', now(), 77, 5, '{192.0.2.0/24}', 'delivered'
+		FROM unnest('{https://a.example.com:443,https://b.example.com:443,https://b.example.com:8443}'::text[]) AS origin`
+	if _, err := dbtest.Pool(t, database).Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	for receiver, want := range map[string]listedReceiver{
+		"https://a.example.com:443":  {Word: "denied", Takes: "no"},
+		"https://b.example.com:443":  {Takes: "yes", Rate: 77, InFlight: 5, Breaker: "closed"},
+		"https://b.example.com:8443": {Word: "allowed", WordRate: 4, Takes: "yes", Rate: 77, InFlight: 5, Breaker: "closed"},
+		"a.example.com":              {Word: "denied"},
+	} {
+		got := listReceivers(t, database)[receiver]
+		want.Receiver, want.LastOutcome, want.SavedAt = receiver, got.LastOutcome, got.SavedAt
+		if got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if table := runReceiver(t, database, "list"); !regexp.MustCompile(`(?m)^https://a.example.com:443 +denied +- +- +no +- +delivered `).MatchString(table) {
+		t.Errorf("got %q, want the denied receiver to take nothing", table)
+	}
+	_, page, _ := p.call(t, http.MethodGet, "/receivers", nil, nil)
+	row := regexp.MustCompile(`(?s)<tr>\s*<td><code>https://a.example.com:443</code>.*?</tr>`).FindString(page)
+	if !strings.Contains(row, ">no<") || !strings.Contains(row, "denied") || strings.Contains(row, "77") {
+		t.Errorf("got %q, want the page to say that it takes nothing", row)
+	}
+	if row = regexp.MustCompile(`(?s)<tr>\s*<td><code>a.example.com</code>.*?</tr>`).FindString(page); strings.Contains(row, "any rate") {
+		t.Errorf("got %q, want no rate of a denied receiver", row)
+	}
+}
+
 func TestListsSayHowManyReceiversTheyLeaveOut(t *testing.T) {
 	t.Parallel()
 	database := dbtest.New(t)

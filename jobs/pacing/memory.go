@@ -81,10 +81,15 @@ const (
 )
 
 // Takes tells by a receiver's row whether the receiver takes callbacks, and until when it is closed
-// to all clients or to some. The time is zero where the receiver is closed to none.
-func Takes(row db.Receiver, now time.Time) (takes string, closed time.Time) {
-	toSome := closedToClient(row)
+// to all clients or to some. The time is zero where the receiver is closed to none. Of a row that is
+// a ruling, Takes tells nothing.
+func Takes(row db.ListedReceiver, now time.Time) (takes string, closed time.Time) {
+	toSome := closedToClient(row.Receiver)
 	switch {
+	case row.IsRuling():
+		return "", time.Time{}
+	case row.Effect == db.ReceiverDenied:
+		return TakesNone, time.Time{}
 	case row.ClosedUntil.After(now):
 		return TakesNone, limit.Latest(row.ClosedUntil, toSome)
 	case toSome.After(now):

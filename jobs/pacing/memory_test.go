@@ -55,7 +55,7 @@ func TestTakes(t *testing.T) {
 		"closed to a client for longer": {db.Receiver{ClosedUntil: later, Closings: toBob(latest)}, TakesNone, latest},
 		"closed to a client until now":  {db.Receiver{Closings: toBob(now)}, TakesAll, time.Time{}},
 	} {
-		if takes, closed := Takes(test.row, now); takes != test.takes || !closed.Equal(test.closed) {
+		if takes, closed := Takes(db.ListedReceiver{Receiver: test.row}, now); takes != test.takes || !closed.Equal(test.closed) {
 			t.Errorf("%s: got %q until %s, want %q until %s", name, takes, closed, test.takes, test.closed)
 		}
 	}

@@ -22,20 +22,44 @@ func (r ruling) rate() limit.Rate {
 	return limit.Rate{PerSecond: r.Rate, Burst: burst(r.Rate)}
 }
 
+func (p *Pacing) rulingOf(name string) ruling { return rulingOf(p.rulings, name) }
+
 // rulingOf returns the operator's ruling on a receiver's host and port, or else the ruling
 // on its host.
-func (p *Pacing) rulingOf(name string) ruling {
-	if len(p.rulings) == 0 {
+func rulingOf(rulings map[string]ruling, name string) ruling {
+	if len(rulings) == 0 {
 		return ruling{}
 	}
 	parsed, err := url.Parse(name)
 	if err != nil {
 		return ruling{}
 	}
-	if said, ok := p.rulings[RulingTarget(parsed.Hostname(), parsed.Port())]; ok {
+	if said, ok := rulings[RulingTarget(parsed.Hostname(), parsed.Port())]; ok {
 		return said
 	}
-	return p.rulings[RulingTarget(parsed.Hostname(), "")]
+	return rulings[RulingTarget(parsed.Hostname(), "")]
+}
+
+// Govern writes into each receiver of a list the ruling of the list that is on it. A denied
+// receiver has no pace any more.
+func Govern(listed []db.ListedReceiver) {
+	rulings := map[string]ruling{}
+	for _, row := range listed {
+		if row.IsRuling() {
+			rulings[row.Target] = ruling{row.Ruling}
+		}
+	}
+	for i := range listed {
+		row := &listed[i]
+		if row.IsRuling() {
+			continue
+		}
+		said := rulingOf(rulings, row.Name)
+		row.Effect, row.Ruling.Rate, row.Concurrency = said.Effect, said.Rate, said.Concurrency
+		if said.isDenied() {
+			row.Receiver.Rate, row.InFlight = 0, 0
+		}
+	}
 }
 
 // RulingTarget is the name in callback_origins of a ruling on a host and port, for any

@@ -23,7 +23,7 @@ type receiverRow struct {
 	Host   string
 	Port   string // empty for all ports
 	Paced  string
-	Takes  string    // by its record; empty where the operator has said so
+	Takes  string    // empty for a ruling
 	Closed time.Time // until then; zero for not
 }
 
@@ -41,6 +41,7 @@ func (c *Console) receivers(r *http.Request) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
+	pacing.Govern(listed)
 	rows, now := make([]receiverRow, len(listed)), c.Queue.Now()
 	for i, receiver := range listed {
 		rows[i] = receiverRowOf(receiver, now)
@@ -54,10 +55,10 @@ func receiverRowOf(r db.ListedReceiver, now time.Time) receiverRow {
 	if host, port, err := net.SplitHostPort(hostPort); err == nil {
 		row.Host, row.Port = host, strings.TrimPrefix(port, "*")
 	}
-	row.Takes, row.Closed = pacing.Takes(r.Receiver, now)
+	row.Takes, row.Closed = pacing.Takes(r, now)
 	switch {
-	case r.Effect != "":
-		row.Takes = ""
+	case r.Effect == db.ReceiverDenied:
+	case r.IsRuling():
 		if row.Paced = strconv.FormatFloat(r.Ruling.Rate, 'f', -1, 64) + "/s"; r.Ruling.Rate == 0 {
 			row.Paced = "any rate"
 		}
