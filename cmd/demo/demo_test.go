@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"strings"
 	"testing"
 
@@ -20,6 +21,18 @@ func TestTable(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q in it", got, want)
 		}
+	}
+}
+
+func TestAddressInUseSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if err := checkFree("127.0.0.1:0", "none", taken.Addr().String()); err == nil || !strings.Contains(err.Error(), "another ringback may be running") {
+		t.Errorf("got %v, want an error that says what to do about the address in use", err)
 	}
 }
 

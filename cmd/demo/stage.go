@@ -54,16 +54,7 @@ const workLimit = 8
 
 // start starts a server in local mode. Its log is told where it fails.
 func (s *show) start(name, address, adminAddress string) *program.Server {
-	for _, wanted := range []string{address, adminAddress} {
-		if wanted == "none" {
-			continue
-		}
-		listener, err := net.Listen("tcp", wanted)
-		if err != nil { // another server would answer in its place
-			s.Must(fmt.Errorf("%w: stop what listens there, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err))
-		}
-		listener.Close()
-	}
+	s.Must(checkFree(address, adminAddress))
 	log, err := os.Create(filepath.Join(s.logs, name+".log"))
 	s.Must(err)
 	defer log.Close()
@@ -79,6 +70,21 @@ func (s *show) start(name, address, adminAddress string) *program.Server {
 		s.Must(fmt.Errorf("%w\n%s", err, told))
 	}
 	return started
+}
+
+// checkFree finds out that another server would answer in place of the demo's.
+func checkFree(addresses ...string) error {
+	for _, wanted := range addresses {
+		if wanted == "none" {
+			continue
+		}
+		listener, err := net.Listen("tcp", wanted)
+		if err != nil {
+			return fmt.Errorf("%w: another ringback may be running, such as that of make run: stop it, or choose other addresses by HTTP_ADDR and ADMIN_ADDR", err)
+		}
+		listener.Close()
+	}
+	return nil
 }
 
 func (s *show) title(text string) {

@@ -31,7 +31,7 @@ func serve() error {
 	}
 	listener, err := net.Listen("tcp", cmp.Or(os.Getenv("RECEIVER_ADDR"), "127.0.0.1:9999"))
 	if err != nil {
-		return fmt.Errorf("listening for callbacks: %w", err)
+		return fmt.Errorf("listening for callbacks (RECEIVER_ADDR): %w", err)
 	}
 	log.Printf("listening on http://%s/hook", listener.Addr())
 	http.Handle("POST /hook", &receiver{webhook: webhook})

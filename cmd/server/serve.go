@@ -395,7 +395,7 @@ func (s *server) listen(ctx context.Context) (err error) {
 func cannotListen(what, setting string, err error) error {
 	err = fmt.Errorf("listening for %s (%s): %w", what, setting, err)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: set %s to an address with a free port", err, setting)
+		return fmt.Errorf("%w: another ringback may be running: stop it, or set %s to an address with a free port", err, setting)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -123,6 +124,9 @@ const (
 func (l *listener) serve(ctx context.Context, addr string) error {
 	socket, err := net.Listen("tcp", addr)
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: another ringback listen may be running: stop it, or give --addr an address with a free port", err)
+		}
 		return fmt.Errorf("listening for callbacks (--addr): %w", err)
 	}
 	server := &http.Server{Handler: l, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute}
