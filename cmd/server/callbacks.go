@@ -110,7 +110,7 @@ func (h *hosts) UnmarshalText(text []byte) error {
 		case err == nil:
 			h.names = append(h.names, name)
 		default:
-			return fmt.Errorf("must be public host names and IP addresses, not %q", one)
+			return fmt.Errorf("must be public host names and IP addresses, not %q: %w", one, err)
 		}
 	}
 	return nil

@@ -163,7 +163,7 @@ func (c *clientCommand) readCallbacks(text string) error {
 		for one := range items([]byte(text)) {
 			host, err := webhook.ParseHost(one)
 			if err != nil {
-				return fmt.Errorf("%w, or the word %s", err, ofSettings)
+				return fmt.Errorf("must be the word %s, or hosts with commas between them; each %w", ofSettings, err)
 			}
 			hosts = append(hosts, host)
 		}

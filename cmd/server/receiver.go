@@ -111,7 +111,7 @@ func readReceiver(text string) (host, port string, err error) {
 		return host, port, nil
 	}
 	if host, err = webhook.PublicName(host); err != nil {
-		return "", "", wrong
+		return "", "", fmt.Errorf("%w: %w", wrong, err)
 	}
 	return host, port, nil
 }

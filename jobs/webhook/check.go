@@ -223,6 +223,8 @@ func checkTop(name string) error {
 	switch {
 	case top[0] < 'a' || top[0] > 'z':
 		return refuse("The last label of the host name in the callback URL must start with a letter.")
+	case isReserved(top):
+		return refuse("The host name in the callback URL must not end in " + top + ", which is reserved and never resolves (RFC 2606, RFC 6761).")
 	case isSpecialUse(top):
 		return refuse("The host name in the callback URL must not be a special-use or private one.")
 	case dot < 0:
@@ -236,12 +238,17 @@ func isLocalhost(name string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
-// isSpecialUse tells whether a top label is one of IANA's special-use domain names,
+// isReserved tells whether RFC 2606, section 2, reserves a top label for tests and examples.
+func isReserved(top string) bool {
+	return top == "example" || top == "invalid" || top == "localhost" || top == "test"
+}
+
+// isSpecialUse tells whether a top label is another of IANA's special-use domain names,
 // ICANN's private-use domain (internal), or a domain that home and office networks have
 // long used instead.
 func isSpecialUse(top string) bool {
 	switch top {
-	case "alt", "arpa", "example", "invalid", "local", "localhost", "onion", "test",
+	case "alt", "arpa", "local", "onion",
 		"internal", "corp", "home", "lan", "localdomain", "mail":
 		return true
 	}

@@ -101,6 +101,7 @@ const (
 	ruleLabel    = "1 to 63 letters"
 	ruleALabel   = "RFC 5891"
 	ruleLast     = "start with a letter"
+	ruleReserved = ", which is reserved and never resolves (RFC 2606, RFC 6761)"
 	ruleSpecial  = "special-use"
 	ruleLabels   = "two labels"
 )
@@ -162,9 +163,12 @@ func TestCheckRefuses(t *testing.T) {
 			"https://127.0.0.1./", "https://8.8.8.8./", "https://8.8.8.08/", "https://256.256.256.256/", "https://1.2.3.4.5/", "https://example.1/",
 			"https://example.0x7f/", "https://example.0x/", "https://example._com/",
 		},
+		ruleReserved: {
+			"https://localhost/", "https://localhost./", "https://a.localhost/", "https://a.invalid/", "https://a.test/", "https://hooks.acme.EXAMPLE/",
+		},
 		ruleSpecial: {
-			"https://localhost/", "https://localhost./", "https://a.localhost/", "https://printer.local/", "https://metadata.google.internal/",
-			"https://a.onion/", "https://a.invalid/", "https://a.test/", "https://a.example/", "https://a.alt/", "https://1.0.0.127.in-addr.arpa/",
+			"https://printer.local/", "https://metadata.google.internal/",
+			"https://a.onion/", "https://a.alt/", "https://1.0.0.127.in-addr.arpa/",
 			"https://localhost.localdomain/", "https://router.LAN/", "https://a.corp/", "https://a.home/", "https://a.mail/", "https://internal/",
 		},
 		ruleLabels: {"https://intranet/", "https://com/", "https://com./"},
@@ -233,7 +237,7 @@ func TestCheckAsTheOperatorSays(t *testing.T) {
 		"https://[2a00:64::a00:1]/":          rulePublic,
 		"https://[::ffff:10.1.2.3]/":         ruleMapped,
 		"https://[fd00:1::1%25eth0]/":        ruleBrackets,
-		"https://localhost/":                 ruleSpecial,
+		"https://localhost/":                 "must not end in localhost" + ruleReserved,
 		"https://printer.local/":             ruleSpecial,
 		"https://10.1/":                      ruleLast,
 		"https://api.example.com/":           ruleOwn,

@@ -23,8 +23,11 @@ func ParseHost(text string) (string, error) {
 	if address, notAddress := netip.ParseAddr(host); notAddress == nil && address.Zone() == "" && !address.Is4In6() {
 		canonical, err = bracketed(address), nil
 	}
-	if wrong || err != nil {
+	switch {
+	case wrong:
 		return "", fmt.Errorf("must be a host, host:port or *.suffix that callbacks could name, not %q", text)
+	case err != nil:
+		return "", fmt.Errorf("must be a host, host:port or *.suffix that callbacks could name, not %q: %w", text, err)
 	}
 	if below {
 		canonical = "*." + canonical
