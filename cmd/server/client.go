@@ -267,7 +267,7 @@ func (c *clientCommand) show(ctx context.Context, pool *pgxpool.Pool, config Con
 	}
 	at := slices.IndexFunc(rows, func(row db.Client) bool { return row.Name == c.name })
 	if at < 0 {
-		return fmt.Errorf("there is no client %s", c.name)
+		return fmt.Errorf("there is no client %s: ringback client list names all", c.name)
 	}
 	return printLimits(rows[at], config, stdout)
 }

@@ -50,7 +50,7 @@ func Add(ctx context.Context, q db.Querier, keys Keys, client string, now time.T
 	row.CreatedAt = now
 	inserted, err := db.InsertClient(ctx, q, row)
 	if err == nil && !inserted {
-		err = fmt.Errorf("there is a client %s already", client)
+		err = fmt.Errorf("there is a client %[1]s already: ringback client rotate %[1]s gives it another key, unless it is disabled", client)
 	}
 	return issued, err
 }
@@ -62,7 +62,7 @@ func Rotate(ctx context.Context, q db.Querier, keys Keys, client string, now tim
 	row.RotatedAt = now
 	rotated, err := db.RotateClient(ctx, q, row)
 	if err == nil && !rotated {
-		err = fmt.Errorf("there is no client %s, or it is disabled", client)
+		err = fmt.Errorf("there is no client %s, or it is disabled: ringback client list tells", client)
 	}
 	return issued, err
 }
@@ -84,7 +84,7 @@ func issue(keys Keys, client string) (Credentials, db.Client) {
 func Disable(ctx context.Context, q db.Querier, client string, now time.Time) error {
 	disabled, err := db.DisableClient(ctx, q, client, now)
 	if err == nil && !disabled {
-		err = fmt.Errorf("there is no client %s", client)
+		err = fmt.Errorf("there is no client %s: ringback client list names all", client)
 	}
 	return err
 }

@@ -40,7 +40,7 @@ func TestIssue(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{
-			"acme": "already", "local": "local mode", "": "1 to 100", "a b": "1 to 100", "-a": "1 to 100", "ä": "1 to 100", strings.Repeat("a", 101): "1 to 100",
+			"acme": "there is a client acme already: ringback client rotate acme gives it another key", "local": "local mode", "": "1 to 100", "a b": "1 to 100", "-a": "1 to 100", "ä": "1 to 100", strings.Repeat("a", 101): "1 to 100",
 		} {
 			if _, err := Add(t.Context(), pool, nil, name, morning); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("adding %q: got %v, want an error with %q", name, err, want)
@@ -54,11 +54,11 @@ func TestIssue(t *testing.T) {
 	t.Run("RotatesOnlyThoseWhoMayCall", func(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
-		if _, err := Rotate(t.Context(), pool, nil, "nobody", morning); err == nil {
-			t.Error("rotating nobody: got no error")
+		if _, err := Rotate(t.Context(), pool, nil, "nobody", morning); err == nil || !strings.Contains(err.Error(), "ringback client list") {
+			t.Errorf("rotating nobody: got %v, want an error that says where the names are", err)
 		}
-		if err := Disable(t.Context(), pool, "nobody", morning); err == nil {
-			t.Error("disabling nobody: got no error")
+		if err := Disable(t.Context(), pool, "nobody", morning); err == nil || !strings.Contains(err.Error(), "ringback client list") {
+			t.Errorf("disabling nobody: got %v, want an error that says where the names are", err)
 		}
 		if _, err := Add(t.Context(), pool, nil, "acme", morning); err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ func Set(ctx context.Context, pool *pgxpool.Pool, client string, change func(*db
 		return db.SaveClientLimits(ctx, tx, row)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		err = fmt.Errorf("there is no client %s", client)
+		err = fmt.Errorf("there is no client %s: ringback client list names all", client)
 	}
 	return row, err
 }

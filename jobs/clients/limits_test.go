@@ -61,7 +61,7 @@ func TestLimits(t *testing.T) {
 
 	t.Run("AreNobodysWhereThereIsNoSuchClient", func(t *testing.T) {
 		t.Parallel()
-		if _, err := Set(t.Context(), dbtest.NewPool(t), "nobody", func(*db.Client) {}); err == nil || !strings.Contains(err.Error(), "no client nobody") {
+		if _, err := Set(t.Context(), dbtest.NewPool(t), "nobody", func(*db.Client) {}); err == nil || !strings.Contains(err.Error(), "no client nobody: ringback client list names all") {
 			t.Errorf("got %v, want an error that says so", err)
 		}
 	})
