@@ -208,7 +208,7 @@ func faultOf(err error) Fault {
 		return ""
 	case strings.Contains(err.Error(), "read only connection"): // pgconn has no name for it
 		return ReadOnly
-	case errors.As(err, &answer) && answer.Code == notReady && isConnectError(err): // by ALLOW_CONNECTIONS false
+	case errors.As(err, &answer) && answer.Code == notReady && IsConnectError(err): // by ALLOW_CONNECTIONS false
 		return Denied
 	case isMistrust(err):
 		return Untrusted
@@ -220,7 +220,7 @@ func faultOf(err error) Fault {
 		return Wraparound
 	case answer != nil:
 		return faultOfState(answer.Code)
-	case errors.Is(err, context.DeadlineExceeded) && !isConnectError(err):
+	case errors.Is(err, context.DeadlineExceeded) && !IsConnectError(err):
 		return Slow
 	}
 	return Away
@@ -246,7 +246,8 @@ func faultOfState(code string) Fault {
 	return Away
 }
 
-func isConnectError(err error) bool {
+// IsConnectError tells whether err shows that no connection came about.
+func IsConnectError(err error) bool {
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect)
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +54,24 @@ func CheckURL(url string) error {
 		return errors.New("sets description_cache_capacity to 0: leave it out, or use default_query_exec_mode=describe_exec")
 	}
 	return nil
+}
+
+// WithoutPassword is a connection string as a URL that may be shown: the role, the hosts and ports,
+// and the database.
+func WithoutPassword(connection string) string {
+	config, err := pgxpool.ParseConfig(connection)
+	if err != nil {
+		return "a string that can't be read"
+	}
+	conn := config.ConnConfig
+	hosts := []string{net.JoinHostPort(conn.Host, strconv.Itoa(int(conn.Port)))}
+	for _, other := range conn.Fallbacks { // the same host without TLS, too
+		if host := net.JoinHostPort(other.Host, strconv.Itoa(int(other.Port))); !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	shown := url.URL{Scheme: "postgres", User: url.User(conn.User), Host: strings.Join(hosts, ","), Path: "/" + conn.Database}
+	return shown.String()
 }
 
 // Open returns a pool of connections to the database at url, without connecting yet.

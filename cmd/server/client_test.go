@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"reflect"
 	"regexp"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"ringback/db"
 	"ringback/db/dbtest"
 	"ringback/jobs/clients"
 	"ringback/work/fingerprint"
@@ -401,5 +403,35 @@ func TestCommandsBeforeMigrate(t *testing.T) {
 				t.Errorf("%q at version %s: got %v and %q, want one sentence with the remedy", command, version, err, out.String())
 			}
 		}
+	}
+}
+
+func TestADatabaseThatIsAwayIsNamed(t *testing.T) {
+	t.Parallel()
+	const address = "127.0.0.1:1" // where nobody listens
+	away := "postgres://ringback:hunter2@" + address + "/hooks?sslmode=disable"
+	for _, command := range [][]string{{"client", "list"}, {"receiver", "list"}, {"migrate"}} {
+		err := run(t.Context(), command, environment(away, nil), io.Discard, io.Discard, works)
+		if err == nil || !strings.Contains(err.Error(), "connection refused: DATABASE_URL names postgres://ringback@"+address+"/hooks: start that database") ||
+			!strings.Contains(err.Error(), "`make up`") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %v, want the database without its password, and what starts one", command, err)
+		}
+	}
+	config, err := readConfig(map[string]string{}, options{readsOnly: true}, works)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := db.CheckServer(t.Context(), away)
+	if got := config.tried(refused); !strings.HasSuffix(got.Error(), "DATABASE_URL is not set, so postgres://ringback@127.0.0.1:5433/ringback was tried, which `make up` starts") {
+		t.Errorf("without DATABASE_URL: got %v, want the default, and what starts it", got)
+	}
+	other, err := url.Parse(dbtest.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Path = "/ringback_not_there"
+	err = run(t.Context(), []string{"client", "list"}, environment(other.String(), nil), io.Discard, io.Discard, works)
+	if err == nil || !strings.Contains(err.Error(), "does not exist (SQLSTATE 3D000): DATABASE_URL names postgres://") || !strings.HasSuffix(err.Error(), "/ringback_not_there") {
+		t.Errorf("of a server that answers: got %v, want the database alone", err)
 	}
 }

@@ -203,7 +203,7 @@ before the first client is added, for example.`,
 				return err
 			}
 			if err := db.CheckServer(command.Context(), config.DatabaseURL); err != nil {
-				return err
+				return config.tried(err)
 			}
 			if err := db.MigrateTelling(command.Context(), config.DatabaseURL, newLogger(config, command.ErrOrStderr())); err != nil || !l.json {
 				return err
@@ -278,7 +278,7 @@ func databaseCommand(settings readSettings, do onDatabase) func(*cobra.Command, 
 			return err
 		}
 		if err := db.CheckSchema(command.Context(), config.DatabaseURL); err != nil {
-			return err
+			return config.tried(err)
 		}
 		pool, err := db.Open(command.Context(), config.DatabaseURL, statementTime)
 		if err != nil {

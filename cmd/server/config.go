@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ringback/db"
 	"ringback/jobs/clients"
@@ -79,6 +80,8 @@ type Config struct {
 
 	options
 
+	unsetDatabase bool // DATABASE_URL is the default
+
 	set     work.Set      // written in Go
 	catalog *work.Catalog // of WORK_URL, WORKS and works.go
 	exposed []string      // kinds of work whose services can't verify their caller
@@ -91,7 +94,10 @@ const noAdmin = "none"
 // before anything opens.
 func readConfig(environ map[string]string, o options, set work.Set) (Config, error) {
 	memory := debug.SetMemoryLimit(-1)
-	config := Config{options: o, set: set, Workers: defaultWorkers(memory), MaxConnections: defaultConnections(memory, openFiles())}
+	config := Config{
+		options: o, set: set, unsetDatabase: environ["DATABASE_URL"] == "",
+		Workers: defaultWorkers(memory), MaxConnections: defaultConnections(memory, openFiles()),
+	}
 	wrong, err := parse(&config, environ)
 	if err != nil {
 		return config, err
@@ -110,6 +116,21 @@ func readConfig(environ map[string]string, o options, set work.Set) (Config, err
 		fmt.Fprintf(&report, "\n  %s %s", setting, wrong[setting])
 	}
 	return config, fmt.Errorf("settings:%s", report.String())
+}
+
+// tried adds to an error of connecting which database was tried, and how to get one.
+func (c Config) tried(err error) error {
+	var answer *pgconn.PgError
+	switch place := db.WithoutPassword(c.DatabaseURL); {
+	case !db.IsConnectError(err):
+		return err
+	case c.unsetDatabase:
+		return fmt.Errorf("%w: DATABASE_URL is not set, so %s was tried, which `make up` starts", err, place)
+	case errors.As(err, &answer):
+		return fmt.Errorf("%w: DATABASE_URL names %s", err, place)
+	default:
+		return fmt.Errorf("%w: DATABASE_URL names %s: start that database, or name another; `make up` starts the one that is tried without DATABASE_URL", err, place)
+	}
 }
 
 // parse reads the settings and returns the mistakes, by setting.

@@ -145,7 +145,11 @@ func (s *server) await(ctx context.Context, prepare func(context.Context) error)
 		}
 		if pause == firstPause {
 			s.serve()
-			s.logger.Error("waiting_for_database", "addr", s.listener.Addr().String(), "admin_addr", s.adminAddr, "error", err,
+			told := err
+			if s.config.unsetDatabase { // mostly somebody's first start
+				told = s.config.tried(err)
+			}
+			s.logger.Error("waiting_for_database", "addr", s.listener.Addr().String(), "admin_addr", s.adminAddr, "error", told,
 				"remedy", db.RemedyOf(err)+"; this process answers 503 until then")
 		}
 		s.health.Note(db.StartStep, err)
