@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -16,6 +17,19 @@ func TestProbesThatNameNoHost(t *testing.T) {
 		if handler.ServeHTTP(answer, request); answer.Code != want {
 			t.Errorf("host %q: got %d, want %d", host, answer.Code, want)
 		}
+		if told := answer.Body.String(); want == http.StatusForbidden && (!strings.Contains(told, "a loopback address or to localhost alone") || !strings.Contains(told, "The Host of this call is another")) {
+			t.Errorf("host %q: got %q, want what this server takes, and what is wrong", host, told)
+		}
+	}
+}
+
+func TestCallsOfOtherPagesAreToldHowToOpenThis(t *testing.T) {
+	t.Parallel()
+	request, answer := httptest.NewRequest(http.MethodGet, "/debug/pprof/profile", nil), httptest.NewRecorder()
+	request.Header.Set("Sec-Fetch-Site", "cross-site")
+	notFromPages(func(http.ResponseWriter, *http.Request) { t.Error("the call went through") }).ServeHTTP(answer, request)
+	if told := answer.Body.String(); answer.Code != http.StatusForbidden || told != "Open this page by its address.\n" {
+		t.Errorf("got %d %q, want 403 and what to do", answer.Code, told)
 	}
 }
 

@@ -393,6 +393,23 @@ func TestASecondConnectionThatHungIsTriedAgain(t *testing.T) {
 	}
 }
 
+// Only by https does a connection show that somebody serves it, before it has an answer.
+func TestAHandshakeIsSeenByHTTPSAlone(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		receiver, conn string
+		want           bool
+	}{{"https://a:443", "192.0.2.9:5000", true}, {"https://a:443", "", false}, {"http://a:80", "192.0.2.9:5000", false}} {
+		r := newReceiver(test.receiver, morning)
+		c := r.party("acme", morning)
+		r.lastTaken = taken{end: morning.Add(second)}
+		explained := r.learnOneByOne(&Pass{party: c, left: morning}, webhook.Attempt{Outcome: webhook.Timeout, Conn: test.conn}, morning.Add(10*second))
+		if !explained || c.shookHands != test.want {
+			t.Errorf("%s on connection %q: got %v and a handshake %v, want it explained, and %v", test.receiver, test.conn, explained, c.shookHands, test.want)
+		}
+	}
+}
+
 func TestOperatorsWord(t *testing.T) {
 	t.Parallel()
 	s := newSimulation(500)
