@@ -61,7 +61,7 @@ func TestWrongUsageIsToldBeforeAnythingBegins(t *testing.T) {
 		"receiver block a.example.com":                                 `not "block"`,
 		"receiver deny":                                                "takes one host, not 0",
 		"receiver deny a.example.com b.com":                            "takes one host, not 2",
-		"client set a --callbacks hooks.a.test":                        `not "hooks.a.test": The host name in the callback URL must not end in test, which is reserved and never resolves (RFC 2606, RFC 6761).`,
+		"client set a --callbacks hooks.a.test":                        `not "hooks.a.test": The host name in the callback URL must not end in test, which is reserved: no public host has such a name (RFC 2606, RFC 6761).`,
 		"receiver deny https://a.example.com":                          "a receiver must be a host",
 		"receiver deny hooks.a.example":                                `not "hooks.a.example": The host name in the callback URL must not end in example, which is reserved`,
 		"receiver deny a.example.com --rate 5":                         "unknown flag: --rate",

@@ -224,7 +224,7 @@ func checkTop(name string) error {
 	case top[0] < 'a' || top[0] > 'z':
 		return refuse("The last label of the host name in the callback URL must start with a letter.")
 	case isReserved(top):
-		return refuse("The host name in the callback URL must not end in " + top + ", which is reserved and never resolves (RFC 2606, RFC 6761).")
+		return refuse("The host name in the callback URL must not end in " + top + ", which is reserved: no public host has such a name (RFC 2606, RFC 6761).")
 	case isSpecialUse(top):
 		return refuse("The host name in the callback URL must not be a special-use or private one.")
 	case dot < 0:

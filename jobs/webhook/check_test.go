@@ -101,7 +101,7 @@ const (
 	ruleLabel    = "1 to 63 letters"
 	ruleALabel   = "RFC 5891"
 	ruleLast     = "start with a letter"
-	ruleReserved = ", which is reserved and never resolves (RFC 2606, RFC 6761)"
+	ruleReserved = ", which is reserved: no public host has such a name (RFC 2606, RFC 6761)"
 	ruleSpecial  = "special-use"
 	ruleLabels   = "two labels"
 )
