@@ -21,14 +21,8 @@ type page struct {
 	Tiles             []tile
 	Tables            []table
 	Notes             []string
-	Data              pageData
+	Data              map[string]any // the columns of the charts
 	UPlotJS, UPlotCSS any
-}
-
-// pageData is the data of the charts.
-type pageData struct {
-	Timeline     load.Timeline     `json:"timeline"`
-	Distribution load.Distribution `json:"distribution"`
 }
 
 // tile is a figure at the top of the page.
@@ -47,7 +41,7 @@ func writeHTML(w io.Writer, f *load.Findings) error {
 		Tiles:    tiles(&f.Report),
 		Tables:   tables(&f.Report),
 		Notes:    notes(&f.Report),
-		Data:     pageData{f.Timeline(), f.Distribution()},
+		Data:     map[string]any{"timeline": f.Timeline(), "distribution": f.Distribution()},
 		UPlotJS:  template.JS(uplot.JS),
 		UPlotCSS: template.CSS(uplot.CSS),
 	})

@@ -20,157 +20,133 @@ func (c Column) MarshalJSON() ([]byte, error) {
 	return json.Marshal(values)
 }
 
-// Timeline is a run over time, in columns of equal length.
-type Timeline struct {
-	At Column `json:"at"` // seconds since the start of sending, at the start of each bin
-
-	// Rates are per second, by when something happened: due, sent, sync_ok, acked, delivered,
-	// sync_shed, async_shed, and failed (rejected, failed, ambiguous or unsent).
-	Rates map[string]Column `json:"rates"`
-	// Levels are at the end of each bin: in_flight (sent and not answered), and backlog
-	// (acknowledged and not called back).
-	Levels map[string]Column `json:"levels"`
-	// Latencies are in milliseconds, by when the request was due: sync, async, callback.
-	Latencies map[string]Bands `json:"latencies"`
-}
-
-// Bands are Quantiles over time.
-type Bands struct {
-	P50 Column `json:"p50"`
-	P99 Column `json:"p99"`
-	Max Column `json:"max"`
-}
-
 // leastBin is the unit of a bin's length. Most runs have some 120 bins.
 const leastBin = 50 * time.Millisecond
 
-// charting is a timeline that is being filled.
-type charting struct {
-	Timeline
+// The columns of a timeline, beside at.
+var (
+	rates     = []string{"due", "sent", "sync_ok", "acked", "delivered", "sync_shed", "async_shed", "failed"}
+	levels    = []string{"in_flight", "backlog"}
+	latencies = []string{"sync", "async", "callback"}
+)
+
+// timeline is a timeline that is being filled.
+type timeline struct {
 	bin       micros
+	columns   map[string]Column
 	latencies map[string][][]micros // by bin
 }
 
-// Timeline draws the run.
-func (f *Findings) Timeline() Timeline {
+// Timeline is the run over time, in columns of equal length:
+//   - at: seconds since the start of sending, at the start of each bin.
+//   - Rates are per second, by when something happened: due, sent, sync_ok, acked, delivered,
+//     sync_shed, async_shed, and failed (rejected, failed, ambiguous or unsent).
+//   - Levels are at the end of each bin: in_flight (sent and not answered), and backlog
+//     (acknowledged and not called back).
+//   - Latencies are in milliseconds, by when the request was due: sync, async and callback,
+//     each with _p50, _p99 and _max.
+func (f *Findings) Timeline() map[string]Column {
 	last := micros(1) // when the last thing happened
 	for _, request := range f.ledger.requests {
 		last = max(last, request.at+max(request.took, request.called))
 	}
 	bin := toMicros(max(leastBin, (last.duration() / 120).Round(leastBin)))
-	c := newCharting(bin, int(last/bin)+1)
+	bins := int(last/bin) + 1
+	t := &timeline{bin, map[string]Column{}, map[string][][]micros{}}
+	for _, name := range slices.Concat(rates, levels) {
+		t.columns[name] = make(Column, bins)
+	}
+	for _, name := range latencies {
+		t.latencies[name] = make([][]micros, bins)
+	}
 	for _, request := range f.ledger.requests {
-		c.add(request)
+		t.add(request)
 	}
-	c.finish()
-	return c.Timeline
+	t.finish(bins)
+	return t.columns
 }
 
-func newCharting(bin micros, bins int) *charting {
-	c := &charting{
-		Timeline:  Timeline{make(Column, bins), map[string]Column{}, map[string]Column{}, map[string]Bands{}},
-		bin:       bin,
-		latencies: map[string][][]micros{},
-	}
-	for i := range c.At {
-		c.At[i] = float64(i) * bin.duration().Seconds()
-	}
-	for _, name := range []string{"due", "sent", "sync_ok", "acked", "delivered", "sync_shed", "async_shed", "failed"} {
-		c.Rates[name] = make(Column, bins)
-	}
-	for _, name := range []string{"in_flight", "backlog"} {
-		c.Levels[name] = make(Column, bins)
-	}
-	for _, name := range []string{"sync", "async", "callback"} {
-		c.latencies[name] = make([][]micros, bins)
-	}
-	return c
-}
-
-// count adds one to a rate.
-func (c *charting) count(rate string, at micros) { c.Rates[rate][at/c.bin]++ }
+// count adds to a rate, or changes a level.
+func (t *timeline) count(name string, at micros, by float64) { t.columns[name][at/t.bin] += by }
 
 // span raises a level for a time.
-func (c *charting) span(level string, from, to micros) {
-	c.Levels[level][from/c.bin]++
-	c.Levels[level][to/c.bin]--
+func (t *timeline) span(level string, from, to micros) {
+	t.count(level, from, 1)
+	t.count(level, to, -1)
 }
 
-func (c *charting) latency(name string, due, took micros) {
-	c.latencies[name][due/c.bin] = append(c.latencies[name][due/c.bin], took)
+func (t *timeline) latency(name string, due, took micros) {
+	t.latencies[name][due/t.bin] = append(t.latencies[name][due/t.bin], took)
 }
 
-func (c *charting) add(r request) {
+func (t *timeline) add(r request) {
 	if r.outcome == undue {
 		return
 	}
-	c.count("due", r.at)
+	t.count("due", r.at, 1)
 	if r.outcome == unsent {
-		c.count("failed", r.at)
+		t.count("failed", r.at, 1)
 		return
 	}
 	answered := r.at + r.took
-	c.count("sent", r.at+r.sendDelay)
-	c.span("in_flight", r.at+r.sendDelay, answered)
+	t.count("sent", r.at+r.sendDelay, 1)
+	t.span("in_flight", r.at+r.sendDelay, answered)
 	name, good := "sync", "sync_ok"
 	if r.isAsync {
 		name, good = "async", "acked"
 	}
 	switch r.outcome {
 	case shed:
-		c.count(name+"_shed", answered)
+		t.count(name+"_shed", answered, 1)
 	case ok:
-		c.count(good, answered)
-		c.latency(name, r.at, r.took)
-		c.addCallback(r, answered)
+		t.count(good, answered, 1)
+		t.latency(name, r.at, r.took)
+		t.addCallback(r, answered)
 	default:
-		c.count("failed", answered)
+		t.count("failed", answered, 1)
 	}
 }
 
 // addCallback counts in the backlog only callbacks that a receiver will take.
-func (c *charting) addCallback(r request, acked micros) {
+func (t *timeline) addCallback(r request, acked micros) {
 	if !r.isAsync || !r.kind.Delivers() {
 		return
 	}
 	if r.taken == 0 {
-		c.Levels["backlog"][acked/c.bin]++
+		t.count("backlog", acked, 1)
 		return
 	}
 	called := r.at + r.called
-	c.count("delivered", called)
-	c.span("backlog", min(acked, called), called)
+	t.count("delivered", called, 1)
+	t.span("backlog", min(acked, called), called)
 	if r.kind.IsPrompt() {
-		c.latency("callback", r.at, r.called)
+		t.latency("callback", r.at, r.called)
 	}
 }
 
-// finish turns counts into rates, and changes into levels.
-func (c *charting) finish() {
-	for _, rate := range c.Rates {
-		for i := range rate {
-			rate[i] /= c.bin.duration().Seconds()
+// finish turns counts into rates, changes into levels, and latencies into their quantiles.
+func (t *timeline) finish(bins int) {
+	for bin := range bins {
+		t.columns["at"] = append(t.columns["at"], float64(bin)*t.bin.duration().Seconds())
+		for _, name := range rates {
+			t.columns[name][bin] /= t.bin.duration().Seconds()
 		}
-	}
-	for _, level := range c.Levels {
-		for i := 1; i < len(level); i++ {
-			level[i] += level[i-1]
+		for _, name := range levels {
+			if bin > 0 {
+				t.columns[name][bin] += t.columns[name][bin-1]
+			}
 		}
-	}
-	for name, bins := range c.latencies {
-		var bands Bands
-		for _, values := range bins {
-			slices.Sort(values)
-			bands.P50 = append(bands.P50, quantile(values, 0.5))
-			bands.P99 = append(bands.P99, quantile(values, 0.99))
-			bands.Max = append(bands.Max, quantile(values, 1))
+		for _, name := range latencies {
+			sorted := slices.Sorted(slices.Values(t.latencies[name][bin]))
+			for quantile, share := range map[string]float64{"_p50": 0.5, "_p99": 0.99, "_max": 1} {
+				t.columns[name+quantile] = append(t.columns[name+quantile], quantileOf(sorted, share))
+			}
 		}
-		c.Latencies[name] = bands
 	}
 }
 
-// quantile is a quantile of sorted values, in milliseconds; NaN without values.
-func quantile(sorted []micros, share float64) float64 {
+// quantileOf is a quantile of sorted values, in milliseconds; NaN without values.
+func quantileOf(sorted []micros, share float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
 	}
@@ -178,26 +154,20 @@ func quantile(sorted []micros, share float64) float64 {
 	return float64(sorted[max(0, index)]) / 1000
 }
 
-// Distribution is how long requests took, by percentile.
-type Distribution struct {
-	Nines    Column `json:"nines"` // 1 is 90 %, 2 is 99 %, 3 is 99.9 %
-	Sync     Column `json:"sync"`  // milliseconds
-	Async    Column `json:"async"`
-	Callback Column `json:"callback"`
-}
-
-// Distribution has percentiles that get closer to each other towards the slowest request.
-func (f *Findings) Distribution() Distribution {
+// Distribution is how long requests took, by percentile, in columns of equal length: nines (1
+// is 90 %, 2 is 99 %, 3 is 99.9 %), and sync, async and callback in milliseconds. The
+// percentiles get closer to each other towards the slowest request.
+func (f *Findings) Distribution() map[string]Column {
 	const step, most = 0.05, 5
-	var d Distribution
+	columns := map[string]Column{}
 	for i := range int(most/step) + 1 {
 		nines := float64(i) * step
-		d.Nines = append(d.Nines, nines)
-		d.Sync = append(d.Sync, f.Sync.Latency.atNines(nines))
-		d.Async = append(d.Async, f.Async.Latency.atNines(nines))
-		d.Callback = append(d.Callback, f.Async.TimeToCallback.atNines(nines))
+		columns["nines"] = append(columns["nines"], nines)
+		for name, of := range map[string]Quantiles{"sync": f.Sync.Latency, "async": f.Async.Latency, "callback": f.Async.TimeToCallback} {
+			columns[name] = append(columns[name], of.atNines(nines))
+		}
 	}
-	return d
+	return columns
 }
 
 func (q *Quantiles) atNines(nines float64) float64 {
