@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -28,10 +29,13 @@ func TestGrowMakesWholeRequests(t *testing.T) {
 		  AND work_job_state = 'completed'
 		  AND callback_job_state = 'completed'
 		  AND settled_at <= now()`
-	var whole int
-	err := d.Connect(t.Context(), func(conn *pgx.Conn) error { return conn.QueryRow(t.Context(), sql).Scan(&whole) })
-	if err != nil || whole != copies+1 {
-		t.Errorf("%d requests are whole (%v), want %d", whole, err, copies+1)
+	const unready = "SELECT count(*) FROM pg_index WHERE NOT (indisready AND indisvalid)"
+	var whole, left int
+	err := d.Connect(t.Context(), func(conn *pgx.Conn) error {
+		return errors.Join(conn.QueryRow(t.Context(), sql).Scan(&whole), conn.QueryRow(t.Context(), unready).Scan(&left))
+	})
+	if err != nil || whole != copies+1 || left > 0 {
+		t.Errorf("%d requests are whole (%v), and %d indexes are not ready, want %d and none", whole, err, left, copies+1)
 	}
 }
 
