@@ -1,19 +1,35 @@
-// Package stage puts up what the tools need, such as folders and databases, and takes it down
-// again.
+// Package stage runs a tool: it puts up what the tool needs, such as folders and databases, and
+// takes it down again.
 package stage
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"ringback/cmd/internal/load"
 	"ringback/cmd/internal/postgres"
 )
+
+// Main runs a tool as the process. The first SIGINT or SIGTERM ends ctx, the second ends the
+// process at once. An error other than flag.ErrHelp makes the exit status 1.
+func Main(name string, run func(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
 
 // Stage takes down all that was put up on it when it ends, the last first. Like a test with
 // testing.T, a stage ends at the first error, and only its own goroutine may call its methods.
