@@ -120,7 +120,7 @@ func (e *engine) dispatch(ctx context.Context, send sender) error {
 
 // note records how the dispatcher kept to the schedule.
 func (e *engine) note(now, at time.Duration) {
-	e.lateness.record(toMicros(now - at))
+	e.lateness.record(now - at)
 	for int(now/time.Second) >= len(e.seconds) {
 		e.seconds = append(e.seconds, second{})
 	}

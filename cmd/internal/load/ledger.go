@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -11,16 +10,6 @@ import (
 
 	"ringback/cmd/internal/receivers"
 )
-
-// micros is a duration in microseconds, up to maxRun. It takes half the memory of a
-// time.Duration, so that a long run can keep every request.
-type micros uint32
-
-func toMicros(duration time.Duration) micros {
-	return micros(min(max(duration.Microseconds(), 0), math.MaxUint32))
-}
-
-func (m micros) duration() time.Duration { return time.Duration(m) * time.Microsecond }
 
 // clock is the clock of a run: its time counts from the start of sending.
 type clock struct{ start time.Time }
@@ -44,15 +33,15 @@ const (
 // request is a request, and its callbacks if it is async. The first callback may come
 // before the acknowledgement.
 type request struct {
-	id        uuid.UUID // from the acknowledgement or a callback, whichever came first
-	result    uint64    // hash of the first delivery's result
-	sequence  int64     // of the first delivery, within its ordering key; 0 where none is told
-	at        micros    // when the request was due, since the start of sending
-	sendDelay micros    // from at until the request was sent
-	took      micros    // from at until its answer
-	called    micros    // from at until the first delivery
-	attempts  uint16    // callbacks that came, with any answer
-	taken     uint16    // callbacks answered with 2xx: deliveries
+	id        uuid.UUID     // from the acknowledgement or a callback, whichever came first
+	result    uint64        // hash of the first delivery's result
+	sequence  int64         // of the first delivery, within its ordering key; 0 where none is told
+	at        time.Duration // when the request was due, since the start of sending
+	sendDelay time.Duration // from at until the request was sent
+	took      time.Duration // from at until its answer
+	called    time.Duration // from at until the first delivery
+	attempts  uint16        // callbacks that came, with any answer
+	taken     uint16        // callbacks answered with 2xx: deliveries
 	outcome   outcome
 	isAsync   bool
 	kind      receivers.Behaviour
@@ -137,7 +126,7 @@ func newLedger(config Config, total int) *ledger {
 func (l *ledger) expect(arrival arrival) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.requests[arrival.number].at = toMicros(arrival.at)
+	l.requests[arrival.number].at = arrival.at
 }
 
 // recordUnsent notes that a request could not be sent in time.
@@ -145,17 +134,17 @@ func (l *ledger) recordUnsent(arrival arrival) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
-	request.at, request.outcome = toMicros(arrival.at), unsent
+	request.at, request.outcome = arrival.at, unsent
 	l.endpoint(request).counts[unsent]++
 }
 
 // record notes the answer to a request that was sent at sentAt and is answered now.
 func (l *ledger) record(arrival arrival, sentAt time.Duration, answer answer) {
-	took := toMicros(l.clock.now() - arrival.at)
+	took := l.clock.now() - arrival.at
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
-	request.outcome, request.sendDelay, request.took = answer.outcome, toMicros(sentAt-arrival.at), took
+	request.outcome, request.sendDelay, request.took = answer.outcome, sentAt-arrival.at, took
 	at := l.endpoint(request)
 	at.counts[answer.outcome]++
 	if answer.reason != "" {
@@ -228,7 +217,7 @@ func (l *ledger) deliver(number int, cameAt time.Duration, delivery delivery) (n
 	if request.taken > 1 {
 		return true
 	}
-	request.called = toMicros(cameAt - request.at.duration())
+	request.called = cameAt - request.at
 	request.result, request.sequence = delivery.result, delivery.sequence
 	l.delivered++
 	if wasOutstanding || request.outcome == undue {
@@ -281,7 +270,7 @@ func (l *ledger) progress(sent int) (sync, async counts, delivered int, oldest t
 	}
 	for i := range l.requests[l.oldest:sent] {
 		if request := &l.requests[l.oldest+i]; request.isOutstanding() {
-			oldest = l.clock.now() - request.at.duration()
+			oldest = l.clock.now() - request.at
 			break
 		}
 	}

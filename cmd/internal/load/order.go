@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // orderingKey returns the ordering key of an async request, empty in a run without keys.
@@ -33,8 +34,8 @@ func (l *ledger) checkOrder(config Config) {
 // Only the sequence orders requests that were under way together.
 func markLate(turns []*request) {
 	slices.SortStableFunc(turns, func(a, b *request) int { return cmp.Compare(a.at+a.called, b.at+b.called) })
-	var lastSent micros    // of the requests that were called back so far
-	var lastSequence int64 // likewise
+	var lastSent time.Duration // of the requests that were called back so far
+	var lastSequence int64     // likewise
 	for _, turn := range turns {
 		if turn.at+turn.took < lastSent || turn.sequence != 0 && turn.sequence < lastSequence {
 			turn.flags |= wrongOrder

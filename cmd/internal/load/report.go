@@ -130,11 +130,12 @@ type Quantiles struct {
 	recorded *hdrhistogram.Histogram
 }
 
-func (q *Quantiles) record(duration micros) {
+func (q *Quantiles) record(duration time.Duration) {
 	if q.recorded == nil {
-		q.recorded = hdrhistogram.New(1, int64(^micros(0)), 3)
+		// A request may wait for a connection, then for its answer, and then for its callback.
+		q.recorded = hdrhistogram.New(1, (4 * MaxDuration).Microseconds(), 3)
 	}
-	_ = q.recorded.RecordValue(int64(duration)) // fails for a value out of range, which micros can't have
+	_ = q.recorded.RecordValue(duration.Microseconds()) // fails for a longer duration
 }
 
 // millis returns a percentile of what is recorded, in milliseconds.

@@ -8,15 +8,15 @@ import (
 
 func TestTallyOfAWindow(t *testing.T) {
 	t.Parallel()
-	const second = micros(time.Second / time.Microsecond)
+	const second, micro = time.Second, time.Microsecond
 	config := Defaults()
 	config.Mix = Mix{Sync: 1}
 	ledger := newLedger(config, 5)
 	ledger.requests = []request{
-		{at: 0, took: 9, outcome: ok},                            // in the warm-up
-		{at: second, sendDelay: 500, took: 1500, outcome: ok},    // counts
-		{at: 2 * second, took: 2000, outcome: shed},              // shed
-		{at: 3*second - 1, sendDelay: 10, took: 20, outcome: ok}, // too late for goodput
+		{at: 0, took: 9 * micro, outcome: ok},                                        // in the warm-up
+		{at: second, sendDelay: 500 * micro, took: 1500 * micro, outcome: ok},        // counts
+		{at: 2 * second, took: 2000 * micro, outcome: shed},                          // shed
+		{at: 3*second - micro, sendDelay: 10 * micro, took: 20 * micro, outcome: ok}, // too late for goodput
 		{at: 2 * second, outcome: unsent},
 	}
 	tally := ledger.tally(measured{warmup: second, end: 3 * second})
@@ -27,22 +27,22 @@ func TestTallyOfAWindow(t *testing.T) {
 	if report.Goodput != 0.5 {
 		t.Errorf("goodput: got %v, want one in two seconds", report.Goodput)
 	}
-	if tally.lastSent != 3*second+9 {
+	if tally.lastSent != 3*second+9*micro {
 		t.Errorf("last departure: got %v", tally.lastSent)
 	}
 }
 
 func TestTallyOfCallbacks(t *testing.T) {
 	t.Parallel()
-	const second = micros(time.Second / time.Microsecond)
+	const second, micro = time.Second, time.Microsecond
 	config := Defaults()
 	config.Mix = Mix{Async: 1}
 	ledger := newLedger(config, 4)
 	ledger.requests = []request{
-		{at: 0, outcome: ok, called: second + 1000, taken: 1}, // due in the warm-up and delivered after it
-		{at: second, outcome: ok, called: 1500, taken: 1, attempts: 2},
-		{at: second, outcome: ok, called: 3 * second, taken: 1}, // when sending had ended
-		{at: second, outcome: ambiguous, called: 1, taken: 1},   // but not acknowledged
+		{at: 0, outcome: ok, called: second + 1000*micro, taken: 1}, // due in the warm-up and delivered after it
+		{at: second, outcome: ok, called: 1500 * micro, taken: 1, attempts: 2},
+		{at: second, outcome: ok, called: 3 * second, taken: 1},   // when sending had ended
+		{at: second, outcome: ambiguous, called: micro, taken: 1}, // but not acknowledged
 	}
 	for i := range ledger.requests {
 		ledger.requests[i].isAsync = true

@@ -63,7 +63,7 @@ type Findings struct {
 	Report
 	ledger *ledger
 	measured
-	lastSent micros // when the last request was sent
+	lastSent time.Duration // when the last request was sent
 
 	missing, pending []uuid.UUID
 	uncalled         []uuid.UUID // dead requests for which no attempt came

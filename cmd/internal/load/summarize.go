@@ -21,7 +21,7 @@ func (r *Run) summarize(cpu time.Duration) *Findings {
 	if r.config.OrderingKeys > 0 {
 		r.ledger.checkOrder(r.config)
 	}
-	f := r.ledger.tally(measured{toMicros(r.config.Warmup), toMicros(r.engine.ended)})
+	f := r.ledger.tally(measured{r.config.Warmup, r.engine.ended})
 	f.addSettings(r.config)
 	f.Async.Verified, f.Async.Unverified = verified, f.Async.Unverified-verified
 	if r.expected() == nil {
@@ -30,8 +30,8 @@ func (r *Run) summarize(cpu time.Duration) *Findings {
 	r.explain(f)
 	f.Goodput = Goodput{f.Sync.Goodput, f.Async.Goodput}
 	f.DurationS = r.engine.ended.Seconds()
-	f.OfferedRate = perSecond(int(r.engine.handedOver.Load()), r.engine.ended)
-	f.AchievedRate = perSecond(f.sent(), max(r.engine.ended, f.lastSent.duration()))
+	f.OfferedRate = perSecond(float64(r.engine.handedOver.Load()), r.engine.ended)
+	f.AchievedRate = perSecond(float64(f.sent()), max(r.engine.ended, f.lastSent))
 	r.engine.lateness.close()
 	f.Generator.Late = r.engine.lateness
 	f.Generator.RateError = percentOff(f.AchievedRate, f.OfferedRate)
@@ -48,11 +48,11 @@ func (r *Report) addSettings(config Config) {
 	r.Mix, r.Work, r.Receivers = config.Mix.String(), config.Input.String(), config.Receivers.String()
 }
 
-func perSecond(count int, duration time.Duration) float64 {
+func perSecond(count float64, duration time.Duration) float64 {
 	if duration <= 0 {
 		return 0
 	}
-	return float64(count) / duration.Seconds()
+	return count / duration.Seconds()
 }
 
 // percentOff is the difference between a value and the wanted value, in per cent.

@@ -1,22 +1,16 @@
 package load
 
+import "time"
+
 // measured is the time that rates and Quantiles are about.
 type measured struct {
-	warmup micros // requests due before it are in the counts, and in no quantile
-	end    micros // of sending
+	warmup time.Duration // requests due before it are in the counts, and in no quantile
+	end    time.Duration // of sending
 }
 
 // holds tells whether a request was done within the measured time. Goodput counts when a
 // request is done, not when it was due: requests of a backlog were due before.
-func (m measured) holds(done micros) bool { return done >= m.warmup && done <= m.end }
-
-// perSecond is a rate within the measured time.
-func (m measured) perSecond(count float64) float64 {
-	if m.end <= m.warmup {
-		return 0
-	}
-	return count / (m.end - m.warmup).duration().Seconds()
-}
+func (m measured) holds(done time.Duration) bool { return done >= m.warmup && done <= m.end }
 
 // tally goes through a closed ledger, and compares callbacks with requests.
 func (l *ledger) tally(measured measured) *Findings {
@@ -139,7 +133,7 @@ func (e *Endpoint) close(at endpointCounts, measured measured) {
 	e.Failed, e.Ambiguous, e.Unsent = at.counts[failed], at.counts[ambiguous], at.counts[unsent]
 	e.Sent = e.OK + e.Shed + e.Rejected + e.Failed + e.Ambiguous
 	e.Reasons = at.reasons
-	e.Goodput = measured.perSecond(e.Goodput)
+	e.Goodput = perSecond(e.Goodput, measured.end-measured.warmup)
 	e.Latency.close()
 	e.Service.close()
 	e.Shedded.close()

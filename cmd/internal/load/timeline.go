@@ -32,9 +32,9 @@ var (
 
 // timeline is a timeline that is being filled.
 type timeline struct {
-	bin       micros
+	bin       time.Duration
 	columns   map[string]Column
-	latencies map[string][][]micros // by bin
+	latencies map[string][][]time.Duration // by bin
 }
 
 // Timeline is the run over time, in columns of equal length:
@@ -46,18 +46,18 @@ type timeline struct {
 //   - Latencies are in milliseconds, by when the request was due: sync, async and callback,
 //     each with _p50, _p99 and _max.
 func (f *Findings) Timeline() map[string]Column {
-	last := micros(1) // when the last thing happened
+	last := time.Duration(1) // when the last thing happened
 	for _, request := range f.ledger.requests {
 		last = max(last, request.at+max(request.took, request.called))
 	}
-	bin := toMicros(max(leastBin, (last.duration() / 120).Round(leastBin)))
+	bin := max(leastBin, (last / 120).Round(leastBin))
 	bins := int(last/bin) + 1
-	t := &timeline{bin, map[string]Column{}, map[string][][]micros{}}
+	t := &timeline{bin, map[string]Column{}, map[string][][]time.Duration{}}
 	for _, name := range slices.Concat(rates, levels) {
 		t.columns[name] = make(Column, bins)
 	}
 	for _, name := range latencies {
-		t.latencies[name] = make([][]micros, bins)
+		t.latencies[name] = make([][]time.Duration, bins)
 	}
 	for _, request := range f.ledger.requests {
 		t.add(request)
@@ -67,15 +67,15 @@ func (f *Findings) Timeline() map[string]Column {
 }
 
 // count adds to a rate, or changes a level.
-func (t *timeline) count(name string, at micros, by float64) { t.columns[name][at/t.bin] += by }
+func (t *timeline) count(name string, at time.Duration, by float64) { t.columns[name][at/t.bin] += by }
 
 // span raises a level for a time.
-func (t *timeline) span(level string, from, to micros) {
+func (t *timeline) span(level string, from, to time.Duration) {
 	t.count(level, from, 1)
 	t.count(level, to, -1)
 }
 
-func (t *timeline) latency(name string, due, took micros) {
+func (t *timeline) latency(name string, due, took time.Duration) {
 	t.latencies[name][due/t.bin] = append(t.latencies[name][due/t.bin], took)
 }
 
@@ -108,7 +108,7 @@ func (t *timeline) add(r request) {
 }
 
 // addCallback counts in the backlog only callbacks that a receiver will take.
-func (t *timeline) addCallback(r request, acked micros) {
+func (t *timeline) addCallback(r request, acked time.Duration) {
 	if !r.isAsync || !r.kind.Delivers() {
 		return
 	}
@@ -127,9 +127,9 @@ func (t *timeline) addCallback(r request, acked micros) {
 // finish turns counts into rates, changes into levels, and latencies into their quantiles.
 func (t *timeline) finish(bins int) {
 	for bin := range bins {
-		t.columns["at"] = append(t.columns["at"], float64(bin)*t.bin.duration().Seconds())
+		t.columns["at"] = append(t.columns["at"], float64(bin)*t.bin.Seconds())
 		for _, name := range rates {
-			t.columns[name][bin] /= t.bin.duration().Seconds()
+			t.columns[name][bin] /= t.bin.Seconds()
 		}
 		for _, name := range levels {
 			if bin > 0 {
@@ -146,12 +146,12 @@ func (t *timeline) finish(bins int) {
 }
 
 // quantileOf is a quantile of sorted values, in milliseconds; NaN without values.
-func quantileOf(sorted []micros, share float64) float64 {
+func quantileOf(sorted []time.Duration, share float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
 	}
 	index := int(math.Ceil(share*float64(len(sorted)))) - 1
-	return float64(sorted[max(0, index)]) / 1000
+	return float64(sorted[max(0, index)].Microseconds()) / 1000
 }
 
 // Distribution is how long requests took, by percentile, in columns of equal length: nines (1
