@@ -15,7 +15,7 @@ import (
 const MaxReported = 1000
 
 const (
-	maxLookups     = 10_000 // requests of each fate that are looked up after a run
+	maxLookups     = 10_000 // requests that are looked up after a run
 	lookupsAtATime = 8
 )
 
@@ -25,59 +25,58 @@ type Undelivered struct {
 	ID     uuid.UUID `json:"id"`
 	Server string    `json:"server"` // the server's answer, in a line
 
-	state    string // of the callback, or unknown
+	state    string // of the callback, or unknown, or empty where the server knows no such request
 	attempts int    // at the callback
 }
 
-const unknown = "unknown" // the state where the server can't answer
+// States of a callback that the server doesn't tell.
+const (
+	unknown = "unknown" // the server can't answer
+	unasked = "unasked" // the server was not asked
+)
 
-// isPending tells whether the server still means to call back.
-func (u Undelivered) isPending() bool { return u.state == "waiting" || u.state == "pending" }
-
-// isExcused tells whether zero attempts are acceptable at a receiver that takes nothing.
-func (u Undelivered) isExcused() bool {
-	return u.isPending() || u.state == "dead" || u.state == unknown
-}
-
-// explain looks up the undelivered requests. A dead or pending request that the server
-// doesn't know, or calls done, is missing as well.
+// explain looks up the undelivered requests, and decides what became of each. A request that
+// the server doesn't know, or calls done, is missing. A receiver that takes nothing excuses all
+// else, and a receiver that is slow or flaky excuses a callback that the server still means to
+// make.
 func (r *Run) explain(f *Findings) {
-	if r.config.Unread {
-		return
-	}
-	missing := r.lookUp(f.missing)
-	excused := func(ids []uuid.UUID, count *int, excuse func(Undelivered) bool) (rest []Undelivered) {
-		for _, request := range r.lookUp(ids) {
-			if excuse(request) {
-				rest = append(rest, request)
-				continue
-			}
-			missing = append(missing, request)
-			*count, f.Async.Missing = *count-1, f.Async.Missing+1
-		}
-		return rest
-	}
-	dead := excused(f.uncalled, &f.Async.Dead, Undelivered.isExcused)
-	pending := excused(f.pending, &f.Async.Pending, Undelivered.isPending)
-	if f.Async.Attempts == 0 { // as where all receivers refuse connections
-		for _, request := range slices.Concat(dead, pending) {
-			f.Async.Attempts += request.attempts
+	list := func(requests *[]Undelivered, u Undelivered) {
+		if u.state != unasked && len(*requests) < MaxReported {
+			*requests = append(*requests, u)
 		}
 	}
-	f.Async.MissingRequests = missing[:min(len(missing), MaxReported)]
-	f.Async.PendingRequests = pending[:min(len(pending), MaxReported)]
+	came := f.Async.Attempts > 0
+	for i, u := range r.lookUp(f.undelivered) {
+		if !came { // as where all receivers refuse connections
+			f.Async.Attempts += u.attempts
+		}
+		kind := f.undelivered[i].kind
+		isPending := slices.Contains([]string{"waiting", "pending", unasked}, u.state)
+		switch {
+		case !kind.Delivers() && (isPending || u.state == "dead" || u.state == unknown):
+			f.Async.Dead++
+		case kind.MayBePending() && isPending:
+			f.Async.Pending++
+			list(&f.Async.PendingRequests, u)
+		default:
+			f.Async.Missing++
+			list(&f.Async.MissingRequests, u)
+		}
+	}
 }
 
-// lookUp asks the server for each of the ids, up to maxLookups.
-func (r *Run) lookUp(ids []uuid.UUID) []Undelivered {
-	found := make([]Undelivered, min(len(ids), maxLookups))
+// lookUp asks the server for each of the requests, up to maxLookups.
+func (r *Run) lookUp(requests []*request) []Undelivered {
+	found := make([]Undelivered, len(requests))
 	var asking errgroup.Group
 	asking.SetLimit(lookupsAtATime)
-	for i := range found {
-		asking.Go(func() error {
-			found[i] = r.client.lookUp(ids[i])
-			return nil
-		})
+	for i, request := range requests {
+		if found[i].state = unasked; i < maxLookups && !r.config.Unread {
+			asking.Go(func() error {
+				found[i] = r.client.lookUp(request.id)
+				return nil
+			})
+		}
 	}
 	_ = asking.Wait() // no error
 	return found

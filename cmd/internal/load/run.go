@@ -7,8 +7,6 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/google/uuid"
-
 	"ringback/cmd/internal/receivers"
 )
 
@@ -65,8 +63,7 @@ type Findings struct {
 	measured
 	lastSent time.Duration // when the last request was sent
 
-	missing, pending []uuid.UUID
-	uncalled         []uuid.UUID // dead requests for which no attempt came
+	undelivered []*request // what became of them is not decided yet
 }
 
 // Started is closed when the first request is about to be sent.

@@ -100,17 +100,10 @@ func (f *Findings) addAcknowledged(r *request) {
 		f.Async.Delivered++
 		kind.Delivered++
 		f.addDelivery(r, kind)
-	case !r.kind.Delivers():
+	case !r.kind.Delivers() && r.attempts > 0:
 		f.Async.Dead++
-		if r.attempts == 0 {
-			f.uncalled = append(f.uncalled, r.id)
-		}
-	case r.kind.MayBePending():
-		f.Async.Pending++
-		f.pending = append(f.pending, r.id)
 	default:
-		f.Async.Missing++
-		f.missing = append(f.missing, r.id)
+		f.undelivered = append(f.undelivered, r)
 	}
 }
 
