@@ -48,13 +48,15 @@ type request struct {
 	flags     flag8
 }
 
-// flag8 are the findings about a request's callbacks.
+// flag8 is the findings about a request's callbacks.
 type flag8 uint8
 
 const (
 	otherID      flag8 = 1 << iota // another id than the acknowledgement's
 	badBody                        // no JSON, or no id in it
 	workFailed                     // says that the work failed
+	verified                       // the result was compared with the work's for the input
+	unverified                     // the result was to be compared, and could not be
 	wrongResult                    // another result than the work's for the input
 	badSignature                   // no signature, or not by the secret
 	wrongOrder                     // after a later callback of the same ordering key

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 )
 
@@ -47,6 +49,31 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 	}
 	if !report.IsLate() {
 		t.Error("a generator that is five minutes behind doesn't say so")
+	}
+}
+
+func TestResultsThatThereWasNoTimeToCompareAreCounted(t *testing.T) {
+	t.Parallel()
+	config := Defaults()
+	config.Input, config.Target, config.Length = aText(t), startService(t, 0), 100*time.Millisecond
+	config.Result = func(context.Context, []byte) (jsontext.Value, error) { return jsontext.Value("{}"), nil }
+	storm, err := newRun(config, newClient(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(storm.Close)
+	found, err := storm.Do(t.Context())
+	if err != nil || found.Async.Verified != 10 || found.Async.Unverified != 0 {
+		t.Errorf("got %+v, %v, want 10 verified", found.Async, err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for i := range storm.ledger.requests {
+		storm.ledger.requests[i].flags = 0
+	}
+	storm.verify(over)
+	if got := storm.ledger.tally(measured{}).Async; got.Verified != 0 || got.Unverified != 10 {
+		t.Errorf("without time: got %d verified and %d unverified, want 10 unverified", got.Verified, got.Unverified)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,16 +16,12 @@ import (
 // summarize evaluates the ledger, asks the server about missing requests, and returns
 // everything but the times of the run. cpu is what this process used meanwhile.
 func (r *Run) summarize(cpu time.Duration) *Findings {
-	verified := r.verify(context.Background())
+	r.verify(context.Background())
 	if r.config.OrderingKeys > 0 {
 		r.ledger.checkOrder(r.config)
 	}
 	f := r.ledger.tally(measured{r.config.Warmup, r.engine.ended})
 	f.addSettings(r.config)
-	f.Async.Verified, f.Async.Unverified = verified, f.Async.Unverified-verified
-	if r.expected() == nil {
-		f.Async.Unverified = 0 // since nothing was to be verified
-	}
 	r.explain(f)
 	f.Goodput = Goodput{f.Sync.Goodput, f.Async.Goodput}
 	f.DurationS = r.engine.ended.Seconds()
@@ -67,30 +62,29 @@ func percentOff(value, want float64) float64 {
 // is expensive for the server is expensive here, too.
 const verifyLimit = 10 * time.Second
 
-// verify compares delivered results with the work's, marks the requests with another
-// result, and returns how many it checked before the limit. It runs after the load, so that
-// it doesn't disturb the figures.
-func (r *Run) verify(ctx context.Context) int {
+// verify compares delivered results with the work's, and marks each request by what it found
+// before the limit. It runs after the load, so that it doesn't disturb the figures.
+func (r *Run) verify(ctx context.Context) {
 	must := r.expected()
 	if must == nil {
-		return 0
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, verifyLimit)
 	defer cancel()
 	var checking errgroup.Group
 	checking.SetLimit(runtime.NumCPU())
-	var verified atomic.Int64
 	for number := range r.ledger.requests {
 		request := &r.ledger.requests[number]
 		if request.outcome != ok && request.outcome != ambiguous || !request.hasResult() {
 			continue
 		}
+		request.flags |= unverified
 		checking.Go(func() error {
 			if ctx.Err() != nil {
-				return nil // the result stays unverified
+				return nil
 			}
 			if result, err := must(ctx, number); err == nil {
-				verified.Add(1)
+				request.flags = request.flags&^unverified | verified
 				if r.crowd.digest(result) != request.result {
 					request.flags |= wrongResult
 				}
@@ -99,7 +93,6 @@ func (r *Run) verify(ctx context.Context) int {
 		})
 	}
 	_ = checking.Wait() // no error
-	return int(verified.Load())
 }
 
 // expectation is the work's result for a request.

@@ -70,15 +70,14 @@ func (f *Findings) addCallbacks(r *request) {
 	if r.taken == 0 {
 		return
 	}
-	if r.hasResult() {
-		f.Async.Unverified++
-	}
 	f.Async.Duplicates += int(r.taken) - 1
 	count := func(counter *int, flags flag8) {
 		if r.flags&flags != 0 {
 			*counter++
 		}
 	}
+	count(&f.Async.Verified, verified)
+	count(&f.Async.Unverified, unverified)
 	count(&f.Async.WorkFailed, workFailed)
 	count(&f.Async.Mismatched, otherID|badBody|wrongResult)
 	count(&f.Async.BadSignatures, badSignature)
