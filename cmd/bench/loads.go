@@ -154,13 +154,8 @@ func (s *measurement) timeToCallback(on *server, rate float64) load.Quantiles {
 // sampled returns quantiles, and ends the stage where nothing was measured: quantiles of no
 // sample are 0, and would reach any goal.
 func (s *measurement) sampled(name string, of load.Quantiles) load.Quantiles {
-	s.Must(checkSampled(name, of))
-	return of
-}
-
-func checkSampled(name string, of load.Quantiles) error {
 	if of.Count == 0 {
-		return fmt.Errorf("not one %s was measured", name)
+		s.Must(fmt.Errorf("not one %s was measured", name))
 	}
-	return nil
+	return of
 }

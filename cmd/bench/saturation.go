@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,14 +35,12 @@ func (s *measurement) buildBefore(repository string) (v variant, found bool) {
 	if s.against == "" {
 		return v, false
 	}
-	commit, err := program.FindCommit(s.Ctx, repository, s.against)
-	if err != nil {
-		s.Must(s.Ctx.Err())
+	s.say("building the server of %.12s, to compare with", s.against)
+	path, err := program.BuildEarlier(s.Ctx, repository, s.against, s.Folder())
+	if errors.Is(err, program.ErrNoCommit) {
 		s.say("e2e_ratio_before is left out: this clone doesn't hold the commit %s (-against)", s.against)
 		return v, false
 	}
-	s.say("building the server of %.12s, to compare with", commit)
-	path, err := program.BuildEarlier(s.Ctx, repository, commit, s.Folder())
 	s.Must(err)
 	return variant{name: before, program: path, flags: []string{"--dev"}}, true
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"ringback/cmd/internal/program"
 	"ringback/cmd/internal/stage"
 )
 
@@ -114,7 +115,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	found := newReport()
 	for _, p := range options.plans() {
 		err := stage.On(ctx, func(s *stage.Stage) { runPlan(s, p, database, options.logs, stdout, found) })
-		if errors.Is(err, errNoCommit) {
+		if errors.Is(err, program.ErrNoCommit) {
 			fmt.Fprintf(stdout, "NOT DONE: an upgrade from %s, a commit that this clone doesn't hold\n", p.From)
 		} else if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", p, err), found.write(options.out))

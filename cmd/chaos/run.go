@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -91,20 +90,14 @@ func (t *trial) start() {
 	t.caller = newCaller(t.servers, t.crowd)
 }
 
-// errNoCommit means that this clone doesn't hold the commit to upgrade from.
-var errNoCommit = errors.New("no such commit here")
-
 // build builds the program that servers begin with, where the plan has an earlier commit or
 // another clock.
 func (t *trial) build(folder string) {
 	t.first = t.program
 	switch {
 	case t.plan.From != "":
-		commit, err := program.FindCommit(t.Ctx, ".", t.plan.From)
-		if err != nil {
-			t.Must(errors.Join(errNoCommit, t.Ctx.Err()))
-		}
-		t.first, err = program.BuildEarlier(t.Ctx, ".", commit, folder)
+		var err error
+		t.first, err = program.BuildEarlier(t.Ctx, ".", t.plan.From, folder)
 		t.Must(err)
 	case t.plan.Skews != nil:
 		t.say("  building a server with a clock of its own, which takes minutes the first time")

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,16 +12,16 @@ import (
 	"strings"
 )
 
-// FindCommit returns the full hash of a commit, or an error where the clone doesn't hold the
-// commit.
-func FindCommit(ctx context.Context, repository, name string) (commit string, err error) {
-	output, err := Output(exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--verify", "--quiet", name+"^{commit}"))
-	return strings.TrimSpace(string(output)), err
-}
+// ErrNoCommit means that the clone doesn't hold a commit.
+var ErrNoCommit = errors.New("no such commit here")
 
 // BuildEarlier builds the server of a commit in a folder, from a copy of the commit's tree, and
-// returns the program's path. folder is an absolute path.
+// returns the program's path, or ErrNoCommit. folder is an absolute path.
 func BuildEarlier(ctx context.Context, repository, commit, folder string) (path string, err error) {
+	find := exec.CommandContext(ctx, "git", "-C", repository, "rev-parse", "--verify", "--quiet", commit+"^{commit}")
+	if find.Run() != nil {
+		return "", cmp.Or(ctx.Err(), ErrNoCommit)
+	}
 	tree, packed := filepath.Join(folder, "tree"), filepath.Join(folder, "tree.tar")
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return "", fmt.Errorf("making a folder for the earlier server: %w", err)

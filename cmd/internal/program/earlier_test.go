@@ -1,6 +1,7 @@
 package program
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,7 @@ func TestBuildEarlier(t *testing.T) {
 	if _, err := BuildEarlier(t.Context(), repository, "HEAD~1", t.TempDir()); err == nil || !strings.Contains(err.Error(), "main.go:3") {
 		t.Errorf("a server that can't be built: got %v, want the compiler's error", err)
 	}
-	if commit, err := FindCommit(t.Context(), repository, "HEAD~3"); err == nil {
-		t.Errorf("a commit that isn't there: got %q", commit)
+	if path, err := BuildEarlier(t.Context(), repository, "HEAD~3", t.TempDir()); !errors.Is(err, ErrNoCommit) {
+		t.Errorf("a commit that isn't there: got %q, %v, want %v", path, err, ErrNoCommit)
 	}
 }

@@ -26,8 +26,7 @@ const Usual = "text=200,rounds=0,delay=0s"
 // (uniform) or exp:N (exponential): the bytes of the text, rounds that take CPU, and how long
 // the work waits. Values that the pattern doesn't name are as in Usual.
 func ParsePattern(pattern string) (load.Input, error) {
-	written := map[string]string{"text": "200", "rounds": "0", "delay": "0s"}
-	spreads := map[string]load.Spread{}
+	written, spreads := map[string]string{}, map[string]load.Spread{}
 	read := func(name, value string) (err error) {
 		written[name] = value
 		if spreads[name], err = parse(name, value); err != nil {
@@ -35,9 +34,7 @@ func ParsePattern(pattern string) (load.Input, error) {
 		}
 		return err
 	}
-	for name, value := range written {
-		_ = read(name, value) // has no mistake
-	}
+	_ = load.EachPair(Usual, read) // has no mistake
 	if err := load.EachPair(pattern, read); err != nil {
 		return load.Input{}, err
 	}
