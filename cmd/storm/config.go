@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/url"
 	"strconv"
@@ -96,7 +98,7 @@ func newFlags(config *config) *flag.FlagSet {
 		"`URL` of the server, on loopback")
 	flags.BoolVar(&config.isMine, "i-own-this-target", false,
 		"allow a target that is not on loopback: yours")
-	flags.Var(setting[float64]{&config.Rate, parseRate}, "rate",
+	flags.Var(setting[float64]{&config.Rate, within(parseFloat, "a number", 0.001, load.MaxRate)}, "rate",
 		"`requests` a second in all; in the profiles spike and storm, the calm rate")
 	flags.Var(setting[load.Profile]{&config.Profile, load.ParseProfile}, "profile",
 		"`name` of the rate's shape over time:\n"+describeProfiles())
@@ -118,7 +120,7 @@ func newFlags(config *config) *flag.FlagSet {
 		})
 	flags.Var(setting[int]{&config.Connections, parseCount(10_000)}, "connections",
 		"`number` of connections to the server, which is how many requests can wait for an answer at a time")
-	flags.Var(setting[uint64]{&config.Seed, parseSeed}, "seed", "`number` that everything random follows from; 0 picks one")
+	flags.Var(setting[uint64]{&config.Seed, within(parseUint, "a whole number", 0, math.MaxUint64)}, "seed", "`number` that everything random follows from; 0 picks one")
 	flags.Var(setting[time.Duration]{&config.Timeout, parseDuration(time.Millisecond)}, "timeout",
 		"how much `time` a request may take, and may wait for a connection before it counts as unsent")
 	flags.Var(setting[time.Duration]{&config.Drain, parseDuration(0)}, "drain",
@@ -184,40 +186,27 @@ func (s setting[T]) Set(text string) error {
 	return nil
 }
 
-func parseRate(text string) (float64, error) {
-	rate, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(rate > 0 && rate <= load.MaxRate) { // refuses NaN, too
-		return 0, fmt.Errorf("want a number above 0, at most %d", load.MaxRate)
+// within returns a parser that refuses values out of bounds.
+func within[T cmp.Ordered](parse func(string) (T, error), kind string, least, most T) func(string) (T, error) {
+	return func(text string) (T, error) {
+		value, err := parse(text)
+		if err != nil || !(value >= least && value <= most) { // refuses NaN, too
+			return value, fmt.Errorf("want %s from %v to %v", kind, least, most)
+		}
+		return value, nil
 	}
-	return rate, nil
+}
+
+func parseFloat(text string) (float64, error) { return strconv.ParseFloat(text, 64) }
+
+func parseUint(text string) (uint64, error) { return strconv.ParseUint(text, 10, 64) }
+
+func parseCount(most int) func(string) (int, error) {
+	return within(strconv.Atoi, "a whole number", 1, most)
 }
 
 func parseDuration(least time.Duration) func(string) (time.Duration, error) {
-	return func(text string) (time.Duration, error) {
-		duration, err := time.ParseDuration(text)
-		if err != nil || duration < least || duration > load.MaxDuration {
-			return 0, fmt.Errorf("want a duration like 20s, at least %v and at most %v", least, load.MaxDuration)
-		}
-		return duration, nil
-	}
-}
-
-func parseCount(most int) func(string) (int, error) {
-	return func(text string) (int, error) {
-		count, err := strconv.Atoi(text)
-		if err != nil || count < 1 || count > most {
-			return 0, fmt.Errorf("want a whole number from 1 to %d", most)
-		}
-		return count, nil
-	}
-}
-
-func parseSeed(text string) (uint64, error) {
-	seed, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return 0, errors.New("want a whole number of 0 or more")
-	}
-	return seed, nil
+	return within(time.ParseDuration, "a duration like 20s", least, load.MaxDuration)
 }
 
 // parseGiven refuses an empty text, such as that of an unset shell variable: it would count as
@@ -243,10 +232,8 @@ func parseTarget(text string) (string, error) {
 		*target != (url.URL{Scheme: target.Scheme, Host: target.Host}) {
 		return "", errors.New("want http://host:port and nothing more")
 	}
-	if port := target.Port(); port != "" {
-		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
-			return "", errors.New("want a port from 1 to 65535")
-		}
+	if _, err := within(parseUint, "a port", 1, math.MaxUint16)(cmp.Or(target.Port(), "80")); err != nil {
+		return "", err
 	}
 	return target.String(), nil
 }

@@ -44,7 +44,7 @@ func TestRunRefuses(t *testing.T) {
 			runStorm(t, name, "").want(t, exitUsage, "flag "+name+": want a text that is not empty")
 		}
 		runStormPlainly(t, "-json", "").want(t, exitUsage, "flag -json: want a text that is not empty")
-		runStorm(t, "-seed", "1e3").want(t, exitUsage, "flag -seed: want a whole number of 0 or more")
+		runStorm(t, "-seed", "1e3").want(t, exitUsage, "flag -seed: want a whole number from 0 to")
 		runStorm(t, "-html", "-").want(t, exitUsage, "flag -html: want a file")
 		runStorm(t, "-target", "http://127.0.0.1:99999").want(t, exitUsage, "flag -target: want a port from 1 to 65535")
 	})
