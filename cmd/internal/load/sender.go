@@ -63,10 +63,11 @@ func newClient(config Config) *client {
 		MaxConnWaitTimeout: config.Timeout,
 		Dial: func(address string) (net.Conn, error) {
 			dial := func() (net.Conn, error) { return net.DialTimeout("tcp", address, config.Timeout) }
-			if target.Scheme == "https" { // TLS state can't move to another connection
-				return dial()
+			first, err := dial()
+			if err != nil || target.Scheme == "https" { // TLS state can't move to another connection
+				return first, err
 			}
-			return dialAgain(dial)
+			return &conn{first, dial}, nil
 		},
 		NoDefaultUserAgentHeader:      true,
 		DisableHeaderNamesNormalizing: true,
