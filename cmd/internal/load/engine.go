@@ -158,7 +158,7 @@ func (e *engine) handOver(ctx context.Context, arrival arrival, send sender) {
 	select {
 	case e.due <- arrival:
 	default:
-		e.ledger.recordUnsent(arrival)
+		e.ledger.record(arrival, e.ledger.clock.now(), answer{outcome: unsent})
 	}
 }
 
@@ -183,7 +183,7 @@ func (e *engine) work(ctx context.Context, arrival arrival, send sender) outcome
 	}
 	sentAt := e.ledger.clock.now()
 	if sentAt-arrival.at > e.config.Timeout {
-		e.ledger.recordUnsent(arrival)
+		e.ledger.record(arrival, sentAt, answer{outcome: unsent})
 		return unsent
 	}
 	e.ledger.expect(arrival)

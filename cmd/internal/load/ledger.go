@@ -131,22 +131,14 @@ func (l *ledger) expect(arrival arrival) {
 	l.requests[arrival.number].at = arrival.at
 }
 
-// recordUnsent notes that a request could not be sent in time.
-func (l *ledger) recordUnsent(arrival arrival) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	request := &l.requests[arrival.number]
-	request.at, request.outcome = arrival.at, unsent
-	l.endpoint(request).counts[unsent]++
-}
-
-// record notes the answer to a request that was sent at sentAt and is answered now.
+// record notes the answer to a request that was sent at sentAt and is answered now, or that it
+// is unsent.
 func (l *ledger) record(arrival arrival, sentAt time.Duration, answer answer) {
 	took := l.clock.now() - arrival.at
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
-	request.outcome, request.sendDelay, request.took = answer.outcome, sentAt-arrival.at, took
+	request.at, request.outcome, request.sendDelay, request.took = arrival.at, answer.outcome, sentAt-arrival.at, took
 	at := l.endpoint(request)
 	at.counts[answer.outcome]++
 	if answer.reason != "" {
