@@ -1,7 +1,9 @@
 package load
 
 import (
+	"errors"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -23,4 +25,24 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 		c.Conn = renewed
 	}
 	return c.Conn.SetWriteDeadline(t)
+}
+
+// isClosed tells whether an idle connection is useless: its other end closed it, or sent
+// unexpected bytes.
+func isClosed(idle net.Conn) bool {
+	raw, ok := idle.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	socket, err := raw.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = socket.Read(func(descriptor uintptr) bool {
+		_, _, err := syscall.Recvfrom(int(descriptor), make([]byte, 1), syscall.MSG_PEEK)
+		closed = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
+		return true // doesn't wait for a byte
+	})
+	return closed || err != nil
 }

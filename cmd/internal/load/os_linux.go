@@ -2,11 +2,8 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,23 +52,3 @@ func (p *pacer) sleep(duration time.Duration) bool {
 
 // maxrssPerMiB is a mebibyte in the unit of Rusage.Maxrss, which is a kibibyte on Linux.
 const maxrssPerMiB = 1 << 10
-
-// isClosed tells whether an idle connection is useless: its other end closed it, or sent
-// unexpected bytes.
-func isClosed(idle net.Conn) bool {
-	raw, ok := idle.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	socket, err := raw.SyscallConn()
-	if err != nil {
-		return true
-	}
-	closed := false
-	err = socket.Read(func(descriptor uintptr) bool {
-		_, _, err := syscall.Recvfrom(int(descriptor), make([]byte, 1), syscall.MSG_PEEK)
-		closed = !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
-		return true // doesn't wait for a byte
-	})
-	return closed || err != nil
-}

@@ -4,7 +4,6 @@ package load
 
 import (
 	"context"
-	"net"
 	"time"
 )
 
@@ -29,6 +28,3 @@ func (p *pacer) sleep(duration time.Duration) bool {
 
 // maxrssPerMiB is a mebibyte in the unit of Rusage.Maxrss, which is a byte on macOS.
 const maxrssPerMiB = 1 << 20
-
-// isClosed can't be found out here.
-func isClosed(net.Conn) bool { return false }

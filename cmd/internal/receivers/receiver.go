@@ -42,7 +42,7 @@ type Receiver struct {
 	Close func()
 
 	book     Book
-	trouble  atomic.Uint32 // the behaviour that Suffer set, plus 1; 0 for none
+	current  atomic.Uint32 // the behaviour at present
 	listener net.Listener
 	closing  chan struct{}
 }
@@ -61,6 +61,7 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 		close(r.closing)
 		_ = r.listener.Close()
 	})
+	r.Recover()
 	if behaviour == Refusing {
 		r.Close()
 		return r, nil
@@ -81,17 +82,12 @@ func Start(behaviour Behaviour, book Book) (*Receiver, error) {
 
 // Suffer lets a receiver answer as another behaviour does, until Recover is called. The
 // receiver still listens: with Refusing, it breaks connections.
-func (r *Receiver) Suffer(trouble Behaviour) { r.trouble.Store(uint32(trouble) + 1) }
+func (r *Receiver) Suffer(trouble Behaviour) { r.current.Store(uint32(trouble)) }
 
 // Recover gives a receiver its own behaviour back.
-func (r *Receiver) Recover() { r.trouble.Store(0) }
+func (r *Receiver) Recover() { r.current.Store(uint32(r.Behaviour)) }
 
-func (r *Receiver) behaviour() Behaviour {
-	if trouble := r.trouble.Load(); trouble > 0 {
-		return Behaviour(trouble - 1)
-	}
-	return r.Behaviour
-}
+func (r *Receiver) behaviour() Behaviour { return Behaviour(r.current.Load()) }
 
 // Callback is a call that came to a receiver. It is valid until it is answered.
 type Callback struct {
