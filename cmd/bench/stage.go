@@ -61,7 +61,7 @@ func (s *measurement) database(purpose, template string) database {
 	return d
 }
 
-func (s *measurement) checkpoint() { s.Must(s.cluster.Execute(s.Ctx, "CHECKPOINT")) }
+func (s *measurement) checkpoint() { s.Must(postgres.Execute(s.Ctx, s.cluster, "CHECKPOINT")) }
 
 // variant is which service is measured.
 type variant struct {

@@ -25,7 +25,7 @@ func openCluster(ctx context.Context, databaseURL string) (*cluster, error) {
 	}
 	c := &cluster{Server: server}
 	var backend int
-	err = server.Execute(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+	err = postgres.Execute(ctx, server, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 	if err == nil {
 		err = c.QueryRow(ctx, "SELECT pg_backend_pid(), current_setting('server_version')").Scan(&backend, &c.version)
 	}

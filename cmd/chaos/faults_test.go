@@ -474,7 +474,7 @@ func testManners(t *testing.T, tr *trial) {
 	tr.ledger.following.Wait()
 	tr.audit()
 	if found := check(tr.ledger); len(found) > 0 {
-		t.Errorf("found %+v, want nothing", found)
+		t.Errorf("found %v, want nothing", found)
 	}
 }
 

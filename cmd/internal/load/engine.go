@@ -71,17 +71,12 @@ func (e *engine) run(ctx context.Context, send sender) error {
 
 // loop is the closed loop: each worker makes the next request when its last is answered.
 func (e *engine) loop(ctx context.Context, send sender) {
-	waiting, lastBegan := context.WithCancel(ctx)
-	defer lastBegan()
 	var next atomic.Int64
 	for range e.config.Connections {
 		e.workers.Go(func() {
-			for e.ledger.takeToken(waiting) {
+			for {
 				number := int(next.Add(1)) - 1
-				if number >= len(e.ledger.requests)-1 {
-					lastBegan() // no worker has to wait for room any more
-				}
-				if number >= len(e.ledger.requests) {
+				if number >= len(e.ledger.requests) || !e.ledger.takeToken(ctx) {
 					return
 				}
 				e.handedOver.Add(1)

@@ -33,11 +33,6 @@ func Open(ctx context.Context, databaseURL string) (*Server, error) {
 	return &Server{pool, parsed}, nil
 }
 
-// Execute runs statements in the database that the URL of Open names.
-func (s *Server) Execute(ctx context.Context, statements ...string) error {
-	return Execute(ctx, s.Pool, statements...)
-}
-
 // Create makes a database, empty or as a copy of a template. It replaces a database of the
 // same name, which an earlier run may have left.
 func (s *Server) Create(ctx context.Context, name, template string) (Database, error) {
@@ -48,14 +43,14 @@ func (s *Server) Create(ctx context.Context, name, template string) (Database, e
 	address := *s.url
 	address.Path = "/" + name
 	d := Database{name, address.String()}
-	return d, s.Execute(ctx, d.drop(), create)
+	return d, Execute(ctx, s, d.drop(), create)
 }
 
 // Drop removes a database, also when ctx has ended.
 func (s *Server) Drop(ctx context.Context, d Database) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	return s.Execute(ctx, d.drop())
+	return Execute(ctx, s, d.drop())
 }
 
 // Database is a database on a Server.

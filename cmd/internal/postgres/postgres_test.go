@@ -42,7 +42,7 @@ func TestDatabases(t *testing.T) {
 			t.Errorf("%s is still there", d.Name)
 		}
 	}
-	if err := s.Execute(t.Context(), "SELECT 1", "no SQL"); err == nil {
+	if err := Execute(t.Context(), s, "SELECT 1", "no SQL"); err == nil {
 		t.Error("what is no SQL: got no error")
 	}
 }
