@@ -38,7 +38,7 @@ func receiverOf(v variant) receivers.Behaviour {
 
 // atRate is a load of async requests along an open loop, with a text of 64 bytes.
 func (s *measurement) atRate(on *server, rate float64) load.Config {
-	config := sample.Config(on.URL, sample.PatternText(64, 0, 0))
+	config := sample.Config(on.URL, "text=64")
 	config.Rate, config.Mix = max(1, math.Round(rate)), load.Mix{Async: 1}
 	config.Warmup, config.Length, config.Drain = stormWarmup, stormWarmup+s.timed, drainTimeout
 	return config

@@ -69,5 +69,5 @@ func (s *measurement) capacity(on *server, mode string) float64 {
 var mixes = map[string]load.Mix{"sync": {Sync: 1}, "async": {Async: 1}}
 
 func stormInputs() load.Input {
-	return sample.MustParsePattern(sample.PatternText(64, stormRounds, stormDelay))
+	return sample.MustParsePattern(fmt.Sprintf("text=64,rounds=%d,delay=%s", stormRounds, stormDelay))
 }

@@ -131,7 +131,7 @@ func (s *show) calmAndStorm() {
 	s.say("%d s of 200 requests a second, half sync and half async …", calmSeconds)
 	calm := s.load(200, calmSeconds, sample.Usual)
 	s.say("%d s of %d requests a second, five times the capacity of %d runs of %s at a time …", stormSeconds, 10*capacity, workLimit, delay)
-	storm := s.load(10*capacity, stormSeconds, sample.PatternText(200, 0, delay))
+	storm := s.load(10*capacity, stormSeconds, fmt.Sprint("delay=", delay))
 	s.title("The promises, and the counts")
 	fmt.Fprint(s.out, table(calm, storm))
 	if lost(calm)+lost(storm) > 0 {

@@ -80,11 +80,6 @@ func MustParsePattern(pattern string) load.Input {
 	return input
 }
 
-// PatternText is a pattern of inputs that all ask for the same amount of work.
-func PatternText(bytes, rounds int, delay time.Duration) string {
-	return fmt.Sprintf("text=%d,rounds=%d,delay=%s", bytes, rounds, delay)
-}
-
 // InputJSON asks for the fingerprint of a text, after rounds of CPU work and a delay.
 func InputJSON(text string, rounds int, delay time.Duration) jsontext.Value {
 	input, err := json.Marshal(fingerprint.Input{Text: text, Rounds: rounds, Delay: int(delay.Milliseconds())})
