@@ -83,7 +83,7 @@ func (c *crowd) came(came *receivers.Callback) (earlier int, known bool) {
 
 func (c *crowd) answer(came *receivers.Callback, status int) int {
 	number, _ := c.request(came)
-	if status == fasthttp.StatusOK && !c.ledger.deliver(number, came.At.Sub(c.ledger.clock.start), c.read(came)) {
+	if status == fasthttp.StatusOK && !c.ledger.deliver(number, came.At.Sub(c.ledger.start), c.read(came)) {
 		return fasthttp.StatusServiceUnavailable
 	}
 	return status

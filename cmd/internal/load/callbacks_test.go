@@ -62,7 +62,7 @@ func startReceiver(t *testing.T, adjust func(*Config)) *crowd {
 	config.Mix = Mix{Async: 1}
 	adjust(&config)
 	ledger := newLedger(config, 10)
-	ledger.clock = clock{time.Now()}
+	ledger.start = time.Now()
 	receiver, err := newCrowd(ledger, config)
 	if err != nil {
 		t.Fatal(err)

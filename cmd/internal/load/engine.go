@@ -55,11 +55,11 @@ func newEngine(config Config, ledger *ledger) *engine {
 func (e *engine) run(ctx context.Context, send sender) error {
 	if e.config.Requests > 0 {
 		e.loop(ctx, send)
-		e.ended = e.ledger.clock.now()
+		e.ended = e.ledger.now()
 		return nil
 	}
 	err := e.dispatch(ctx, send)
-	e.ended = e.ledger.clock.now()
+	e.ended = e.ledger.now()
 	if ctx.Err() == nil {
 		// The last request takes up its interval: of ten requests at 10/s, the last is sent
 		// after 0.9 s, and that is 10/s all the same.
@@ -80,7 +80,7 @@ func (e *engine) loop(ctx context.Context, send sender) {
 					return
 				}
 				e.handedOver.Add(1)
-				if e.work(ctx, arrival{number, e.ledger.clock.now()}, send) == shed {
+				if e.work(ctx, arrival{number, e.ledger.now()}, send) == shed {
 					Pause(ctx, 5*time.Millisecond) // or refusals would take the CPU that serving needs
 				}
 			}
@@ -96,13 +96,13 @@ func (e *engine) dispatch(ctx context.Context, send sender) error {
 		return err
 	}
 	defer pacer.close()
-	now := e.ledger.clock.now()
+	now := e.ledger.now()
 	for number, at := range e.config.arrivals() {
 		for now < at {
 			if !pacer.sleep(at - now) {
 				return nil
 			}
-			now = e.ledger.clock.now()
+			now = e.ledger.now()
 		}
 		e.note(now, at)
 		e.handOver(ctx, arrival{number, at}, send)
@@ -153,7 +153,7 @@ func (e *engine) handOver(ctx context.Context, arrival arrival, send sender) {
 	select {
 	case e.due <- arrival:
 	default:
-		e.ledger.record(arrival, e.ledger.clock.now(), answer{outcome: unsent})
+		e.ledger.record(arrival, e.ledger.now(), answer{outcome: unsent})
 	}
 }
 
@@ -176,7 +176,7 @@ func (e *engine) work(ctx context.Context, arrival arrival, send sender) outcome
 	if ctx.Err() != nil {
 		return undue
 	}
-	sentAt := e.ledger.clock.now()
+	sentAt := e.ledger.now()
 	if sentAt-arrival.at > e.config.Timeout {
 		e.ledger.record(arrival, sentAt, answer{outcome: unsent})
 		return unsent

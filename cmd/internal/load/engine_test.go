@@ -92,7 +92,7 @@ func runEngine(t *testing.T, ctx context.Context, adjust func(*Config), send sen
 	adjust(&config)
 	ledger := newLedger(config, config.total())
 	engine := newEngine(config, ledger)
-	ledger.clock = clock{time.Now()}
+	ledger.start = time.Now()
 	if err := engine.run(ctx, send); err != nil {
 		t.Fatal(err)
 	}

@@ -11,11 +11,6 @@ import (
 	"ringback/cmd/internal/receivers"
 )
 
-// clock is the clock of a run: its time counts from the start of sending.
-type clock struct{ start time.Time }
-
-func (c clock) now() time.Duration { return time.Since(c.start) }
-
 // outcome is the outcome of a request.
 type outcome uint8
 
@@ -83,7 +78,7 @@ func (r *request) see(id uuid.UUID) {
 
 // ledger holds every request of a run.
 type ledger struct {
-	clock clock
+	start time.Time // of sending
 
 	mu          sync.Mutex
 	requests    []request
@@ -124,6 +119,9 @@ func newLedger(config Config, total int) *ledger {
 	return l
 }
 
+// now is the time since the start of sending.
+func (l *ledger) now() time.Duration { return time.Since(l.start) }
+
 // expect notes that a request is about to be sent, before its callback can come.
 func (l *ledger) expect(arrival arrival) {
 	l.mu.Lock()
@@ -134,7 +132,7 @@ func (l *ledger) expect(arrival arrival) {
 // record notes the answer to a request that was sent at sentAt and is answered now, or that it
 // is unsent.
 func (l *ledger) record(arrival arrival, sentAt time.Duration, answer answer) {
-	took := l.clock.now() - arrival.at
+	took := l.now() - arrival.at
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	request := &l.requests[arrival.number]
@@ -264,7 +262,7 @@ func (l *ledger) progress(sent int) (sync, async counts, delivered int, oldest t
 	}
 	for i := range l.requests[l.oldest:sent] {
 		if request := &l.requests[l.oldest+i]; request.isOutstanding() {
-			oldest = l.clock.now() - request.at
+			oldest = l.now() - request.at
 			break
 		}
 	}

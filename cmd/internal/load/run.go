@@ -84,13 +84,13 @@ func (r *Run) Do(ctx context.Context) (*Findings, error) {
 	r.client.warmUp()
 	startedAt := time.Now()
 	before, _ := usage()
-	r.ledger.clock = clock{startedAt}
+	r.ledger.start = startedAt
 	close(r.started)
 	if err := r.engine.run(ctx, r.send); err != nil {
 		return nil, err
 	}
 	r.drain()
-	drained := r.ledger.clock.now()
+	drained := r.ledger.now()
 	r.ledger.close()
 	after, _ := usage()
 

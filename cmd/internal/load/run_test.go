@@ -26,7 +26,7 @@ func TestLatencyCountsFromTheIntendedSendTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storm.ledger.clock = clock{time.Now().Add(-5 * time.Minute)}
+	storm.ledger.start = time.Now().Add(-5 * time.Minute)
 	if err := storm.engine.run(t.Context(), storm.send); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestSnapshot(t *testing.T) {
 	if got.OK != 40 || got.Acked != 20 || got.Delivered != 19 || got.InFlight != 0 || got.Waiting != 0 || got.Remaining > 5*time.Millisecond { // the last request was due 5 ms before the end
 		t.Errorf("got %+v, want 40 answered, 20 acknowledged and 19 delivered", got)
 	}
-	if most := storm.ledger.clock.now(); got.Oldest <= 0 || got.Oldest > most {
+	if most := storm.ledger.now(); got.Oldest <= 0 || got.Oldest > most {
 		t.Errorf("oldest: got %v, want how long the second request has waited, up to %v", got.Oldest, most)
 	}
 }

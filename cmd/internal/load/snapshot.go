@@ -22,7 +22,7 @@ type Snapshot struct {
 // Snapshot looks at a run that has started. The rates are those since the last snapshot.
 func (r *Run) Snapshot(ctx context.Context, last Snapshot) Snapshot {
 	now := Snapshot{
-		Elapsed:    r.ledger.clock.now(),
+		Elapsed:    r.ledger.now(),
 		Waiting:    len(r.engine.due),
 		handedOver: int(r.engine.handedOver.Load()),
 	}

@@ -53,7 +53,7 @@ func idleEngine(most, requests, room int) *engine {
 	config := Defaults()
 	config.Mix, config.Connections, config.Timeout = Mix{Sync: 1}, most, time.Hour
 	ledger := newLedger(config, requests)
-	ledger.clock = clock{time.Now()}
+	ledger.start = time.Now()
 	engine := newEngine(config, ledger)
 	engine.due = make(chan arrival, room)
 	return engine
