@@ -28,7 +28,7 @@ run: go up ## the server in local mode; ARGS="…" for its flags
 	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 	@$(database) exec bin/ringback --dev $(ARGS)
 
-demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in fifteen
+demo: go up ## ninety seconds that show what is promised, and check it; DEMO=fast in twenty
 	@CGO_ENABLED=0 go build -tags nomsgpack -trimpath -o bin/ringback ./cmd/server
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/demo
 	@$(database) exec bin/demo $(ARGS)

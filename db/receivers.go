@@ -230,6 +230,21 @@ func SetRuling(ctx context.Context, q Querier, ruling Ruling) error {
 	return nil
 }
 
+// RemovePortRulings removes the rulings that decide on a port of a host, for a ruling on the host
+// to stand in their place. It returns their number.
+func RemovePortRulings(ctx context.Context, q Querier, host string) (int64, error) {
+	const sql = `
+		DELETE FROM callback_origins
+		WHERE starts_with(origin, '*://' || $1::text || ':')
+		  AND origin <> '*://' || $1 || ':*'
+		  AND word IN ('allowed', 'denied')`
+	tag, err := q.Exec(ctx, sql, host)
+	if err != nil {
+		return 0, fmt.Errorf("removing the operator's rulings on ports: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
 // Forgotten is what ForgetReceiver found. It is zero where nothing was known.
 type Forgotten struct {
 	Effect    string // of the ruling: ReceiverAllowed, ReceiverDenied, or empty for no ruling

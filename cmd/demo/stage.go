@@ -43,7 +43,9 @@ func newShow(s *stage.Stage, o options, out io.Writer) *show {
 	show.server = show.start("server", o.address, o.adminAddress)
 	s.AtEnd(show.server.Stop)
 	show.title("Ringback: the same work inline and with a callback, on nothing but Postgres")
-	show.say("The operator's pages show all of this live: http://%s/", o.adminAddress)
+	if !o.fast { // else they are gone before anybody looks
+		show.say("The operator's pages show all of this live: http://%s/", o.adminAddress)
+	}
 	show.pause(4)
 	return show
 }

@@ -95,7 +95,7 @@ func (c *clientCommand) setCommand() *cobra.Command {
   ringback client set acme --rate default`
 	flags := command.Flags()
 	flags.SortFlags = false
-	c.limit(flags, "rate", "`N` POSTs a second", count(maxClientRate), func(row *db.Client, n int64) { row.Rate = int(n) })
+	c.limit(flags, "rate", "`N` POSTs a second, twice as many in a burst", count(maxClientRate), func(row *db.Client, n int64) { row.Rate = int(n) })
 	c.limit(flags, "unfinished", "`N` unfinished requests", count(maxClientCount), func(row *db.Client, n int64) { row.Unfinished = int(n) })
 	c.limit(flags, "per-destination", "`N` of them for one host and port", count(maxClientCount), func(row *db.Client, n int64) { row.PerDestination = int(n) })
 	c.limit(flags, "storage", "`BYTES` kept, such as 50GiB", byteCount, func(row *db.Client, n int64) { row.Storage = n })

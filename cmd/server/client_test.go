@@ -270,7 +270,7 @@ func TestCallbackIsHeldToTheHostsOfItsClientWhenItIsSent(t *testing.T) {
 	var got string
 	pool := dbtest.Pool(t, database)
 	until(t, func() bool { return pool.QueryRow(t.Context(), refused).Scan(&got) == nil }, func() string { return "an attempt" })
-	if want := "connection_failed: URL not allowed: The callbacks of this client may not name the host and port of the callback URL: the operator allows others only., pending, true"; got != want {
+	if want := "connection_failed: URL not allowed: The callbacks of this client may go to certain hosts only, and the host and port of the callback URL are not among them. The operator names them (ringback client set --callbacks)., pending, true"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if len(r.deliveries) != 0 {

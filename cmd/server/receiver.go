@@ -34,7 +34,8 @@ type receiverCommand struct {
 func (l *commandLine) receiverCommands() *cobra.Command {
 	c := &receiverCommand{}
 	group := cli.Group("receiver", "Show the pace of receivers, and allow or deny them", `A receiver is a host and port that callbacks go to. Without a port, allow, deny
-and forget are for all ports of the host. Running servers follow a change within
+and forget are for all ports of the host, and replace decisions on single ports; a later
+decision on a port goes before its host's. Running servers follow a change within
 three seconds.`)
 	list := &cobra.Command{
 		Use: "list", Short: "Show the known receivers",
@@ -95,6 +96,9 @@ func readReceiver(text string) (host, port string, err error) {
 	if address, err := netip.ParseAddr(inside); err == nil && address.Zone() == "" && opened == closed && (!opened || address.Is6()) {
 		return address.Unmap().String(), "", nil
 	}
+	if strings.Contains(text, "/") {
+		return "", "", fmt.Errorf("%w: leave out http:// and https://, since a decision is for both, and the path", wrong)
+	}
 	if strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) { // some would become ASCII in lower case
 		return "", "", wrong
 	}
@@ -117,39 +121,61 @@ func readReceiver(text string) (host, port string, err error) {
 }
 
 func (c *receiverCommand) allow(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	if err := db.SetRuling(ctx, pool, c.ruling(db.ReceiverAllowed)); err != nil {
-		return err
-	}
-	return c.tell(config, stdout, db.ReceiverAllowed, "allowed "+limits(c.rate, c.concurrency))
+	return c.decide(ctx, pool, config, stdout, db.ReceiverAllowed, "allowed "+limits(c.rate, c.concurrency))
 }
 
 func (c *receiverCommand) deny(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
-	if err := db.SetRuling(ctx, pool, c.ruling(db.ReceiverDenied)); err != nil {
+	return c.decide(ctx, pool, config, stdout, db.ReceiverDenied, "denied; requests that name it are refused, and callbacks that wait for it end as dead letters")
+}
+
+func (c *receiverCommand) decide(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer, effect, sentence string) error {
+	replaced, err := c.replacePorts(ctx, pool, func(tx pgx.Tx) error { return db.SetRuling(ctx, tx, c.ruling(effect)) })
+	if err != nil {
 		return err
 	}
-	return c.tell(config, stdout, db.ReceiverDenied, "denied; requests that name it are refused, and callbacks that wait for it end as dead letters")
+	if replaced > 0 {
+		sentence += fmt.Sprintf("; earlier decisions on its ports that this one replaces: %d", replaced)
+	}
+	return c.tell(config, stdout, effect, sentence)
 }
 
 func (c *receiverCommand) forget(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
 	var found db.Forgotten
-	err := db.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
+	replaced, err := c.replacePorts(ctx, pool, func(tx pgx.Tx) (err error) {
 		found, err = db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.tell(config, stdout, "", forgotten(found))
+	return c.tell(config, stdout, "", forgotten(found, replaced))
+}
+
+// replacePorts makes a ruling in a transaction. A ruling on a host replaces the rulings on its
+// ports; replacePorts returns how many it replaced.
+func (c *receiverCommand) replacePorts(ctx context.Context, pool *pgxpool.Pool, rule func(pgx.Tx) error) (replaced int64, err error) {
+	err = db.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
+		if c.port == "" {
+			if replaced, err = db.RemovePortRulings(ctx, tx, bracketed(c.host)); err != nil {
+				return err
+			}
+		}
+		return rule(tx)
+	})
+	return replaced, err
 }
 
 // forgotten says what was known of a receiver.
-func forgotten(found db.Forgotten) string {
+func forgotten(found db.Forgotten, onPorts int64) string {
 	var known []string
 	if found.Effect != "" {
 		known = append(known, "it was "+found.Effect)
 	}
+	if onPorts > 0 {
+		known = append(known, fmt.Sprintf("decisions on its ports: %d", onPorts))
+	}
 	if found.Receivers > 0 {
-		known = append(known, fmt.Sprintf("ports that were stored: %d", found.Receivers))
+		known = append(known, fmt.Sprintf("ports whose pace was known: %d", found.Receivers))
 	}
 	if len(known) == 0 {
 		return "nothing was stored of it"

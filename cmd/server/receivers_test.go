@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -82,6 +83,39 @@ func TestOperatorDeniesAReceiver(t *testing.T) {
 		status, _, err := p.post("/async", asyncBody(`{"text":"x"}`, r.URL))
 		return err == nil && status == http.StatusAccepted
 	}, func() string { return "requests that name it to be accepted again" })
+}
+
+// A decision on a host is for all its ports, and a later one on a port goes before it.
+func TestADecisionOnAHostReplacesThoseOnItsPorts(t *testing.T) {
+	t.Parallel()
+	database := dbtest.New(t)
+	words := func() map[string]string {
+		said := map[string]string{}
+		for name, row := range listReceivers(t, database) {
+			said[name] = row.Word
+		}
+		return said
+	}
+	for _, test := range []struct {
+		command []string
+		told    string
+		want    map[string]string
+	}{
+		{[]string{"allow", "192.0.2.1:9105"}, "allowed any rate.", map[string]string{"192.0.2.1:9105": "allowed"}},
+		{[]string{"allow", "192.0.2.10:9105"}, "allowed any rate.", map[string]string{"192.0.2.1:9105": "allowed", "192.0.2.10:9105": "allowed"}},
+		{[]string{"deny", "192.0.2.1"}, "replaces: 1.", map[string]string{"192.0.2.1": "denied", "192.0.2.10:9105": "allowed"}},
+		{[]string{"allow", "192.0.2.1:80"}, "allowed any rate.", map[string]string{"192.0.2.1": "denied", "192.0.2.1:80": "allowed", "192.0.2.10:9105": "allowed"}},
+		{[]string{"forget", "192.0.2.1"}, "forgotten: it was denied, decisions on its ports: 1.", map[string]string{"192.0.2.10:9105": "allowed"}},
+		{[]string{"allow", "[2001:db8::1]:443"}, "allowed any rate.", map[string]string{"192.0.2.10:9105": "allowed", "[2001:db8::1]:443": "allowed"}},
+		{[]string{"deny", "2001:db8::1"}, "replaces: 1.", map[string]string{"192.0.2.10:9105": "allowed", "[2001:db8::1]": "denied"}},
+	} {
+		if told := runReceiver(t, database, test.command...); !strings.Contains(told, test.told) {
+			t.Errorf("%q: got %q, want %q", test.command, told, test.told)
+		}
+		if got := words(); !maps.Equal(got, test.want) {
+			t.Errorf("after %q: got %v, want %v", test.command, got, test.want)
+		}
+	}
 }
 
 func TestOperatorAllowsAReceiver(t *testing.T) {

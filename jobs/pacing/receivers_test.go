@@ -548,3 +548,32 @@ func TestAReceiverOfManyClientsForgetsNoneThatItMustNotCall(t *testing.T) {
 		t.Errorf("got %d parties, want %d: the idle are to be forgotten", got, want+1)
 	}
 }
+
+func TestRulingsOnAPortAndItsHost(t *testing.T) {
+	t.Parallel()
+	said := func(effect string, after time.Duration) ruling {
+		return ruling{db.Ruling{Effect: effect, At: morning.Add(after)}}
+	}
+	allowed, denied, forgotten := said(db.ReceiverAllowed, 0), said(db.ReceiverDenied, 0), said(db.ReceiverForgotten, second)
+	for name, test := range map[string]struct{ port, host, want ruling }{
+		"a port alone":                    {allowed, ruling{}, allowed},
+		"a host alone":                    {ruling{}, denied, denied},
+		"a port before its host":          {allowed, denied, allowed},
+		"a forgotten port of a denied":    {forgotten, denied, denied},
+		"a forgotten port of an allowed":  {forgotten, allowed, allowed},
+		"a port of a forgotten host":      {allowed, forgotten, allowed},
+		"both forgotten, the host later":  {said(db.ReceiverForgotten, 0), forgotten, forgotten},
+		"both forgotten, the port later":  {forgotten, said(db.ReceiverForgotten, 0), forgotten},
+		"a forgotten port without a host": {forgotten, ruling{}, forgotten},
+	} {
+		rulings := map[string]ruling{}
+		for target, said := range map[string]ruling{RulingTarget("a.example.com", "443"): test.port, RulingTarget("a.example.com", ""): test.host} {
+			if said.Effect != "" {
+				rulings[target] = said
+			}
+		}
+		if got := rulingOf(rulings, "https://a.example.com:443"); got != test.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
+	}
+}

@@ -14,6 +14,8 @@ import (
 // ruling is the operator's decision about a receiver. The zero ruling is no decision.
 type ruling struct{ db.Ruling }
 
+// decides tells whether the ruling says more than that an earlier ruling is forgotten.
+func (r ruling) decides() bool   { return r.isAllowed() || r.isDenied() }
 func (r ruling) isAllowed() bool { return r.Effect == db.ReceiverAllowed }
 func (r ruling) isDenied() bool  { return r.Effect == db.ReceiverDenied }
 
@@ -25,7 +27,7 @@ func (r ruling) rate() limit.Rate {
 func (p *Pacing) rulingOf(name string) ruling { return rulingOf(p.rulings, name) }
 
 // rulingOf returns the operator's ruling on a receiver's host and port, or else the ruling
-// on its host.
+// on its host. Of two that decide nothing, it returns the later.
 func rulingOf(rulings map[string]ruling, name string) ruling {
 	if len(rulings) == 0 {
 		return ruling{}
@@ -34,10 +36,11 @@ func rulingOf(rulings map[string]ruling, name string) ruling {
 	if err != nil {
 		return ruling{}
 	}
-	if said, ok := rulings[RulingTarget(parsed.Hostname(), parsed.Port())]; ok {
-		return said
+	onPort, onHost := rulings[RulingTarget(parsed.Hostname(), parsed.Port())], rulings[RulingTarget(parsed.Hostname(), "")]
+	if onPort.decides() || !onHost.decides() && !onHost.At.After(onPort.At) {
+		return onPort
 	}
-	return rulings[RulingTarget(parsed.Hostname(), "")]
+	return onHost
 }
 
 // Govern writes into each receiver of a list the ruling of the list that is on it. A denied

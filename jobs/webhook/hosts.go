@@ -61,7 +61,7 @@ func (h Hosts) Check(canonical string) error {
 	}
 	parsed, err := url.Parse(canonical)
 	if err != nil || !slices.ContainsFunc(h, func(entry string) bool { return covers(entry, parsed) }) {
-		return refuse("The callbacks of this client may not name the host and port of the callback URL: the operator allows others only.")
+		return refuse("The callbacks of this client may go to certain hosts only, and the host and port of the callback URL are not among them. The operator names them (ringback client set --callbacks).")
 	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (l *listener) take(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := l.webhook.Verify(body, r.Header); err != nil {
-		l.note("%s: refused with 401: %v", printable(r.URL.Path), err)
+		l.note("%s: refused with 401, since it was signed with another secret than --secret or RINGBACK_SECRET gives, or not at all: %v", printable(r.URL.Path), err)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
