@@ -32,6 +32,10 @@ func newSlots(count int, shared bool, times int) Slots {
 // It is the rule of NewSlots, for callers that count elsewhere.
 func Fair(held, free int) bool { return free > 0 && held < fair*free }
 
+// FairShare is the most slots that a client may have of those that other clients leave. Of two
+// or more, it leaves one at least.
+func FairShare(left int) int { return max(1, left*fair/(fair+1)) }
+
 // Room tells whether a client may have n more slots.
 func (s *Slots) Room(client string, n int) bool {
 	free := s.Free() - (n - 1)

@@ -22,6 +22,15 @@ func TestSlots(t *testing.T) {
 		}
 	})
 
+	t.Run("AreLeftToTheNextWhereThereAreTwo", func(t *testing.T) {
+		t.Parallel()
+		for left, want := range map[int]int{0: 1, 1: 1, 2: 1, 3: 2, 5: 4, 125: 100} {
+			if got := FairShare(left); got != want {
+				t.Errorf("of %d that others leave: got %d, want %d", left, got, want)
+			}
+		}
+	})
+
 	t.Run("AreLeftForTheNextWhoComes", func(t *testing.T) {
 		t.Parallel()
 		slots := NewSlots(64, true)

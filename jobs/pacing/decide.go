@@ -200,6 +200,7 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	switch {
 	case r.ruling.isAllowed():
+		a.ownMost = r.share(c, a.most, now)
 	case r.isStranger() && c.hasFailed():
 		a.own, a.ownMost = limit.Rate{PerSecond: c.pace.rate, Burst: 1}, 1
 	case r.isStranger():
@@ -227,6 +228,18 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 		a.ownMost = 1
 	}
 	return a
+}
+
+// share is a client's most in flight at a receiver that the operator allowed. The operator's limit
+// holds at any time, so no client may exceed it as by its part. Where another client called within
+// an hour, the client leaves it slots, even if its own callbacks take long.
+func (r *receiver) share(c *party, most int, now time.Time) int {
+	for _, other := range r.parties {
+		if other != c && now.Sub(other.turn) < time.Hour {
+			return limit.FairShare(most - (r.inFlight - c.inFlight))
+		}
+	}
+	return most
 }
 
 // part is a client's part of the slots at a receiver, equal for all clients that hold some.

@@ -1,12 +1,14 @@
 package pacing
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"testing"
 	"time"
 
+	"ringback/db"
 	"ringback/jobs/webhook"
 )
 
@@ -377,6 +379,34 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 			}
 			if postponed := postponedAJob(shared); postponed > 10 {
 				t.Errorf("%s: got %.2f postponements a callback, want few", name, postponed)
+			}
+		}
+	})
+
+	// The operator's limit in flight holds at any time, so no part of it may exceed it.
+	t.Run("BySlowAnswersWhereTheOperatorAllowsSoManyAtATime", func(t *testing.T) {
+		t.Parallel()
+		for most, mallories := range map[int]int{3: 1, 10: 2, 0: 2} {
+			for name, says := range map[string]answer{"200": takes(9 * second), "404": func(simCall) (webhook.Outcome, int, time.Duration) {
+				return webhook.HTTPStatus, 404, 9 * second
+			}, "no answer": hangs} {
+				s := newSimulation(500)
+				allowed := &simReceiver{name: "https://allowed.example.com:443", address: here, answer: func(call simCall) (webhook.Outcome, int, time.Duration) {
+					if call.client != "acme" {
+						return says(call)
+					}
+					return takes(20 * time.Millisecond)(call)
+				}}
+				target := RulingTarget("allowed.example.com", "")
+				s.rulings[target] = ruling{db.Ruling{Target: target, Effect: db.ReceiverAllowed, Concurrency: most}}
+				s.sendEvery("acme", allowed, 20, 0, 2*time.Minute)
+				for n := range mallories {
+					s.sendEvery(fmt.Sprintf("mallory%d", n), allowed, 50, 10*second, 2*time.Minute)
+				}
+				s.run(4 * time.Minute)
+				if p95 := quantile(allowed.waitsOf("acme", 10*second), 95); p95 > calm || allowed.mostEver > cmp.Or(most, s.mostPerReceiver) {
+					t.Errorf("%s to %d, %d allowed: got waits of %v at the 95th percentile and %d at a time, want hardly any", name, mallories, most, p95, allowed.mostEver)
+				}
 			}
 		}
 	})
