@@ -128,7 +128,7 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 		if other.line.Missed(now) {
 			other.turn = now
 		}
-		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.closedUntil().After(now) {
+		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.closedUntil().After(now) && !r.hasItsShare(other, a, now) {
 			owed++
 		}
 	}
@@ -240,6 +240,12 @@ func (r *receiver) share(c *party, most int, now time.Time) int {
 		}
 	}
 	return most
+}
+
+// hasItsShare tells whether a client waits for its own callbacks at a receiver that the operator
+// allowed. Nobody need leave it a slot.
+func (r *receiver) hasItsShare(c *party, a allowance, now time.Time) bool {
+	return r.ruling.isAllowed() && c.inFlight >= r.share(c, a.most, now)
 }
 
 // part is a client's part of the slots at a receiver, equal for all clients that hold some.

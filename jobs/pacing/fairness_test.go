@@ -386,7 +386,10 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 	// The operator's limit in flight holds at any time, so no part of it may exceed it.
 	t.Run("BySlowAnswersWhereTheOperatorAllowsSoManyAtATime", func(t *testing.T) {
 		t.Parallel()
-		for most, mallories := range map[int]int{3: 1, 10: 2, 0: 2} {
+		for most, test := range map[int]struct {
+			mallories int
+			rate      float64
+		}{3: {1, 20}, 10: {2, 40}, 11: {1, 60}, 0: {2, 300}} {
 			for name, says := range map[string]answer{"200": takes(9 * second), "404": func(simCall) (webhook.Outcome, int, time.Duration) {
 				return webhook.HTTPStatus, 404, 9 * second
 			}, "no answer": hangs} {
@@ -399,13 +402,13 @@ func TestClientsDoNotHoldEachOtherUp(t *testing.T) {
 				}}
 				target := RulingTarget("allowed.example.com", "")
 				s.rulings[target] = ruling{db.Ruling{Target: target, Effect: db.ReceiverAllowed, Concurrency: most}}
-				s.sendEvery("acme", allowed, 20, 0, 2*time.Minute)
-				for n := range mallories {
+				s.sendEvery("acme", allowed, test.rate, 0, 2*time.Minute)
+				for n := range test.mallories {
 					s.sendEvery(fmt.Sprintf("mallory%d", n), allowed, 50, 10*second, 2*time.Minute)
 				}
 				s.run(4 * time.Minute)
 				if p95 := quantile(allowed.waitsOf("acme", 10*second), 95); p95 > calm || allowed.mostEver > cmp.Or(most, s.mostPerReceiver) {
-					t.Errorf("%s to %d, %d allowed: got waits of %v at the 95th percentile and %d at a time, want hardly any", name, mallories, most, p95, allowed.mostEver)
+					t.Errorf("%s to %d, %d allowed: got waits of %v at the 95th percentile and %d at a time, want hardly any", name, test.mallories, most, p95, allowed.mostEver)
 				}
 			}
 		}
