@@ -231,11 +231,11 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 }
 
 // share is a client's most in flight at a receiver that the operator allowed. The operator's limit
-// holds at any time, so no client may exceed it as by its part. Where another client called within
-// an hour, the client leaves it slots, even if its own callbacks take long.
+// holds at any time, so no client may exceed it as by its part. Where a client that called within
+// an hour has fewer in flight, the client leaves it slots, even if its own callbacks take long.
 func (r *receiver) share(c *party, most int, now time.Time) int {
 	for _, other := range r.parties {
-		if other != c && now.Sub(other.turn) < time.Hour {
+		if other.inFlight < c.inFlight && now.Sub(other.turn) < time.Hour {
 			return limit.FairShare(most - (r.inFlight - c.inFlight))
 		}
 	}

@@ -440,6 +440,19 @@ func TestOperatorsWord(t *testing.T) {
 		}
 	})
 
+	t.Run("LeavesNoSlotIdleWhereTwoNeedThemAll", func(t *testing.T) {
+		s, allowed := newSimulation(500), newOrdinary(100*time.Millisecond)
+		target := RulingTarget("hooks.example.com", "")
+		s.rulings[target] = ruling{db.Ruling{Target: target, Effect: db.ReceiverAllowed, Concurrency: 3}}
+		for n := range 2 {
+			s.sendEvery(fmt.Sprintf("client%d", n), allowed, 30, time.Duration(n)*time.Millisecond, 60*second)
+		}
+		s.run(60 * second)
+		if got := countWithin(allowed.sent, 10*second, 50*second); got < 50*25 || allowed.mostEver > 3 {
+			t.Errorf("got %d a second, %d at a time, want most of the 30 that 3 at a time allow", got/50, allowed.mostEver)
+		}
+	})
+
 	t.Run("Denies", func(t *testing.T) {
 		r := s.meets("https://denied.example.com:8443", db.Receiver{})
 		if pass, decision := s.decide(r, Callback{Client: "acme"}, s.now); pass != nil || decision.Reason != Denied {
