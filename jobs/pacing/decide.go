@@ -128,7 +128,7 @@ func (r *receiver) owed(c *party, a allowance, now time.Time) (owed int) {
 		if other.line.Missed(now) {
 			other.turn = now
 		}
-		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.closedUntil().After(now) && !r.hasItsShare(other, a, now) {
+		if other != c && r.comes(other, now, soon) && other.turn.Before(c.turn) && !other.closedUntil().After(now) && !r.hasItsShare(other, a) {
 			owed++
 		}
 	}
@@ -184,6 +184,7 @@ type allowance struct {
 	most    int        // callbacks in flight, of all clients
 	ownMost int        // callbacks in flight, of the client
 	part    int        // a client with fewer in flight may exceed most
+	fewest  int        // callbacks in flight of a client that called lately, where the operator allowed the receiver
 	ceiling float64    // that the rate may grow to, 0 for no limit
 }
 
@@ -200,7 +201,8 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	}
 	switch {
 	case r.ruling.isAllowed():
-		a.ownMost = r.share(c, a.most, now)
+		a.fewest = r.fewest(now)
+		a.ownMost = r.share(c, a)
 	case r.isStranger() && c.hasFailed():
 		a.own, a.ownMost = limit.Rate{PerSecond: c.pace.rate, Burst: 1}, 1
 	case r.isStranger():
@@ -230,22 +232,31 @@ func (p *Pacing) allowance(r *receiver, c *party, now time.Time) allowance {
 	return a
 }
 
-// share is a client's most in flight at a receiver that the operator allowed. The operator's limit
-// holds at any time, so no client may exceed it as by its part. Where a client that called within
-// an hour has fewer in flight, the client leaves it slots, even if its own callbacks take long.
-func (r *receiver) share(c *party, most int, now time.Time) int {
-	for _, other := range r.parties {
-		if other.inFlight < c.inFlight && now.Sub(other.turn) < time.Hour {
-			return limit.FairShare(most - (r.inFlight - c.inFlight))
+// fewest is the fewest callbacks in flight of a client that called within an hour.
+func (r *receiver) fewest(now time.Time) int {
+	fewest := r.inFlight
+	for _, c := range r.parties {
+		if now.Sub(c.turn) < time.Hour {
+			fewest = min(fewest, c.inFlight)
 		}
 	}
-	return most
+	return fewest
+}
+
+// share is a client's most in flight at a receiver that the operator allowed. The operator's limit
+// holds at any time, so no client may exceed it as by its part. Where another client has fewer in
+// flight, the client leaves it slots, even if its own callbacks take long.
+func (r *receiver) share(c *party, a allowance) int {
+	if a.fewest < c.inFlight {
+		return limit.FairShare(a.most - (r.inFlight - c.inFlight))
+	}
+	return a.most
 }
 
 // hasItsShare tells whether a client waits for its own callbacks at a receiver that the operator
 // allowed. Nobody need leave it a slot.
-func (r *receiver) hasItsShare(c *party, a allowance, now time.Time) bool {
-	return r.ruling.isAllowed() && c.inFlight >= r.share(c, a.most, now)
+func (r *receiver) hasItsShare(c *party, a allowance) bool {
+	return r.ruling.isAllowed() && c.inFlight >= r.share(c, a)
 }
 
 // part is a client's part of the slots at a receiver, equal for all clients that hold some.
