@@ -9,7 +9,7 @@ import (
 // Behaviour is how a receiver behaves.
 type Behaviour uint8
 
-// The behaviours. A new behaviour is named here, and described in behaviours. If it refuses
+// The behaviours. A new behaviour is named here, and has a row in described. If it refuses
 // connections or answers OPTIONS, it also needs a case in receiver.go.
 const (
 	OK Behaviour = iota
@@ -40,9 +40,9 @@ const (
 	promptly       // each callback at once; the time to a callback is the service's alone
 )
 
-// behaviours describes each behaviour. answer returns a status, or 0 for a broken connection.
+// described has a row for each behaviour. answer returns a status, or 0 for a broken connection.
 // earlier counts the attempts before. A wait ends when closing is closed.
-var behaviours = [Behaviours]struct {
+var described = [Behaviours]struct {
 	name, does string
 	takes      takes
 	answer     func(earlier int, closing <-chan struct{}) (status int)
@@ -83,12 +83,12 @@ func after(delay time.Duration, status int) func(int, <-chan struct{}) int {
 	}
 }
 
-func (b Behaviour) String() string { return behaviours[b].name }
+func (b Behaviour) String() string { return described[b].name }
 
 // Described lists the name of each behaviour and what it does, for a flag's help.
 func Described() []string {
 	var list []string
-	for _, b := range behaviours {
+	for _, b := range described {
 		entry := b.name
 		if b.does != "" {
 			entry += " (" + b.does + ")"
@@ -99,15 +99,15 @@ func Described() []string {
 }
 
 // Delivers tells whether a receiver takes callbacks in the end.
-func (b Behaviour) Delivers() bool { return behaviours[b].takes != nothing }
+func (b Behaviour) Delivers() bool { return described[b].takes != nothing }
 
 // IsPrompt tells whether a receiver takes each callback at once.
-func (b Behaviour) IsPrompt() bool { return behaviours[b].takes == promptly }
+func (b Behaviour) IsPrompt() bool { return described[b].takes == promptly }
 
 // MayBePending tells whether callbacks may still be pending when a run ends: the service
 // calls a receiver that fails or is slow less and less often.
-func (b Behaviour) MayBePending() bool { return behaviours[b].takes == atLast }
+func (b Behaviour) MayBePending() bool { return described[b].takes == atLast }
 
 func (b Behaviour) answer(earlier int, closing <-chan struct{}) (status int) {
-	return behaviours[b].answer(earlier, closing)
+	return described[b].answer(earlier, closing)
 }
