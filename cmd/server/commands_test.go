@@ -322,7 +322,7 @@ func TestCommandsOnTheDatabasePrintJSON(t *testing.T) {
 	if got := answer("client", "disable", "acme"); got["client"] != "acme" || got["disabled"] != true {
 		t.Errorf("disable: got %v", got)
 	}
-	if got := answer("receiver", "allow", "a.example.com:8443", "--rate", "5"); got["receiver"] != "a.example.com:8443" || got["word"] != "allowed" || got["allowed_rate"] != 5. {
+	if got := answer("receiver", "allow", "b.example.com:8443", "--rate", "5"); got["receiver"] != "b.example.com:8443" || got["word"] != "allowed" || got["allowed_rate"] != 5. {
 		t.Errorf("allow: got %v", got)
 	}
 	if got := answer("receiver", "deny", "a.example.com"); got["word"] != "denied" {
@@ -331,7 +331,7 @@ func TestCommandsOnTheDatabasePrintJSON(t *testing.T) {
 	if got := answer("receiver", "forget", "a.example.com"); got["receiver"] != "a.example.com" || got["word"] != nil {
 		t.Errorf("forget: got %v", got)
 	}
-	for name, want := range map[string]string{"a.example.com:8443": "forgotten: it was allowed", "unknown.example.com": "nothing was stored of it"} {
+	for name, want := range map[string]string{"b.example.com:8443": "forgotten: it was allowed", "unknown.example.com": "nothing was stored of it"} {
 		if stdout, _, err := typed(t.Context(), environ, "receiver", "forget", name); err != nil || !strings.HasPrefix(stdout, name+": "+want+".") {
 			t.Errorf("forget %s: got %q, %v, want %q", name, stdout, err, want)
 		}
