@@ -37,16 +37,7 @@ func TestCallbacksThatWaitedThroughAStallLeaveSoon(t *testing.T) {
 			}
 			s.sendEvery("acme", o, test.rate, 0, 2*until)
 			s.run(4 * until)
-			var left time.Duration // when the last of them left
-			runs := 0
-			for _, job := range o.jobs {
-				if job.first == 0 {
-					t.Fatal("a callback never left")
-				}
-				if arrived := job.arrived.Sub(morning); arrived < until {
-					left, runs = max(left, arrived+job.first), max(runs, job.runs)
-				}
-			}
+			left, runs := lastOf(t, o, until, func(job *simJob) time.Duration { return job.first })
 			if most := test.stall + second; left > until+most || runs > 15 {
 				t.Errorf("the last callback of the stall left %v after it, in %d runs, want %v at most, in few runs", left-until, runs, most)
 			}
@@ -83,16 +74,7 @@ func TestCallbacksThatWaitedForAClosedReceiverLeaveSoon(t *testing.T) {
 			s.sendEvery("acme", o, test.rate, 4*until, 5*until)
 			s.run(10 * until)
 			opened := o.sent[slices.IndexFunc(o.sent, func(at time.Duration) bool { return at >= until })]
-			var last time.Duration // when the last callback of the outage was delivered
-			runs := 0
-			for _, job := range o.jobs {
-				if job.delivered == 0 {
-					t.Fatal("a callback was not delivered")
-				}
-				if arrived := job.arrived.Sub(morning); arrived < until {
-					last, runs = max(last, arrived+job.delivered), max(runs, job.runs)
-				}
-			}
+			last, runs := lastOf(t, o, until, func(job *simJob) time.Duration { return job.delivered })
 			if last > opened+6*second || runs > 10 {
 				t.Errorf("the last callback left %v after the probe, in %d runs, want six seconds at most, in few runs", last-opened, runs)
 			}
@@ -129,4 +111,19 @@ func TestCallbacksThatLineUpAnewLeaveAtTheRuling(t *testing.T) {
 			t.Errorf("the next leaves in %v, want it within two seconds", next)
 		}
 	})
+}
+
+// lastOf is when the last of the callbacks that arrived before a time left or was delivered, as
+// waited tells of each, and the most runs of one. Every callback must have come so far.
+func lastOf(t *testing.T, o *simReceiver, until time.Duration, waited func(*simJob) time.Duration) (last time.Duration, runs int) {
+	t.Helper()
+	for _, job := range o.jobs {
+		if waited(job) == 0 {
+			t.Fatal("a callback never left, or was not delivered")
+		}
+		if arrived := job.arrived.Sub(morning); arrived < until {
+			last, runs = max(last, arrived+waited(job)), max(runs, job.runs)
+		}
+	}
+	return last, runs
 }
