@@ -212,35 +212,28 @@ func Rulings(ctx context.Context, q Querier) ([]Ruling, error) {
 	return rulings, nil
 }
 
-// SetRuling replaces the operator's ruling on a receiver.
-func SetRuling(ctx context.Context, q Querier, ruling Ruling) error {
+// SetRuling replaces the operator's ruling on a receiver. A ruling on all ports of a host
+// replaces those that decide on one port, too; SetRuling returns their number.
+func SetRuling(ctx context.Context, q Querier, ruling Ruling) (onPorts int64, err error) {
 	const sql = `
-		INSERT INTO callback_origins (origin, openings, word, word_rate, word_concurrency, word_at, expires_at)
-		VALUES ($1, 0, $2, $3, $4, now(), CASE $2 WHEN 'forgotten' THEN now() + interval '1 minute' ELSE now() + interval '1000 years' END)
-		ON CONFLICT (origin) DO UPDATE
-		SET word = excluded.word,
-		    word_rate = excluded.word_rate,
-		    word_concurrency = excluded.word_concurrency,
-		    word_at = excluded.word_at,
-		    expires_at = excluded.expires_at`
-	_, err := q.Exec(ctx, sql, ruling.Target, ruling.Effect, zeronull.Float8(ruling.Rate), zeronull.Int4(ruling.Concurrency))
-	if err != nil {
-		return fmt.Errorf("storing the operator's ruling on a receiver: %w", err)
-	}
-	return nil
-}
-
-// RemovePortRulings removes the rulings that decide on a port of a host, for a ruling on the host
-// to stand in their place. It returns their number.
-func RemovePortRulings(ctx context.Context, q Querier, host string) (int64, error) {
-	const sql = `
+		WITH said AS (
+			INSERT INTO callback_origins (origin, openings, word, word_rate, word_concurrency, word_at, expires_at)
+			VALUES ($1, 0, $2, $3, $4, now(), CASE $2 WHEN 'forgotten' THEN now() + interval '1 minute' ELSE now() + interval '1000 years' END)
+			ON CONFLICT (origin) DO UPDATE
+			SET word = excluded.word,
+			    word_rate = excluded.word_rate,
+			    word_concurrency = excluded.word_concurrency,
+			    word_at = excluded.word_at,
+			    expires_at = excluded.expires_at
+		)
 		DELETE FROM callback_origins
-		WHERE starts_with(origin, '*://' || $1::text || ':')
-		  AND origin <> '*://' || $1 || ':*'
+		WHERE right($1, 2) = ':*'
+		  AND starts_with(origin, left($1, -1))
+		  AND origin <> $1
 		  AND word IN ('allowed', 'denied')`
-	tag, err := q.Exec(ctx, sql, host)
+	tag, err := q.Exec(ctx, sql, ruling.Target, ruling.Effect, zeronull.Float8(ruling.Rate), zeronull.Int4(ruling.Concurrency))
 	if err != nil {
-		return 0, fmt.Errorf("removing the operator's rulings on ports: %w", err)
+		return 0, fmt.Errorf("storing the operator's ruling on a receiver: %w", err)
 	}
 	return tag.RowsAffected(), nil
 }
@@ -248,6 +241,7 @@ func RemovePortRulings(ctx context.Context, q Querier, host string) (int64, erro
 // Forgotten is what ForgetReceiver found. It is zero where nothing was known.
 type Forgotten struct {
 	Effect    string // of the ruling: ReceiverAllowed, ReceiverDenied, or empty for no ruling
+	OnPorts   int64  // how many rulings on single ports of the host there were
 	Receivers int64  // how many receivers were stored: a host may have several ports
 }
 
@@ -267,7 +261,8 @@ func ForgetReceiver(ctx context.Context, tx pgx.Tx, host, port string) (found Fo
 	if found.Receivers, err = RemoveReceivers(ctx, tx, host, port); err != nil {
 		return found, err
 	}
-	return found, SetRuling(ctx, tx, Ruling{Target: target, Effect: ReceiverForgotten})
+	found.OnPorts, err = SetRuling(ctx, tx, Ruling{Target: target, Effect: ReceiverForgotten})
+	return found, err
 }
 
 // RemoveReceivers removes the receivers of a host and port, and returns their number. The

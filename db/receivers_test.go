@@ -74,7 +74,7 @@ func TestSaveAndLoadReceivers(t *testing.T) {
 		t.Parallel()
 		pool := dbtest.NewPool(t)
 		ruling := db.Ruling{Target: "*://a.example.com:*", Effect: db.ReceiverDenied}
-		if err := db.SetRuling(t.Context(), pool, ruling); err != nil {
+		if _, err := db.SetRuling(t.Context(), pool, ruling); err != nil {
 			t.Fatal(err)
 		}
 		fill(t, pool, db.MostReceivers+9)
@@ -124,7 +124,7 @@ func TestReceivers(t *testing.T) {
 	other := db.Receiver{Name: "https://xa.example.com:443", ExpiresAt: later}
 	rule := func(t *testing.T, q db.Querier, ruling db.Ruling) {
 		t.Helper()
-		if err := db.SetRuling(t.Context(), q, ruling); err != nil {
+		if _, err := db.SetRuling(t.Context(), q, ruling); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -184,7 +184,7 @@ func TestPacing(t *testing.T) {
 		q.exec(t, "UPDATE river_job SET state = 'retryable' WHERE id = (SELECT callback_job_id FROM requests WHERE id = $1)", failed.ID)
 		denied := db.Ruling{Target: pacing.RulingTarget("127.0.0.1", ""), Effect: db.ReceiverDenied}
 		err := db.InTx(t.Context(), q.direct, func(tx pgx.Tx) error {
-			if err := db.SetRuling(t.Context(), tx, denied); err != nil {
+			if _, err := db.SetRuling(t.Context(), tx, denied); err != nil {
 				return err
 			}
 			_, err := tx.Exec(t.Context(), "UPDATE callback_origins SET word_at = now() - interval '1 minute' WHERE word IS NOT NULL")
@@ -230,7 +230,7 @@ func TestWaitOf(t *testing.T) {
 	t.Parallel()
 	q := newQueue(t, doNothing)
 	denied := db.Ruling{Target: pacing.RulingTarget("denied.example.com", ""), Effect: db.ReceiverDenied}
-	if err := db.SetRuling(t.Context(), q.direct, denied); err != nil {
+	if _, err := db.SetRuling(t.Context(), q.direct, denied); err != nil {
 		t.Fatal(err)
 	}
 	q.pacing.Start(t.Context())

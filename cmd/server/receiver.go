@@ -129,7 +129,7 @@ func (c *receiverCommand) deny(ctx context.Context, pool *pgxpool.Pool, config C
 }
 
 func (c *receiverCommand) decide(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer, effect, sentence string) error {
-	replaced, err := c.replacePorts(ctx, pool, func(tx pgx.Tx) error { return db.SetRuling(ctx, tx, c.ruling(effect)) })
+	replaced, err := db.SetRuling(ctx, pool, c.ruling(effect))
 	if err != nil {
 		return err
 	}
@@ -141,38 +141,24 @@ func (c *receiverCommand) decide(ctx context.Context, pool *pgxpool.Pool, config
 
 func (c *receiverCommand) forget(ctx context.Context, pool *pgxpool.Pool, config Config, stdout io.Writer) error {
 	var found db.Forgotten
-	replaced, err := c.replacePorts(ctx, pool, func(tx pgx.Tx) (err error) {
+	err := db.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
 		found, err = db.ForgetReceiver(ctx, tx, bracketed(c.host), orAll(c.port))
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return c.tell(config, stdout, "", forgotten(found, replaced))
-}
-
-// replacePorts makes a ruling in a transaction. A ruling on a host replaces the rulings on its
-// ports; replacePorts returns how many it replaced.
-func (c *receiverCommand) replacePorts(ctx context.Context, pool *pgxpool.Pool, rule func(pgx.Tx) error) (replaced int64, err error) {
-	err = db.InTx(ctx, pool, func(tx pgx.Tx) (err error) {
-		if c.port == "" {
-			if replaced, err = db.RemovePortRulings(ctx, tx, bracketed(c.host)); err != nil {
-				return err
-			}
-		}
-		return rule(tx)
-	})
-	return replaced, err
+	return c.tell(config, stdout, "", forgotten(found))
 }
 
 // forgotten says what was known of a receiver.
-func forgotten(found db.Forgotten, onPorts int64) string {
+func forgotten(found db.Forgotten) string {
 	var known []string
 	if found.Effect != "" {
 		known = append(known, "it was "+found.Effect)
 	}
-	if onPorts > 0 {
-		known = append(known, fmt.Sprintf("decisions on its ports: %d", onPorts))
+	if found.OnPorts > 0 {
+		known = append(known, fmt.Sprintf("decisions on its ports: %d", found.OnPorts))
 	}
 	if found.Receivers > 0 {
 		known = append(known, fmt.Sprintf("ports whose pace was known: %d", found.Receivers))

@@ -172,7 +172,8 @@ func (c *Console) decide(ctx context.Context, f rulingForm) error {
 			return err
 		})
 	}
-	return db.SetRuling(ctx, c.Pool, ruling)
+	_, err := db.SetRuling(ctx, c.Pool, ruling)
+	return err
 }
 
 // bracketed is a host as it stands before a port.
