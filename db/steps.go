@@ -82,6 +82,9 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 	// Sorted, so that two batches that share requests lock them in the same order, as far as
 	// the plan keeps it. In a deadlock all the same, a batch fails with 40P01 and is tried
 	// again.
+	//
+	// The jobs are looked up by IN, which hashes them. A join would compare each with each,
+	// since the planner expects few rows of a statement that inserts.
 	sql := `
 		WITH outcome AS MATERIALIZED (
 			SELECT *, nextval('river_job_id_seq') AS job_id
@@ -103,9 +106,10 @@ func FinishRequests(ctx context.Context, q Querier, callback Jobs, requests []Re
 			  AND requests.status = 'accepted'
 			RETURNING requests.id, requests.callback_job_id AS job_id, client, ordering_key, seq, position
 		), ` + completeJobs("$12", "$13", "running", "scheduled", "available") + `, ` + insertJobs("finished", "now()", isFirst("finished", places)) + `
-		SELECT finished.id, coalesce(jobs.id, 0), coalesce(jobs.state = 'running', false)
+		SELECT id,
+		       CASE WHEN job_id IN (SELECT id FROM jobs) THEN job_id ELSE 0 END,
+		       coalesce(job_id IN (SELECT id FROM jobs WHERE state = 'running'), false)
 		FROM finished
-		LEFT JOIN jobs ON jobs.id = finished.job_id
 		WHERE (SELECT count(*) >= 0 FROM notified)
 		  AND ` + changedAll("finished", "outcome", "$6", "$12")
 	all := make(map[uuid.UUID]Finished, len(requests))
