@@ -1,0 +1,1 @@
+ALTER TABLE requests SET (fillfactor = 30);
