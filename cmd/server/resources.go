@@ -14,7 +14,7 @@ const (
 	minConnections  = 64       // likewise
 	connectionBytes = 30 << 10 // that an idle connection takes
 
-	maxWorkers  = 1000      // by default
+	maxWorkers  = 2000      // by default
 	minWorkers  = 20        // likewise
 	workerBytes = 128 << 10 // that a callback takes with the largest result: the result, the body, buffers
 )
