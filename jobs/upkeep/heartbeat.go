@@ -31,8 +31,8 @@ const (
 	// others dead. When the database was away, its clock was set, or this process paused, all
 	// processes have been silent, or seem so, and get this long to beat.
 	TrustAfter = 3 * BeatInterval
-	// strayShare is how many times longer than a look for stray jobs the pause after it
-	// is at least: where dead rows can't be removed, a look reads all jobs that ran.
+	// strayShare is how many times longer than a look for stray jobs the pause after it is at
+	// least. Where dead rows can't be removed, a look reads all jobs that ran.
 	strayShare = 20
 	// forgetAfter is how long the row of a silent process stays.
 	forgetAfter = time.Hour

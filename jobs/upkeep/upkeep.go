@@ -1,7 +1,7 @@
-// Package upkeep does the steps that are due by the clock, not by a request: it shows
-// that this process lives and finds dead processes (heartbeat.go, lock.go), gives requests
-// whose job is gone another (reconcile.go), removes old requests (retention.go), and
-// completes an upgrade's tables (search.go).
+// Package upkeep does the steps that are due by the clock, not by a request. It shows that this
+// process lives, and finds dead processes (heartbeat.go, lock.go). It makes lost jobs again
+// (reconcile.go), removes old requests (retention.go), and completes an upgrade's tables
+// (search.go).
 package upkeep
 
 import (
