@@ -14,9 +14,9 @@ func (pass *Pass) Admission() webhook.Admission {
 }
 
 // Admit tells whether the callback may be dialled at an address. The sender calls it just before
-// the dial, since a name may change its address at any time. isKept says that later callbacks
-// will use the connection, too: Admit allows that only where the receiver has proven itself.
-// Elsewhere the callback needs room in the budgets of strangers.
+// the dial, since a name may change its address at any time. With isKept, later callbacks will use
+// the connection, too. Admit allows that only where the receiver has proven itself. Elsewhere the
+// callback needs room in the budgets of strangers.
 func (pass *Pass) Admit(address netip.Addr, isKept bool) bool {
 	p := pass.pacing
 	p.mu.Lock()

@@ -69,5 +69,5 @@ func (c closing) over(stored, before closing, now time.Time) closing {
 }
 
 // isNews tells whether a stored time is later than the time that this process knew before, by more
-// than a second: the clock by which it reads times may have been corrected meanwhile.
+// than a second. The clock by which it reads times may have been corrected meanwhile.
 func isNews(stored, before time.Time) bool { return stored.After(before.Add(time.Second)) }

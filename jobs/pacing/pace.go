@@ -253,8 +253,8 @@ func (p *pace) slowFor(shown trouble, left, now time.Time) {
 	p.rate, p.knee = max(leastRate, base/2), threshold
 }
 
-// threshold is the knee after trouble: a little less than the rate that was carried before the
-// trouble, or than the last knee, where that knee led to trouble at once.
+// threshold is the knee after trouble. It is a little less than the rate that was carried before
+// the trouble, or than the last knee, where that led to trouble at once.
 //
 // Where many callbacks have failed since the last trouble, the receiver may fail at any rate. That
 // says nothing of its rate when it is well. Or it may have a lower limit. So the knee falls at

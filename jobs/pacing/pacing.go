@@ -1,9 +1,9 @@
 // Package pacing decides which callback may leave when. README.md is its manual.
 //
-// A worker that has a callback to send calls Enter, and Leave with the attempt. Four files
-// may refuse the callback, in this order: decide.go, consent.go where the receiver must be
-// asked first, lookups.go where its name must be looked up, and admit.go for each address.
-// learn.go learns from attempts.
+// A worker that has a callback to send calls Enter, and Leave with the attempt. Four files may
+// refuse the callback, in this order: decide.go, consent.go where the receiver must be asked
+// first, lookups.go where its name must be looked up, and admit.go for each address. learn.go
+// learns from attempts.
 package pacing
 
 import (
