@@ -91,8 +91,8 @@ const (
 	longestTurn = 2 * jobPatience
 )
 
-// LongestWait is how long a job that holds a worker waits for its run at most: at the door, for a
-// slot of all runs, and for a slot of its kind of work.
+// LongestWait is how long a job that holds a worker waits for its run at most. It waits at the
+// door, for a slot of all runs, and for a slot of its kind of work.
 const LongestWait = 2*longestTurn + slotPatience
 
 // Reasons for which a run waits, besides a slot, and for which a sync request is
@@ -287,8 +287,8 @@ func (f *Flow) shutNow(client string, now time.Time) limit.Decision {
 	return f.shut(client, now)
 }
 
-// patience is how long a client's job waits for a slot: not at all where its turn is far, nor
-// where no run has begun or ended for a while, since the upstream may hang.
+// patience is how long a client's job waits for a slot. It is 0 where the job's turn is far, and
+// where no run has begun or ended for a while: the service may hang.
 func (f *Flow) patience(client string, queue limit.Queue, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
