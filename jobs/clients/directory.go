@@ -217,8 +217,8 @@ func openSecret(client, stored string, keys Keys) (webhook.Secret, error) {
 // Find returns the client that has an API key, "" for none.
 func (d *Directory) Find(key string) string { return d.latest.Load().find(key, d.clock.Now()) }
 
-// find looks a key up by its hash. The time that it takes may tell something of hashes nearby, and
-// nothing of a key: no way leads from a hash back to 256 random bits, nor to a key with a chosen
+// find looks a key up by its hash. The time that it takes may tell something of hashes nearby, but
+// nothing of a key. No way leads from a hash back to 256 random bits, nor to a key with a chosen
 // hash.
 func (s *snapshot) find(key string, now time.Time) string {
 	found, ok := s.callers[sha256.Sum256([]byte(key))]
