@@ -60,9 +60,9 @@ func (p Policy) loopback() (addresses []netip.Addr) {
 	return addresses
 }
 
-// isISATAP tells whether an IPv6 address carries an IPv4 address in its interface
-// identifier, 0000:5efe or 0200:5efe and four bytes (RFC 5214, section 6.1): a router may
-// unpack the IPv4 address into a private network.
+// isISATAP tells whether an IPv6 address carries an IPv4 address in its interface identifier,
+// 0000:5efe or 0200:5efe and four bytes (RFC 5214, section 6.1). A router may unpack the IPv4
+// address into a private network.
 func isISATAP(address netip.Addr) bool {
 	b := address.As16()
 	return address.Is6() && b[8]&^0x02 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// headConn keeps the first bytes of the answer to its latest request: net/http gives nothing
-// of an answer whose header it can't read, and the answer's status line may be in order.
+// headConn keeps the first bytes of the answer to its latest request. Where net/http can't read an
+// answer's header, it gives nothing of the answer, though the status line may be in order.
 type headConn struct {
 	net.Conn
 	mu   sync.Mutex

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// phases follows one request through the transport. net/http calls the hooks
-// from several goroutines, and may call them after the request has ended: it
-// finishes a dial even when the request took another connection meanwhile.
+// phases follows one request through the transport. Its hooks are called from several goroutines,
+// also after the request has ended: net/http finishes a dial even when the request took another
+// connection meanwhile.
 type phases struct {
 	mu      sync.Mutex
 	hasConn bool // a dial that still runs is none of this request

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// renewal is how long a transport is handed out. A host whose name moves to another address
-// is called there after a minute, although its former address still answers; names that are
-// made to move have a time to live of a minute or less, too.
+// renewal is how long a transport is handed out. A host whose name moves to another address is
+// called there after a minute, although its former address still answers. Names that are made to
+// move have a time to live of a minute or less, too.
 const renewal = time.Minute
 
 // Rotating hands out a transport, and each minute a new transport of the same pattern:

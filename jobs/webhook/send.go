@@ -54,9 +54,9 @@ type Attempt struct {
 	DNS, Connect, TLS, FirstByte time.Duration
 }
 
-// AboutReceiver is the attempt, or the zero Attempt where it says nothing about the receiver.
-// A URL may be refused by one client's own list of hosts, and the receiver of other clients
-// must not suffer for that; without admission, or in a shortage, no attempt was made.
+// AboutReceiver is the attempt, or the zero Attempt where it says nothing about the receiver. A
+// URL may be refused by one client's own list of hosts, and the receiver of other clients must not
+// suffer for that. Without admission, or in a shortage, no attempt was made.
 func (a Attempt) AboutReceiver() Attempt {
 	if a.Refused || a.NotAdmitted || a.Shortage != nil {
 		return Attempt{}
