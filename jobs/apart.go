@@ -8,10 +8,10 @@ import (
 	"ringback/jobs/limit"
 )
 
-// apart bounds the statements of one request that run in a transaction of their own, since
-// they fit in no batch. They take the connections that the batches of all clients need, too:
-// of the few at a time, a client leaves half to the others, however many of its requests come
-// to such a statement at one moment.
+// apart bounds the statements of one request that run in a transaction of their own, since they
+// fit in no batch. They take connections that the batches of all clients need. Few run at a time,
+// and a client leaves half of these to others, however many of its requests come to such a
+// statement at one moment.
 type apart struct {
 	gate *limit.Gate
 	met  func(error) // takes how each went; nil for none

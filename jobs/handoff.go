@@ -20,24 +20,22 @@ import (
 
 // handoff runs jobs that are born running.
 //
-// The usual way from one step to the next has three statements, and waits between them: the
-// statement that inserts a job notifies River, River fetches the job when its cooldown is
-// over, and its completer writes that the job has ended. So where
-// this process has a free worker, and nothing older waits in the queue, the statement
-// inserts the job as River's fetch would leave it: running, at its first attempt, in the
-// name of this process. Once that is committed, handoff runs the job at once, with the
-// request that is in memory anyway, and the statement that ends the step completes the
-// job, too.
+// The usual way from one step to the next has three statements, and waits between them. One
+// inserts a job and notifies River, River fetches the job when its cooldown is over, and its
+// completer writes that the job has ended. The short way is for a process that has a free worker
+// while nothing older waits in the queue. The statement inserts the job as River's fetch would
+// leave it: running, at its first attempt, in the name of this process. Once that is committed,
+// handoff runs the job at once, with the request that is in memory anyway. The statement that ends
+// the step completes the job, too.
 //
 //	accept ── commit {request, work job} ──┬─ available ─► River fetches ─► load ─┐
 //	                                       └─ running ─────────► handoff ─────────┴─► worker ─► finish
 //
-// River's table stays the queue of record, and everything else stays River's: jobs beyond
-// the free workers, retries, snoozes, jobs that other processes insert or leave behind,
-// and River UI's view. A job that was born running and doesn't end with its step goes
-// back to River by River's own statement. Where this process dies or loses such a job
-// (the answer to an insert that committed may get lost), the heartbeat gives it back like
-// any other.
+// River's table stays the queue of record. All else stays River's: jobs beyond the free workers,
+// retries, snoozes, jobs that other processes insert or leave behind, and River UI's view. A job
+// that was born running and doesn't end with its step goes back to River by River's own statement.
+// Where this process dies or loses such a job (the answer to an insert that committed may get
+// lost), the heartbeat gives it back like any other.
 //
 // Workers don't see a job's way. A lane decides it.
 type handoff struct {
@@ -54,9 +52,9 @@ type handoff struct {
 
 // worker does a step, for River and for handoff alike.
 type worker interface {
-	// run does the step of a request. It answers as a River worker does: a nil error
-	// says that the job is over, and completed by the statement that ended the step;
-	// river.JobSnooze postpones it, and any other error charges the attempt.
+	// run does the step of a request. It answers as a River worker does. A nil error says that the
+	// job is over, and completed by the statement that ended the step. river.JobSnooze postpones
+	// it, and any other error charges the attempt.
 	run(ctx context.Context, job *rivertype.JobRow, request db.Request) error
 	retryAt(job *rivertype.JobRow) time.Time
 }
@@ -88,9 +86,9 @@ func (h *handoff) born(id int64, jobs db.Jobs) *rivertype.JobRow {
 	}
 }
 
-// start runs a job on a free goroutine that has run jobs before, if there is one: growing
-// a new stack each time would cost a tenth of the server's CPU. There are no more
-// goroutines than workers.
+// start runs a job on a free goroutine that has run jobs before, if there is one. Growing a new
+// stack each time would cost a tenth of the server's CPU. There are no more goroutines than
+// workers.
 func (h *handoff) start(t task) {
 	select {
 	case h.tasks <- t:

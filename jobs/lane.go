@@ -91,11 +91,10 @@ func (l *lane) freed() {
 // own count, and fewer where jobs that were born running hold them. It takes River's
 // count of running jobs for its own.
 //
-// Each of its statements takes half of the free workers while no job is known to wait, and
-// leaves the others to jobs that are born running meanwhile: taking all of them every tenth
-// of a second would send one or two jobs in a hundred over the queue. While a statement
-// fills the workers that it took, another follows. An error after the first is left to the
-// next fetch.
+// While no job is known to wait, each of its statements takes half of the free workers, and leaves
+// the others to jobs that are born running meanwhile. Taking all, every tenth of a second, would
+// send one or two jobs in a hundred over the queue. While a statement fills the workers that it
+// took, another follows. An error after the first is left to the next fetch.
 func (l *lane) fetch(limit int, lock func(room int) (got int, err error)) error {
 	began := time.Now()
 	for left := limit; ; {

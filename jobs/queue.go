@@ -200,12 +200,11 @@ const maxRecords = 10_000
 // acceptQueueBytes bounds the memory of the requests that wait for their commit.
 const acceptQueueBytes = 16 << 20
 
-// The least times from one commit of a step to the next, twice as long after a batch of
-// several. A commit takes about a millisecond, so that up to 500 requests a second hardly any
-// waits; at 1,000 requests a second, batches are larger, and a request costs a third less
-// CPU. Only its worker, and the next callback of an ordering key, wait for the record of an
-// attempt: with 25 ms instead of 10, a request at 200 a second costs a sixth less CPU, and with
-// 50 no less.
+// The least times from one commit of a step to the next, twice as long after a batch of several. A
+// commit takes about a millisecond, so up to 500 requests a second hardly any waits. At 1,000,
+// batches are larger, and a request costs a third less CPU. Only its worker, and the next callback
+// of an ordering key, wait for the record of an attempt. With 25 ms instead of 10, a request at
+// 200 a second costs a sixth less CPU, and with 50 no less.
 const (
 	acceptRest = time.Millisecond
 	finishRest = time.Millisecond

@@ -23,10 +23,10 @@ const (
 	DeadLetterQuota  limit.Reason = "client_dead_letters"    // that are kept
 )
 
-// quotas bound each client's unfinished requests, in all and for a destination, and its
-// kept bytes and dead letters, so that a client can neither fill the queue or the disk
-// nor heap up callbacks for a victim. Like the backlog, they take samples and add the
-// requests that this process has accepted since. Nil quotas admit all.
+// quotas bound each client's unfinished requests, in all and for a destination, and its kept bytes
+// and dead letters. So no client can fill the queue or the disk, or heap up callbacks for a
+// victim. Like the backlog, they take samples and add the requests that this process has accepted
+// since. Nil quotas admit all.
 //
 // Unfinished requests count here whenever they are due, even if a dead receiver makes
 // them wait for hours. The backlog leaves such requests out, since they are no load
@@ -192,9 +192,8 @@ func below(quota limit.Reason, count, most int64) error {
 	return nil
 }
 
-// redeliverAt returns the due time of a redelivery, no sooner than wanted, and uses the
-// client's rate for it, over all calls together: a single call may ask for a thousand
-// within ten seconds.
+// redeliverAt returns the due time of a redelivery, no sooner than wanted. It uses the client's
+// rate, over all calls together: a single call may ask for a thousand within ten seconds.
 func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 	if q == nil {
 		return wanted
@@ -210,11 +209,11 @@ func (q *quotas) redeliverAt(client string, wanted, now time.Time) time.Time {
 	return limit.Latest(wanted, now, free)
 }
 
-// dueAt returns when work is due that a client wants at a later time: then, or in the
-// first tenth of a second after it that has room at twice the client's rate. A client may
-// have thousands of requests for later, and would otherwise have all of them done at one
-// moment, before the requests of others. A second's worth at one moment would do so, too,
-// each second. undue takes the time back.
+// dueAt returns when work is due that a client wants at a later time. It is then, or in the first
+// tenth of a second after it with room at twice the client's rate. A client may have thousands of
+// requests for later, and would otherwise have all of them done at one moment, before the requests
+// of others. A second's worth at one moment would do so, too, each second. undue takes the time
+// back.
 func (q *quotas) dueAt(client string, wanted, now time.Time) time.Time {
 	if q == nil || wanted.IsZero() {
 		return wanted

@@ -28,8 +28,8 @@ func failedRuns(job *rivertype.JobRow) (failed int) {
 	return failed
 }
 
-// endedRuns is how many runs of a job were charged and ended, each with an error in the
-// job's row: of work that was not done, a fault or a panic. All other charged runs crashed.
+// endedRuns is how many runs of a job were charged and ended, each with an error in the job's row.
+// The error is of work that was not done, a fault or a panic. All other charged runs crashed.
 func endedRuns(job *rivertype.JobRow) (ended int) {
 	for _, attempt := range job.Errors {
 		if !strings.HasPrefix(attempt.Error, db.WorkUncharged) {

@@ -38,9 +38,9 @@ func drawFor(jobID int64, attempt int) float64 {
 // included.
 const longestThrottle = 24 * time.Hour
 
-// throttleDelay returns how long to wait when a receiver said Retry-After:
-// never less than that, up to ten elevenths of longestThrottle, and a little more, so that
-// callbacks that it sent away together don't come back together.
+// throttleDelay returns how long to wait when a receiver said Retry-After. It is never less than
+// that, up to ten elevenths of longestThrottle. It is a little more, so that callbacks that were
+// sent away together don't come back together.
 func throttleDelay(retryAfter time.Duration) time.Duration {
 	return min(longestThrottle, jitter(min(retryAfter, longestThrottle*10/11), 1, 1.1, rand.Float64()))
 }

@@ -13,9 +13,9 @@ import (
 // workUnknown is why work waits that this process doesn't offer.
 const workUnknown limit.Reason = "work_unknown"
 
-// EnterWork lets a sync request run a work of the catalog, once it has its turn: the error
-// is a *limit.Refusal. leave must be called with the outcome, the zero Outcome where the run
-// says nothing of the work.
+// EnterWork lets a sync request run a work of the catalog, once it has its turn. The error is a
+// *limit.Refusal. leave must be called with the outcome, the zero Outcome where the run says
+// nothing of the work.
 func (q *Queue) EnterWork(ctx context.Context, name, client string) (leave func(work.Outcome), err error) {
 	leaveFlow, decision := q.flows[name].EnterSync(ctx, client)
 	if err := decision.Err(); err != nil {
