@@ -13,10 +13,10 @@ import (
 	"ringback/jobs/limit"
 )
 
-// admission has the limits that a call passes before its body is read: the rate of its
-// client, and the room in the queue, so that refusals are cheap. Limits that a call holds
-// while it is under way are taken where it begins to: bytes for its body (readBody), a slot
-// for its work (postSync) or for its query (read).
+// admission has the limits that a call passes before its body is read: the rate of its client, and
+// the room in the queue, so that refusals are cheap. A limit that a call holds is taken where the
+// call needs it: bytes for its body (readBody), a slot for its work (postSync) or its query
+// (read).
 type admission struct {
 	rates *rates // nil for none
 	room  func(c *call) error
@@ -228,9 +228,9 @@ func rateOf(perSecond int) limit.Rate {
 	return limit.Rate{PerSecond: float64(perSecond), Burst: float64(burstSeconds * perSecond)}
 }
 
-// take uses the rate for a call of a weight, if it has room. It returns how many more calls
-// may come at once, and in how many seconds there is room again: for such a call where there
-// is none, else for the whole burst.
+// take uses the rate for a call of a weight, if it has room. It returns how many more calls may
+// come at once, and in how many seconds there is room again. That is room for such a call where
+// there is none, else for the whole burst.
 func (r *callRate) take(weight int, reason limit.Reason, now time.Time) (decision limit.Decision, left, reset int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,9 +14,8 @@ import (
 // maxBudget is the most that the bodies of all calls may take, and their answers.
 const maxBudget = 64 << 20 // bytes
 
-// memoryBudget is an eighth of GOMEMLIMIT, where that is set: while a body is
-// decoded and stored, it exists about four times, and so does an answer until it
-// is encoded.
+// memoryBudget is an eighth of GOMEMLIMIT, where that is set. While a body is decoded and stored,
+// it exists about four times. So does an answer until it is encoded.
 func memoryBudget() int64 { return min(maxBudget, debug.SetMemoryLimit(-1)/8) }
 
 // answerBudget bounds the memory of the answers that are being written: callers

@@ -79,9 +79,8 @@ func (c *call) bodyEnded() {
 // isBodyLate tells whether err says that the body did not arrive in time.
 func isBodyLate(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
-// leaveBody ends what was sent of a body that was not read: a small one is dropped, so that
-// its connection stays usable, and a larger one ends the connection, or the server would
-// wait for it.
+// leaveBody ends what was sent of a body that was not read. A small body is dropped, so that its
+// connection stays usable. A larger body ends the connection, or the server would wait for it.
 func (c *call) leaveBody() {
 	if c.Request.ContentLength != 0 && !c.bodyRead && !c.dropBody() {
 		c.Header("Connection", "close")

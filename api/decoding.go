@@ -11,14 +11,14 @@ import (
 // than a millisecond, so many pass within it.
 const decodingPatience = time.Second
 
-// decodingRest is for how many times as long as it was decoded a body keeps its slot
-// afterwards: a client decodes for a quarter of the time on half of the cores at most.
+// decodingRest is how many times as long as its decoding a body keeps its slot afterwards. So a
+// client decodes for a quarter of the time, on half of the cores at most.
 const decodingRest = 3
 
-// newDecoding shares the cores among clients while large bodies are decoded, one at a time
-// on each. 4 MiB of short names take a quarter of a second of a core to be checked, so one
-// client's bodies within its rate would otherwise take all cores from the calls of others.
-// However large its bodies are, it leaves half of the cores to them.
+// newDecoding shares the cores among clients while large bodies are decoded, one at a time on
+// each. Checking 4 MiB of short names takes a core a quarter of a second. So the bodies of one
+// client, within its rate, could otherwise take all cores from the calls of others. However large
+// its bodies are, a client leaves half of the cores to others.
 func newDecoding(shared bool) *limit.Gate {
 	return limit.NewGate(limit.NewHalves(decodedAtOnce(), shared), limit.OldestFirst, reasonBodies, reasonClientBodies)
 }

@@ -7,11 +7,10 @@ import (
 	"ringback/jobs/limit"
 )
 
-// gate lets a bounded number of sync requests work at a time. As many may wait for a
-// moment, and the newest of them whose client may have a slot is next: under a
-// storm, first come, first served would make everybody wait for as long as the
-// queue is, and serve those who are about to give up. When too many wait, the
-// oldest is refused.
+// gate lets a bounded number of sync requests work at a time. As many may wait for a moment. The
+// newest whose client may have a slot is next. Under a storm, first come, first served would make
+// all wait for the whole queue, and serve callers that are about to give up. When too many wait,
+// the oldest is refused.
 //
 // How long one waits at most follows Facebook's controlled delay (B. Maurer,
 // "Fail at Scale", ACM Queue 2015): a burst may wait it out, a standing queue is

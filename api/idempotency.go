@@ -93,9 +93,9 @@ func unescape(text string) (plain string, ok bool) {
 	return out.String(), true
 }
 
-// fingerprintOf tells calls apart. White space, the order of fields, and whether a call
-// names the default work make no difference: replay compares the names of work, so that
-// keys stay good while the previous version runs, which has no names.
+// fingerprintOf tells calls apart. White space, the order of fields, and whether a call names the
+// default work make no difference. Names of work are left to replay, since the previous version
+// has none: keys stay good while it runs.
 func (a *API) fingerprintOf(request db.Request, body []byte) (fingerprint [sha256.Size]byte, err error) {
 	canonical := jsontext.Value(body).Clone()
 	if err := canonical.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {

@@ -171,9 +171,8 @@ func TestPagesCountByTheRequestsThatTheyMayHold(t *testing.T) {
 	}
 }
 
-// A body costs about as much as a small one for each 64 KiB, and counts as so many POSTs,
-// also where its length is told by its end alone; a batch counts as its requests where those
-// are more.
+// A body costs about as much as a small one for each 64 KiB, and counts as so many POSTs, also
+// where its length is told by its end alone. A batch counts as its requests where those are more.
 func TestBodiesCountByTheirSize(t *testing.T) {
 	t.Parallel()
 	const unit, burst = 64 << 10, 100

@@ -152,9 +152,9 @@ func (a *API) claim(c *call, key db.Key, offer *work.Offer) (recorded db.Request
 	return recorded, true, err
 }
 
-// runWork runs the work and records its outcome in request and in the database.
-// Work isn't begun while the database is known to be away, and an outcome that can't be
-// recorded isn't answered: an answer that no audit finds is worse than an error.
+// runWork runs the work and records its outcome in request and in the database. Work isn't begun
+// while the database is known to be away. An outcome that can't be recorded isn't answered: an
+// answer that no audit finds is worse than an error.
 func (a *API) runWork(ctx context.Context, offer *work.Offer, request *db.Request) (work.Outcome, error) {
 	if err := a.Queue.Ready(); err != nil {
 		return work.Outcome{}, err
