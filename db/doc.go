@@ -1,11 +1,10 @@
-// Package db is the service's whole use of Postgres: the pools, the schema, and the
-// statements, which stand in a file by the table that they write or read. Functions take
-// a Querier or a pgx.Tx and never begin, commit or retry: the caller owns the
-// transaction, so they compose.
+// Package db is Ringback's whole use of Postgres: the pools, the schema, and the statements, which
+// stand in a file by the table that they write or read. Functions take a Querier or a pgx.Tx and
+// never begin, commit or retry: the caller owns the transaction, so they compose.
 //
-// A request is a row that four statements change. Each takes a set of requests, writes
-// the job of the next step in the same transaction, and passes over requests in another
-// state, so that a step that runs again does no harm:
+// A request is a row that four statements change. Each takes a set of requests, and writes the job
+// of the next step in the same transaction. It passes over requests in another state, so a step
+// that runs again does no harm:
 //
 //	                 InsertRequests           FinishRequests              SettleCallbacks
 //	status             accepted ──────────────► succeeded, failed or expired
@@ -21,9 +20,9 @@
 // its ordering key: it is held back, and River doesn't fetch it. The statement that ends
 // the callback before it makes the job available.
 //
-// Other statements read or mend: LoadWork and LoadCallbacks before a step, Mend where a
-// job was lost (reconcile.go), ReturnJobs where a process died (processes.go, locks.go),
-// RemoveRequests once a request is old (retention.go).
+// Other statements read or mend. LoadWork and LoadCallbacks come before a step. Mend is for a job
+// that was lost (reconcile.go), ReturnJobs for a process that died (processes.go, locks.go),
+// RemoveRequests for requests that are old (retention.go).
 //
 // Three things shape the SQL. Every set is one parameter for each column (columns.go), so
 // that a statement is prepared once for any number of rows. Plans are made before the

@@ -23,9 +23,9 @@ const (
 	queryCancelled      = "57014" // by statement_timeout, or by an operator
 )
 
-// IsUnavailable tells whether err comes from a database that can't be reached,
-// is starting or stopping, is out of resources, read-only, too slow, denies what the
-// service needs, or has a broken schema: the same call may succeed later.
+// IsUnavailable tells whether err is the database's, so that the same call may succeed later. The
+// database can't be reached, is starting or stopping, out of resources, read-only, too slow,
+// denies what Ringback needs, or has a broken schema.
 func IsUnavailable(err error) bool {
 	if errors.Is(err, context.Canceled) { // by the caller; pgconn's error for it looks like the network's
 		return false
@@ -149,9 +149,9 @@ func isWraparound(answer *pgconn.PgError) bool {
 	return answer.Code == "54000" && (answer.Routine == "GetNewTransactionId" || answer.Routine == "GetNewMultiXactId")
 }
 
-// IsRefused tells whether a row of a statement may have caused err: class 22 is a value
-// that doesn't fit its type, 23 a constraint that a row breaks, 54 a value that is too
-// much for Postgres, such as JSON that is nested too deep.
+// IsRefused tells whether a row of a statement may have caused err. Class 22 is a value that
+// doesn't fit its type, 23 a constraint that a row breaks. Class 54 is a value that is too much
+// for Postgres, such as JSON that is nested too deep.
 func IsRefused(err error) bool {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || isBreakage(refused) || isWraparound(refused) {

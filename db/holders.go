@@ -198,9 +198,8 @@ func findHolders(ctx context.Context, q Querier, found string) (holders, error) 
 	return all, nil
 }
 
-// findTableLocks finds the sessions that lock a table of this schema, and those among them,
-// or behind them, for which another session has waited for a second: for a table, or for
-// rows.
+// findTableLocks finds the sessions that lock a table of this schema. Among them, or behind them,
+// it finds those for which another session has waited for a second, for a table or for rows.
 func findTableLocks(ctx context.Context, q Querier) (held, blocking holders, err error) {
 	if held, err = findHolders(ctx, q, holding); err != nil {
 		return nil, nil, err

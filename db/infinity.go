@@ -7,9 +7,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// finiteTimes reads infinite times, and times beyond the years that JSON has (RFC 3339), as
-// times that are far away. They are written by hand, such as an expiry that never comes. Go
-// has no infinite time, and its JSON no other year: a single one would fail the statement that
+// finiteTimes reads infinite times, and times beyond the years that JSON has (RFC 3339), as times
+// that are far away. They are written by hand, such as an expiry that never comes. Go has no
+// infinite time, and its JSON no other year. A single such time would fail the statement that
 // reads it, or the answer that tells it, with all other rows.
 type finiteTimes struct{ *pgtype.TimestamptzCodec }
 
@@ -34,8 +34,8 @@ const century = 100 * 365 * 24 * time.Hour
 const farAhead = "now() + interval '100 years'"
 
 // ageOf is the expression for how long ago a time was, null for infinity and the like, which
-// somebody wrote by hand: earlier versions of Postgres than 17 can't subtract it and fail the
-// statement, and a time.Duration can't hold the difference.
+// somebody wrote by hand. Before version 17, Postgres can't subtract infinity and fails the
+// statement. A time.Duration can't hold the difference.
 func ageOf(at string) string {
 	return "now() - CASE WHEN " + at + " BETWEEN now() - interval '100 years' AND " + farAhead + " THEN " + at + " END"
 }

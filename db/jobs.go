@@ -28,10 +28,10 @@ type Jobs struct {
 // A job that is born running has the columns that River's fetch would have given
 // it, and nobody is notified of it: Jobs.Process knows that it runs there.
 //
-// due is the expression for when a job is due. first is the expression for whether a job
-// is the first of its ordering key; any other job is held back. A job that is due later is
-// available all the same, since a fetch looks at the time itself: in the state scheduled it
-// would be up to five seconds late.
+// due is the expression for when a job is due. first is the expression for whether a job is the
+// first of its ordering key; any other job is held back. A job that is due later is available all
+// the same, since a fetch looks at the time itself. In the state scheduled it would be up to five
+// seconds late.
 //
 // The parameters are Jobs.args.
 func insertJobs(source, due, first string) string {
@@ -75,8 +75,8 @@ func completeJobs(ids, asleep string, states ...string) string {
 		)`
 }
 
-// requestOf is the id of the request that a job is about, by the job's arguments; null
-// where they name none, since the job is somebody else's or was changed by hand.
+// requestOf is the id of the request that a job is about, by the job's arguments. It is null where
+// they name none: the job is somebody else's, or was changed by hand.
 func requestOf(args string) string {
 	named := args + ` ->> 'request_id'`
 	return `CASE WHEN ` + named + ` ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN (` + named + `)::uuid END`
@@ -91,10 +91,10 @@ func CompleteJob(ctx context.Context, q Querier, id int64) error {
 	return nil
 }
 
-// MendJobs puts right the jobs of a queue that can't be fetched since somebody changed them
-// by hand, and returns how many: a number of attempts that can't grow, and lists that River
-// can't read, with a null or of several dimensions. A fetch that meets one of them fails
-// with all its other jobs.
+// MendJobs puts right the jobs of a queue that can't be fetched since somebody changed them by
+// hand, and returns how many. They have a number of attempts that can't grow, or lists that River
+// can't read, with a null or of several dimensions. A fetch that meets one of them fails with all
+// its other jobs.
 func MendJobs(ctx context.Context, q Querier, queue string) (int64, error) {
 	list := func(column, empty string) string {
 		return `CASE WHEN array_ndims(` + column + `) > 1 THEN ` + empty + ` ELSE array_remove(` + column + `, NULL) END`
@@ -180,12 +180,11 @@ type Destination struct {
 // queue: index entries alone, of which Postgres reads two million a second.
 const maxCounted = 2_000_000
 
-// CountByDestination counts the requests with an unfinished job of the queues, whenever
-// the job is due, by client and destination. Looking up a job's request costs many times
-// as much as reading its index entry. So where there are more jobs than sample, every
-// second job is looked up, or every fourth and so on, and stands for the jobs skipped: a
-// count of n is then off by about √(n × jobs ÷ sample). The same jobs are chosen each
-// time, which keeps counts steady.
+// CountByDestination counts the requests with an unfinished job of the queues, whenever the job is
+// due, by client and destination. Looking up a job's request costs many times as much as reading
+// its index entry. So where there are more jobs than sample, every second job is looked up, or
+// every fourth and so on, and stands for the jobs skipped. A count of n is then off by about √(n ×
+// jobs ÷ sample). The same jobs are chosen each time, which keeps counts steady.
 func CountByDestination(ctx context.Context, q Querier, queues []string, sample int) (map[Destination]int64, error) {
 	// LIMIT 1 keeps Postgres from joining by reading whole tables: each row is looked up.
 	// The arguments are a separate look-up, since Postgres filters by index entries only

@@ -40,11 +40,10 @@ type Holder struct {
 // clientKey is the unique name of a key.
 type clientKey struct{ client, key string }
 
-// ClaimKeys claims keys, the first of equal ones, and returns for each the request that
-// holds it already, if any. A key is free where no request holds it, where it has
-// expired, and where its call died before it recorded a request. It is free, too, where
-// its request is a sync request without an answer: its caller went away, or its work was
-// not done and may be done the next time.
+// ClaimKeys claims keys, the first of equal ones, and returns for each the request that holds it
+// already, if any. A key is free where no request holds it, where it has expired, and where its
+// call died before it recorded a request. It is free, too, where its request is a sync request
+// without an answer. The caller went away, or the work was not done and may be done the next time.
 func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Holder, error) {
 	claimed, err := takeKeys(ctx, q, keys, now)
 	if err != nil || len(claimed) == len(keys) {
@@ -66,9 +65,9 @@ func ClaimKeys(ctx context.Context, q Querier, keys []Key, now time.Time) ([]Hol
 
 // takeKeys returns the ids of the requests whose key was free.
 func takeKeys(ctx context.Context, q Querier, keys []Key, now time.Time) (map[uuid.UUID]bool, error) {
-	// Sorted, so that two batches that share keys lock them in one order. Of two calls with
-	// the same key, the second waits here for the commit of the first, and may then not see
-	// its request yet: held_until tells that the key is held nevertheless.
+	// Sorted, so that two batches that share keys lock them in one order. Of two calls with the
+	// same key, the second waits here for the commit of the first, and may then not see its
+	// request yet. held_until tells that the key is held nevertheless.
 	sql := `
 		INSERT INTO idempotency_keys AS held (` + keyFields.names() + `)
 		SELECT DISTINCT ON (client, key) ` + keyFields.stored() + `

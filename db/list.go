@@ -28,13 +28,13 @@ type Filter struct {
 	Window        int       // how many requests are looked at for it at most, required and above Limit
 }
 
-// lookUpPages is how many pages of the database a request costs that is looked up, among
-// ten million: the note's that leads to it, three of the index of ids, and its own. In the
-// order of an index, a request costs its own alone.
+// lookUpPages is how many pages of the database it costs to look up a request among ten million.
+// They are the note's that leads to it, three of the index of ids, and its own. In the order of an
+// index, a request costs its own alone.
 const lookUpPages = 5
 
-// lookUps is how many requests are looked up for a page at most: as many as cost no more
-// than the window does in the order of an index, and as many as fill the page.
+// lookUps is how many requests are looked up for a page at most. They cost no more than the window
+// does in the order of an index, or they fill the page.
 func (f Filter) lookUps() int { return max(f.Window/lookUpPages, f.Limit+1) }
 
 // Page is a part of a listing.

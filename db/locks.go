@@ -12,10 +12,10 @@ import (
 // that holds its id.
 func lockKey(id string) string { return "hashtextextended('ringback process ' || " + id + ", 0)" }
 
-// HoldLock takes the lock of a process for the session of q, unless the session has it,
-// and writes whether it is held, which it returns. Of a process whose row in processes
-// somebody removed, nothing is written until the next heartbeat. backend is the process id
-// of the session's backend, as the server told it when q was connected.
+// HoldLock takes the lock of a process for the session of q, unless the session has it, and writes
+// whether it is held, which it returns. If somebody removed the process's row in processes,
+// nothing is written until the next heartbeat. backend is the process id of the session's backend,
+// as the server told it when q was connected.
 //
 // A pooler tells another id. Behind a pooler, a lock may outlive its process or end before
 // it, so no lock is taken. The lock counts as held only where Postgres lists it for the

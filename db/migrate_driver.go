@@ -31,9 +31,9 @@ const (
 // versionTable is golang-migrate's own.
 const versionTable = "schema_migrations"
 
-// migrationDriver is a driver for golang-migrate. It differs from golang-migrate's own in
-// three ways: the version is written in the migration's transaction, so that none is left
-// half recorded; locks are waited for a moment at a time; and ctx ends every wait.
+// migrationDriver is a driver for golang-migrate. It differs from golang-migrate's own in three
+// ways. The version is written in the migration's transaction, so that none is left half recorded.
+// Locks are waited for a moment at a time. The context ends every wait.
 type migrationDriver struct {
 	ctx    context.Context // golang-migrate hands none on
 	config *pgxpool.Config

@@ -33,9 +33,8 @@ func placesOf[T any](items []T, place func(T) Place) (places []Place) {
 	return places
 }
 
-// A transaction that depends on the order of a key holds the key's lock, of one of two
-// classes, until it commits: of two transactions the later then sees the changes of the
-// earlier.
+// A transaction that depends on the order of a key holds the key's lock, of one of two classes,
+// until it commits. So the later of two transactions sees the changes of the earlier.
 const (
 	// acceptLocks make requests of a key visible in the order of their sequences.
 	acceptLocks = 0x52420001 // RB, so that no other program's locks are met

@@ -135,9 +135,8 @@ func poolConfig(url string, statementTimeout time.Duration) (*pgxpool.Config, er
 	// An idle transaction keeps dead rows from being removed: a single idle transaction
 	// halves the queue's throughput within a minute.
 	setDefault(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", milliseconds(10*time.Second))
-	// The statements unnest arrays, whose length Postgres can't foresee: planning
-	// each run anew costs more than it finds, and where it takes a batch for large
-	// it may read a whole table.
+	// The statements unnest arrays, whose length Postgres can't foresee. Planning each run anew
+	// costs more than it finds, and a plan for a large batch may read a whole table.
 	setDefault(config.ConnConfig.RuntimeParams, "plan_cache_mode", "force_generic_plan")
 	// A plan that the settings rule out, and that is used for want of another, looks dear
 	// enough to compile.

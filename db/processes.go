@@ -117,8 +117,8 @@ func returnLost(condition string) string {
 		FROM notified`
 }
 
-// crashes is how many attempts of a job were charged for runs that never ended: a charged
-// run that ends with work not done, a fault or a panic leaves an error in the job's row.
+// crashes is how many attempts of a job were charged for runs that never ended. A charged run that
+// ends with work not done, a fault or a panic leaves an error in the job's row.
 const crashes = `(attempt - (SELECT count(*) FROM unnest(errors) AS ended WHERE ended ->> 'error' NOT LIKE '` + WorkUncharged + `%'))`
 
 // strayJobs are the unfinished jobs that the process $1 took up longer ago than $2, or a
@@ -129,8 +129,9 @@ const strayJobs = `
 		  AND (attempted_by[array_upper(attempted_by, 1)] = $1
 		       OR NOT EXISTS (SELECT FROM processes WHERE id = attempted_by[array_upper(attempted_by, 1)]))`
 
-// StrayJobs returns the unfinished jobs that a process took up longer ago than longer, or a
-// process that doesn't live: it has no row, and a process that lives writes it again.
+// StrayJobs returns the unfinished jobs that the process, or a process without a row, took up
+// longer ago than longer. A process without a row doesn't live: a process that lives writes it
+// again.
 func StrayJobs(ctx context.Context, q Querier, process string, longer time.Duration) ([]int64, error) {
 	const sql = `
 		SELECT id

@@ -125,10 +125,10 @@ func (p *prefixes) ScanText(text pgtype.Text) error {
 // ten times as many receivers as a process remembers.
 const MostReceivers = 100_000
 
-// SaveReceivers writes receivers, none of them twice. It removes up to twice as many
-// receivers that have expired, or that would expire first where there are more than
-// MostReceivers, so that the table doesn't grow with receivers that are never met again.
-// The operator's rulings count, and stay.
+// SaveReceivers writes receivers, none of them twice. It removes up to twice as many receivers
+// that have expired, or that would expire first where there are more than MostReceivers. So
+// receivers that are never met again don't make the table grow. The operator's rulings count, and
+// stay.
 func SaveReceivers(ctx context.Context, q Querier, origins []Receiver) error {
 	sql := `
 		WITH expired AS (

@@ -100,11 +100,10 @@ func FindLostSteps(ctx context.Context, q Querier, work, callback Jobs, after uu
 	return lost, next, nil
 }
 
-// isLive tells whether a row of river_job will take the step of a row of requests by
-// itself, or is taking it; null counts as no. A job that somebody changed by hand is not
-// live where no worker would take it up, where it is about another request, or where it is
-// due later than any step is. A running job is live, unless nobody took it up: the
-// heartbeat sees to the rest of them.
+// isLive tells whether a row of river_job will take the step of a row of requests by itself, or is
+// taking it; null counts as no. A job that somebody changed by hand is not live where no worker
+// would take it up, or where it is due later than any step. Nor is a job about another request. A
+// running job is live, unless nobody took it up: the heartbeat sees to the rest of them.
 func isLive(request, kind, queue, mayBePending string) string {
 	return `finalized_at IS NULL AND CASE state::text
 			WHEN 'running' THEN attempted_at IS NOT NULL AND attempted_by[1] IS NOT NULL

@@ -38,9 +38,8 @@ func runTogether(ctx context.Context, q Querier, statements ...statement) error 
 	return q.SendBatch(ctx, batch).Close()
 }
 
-// wroteAll is a condition that fails a statement in which a trigger, made by hand, kept rows
-// from being written: Postgres tells of no error, and the rows would be lost. It is
-// evaluated once.
+// wroteAll is a condition that fails a statement in which a trigger, made by hand, kept rows from
+// being written. Postgres tells of no error, and the rows would be lost. It is evaluated once.
 func wroteAll(written, wanted string) string {
 	return `(SELECT CASE WHEN (SELECT count(*) FROM ` + written + `) < (SELECT count(*) FROM ` + wanted + `) THEN rows_are_missing() ELSE true END)`
 }
