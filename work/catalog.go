@@ -113,9 +113,9 @@ func (c *Catalog) Longest() (longest time.Duration) {
 	return longest
 }
 
-// maxDepth bounds how deeply an input or a result is nested: Postgres refuses JSON that would
-// overflow its stack, and answers and callbacks, which hold it in an object or two, could not
-// be encoded.
+// maxDepth bounds how deeply an input or a result is nested. Postgres refuses JSON that would
+// overflow its stack. Answers and callbacks, which hold it in an object or two, could not be
+// encoded.
 const maxDepth = 1000
 
 // Accept returns the canonical form of an input, or fails with its mistakes: Mistakes, a

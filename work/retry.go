@@ -42,10 +42,10 @@ func (p Policy) again(err error) *Again {
 	return nil
 }
 
-// Retry says that the work was not done, for a reason that may pass, and asks for another
-// attempt. With a positive after, the next attempt comes no sooner, and later the more
-// often it is asked for, and this attempt charges nothing; with 0 the retry schedule sets its time. Where no attempt is left, or
-// the request is sync, the work failed with err.
+// Retry says that the work was not done, for a reason that may pass, and asks for another attempt.
+// With a positive after, this attempt charges nothing. The next attempt comes no sooner than
+// after, and later the more often it is asked for. With 0 the retry schedule sets its time. Where
+// no attempt is left, or the request is sync, the work failed with err.
 func Retry(err error, after time.Duration) error {
 	return &retryError{err, max(0, after)}
 }

@@ -101,10 +101,10 @@ type upstream struct {
 const (
 	maxHeader  = 32 << 10
 	maxProblem = 16 << 10 // of an answer that isn't a result
-	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and
-	// uvicorn 5 s): a call on a connection that the server just closes is a lost attempt,
-	// which a sync caller sees. A longer time would save nothing: of n calls a second on a
-	// connection, a share of e^-n opens a new connection.
+	// keepIdle is less than servers keep an idle connection (gunicorn 2 s, Node.js and uvicorn 5
+	// s). A call on a connection that the server just closes is a lost attempt, which a sync
+	// caller sees. A longer time would save nothing: of n calls a second on a connection, a share
+	// of e^-n opens a new connection.
 	keepIdle = time.Second
 )
 
