@@ -101,9 +101,9 @@ func notFromPages(next http.HandlerFunc) http.Handler {
 	})
 }
 
-// localOnly refuses calls by any name but this machine's. The admin pages, and the API in
-// local mode, have no login: without this, a page on the web could reach them through a
-// browser on this machine, by its own name that resolves to loopback (DNS rebinding).
+// localOnly refuses calls by any name but this machine's. The admin pages, and the API in local
+// mode, have no login. Without localOnly, a page on the web could reach them through a browser on
+// this machine, by a name of its own that resolves to loopback (DNS rebinding).
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "" && !isLocal(r.Host) { // browsers always name a host; some probes speak HTTP/1.0

@@ -19,9 +19,9 @@ const (
 	// sampleShare is how many times longer than a sample the pause after it is at least.
 	sampleShare   = 50
 	sampleTimeout = 5 * time.Second
-	// retentionSlack is how long beyond RETENTION a request may be kept before an operator
-	// is told, once that has lasted for retentionPatience: a service that was down for hours
-	// catches up by itself. Up to an hour is usual, the length of a pass.
+	// retentionSlack is how long beyond RETENTION a request may be kept before an operator is
+	// told, once that has lasted for retentionPatience. A server that was down for hours catches
+	// up by itself. Up to an hour is usual, the length of a pass.
 	retentionSlack    = 2 * time.Hour
 	retentionPatience = 10 * time.Minute
 )

@@ -39,9 +39,9 @@ less often for old requests; where it asks too often, it does as Retry-After say
 	return command
 }
 
-// tail follows the listing. Requests are listed by the time of their acceptance, and may
-// appear a moment after younger requests: so each look begins a little before the youngest
-// known request, and remembers the requests there.
+// tail follows the listing. Requests are listed by the time of their acceptance, and may appear a
+// moment after younger requests. So each look begins a little before the youngest known request,
+// and remembers the requests there.
 type tail struct {
 	command  *cobra.Command
 	calls    patience
