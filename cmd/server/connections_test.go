@@ -96,17 +96,22 @@ func (c caller) call(path string) int {
 	return c.status()
 }
 
+// active counts the connections with a call.
+func (s *boundServer) active() int {
+	open, idle := s.connections.counts()
+	return open - idle
+}
+
 // fill makes connections that are idle after a call each.
 func (s *boundServer) fill(t *testing.T, from string, count int) (callers []caller) {
 	t.Helper()
-	active := func() int { open, idle := s.connections.counts(); return open - idle }
-	before := active()
+	before := s.active()
 	for range count {
 		c := s.dial(t, from)
 		if got := c.call("/"); got != http.StatusOK {
 			t.Fatalf("a call from %s: got %d, want 200", from, got)
 		}
-		until(t, func() bool { return active() <= before }, func() string { return "it to be idle" })
+		until(t, func() bool { return s.active() <= before }, func() string { return "it to be idle" })
 		callers = append(callers, c)
 	}
 	return callers
@@ -168,6 +173,8 @@ func TestConnectionWithACallIsNeverClosed(t *testing.T) {
 			t.Errorf("a call under way: got %d, want 200", got)
 		}
 	}
+	// A connection is idle a moment after its answer has arrived.
+	until(t, func() bool { return s.active() == 0 }, func() string { return "the calls to end" })
 	if got := s.dial(t, "127.0.0.4").call("/"); got != http.StatusOK {
 		t.Errorf("afterwards: got %d, want 200", got)
 	}
