@@ -8,6 +8,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"ringback/db"
 	"ringback/jobs/limit"
 )
 
@@ -24,8 +25,10 @@ func (a *API) health(c *call) (reply, error) {
 	defer cancel()
 	err, fault := a.Pool.Ping(ctx), a.Queue.Health().Trouble()
 	switch {
-	case err != nil && fault != "":
+	case err != nil && fault == db.Away:
 		return reply{}, newProblem("unavailable", "The database doesn't answer ("+string(fault)+").")
+	case err != nil && fault != "":
+		return reply{}, newProblem("unavailable", "The database can't be used ("+string(fault)+").")
 	case err != nil:
 		return reply{}, newProblem("unavailable", "The database doesn't answer.")
 	case fault != "":

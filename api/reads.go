@@ -77,8 +77,11 @@ func startsOf(perSecond int) limit.Rate {
 // before ctx ends, so that the connection survives.
 func (a *API) read(c *call, ask func(ctx context.Context) error) error {
 	err := a.inSlot(c, a.reads, readPatience, ask)
+	a.Queue.Health().NoteRead(err)
 	if err != nil && db.IsUnavailable(err) {
-		return fmt.Errorf("%w (%w)", newProblem("unavailable", "The database can't be reached at the moment, or takes too long. Try again."), err)
+		p := newProblem(unavailable, "The database can't be reached at the moment, or takes too long. Try again.")
+		p.reason = reasonAway
+		return fmt.Errorf("%w (%w)", p, err)
 	}
 	return err
 }

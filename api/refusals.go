@@ -51,6 +51,7 @@ const (
 	reasonClientChanges limit.Reason = "client_changes"
 	reasonFailed        limit.Reason = "database_failed"
 	reasonStarting      limit.Reason = "starting"
+	reasonAway          limit.Reason = "database_away"
 )
 
 // The names of quotas, in the headers and in the problem.
@@ -184,7 +185,7 @@ var refusals = [...]refusal{
 		detail: "Too many attempts of the work are under way. Nothing was done; try again.",
 	},
 	{
-		reason: "database_away", problem: unavailable, cause: jobs.ErrAway,
+		reason: reasonAway, problem: unavailable, cause: jobs.ErrAway,
 		detail: "The database doesn't answer, or can't be written. Nothing was accepted; try again.",
 	},
 	{

@@ -28,6 +28,7 @@ const (
 	FetchStep  Step = "fetch" // of jobs, which writes nothing where there are none
 	StartStep  Step = "start" // of the process
 	BeatStep   Step = "beat"  // of the process, whose commit doesn't wait for the disk
+	ReadStep   Step = "read"  // of a caller
 	checkStep  Step = "check"
 	lockStep   Step = "lock" // of a table, which some session waits for
 )
@@ -112,7 +113,7 @@ func (h *Health) Note(step Step, err error) {
 	fault := faultOf(err)
 	switch {
 	case err == nil:
-		if step != FetchStep && step != BeatStep {
+		if step != FetchStep && step != BeatStep && step != ReadStep {
 			h.wrote.Store(now.UnixNano())
 		}
 		if h.troubled.Load() {
@@ -126,6 +127,14 @@ func (h *Health) Note(step Step, err error) {
 		h.begin(step, fault, err, found)
 	case fault != "":
 		h.begin(step, fault, err, nil)
+	}
+}
+
+// NoteRead takes how a caller's read went. Only a lack of connections is noted, since steps,
+// whose connections are open already, may not meet it.
+func (h *Health) NoteRead(err error) {
+	if err == nil || faultOf(err) == NoResources {
+		h.Note(ReadStep, err)
 	}
 }
 
@@ -251,6 +260,9 @@ func (h *Health) Trouble() Fault {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for step, trouble := range h.troubles {
+		if step == ReadStep {
+			continue
+		}
 		if !trouble.fault.isOfOne() || step == AcceptStep || step == RecordStep || step == StartStep || step == checkStep {
 			return trouble.fault
 		}

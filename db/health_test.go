@@ -58,6 +58,23 @@ func tablesOf(t *testing.T) []string {
 	return valueOf[[]string](t, dbtest.Pool(t, dbtest.New(t)), sql)
 }
 
+func TestHealthOfReads(t *testing.T) {
+	t.Parallel()
+	health, log := newHealth(t, dbtest.New(t))
+	health.NoteRead(&pgconn.PgError{Code: "57014"}) // too slow: nobody but the caller minds
+	if health.Met(db.Slow) != 0 {
+		t.Error("a slow read counts as a fault")
+	}
+	health.NoteRead(&pgconn.PgError{Code: "53300"})
+	if got := health.Trouble(); got != "" || !health.Lasts(db.NoResources) || health.Met(db.NoResources) != 1 {
+		t.Errorf("a read without a connection: got trouble %q, want none, and the fault told:\n%s", got, log)
+	}
+	health.NoteRead(nil)
+	if health.Lasts(db.NoResources) {
+		t.Error("the fault outlasts the next read")
+	}
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 

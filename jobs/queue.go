@@ -37,6 +37,9 @@ const (
 	callbackQueue = "callback"
 )
 
+// QueueNames are the names of the queues of River that requests go through.
+func QueueNames() []string { return []string{workQueue, callbackQueue} }
+
 // maxJobAttempts is out of reach: the workers decide themselves when it is
 // enough, since a job that River discards would be a lost request. Only a crash
 // or a failed delivery charges an attempt.
@@ -165,7 +168,7 @@ func New(config Config) (*Queue, error) {
 	queue.backlog.limit = int64(config.UnfinishedLimit)
 	queue.backlog.ping = queue.health.Check
 	queue.backlog.count = func(ctx context.Context, most int64) (int64, error) {
-		return db.CountUnfinished(ctx, config.Pool, []string{workQueue, callbackQueue}, backlogHorizon, most)
+		return db.CountUnfinished(ctx, config.Pool, QueueNames(), backlogHorizon, most)
 	}
 	queue.quotas = newQuotas(config)
 	queue.waits = newWaits(waitInterval, limit.NewSlots(maxWaits, shared), queue.findEnded)
@@ -427,7 +430,7 @@ func (q *Queue) Health() *db.Health { return q.health }
 
 // Sample is how much there is to do, for all processes.
 func (q *Queue) Sample(ctx context.Context) (db.Sample, error) {
-	return db.TakeSample(ctx, q.pool, []string{workQueue, callbackQueue}, callbackQueue)
+	return db.TakeSample(ctx, q.pool, QueueNames(), callbackQueue)
 }
 
 // River is the client behind the queue, for River UI.

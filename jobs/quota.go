@@ -94,7 +94,7 @@ func newQuotas(config Config) *quotas {
 	return &quotas{
 		limits: config.Limits,
 		count: func(ctx context.Context) (map[db.Destination]int64, error) {
-			return db.CountByDestination(ctx, config.Pool, []string{workQueue, callbackQueue}, sampleOfUnfinished)
+			return db.CountByDestination(ctx, config.Pool, QueueNames(), sampleOfUnfinished)
 		},
 		sample: func(ctx context.Context) (map[string]db.Kept, error) { return db.SampleKept(ctx, config.Pool) },
 		logger: config.Logger,

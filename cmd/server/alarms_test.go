@@ -62,6 +62,8 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		}
 		pause("now()")
 		p.awaitLine(t, "level=WARN msg=queue_paused remedy=\"resume in River UI what somebody paused: ")
+		p.awaitMetric(t, `ringback_queue_paused{queue="work"} 1`)
+		p.awaitMetric(t, `ringback_queue_paused{queue="callback"} 0`)
 		b := openBrowser(t, p)
 		b.open(t, "/")
 		b.do(t, chromedp.WaitVisible("#alarms .alarm", chromedp.ByQuery))
@@ -71,6 +73,7 @@ func TestPagesTellOfAlerts(t *testing.T) {
 		pause("NULL")
 		b.do(t, chromedp.WaitNotPresent("#alarms .alarm", chromedp.ByQuery))
 		p.awaitLine(t, "msg=queue_paused_over")
+		p.awaitMetric(t, `ringback_queue_paused{queue="work"} 0`)
 		b.wantNothingWrong(t)
 	})
 

@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ringback/db"
+	"ringback/jobs"
 )
 
 // idleInterval is how often a process looks whether anybody may call it, whether a queue is
@@ -40,11 +44,23 @@ func watchWorkers(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
 }
 
 // watchQueues asks the database whether somebody paused a queue.
-func watchQueues(pool *pgxpool.Pool, logger *slog.Logger) *idleWatch {
+func watchQueues(pool *pgxpool.Pool, registerer prometheus.Registerer, logger *slog.Logger) *idleWatch {
+	pauses := promauto.With(registerer).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "ringback_queue_paused", Help: "1 while somebody has paused the queue, as by River UI.",
+	}, []string{"queue"})
+	tell := func(paused []string) {
+		for _, queue := range jobs.QueueNames() {
+			pauses.WithLabelValues(queue).Set(oneIf(slices.Contains(paused, queue)))
+		}
+	}
+	tell(nil)
 	return &idleWatch{message: "queue_paused", logger: logger, look: func(ctx context.Context) (remedy string, err error) {
 		paused, err := db.PausedQueues(ctx, pool)
-		if err != nil || len(paused) == 0 {
+		if err != nil {
 			return "", err
+		}
+		if tell(paused); len(paused) == 0 {
+			return "", nil
 		}
 		return "resume in River UI what somebody paused: " + strings.Join(paused, ", ") + "; the jobs wait until then", nil
 	}}

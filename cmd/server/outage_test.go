@@ -333,6 +333,37 @@ func TestConnectionsThatAreUsedUp(t *testing.T) {
 	}
 }
 
+// Steps have their connections when others take the rest: reads meet the lack alone.
+func TestReadsThatFindNoConnectionAreTold(t *testing.T) {
+	t.Parallel()
+	cluster := dbtest.NewCluster(t)
+	cluster.Execute(t, "CREATE ROLE plain LOGIN PASSWORD 'ringback'")
+	cluster.Execute(t, "GRANT ALL ON SCHEMA public TO plain")
+	p := startHere(t, strings.Replace(cluster.URL, "ringback:", "plain:", 1), nil, fingerprint.Do)
+	p.awaitStatus(t, "/healthz", http.StatusOK)
+	cluster.Execute(t, "ALTER ROLE plain CONNECTION LIMIT 1")
+	until(t, func() bool {
+		var refused atomic.Bool
+		var reading sync.WaitGroup
+		for range 20 { // more than there are connections for reads
+			reading.Go(func() {
+				if p.probe("/requests") == http.StatusServiceUnavailable {
+					refused.Store(true)
+				}
+			})
+		}
+		reading.Wait()
+		return refused.Load()
+	}, func() string { return "a read to find no connection" })
+	p.awaitLine(t, "reason=database_away")
+	p.awaitLine(t, "msg=database_fault fault=no_resources step=read")
+	if metrics := p.readMetrics(t); strings.Contains(metrics, `ringback_database_faults_total{fault="no_resources"} 0`) || !strings.Contains(metrics, `ringback_http_refusals_total{reason="database_away"}`) {
+		t.Errorf("got %s, want the fault and the refusal counted", metrics)
+	}
+	cluster.Execute(t, "ALTER ROLE plain CONNECTION LIMIT -1")
+	p.awaitMetric(t, `ringback_database_fault{fault="no_resources"} 0`)
+}
+
 // useUpConnections takes each connection that the server gives to a role, and ends those of
 // the service, until free is called.
 func useUpConnections(t *testing.T, superuser, as string) (free func()) {

@@ -421,7 +421,7 @@ func (s *server) begin(ctx context.Context, stdout io.Writer) {
 	go s.clients.Watch(watching)
 	s.sampler.take = s.queue.Sample
 	go s.sampler.run(watching)
-	go watchQueues(s.readPool, s.logger).run(watching)
+	go watchQueues(s.readPool, s.registry, s.logger).run(watching)
 	if workers(s.config) == 0 {
 		go watchWorkers(s.readPool, s.logger).run(watching)
 	}
