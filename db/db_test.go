@@ -57,12 +57,14 @@ func TestOpen(t *testing.T) {
 		url := dbtest.NewEmpty(t)
 		for setting, value := range map[string]string{
 			"synchronous_commit": "off", "default_transaction_isolation": "serializable", "idle_session_timeout": "1s", "transaction_timeout": "1s",
+			"session_replication_role": "replica",
 		} {
 			setDefault(t, url, setting, value)
 		}
 		pool := dbtest.Pool(t, url)
 		for setting, want := range map[string]string{
 			"synchronous_commit": "on", "transaction_isolation": "read committed", "idle_session_timeout": "0", "transaction_timeout": "0",
+			"session_replication_role": "origin",
 		} {
 			if got := valueOf[*string](t, pool, "SELECT current_setting($1, true)", setting); got != nil && *got != want {
 				t.Errorf("%s: got %q, want %q", setting, *got, want)

@@ -179,11 +179,17 @@ func parseURL(url string) (*pgxpool.Config, error) {
 	// Idle connections wait for the next step, hold the lock of the process, and listen.
 	setDefault(conn.RuntimeParams, "idle_session_timeout", "0")
 	setDefault(conn.RuntimeParams, transactionTimeout, "0") // statements are bounded, and so are idle transactions
+	// As a replica, a session fires no trigger, and a request that is cancelled is in no list.
+	conn.RuntimeParams[replicationRole] = "origin"
 	return config, nil
 }
 
-// transactionTimeout is a parameter since Postgres 17.
-const transactionTimeout = "transaction_timeout"
+const (
+	// transactionTimeout is a parameter since Postgres 17.
+	transactionTimeout = "transaction_timeout"
+	// replicationRole may be set by few roles, so it is set only where it must be.
+	replicationRole = "session_replication_role"
+)
 
 // atStart are the parameters that poolers take when a connection begins. All others are
 // set once it is there.
@@ -216,8 +222,17 @@ func setParameters(ctx context.Context, conn *pgx.Conn, names, values []string) 
 	const sql = `
 		SELECT set_config(name, value, false)
 		FROM unnest($1::text[], $2::text[]) AS parameter (name, value)
-		WHERE name <> $3 OR current_setting('server_version_num')::integer >= 170000`
-	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol, names, values, transactionTimeout); err != nil {
+		WHERE CASE name
+		      WHEN $3 THEN current_setting('server_version_num')::integer >= 170000
+		      WHEN $4 THEN current_setting(name) = 'replica'
+		      ELSE true
+		      END`
+	_, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol, names, values, transactionTimeout, replicationRole)
+	var answer *pgconn.PgError
+	switch {
+	case errors.As(err, &answer) && strings.Contains(answer.Message, replicationRole):
+		return fmt.Errorf("no trigger would fire in this session: reset session_replication_role, by ALTER ROLE … RESET, ALTER DATABASE … RESET or ALTER SYSTEM RESET: %w", err)
+	case err != nil:
 		return fmt.Errorf("setting the parameters of a connection: %w", err)
 	}
 	return nil

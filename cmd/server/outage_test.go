@@ -526,6 +526,7 @@ func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
 		"OtherEncoding":  {dbtest.NewEncoded(t, "LATIN1"), "ENCODING 'UTF8'"},
 		"NewerSchema":    {newerSchema(t), "run the newer version of the program"},
 		"ExecMode":       {dbtest.New(t) + "&default_query_exec_mode=simple_protocol", "default_query_exec_mode"},
+		"NoTriggers":     {withoutTriggers(t), "reset session_replication_role"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -535,6 +536,16 @@ func TestWhatCanNeverWorkEndsAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withoutTriggers is a database in whose sessions no trigger fires, for a role that may not
+// change that.
+func withoutTriggers(t *testing.T) string {
+	t.Helper()
+	cluster := dbtest.NewCluster(t)
+	cluster.Execute(t, "CREATE ROLE plain LOGIN PASSWORD 'ringback'")
+	cluster.Set(t, "session_replication_role", "replica")
+	return strings.Replace(cluster.URL, "ringback:", "plain:", 1)
 }
 
 // newerSchema is a database that a later version of the program has migrated.
