@@ -389,6 +389,13 @@ func TestConnectionsThatWaitAreServedBeforeTheListenerCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	expectWaitingServed(t, listener)
+}
+
+// expectWaitingServed makes connections that wait for a listener, and closes it as a server
+// that stops does.
+func expectWaitingServed(t *testing.T, listener *net.TCPListener) {
+	t.Helper()
 	var answers sync.WaitGroup
 	for range 20 {
 		conn, err := net.Dial("tcp", listener.Addr().String())

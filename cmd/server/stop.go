@@ -54,13 +54,11 @@ func (s *server) stopCalls(ctx context.Context) {
 // stopListening closes the listener when every connection that was made is
 // accepted, and returns when each has brought its first call.
 func (s *server) stopListening(ctx context.Context) error {
-	if err := emptyQueue(ctx, s.listener); err != nil {
-		return err // Shutdown closes it
-	}
+	err := emptyQueue(ctx, s.listener)
 	s.listener.Close()
 	<-s.served
 	s.bound.awaitCalls(ctx)
-	return nil
+	return err
 }
 
 // within runs a step of stopping and tells whether it ended in time. A step that is
