@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -103,7 +104,36 @@ func (g *guard) dialContext(ctx context.Context, _, hostPort string) (net.Conn, 
 			return nil, &blockedError{net.JoinHostPort(address.String(), port)}
 		}
 	}
-	return g.dialFirst(ctx, addresses[:min(len(addresses), maxAddresses)], port)
+	return g.dialFirst(ctx, toTry(addresses), port)
+}
+
+// toTry chooses the addresses that are tried, maxAddresses at most. IPv6 and IPv4 take turns,
+// as RFC 8305, section 4, has it: one of them may have no way out. Where there are more
+// addresses, half of the tries go to any of the rest, so that retries find a host whose first
+// addresses are dead.
+func toTry(addresses []netip.Addr) []netip.Addr {
+	var turns [2][]netip.Addr // the family of the first address, and the other
+	for _, address := range addresses {
+		family := 0
+		if address.Is4() != addresses[0].Is4() {
+			family = 1
+		}
+		turns[family] = append(turns[family], address)
+	}
+	var chosen []netip.Addr
+	for i := range addresses {
+		for _, family := range turns {
+			if i < len(family) {
+				chosen = append(chosen, family[i])
+			}
+		}
+	}
+	if len(chosen) <= maxAddresses {
+		return chosen
+	}
+	rest := chosen[maxAddresses/2:]
+	rand.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+	return chosen[:maxAddresses]
 }
 
 // resolve returns the addresses of a host as the transport names it: at least one, or an
