@@ -48,18 +48,18 @@ func watchQueues(pool *pgxpool.Pool, registerer prometheus.Registerer, logger *s
 	pauses := promauto.With(registerer).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ringback_queue_paused", Help: "1 while somebody has paused the queue, as by River UI.",
 	}, []string{"queue"})
-	tell := func(paused []string) {
+	count := func(paused []string) {
 		for _, queue := range jobs.QueueNames() {
 			pauses.WithLabelValues(queue).Set(oneIf(slices.Contains(paused, queue)))
 		}
 	}
-	tell(nil)
+	count(nil)
 	return &idleWatch{message: "queue_paused", logger: logger, look: func(ctx context.Context) (remedy string, err error) {
 		paused, err := db.PausedQueues(ctx, pool)
 		if err != nil {
 			return "", err
 		}
-		if tell(paused); len(paused) == 0 {
+		if count(paused); len(paused) == 0 {
 			return "", nil
 		}
 		return "resume in River UI what somebody paused: " + strings.Join(paused, ", ") + "; the jobs wait until then", nil
